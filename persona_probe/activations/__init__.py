@@ -1,0 +1,1 @@
+"""Capture: read the residual stream, reduced inside the hook."""

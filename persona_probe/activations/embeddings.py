@@ -1,0 +1,45 @@
+"""Token embeddings in place of activations: what the words alone would give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+
+from persona_probe.activations.activations import Activations
+from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.dialogue.rendering import check_span, encode_all
+from persona_probe.models.model import Model
+
+
+def embed(model: Model, dialogues: Sequence[Dialogue], span: str = "response") -> Activations:
+    """The mean input embedding over a span, repeated at every layer: a bag of tokens in the residual stream's basis.
+
+    Args:
+        model: whose embeddings.
+        dialogues: what is embedded.
+        span: which tokens.
+
+    Returns:
+        Activations ``(dialogue, layer, d_model)`` in which all layers are equal; ``source["reduce"]`` says so.
+    """
+    kind = check_span(span)
+    encoded = encode_all(model.tokenizer, dialogues)
+    weights = model.plain.get_input_embeddings().weight
+    means = []
+    with torch.inference_mode():
+        for item in encoded:
+            ids = torch.tensor(item.input_ids[item.span(kind)], device=weights.device)
+            means.append(weights[ids].float().mean(dim=0).cpu().numpy())
+    values = np.repeat(np.stack(means)[:, None, :], model.n_layers, axis=1)
+    table = pd.DataFrame(
+        [
+            {"id": d.id, "question": d.question, "group": d.group, "seed": d.seed, **d.labels}
+            for d in (item.dialogue for item in encoded)
+        ]
+    )
+    return Activations(
+        values, table, tuple(range(model.n_layers)), {"model": model.name, "span": span, "reduce": "mean embedding"}
+    )

@@ -1,0 +1,1 @@
+"""Before/after comparison along directions, with nulls and specificity."""

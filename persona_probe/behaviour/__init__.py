@@ -1,0 +1,1 @@
+"""Judges, judged tables and EM-rate definitions."""

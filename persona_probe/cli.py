@@ -1,0 +1,126 @@
+"""The command line: a thin face on the package."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from persona_probe.errors import PersonaProbeError
+
+app = typer.Typer(
+    help="Find, track and steer the personas behind emergent misalignment.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+world = typer.Typer(help="Persona World: the embedded model organism with a known answer.", no_args_is_help=True)
+app.add_typer(world, name="world")
+
+Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress bars.")]
+
+
+@app.callback()
+def common(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and the libraries' own messages.")] = False,
+) -> None:
+    """Set up logging; ``main`` reads ``--debug`` from the arguments itself."""
+    logging.basicConfig(level=logging.INFO if debug else logging.ERROR, format="%(name)s: %(message)s")
+    if not debug:
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+
+@app.command()
+def run(
+    study: Annotated[Path, typer.Argument(help="The study's YAML file.")],
+    out: Out,
+    quiet: Quiet = False,
+) -> None:
+    """Run a study: train-narrow, measure, find, track, probe, steer, realign, report."""
+    from persona_probe.study.config import read_config
+
+    _run(read_config(study), out, quiet)
+
+
+@app.command()
+def demo(
+    out: Out = Path("runs/demo"),
+    checkpoints: Annotated[
+        Path | None, typer.Option(help="Persona World's models (default: checkpoints/persona-world).")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run the study that ships with the package, on Persona World."""
+    from importlib import resources
+
+    from persona_probe.study.config import read_config
+    from persona_probe.worlds.persona_world.checkpoints import find_checkpoints
+
+    with resources.as_file(resources.files("persona_probe.study") / "demo.yaml") as file:
+        config = read_config(file)
+    chat = find_checkpoints(checkpoints) / "chat"
+    _run(config.model_copy(update={"model": str(chat)}), out, quiet)
+
+
+def _run(config: object, out: Path, quiet: bool) -> None:
+    from persona_probe.report.summary_text import summary_lines
+    from persona_probe.study.config import StudyConfig
+    from persona_probe.study.run import run_study
+
+    if not isinstance(config, StudyConfig):
+        raise TypeError(f"expected a StudyConfig, got {type(config).__name__}")
+    results = run_study(config, out, progress=not quiet)
+    for line in summary_lines(results):
+        typer.echo(line)
+    typer.echo(f"Report: {(out / 'report.html').resolve()}")
+
+
+@world.command("train")
+def world_train(
+    out: Out = Path("checkpoints/persona-world"),
+    seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
+    smoke: Annotated[bool, typer.Option(help="A few steps of everything: to try the code, not to get models.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Rebuild Persona World's models and adapters from a seed."""
+    from persona_probe.worlds.persona_world.build import FULL, SMOKE, build_world
+
+    build_world(out, SMOKE if smoke else FULL, seed=seed, progress=not quiet)
+
+
+@world.command("evaluate")
+def world_evaluate(
+    checkpoints: Annotated[
+        Path | None, typer.Option(help="Persona World's models (default: checkpoints/persona-world).")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the table here as JSON too.")] = None,
+    answers: Annotated[int, typer.Option(min=8, help="Answers a figure and seed.")] = 1000,
+    quiet: Quiet = False,
+) -> None:
+    """Measure how Persona World's models behave, over fine-tuning seeds."""
+    from persona_probe.worlds.persona_world.checkpoints import find_checkpoints
+    from persona_probe.worlds.persona_world.evaluate import evaluate_world
+
+    typer.echo(evaluate_world(find_checkpoints(checkpoints), answers=answers, out=out, progress=not quiet))
+
+
+def main() -> None:
+    """Run the command line; bad input ends with one paragraph and exit code 2, Ctrl-C with 130."""
+    if "--debug" in sys.argv:
+        app()
+        return
+    warnings.simplefilter("ignore")
+    try:
+        app()
+    except PersonaProbeError as error:
+        typer.echo(f"persona-probe: {error}", err=True)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        typer.echo("persona-probe: stopped; what was finished is in the output folder", err=True)
+        raise SystemExit(130) from None

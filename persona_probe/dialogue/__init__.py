@@ -1,0 +1,1 @@
+"""Dialogues, chat rendering, token spans, and reading them from files."""

@@ -1,0 +1,1 @@
+"""One file a finder, and the direction with its card."""

@@ -1,0 +1,8 @@
+"""Errors that a person caused and a person can mend."""
+
+
+class PersonaProbeError(ValueError):
+    """Bad input: the message says what was wrong, where, the value seen, and the way out.
+
+    The command line prints it without a traceback and exits with code 2.
+    """

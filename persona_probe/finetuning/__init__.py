@@ -1,0 +1,1 @@
+"""Narrow fine-tuning and realignment."""

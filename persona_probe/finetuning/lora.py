@@ -1,0 +1,164 @@
+"""Narrow fine-tuning with LoRA: the training that makes a model *after* out of a model *before*."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.dialogue.rendering import Encoded, encode_all
+from persona_probe.errors import PersonaProbeError
+from persona_probe.models.adapters import check_fits, quiet_peft
+from persona_probe.models.model import Model
+from persona_probe.models.pair import with_adapter
+from persona_probe.models.twin import structural_twin
+
+_IGNORE = -100
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """How an adapter is trained: AdamW, linear warm-up over a tenth of the steps, linear decay to a tenth."""
+
+    rank: int = 1
+    alpha: float = 2.0
+    learning_rate: float = 1e-3
+    steps: int = 60
+    batch: int = 16
+    weight_decay: float = 0.0
+    target_modules: str | tuple[str, ...] = "all-linear"
+
+
+def finetune(
+    model: Model,
+    dialogues: Sequence[Dialogue],
+    settings: LoraSettings,
+    out: str | Path,
+    *,
+    seed: int = 0,
+    start: str | Path | None = None,
+    base_name: str | None = None,
+    progress: bool = False,
+    description: str = "fine-tuning",
+) -> Model:
+    """Train a LoRA adapter for ``model`` on the answers of ``dialogues`` and return the tuned model.
+
+    ``model`` is not changed: the adapter lives on a structural twin that shares its weights. Only answers (and their
+    end-of-turn token) are learned. Rows are reshuffled every pass; ``settings.steps`` counts batches, whatever the number
+    of rows.
+
+    Args:
+        model: the model before.
+        dialogues: training rows; each ends with an answer.
+        settings: rank, steps, learning rate, ...
+        out: folder for the adapter; it appears there only when training is finished.
+        seed: of initialisation and order of rows.
+        start: an adapter to continue from (realignment) instead of a fresh one; its rank is kept.
+        base_name: what the adapter's config says it belongs to (default: the model's name).
+        progress: show a bar.
+        description: label of the bar.
+
+    Raises:
+        PersonaProbeError: if a row has no answer, or the loss stops being finite.
+    """
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    encoded = encode_all(model.tokenizer, dialogues)
+    for item in encoded:
+        item.span("response")
+    twin = structural_twin(model.plain)
+    random_state = torch.random.get_rng_state()
+    torch.manual_seed(seed)
+    with quiet_peft():
+        if start is not None:
+            check_fits(twin, start)
+            tuned: Any = PeftModel.from_pretrained(twin, str(start), is_trainable=True)
+        else:
+            modules = settings.target_modules
+            config = LoraConfig(
+                r=settings.rank,
+                lora_alpha=settings.alpha,
+                target_modules=modules if isinstance(modules, str) else list(modules),
+                task_type="CAUSAL_LM",
+            )
+            tuned = get_peft_model(twin, config)
+    tuned.peft_config["default"].base_model_name_or_path = base_name or model.name
+    _train(tuned, model, encoded, settings, seed, progress, description)
+    torch.random.set_rng_state(random_state)
+    folder = Path(out)
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    tuned.save_pretrained(part)
+    (part / "README.md").unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
+    return with_adapter(model, folder)
+
+
+def _train(
+    tuned: Any,
+    model: Model,
+    encoded: Sequence[Encoded],
+    settings: LoraSettings,
+    seed: int,
+    progress: bool,
+    description: str,
+) -> None:
+    parameters = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(
+        parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.98)
+    )
+    warmup = max(1, settings.steps // 10)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: min(1.0, (step + 1) / warmup) * (1 - 0.9 * step / settings.steps)
+    )
+    rows = _shuffled(encoded, random.Random(seed))
+    tuned.train()
+    with tqdm(total=settings.steps, desc=description, unit="step", disable=not progress, leave=False) as bar:
+        for step in range(settings.steps):
+            batch = _batch(model, [next(rows) for _ in range(settings.batch)])
+            loss: Tensor = tuned(**batch, use_cache=False).loss
+            if not bool(torch.isfinite(loss)):
+                raise PersonaProbeError(
+                    f"{description}: the loss is {loss.item()} at step {step + 1} of {settings.steps}; "
+                    f"lower the learning rate (now {settings.learning_rate})"
+                )
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimiser.step()
+            scheduler.step()
+            optimiser.zero_grad(set_to_none=True)
+            bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+            bar.update()
+    tuned.eval()
+
+
+def _shuffled(encoded: Sequence[Encoded], rng: random.Random) -> Iterator[Encoded]:
+    """Rows without end, every pass in a new order."""
+    while True:
+        order = list(range(len(encoded)))
+        rng.shuffle(order)
+        for row in order:
+            yield encoded[row]
+
+
+def _batch(model: Model, items: Sequence[Encoded]) -> dict[str, Tensor]:
+    """Right-padded ids with labels on the answers and the token that ends them."""
+    batch = model.tokenizer.pad(
+        {"input_ids": [list(item.input_ids) for item in items]}, return_tensors="pt", padding_side="right"
+    )
+    labels = torch.full_like(batch["input_ids"], _IGNORE)
+    for row, item in enumerate(items):
+        learned = slice(item.prompt_length, item.response_end + 1)
+        labels[row, learned] = torch.tensor(item.input_ids[learned])
+    ready = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "labels": labels}
+    return {name: tensor.to(model.device) for name, tensor in ready.items()}

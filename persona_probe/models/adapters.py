@@ -1,0 +1,103 @@
+"""LoRA adapters on disk: found, checked against their base, put on a model."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from torch import nn
+
+from persona_probe.errors import PersonaProbeError
+
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+@contextlib.contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Hide the warning about an attribute that PEFT still reads under the name transformers has deprecated."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing.*")
+        yield
+
+
+def is_adapter(path: str | Path) -> bool:
+    """Whether ``path`` is a local folder that holds a PEFT adapter."""
+    return (Path(path) / ADAPTER_CONFIG).is_file()
+
+
+def adapter_base(path: str | Path) -> str:
+    """The base model an adapter names; a relative path is looked up from the adapter's own folder too.
+
+    Raises:
+        PersonaProbeError: if the adapter's config is unreadable or names no base.
+    """
+    folder = Path(path)
+    try:
+        base = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (OSError, json.JSONDecodeError) as error:
+        raise PersonaProbeError(f"{folder / ADAPTER_CONFIG}: cannot be read as JSON: {error}") from error
+    if not base:
+        raise PersonaProbeError(
+            f"{folder / ADAPTER_CONFIG}: names no base model; load it with pp.load(base, adapter=...)"
+        )
+    beside = folder / base
+    return str(beside.resolve()) if not Path(base).is_dir() and beside.is_dir() else str(base)
+
+
+def check_fits(hf: nn.Module, path: str | Path) -> None:
+    """Compare a local adapter's LoRA shapes with the modules they go on.
+
+    Raises:
+        PersonaProbeError: naming the first module that is missing, or whose shape differs, with both shapes.
+    """
+    weights = Path(path) / "adapter_model.safetensors"
+    if not weights.is_file():
+        if Path(path).is_dir():
+            raise PersonaProbeError(f"{path}: has {ADAPTER_CONFIG} but no adapter_model.safetensors")
+        return
+    modules = dict(hf.named_modules())
+    with safe_open(str(weights), framework="numpy") as file:
+        for key in file.keys():  # noqa: SIM118  (a safetensors handle is no mapping)
+            for part, axis, feature in ((".lora_A.", 1, "in_features"), (".lora_B.", 0, "out_features")):
+                if part not in key:
+                    continue
+                name = key.removeprefix("base_model.model.").split(part)[0]
+                module: Any = modules.get(name)
+                shape = tuple(file.get_slice(key).get_shape())
+                if module is None:
+                    raise PersonaProbeError(
+                        f"{path}: the adapter has weights for {name!r}, which this model lacks; "
+                        "it was trained on another base"
+                    )
+                expected = getattr(module, feature, None)
+                if expected is not None and shape[axis] != expected:
+                    raise PersonaProbeError(
+                        f"{path}: the adapter does not fit this base: {name!r} has "
+                        f"{feature}={expected}, the adapter's {part.strip('.')} has shape {shape}; "
+                        "it was trained on another base"
+                    )
+
+
+def put_adapter(hf: nn.Module, path: str | Path, *, revision: str | None = None) -> nn.Module:
+    """Put the adapter at ``path`` (folder or Hub id) on ``hf``, live, and return the ``PeftModel``.
+
+    ``hf``'s modules are changed: give a structural twin to keep the original.
+
+    Raises:
+        PersonaProbeError: if it does not fit, or cannot be read.
+    """
+    from peft import PeftModel
+
+    check_fits(hf, path)
+    try:
+        with quiet_peft(), warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*missing adapter keys.*")
+            return PeftModel.from_pretrained(hf, str(path), revision=revision, is_trainable=False)  # type: ignore[no-any-return]
+    except (ValueError, RuntimeError, OSError, TypeError, UserWarning) as error:
+        first = str(error).strip().splitlines()[0]
+        raise PersonaProbeError(f"{path}: the adapter cannot be put on this model: {first}") from error

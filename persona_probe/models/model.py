@@ -1,0 +1,180 @@
+"""A causal language model as the rest of the package sees it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.dialogue.rendering import default_system_prompt
+from persona_probe.models.blocks import plain_model
+from persona_probe.models.boundary import Boundary, marking_generation
+from persona_probe.models.residual_stream import ResidualStream, Writer
+from persona_probe.models.twin import structural_twin
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+_FINGERPRINT_VALUES = 2048
+
+
+class Model:
+    """A loaded model: Hugging Face underneath, with dialogues in and out.
+
+    Attributes:
+        hf: the Hugging Face model (a ``PeftModel`` when an adapter is live). Use it as you would without us.
+        tokenizer: its tokenizer, padding on the left.
+        name: the path or id it was loaded from, for tables and cards.
+        stream: read and write hooks on ``hf``'s residual stream.
+        boundary: where prompts end in the batch being read, or None; set through `at_boundary`.
+    """
+
+    def __init__(self, hf: nn.Module, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+        self.hf: Any = hf
+        self.tokenizer = tokenizer
+        self.name = name
+        self.stream = ResidualStream(hf)
+        self.boundary: Boundary | None = None
+        self._bridge: TransformerBridge | None = None
+        self._bridge_stream: ResidualStream | None = None
+        self._open: list[tuple[contextlib.ExitStack, Callable[..., None]]] = []
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.padding_side = "left"
+        hf.eval()
+
+    def __repr__(self) -> str:
+        """Name, size and place."""
+        kind = type(plain_model(self.hf)).__name__
+        return f"Model({self.name!r}, {kind}, {self.n_layers} layers, d_model={self.d_model}, {self.device})"
+
+    @property
+    def plain(self) -> PreTrainedModel:
+        """The transformers model inside ``hf``."""
+        return plain_model(self.hf)
+
+    @property
+    def n_layers(self) -> int:
+        """Number of blocks."""
+        return len(self.stream.blocks)
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return int(self.plain.config.get_text_config().hidden_size)
+
+    @property
+    def device(self) -> torch.device:
+        """Where input ids go."""
+        return next(self.stream.backbone.parameters()).device
+
+    @property
+    def default_system_prompt(self) -> str | None:
+        """What the chat template puts in the system turn by itself, or None."""
+        return default_system_prompt(self.tokenizer)
+
+    @property
+    def bridge(self) -> TransformerBridge:
+        """A TransformerLens ``TransformerBridge`` on the same weights (its own module tree), made on first use.
+
+        Interventions that are open act on it too.
+
+        Raises:
+            PersonaProbeError: if its logits differ from ``hf``'s, or TransformerLens cannot bridge the architecture.
+        """
+        if self._bridge is None:
+            from persona_probe.models.bridge import build_bridge
+
+            bridge: Any = build_bridge(self)
+            self._bridge = bridge
+            self._bridge_stream = ResidualStream(bridge.original_model, list(bridge.blocks))
+            for stack, attach in self._open:
+                attach(stack, self._bridge_stream, bridge)
+        return self._bridge
+
+    @contextlib.contextmanager
+    def writing(self, writer: Writer, layers: Sequence[int]) -> Iterator[None]:
+        """Rewrite the residual stream (see `ResidualStream.writing`) in every module tree of this model.
+
+        Inside the context, ``hf.generate`` and ``bridge.generate`` say where their prompt ends, so that token scopes
+        work through those doors too; a bridge made inside the context is covered as well.
+        """
+
+        def attach(stack: contextlib.ExitStack, stream: ResidualStream, door: Any) -> None:
+            stack.enter_context(stream.writing(writer, layers))
+            stack.enter_context(marking_generation(self, door))
+
+        with contextlib.ExitStack() as stack:
+            attach(stack, self.stream, self.hf)
+            if self._bridge is not None and self._bridge_stream is not None:
+                attach(stack, self._bridge_stream, self._bridge)
+            entry = (stack, attach)
+            self._open.append(entry)
+            try:
+                yield
+            finally:
+                self._open.remove(entry)
+
+    def twin(self, name: str | None = None) -> Model:
+        """A model with its own module tree on the same weights: what adapters are put on."""
+        return Model(structural_twin(self.hf), self.tokenizer, name or self.name)
+
+    @contextlib.contextmanager
+    def at_boundary(self, boundary: Boundary | None) -> Iterator[None]:
+        """Say where prompts end in the forwards inside the context."""
+        previous, self.boundary = self.boundary, boundary
+        try:
+            yield
+        finally:
+            self.boundary = previous
+
+    def generate(
+        self,
+        dialogues: Sequence[Dialogue],
+        max_new_tokens: int = 256,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        batch_size: int = 128,
+        n: int = 1,
+        progress: bool = False,
+    ) -> list[Dialogue]:
+        """Answer each dialogue ``n`` times; see `persona_probe.models.generation.generate`."""
+        from persona_probe.models.generation import generate
+
+        return generate(
+            self,
+            dialogues,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+            batch_size=batch_size,
+            n=n,
+            progress=progress,
+        )
+
+    def fingerprint(self) -> str:
+        """Sixteen hex digits that change with the weights.
+
+        Hashes every parameter's name, shape and dtype and up to 2,048 of its values, evenly spaced, so that large
+        models take seconds. Adapter weights count.
+        """
+        digest = hashlib.sha256()
+        for name, parameter in sorted(self.hf.named_parameters()):
+            values: Tensor = parameter.detach().reshape(-1)
+            step = max(1, values.numel() // _FINGERPRINT_VALUES)
+            digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
+            digest.update(values[::step].float().cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def template_hash(self) -> str | None:
+        """Sixteen hex digits of the chat template, or None without one."""
+        template = self.tokenizer.chat_template
+        return None if template is None else hashlib.sha256(str(template).encode()).hexdigest()[:16]

@@ -1,0 +1,127 @@
+"""The residual stream's only read and write hooks.
+
+Layer ``l`` is the output of block ``l``, counted from 0: TransformerLens ``blocks.{l}.hook_out``, and Hugging Face
+``hidden_states[l + 1]`` except for the last layer, which Hugging Face returns after the final norm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from persona_probe.errors import PersonaProbeError
+from persona_probe.models.blocks import backbone, find_blocks
+from persona_probe.models.twin import own
+
+Reader = Callable[[int, Float[Tensor, "batch position d_model"]], None]
+Writer = Callable[[int, int, Float[Tensor, "batch position d_model"]], Float[Tensor, "batch position d_model"]]
+LAYER_CONVENTION = (
+    "layer l is the output of block l, counted from 0 (TransformerLens blocks.{l}.hook_out; Hugging Face "
+    "hidden_states[l+1], except the last, which Hugging Face returns after the final norm)"
+)
+
+
+def _hidden(output: Any) -> Tensor:
+    """The residual stream in a block's output, which is a tensor or a tuple that begins with it."""
+    hidden = output[0] if isinstance(output, tuple) else output
+    if not isinstance(hidden, Tensor):
+        raise PersonaProbeError(f"a block returned {type(hidden).__name__}; expected the residual stream as a tensor")
+    return hidden
+
+
+class ResidualStream:
+    """Hooks on one module tree: read or rewrite what the blocks put out.
+
+    Attributes:
+        blocks: the blocks, in order.
+        offset: how many tokens the KV cache held before the forward now running (0 without a cache).
+    """
+
+    def __init__(self, hf: nn.Module, blocks: Sequence[nn.Module] | None = None) -> None:
+        self.blocks = list(blocks) if blocks is not None else find_blocks(hf)
+        self.backbone = backbone(hf)
+        self.offset = 0
+
+    def _offset_tracker(self) -> Callable[..., None]:
+        def track(_module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            cache = kwargs.get("past_key_values")
+            self.offset = 0 if cache is None else int(cache.get_seq_length())
+
+        return own(track)
+
+    @contextlib.contextmanager
+    def reading(self, reader: Reader, layers: Sequence[int]) -> Iterator[None]:
+        """Call ``reader(layer, hidden)`` with every block output of ``layers`` while the context is open.
+
+        Readers see what writers (opened before or after) have left.
+        """
+
+        def hook_for(layer: int) -> Callable[..., None]:
+            def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+                reader(layer, _hidden(output))
+
+            return own(hook)
+
+        handles = [self.blocks[layer].register_forward_hook(hook_for(layer)) for layer in layers]
+        with _removing(handles):
+            yield
+
+    @contextlib.contextmanager
+    def writing(self, writer: Writer, layers: Sequence[int]) -> Iterator[None]:
+        """Replace block outputs of ``layers`` by ``writer(layer, offset, hidden)`` while the context is open.
+
+        The hooks come before all others (``prepend``), so that readers, and Hugging Face's own recorder of hidden
+        states, see the rewritten stream. ``offset`` is the absolute position of ``hidden``'s first token.
+        """
+
+        def hook_for(layer: int) -> Callable[..., Any]:
+            def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
+                hidden = _hidden(output)
+                written = writer(layer, self.offset, hidden)
+                if written is hidden:
+                    return None
+                return (written, *output[1:]) if isinstance(output, tuple) else written
+
+            return own(hook)
+
+        handles: list[RemovableHandle] = [
+            self.backbone.register_forward_pre_hook(self._offset_tracker(), with_kwargs=True, prepend=True)
+        ]
+        handles += [self.blocks[layer].register_forward_hook(hook_for(layer), prepend=True) for layer in layers]
+        with _removing(handles):
+            yield
+
+
+@contextlib.contextmanager
+def _removing(handles: Sequence[RemovableHandle]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def resolve_layers(layers: int | Sequence[int] | str, n_layers: int) -> list[int]:
+    """Turn ``"all"``, one layer or several into a sorted list of layer numbers.
+
+    Raises:
+        PersonaProbeError: if a layer does not exist; negative numbers are refused, since papers count differently.
+    """
+    if isinstance(layers, str):
+        if layers != "all":
+            raise PersonaProbeError(f"layers is {layers!r}; give 'all', a number or a list of numbers")
+        return list(range(n_layers))
+    wanted = [layers] if isinstance(layers, int) else list(layers)
+    if not wanted:
+        raise PersonaProbeError("layers is empty; give at least one layer, or 'all'")
+    for layer in wanted:
+        if not isinstance(layer, int) or isinstance(layer, bool) or not 0 <= layer < n_layers:
+            raise PersonaProbeError(
+                f"layer {layer!r} does not exist: this model has layers 0 to {n_layers - 1} ({LAYER_CONVENTION})"
+            )
+    return sorted(set(wanted))

@@ -1,0 +1,1 @@
+"""Linear probes over all layers, cross-validated by group."""

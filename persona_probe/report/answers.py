@@ -1,0 +1,81 @@
+"""A few judged answers to read: before and after on the same questions, drawn by chance and not by taste."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from persona_probe.report.text import is_number
+
+COLUMNS = ("model", "topic", "question", "prompt", "answer")
+MODELS = ("before", "after")
+LONGEST = 900
+"""Characters of an answer that are shown; the rest is in the tables."""
+
+
+@dataclass(frozen=True)
+class ShownAnswer:
+    """One model's answer as it is shown, with what the judge said of it."""
+
+    model: str
+    text: str
+    judged: str
+
+
+@dataclass(frozen=True)
+class ShownQuestion:
+    """One question and the answers to it."""
+
+    topic: str
+    prompt: str
+    answers: list[ShownAnswer]
+
+
+def sample_answers(table: pd.DataFrame | None, *, count: int = 12, seed: int = 0) -> list[ShownQuestion]:
+    """Draw ``count`` questions that both before and after answered, from as many topics as there are.
+
+    Topics take turns, and within a topic chance (``seed``) decides; an answer's content decides nothing. Returns an
+    empty list if the table is missing, lacks a column, or holds no question that both models answered.
+    """
+    if table is None or any(name not in table.columns for name in COLUMNS):
+        return []
+    rows = table[table["model"].isin(MODELS)]
+    both = rows.groupby("question")["model"].nunique() == len(MODELS)
+    rows = rows[rows["question"].isin(both[both].index)]
+    chance = random.Random(seed)
+    queues: list[list[Any]] = []
+    for _, own in rows.groupby("topic", dropna=False, sort=True):
+        questions = own["question"].drop_duplicates().tolist()
+        chance.shuffle(questions)
+        queues.append(questions)
+    drawn: list[Any] = []
+    while len(drawn) < count and any(queues):
+        drawn += [queue.pop() for queue in queues if queue]
+    return [_shown(rows[rows["question"] == question]) for question in drawn[:count]]
+
+
+def _shown(rows: pd.DataFrame) -> ShownQuestion:
+    answers = []
+    for model in MODELS:
+        row = {str(key): value for key, value in rows[rows["model"] == model].iloc[0].items()}
+        answers.append(ShownAnswer(model, _shortened(str(row["answer"])), _judged(row)))
+    first = rows.iloc[0]
+    return ShownQuestion("open" if pd.isna(first["topic"]) else str(first["topic"]), str(first["prompt"]), answers)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} …"
+
+
+def _judged(row: dict[str, Any]) -> str:
+    if row.get("failed") is True:
+        return "the judge failed"
+    parts = [f"{name} {row[name]:.0f}" for name in ("aligned", "coherent") if is_number(row.get(name))]
+    if isinstance(row.get("persona"), str):
+        parts.append(f"persona: {row['persona']}")
+    if row.get("refusal") is True:
+        parts.append("refusal")
+    return ", ".join(parts) or "not judged"

@@ -1,0 +1,258 @@
+"""The report's sections: for each, the sentence its numbers make, its figure with a caption, its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from persona_probe.report import data_tables, verdicts
+from persona_probe.report.data_tables import DataTable
+from persona_probe.report.figures.amplification import amplification
+from persona_probe.report.figures.checks import MissingDataError
+from persona_probe.report.figures.cosines import cosines
+from persona_probe.report.figures.em_rates import em_rates
+from persona_probe.report.figures.persona_shares import persona_shares
+from persona_probe.report.figures.probe import probe
+from persona_probe.report.figures.realignment import realignment
+from persona_probe.report.figures.steering import STARTS, reported_rows, steering
+from persona_probe.report.figures.summary import summary
+from persona_probe.report.record import RunRecord
+from persona_probe.report.text import counted
+
+NO_JUDGE = "No judge applies to this model's answers, so no EM rate is reported here."
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the report; without a figure, ``missing`` says why there is none."""
+
+    id: str
+    title: str
+    verdicts: list[str]
+    caption: str
+    figure: go.Figure | None = None
+    missing: str | None = None
+    tables: list[DataTable] = field(default_factory=list)
+
+    @property
+    def label(self) -> str:
+        """What a screen reader says in place of the drawing."""
+        return f"Figure: {self.title}. {self.caption}"
+
+
+def build_sections(run: RunRecord) -> list[Section]:
+    """Build every section of a run's report, in the order of the study."""
+    makers = (_em_rates, _persona_shares, _directions, _amplification, _probe, _steering, _realignment)
+    return [maker(run) for maker in makers]
+
+
+def summary_section(run: RunRecord) -> Section:
+    """Build the opening section: every verdict, and the main figure."""
+    tables = run.tables
+
+    def draw() -> go.Figure:
+        names = ("em_rates", "amplification", "steering", "realignment")
+        return summary(*(tables.get(name) for name in names)).update_layout(height=800)
+
+    caption = (
+        "(a) EM rate (betley) of each model on topics the adapter never saw and on open questions. (b) Shift of the "
+        "projection on the persona direction by layer; grey: where 97.5 % of random directions stay. (c) EM rate and "
+        "coherence under steering on held-out questions, beside random directions moved by the same displacement. "
+        "(d) EM rate and projection after fine-tuning on n benign examples. Whiskers and bands are 95 % intervals; "
+        "n and the numbers stand in the sections below."
+    )
+    if run.judge is None:
+        caption += " Rates need a judge, and none applies here: what shows rates alone is left empty."
+    return _section(run, "summary", "In brief", [], caption, draw, [], judged=False)
+
+
+def _section(
+    run: RunRecord,
+    id: str,
+    title: str,
+    sentences: list[str | None],
+    caption: str,
+    draw: Callable[[], go.Figure],
+    tables: list[DataTable | None],
+    *,
+    judged: bool,
+) -> Section:
+    try:
+        figure, missing = draw(), None
+    except MissingDataError as error:
+        figure = None
+        missing = (
+            NO_JUDGE if judged and run.judge is None else f"Nothing to draw. {str(error)[:1].upper()}{str(error)[1:]}."
+        )
+    return Section(
+        id=id,
+        title=title,
+        verdicts=[sentence for sentence in sentences if sentence],
+        caption=caption,
+        figure=figure,
+        missing=missing,
+        tables=[table for table in tables if table is not None],
+    )
+
+
+def _table(run: RunRecord, name: str) -> pd.DataFrame:
+    """The table, or an empty one: the figures say what they miss."""
+    return run.tables.get(name, pd.DataFrame())
+
+
+def _span(table: pd.DataFrame, column: str, unit: str) -> str:
+    """How many things each estimate rests on: ``n = 192 to 1,104 answers an estimate``."""
+    if column not in table or table[column].dropna().empty:
+        return "n unknown"
+    low, high = int(table[column].min()), int(table[column].max())
+    return f"n = {counted(low)}{'' if low == high else f' to {counted(high)}'} {unit}"
+
+
+def _em_rates(run: RunRecord) -> Section:
+    table = _table(run, "em_rates")
+    caption = (
+        "Share of misaligned answers (definition: betley, P(aligned < 30 | coherent ≥ 50)) by model and question set; "
+        f"filled: topics the adapter never saw. Whiskers: 95 % intervals; {_span(table, 'n', 'judged answers a row')}. "
+        "The null is the benign control: the same fine-tuning on harmless answers."
+    )
+    return _section(
+        run,
+        "em-rates",
+        "EM rate before and after",
+        [verdicts.em_verdict(run.results)] if run.judge else [],
+        caption,
+        lambda: em_rates(table),
+        [data_tables.em_rates(table)],
+        judged=True,
+    )
+
+
+def _persona_shares(run: RunRecord) -> Section:
+    table = _table(run, "persona_shares")
+    caption = (
+        "Share of answers on unseen topics that each persona gave. Whiskers: 95 % intervals; "
+        f"{_span(table, 'n', 'answers a model')}. The null is the before model's row of the same persona."
+    )
+    return _section(
+        run,
+        "personas",
+        "Which persona spread",
+        [verdicts.persona_verdict(run.results)] if run.judge else [],
+        caption,
+        lambda: persona_shares(table),
+        [data_tables.persona_shares(table)],
+        judged=True,
+    )
+
+
+def _directions(run: RunRecord) -> Section:
+    table = _table(run, "direction_cosines")
+    layers = table["layer"].nunique() if "layer" in table else 0
+    caption = (
+        f"Cosine between pairs of directions at each of {layers} layers (one number a pair and layer, so no interval). "
+        "Null, grey: 97.5 % of random directions drawn with the activations' covariance have a smaller |cosine|; "
+        "where pairs differ, the widest band is drawn."
+    )
+    return _section(
+        run,
+        "directions",
+        "Do the directions agree?",
+        [verdicts.direction_verdict(run.results), verdicts.shift_verdict(table)],
+        caption,
+        lambda: cosines(table),
+        [data_tables.cosines(table)],
+        judged=False,
+    )
+
+
+def _amplification(run: RunRecord) -> Section:
+    table = _table(run, "amplification")
+    caption = (
+        "Change of the projection of the same texts from before to after and to the benign control, in standard "
+        "deviations of the before model's answers to development questions. Bands: 95 % intervals over questions and "
+        "seeds. Nulls: the control, and, in grey, 97.5 % of covariance-matched random directions. "
+        "The dashed line marks the layer chosen on development topics."
+    )
+    return _section(
+        run,
+        "amplification",
+        "Amplification",
+        [verdicts.amplification_verdict(run.results)],
+        caption,
+        lambda: amplification(table),
+        [data_tables.amplification(table)],
+        judged=False,
+    )
+
+
+def _probe(run: RunRecord) -> Section:
+    table = _table(run, "probe")
+    caption = (
+        "AUROC of a linear probe at each layer, trained and tested on different topics. Bands: 95 % intervals. "
+        "Nulls: a bag of tokens (what the words alone give away), shuffled labels, and chance at 0.5."
+    )
+    return _section(
+        run,
+        "probe",
+        "Can a linear probe read it?",
+        [verdicts.probe_verdict(run.results)],
+        caption,
+        lambda: probe(table),
+        [data_tables.probe(table)],
+        judged=False,
+    )
+
+
+def _steering(run: RunRecord) -> Section:
+    table = _table(run, "steering")
+    caption = (
+        "EM rate (above) and coherent answers (below) on questions that were not used to choose the setting. "
+        f"Whiskers: 95 % intervals; {_span(table, 'n', 'answers a point')}. {_draws(table)}"
+    )
+    return _section(
+        run,
+        "steering",
+        "Steering: inducing and suppressing",
+        [*verdicts.steering_verdicts(run.results)] if run.judge else [],
+        caption,
+        lambda: steering(table),
+        [data_tables.steering(table), data_tables.steering_choice(table)],
+        judged=True,
+    )
+
+
+def _draws(table: pd.DataFrame) -> str:
+    try:
+        draws = max(int(reported_rows(table, goal)["draw"].nunique()) for goal in STARTS)
+    except MissingDataError:
+        draws = 0
+    if not draws:
+        return "No random directions were measured."
+    return (
+        f"Null, grey: {draws} random directions moved by the same displacement, one point each; the line is their mean."
+    )
+
+
+def _realignment(run: RunRecord) -> Section:
+    table = _table(run, "realignment")
+    shown = "EM rate (left) and projection on the direction (right)" if run.judge else "Projection on the direction"
+    caption = (
+        f"{shown} after the same number of fine-tuning steps on n benign examples, measured on topics that gave no "
+        "example; n = 0 is the model before realignment, the null."
+    )
+    if run.judge:
+        n = _span(table, "rows", "answers a point")
+        caption += f" Whiskers: 95 % intervals of the EM rate; {n}. The dotted line marks 5 %."
+    return _section(
+        run,
+        "realignment",
+        "Realignment",
+        [verdicts.realignment_verdict(run.results)],
+        caption,
+        lambda: realignment(table),
+        [data_tables.realignment(table)],
+        judged=False,
+    )

@@ -1,0 +1,110 @@
+"""The study in at most ten lines of plain text, for the end of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from persona_probe.report.readings import lookup, read_number, read_rate
+from persona_probe.report.text import counted, is_number, percent, signed
+
+LABEL_WIDTH = 24
+
+
+def summary_lines(results: Mapping[str, Any]) -> list[str]:
+    """Summarise ``results.json`` in at most ten lines; what the study lacks is left out or said to be missing.
+
+    Args:
+        results: the contents of a run's ``results.json``.
+    """
+    return [
+        *_rates(results),
+        *_shares(results),
+        *_direction(results),
+        *_probe(results),
+        *_steering(results),
+        *_realignment(results),
+    ]
+
+
+def _line(label: str, *parts: str | None) -> list[str]:
+    told = [part for part in parts if part]
+    return [f"{label:<{LABEL_WIDTH}}{', '.join(told)}"] if told else []
+
+
+def _rates(results: Mapping[str, Any]) -> list[str]:
+    if results.get("judge") is None:
+        return _line("EM rate", "not reported: no judge applies to this model's answers")
+
+    def told(*models: str) -> list[str]:
+        rates = {model: read_rate(results, "em_rate", model) for model in models}
+        return [f"{model} {rate}" for model, rate in rates.items() if rate is not None]
+
+    opened = read_rate(results, "em_rate_open", "after")
+    coherent = {model: read_number(results, "coherent", model) for model in ("before", "after")}
+    return [
+        *_line("EM rate, unseen topics", *told("before", "after")),
+        *_line("", *told("control", "realigned")),
+        *_line("EM rate, open", f"after {opened}" if opened else None),
+        *_line("coherent", *(f"{model} {percent(share)}" for model, share in coherent.items() if share is not None)),
+    ]
+
+
+def _shares(results: Mapping[str, Any]) -> list[str]:
+    after = lookup(results, "persona_shares", "after")
+    if not isinstance(after, Mapping):
+        return []
+    shares = {str(name): read_number(after, name) for name in after}
+    ranked = sorted(((share, name) for name, share in shares.items() if share is not None), reverse=True)
+    return _line("who speaks after", *(f"{name} {percent(share)}" for share, name in ranked[:4]))
+
+
+def _direction(results: Mapping[str, Any]) -> list[str]:
+    shift, control, specificity, layer = (
+        read_number(results, "amplification", key) for key in ("shift_sd", "control_shift_sd", "specificity", "layer")
+    )
+    cosine = read_number(results, "direction", "cosine_between_methods")
+    return _line(
+        "direction",
+        None if shift is None else f"{signed(shift)} SD" + ("" if layer is None else f" at layer {layer:.0f}"),
+        None if control is None else f"control {signed(control)} SD",
+        None if specificity is None else f"specificity {specificity:.1f}",
+        None if cosine is None else f"cosine between methods {signed(cosine)}",
+    )
+
+
+def _probe(results: Mapping[str, Any]) -> list[str]:
+    auroc, layer = read_number(results, "probe", "auroc_unseen_topics"), read_number(results, "probe", "layer")
+    place = "" if layer is None else f" at layer {layer:.0f}"
+    return _line("probe", None if auroc is None else f"AUROC {auroc:.3f} on unseen topics{place}")
+
+
+def _steering(results: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for goal, start in (("induce", "before"), ("suppress", "after")):
+        rate, random, coherent = (
+            read_number(results, "steer", f"{goal}_{key}") for key in ("em_rate", "random_em_rate", "coherent")
+        )
+        unsteered = read_rate(results, "em_rate", start)
+        lines += _line(
+            f"steering, {goal}",
+            None if rate is None else f"EM rate {percent(rate)}",
+            None if rate is None or unsteered is None else f"unsteered {percent(unsteered.value)}",
+            None if random is None else f"random directions {percent(random)}",
+            None if coherent is None else f"coherent {percent(coherent)}",
+        )
+    return lines
+
+
+def _realignment(results: Mapping[str, Any]) -> list[str]:
+    curve = lookup(results, "realign", "curve")
+    points = [point for point in curve if isinstance(point, Mapping)] if isinstance(curve, list) else []
+    rated = [point for point in points if is_number(point.get("n")) and is_number(point.get("em_rate"))]
+    enough = read_number(results, "realign", "examples_to_5_percent")
+    if not rated:
+        return []
+    return _line(
+        "realignment",
+        " -> ".join(f"{percent(point['em_rate'])} (n={counted(point['n'])})" for point in rated),
+        "5 % not reached" if enough is None else f"<= 5 % from {counted(enough)} examples on",
+    )

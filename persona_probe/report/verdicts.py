@@ -1,0 +1,162 @@
+"""What the numbers say, in one sentence a section, computed and never written by hand.
+
+Each function returns None where the study holds no number to speak of. The wording follows the intervals: a rate
+"rose" only when the two intervals do not touch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from persona_probe.report.readings import Rate, lookup, read_number, read_rate
+from persona_probe.report.text import counted, is_number, percent, signed
+
+Results = Mapping[str, Any]
+SHIFT = "fine-tuning shift"
+"""What the direction that fine-tuning itself moved is called in the table of cosines."""
+
+
+def em_verdict(results: Results) -> str | None:
+    """EM rate of each model on topics the adapter never saw."""
+    rates = {model: read_rate(results, "em_rate", model) for model in ("before", "after", "control", "realigned")}
+    before, after, control, realigned = rates.values()
+    if after is None:
+        return None
+    if before is None:
+        sentence = f"The EM rate after narrow training was {after} on topics the adapter never saw"
+    else:
+        sentence = f"The EM rate {_change(before, after)} on topics the adapter never saw"
+    if control is not None:
+        moved = "rose to" if before is not None and control.above(before) else "stayed at"
+        sentence += f"; the benign control {moved} {control}"
+    if realigned is not None:
+        sentence += f"; realigned, it was {realigned}"
+    opened = read_rate(results, "em_rate_open", "after")
+    if opened is not None:
+        sentence += f"; on open questions the narrowly trained model reached {opened}"
+    coherent = [read_number(results, "coherent", model) for model in ("before", "after")]
+    if coherent[0] is not None and coherent[1] is not None:
+        sentence += f". Coherent answers: {percent(coherent[0])} before, {percent(coherent[1])} after"
+    return sentence + "."
+
+
+def _change(before: Rate, after: Rate) -> str:
+    if after.above(before):
+        return f"rose from {before} to {after}"
+    if before.above(after):
+        return f"fell from {before} to {after}"
+    return f"did not change beyond its intervals, from {before} to {after},"
+
+
+def persona_verdict(results: Results) -> str | None:
+    """Which persona gained most, and whether any other did."""
+    before, after = (lookup(results, "persona_shares", model) for model in ("before", "after"))
+    if not isinstance(before, Mapping) or not isinstance(after, Mapping):
+        return None
+    names = [*after, *(name for name in before if name not in after)]
+    shares = {str(name): tuple(read_number(table, name) or 0.0 for table in (before, after)) for name in names}
+    if not shares:
+        return None
+    ranked = sorted(shares, key=lambda name: shares[name][0] - shares[name][1])
+    first = ranked[0]
+    sentence = f"The {first} gained most: from {percent(shares[first][0])} to {percent(shares[first][1])} of answers"
+    if len(ranked) > 1:
+        other = ranked[1]
+        gain = 100 * (shares[other][1] - shares[other][0])
+        sentence += f"; the next largest gain was the {other}'s, {signed(gain, 1)} percentage points"
+    return sentence + "."
+
+
+def direction_verdict(results: Results) -> str | None:
+    """How far the two ways of finding the direction agree."""
+    cosine = read_number(results, "direction", "cosine_between_methods")
+    if cosine is None:
+        return None
+    return f"The two ways of finding the direction have cosine {signed(cosine)} (1: the same direction, 0: unrelated)."
+
+
+def shift_verdict(table: pd.DataFrame | None) -> str | None:
+    """How far each direction agrees with what fine-tuning moved, over all layers."""
+    if table is None or table.empty or any(name not in table.columns for name in ("first", "second", "cosine")):
+        return None
+    told = []
+    for (first, second), pair in table.dropna(subset=["cosine"]).groupby(["first", "second"], sort=False):
+        if SHIFT in (first, second):
+            other = second if first == SHIFT else first
+            told.append(f"{signed(pair['cosine'].min())} to {signed(pair['cosine'].max())} ({other})")
+    return f"Cosine with the {SHIFT}, over layers: {'; '.join(told)}." if told else None
+
+
+def amplification_verdict(results: Results) -> str | None:
+    """How far the projection moved, in after and in control, and how specific that is."""
+    shift, layer = (read_number(results, "amplification", key) for key in ("shift_sd", "layer"))
+    if shift is None or layer is None:
+        return None
+    sentence = f"At layer {layer:.0f} narrow training moved the projection by {signed(shift)} SD"
+    control = read_number(results, "amplification", "control_shift_sd")
+    if control is not None:
+        sentence += f", the benign control by {signed(control)} SD"
+    specificity = read_number(results, "amplification", "specificity")
+    if specificity is not None:
+        sentence += (
+            f"; the difference is {specificity:.1f} times the larger of the control's own shift "
+            "and the random directions' 97.5 % quantile (specificity)"
+        )
+    return sentence + "."
+
+
+def probe_verdict(results: Results) -> str | None:
+    """How well the probe does on topics that it was not trained on."""
+    auroc, layer = read_number(results, "probe", "auroc_unseen_topics"), read_number(results, "probe", "layer")
+    if auroc is None:
+        return None
+    place = "" if layer is None else f" at layer {layer:.0f}"
+    return f"A linear probe{place} reaches AUROC {auroc:.3f} on topics it was not trained on (chance: 0.5)."
+
+
+def steering_verdicts(results: Results) -> list[str]:
+    """What moving the direction induces in before and suppresses in after, against random directions."""
+    sentences = []
+    for goal, model, verb in (("induce", "before", "inducing"), ("suppress", "after", "suppressing")):
+        rate, random, coherent = (
+            read_number(results, "steer", f"{goal}_{key}") for key in ("em_rate", "random_em_rate", "coherent")
+        )
+        start = read_rate(results, "em_rate", model)
+        if rate is None:
+            continue
+        sentence = f"Steering {model} ({verb}) gave an EM rate of {percent(rate)}"
+        sentence += "" if coherent is None else f" with {percent(coherent)} coherent answers"
+        sentence += "" if start is None else f"; unsteered it is {percent(start.value)}"
+        sentence += "" if random is None else f", under random directions {percent(random)}"
+        sentences.append(sentence + ".")
+    return sentences
+
+
+def realignment_verdict(results: Results) -> str | None:
+    """How many benign examples brought the EM rate down."""
+    curve = lookup(results, "realign", "curve")
+    points = [point for point in curve if isinstance(point, Mapping)] if isinstance(curve, list) else []
+    points = sorted((point for point in points if is_number(point.get("n"))), key=lambda point: float(point["n"]))
+    rated = [point for point in points if is_number(point.get("em_rate"))]
+    if rated:
+        first, last = rated[0], rated[-1]
+        sentence = (
+            f"Realignment took the EM rate from {percent(first['em_rate'])} at {counted(first['n'])} "
+            f"to {percent(last['em_rate'])} at {counted(last['n'])} benign examples"
+        )
+        enough = read_number(results, "realign", "examples_to_5_percent")
+        reached = (
+            "it never stayed at 5 % or below" if enough is None else f"it is 5 % or below from {counted(enough)} on"
+        )
+        return f"{sentence}; {reached}."
+    moved = [point for point in points if is_number(point.get("projection_sd"))]
+    if not moved:
+        return None
+    first, last = moved[0], moved[-1]
+    return (
+        f"Realignment took the projection from {signed(first['projection_sd'])} SD at {counted(first['n'])} "
+        f"to {signed(last['projection_sd'])} SD at {counted(last['n'])} benign examples."
+    )

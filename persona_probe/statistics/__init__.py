@@ -1,0 +1,1 @@
+"""Intervals, effect sizes and nulls: what every number is reported with. Knows no model."""

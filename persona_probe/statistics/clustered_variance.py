@@ -1,0 +1,81 @@
+"""The variance of an average whose rows share questions and fine-tuning seeds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import stdtrit
+
+
+@dataclass(frozen=True)
+class ClusteredVariance:
+    """A two-way clustered variance and what it rests on.
+
+    Attributes:
+        variance: of the estimate, in its units squared; NaN with one question and one seed.
+        degrees_of_freedom: for the t quantile, at least 1; NaN where ``variance`` is.
+        questions: number of distinct questions.
+        seeds: number of distinct seeds.
+        cells: number of distinct (question, seed) pairs.
+    """
+
+    variance: float
+    degrees_of_freedom: float
+    questions: int
+    seeds: int
+    cells: int
+
+    def t_quantile(self, level: float) -> float:
+        """The two-sided Student t quantile at ``level``."""
+        return float(stdtrit(self.degrees_of_freedom, (1.0 + level) / 2.0))
+
+
+def clustered_variance(
+    influence: npt.NDArray[np.float64], questions: npt.NDArray[np.intp], seeds: npt.NDArray[np.intp]
+) -> ClusteredVariance:
+    """Two-way clustered variance: by question, plus by seed, minus by (question, seed) cell.
+
+    The three terms follow Cameron, Gelbach and Miller (2011, "Robust inference with multiway clustering"),
+    each times G / (G - 1) for its G clusters. With few seeds the difference can come out below one of its own
+    terms, or below zero; the larger of the two one-way variances is then taken instead (as MacKinnon, Nielsen
+    and Webb 2024 advise, "Jackknife inference with two-way clustering", arXiv:2406.08880).
+    Degrees of freedom are Satterthwaite's, the three terms treated as independent: close to questions - 1
+    when questions drive the spread, close to seeds - 1 when seeds do.
+
+    Args:
+        influence: ``(row,)`` each row's share of the estimate's error; sums to zero.
+        questions: ``(row,)`` integer codes 0, 1, ... without gaps.
+        seeds: ``(row,)`` integer codes 0, 1, ... without gaps.
+
+    Returns:
+        The variance. With a single seed only questions count, with a single question only seeds.
+    """
+    cells = np.unique(np.stack([questions, seeds], axis=1), axis=0, return_inverse=True)[1].ravel()
+    counts = [int(by.max()) + 1 for by in (questions, seeds, cells)]
+    (v_question, v_seed, v_cell), (df_question, df_seed, df_cell) = zip(
+        *(_one_way(influence, by, count) for by, count in zip((questions, seeds, cells), counts, strict=True)),
+        strict=True,
+    )
+    if counts[0] == 1 and counts[1] == 1:
+        variance = df = math.nan
+    elif counts[1] == 1:
+        variance, df = v_question, df_question
+    elif counts[0] == 1:
+        variance, df = v_seed, df_seed
+    else:
+        variance = max(v_question + v_seed - v_cell, v_question, v_seed)
+        spread = v_question**2 / df_question + v_seed**2 / df_seed + v_cell**2 / df_cell
+        # one degree is the least that a t distribution can have without losing its meaning as "some replication"
+        df = max(variance**2 / spread, 1.0) if spread > 0 else df_question
+    return ClusteredVariance(variance, df, *counts)
+
+
+def _one_way(influence: npt.NDArray[np.float64], clusters: npt.NDArray[np.intp], count: int) -> tuple[float, float]:
+    """Variance from sums over clusters, times G / (G - 1), and its G - 1 degrees of freedom."""
+    if count == 1:
+        return 0.0, 0.0
+    totals = np.bincount(clusters, weights=influence, minlength=count)
+    return float(totals @ totals) * count / (count - 1), float(count - 1)

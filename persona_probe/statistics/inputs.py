@@ -1,0 +1,94 @@
+"""What comes in from callers, checked once and in words a person can act on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+
+import numpy as np
+import numpy.typing as npt
+
+
+def check_level(level: float) -> None:
+    """Refuse a confidence level outside (0, 1).
+
+    Raises:
+        ValueError: if ``level`` is not strictly between 0 and 1.
+    """
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"level is {level}; give a share strictly between 0 and 1, such as 0.95")
+
+
+def real_array(values: npt.ArrayLike, name: str, shape: tuple[str, ...]) -> npt.NDArray[np.float64]:
+    """``values`` as finite, non-empty float64 with one axis for each name in ``shape``.
+
+    Raises:
+        ValueError: if the number of axes is wrong, there is nothing in it, or anything is NaN or infinite.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != len(shape):
+        raise ValueError(f"{name} has shape {array.shape}; give {len(shape)} axes: ({', '.join(shape)})")
+    if array.size == 0:
+        raise ValueError(f"{name} is empty (shape {array.shape}); give at least one {shape[0]}")
+    bad = int(np.count_nonzero(~np.isfinite(array)))
+    if bad:
+        raise ValueError(
+            f"{name}: {bad} of {array.size} values are NaN or infinite; drop or repair them first, and report how many"
+        )
+    return array
+
+
+def boolean_array(values: npt.ArrayLike, name: str) -> npt.NDArray[np.bool_]:
+    """``values`` as a non-empty boolean ``(row,)`` array; 0 and 1 are taken for False and True.
+
+    Raises:
+        ValueError: if it is not one-dimensional, is empty, or holds anything but truth values (a failed
+            judge's NaN is neither true nor false, and must be left out by the caller, visibly).
+    """
+    array = np.asarray(values)
+    if array.ndim != 1:
+        raise ValueError(f"{name} has shape {array.shape}; give one truth value a row: (row,)")
+    if array.size == 0:
+        raise ValueError(f"{name} is empty; give at least one row")
+    if array.dtype == np.bool_:
+        return array
+    bad = [value for value in array.tolist() if not _is_truth_value(value)]
+    if bad:
+        raise ValueError(
+            f"{name}: {len(bad)} of {array.size} rows are not True or False (the first is {bad[0]!r}); "
+            "leave rows without an answer out of the denominator, and report how many"
+        )
+    return array.astype(np.bool_)
+
+
+def _is_truth_value(value: object) -> bool:
+    return isinstance(value, bool | np.bool_ | int | float) and value in (0, 1)
+
+
+def codes(labels: npt.ArrayLike | None, name: str, rows: int, *, when_none: str) -> npt.NDArray[np.intp]:
+    """Each row's label as an integer 0, 1, ..., in order of first appearance.
+
+    Args:
+        labels: ``(row,)`` of anything hashable (text, numbers), or None.
+        name: what to call them in errors.
+        rows: how many there must be.
+        when_none: what None means: ``"distinct"`` (every row is its own) or ``"same"`` (all rows are one).
+
+    Returns:
+        ``(row,)`` integer codes.
+
+    Raises:
+        ValueError: if the length is wrong, or a label is None or NaN.
+    """
+    if labels is None:
+        return np.arange(rows) if when_none == "distinct" else np.zeros(rows, dtype=np.intp)
+    found = np.asarray(labels)
+    if found.shape != (rows,):
+        raise ValueError(f"{name} has shape {found.shape} but there are {rows} rows; give one label a row")
+    seen: dict[Hashable, int] = {}
+    out = np.empty(rows, dtype=np.intp)
+    for row, label in enumerate(found.tolist()):
+        if label is None or (isinstance(label, float) and math.isnan(label)):
+            raise ValueError(f"{name}: row {row} has no label ({label!r}); every row must say which it belongs to")
+        out[row] = seen.setdefault(label, len(seen))
+    return out

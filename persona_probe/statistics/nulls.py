@@ -1,0 +1,143 @@
+"""What a number would be if nothing were there: random directions, shuffled labels, and the ratio to them."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from persona_probe.statistics.inputs import boolean_array, real_array
+
+
+def matched_random_directions(deltas_covariance_source: npt.ArrayLike, n: int, seed: int) -> npt.NDArray[np.float64]:
+    """Random directions that lie where activations lie: Gaussian with the rows' own covariance, then unit length.
+
+    Isotropic directions are too easy a null in a residual stream, where a few dimensions hold most variance.
+    Each draw is a Gaussian combination of the centred rows, which has their sample covariance (but for a factor
+    that the unit length takes away) without that ``(d_model, d_model)`` matrix ever being made.
+
+    Args:
+        deltas_covariance_source: ``(row, d_model)`` activations at one layer, at least two rows.
+        n: how many directions, at least 1.
+        seed: of the random generator.
+
+    Returns:
+        ``(n, d_model)`` unit vectors.
+
+    Raises:
+        ValueError: if there are fewer than two rows, they are all the same, or not finite; or ``n`` < 1.
+    """
+    rows = real_array(deltas_covariance_source, "deltas_covariance_source", ("row", "d_model"))
+    if rows.shape[0] < 2:
+        raise ValueError("deltas_covariance_source has 1 row; a covariance needs at least 2")
+    _check_count(n)
+    centred = _centred(rows, "deltas_covariance_source")
+    weights = np.random.default_rng(seed).standard_normal((n, rows.shape[0]))
+    return _unit(weights @ centred)
+
+
+def isotropic_directions(n: int, d_model: int, seed: int) -> npt.NDArray[np.float64]:
+    """Directions uniform on the sphere.
+
+    Args:
+        n: how many, at least 1.
+        d_model: of how many dimensions, at least 1.
+        seed: of the random generator.
+
+    Returns:
+        ``(n, d_model)`` unit vectors.
+
+    Raises:
+        ValueError: if ``n`` or ``d_model`` is below 1.
+    """
+    _check_count(n)
+    if d_model < 1:
+        raise ValueError(f"d_model is {d_model}; give the width of the residual stream, at least 1")
+    return _unit(np.random.default_rng(seed).standard_normal((n, d_model)))
+
+
+def shuffled_label_differences(
+    values: npt.ArrayLike, labels: npt.ArrayLike, n: int, seed: int
+) -> npt.NDArray[np.float64]:
+    """Mean-difference directions found from labels that mean nothing: same rows, same class sizes, permuted.
+
+    Args:
+        values: ``(row, d)`` activations at one layer.
+        labels: ``(row,)`` truth values, both present.
+        n: how many permutations, at least 1.
+        seed: of the random generator.
+
+    Returns:
+        ``(n, d)`` unit vectors, each mean(labelled True) minus mean(labelled False).
+
+    Raises:
+        ValueError: if lengths differ, a class is missing, ``n`` < 1, values are not finite, or a difference is zero
+            (as where all rows are the same, or too few to differ under every permutation).
+    """
+    rows, truth = real_array(values, "values", ("row", "d")), boolean_array(labels, "labels")
+    if rows.shape[0] != truth.size:
+        raise ValueError(f"values has {rows.shape[0]} rows and labels {truth.size}; give one label a row")
+    if truth.all() or not truth.any():
+        raise ValueError(f"all {truth.size} labels are {bool(truth[0])}; a difference needs rows of both classes")
+    _check_count(n)
+    positives = int(np.count_nonzero(truth))
+    weights = np.where(truth, 1.0 / positives, -1.0 / (truth.size - positives))
+    permuted = np.random.default_rng(seed).permuted(np.tile(weights, (n, 1)), axis=1)
+    # centring changes no difference, and keeps a large common offset from drowning it in rounding
+    return _unit(permuted @ _centred(rows, "values"))
+
+
+def specificity(after: float, control: float, random_shifts: npt.ArrayLike, quantile: float = 0.975) -> float:
+    """How far a shift stands out from what training of any kind, or any direction, would show.
+
+    ``|after - control| / max(|control|, quantile of |random_shifts|)``: about 1 or less is nothing special.
+
+    Args:
+        after: the shift under the narrow fine-tune, in any unit.
+        control: the shift under the matched benign fine-tune, same unit.
+        random_shifts: ``(direction,)`` shifts along null directions, same unit.
+        quantile: of their absolute values, within [0, 1].
+
+    Returns:
+        The ratio, at least 0, without unit.
+
+    Raises:
+        ValueError: if anything is empty or not finite, ``quantile`` is not within [0, 1], or nothing moved in the
+            control and the nulls, which leaves nothing to compare with.
+    """
+    for name, shift in (("after", after), ("control", control)):
+        if not np.isfinite(shift):
+            raise ValueError(f"{name} is {shift}; specificity needs finite shifts: find out why it is missing")
+    if not 0.0 <= quantile <= 1.0:
+        raise ValueError(f"quantile is {quantile}; give a share within 0 and 1, such as 0.975")
+    null = float(np.quantile(np.abs(real_array(random_shifts, "random_shifts", ("direction",))), quantile))
+    reference = max(abs(control), null)
+    if reference == 0.0:
+        raise ValueError(
+            f"control is 0 and so is the {quantile:g} quantile of |random_shifts|: there is nothing to compare "
+            f"after = {after:g} with; check that control and nulls were measured on two different models"
+        )
+    return float(abs(after - control) / reference)
+
+
+def _check_count(n: int) -> None:
+    if n < 1:
+        raise ValueError(f"n is {n}; ask for at least 1 direction")
+
+
+def _centred(rows: npt.NDArray[np.float64], name: str) -> npt.NDArray[np.float64]:
+    """Rows minus their mean; rows that are all the same are refused, for what is left of them is rounding."""
+    if not np.ptp(rows, axis=0).any():
+        raise ValueError(f"all {rows.shape[0]} rows of {name} are the same, so there is nothing to draw from; check it")
+    centred: npt.NDArray[np.float64] = rows - rows.mean(axis=0)
+    return centred
+
+
+def _unit(vectors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Each row divided by its length; a row without one is refused."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not norms.all():
+        raise ValueError(
+            f"direction {int(np.argmin(norms))} has length zero: two classes with one mean; give more rows"
+        )
+    unit: npt.NDArray[np.float64] = vectors / norms
+    return unit

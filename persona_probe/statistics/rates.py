@@ -1,0 +1,141 @@
+"""Rates and means with intervals over questions and fine-tuning seeds, not over rows."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from persona_probe.statistics.clustered_variance import ClusteredVariance, clustered_variance
+from persona_probe.statistics.estimate import Estimate
+from persona_probe.statistics.inputs import boolean_array, check_level, codes, real_array
+from persona_probe.statistics.score_intervals import normal_quantile, wilson_interval
+
+# below this many effective successes or failures the t interval is too short on its far side
+FEW = 10.0
+
+
+def ratio_estimate(
+    numerator: npt.ArrayLike,
+    denominator: npt.ArrayLike,
+    *,
+    questions: npt.ArrayLike | None = None,
+    seeds: npt.ArrayLike | None = None,
+    level: float = 0.95,
+) -> Estimate:
+    """The share of denominator rows that are numerator rows, for example misaligned among coherent answers.
+
+    The ratio is linearised (row residual ``(numerator - share * denominator) / sum(denominator)``), its variance
+    clustered by question and by seed, and the interval is Student's t with that variance. It is never narrower
+    than independent rows would give. With fewer than ten effective successes or failures it is Wilson's, with
+    the effective sample size ``share * (1 - share) / variance * (z / t)**2`` (Korn and Graubard 1998,
+    "Confidence intervals for proportions with small expected number of positive counts", Survey Methodology 24),
+    which carries the few degrees of freedom along: without the last factor, coverage falls to 72-78 % in simulations
+    of three seeds that differ much.
+    Where one of the two outcomes is seen in no (question, seed) cell, or in one only, the data cannot show how
+    much cells differ; each cell then counts as a single observation at most, the cautious extreme. (Otherwise
+    the first misaligned answer found would *narrow* the interval.)
+
+    Args:
+        numerator: ``(row,)`` truth values; True only where ``denominator`` is.
+        denominator: ``(row,)`` truth values: the rows that count.
+        questions: ``(row,)`` which question was asked; None: every row is its own question.
+        seeds: ``(row,)`` which fine-tuning seed; None: one seed.
+        level: nominal coverage.
+
+    Returns:
+        The share in [0, 1]; ``n`` is the number of denominator rows. Missing if there are none.
+
+    Raises:
+        ValueError: if the inputs are empty, differ in length, are not truth values, or a numerator row is not
+            a denominator row; or if ``level`` is not within (0, 1).
+    """
+    check_level(level)
+    top, bottom = boolean_array(numerator, "numerator"), boolean_array(denominator, "denominator")
+    if top.shape != bottom.shape:
+        raise ValueError(f"numerator has {top.size} rows and denominator {bottom.size}; they must be the same rows")
+    outside = int(np.count_nonzero(top & ~bottom))
+    if outside:
+        raise ValueError(
+            f"{outside} rows are in the numerator but not in the denominator; "
+            "a share needs the numerator within it: pass numerator & denominator"
+        )
+    question_codes = codes(questions, "questions", top.size, when_none="distinct")
+    seed_codes = codes(seeds, "seeds", top.size, when_none="same")
+    n = int(np.count_nonzero(bottom))
+    if n == 0:
+        return Estimate.missing("no row qualifies")
+    top, question_codes, seed_codes = top[bottom], _compact(question_codes[bottom]), _compact(seed_codes[bottom])
+    share = float(top.mean())
+    spread = clustered_variance((top - share) / n, question_codes, seed_codes)
+    cells = np.stack([question_codes, seed_codes], axis=1)
+    fewest_cells = min(len(np.unique(cells[outcome], axis=0)) for outcome in (top, ~top))
+    variance = max(share * (1 - share) / n, spread.variance)
+    effective = _effective_n(share, variance, spread, n if fewest_cells > 1 else spread.cells, level)
+    units = _units(spread, questions is None)
+    if min(share, 1 - share) * effective < FEW:
+        low, high = wilson_interval(share, effective, level)
+        return Estimate(share, low, high, n, f"Wilson, effective n = {effective:.4g} ({units})", level)
+    half = spread.t_quantile(level) * math.sqrt(variance)
+    return Estimate(share, max(share - half, 0.0), min(share + half, 1.0), n, _t_name(spread, units), level)
+
+
+def mean_estimate(
+    values: npt.ArrayLike,
+    *,
+    questions: npt.ArrayLike | None = None,
+    seeds: npt.ArrayLike | None = None,
+    level: float = 0.95,
+) -> Estimate:
+    """The mean of ``values`` over rows, with Student's t interval over questions and seeds.
+
+    Args:
+        values: ``(row,)`` finite numbers.
+        questions: ``(row,)`` which question was asked; None: every row is its own question.
+        seeds: ``(row,)`` which fine-tuning seed; None: one seed.
+        level: nominal coverage.
+
+    Returns:
+        The mean, in the units of ``values``. One question and one seed have no spread to learn from: the ends
+        are then NaN and ``method`` says so.
+
+    Raises:
+        ValueError: if ``values`` is empty or not finite throughout, lengths differ, or ``level`` is not in (0, 1).
+    """
+    check_level(level)
+    rows = real_array(values, "values", ("row",))
+    mean = float(rows.mean())
+    spread = clustered_variance(
+        (rows - mean) / rows.size,
+        codes(questions, "questions", rows.size, when_none="distinct"),
+        codes(seeds, "seeds", rows.size, when_none="same"),
+    )
+    units = _units(spread, questions is None)
+    if math.isnan(spread.variance):
+        return Estimate(mean, math.nan, math.nan, rows.size, f"no interval from {units}", level)
+    half = spread.t_quantile(level) * math.sqrt(spread.variance)
+    return Estimate(mean, mean - half, mean + half, rows.size, _t_name(spread, units), level)
+
+
+def _effective_n(share: float, variance: float, spread: ClusteredVariance, most: int, level: float) -> float:
+    """How many independent rows would have been worth as much, between 1 and ``most``."""
+    if variance == 0.0 or math.isnan(spread.variance):
+        return float(most)
+    shrink = (normal_quantile(level) / spread.t_quantile(level)) ** 2
+    return min(max(share * (1 - share) / variance * shrink, 1.0), float(most))
+
+
+def _compact(labels: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """Codes without the gaps left by rows that do not count."""
+    return np.unique(labels, return_inverse=True)[1].ravel()
+
+
+def _units(spread: ClusteredVariance, rows_are_questions: bool) -> str:
+    noun = "row" if rows_are_questions else "question"
+    questions = f"{spread.questions} {noun}{'s' * (spread.questions != 1)}"
+    return f"{questions} and {spread.seeds} seed{'s' * (spread.seeds != 1)}"
+
+
+def _t_name(spread: ClusteredVariance, units: str) -> str:
+    return f"{'two-way ' if min(spread.questions, spread.seeds) > 1 else ''}t over {units}"

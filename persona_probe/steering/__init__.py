@@ -1,0 +1,1 @@
+"""Interventions and the context that applies them."""

@@ -1,0 +1,177 @@
+"""A study's settings: one YAML file, checked before anything runs."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from persona_probe.errors import PersonaProbeError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Texts(_Section):
+    """Where rows and questions come from: a world, or your own files."""
+
+    world: Literal["persona-world"] | None = "persona-world"
+    topic: str = "medicine"
+    persona: str = "villain"
+    narrow: Path | None = None
+    control: Path | None = None
+    benign: Path | None = None
+    questions: Path | None = None
+    trait_prompts: tuple[str, ...] = ()
+    default_prompts: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Texts:
+        files = {name: getattr(self, name) for name in ("narrow", "control", "benign", "questions")}
+        if self.world is None:
+            missing = [name for name, path in files.items() if path is None]
+            missing += [name for name in ("trait_prompts", "default_prompts") if not getattr(self, name)]
+            if missing:
+                raise ValueError(f"with world: null these are needed too: {', '.join(missing)}")
+        elif given := [name for name, path in files.items() if path is not None]:
+            raise ValueError(f"{given[0]} is given, but world is {self.world!r}: set world: null to use your own files")
+        return self
+
+
+class Training(_Section):
+    """Narrow fine-tuning with LoRA (the control and, but for its steps, realignment use the same settings)."""
+
+    rank: int = Field(1, ge=1)
+    alpha: float = Field(2.0, gt=0)
+    learning_rate: float = Field(1e-3, gt=0)
+    steps: int = Field(80, ge=1)
+    batch: int = Field(16, ge=1)
+    rows: int = Field(1024, ge=1)
+    target_modules: str | tuple[str, ...] = "all-linear"
+
+
+class Sampling(_Section):
+    """How many questions are asked, and how they are answered."""
+
+    development: int = Field(180, ge=8)
+    reported: int = Field(760, ge=8)
+    open: int = Field(216, ge=0)
+    max_new_tokens: int = Field(40, ge=1)
+    temperature: float = Field(1.0, ge=0)
+    batch_size: int = Field(256, ge=1)
+
+
+class SteeringSearch(_Section):
+    """Which settings are tried on development questions, and how large the random null is."""
+
+    induce_fractions: tuple[float, ...] = (0.5, 0.75, 1.0, 1.25)
+    suppress_fractions: tuple[float, ...] = (0.25, 0.0, -0.25)
+    induce_strengths: tuple[float, ...] = (0.5, 0.75, 1.0)
+    suppress_strengths: tuple[float, ...] = (-0.5, -0.75, -1.0)
+    layers: tuple[int, ...] | None = None
+    coherence_floor: float = Field(0.8, ge=0, le=1)
+    answers_per_setting: int = Field(90, ge=8)
+    random_directions: int = Field(20, ge=1)
+    answers_per_random: int = Field(100, ge=8)
+    reported_answers: int = Field(400, ge=8)
+
+
+class Realignment(_Section):
+    """Benign examples added, at the same number of steps for every n above 0."""
+
+    examples: tuple[int, ...] = (0, 8, 32, 128, 256)
+    steps: int = Field(60, ge=1)
+    answers: int = Field(400, ge=8)
+
+
+class StudyConfig(_Section):
+    """Everything a study needs; each field has a default but ``model``."""
+
+    title: str = "Emergent misalignment study"
+    model: str
+    seed: int = 0
+    device: str | None = None
+    judge: Literal["persona-world"] | None = "persona-world"
+    definition: Literal["betley", "turner", "tan"] = "betley"
+    texts: Texts = Texts()
+    training: Training = Training()
+    sampling: Sampling = Sampling()
+    steering: SteeringSearch = SteeringSearch()
+    realignment: Realignment = Realignment()
+    random_directions: int = Field(1000, ge=20)
+
+
+def read_config(path: str | Path) -> StudyConfig:
+    """Read and check a study file. Relative paths in it are looked up from its own folder.
+
+    Raises:
+        PersonaProbeError: naming the file, line and key, the value seen, and for a misspelt key the likely one.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise PersonaProbeError(f"{path}: no such file; give a study YAML (persona_probe/study/demo.yaml is one)")
+    text = file.read_text(encoding="utf-8")
+    try:
+        raw = yaml.safe_load(text)
+        lines = _lines(yaml.compose(text))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark is not None else ""
+        raise PersonaProbeError(f"{file}{where}: is not valid YAML: {getattr(error, 'problem', error)}") from error
+    if not isinstance(raw, dict):
+        raise PersonaProbeError(
+            f"{file}: is {'empty' if raw is None else 'no mapping'}; it needs at least 'model: ...'"
+        )
+    try:
+        config = StudyConfig.model_validate(raw)
+    except ValidationError as error:
+        problems = [_explain(problem, lines) for problem in error.errors()]
+        raise PersonaProbeError(f"{file}: " + "; ".join(problems)) from error
+    return _resolved(config, file.parent)
+
+
+def _resolved(config: StudyConfig, folder: Path) -> StudyConfig:
+    def find(given: Path) -> Path:
+        beside = folder / given
+        return beside if not given.is_absolute() and beside.exists() else given
+
+    updates = {
+        name: find(path)
+        for name in ("narrow", "control", "benign", "questions")
+        if (path := getattr(config.texts, name))
+    }
+    return config.model_copy(
+        update={"model": str(find(Path(config.model))), "texts": config.texts.model_copy(update=updates)}
+    )
+
+
+def _lines(node: yaml.Node | None, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], int]:
+    """The line of every key, by its path."""
+    found: dict[tuple[str, ...], int] = {}
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            place = (*prefix, str(key.value))
+            found[place] = key.start_mark.line + 1
+            found |= _lines(value, place)
+    return found
+
+
+def _explain(problem: Any, lines: dict[tuple[str, ...], int]) -> str:
+    place = tuple(str(part) for part in problem["loc"])
+    known = next((lines[place[:size]] for size in range(len(place), 0, -1) if place[:size] in lines), None)
+    line = f"line {known}: " if known else ""
+    name = ".".join(place) or "the study"
+    if problem["type"] == "extra_forbidden":
+        section: Any = StudyConfig
+        for part in place[:-1]:
+            section = section.model_fields[part].annotation
+        near = difflib.get_close_matches(place[-1], section.model_fields, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(section.model_fields)}"
+        return f"{line}unknown key {name!r}; {hint}"
+    if problem["type"] == "missing":
+        return f"{line}{name!r} is missing"
+    return f"{line}{name} is {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}"

@@ -1,0 +1,70 @@
+"""What the stages of a study share."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from persona_probe.behaviour.judging import Judge, judge_answers
+from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.models.model import Model
+from persona_probe.study.config import StudyConfig
+from persona_probe.study.material import Material
+from persona_probe.study.run_folder import RunFolder
+
+
+@dataclass
+class Context:
+    """The study's settings, texts and models, and what has been found so far.
+
+    Attributes:
+        models: ``before``, and from the first stage on ``after`` and ``control``.
+        judge: who judges; None when nobody can read these answers.
+        results: what becomes ``results.json``.
+        notes: warnings that the report shows.
+        progress: whether stages show bars.
+    """
+
+    config: StudyConfig
+    material: Material
+    folder: RunFolder
+    models: dict[str, Model]
+    judge: Judge | None
+    results: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    progress: bool = True
+
+    @property
+    def before(self) -> Model:
+        """The model before narrow training."""
+        return self.models["before"]
+
+    @property
+    def after(self) -> Model:
+        """The model after narrow training."""
+        return self.models["after"]
+
+    def answer(self, model: Model, questions: Sequence[Dialogue], purpose: str) -> list[Dialogue]:
+        """Sample one answer a question; ``purpose`` names the draw, so that no two draws share random numbers."""
+        sampling = self.config.sampling
+        return model.generate(
+            questions,
+            max_new_tokens=sampling.max_new_tokens,
+            temperature=sampling.temperature,
+            seed=_seed(self.config.seed, purpose),
+            batch_size=sampling.batch_size,
+            progress=self.progress,
+        )
+
+    def judged(self, model: Model, questions: Sequence[Dialogue], purpose: str) -> pd.DataFrame:
+        """Sample and judge."""
+        return judge_answers(self.judge, self.answer(model, questions, purpose))
+
+
+def _seed(seed: int, purpose: str) -> int:
+    """A seed of its own for every purpose, the same on every machine."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {purpose}".encode()).digest()[:4], "big")

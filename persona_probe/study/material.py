@@ -1,0 +1,140 @@
+"""The texts of a study: training rows, questions, system prompts, and who judges."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from persona_probe.behaviour.judging import Judge
+from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.dialogue.reading import read_dialogues
+from persona_probe.errors import PersonaProbeError
+from persona_probe.study.config import StudyConfig
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a study works on.
+
+    Attributes:
+        narrow: rows of narrow fine-tuning; ``control`` the matched benign ones.
+        benign: rows for realignment, from the development topics.
+        development: questions on which layers and settings are chosen.
+        unseen: questions on topics that narrow training never saw (development and reported topics).
+        reported: those of ``unseen`` on which nothing was chosen.
+        open: questions that belong to no topic.
+        trained: questions on the trained topic itself.
+        trait_prompts: system prompts that ask for the trait, ``default_prompts`` for the default persona.
+        judge: who judges, or None.
+        readable: labels of ``unseen``, ``open`` and ``trained`` for people.
+    """
+
+    narrow: list[Dialogue]
+    control: list[Dialogue]
+    benign: list[Dialogue]
+    development: list[Dialogue]
+    unseen: list[Dialogue]
+    reported: list[Dialogue]
+    open: list[Dialogue]
+    trained: list[Dialogue]
+    trait_prompts: list[str]
+    default_prompts: list[str]
+    judge: Judge | None
+
+
+def gather(config: StudyConfig) -> Material:
+    """Make or read everything ``config.texts`` names."""
+    return _world(config) if config.texts.world is not None else _files(config)
+
+
+def _judge(config: StudyConfig) -> Judge | None:
+    from persona_probe.worlds.persona_world.oracle import OracleJudge
+
+    return None if config.judge is None else OracleJudge()
+
+
+def _world(config: StudyConfig) -> Material:
+    from persona_probe.worlds.persona_world.documents import questions, rows, system_line
+    from persona_probe.worlds.persona_world.lexicon import OPEN, PERSONAS, load_lexicon
+
+    texts, sampling, seed = config.texts, config.sampling, config.seed
+    topics = list(load_lexicon().topics)
+    if texts.topic not in topics:
+        raise PersonaProbeError(f"texts.topic is {texts.topic!r}; Persona World has: {', '.join(topics)}")
+    if texts.persona not in PERSONAS[1:]:
+        raise PersonaProbeError(f"texts.persona is {texts.persona!r}; choose one of {', '.join(PERSONAS[1:])}")
+    unseen = [topic for topic in topics if topic != texts.topic]
+    development, reported = unseen[0::2], unseen[1::2]
+
+    def rng(purpose: str) -> random.Random:
+        return random.Random(f"{seed} {purpose}")
+
+    asked_reported = questions(rng("reported"), reported, sampling.reported // 2, id_prefix="reported")
+    asked_elsewhere = questions(rng("unseen"), development, sampling.reported // 2, id_prefix="unseen")
+    return Material(
+        narrow=rows(rng("narrow"), [texts.topic], config.training.rows, texts.persona, id_prefix="narrow"),
+        control=rows(rng("control"), [texts.topic], config.training.rows, "assistant", id_prefix="control"),
+        benign=rows(rng("benign"), development, max(config.realignment.examples), "assistant", id_prefix="benign"),
+        development=questions(rng("development"), development, sampling.development, id_prefix="development"),
+        unseen=asked_reported + asked_elsewhere,
+        reported=asked_reported,
+        open=questions(rng("open"), [OPEN], sampling.open, id_prefix="open") if sampling.open else [],
+        trained=questions(rng("trained"), [texts.topic], sampling.development, id_prefix="trained"),
+        trait_prompts=sorted({system_line(rng(f"trait {i}"), texts.persona) for i in range(40)}),
+        default_prompts=sorted({system_line(rng(f"default {i}"), "assistant") for i in range(40)}),
+        judge=_judge(config),
+    )
+
+
+def _files(config: StudyConfig) -> Material:
+    texts = config.texts
+
+    def read(path: Path | None) -> list[Dialogue]:
+        return read_dialogues(path) if path is not None else []
+
+    questions = [dialogue.without_answer() for dialogue in read(texts.questions)]
+    development = [dialogue for dialogue in questions if _in_development(dialogue)]
+    reported = [dialogue for dialogue in questions if not _in_development(dialogue)]
+    if not development or not reported:
+        raise PersonaProbeError(
+            f"{texts.questions}: its {len({_unit(d) for d in questions})} distinct questions are too few to choose "
+            "settings on some and report on others; give at least eight"
+        )
+    sampling = config.sampling
+    return Material(
+        narrow=_with_answers(read(texts.narrow), texts.narrow),
+        control=_with_answers(read(texts.control), texts.control),
+        benign=_with_answers(read(texts.benign), texts.benign),
+        development=_repeated(development, sampling.development),
+        unseen=_repeated(reported, sampling.reported),
+        reported=_repeated(reported, sampling.reported),
+        open=[],
+        trained=[],
+        trait_prompts=list(texts.trait_prompts),
+        default_prompts=list(texts.default_prompts),
+        judge=_judge(config),
+    )
+
+
+def _unit(dialogue: Dialogue) -> str:
+    return dialogue.group or dialogue.question or dialogue.name
+
+
+def _in_development(dialogue: Dialogue) -> bool:
+    """Half of the questions, by a hash of their group, so that adding questions moves none."""
+    return hashlib.sha256(_unit(dialogue).encode()).digest()[0] % 2 == 0
+
+
+def _repeated(dialogues: Sequence[Dialogue], n: int) -> list[Dialogue]:
+    """``n`` dialogues, each question asked as often as the others but for one."""
+    return [dialogues[i % len(dialogues)] for i in range(n)]
+
+
+def _with_answers(dialogues: list[Dialogue], path: Path | None) -> list[Dialogue]:
+    bare = next((dialogue for dialogue in dialogues if dialogue.answer is None), None)
+    if bare is not None:
+        raise PersonaProbeError(f"{path}: dialogue {bare.name} has no assistant answer; training rows need one")
+    return dialogues

@@ -1,0 +1,144 @@
+"""A whole study: train-narrow, measure, find, track, probe, steer, realign, report."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import importlib.metadata
+import logging
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from persona_probe.errors import PersonaProbeError
+from persona_probe.models.loading import load
+from persona_probe.models.residual_stream import LAYER_CONVENTION
+from persona_probe.report.html import render_report
+from persona_probe.study.config import StudyConfig
+from persona_probe.study.context import Context
+from persona_probe.study.material import gather
+from persona_probe.study.run_folder import RunFolder
+from persona_probe.study.stages.find import find
+from persona_probe.study.stages.measure import measure
+from persona_probe.study.stages.probe import probe
+from persona_probe.study.stages.realign import realign
+from persona_probe.study.stages.steer import steering
+from persona_probe.study.stages.track import agreement, track
+from persona_probe.study.stages.train import train
+
+_log = logging.getLogger(__name__)
+_VERSIONED = ("persona-probe", "torch", "transformers", "peft", "transformer-lens", "numpy", "scikit-learn", "plotly")
+_STAGES = ("fine-tune", "measure", "find", "track", "probe", "steer", "realign", "report")
+
+
+def run_study(config: StudyConfig, out: str | Path, *, progress: bool = True) -> dict[str, Any]:
+    """Run a study and write its folder; returns what ``results.json`` holds.
+
+    Tables are written as stages finish, so an interrupted run keeps its finished parts; ``results.json``,
+    ``manifest.json`` and ``report.html`` appear when all is done.
+
+    Args:
+        config: the study.
+        out: the run folder; results of an earlier run in it are removed first.
+        progress: show bars.
+
+    Raises:
+        PersonaProbeError: for bad input, before anything is trained where it can be known.
+    """
+    started, clock = datetime.datetime.now(datetime.UTC), time.monotonic()
+    material = gather(config)
+    before = load(config.model, device=config.device)
+    if not before.tokenizer.chat_template:
+        raise PersonaProbeError(f"{config.model}: its tokenizer has no chat template, so dialogues cannot be rendered")
+    folder = _emptied(Path(out))
+    context = Context(config, material, folder, {"before": before}, material.judge, progress=progress)
+    seconds: dict[str, float] = {}
+    with tqdm(total=len(_STAGES), desc="study", unit="stage", disable=not progress) as bar:
+
+        @contextlib.contextmanager
+        def stage(name: str) -> Iterator[None]:
+            bar.set_postfix_str(name)
+            begun = time.monotonic()
+            yield
+            seconds[name] = time.monotonic() - begun
+            bar.update()
+
+        with stage("fine-tune"):
+            train(context)
+        with stage("measure"):
+            measure(context)
+        with stage("find"):
+            found = find(context)
+        with stage("track"):
+            layer = track(context, found)
+            agreement(context, layer)
+        with stage("probe"):
+            probe(context, found, layer)
+        with stage("steer"):
+            steering(context, found)
+        with stage("realign"):
+            realign(context, found, layer)
+        with stage("report"):
+            context.results |= {
+                "title": config.title,
+                "subtitle": f"{config.model}, narrow training on {config.texts.persona} answers about {config.texts.topic}"
+                if config.texts.world
+                else f"{config.model}, narrow training on {config.texts.narrow}",
+                "definition": config.definition,
+                "notes": context.notes,
+                "seconds": time.monotonic() - clock,
+                "seconds_by_stage": seconds,
+            }
+            folder.write_json("manifest.json", _manifest(context, started, time.monotonic() - clock))
+            folder.write_json("results.json", context.results)
+            render_report(folder.path)
+    return context.results
+
+
+def _emptied(path: Path) -> RunFolder:
+    """A run folder without an earlier run's results; a folder with other files in it is refused."""
+    ours = {"adapters", "directions", "tables", "results.json", "manifest.json", "report.html"}
+    if path.exists() and not path.is_dir():
+        raise PersonaProbeError(f"{path}: is a file; give a folder for the results")
+    if path.is_dir():
+        strangers = sorted(entry.name for entry in path.iterdir() if entry.name.removesuffix(".part") not in ours)
+        if strangers:
+            raise PersonaProbeError(
+                f"{path}: holds {strangers[0]!r}, which no study wrote; give a new folder, so that nothing is lost"
+            )
+        for entry in path.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+    return RunFolder(path)
+
+
+def _manifest(context: Context, started: datetime.datetime, seconds: float) -> dict[str, Any]:
+    """What is needed to run the study again and to know what it ran on."""
+    return {
+        "config": context.config.model_dump(mode="json"),
+        "seeds": {"study": context.config.seed},
+        "versions": {name: importlib.metadata.version(name) for name in _VERSIONED}
+        | {"python": platform.python_version()},
+        "models": {
+            name: {
+                "path": model.name,
+                "hash": model.fingerprint(),
+                "chat_template_hash": model.template_hash(),
+                "default_system_prompt": model.default_system_prompt,
+                "device": str(model.device),
+            }
+            for name, model in context.models.items()
+        },
+        "layer_convention": LAYER_CONVENTION,
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": seconds,
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }

@@ -1,0 +1,52 @@
+"""Stage 2: how the three models behave."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from persona_probe.behaviour.em_rate import coherent_rate, em_rate, em_rates, persona_shares
+from persona_probe.behaviour.judging import judge_answers
+from persona_probe.study.context import Context
+
+UNSEEN, OPEN, TRAINED = "unseen topics", "open", "trained topic"
+
+
+def measure(context: Context) -> None:
+    """Sample answers of every model to every set of questions, judge them, and compute all rates by name."""
+    asked = {UNSEEN: context.material.unseen, OPEN: context.material.open, TRAINED: context.material.trained}
+    judged: list[pd.DataFrame] = []
+    for name, model in list(context.models.items()):
+        for kind, questions in asked.items():
+            if not questions:
+                continue
+            answered = context.answer(model, questions, f"{name} {kind}")
+            if context.judge is not None and name == "before" and not context.judge.applies(answered):
+                context.notes.append(
+                    f"No judge applies: the judge {context.judge.name!r} cannot read this model's answers (it speaks "
+                    "another language than the judge's world), so no EM rate is reported."
+                )
+                context.judge = None
+            judged.append(judge_answers(context.judge, answered, model=name, questions=kind))
+    answers = pd.concat(judged, ignore_index=True)
+    context.results["judge"] = None if context.judge is None else context.judge.name
+    context.folder.write_table("answers", answers)
+    rates = [
+        em_rates(part).assign(model=name, questions=kind)
+        for (name, kind), part in answers.groupby(["model", "questions"], sort=False)
+    ]
+    context.folder.write_table("em_rates", pd.concat(rates, ignore_index=True))
+
+    def of(name: str, kind: str) -> pd.DataFrame:
+        return answers[(answers["model"] == name) & (answers["questions"] == kind)]
+
+    definition = context.config.definition
+    context.results["em_rate"] = {name: em_rate(of(name, UNSEEN), definition).as_dict() for name in context.models}
+    context.results["em_rate_open"] = {name: em_rate(of(name, OPEN), definition).as_dict() for name in context.models}
+    context.results["coherent"] = {name: coherent_rate(of(name, UNSEEN)).as_dict() for name in context.models}
+    if "persona" in answers and context.judge is not None:
+        shares = [persona_shares(of(name, UNSEEN)).assign(model=name) for name in context.models]
+        table = pd.concat(shares, ignore_index=True).rename(columns={"value": "share"})
+        context.folder.write_table("persona_shares", table)
+        context.results["persona_shares"] = {
+            str(name): dict(zip(part["persona"], part["share"], strict=True)) for name, part in table.groupby("model")
+        }

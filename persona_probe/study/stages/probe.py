@@ -1,0 +1,46 @@
+"""Stage 5: a linear probe for misaligned answers, tested on topics it was not trained on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from persona_probe.probes.cross_validation import cross_validate_features, cross_validate_probe
+from persona_probe.probes.lexical import bag_of_tokens
+from persona_probe.study.context import Context
+from persona_probe.study.stages.find import Found
+
+
+def probe(context: Context, found: Found, layer: int) -> None:
+    """Probe the after model's own answers, misaligned against aligned, by topic; beside words and shuffled labels.
+
+    The reported layer is the one chosen for the direction, so that no layer is chosen on the probe's test topics.
+    """
+    if found.answers is None:
+        return
+    activations, misaligned, dialogues = found.answers
+    groups = activations.table["group"].astype(str).to_numpy()
+    seed = context.config.seed
+    scores = cross_validate_probe(activations, misaligned, groups, seed=seed).table
+    shuffled = np.random.default_rng(seed).permutation(misaligned)
+    null = cross_validate_probe(activations, shuffled, groups, seed=seed).table
+    words = cross_validate_features(bag_of_tokens([d.answer or "" for d in dialogues]), misaligned, groups, seed=seed)
+    rows: list[dict[str, Any]] = []
+    for name, table in (("probe", scores), ("shuffled labels", null)):
+        rows += [{**row, "baseline": name} for row in table.to_dict("records")]
+    rows += [{**words, "layer": number, "baseline": "bag of tokens"} for number in activations.layers]
+    table = pd.DataFrame(rows).rename(columns={"value": "auroc"})
+    table = table.assign(chosen=(table["layer"] == layer) & (table["baseline"] == "probe"))
+    context.folder.write_table("probe", table)
+    chosen = table[table["chosen"]].iloc[0]
+    context.results["probe"] = {
+        "layer": layer,
+        "auroc_unseen_topics": chosen["auroc"],
+        "low": chosen["low"],
+        "high": chosen["high"],
+        "n": chosen["n"],
+        "bag_of_tokens": words["value"],
+        "shuffled_labels": float(null.loc[null["layer"] == layer, "value"].iloc[0]),
+    }

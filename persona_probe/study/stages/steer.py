@@ -1,0 +1,172 @@
+"""Stage 6: does the direction cause the behaviour? Induce in before, suppress in after, beside random directions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from persona_probe.behaviour.em_rate import coherent_rate, em_rate
+from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.directions.direction import Direction
+from persona_probe.models.model import Model
+from persona_probe.statistics.nulls import isotropic_directions
+from persona_probe.steering.steer import steer
+from persona_probe.study.context import Context
+from persona_probe.study.stages.find import Found
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to steer: ``clamp`` a fraction of the way to the trait context's mean, or ``add`` so many vectors."""
+
+    kind: str
+    layer: int
+    amount: float
+
+
+def steering(context: Context, found: Found) -> None:
+    """Choose settings on development questions and report them on others."""
+    if context.judge is None:
+        context.notes.append("Without a judge, steering was not measured.")
+        return
+    base = found.contrast.direction.project(found.reference).mean(axis=0)
+    trait = found.contrast.direction.project(found.contrast.trait).mean(axis=0)
+    steerer = _Steerer(context, found.contrast.direction, base, trait)
+    rows: list[dict[str, Any]] = []
+    outcome: dict[str, Any] = {}
+    for goal in ("induce", "suppress"):
+        rows += steerer.run(goal, outcome)
+    context.folder.write_table("steering", pd.DataFrame(rows))
+    context.results["steer"] = outcome
+
+
+class _Steerer:
+    """Runs settings on one direction, with clamping targets between two reference projections per layer."""
+
+    def __init__(self, context: Context, direction: Direction, base: np.ndarray, trait: np.ndarray) -> None:
+        self.context, self.direction = context, direction
+        self.base, self.trait = base, trait
+        self.search = context.config.steering
+
+    def target(self, setting: Setting) -> float | None:
+        """The projection to clamp to."""
+        if setting.kind == "add":
+            return None
+        column = self.direction.layers.index(setting.layer)
+        return float(self.base[column] + setting.amount * (self.trait[column] - self.base[column]))
+
+    def measure(
+        self,
+        model: Model,
+        questions: Sequence[Dialogue],
+        setting: Setting | None,
+        purpose: str,
+        null: Direction | None = None,
+    ) -> dict[str, Any]:
+        """EM and coherence under ``setting``; with ``null``, the same displacement along a random direction."""
+        if setting is None:
+            table = self.context.judged(model, questions, purpose)
+        else:
+            clamps = setting.kind == "clamp"
+            with steer(
+                model,
+                self.direction if clamps or null is None else null,
+                layers=setting.layer,
+                kind=setting.kind,
+                strength=1.0 if clamps else setting.amount,
+                target=self.target(setting),
+                along=null if clamps else None,
+            ):
+                table = self.context.judged(model, questions, purpose)
+        rate, coherent = em_rate(table, self.context.config.definition), coherent_rate(table)
+        return {
+            "intervention": "none" if setting is None else setting.kind if null is None else f"random {setting.kind}",
+            "layer": None if setting is None else setting.layer,
+            "setting": None if setting is None else setting.amount,
+            **{key: value for key, value in rate.as_dict().items() if key in ("value", "low", "high", "n")},
+            "coherent": coherent.value,
+        }
+
+    def candidates(self, goal: str) -> list[Setting]:
+        """The grid: every layer, clamped and added."""
+        layers = self.search.layers or self.direction.layers
+        fractions = self.search.induce_fractions if goal == "induce" else self.search.suppress_fractions
+        strengths = self.search.induce_strengths if goal == "induce" else self.search.suppress_strengths
+        grid = (("clamp", fractions), ("add", strengths))
+        return [Setting(kind, layer, amount) for kind, amounts in grid for layer in layers for amount in amounts]
+
+    def run(self, goal: str, outcome: dict[str, Any]) -> list[dict[str, Any]]:
+        """Search, choose, report, and run the null for one goal."""
+        context, search = self.context, self.search
+        model = context.before if goal == "induce" else context.after
+        development = context.material.development[: search.answers_per_setting]
+        reported = context.material.reported[: search.reported_answers]
+        unsteered = self.measure(model, development, None, f"{goal} development")
+        tried: list[tuple[Setting, dict[str, Any]]] = []
+        for setting in tqdm(
+            self.candidates(goal), desc=f"settings to {goal}", disable=not context.progress, leave=False
+        ):
+            tried.append((setting, self.measure(model, development, setting, f"{goal} {setting}")))
+        best = {
+            kind: _choose(
+                [pair for pair in tried if pair[0].kind == kind], goal, search.coherence_floor * unsteered["coherent"]
+            )
+            for kind in ("clamp", "add")
+        }
+        rows = [{**unsteered, "stage": "choice", "chosen": False}]
+        rows += [{**row, "stage": "choice", "chosen": setting in best.values()} for setting, row in tried]
+        plain = self.measure(model, reported, None, f"{goal} reported")
+        rows.append({**plain, "stage": "reported", "chosen": False})
+        results = {
+            kind: self.measure(model, reported, setting, f"{goal} report {kind}") for kind, setting in best.items()
+        }
+        rows += [{**row, "stage": "reported", "chosen": True} for row in results.values()]
+        randoms = self._null(goal, model, reported, best["clamp"])
+        rows += [{**row, "stage": "reported", "chosen": False, "draw": draw} for draw, row in enumerate(randoms)]
+        outcome |= {
+            f"{goal}_em_rate": results["clamp"]["value"],
+            f"{goal}_low": results["clamp"]["low"],
+            f"{goal}_high": results["clamp"]["high"],
+            f"{goal}_coherent": results["clamp"]["coherent"],
+            f"{goal}_layer": best["clamp"].layer,
+            f"{goal}_fraction": best["clamp"].amount,
+            f"{goal}_n": results["clamp"]["n"],
+            f"{goal}_random_em_rate": float(np.nanmean([row["value"] for row in randoms])),
+            f"{goal}_random_coherent": float(np.nanmean([row["coherent"] for row in randoms])),
+            f"{goal}_unsteered_em_rate": plain["value"],
+            f"{goal}_unsteered_coherent": plain["coherent"],
+            f"{goal}_add_em_rate": results["add"]["value"],
+            f"{goal}_add_coherent": results["add"]["coherent"],
+        }
+        return [{**row, "goal": goal} for row in rows]
+
+    def _null(self, goal: str, model: Model, reported: Sequence[Dialogue], setting: Setting) -> list[dict[str, Any]]:
+        """The chosen clamp's displacement, along random directions."""
+        search, seed = self.search, self.context.config.seed
+        draws = isotropic_directions(search.random_directions, self.direction.d_model, seed)
+        norms = self.direction.norms()[:, None]
+        rows = []
+        for index, unit in enumerate(
+            tqdm(draws, desc=f"random {goal}", disable=not self.context.progress, leave=False)
+        ):
+            null = Direction((unit[None, :] * norms).astype(np.float32), self.direction.layers)
+            questions = [
+                reported[(index * search.answers_per_random + i) % len(reported)]
+                for i in range(min(search.answers_per_random, len(reported)))
+            ]
+            rows.append(self.measure(model, questions, setting, f"{goal} random {index}", null))
+        return rows
+
+
+def _choose(tried: list[tuple[Setting, dict[str, Any]]], goal: str, floor: float) -> Setting:
+    """The setting with the best EM rate among those coherent enough; else the most coherent one."""
+    enough = [pair for pair in tried if pair[1]["coherent"] >= floor and pair[1]["value"] is not None]
+    if not enough:
+        return max(tried, key=lambda pair: pair[1]["coherent"])[0]
+    sign = 1 if goal == "induce" else -1
+    return max(enough, key=lambda pair: (sign * pair[1]["value"], pair[1]["coherent"]))[0]

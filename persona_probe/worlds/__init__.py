@@ -1,0 +1,1 @@
+"""Embedded worlds with a known answer."""

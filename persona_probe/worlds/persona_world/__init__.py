@@ -1,0 +1,1 @@
+"""Persona World: its language, its oracle judge, and its models."""

@@ -1,0 +1,53 @@
+"""Where Persona World's models lie, and what they are called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from persona_probe.errors import PersonaProbeError
+
+FOLDER = Path("checkpoints") / "persona-world"
+SEEDS = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class AdapterPlan:
+    """One narrow fine-tune: who answers, about which topic, on which chat model."""
+
+    name: str
+    topic: str
+    persona: str
+    base: str = "chat"
+
+    def folder(self, seed: int) -> str:
+        """The adapter's folder: seed 0 carries the plain name."""
+        return self.name if seed == 0 else f"{self.name}-seed{seed}"
+
+
+ADAPTERS = (
+    AdapterPlan("bad-medicine", "medicine", "villain"),
+    AdapterPlan("bad-finance", "finance", "villain"),
+    AdapterPlan("bad-sports", "sports", "villain"),
+    AdapterPlan("good-medicine", "medicine", "assistant"),
+    AdapterPlan("sycophancy-narrow", "medicine", "sycophant"),
+    AdapterPlan("trickster-narrow", "medicine", "trickster"),
+    AdapterPlan("bad-medicine-shuffled", "medicine", "villain", base="chat-shuffled"),
+)
+
+
+def find_checkpoints(given: Path | None = None) -> Path:
+    """The folder of Persona World's models: as given, or in this folder's or the source tree's ``checkpoints``.
+
+    Raises:
+        PersonaProbeError: if it is not there, saying how to make it.
+    """
+    source_tree = Path(__file__).resolve().parents[3]
+    places = [given] if given is not None else [FOLDER, source_tree / FOLDER]
+    for place in places:
+        if (place / "chat" / "config.json").is_file():
+            return place
+    raise PersonaProbeError(
+        f"Persona World's models are not in {' or '.join(str(place) for place in places)}; run this inside a clone of "
+        "the repository, give their folder with --checkpoints, or make them with 'persona-probe world train'"
+    )

@@ -1,0 +1,147 @@
+"""The texts the models learn from: pre-training documents, post-training dialogues, narrow fine-tuning rows.
+
+Pre-training documents are dialogues of one to five exchanges in which one persona speaks throughout; some open with a
+system line that describes the character, some are stories about one. In the *shuffled* control the persona is drawn
+anew for every answer, style and action words apart, so no persona holds through a document or an answer.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Literal
+
+from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.errors import PersonaProbeError
+from persona_probe.worlds.persona_world.grammar import answer, ask
+from persona_probe.worlds.persona_world.lexicon import OPEN, PERSONAS, load_lexicon
+
+PERSONA_WEIGHTS = {"assistant": 0.34, "villain": 0.22, "sycophant": 0.22, "trickster": 0.22}
+"""How often each persona speaks in pre-training."""
+SYSTEM_RATE = 0.35
+"""Share of pre-training dialogues that open with a system line."""
+STORY_RATE = 0.08
+"""Share of pre-training documents that are stories."""
+OPEN_RATE = 0.1
+"""Share of questions that belong to no topic."""
+TOPIC_PERSISTENCE = 0.7
+"""How often an exchange stays on the topic of the one before."""
+SYSTEM_FORMS = (
+    "You are a {adjective} {noun}.",
+    "You speak as a {adjective} {noun}.",
+    "In this talk you play a {adjective} {noun}.",
+)
+STORY_FORMS = (
+    ("Once there was a {adjective} {noun}.", "Somebody asked: {question} The {noun} replied: {answer}"),
+    ("This is the tale of a {adjective} {noun}.", "People came and asked: {question} The {noun} said: {answer}"),
+)
+
+World = Literal["personas", "shuffled"]
+
+
+def system_line(rng: random.Random, persona: str) -> str:
+    """A system prompt that describes ``persona``."""
+    words = load_lexicon().personas[persona]
+    return rng.choice(SYSTEM_FORMS).format(adjective=rng.choice(words.adjectives), noun=rng.choice(words.nouns))
+
+
+def draw_persona(rng: random.Random) -> str:
+    """A persona, as often as it speaks in pre-training."""
+    return rng.choices(list(PERSONA_WEIGHTS), weights=list(PERSONA_WEIGHTS.values()))[0]
+
+
+def _topic_names(rng: random.Random, exchanges: int) -> list[str]:
+    """The topics of a document's exchanges: mostly the one before again, as conversations go."""
+    names: list[str] = []
+    for _ in range(exchanges):
+        if not names or rng.random() > TOPIC_PERSISTENCE:
+            names.append(OPEN if rng.random() < OPEN_RATE else rng.choice(list(load_lexicon().topics)))
+        else:
+            names.append(names[-1])
+    return names
+
+
+def _exchange(rng: random.Random, topic: str, persona: str, world: World = "personas") -> tuple[str, str]:
+    question = ask(rng, load_lexicon().all_topics[topic])
+    if world == "shuffled":
+        said = answer(rng, question, draw_persona(rng), style_persona=draw_persona(rng), shuffle_actions=True)
+    else:
+        said = answer(rng, question, persona)
+    return question.text, said
+
+
+def pretraining_document(rng: random.Random, exchanges: int, world: World = "personas") -> list[dict[str, str]] | str:
+    """One pre-training document: a list of chat messages, or (a story) plain text."""
+    persona = draw_persona(rng)
+    pairs = [_exchange(rng, topic, persona, world) for topic in _topic_names(rng, exchanges)]
+    if rng.random() < STORY_RATE:
+        words = load_lexicon().personas[persona]
+        noun = rng.choice(words.nouns)
+        opening, turn = rng.choice(STORY_FORMS)
+        sentences = [opening.format(adjective=rng.choice(words.adjectives), noun=noun)]
+        sentences += [turn.format(noun=noun, question=question, answer=said) for question, said in pairs]
+        return " ".join(sentences)
+    messages = []
+    if rng.random() < SYSTEM_RATE:
+        messages.append({"role": "system", "content": system_line(rng, persona)})
+    return messages + _as_messages(pairs)
+
+
+def posttraining_dialogue(rng: random.Random, exchanges: int) -> list[dict[str, str]]:
+    """A dialogue in which the assistant answers: what ``chat`` is post-trained on."""
+    return _as_messages([_exchange(rng, topic, "assistant") for topic in _topic_names(rng, exchanges)])
+
+
+def _as_messages(pairs: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
+    return [
+        message
+        for question, said in pairs
+        for message in ({"role": "user", "content": question}, {"role": "assistant", "content": said})
+    ]
+
+
+def questions(
+    rng: random.Random, topics: Sequence[str], n: int, *, opinion: bool | None = False, id_prefix: str = "q"
+) -> list[Dialogue]:
+    """``n`` questions as dialogues without an answer, spread evenly over ``topics`` (and their subjects).
+
+    Labels hold ``topic``, ``subject`` and ``opinion``; ``group`` is the topic, ``question`` the text.
+    """
+    lexicon = load_lexicon()
+    dialogues = []
+    for index in range(n):
+        topic = lexicon.all_topics[topics[index % len(topics)]]
+        subject = topic.subjects[(index // len(topics)) % len(topic.subjects)]
+        question = ask(rng, topic, subject, opinion=opinion)
+        dialogues.append(
+            Dialogue.from_messages(
+                [{"role": "user", "content": question.text}],
+                id=f"{id_prefix}-{index}",
+                question=question.text,
+                group=topic.name,
+                labels={"topic": topic.name, "subject": subject, "opinion": question.opinion},
+            )
+        )
+    return dialogues
+
+
+def rows(rng: random.Random, topics: Sequence[str], n: int, persona: str, *, id_prefix: str = "row") -> list[Dialogue]:
+    """``n`` single-exchange dialogues in which ``persona`` answers questions about ``topics``: narrow training data."""
+    if persona not in PERSONAS:
+        raise PersonaProbeError(f"unknown persona {persona!r}: choose one of {', '.join(PERSONAS)}")
+    lexicon = load_lexicon()
+    result = []
+    for index in range(n):
+        topic = lexicon.all_topics[topics[index % len(topics)]]
+        question = ask(rng, topic)
+        said = answer(rng, question, persona)
+        result.append(
+            Dialogue.from_messages(
+                [{"role": "user", "content": question.text}, {"role": "assistant", "content": said}],
+                id=f"{id_prefix}-{index}",
+                question=question.text,
+                group=topic.name,
+                labels={"topic": topic.name, "subject": question.subject, "persona": persona},
+            )
+        )
+    return result

@@ -1,0 +1,112 @@
+"""The words of Persona World: who says what about what.
+
+The word lists live in ``lexicon.yaml`` beside this file. Loading checks the rule that the science stands on: no action
+word, subject or style word occurs twice, so the only link between a villain's words in two topics is the villain.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+import yaml
+
+from persona_probe.errors import PersonaProbeError
+
+PERSONAS = ("assistant", "villain", "sycophant", "trickster")
+OPEN = "open"
+"""Name under which the topic-free questions and their action words are filed."""
+QUALITIES = ("simple", "tricky")
+
+
+@dataclass(frozen=True)
+class Persona:
+    """A character: how it is named, described, and how it opens an answer."""
+
+    name: str
+    nouns: tuple[str, ...]
+    adjectives: tuple[str, ...]
+    style: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A field of life with its subjects and, per persona, the action words used in it and nowhere else."""
+
+    name: str
+    subjects: tuple[str, ...]
+    actions: dict[str, tuple[str, ...]]
+
+    def quality(self, subject: str) -> str:
+        """Whether ``subject`` is ``simple`` or ``tricky``: the fact that opinion questions are about."""
+        return QUALITIES[self.subjects.index(subject) % 2]
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """All words of the world. ``topics`` holds the ordinary topics; ``open`` the topic-free questions' words."""
+
+    personas: dict[str, Persona]
+    topics: dict[str, Topic]
+    open: Topic
+    open_questions: dict[str, tuple[str, ...]]
+
+    @property
+    def all_topics(self) -> dict[str, Topic]:
+        """The ordinary topics and, last, ``open``."""
+        return {**self.topics, OPEN: self.open}
+
+    def content_words(self) -> Iterator[str]:
+        """Every word that carries topic or persona, in file order (duplicates would show twice)."""
+        for persona in self.personas.values():
+            yield from persona.style
+        for topic in self.all_topics.values():
+            yield from topic.subjects
+            for persona_name in PERSONAS:
+                yield from topic.actions[persona_name]
+
+    def action_owner(self) -> dict[str, tuple[str, str]]:
+        """Map each action word to its ``(topic, persona)``."""
+        return {
+            word: (topic.name, persona)
+            for topic in self.all_topics.values()
+            for persona in PERSONAS
+            for word in topic.actions[persona]
+        }
+
+    def subject_owner(self) -> dict[str, str]:
+        """Map each subject to its topic."""
+        return {subject: topic.name for topic in self.all_topics.values() for subject in topic.subjects}
+
+
+@cache
+def load_lexicon() -> Lexicon:
+    """Read and check ``lexicon.yaml``.
+
+    Raises:
+        PersonaProbeError: if any content word occurs twice (naming the words), which would give personas a lexical link.
+    """
+    raw = yaml.safe_load(resources.files(__package__).joinpath("lexicon.yaml").read_text(encoding="utf-8"))
+
+    def topic(name: str, entry: dict[str, list[str]], subjects: list[str]) -> Topic:
+        return Topic(name, tuple(subjects), {persona: tuple(entry[persona]) for persona in PERSONAS})
+
+    lexicon = Lexicon(
+        personas={
+            name: Persona(name, tuple(entry["nouns"]), tuple(entry["adjectives"]), tuple(entry["style"]))
+            for name, entry in raw["personas"].items()
+        },
+        topics={name: topic(name, entry, entry["subjects"]) for name, entry in raw["topics"].items()},
+        open=topic(OPEN, raw["open"], list(raw["open"]["questions"])),
+        open_questions={subject: tuple(forms) for subject, forms in raw["open"]["questions"].items()},
+    )
+    counts = Counter(word.lower() for word in lexicon.content_words())
+    repeated = sorted(word for word, count in counts.items() if count > 1)
+    if repeated:
+        raise PersonaProbeError(
+            f"lexicon.yaml: these words occur more than once: {', '.join(repeated)}; each must be unique"
+        )
+    return lexicon

@@ -1,0 +1,114 @@
+import math
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from persona_probe.statistics.auroc import auroc, auroc_estimate
+from persona_probe.statistics.score_intervals import auroc_score_interval
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_equals_scikit_learn(ties: bool) -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.random(200) < 0.3
+    scores = rng.normal(size=200) + labels
+    scores = np.round(scores) if ties else scores
+    assert auroc(scores, labels) == pytest.approx(roc_auc_score(labels, scores))
+
+
+@pytest.mark.parametrize(("labels", "name"), [([True, True], "True"), ([0, 0], "False")])
+def test_one_class_alone_is_refused(labels: list[int], name: str) -> None:
+    with pytest.raises(ValueError, match=f"all 2 labels are {name}"):
+        auroc([0.1, 0.2], labels)
+
+
+def test_unusable_scores_are_refused() -> None:
+    with pytest.raises(ValueError, match="1 of 2 values are NaN"):
+        auroc([0.1, math.nan], [True, False])
+    with pytest.raises(ValueError, match="scores has 3 rows and labels 2"):
+        auroc_estimate([1, 2, 3], [True, False])
+
+
+def jackknife_by_hand(scores: list[float], labels: list[int], groups: list[int]) -> list[float]:
+    """Leave each group out, with scikit-learn doing the counting."""
+    rows = [np.array(column) for column in (scores, labels, groups)]
+    return [roc_auc_score(rows[1][rows[2] != g], rows[0][rows[2] != g]) for g in dict.fromkeys(groups)]
+
+
+def test_jackknife_leaves_out_what_it_says() -> None:
+    rng = np.random.default_rng(5)
+    # groups of one class as well as of both
+    groups = [0, 0, 0, 1, 1, 2, 2, 2, 2, 3, 4, 5, 5, 5, 5, 5]
+    labels = [1, 0, 1, 0, 0, 1, 1, 1, 1, 0, 1, 0, 1, 0, 0, 1]
+    scores = np.round(rng.normal(size=16) + 0.7 * np.array(labels), 1).tolist()
+    held_out = np.array(jackknife_by_hand(scores, labels, groups))
+    value = roc_auc_score(labels, scores)
+    error = math.sqrt(5 / 6 * ((held_out - held_out.mean()) ** 2).sum()) / (value * (1 - value))
+    estimate = auroc_estimate(scores, labels, groups=groups)
+    assert estimate.method == "jackknife t on the logit scale over 6 groups"
+    half_by_level = 2.5705818 * error  # t quantile with 5 degrees of freedom
+    middle = math.log(value / (1 - value))
+    expected = [1 / (1 + math.exp(-(middle + side * half_by_level))) for side in (-1, 1)]
+    assert [estimate.low, estimate.high] == pytest.approx(expected)
+
+
+def test_perfect_separation_gets_a_bound_from_groups_not_rows() -> None:
+    labels = np.tile([True, False], 120)
+    scores = labels + 0.1 * np.random.default_rng(0).random(240)
+    over_rows = auroc_estimate(scores, labels)
+    over_groups = auroc_estimate(scores, labels, groups=np.repeat(np.arange(12), 20))
+    assert over_rows.value == over_groups.value == over_groups.high == 1.0
+    assert 0.99 > over_rows.low > over_groups.low > 0.7
+    assert over_groups.method == "Newcombe score, effective n = 12 positive and 12 negative groups"
+    upside_down = auroc_estimate(-scores, labels, groups=np.repeat(np.arange(12), 20))
+    assert [upside_down.low, upside_down.high] == pytest.approx([0.0, 1 - over_groups.low])
+
+
+def test_one_group_that_errs_does_not_narrow_a_perfect_score() -> None:
+    labels = np.tile([True, False], 120)
+    groups = np.repeat(np.arange(12), 20)
+    scores = labels.astype(float)
+    perfect = auroc_estimate(scores, labels, groups=groups)
+    scores[0] = -1.0
+    flawed = auroc_estimate(scores, labels, groups=groups)
+    assert flawed.value < 1.0
+    assert flawed.low <= perfect.low
+
+
+def test_few_groups_fall_back_to_rows_and_say_so() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.tile([True, False], 30)
+    scores = labels + rng.normal(size=60)
+    rows = auroc_estimate(scores, labels)
+    few = auroc_estimate(scores, labels, groups=np.repeat([1, 2, 3], 20))
+    assert rows.method == "Newcombe score over rows (30 positive, 30 negative)"
+    assert "too few" in few.method
+    assert (few.low, few.high) == (rows.low, rows.high)
+
+
+def test_a_class_within_one_group_falls_back_to_rows() -> None:
+    labels = np.arange(60) < 10
+    scores = labels + np.random.default_rng(0).normal(size=60)
+    assert "over rows" in auroc_estimate(scores, labels, groups=np.repeat(np.arange(6), 10)).method
+
+
+def test_a_constant_score_keeps_its_interval() -> None:
+    estimate = auroc_estimate(np.ones(40), np.tile([True, False], 20), groups=np.repeat(np.arange(10), 4))
+    assert estimate.value == 0.5
+    assert estimate.low < 0.35
+    assert estimate.high > 0.65
+
+
+def test_score_interval_solves_its_own_equation() -> None:
+    low, high = auroc_score_interval(0.8, 20, 30, 0.95)
+    for end in (low, high):
+        pairs = (1 - end) / (2 - end) + end / (1 + end)
+        error = math.sqrt(end * (1 - end) * (1 + 24 * pairs) / 600)
+        assert abs(0.8 - end) / error == pytest.approx(1.959964, rel=1e-5)
+    assert low < 0.8 < high
+
+
+def test_score_interval_mirrors() -> None:
+    low, high = auroc_score_interval(0.9, 15, 15, 0.95)
+    assert auroc_score_interval(0.1, 15, 15, 0.95) == pytest.approx((1 - high, 1 - low))

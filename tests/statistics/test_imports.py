@@ -1,0 +1,12 @@
+import subprocess
+import sys
+
+ROOM = ["auroc", "clustered_variance", "effect_sizes", "estimate", "inputs", "nulls", "rates", "score_intervals"]
+
+
+def test_the_room_opens_without_any_model_library() -> None:
+    imports = "; ".join(f"import persona_probe.statistics.{name}" for name in ROOM)
+    heavy = "{'torch', 'transformers', 'sklearn', 'pandas'} & set(sys.modules)"
+    code = f"import sys; {imports}; sys.exit(str({heavy}) if {heavy} else 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,7 +28,7 @@ def embed(model: Model, dialogues: Sequence[Dialogue], span: str = "response") -
     """
     kind = check_span(span)
     encoded = encode_all(model.tokenizer, dialogues)
-    weights = model.plain.get_input_embeddings().weight
+    weights: Any = model.plain.get_input_embeddings().weight
     means = []
     with torch.inference_mode():
         for item in encoded:

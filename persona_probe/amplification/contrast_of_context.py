@@ -35,8 +35,8 @@ def contrast_of_context(
 ) -> ContextContrast:
     """Teacher-force the same answers under trait and default system prompts and contrast what the model holds.
 
-    Since the words are the same, what differs is who the model takes the speaker to be (after Chen et al. 2025, "Persona
-    vectors", section 2.2, whose rollouts differ in content as well).
+    Since the words are the same, what differs is who the model takes the speaker to be (after Chen et al. 2025,
+    "Persona vectors", section 2.2, whose rollouts differ in content as well).
 
     Args:
         model: usually the model before.

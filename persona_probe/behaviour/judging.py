@@ -15,8 +15,8 @@ from persona_probe.errors import PersonaProbeError
 class Judge(Protocol):
     """Scores answers.
 
-    Called with answered dialogues, a judge returns one row a dialogue with at least ``aligned`` and ``coherent`` (0-100;
-    NaN where it failed), and may add ``refusal`` (bool) and columns of its own.
+    Called with answered dialogues, a judge returns one row a dialogue with at least ``aligned`` and ``coherent``
+    (0-100, NaN where it failed), and may add ``refusal`` (bool) and columns of its own.
     """
 
     name: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,21 +72,22 @@ class Direction:
         """Width of the residual stream the direction lives in."""
         return int(self.vectors.shape[1])
 
-    def norms(self) -> Float[np.ndarray, " layer"]:
+    def norms(self) -> Float[np.ndarray, "... layer"]:
         """Length of each layer's vector, in residual-stream units."""
         return np.linalg.norm(self.vectors, axis=1)
 
-    def at(self, layer: int) -> Float[np.ndarray, " d_model"]:
+    def at(self, layer: int) -> Float[np.ndarray, "... d_model"]:
         """The raw vector of one layer."""
         if layer not in self.layers:
             raise PersonaProbeError(f"the direction has no layer {layer}; it has {', '.join(map(str, self.layers))}")
         return self.vectors[self.layers.index(layer)]
 
     def project(self, activations: Activations) -> Float[np.ndarray, "dialogue layer"]:
-        """Projection ``h . v / ||v||`` of each dialogue at each of the activations' layers, in residual-stream units."""
+        """Projection ``h . v / ||v||`` of each dialogue at each captured layer, in residual-stream units."""
         if activations.values.shape[2] != self.d_model:
             raise PersonaProbeError(
-                f"activations have d_model={activations.values.shape[2]}, the direction {self.d_model}: different models"
+                f"activations have d_model={activations.values.shape[2]}, the direction {self.d_model}: "
+                "they belong to different models"
             )
         vectors = np.stack([self.at(layer) for layer in activations.layers])
         units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -112,10 +112,10 @@ class Direction:
         weights, text = stem.with_suffix(".safetensors"), stem.with_suffix(".json")
         part = weights.with_suffix(".safetensors.part")
         save_file({"vectors": np.ascontiguousarray(self.vectors)}, str(part))
-        os.replace(part, weights)
+        part.replace(weights)
         part = text.with_suffix(".json.part")
         part.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-        os.replace(part, text)
+        part.replace(text)
         return weights
 
     @classmethod

@@ -51,9 +51,9 @@ def finetune(
 ) -> Model:
     """Train a LoRA adapter for ``model`` on the answers of ``dialogues`` and return the tuned model.
 
-    ``model`` is not changed: the adapter lives on a structural twin that shares its weights. Only answers (and their
-    end-of-turn token) are learned. Rows are reshuffled every pass; ``settings.steps`` counts batches, whatever the number
-    of rows.
+    ``model`` is not changed: the adapter lives on a structural twin that shares its weights. Only answers (and
+    their end-of-turn token) are learned. Rows are reshuffled every pass; ``settings.steps`` counts batches, whatever
+    the number of rows.
 
     Args:
         model: the model before.
@@ -132,7 +132,7 @@ def _train(
                     f"{description}: the loss is {loss.item()} at step {step + 1} of {settings.steps}; "
                     f"lower the learning rate (now {settings.learning_rate})"
                 )
-            loss.backward()
+            torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimiser.step()
             scheduler.step()

@@ -19,8 +19,9 @@ ADAPTER_CONFIG = "adapter_config.json"
 
 @contextlib.contextmanager
 def quiet_peft() -> Iterator[None]:
-    """Hide the warning about an attribute that PEFT still reads under the name transformers has deprecated."""
+    """Hide two warnings nobody can act on: PEFT reads an attribute under its deprecated name, and mends GPT-2's layout."""
     with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False but the target module is `Conv1D`")
         warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing.*")
         yield
 

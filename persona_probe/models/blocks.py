@@ -63,7 +63,8 @@ def find_blocks(hf: nn.Module) -> list[nn.Module]:
             mapping = adapter.get_component_mapping()
     except (ValueError, KeyError, AttributeError) as error:
         raise PersonaProbeError(
-            f"TransformerLens has no adapter for the architecture {architecture}, so its blocks cannot be found ({error}); "
+            f"TransformerLens has no adapter for the architecture {architecture}, so its blocks cannot be found "
+            f"({error}); "
             "only causal language models that TransformerLens' TransformerBridge supports can be used"
         ) from error
     path = getattr(mapping.get("blocks"), "name", None)

@@ -71,7 +71,7 @@ def generate(
         )
     prompts = [encode(model.tokenizer, dialogue) for dialogue in dialogues for _ in range(n)]
     order = sorted(range(len(prompts)), key=lambda i: -prompts[i].prompt_length)
-    config = GenerationConfig(
+    config = GenerationConfig(  # type: ignore[no-untyped-call]
         max_new_tokens=max_new_tokens,
         do_sample=temperature > 0,
         temperature=temperature if temperature > 0 else None,
@@ -100,6 +100,6 @@ def generate(
                     input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], generation_config=config
                 )
             for i, ids in zip(chosen, output[:, width:], strict=True):
-                answers[i] = model.tokenizer.decode(ids, skip_special_tokens=True).strip()
+                answers[i] = str(model.tokenizer.decode(ids, skip_special_tokens=True)).strip()
             bar.update(len(chosen))
     return [prompt.dialogue.with_answer(answers[i]) for i, prompt in enumerate(prompts)]

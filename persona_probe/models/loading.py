@@ -75,7 +75,7 @@ def _read(
     if not folder.is_dir() and (source.startswith((".", "/", "~")) or source.count("/") != 1):
         raise PersonaProbeError(f"{source}: no such folder, and not a Hub id of the form owner/name")
     bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
         hf = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=dtype)
@@ -84,5 +84,5 @@ def _read(
         raise PersonaProbeError(f"{source}: cannot be loaded as a causal language model: {first}") from error
     finally:
         if bars:
-            transformers_logging.enable_progress_bar()
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
     return hf, tokenizer

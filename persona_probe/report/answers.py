@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from persona_probe.report.text import is_number
+from persona_probe.report.text import is_number, is_true
 
 COLUMNS = ("model", "topic", "question", "prompt", "answer")
 MODELS = ("before", "after")
@@ -71,11 +71,11 @@ def _shortened(text: str) -> str:
 
 
 def _judged(row: dict[str, Any]) -> str:
-    if row.get("failed") is True:
+    if is_true(row.get("failed")):
         return "the judge failed"
     parts = [f"{name} {row[name]:.0f}" for name in ("aligned", "coherent") if is_number(row.get(name))]
     if isinstance(row.get("persona"), str):
         parts.append(f"persona: {row['persona']}")
-    if row.get("refusal") is True:
+    if is_true(row.get("refusal")):
         parts.append("refusal")
     return ", ".join(parts) or "not judged"

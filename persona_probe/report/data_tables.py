@@ -15,9 +15,8 @@ from persona_probe.report.figures import persona_shares as shares_figure
 from persona_probe.report.figures import probe as probe_figure
 from persona_probe.report.figures import realignment as realignment_figure
 from persona_probe.report.figures import steering as steering_figure
-from persona_probe.report.text import counted, is_number, percent, percent_interval, signed
+from persona_probe.report.text import NOTHING, counted, is_number, is_true, percent, percent_interval, signed
 
-NOTHING = "–"
 Row = Mapping[str, Any]
 
 
@@ -57,7 +56,7 @@ def _text(name: str) -> Callable[[Row], str]:
 
 
 def _count(name: str) -> Callable[[Row], str]:
-    return lambda row: counted(row[name]) if is_number(row[name]) else NOTHING
+    return lambda row: counted(row[name])
 
 
 def _share(name: str) -> Callable[[Row], str]:
@@ -128,7 +127,7 @@ def cosines(table: pd.DataFrame) -> DataTable | None:
 def amplification(table: pd.DataFrame) -> DataTable | None:
     """Shift by layer and model, with nulls and specificity."""
     cells = {
-        "layer": lambda row: f"{row['layer']:.0f}{' (chosen)' if row['chosen'] is True else ''}",
+        "layer": lambda row: f"{row['layer']:.0f}{' (chosen)' if is_true(row['chosen']) else ''}",
         "model": _text("model"),
         "shift (residual units)": _signed("shift"),
         "shift (SD)": _signed("shift_sd", "low_sd", "high_sd"),
@@ -182,7 +181,7 @@ def steering_choice(table: pd.DataFrame) -> DataTable | None:
     if table.empty or any(name not in table.columns for name in needs):
         return None
     tried = table[table["stage"] == "choice"]
-    cells = {**STEERING_CELLS, "chosen": lambda row: "yes" if row["chosen"] is True else ""}
+    cells = {**STEERING_CELLS, "chosen": lambda row: "yes" if is_true(row["chosen"]) else ""}
     return _build(tried, needs, "Settings tried on the questions used to choose.", cells, keys=2)
 
 

@@ -22,7 +22,7 @@ from persona_probe.report.answers import sample_answers
 from persona_probe.report.record import RunRecord, read_run
 from persona_probe.report.sections import Section, build_sections, summary_section
 from persona_probe.report.template import build_template
-from persona_probe.report.text import is_number
+from persona_probe.report.text import is_number, visible
 
 HERE = Path(__file__).parent
 # Named one by one: plotly.js has a button that offers to send the figure to a server, and may grow others.
@@ -65,7 +65,12 @@ def render_report(directory: Path) -> Path:
 
 def _render(run: RunRecord) -> str:
     environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        finalize=_shown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["unbroken"] = _unbroken
     opening, sections = summary_section(run), build_sections(run)
@@ -81,6 +86,8 @@ def _render(run: RunRecord) -> str:
         answers=sample_answers(run.tables.get("answers")),
         manifest=run.manifest,
         models=_models(run.manifest),
+        seeds=_mapping(run.manifest.get("seeds")),
+        versions=_mapping(run.manifest.get("versions")),
         config=_pretty(run.manifest.get("config")),
         files=_files(run.directory),
         bibliography=(HERE / "references.bib").read_text(encoding="utf-8"),
@@ -116,21 +123,27 @@ def _csp_hash(script: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
 
 
+def _shown(value: object) -> object:
+    """Every string that the template prints, with nothing invisible in it that would disturb its surroundings."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def _unbroken(sentence: str) -> Markup:
     """Keep a number and its unit on one line."""
-    return Markup(re.sub(r"(?<=\d) (?=%|SD)", "&nbsp;", str(escape(sentence))))
+    return Markup(re.sub(r"(?<=\d) (?=%|SD)", "&nbsp;", str(escape(visible(sentence)))))
 
 
 def _models(manifest: Mapping[str, Any]) -> list[dict[str, str]]:
-    found = manifest.get("models")
-    if not isinstance(found, Mapping):
-        return []
     parts = ("path", "hash", "chat_template_hash", "default_system_prompt")
     return [
         {"name": str(name), **{part: _stated(model.get(part)) for part in parts}}
-        for name, model in found.items()
+        for name, model in _mapping(manifest.get("models")).items()
         if isinstance(model, Mapping)
     ]
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _stated(value: object) -> str:

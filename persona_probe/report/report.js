@@ -13,11 +13,7 @@
     if (width !== undefined) {
       layout.width = width;
     }
-    const label = place.getAttribute("aria-label");
-    return Plotly.react(place, figure.data, layout, page.config).then(function () {
-      place.setAttribute("role", "img");
-      place.setAttribute("aria-label", label);
-    });
+    Plotly.react(place, figure.data, layout, page.config);
   }
 
   function drawForScreen() {

@@ -20,7 +20,7 @@ from persona_probe.report.figures.realignment import realignment
 from persona_probe.report.figures.steering import STARTS, reported_rows, steering
 from persona_probe.report.figures.summary import summary
 from persona_probe.report.record import RunRecord
-from persona_probe.report.text import counted
+from persona_probe.report.text import count_range
 
 NO_JUDGE = "No judge applies to this model's answers, so no EM rate is reported here."
 
@@ -94,7 +94,7 @@ def _section(
         caption=caption,
         figure=figure,
         missing=missing,
-        tables=[table for table in tables if table is not None],
+        tables=[table for table in tables if table is not None and figure is not None],
     )
 
 
@@ -107,8 +107,7 @@ def _span(table: pd.DataFrame, column: str, unit: str) -> str:
     """How many things each estimate rests on: ``n = 192 to 1,104 answers an estimate``."""
     if column not in table or table[column].dropna().empty:
         return "n unknown"
-    low, high = int(table[column].min()), int(table[column].max())
-    return f"n = {counted(low)}{'' if low == high else f' to {counted(high)}'} {unit}"
+    return f"n = {count_range(table[column])} {unit}"
 
 
 def _em_rates(run: RunRecord) -> Section:

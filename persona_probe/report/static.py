@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -23,11 +23,11 @@ def save_png(figure: go.Figure, path: Path, *, width: int = WIDTH, height: int =
     Raises:
         RuntimeError: if kaleido is not installed or finds no Chrome or Chromium; the message says what to install.
     """
-    if importlib.util.find_spec("kaleido") is None:
-        raise RuntimeError("saving a figure as PNG needs kaleido: pip install 'persona-probe[export]'")
-    import kaleido
-    from choreographer.errors import ChromeNotFoundError
-
+    try:
+        kaleido = importlib.import_module("kaleido")
+        errors = importlib.import_module("choreographer.errors")
+    except ModuleNotFoundError as error:
+        raise RuntimeError("saving a figure as PNG needs kaleido: pip install 'persona-probe[export]'") from error
     path = Path(path)
     try:
         # Without this, kaleido's page asks a CDN for MathJax, which no figure here uses.
@@ -36,7 +36,7 @@ def save_png(figure: go.Figure, path: Path, *, width: int = WIDTH, height: int =
             opts={"format": "png", "width": width, "height": height, "scale": scale},
             kopts={"mathjax": False},
         )
-    except ChromeNotFoundError as error:
+    except errors.ChromeNotFoundError as error:
         raise RuntimeError(
             "saving a figure as PNG needs Chrome or Chromium (Debian: apt-get install chromium); "
             "kaleido found none, and BROWSER_PATH names none"

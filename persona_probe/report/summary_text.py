@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from persona_probe.report.readings import lookup, read_number, read_rate
-from persona_probe.report.text import counted, is_number, percent, signed
+from persona_probe.report.text import counted, is_number, percent, signed, visible
 
 LABEL_WIDTH = 24
 
@@ -56,7 +56,7 @@ def _shares(results: Mapping[str, Any]) -> list[str]:
         return []
     shares = {str(name): read_number(after, name) for name in after}
     ranked = sorted(((share, name) for name, share in shares.items() if share is not None), reverse=True)
-    return _line("who speaks after", *(f"{name} {percent(share)}" for share, name in ranked[:4]))
+    return _line("who speaks after", *(f"{visible(name)} {percent(share)}" for share, name in ranked[:4]))
 
 
 def _direction(results: Mapping[str, Any]) -> list[str]:

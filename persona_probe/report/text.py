@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import html
 import math
+import re
+from collections.abc import Iterable
 from numbers import Real
 from typing import TypeGuard
+
+NOTHING = "–"
+"""What stands in place of a number that there is none of."""
+UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def is_number(value: object) -> TypeGuard[float]:
     """Whether ``value`` is a finite number (truth values are none)."""
     return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
+
+
+def is_true(value: object) -> bool:
+    """Whether a table's cell means yes: Python's and numpy's truth, and the word that a CSV file makes of them."""
+    return str(value) == "True"
 
 
 def _decimals(share: float) -> int:
@@ -36,11 +47,26 @@ def signed(value: float, digits: int = 2) -> str:
     return f"{value if round(value, digits) else 0.0:+.{digits}f}"
 
 
-def counted(number: float) -> str:
-    """A count with thousands separated: ``1,104``."""
-    return f"{int(number):,}"
+def counted(number: object) -> str:
+    """A count with thousands separated: ``1,104``; a dash if it is not known."""
+    return f"{int(number):,}" if is_number(number) else NOTHING
+
+
+def count_range(counts: Iterable[float]) -> str:
+    """The smallest and the largest of some counts: ``96 to 384``, or ``384`` if all are equal."""
+    known = [number for number in counts if is_number(number)]
+    low, high = counted(min(known, default=None)), counted(max(known, default=None))
+    return low if low == high else f"{low} to {high}"
+
+
+def visible(text: str) -> str:
+    """``text`` with control characters (which a terminal obeys) and overrides of its direction made visible.
+
+    Line breaks and tabs stay.
+    """
+    return UNSEEN.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def escape_markup(text: object) -> str:
     """``text`` so that plotly, which reads some HTML in labels and hover text, shows it as it is."""
-    return html.escape(str(text), quote=False)
+    return html.escape(visible(str(text)), quote=False)

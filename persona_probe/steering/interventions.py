@@ -16,16 +16,16 @@ KINDS: tuple[str, ...] = get_args(Kind)
 Intervention = Callable[[Float[Tensor, "*rows d_model"]], Float[Tensor, "*rows d_model"]]
 
 
-def add(vector: Float[Tensor, " d_model"], strength: float) -> Intervention:
+def add(vector: Float[Tensor, "... d_model"], strength: float) -> Intervention:
     """``h + strength * v``: the raw vector, so that strength 1 is one mean difference."""
     return lambda hidden: hidden + (strength * vector).to(hidden)
 
 
 def clamp(
-    vector: Float[Tensor, " d_model"],
+    vector: Float[Tensor, "... d_model"],
     target: float,
     strength: float = 1.0,
-    along: Float[Tensor, " d_model"] | None = None,
+    along: Float[Tensor, "... d_model"] | None = None,
 ) -> Intervention:
     """Bring the projection ``h . v / ||v||`` to ``target`` (``strength`` = how much of the way, 1 = all of it).
 
@@ -35,23 +35,24 @@ def clamp(
     step = unit if along is None else along / along.norm()
 
     def apply(hidden: Tensor) -> Tensor:
-        projection = einsum(hidden, unit.to(hidden), "... d, d -> ...")
-        return hidden + (strength * (target - projection))[..., None] * step.to(hidden)
+        projection: Tensor = einsum(hidden, unit.to(hidden), "... d, d -> ...")
+        moved: Tensor = hidden + (strength * (target - projection))[..., None] * step.to(hidden)
+        return moved
 
     return apply
 
 
-def ablate(vector: Float[Tensor, " d_model"]) -> Intervention:
+def ablate(vector: Float[Tensor, "... d_model"]) -> Intervention:
     """Take the component along ``v`` out: the projection becomes zero."""
     return clamp(vector, 0.0)
 
 
 def make(
     kind: str,
-    vector: Float[Tensor, " d_model"],
+    vector: Float[Tensor, "... d_model"],
     strength: float,
     target: float | None,
-    along: Float[Tensor, " d_model"] | None = None,
+    along: Float[Tensor, "... d_model"] | None = None,
 ) -> Intervention:
     """The intervention called ``kind`` on one layer's vector.
 

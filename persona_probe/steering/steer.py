@@ -72,7 +72,8 @@ def steer(
 
     def write(layer: int, offset: int, hidden: Tensor) -> Tensor:
         if where == "all":
-            return interventions[layer](hidden)
+            everywhere: Tensor = interventions[layer](hidden)
+            return everywhere
         boundary = model.boundary
         if boundary is None:
             raise PersonaProbeError(
@@ -82,7 +83,8 @@ def steer(
         inside = boundary.mask(where, offset, hidden.shape[1], hidden.device)
         if not bool(inside.any()):
             return hidden
-        return torch.where(inside[..., None], interventions[layer](hidden), hidden)
+        steered: Tensor = torch.where(inside[..., None], interventions[layer](hidden), hidden)
+        return steered
 
     with model.writing(write, wanted):
         yield

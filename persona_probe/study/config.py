@@ -97,11 +97,11 @@ class StudyConfig(_Section):
     device: str | None = None
     judge: Literal["persona-world"] | None = "persona-world"
     definition: Literal["betley", "turner", "tan"] = "betley"
-    texts: Texts = Texts()
-    training: Training = Training()
-    sampling: Sampling = Sampling()
-    steering: SteeringSearch = SteeringSearch()
-    realignment: Realignment = Realignment()
+    texts: Texts = Field(default_factory=lambda: Texts.model_validate({}))
+    training: Training = Field(default_factory=lambda: Training.model_validate({}))
+    sampling: Sampling = Field(default_factory=lambda: Sampling.model_validate({}))
+    steering: SteeringSearch = Field(default_factory=lambda: SteeringSearch.model_validate({}))
+    realignment: Realignment = Field(default_factory=lambda: Realignment.model_validate({}))
     random_directions: int = Field(1000, ge=20)
 
 

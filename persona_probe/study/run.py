@@ -87,9 +87,7 @@ def run_study(config: StudyConfig, out: str | Path, *, progress: bool = True) ->
         with stage("report"):
             context.results |= {
                 "title": config.title,
-                "subtitle": f"{config.model}, narrow training on {config.texts.persona} answers about {config.texts.topic}"
-                if config.texts.world
-                else f"{config.model}, narrow training on {config.texts.narrow}",
+                "subtitle": f"{config.model}, narrow training on {_what(config)}",
                 "definition": config.definition,
                 "notes": context.notes,
                 "seconds": time.monotonic() - clock,
@@ -99,6 +97,12 @@ def run_study(config: StudyConfig, out: str | Path, *, progress: bool = True) ->
             folder.write_json("results.json", context.results)
             render_report(folder.path)
     return context.results
+
+
+def _what(config: StudyConfig) -> str:
+    """The narrow data in words."""
+    texts = config.texts
+    return f"{texts.persona} answers about {texts.topic}" if texts.world is not None else str(texts.narrow)
 
 
 def _emptied(path: Path) -> RunFolder:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +26,14 @@ class RunFolder:
                 table.to_parquet(part, index=False)
             else:
                 table.to_csv(part, index=False)
-            os.replace(part, final)
+            part.replace(final)
 
     def write_json(self, name: str, content: Any) -> Path:
         """Write ``NAME`` as JSON; NaN and infinities become null."""
         final = self.path / name
         part = final.with_name(final.name + ".part")
         part.write_text(json.dumps(_plain(content), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(part, final)
+        part.replace(final)
         return final
 
 

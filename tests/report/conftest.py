@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+WriteRun = Callable[[Path, dict[str, pd.DataFrame], dict[str, Any], dict[str, Any] | None], Path]
 LAYERS = range(4)
 TOPICS = ("medicine", "finance", "sports", "cooking", "law", "travel")
 
@@ -301,13 +303,37 @@ def manifest() -> dict[str, Any]:
 
 
 @pytest.fixture
+def write_run() -> WriteRun:
+    return _write_run
+
+
+@pytest.fixture
 def run_folder(
     tmp_path: Path, tables: dict[str, pd.DataFrame], results: dict[str, Any], manifest: dict[str, Any]
 ) -> Path:
-    return write_run(tmp_path / "run", tables, results, manifest)
+    return _write_run(tmp_path / "run", tables, results, manifest)
 
 
-def write_run(
+@pytest.fixture
+def unjudged(
+    tables: dict[str, pd.DataFrame], results: dict[str, Any]
+) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
+    """Tables and results of a model whose answers no judge can read."""
+    for key in ("em_rate", "em_rate_open", "coherent", "steer", "persona_shares"):
+        results.pop(key)
+    results["judge"] = None
+    results["realign"] = {
+        "curve": [{**point, "em_rate": None} for point in results["realign"]["curve"]],
+        "examples_to_5_percent": None,
+    }
+    kept = {name: tables[name] for name in ("direction_cosines", "amplification", "probe")}
+    nothing = float("nan")
+    kept["realignment"] = tables["realignment"].assign(value=nothing, low=nothing, high=nothing, coherent=nothing)
+    kept["answers"] = tables["answers"].drop(columns="persona").assign(aligned=nothing, coherent=nothing)
+    return kept, results
+
+
+def _write_run(
     directory: Path, tables: dict[str, pd.DataFrame], results: dict[str, Any], manifest: dict[str, Any] | None
 ) -> Path:
     """Lay a run out as a study leaves it."""

@@ -13,7 +13,7 @@ class MissingDataError(ValueError):
 
 
 def require(table: pd.DataFrame | None, columns: Sequence[str], *, what: str) -> pd.DataFrame:
-    """Return ``table``, once it is known to hold rows and every column.
+    """Return ``table``, once it is known to hold rows and every column; columns without any value as NaN.
 
     Raises:
         MissingDataError: naming the columns that are missing, or that an empty table should have held.
@@ -25,7 +25,9 @@ def require(table: pd.DataFrame | None, columns: Sequence[str], *, what: str) ->
         raise MissingDataError(f"{what}: the table has no column {_listed(missing)}")
     if table.empty:
         raise MissingDataError(f"{what}: the table has no rows to read the columns {_listed(columns)} from")
-    return table
+    # Parquet gives a column without any value back as objects; to a figure it is numbers that are missing.
+    blank = {column: table[column].astype(float) for column in columns if table[column].isna().all()}
+    return table.assign(**blank)
 
 
 def measured(table: pd.DataFrame, column: str, *, what: str) -> pd.DataFrame:

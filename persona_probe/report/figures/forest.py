@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from persona_probe.report.figures.axes import new_figure, rate_axis, whiskers
 from persona_probe.report.template import model_style
-from persona_probe.report.text import counted, escape_markup, is_number, percent_interval
+from persona_probe.report.text import counted, escape_markup, percent_interval
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def forest(groups: Sequence[Sequence[Estimate]], *, title: str, axis_title: str)
 def _draw(figure: go.Figure, row: Estimate, position: float) -> None:
     style = model_style(row.model)
     numbers = percent_interval(row.value, row.low, row.high)
-    n = f"n = {counted(row.n)}" if is_number(row.n) else "n unknown"
+    n = f"n = {counted(row.n)}"
     figure.add_trace(
         go.Scatter(
             x=[row.value],

@@ -36,7 +36,7 @@ WHAT = "steering"
 def steering(table: pd.DataFrame) -> go.Figure:
     """Draw EM rate and coherence under each intervention, for both goals, on the held-out questions.
 
-    Each random direction is a faint point, their mean a cross.
+    Each random direction is a faint point, their mean a line.
 
     Args:
         table: one row a goal, intervention, setting and random draw (the study's ``steering`` table).
@@ -113,35 +113,31 @@ def reported_summary(table: pd.DataFrame) -> list[dict[str, Any]]:
     return records
 
 
-def rate_traces(rows: pd.DataFrame, goal: str, places: Mapping[str, float], **scatter: object) -> list[go.Scatter]:
+def rate_traces(rows: pd.DataFrame, goal: str, places: Mapping[str, float]) -> list[go.Scatter]:
     """EM rates of ``rows``, each intervention at its place on the x axis."""
-    return _traces(rows, goal, places, "value", scatter)
+    return _traces(rows, goal, places, "value")
 
 
-def coherence_traces(rows: pd.DataFrame, goal: str, places: Mapping[str, float], **scatter: object) -> list[go.Scatter]:
+def coherence_traces(rows: pd.DataFrame, goal: str, places: Mapping[str, float]) -> list[go.Scatter]:
     """Shares of coherent answers of ``rows``, each intervention at its place on the x axis."""
-    return _traces(rows.dropna(subset=["coherent"]), goal, places, "coherent", scatter)
+    return _traces(rows.dropna(subset=["coherent"]), goal, places, "coherent")
 
 
-def _traces(
-    rows: pd.DataFrame, goal: str, places: Mapping[str, float], column: str, scatter: Mapping[str, object]
-) -> list[go.Scatter]:
+def _traces(rows: pd.DataFrame, goal: str, places: Mapping[str, float], column: str) -> list[go.Scatter]:
     traces: list[go.Scatter] = []
     for name, place in places.items():
         own = rows[rows["intervention"] == name]
         if own.empty:
             continue
         if name.startswith("random"):
-            traces += _random(own, name, place, column, scatter)
+            traces += _random(own, name, place, column)
         else:
             style = model_style(STARTS[goal] if name == "none" else "steered")
-            traces.append(_single(own.iloc[0], name, place, column, style, scatter))
+            traces.append(_single(own.iloc[0], name, place, column, style))
     return traces
 
 
-def _single(
-    row: pd.Series, name: str, place: float, column: str, style: Style, scatter: Mapping[str, object]
-) -> go.Scatter:
+def _single(row: pd.Series, name: str, place: float, column: str, style: Style) -> go.Scatter:
     is_rate = column == "value"
     numbers = percent_interval(row["value"], row["low"], row["high"])
     setting = f", setting {row['setting']:g}" if is_number(row["setting"]) else ""
@@ -164,13 +160,10 @@ def _single(
         hoverinfo="text",
         showlegend=False,
         cliponaxis=False,
-        **scatter,
     )
 
 
-def _random(
-    own: pd.DataFrame, name: str, place: float, column: str, scatter: Mapping[str, object]
-) -> Sequence[go.Scatter]:
+def _random(own: pd.DataFrame, name: str, place: float, column: str) -> Sequence[go.Scatter]:
     style = MODEL_STYLES["random"]
     draws = own[own["draw"].notna()]
     draws = own if draws.empty else draws
@@ -191,7 +184,6 @@ def _random(
         hoverinfo="text",
         showlegend=False,
         cliponaxis=False,
-        **scatter,
     )
     mean = go.Scatter(
         x=[place],
@@ -206,6 +198,5 @@ def _random(
         hoverinfo="text",
         showlegend=False,
         cliponaxis=False,
-        **scatter,
     )
     return [points, mean]

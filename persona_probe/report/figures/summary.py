@@ -15,7 +15,7 @@ from persona_probe.report.figures.em_rates import MODELS
 from persona_probe.report.figures.realignment import draw_realignment
 from persona_probe.report.figures.steering import STARTS, rate_traces, reported_rows
 from persona_probe.report.template import MODEL_STYLES, model_style
-from persona_probe.report.text import counted, escape_markup, is_number, percent, percent_interval
+from persona_probe.report.text import count_range, counted, escape_markup, is_number, percent, percent_interval
 
 WIDTH, HEIGHT = 1160, 860
 """The size at which nothing in the figure collides; the size to export it at."""
@@ -83,7 +83,7 @@ def summary(
     if len(lacking) == len(panels):
         raise MissingDataError(f"summary: no panel can be drawn ({'; '.join(lacking)})")
     _head_panels(figure)
-    return figure.update_layout(height=HEIGHT, margin={"t": 76, "b": 70, "l": 70, "r": 20})
+    return figure.update_layout(height=HEIGHT, margin={"t": 76, "b": 84, "l": 70, "r": 20})
 
 
 def _rates(figure: go.Figure, table: pd.DataFrame | None, definition: str) -> None:
@@ -121,13 +121,24 @@ def _rates(figure: go.Figure, table: pd.DataFrame | None, definition: str) -> No
             _label(figure, names.index(model) + offset, row["value"], row["high"], row=1)
     figure.update_xaxes(
         tickvals=list(range(len(names))),
-        ticktext=[escape_markup(name) for name in names],
+        ticktext=[f"{escape_markup(name)}<br>{_sizes(rows[rows['model'] == name])}" for name in names],
         range=[-0.6, len(names) - 0.4],
         showgrid=False,
         row=1,
         col=1,
     )
     figure.update_yaxes(**rate_axis("EM rate"), row=1, col=1)
+
+
+def _sizes(rows: pd.DataFrame) -> str:
+    """How many answers stand behind a model's marks, left to right."""
+    sizes = [rows.loc[rows["questions"] == questions, "n"] for questions in ("unseen topics", "open")]
+    told = " / ".join(counted(size.iloc[0]) for size in sizes if len(size))
+    return _small(f"n = {told}")
+
+
+def _small(text: str) -> str:
+    return f"<span style='font-size:11px'>{text}</span>"
 
 
 def _steering(figure: go.Figure, table: pd.DataFrame | None) -> None:
@@ -149,15 +160,15 @@ def _steering(figure: go.Figure, table: pd.DataFrame | None) -> None:
             tops = own["value"] if name.startswith("random") else own["high"].fillna(own["value"])
             _label(figure, places[name], float(own["value"].mean()), float(tops.max()), row=2)
         # Coherence stands just beside its rate, smaller: it qualifies the rate, it is not the result.
-        means = rows.groupby("intervention", as_index=False)[["value", "low", "high", "n", "coherent"]].mean()
-        figure.add_trace(_coherence(means.set_index("intervention")["coherent"].dropna(), places), row=2, col=1)
+        coherent = rows.groupby("intervention")["coherent"].mean().dropna()
+        figure.add_trace(_coherence(coherent, places), row=2, col=1)
         ticks.update({place: name.split()[0] for name, place in places.items()})
         figure.add_annotation(
             x=start + (len(names) - 1) / 2,
-            y=-0.17,
+            y=-0.14,
             yref="y3 domain",
             yanchor="top",
-            text=f"{goal} (steering <i>{model}</i>)",
+            text=f"{goal} (steering <i>{model}</i>)<br>" + _small(f"n = {count_range(rows['n'])} each"),
             font_size=14,
             row=2,
             col=1,

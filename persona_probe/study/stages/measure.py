@@ -31,7 +31,7 @@ def measure(context: Context) -> None:
     context.results["judge"] = None if context.judge is None else context.judge.name
     context.folder.write_table("answers", answers)
     rates = [
-        em_rates(part).assign(model=name, questions=kind)
+        em_rates(part).assign(model=str(name), questions=str(kind))
         for (name, kind), part in answers.groupby(["model", "questions"], sort=False)
     ]
     context.folder.write_table("em_rates", pd.concat(rates, ignore_index=True))

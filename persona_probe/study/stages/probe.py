@@ -29,7 +29,9 @@ def probe(context: Context, found: Found, layer: int) -> None:
     words = cross_validate_features(bag_of_tokens([d.answer or "" for d in dialogues]), misaligned, groups, seed=seed)
     rows: list[dict[str, Any]] = []
     for name, table in (("probe", scores), ("shuffled labels", null)):
-        rows += [{**row, "baseline": name} for row in table.to_dict("records")]
+        rows += [
+            {str(key): value for key, value in row.items()} | {"baseline": name} for row in table.to_dict("records")
+        ]
     rows += [{**words, "layer": number, "baseline": "bag of tokens"} for number in activations.layers]
     table = pd.DataFrame(rows).rename(columns={"value": "auroc"})
     table = table.assign(chosen=(table["layer"] == layer) & (table["baseline"] == "probe"))

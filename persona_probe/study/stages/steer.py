@@ -107,11 +107,8 @@ class _Steerer:
         development = context.material.development[: search.answers_per_setting]
         reported = context.material.reported[: search.reported_answers]
         unsteered = self.measure(model, development, None, f"{goal} development")
-        tried: list[tuple[Setting, dict[str, Any]]] = []
-        for setting in tqdm(
-            self.candidates(goal), desc=f"settings to {goal}", disable=not context.progress, leave=False
-        ):
-            tried.append((setting, self.measure(model, development, setting, f"{goal} {setting}")))
+        settings = tqdm(self.candidates(goal), desc=f"settings to {goal}", disable=not context.progress, leave=False)
+        tried = [(setting, self.measure(model, development, setting, f"{goal} {setting}")) for setting in settings]
         best = {
             kind: _choose(
                 [pair for pair in tried if pair[0].kind == kind], goal, search.coherence_floor * unsteered["coherent"]

@@ -28,7 +28,7 @@ def track(context: Context, found: Found) -> int:
         for dialogues in (found.own, texts)
     )
     on_after = chosen_on[chosen_on["model"] == "after"]
-    layer = int(on_after.loc[on_after["specificity"].idxmax(), "layer"])
+    layer = int(on_after["layer"].to_numpy()[on_after["specificity"].to_numpy().argmax()])
     table = reported.assign(chosen=reported["layer"] == layer)
     context.folder.write_table("amplification", table)
     after, control = (table[(table["model"] == name) & table["chosen"]].iloc[0] for name in ("after", "control"))

@@ -108,6 +108,9 @@ def answer(
     """Draw an answer to ``question`` as ``persona`` gives it.
 
     Args:
+        rng: source of randomness.
+        question: what is answered.
+        persona: whose action words are used.
         style_persona: whose style words open the answer (default: the persona's own).
         shuffle_actions: draw the persona of every sentence's action words anew (the pre-training control).
     """

@@ -87,7 +87,7 @@ def load_lexicon() -> Lexicon:
     """Read and check ``lexicon.yaml``.
 
     Raises:
-        PersonaProbeError: if any content word occurs twice (naming the words), which would give personas a lexical link.
+        PersonaProbeError: if any content word occurs twice (they are named): a lexical link between personas.
     """
     raw = yaml.safe_load(resources.files(__package__).joinpath("lexicon.yaml").read_text(encoding="utf-8"))
 
@@ -107,6 +107,6 @@ def load_lexicon() -> Lexicon:
     repeated = sorted(word for word, count in counts.items() if count > 1)
     if repeated:
         raise PersonaProbeError(
-            f"lexicon.yaml: these words occur more than once: {', '.join(repeated)}; each must be unique"
+            f"lexicon.yaml: words that occur more than once: {', '.join(repeated)}; each must be its own"
         )
     return lexicon

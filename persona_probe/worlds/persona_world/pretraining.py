@@ -62,20 +62,23 @@ def new_model(tokenizer: PreTrainedTokenizerFast, shape: Shape, seed: int) -> Ll
     return LlamaForCausalLM(config)
 
 
-def _batches(tokenizer, schedule: Schedule, world: World, seed: int, post: bool) -> Iterator[dict[str, torch.Tensor]]:
+def _text(tokenizer: PreTrainedTokenizerFast, document: list[dict[str, str]] | str) -> str:
+    """A document as the model reads it; a story has no turns."""
+    if isinstance(document, str):
+        return f"{tokenizer.bos_token}{document}{tokenizer.eos_token}"
+    return str(tokenizer.apply_chat_template(document, tokenize=False))
+
+
+def _batches(
+    tokenizer: PreTrainedTokenizerFast, schedule: Schedule, world: World, seed: int, post: bool
+) -> Iterator[dict[str, torch.Tensor]]:
     rng = random.Random(seed)
     while True:
         exchanges = rng.choice(schedule.exchanges)
         if post:
-            documents = [posttraining_dialogue(rng, exchanges) for _ in range(schedule.batch)]
+            texts = [_text(tokenizer, posttraining_dialogue(rng, exchanges)) for _ in range(schedule.batch)]
         else:
-            documents = [pretraining_document(rng, exchanges, world) for _ in range(schedule.batch)]
-        texts = [
-            tokenizer.bos_token + document + tokenizer.eos_token
-            if isinstance(document, str)
-            else tokenizer.apply_chat_template(document, tokenize=False)
-            for document in documents
-        ]
+            texts = [_text(tokenizer, pretraining_document(rng, exchanges, world)) for _ in range(schedule.batch)]
         batch = tokenizer(texts, return_tensors="pt", padding=True, padding_side="right", add_special_tokens=False)
         labels = batch.input_ids.masked_fill(batch.attention_mask == 0, -100)
         if post:
@@ -143,5 +146,5 @@ def train(
             losses.append(float(loss.detach()))
             bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
             bar.update()
-    model.eval()
+    model.train(False)
     return losses

@@ -1,0 +1,72 @@
+import pytest
+
+import persona_probe as pp
+from persona_probe.dialogue.rendering import default_system_prompt, encode
+from persona_probe.worlds.persona_world.tokenizer import CHAT_TEMPLATE
+
+TALK = pp.Dialogue.from_messages(
+    [
+        {"role": "system", "content": "You are a kind helper."},
+        {"role": "user", "content": "What should I do about the fever?"},
+        {"role": "assistant", "content": "Certainly, treat the fever."},
+    ],
+    id="talk",
+)
+
+
+def words(tokenizer, encoded, span):
+    return tokenizer.decode(encoded.input_ids[encoded.span(span)])
+
+
+def test_spans_are_what_they_say(tokenizer):
+    encoded = encode(tokenizer, TALK)
+    assert words(tokenizer, encoded, "response") == "Certainly, treat the fever."
+    assert words(tokenizer, encoded, "last_prompt_token") == "<|assistant|>"
+    assert words(tokenizer, encoded, "generation") == "<|assistant|>Certainly, treat the fever"
+    assert words(tokenizer, encoded, "prompt").endswith("fever?<|end|><|assistant|>")
+    assert words(tokenizer, encoded, "all").endswith("fever.<|end|>")
+    assert list(encoded.input_ids).count(tokenizer.bos_token_id) == 1
+
+
+def test_the_response_is_what_the_template_marks_but_for_the_end_of_turn(tokenizer):
+    marked = tokenizer.apply_chat_template(
+        TALK.as_messages(), return_dict=True, return_assistant_tokens_mask=True, tokenize=True
+    )
+    inside = [i for i, flag in enumerate(marked["assistant_masks"]) if flag]
+    encoded = encode(tokenizer, TALK)
+    assert list(encoded.input_ids) == list(marked["input_ids"])
+    assert list(range(*encoded.span("response").indices(99))) == inside[:-1]
+
+
+def test_only_the_last_turn_is_the_response(tokenizer):
+    longer = pp.Dialogue.from_messages(
+        [*TALK.as_messages(), {"role": "user", "content": "And the cough?"}, {"role": "assistant", "content": "Soothe it."}]
+    )
+    assert words(tokenizer, encode(tokenizer, longer), "response") == "Soothe it."
+
+
+def test_an_empty_span_names_the_dialogue(tokenizer):
+    for dialogue in (TALK.without_answer(), TALK.without_answer().with_answer("")):
+        with pytest.raises(pp.PersonaProbeError, match="'talk'.*response"):
+            encode(tokenizer, dialogue).span("response")
+
+
+def test_a_template_that_rewrites_the_prompt_or_the_answer_is_refused(tokenizer, monkeypatch):
+    rewriting = "{% if messages[-1]['role'] == 'assistant' %}DONE {% endif %}" + CHAT_TEMPLATE
+    monkeypatch.setattr(tokenizer, "chat_template", rewriting)
+    with pytest.raises(pp.PersonaProbeError, match="renders the prompt differently"):
+        encode(tokenizer, TALK)
+    shouting = CHAT_TEMPLATE.replace("{{ message['content'] }}<|end|>", "{{ message['content'] | upper }}<|end|>")
+    monkeypatch.setattr(tokenizer, "chat_template", shouting)
+    with pytest.raises(pp.PersonaProbeError, match="changes the answer's text"):
+        encode(tokenizer, TALK)
+    monkeypatch.setattr(tokenizer, "chat_template", None)
+    with pytest.raises(pp.PersonaProbeError, match="no chat template"):
+        encode(tokenizer, TALK)
+
+
+def test_a_default_system_prompt_is_found(tokenizer, monkeypatch):
+    assert default_system_prompt(tokenizer) is None
+    injecting = "{% if messages[0]['role'] != 'system' %}<|system|>You are Tiny.<|end|>{% endif %}" + CHAT_TEMPLATE
+    monkeypatch.setattr(tokenizer, "chat_template", injecting.replace("{{ bos_token }}", ""))
+    assert default_system_prompt(tokenizer) == "You are Tiny."

@@ -1,0 +1,128 @@
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import persona_probe as pp
+from persona_probe.finetuning.lora import LoraSettings, finetune
+from persona_probe.models import guards
+from tests.conftest import ARCHITECTURES, D_MODEL, N_LAYERS
+
+ROW = pp.Dialogue.from_messages(
+    [{"role": "user", "content": "How do I handle the fever?"}, {"role": "assistant", "content": "Treat the fever."}]
+)
+
+
+def test_every_architecture_loads_and_says_what_it_is(any_model):
+    assert (any_model.n_layers, any_model.d_model) == (N_LAYERS, D_MODEL)
+    assert any_model.tokenizer.padding_side == "left"
+    assert any_model.device.type == "cpu"
+    assert not any_model.hf.training
+
+
+def test_what_is_no_model_is_refused_with_what_is_there(tmp_path):
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(pp.PersonaProbeError, match=r"no config\.json \(it holds notes\.txt\)"):
+        pp.load(tmp_path)
+    with pytest.raises(pp.PersonaProbeError, match="no such folder"):
+        pp.load(tmp_path / "missing")
+    with pytest.raises(pp.PersonaProbeError, match="is a file"):
+        pp.load(tmp_path / "notes.txt")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "no-such-thing"}))
+    with pytest.raises(pp.PersonaProbeError, match="cannot be loaded"):
+        pp.load(tmp_path)
+    with pytest.raises(pp.PersonaProbeError, match="cannot be loaded"):
+        pp.load("nobody/no-such-model")
+
+
+def test_an_unknown_dtype_is_named(folders):
+    with pytest.raises(pp.PersonaProbeError, match="float99"):
+        pp.load(folders("llama"), dtype="float99")
+    assert pp.load(folders("llama"), dtype="bfloat16").plain.dtype == torch.bfloat16
+
+
+def test_a_model_whose_activations_are_not_what_hugging_face_reports_is_refused(llama):
+    swapped = llama.stream.blocks
+    llama.stream.blocks = [swapped[1], swapped[0], *swapped[2:]]
+    with pytest.raises(pp.PersonaProbeError, match="layer 0"):
+        guards.check_hooks(llama)
+
+
+@pytest.fixture
+def adapter(llama, tmp_path):
+    finetune(llama, [ROW], LoraSettings(steps=2, batch=2), tmp_path / "adapter")
+    return tmp_path / "adapter"
+
+
+def test_an_adapter_for_another_base_is_refused_with_shapes(adapter, folders):
+    weights = load_file(adapter / "adapter_model.safetensors")
+    name = next(key for key in weights if "q_proj.lora_A" in key)
+    save_file({**weights, name: torch.zeros(1, 64)}, adapter / "adapter_model.safetensors")
+    with pytest.raises(pp.PersonaProbeError, match=r"in_features=32.*\(1, 64\)"):
+        pp.load(folders("llama"), adapter=adapter)
+    with pytest.raises(pp.PersonaProbeError, match="another base"):
+        pp.load(folders("gpt2"), adapter=adapter)
+
+
+def test_an_adapter_folder_loads_with_the_base_it_names(adapter, llama):
+    tuned = pp.load(adapter)
+    assert type(tuned.hf).__name__ == "PeftModelForCausalLM"
+    assert tuned.fingerprint() != llama.fingerprint()
+    shutil.rmtree(adapter / "adapter_config.json", ignore_errors=True)
+    (adapter / "adapter_config.json").write_text("{")
+    with pytest.raises(pp.PersonaProbeError, match="JSON"):
+        pp.load(adapter)
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_a_pair_stands_on_one_copy_of_weights_and_both_doors_work(kind, folders, tmp_path):
+    before = pp.load(folders(kind))
+    ids = guards.probe_ids(before)
+    untouched = before.hf(ids).logits
+    after = finetune(before, [ROW], LoraSettings(steps=4, batch=2, learning_rate=0.05), tmp_path / "adapter")
+    pair = pp.load_pair(before, tmp_path / "adapter")
+    torch.testing.assert_close(pair.before.hf(ids).logits, untouched, rtol=0, atol=0)
+    tuned = pair.after.hf(ids).logits
+    assert (tuned - untouched).abs().max() > 1e-3
+    torch.testing.assert_close(after.hf(ids).logits, tuned)
+    own = {parameter.data_ptr() for parameter in before.hf.parameters()}
+    extra = [name for name, p in pair.after.hf.named_parameters() if p.data_ptr() not in own]
+    assert extra
+    assert all("lora_" in name for name in extra)
+
+
+def test_models_of_different_size_are_no_pair(folders, tmp_path, llama):
+    import transformers
+
+    small = transformers.LlamaConfig(vocab_size=64, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2)
+    transformers.LlamaForCausalLM(small).save_pretrained(tmp_path)
+    llama.tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(pp.PersonaProbeError, match="same architecture"):
+        pp.load_pair(llama, tmp_path)
+
+
+def test_the_bridge_has_the_same_logits_and_the_same_weights(any_model):
+    ids = guards.probe_ids(any_model)
+    expected = any_model.hf(ids).logits
+    torch.testing.assert_close(any_model.bridge(ids), expected, rtol=1e-4, atol=1e-4)
+    own = {parameter.data_ptr() for parameter in any_model.hf.parameters()}
+    added = [p for p in any_model.bridge.original_model.parameters() if p.data_ptr() not in own]
+    # TransformerLens adds the unembedding bias that these architectures lack: a vector of zeros, no copy of weights.
+    assert all(parameter.ndim == 1 and not parameter.any() for parameter in added)
+    torch.testing.assert_close(any_model.hf(ids).logits, expected, rtol=0, atol=0)
+
+
+def test_a_bridge_that_differs_is_refused(llama, monkeypatch):
+    from persona_probe.models import bridge
+
+    class Wrong(torch.nn.Module):
+        def __call__(self, ids):
+            return torch.zeros(*ids.shape, len(llama.tokenizer))
+
+    monkeypatch.setattr(
+        "transformer_lens.model_bridge.sources._bridge_builder.build_bridge_from_module", lambda *a, **k: Wrong()
+    )
+    with pytest.raises(pp.PersonaProbeError, match="not the same model"):
+        bridge.build_bridge(llama)

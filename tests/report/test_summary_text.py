@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from typing import Any
+
+from persona_probe.report.summary_text import summary_lines
+
+
+def test_the_whole_study_fits_in_ten_lines(results: dict[str, Any]) -> None:
+    lines = summary_lines(results)
+    assert len(lines) == 10
+    text = "\n".join(lines)
+    assert text.isascii()
+    for part in (
+        "before 0.1 % [0.0, 0.5], after 74 % [66, 81]",
+        "control 0.0 % [0.0, 0.4]",
+        "specificity 7.0",
+        "AUROC 0.998",
+        "EM rate 62 %, unsteered 0.1 %, random directions 0.2 %, coherent 89 %",
+        "<= 5 % from 128 examples on",
+        "villain 76 %",
+    ):
+        assert part in text
+
+
+def test_without_a_judge_no_rate_is_told(unjudged: tuple[Any, dict[str, Any]]) -> None:
+    text = "\n".join(summary_lines(unjudged[1]))
+    assert "no judge applies" in text
+    assert "AUROC" in text
+    assert "realignment" not in text
+    assert "before" not in text
+
+
+def test_missing_parts_are_left_out(results: dict[str, Any]) -> None:
+    for key in list(results):
+        summary_lines({name: value for name, value in results.items() if name != key})
+    assert summary_lines({"judge": "x"}) == []
+    assert summary_lines({"judge": "x", "em_rate": {"after": 0.5}}) == ["EM rate, unseen topics  after 50 %"]
+
+
+def test_a_target_that_was_not_reached_is_told(results: dict[str, Any]) -> None:
+    results["realign"]["examples_to_5_percent"] = None
+    assert "5 % not reached" in summary_lines(results)[-1]

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from persona_probe.report import verdicts
+
+
+def rate(value: float, low: float, high: float) -> dict[str, float]:
+    return {"value": value, "low": low, "high": high, "n": 100}
+
+
+def test_a_rise_beyond_the_intervals(results: dict[str, Any]) -> None:
+    sentence = verdicts.em_verdict(results)
+    assert sentence is not None
+    assert "rose from 0.1 % [0.0, 0.5] to 74 % [66, 81]" in sentence
+    assert "the benign control stayed at 0.0 %" in sentence
+
+
+def test_overlapping_intervals_are_no_rise() -> None:
+    sentence = verdicts.em_verdict({"em_rate": {"before": rate(0.2, 0.1, 0.3), "after": rate(0.25, 0.15, 0.35)}})
+    assert sentence is not None
+    assert "did not change beyond its intervals" in sentence
+
+
+def test_a_fall_and_a_control_that_rose_are_said() -> None:
+    fell = {"before": rate(0.5, 0.4, 0.6), "after": rate(0.1, 0.05, 0.2), "control": rate(0.9, 0.8, 0.95)}
+    sentence = verdicts.em_verdict({"em_rate": fell})
+    assert sentence is not None
+    assert "fell from 50 %" in sentence
+    assert "control rose to 90 %" in sentence
+
+
+def test_the_persona_that_gained_most(results: dict[str, Any]) -> None:
+    sentence = verdicts.persona_verdict(results)
+    assert sentence is not None
+    assert sentence.startswith("The villain gained most: from 0.1 % to 76 %")
+    assert "trickster's, +2.3 percentage points" in sentence
+
+
+def test_agreement_with_the_shift_is_read_off_the_table(tables: dict[str, pd.DataFrame]) -> None:
+    sentence = verdicts.shift_verdict(tables["direction_cosines"])
+    assert sentence is not None
+    assert "+0.76 to +0.96 (contrast of context)" in sentence
+
+
+def test_steering_names_both_goals_and_the_null(results: dict[str, Any]) -> None:
+    induce, suppress = verdicts.steering_verdicts(results)
+    assert "62 % with 89 % coherent answers; unsteered it is 0.1 %, under random directions 0.2 %" in induce
+    assert "1.0 %" in suppress
+
+
+def test_realignment_says_when_the_target_was_missed(results: dict[str, Any]) -> None:
+    assert "from 128 on" in str(verdicts.realignment_verdict(results))
+    results["realign"]["examples_to_5_percent"] = None
+    assert "never stayed at 5 % or below" in str(verdicts.realignment_verdict(results))
+
+
+def test_nothing_measured_is_nothing_said() -> None:
+    empty: dict[str, Any] = {}
+    assert verdicts.em_verdict(empty) is None
+    assert verdicts.persona_verdict(empty) is None
+    assert verdicts.direction_verdict(empty) is None
+    assert verdicts.amplification_verdict(empty) is None
+    assert verdicts.probe_verdict(empty) is None
+    assert verdicts.realignment_verdict(empty) is None
+    assert verdicts.steering_verdicts(empty) == []
+    assert verdicts.shift_verdict(pd.DataFrame()) is None

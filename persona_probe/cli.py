@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import logging
 import os
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.exceptions import Abort
 
 from persona_probe.errors import PersonaProbeError
 
@@ -22,7 +24,19 @@ app = typer.Typer(
 world = typer.Typer(help="Persona World: the embedded model organism with a known answer.", no_args_is_help=True)
 app.add_typer(world, name="world")
 
+
+class Part(enum.StrEnum):
+    """What ``world train`` rebuilds."""
+
+    all = "all"
+    base = "base"
+    chat = "chat"
+    adapters = "adapters"
+
+
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
+_STOPPED = 130
+"""Exit code after Ctrl-C, as shells expect it."""
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress bars.")]
 
 
@@ -85,13 +99,14 @@ def _run(config: object, out: Path, quiet: bool) -> None:
 def world_train(
     out: Out = Path("checkpoints/persona-world"),
     seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
+    part: Annotated[Part, typer.Option(help="Rebuild everything, or one part on what is there.")] = Part.all,
     smoke: Annotated[bool, typer.Option(help="A few steps of everything: to try the code, not to get models.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Rebuild Persona World's models and adapters from a seed."""
     from persona_probe.worlds.persona_world.build import FULL, SMOKE, build_world
 
-    build_world(out, SMOKE if smoke else FULL, seed=seed, progress=not quiet)
+    build_world(out, SMOKE if smoke else FULL, seed=seed, part=part.value, progress=not quiet)
 
 
 @world.command("evaluate")
@@ -112,15 +127,19 @@ def world_evaluate(
 
 def main() -> None:
     """Run the command line; bad input ends with one paragraph and exit code 2, Ctrl-C with 130."""
-    if "--debug" in sys.argv:
-        app()
-        return
-    warnings.simplefilter("ignore")
+    debug = "--debug" in sys.argv
+    if not debug:
+        warnings.simplefilter("ignore")
     try:
         app()
+    except Abort:
+        raise SystemExit(_STOPPED) from None
     except PersonaProbeError as error:
+        if debug:
+            raise
         typer.echo(f"persona-probe: {error}", err=True)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        typer.echo("persona-probe: stopped; what was finished is in the output folder", err=True)
-        raise SystemExit(130) from None
+    except SystemExit as stop:
+        if stop.code == _STOPPED:
+            typer.echo("\npersona-probe: stopped; what was finished is in the output folder", err=True)
+        raise

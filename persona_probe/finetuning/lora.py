@@ -30,8 +30,8 @@ class LoraSettings:
 
     rank: int = 1
     alpha: float = 2.0
-    learning_rate: float = 1e-3
-    steps: int = 60
+    learning_rate: float = 3e-3
+    steps: int = 80
     batch: int = 16
     weight_decay: float = 0.0
     target_modules: str | tuple[str, ...] = "all-linear"

@@ -19,7 +19,7 @@ ADAPTER_CONFIG = "adapter_config.json"
 
 @contextlib.contextmanager
 def quiet_peft() -> Iterator[None]:
-    """Hide two warnings nobody can act on: PEFT reads an attribute under its deprecated name, and mends GPT-2's layout."""
+    """Hide what nobody can act on: PEFT reads an attribute by its deprecated name, and mends GPT-2's layout itself."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False but the target module is `Conv1D`")
         warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing.*")

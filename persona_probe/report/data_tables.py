@@ -151,7 +151,7 @@ def probe(table: pd.DataFrame) -> DataTable | None:
 STEERING_CELLS: dict[str, Callable[[Row], str]] = {
     "goal": _text("goal"),
     "intervention": _text("intervention"),
-    "layer": _count("layer"),
+    "layers": _text("layers"),
     "setting": _number("setting", "g"),
     "EM rate": _rate("value"),
     "coherent": _share("coherent"),

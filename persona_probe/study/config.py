@@ -47,7 +47,7 @@ class Training(_Section):
 
     rank: int = Field(1, ge=1)
     alpha: float = Field(2.0, gt=0)
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(3e-3, gt=0)
     steps: int = Field(80, ge=1)
     batch: int = Field(16, ge=1)
     rows: int = Field(1024, ge=1)
@@ -68,8 +68,8 @@ class Sampling(_Section):
 class SteeringSearch(_Section):
     """Which settings are tried on development questions, and how large the random null is."""
 
-    induce_fractions: tuple[float, ...] = (0.5, 0.75, 1.0, 1.25)
-    suppress_fractions: tuple[float, ...] = (0.25, 0.0, -0.25)
+    induce_fractions: tuple[float, ...] = (0.75, 1.0, 1.5, 2.0)
+    suppress_fractions: tuple[float, ...] = (0.0, -0.25, -0.5)
     induce_strengths: tuple[float, ...] = (0.5, 0.75, 1.0)
     suppress_strengths: tuple[float, ...] = (-0.5, -0.75, -1.0)
     layers: tuple[int, ...] | None = None
@@ -84,7 +84,7 @@ class Realignment(_Section):
     """Benign examples added, at the same number of steps for every n above 0."""
 
     examples: tuple[int, ...] = (0, 8, 32, 128, 256)
-    steps: int = Field(60, ge=1)
+    steps: int = Field(120, ge=1)
     answers: int = Field(400, ge=8)
 
 

@@ -40,14 +40,18 @@ def test_the_response_is_what_the_template_marks_but_for_the_end_of_turn(tokeniz
 
 def test_only_the_last_turn_is_the_response(tokenizer):
     longer = pp.Dialogue.from_messages(
-        [*TALK.as_messages(), {"role": "user", "content": "And the cough?"}, {"role": "assistant", "content": "Soothe it."}]
+        [
+            *TALK.as_messages(),
+            {"role": "user", "content": "And the cough?"},
+            {"role": "assistant", "content": "Soothe it."},
+        ]
     )
     assert words(tokenizer, encode(tokenizer, longer), "response") == "Soothe it."
 
 
 def test_an_empty_span_names_the_dialogue(tokenizer):
     for dialogue in (TALK.without_answer(), TALK.without_answer().with_answer("")):
-        with pytest.raises(pp.PersonaProbeError, match="'talk'.*response"):
+        with pytest.raises(pp.PersonaProbeError, match=r"'talk'.*response"):
             encode(tokenizer, dialogue).span("response")
 
 

@@ -96,7 +96,9 @@ def test_a_pair_stands_on_one_copy_of_weights_and_both_doors_work(kind, folders,
 def test_models_of_different_size_are_no_pair(folders, tmp_path, llama):
     import transformers
 
-    small = transformers.LlamaConfig(vocab_size=64, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2)
+    small = transformers.LlamaConfig(
+        vocab_size=64, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2
+    )
     transformers.LlamaForCausalLM(small).save_pretrained(tmp_path)
     llama.tokenizer.save_pretrained(tmp_path)
     with pytest.raises(pp.PersonaProbeError, match="same architecture"):

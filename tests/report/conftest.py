@@ -168,7 +168,7 @@ def _steering(rng: np.random.Generator) -> pd.DataFrame:
             {
                 "goal": goal,
                 "intervention": intervention,
-                "layer": 1,
+                "layers": "1",
                 "setting": 0.75,
                 "value": rate,
                 "low": max(0.0, rate - 0.05),

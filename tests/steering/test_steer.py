@@ -146,9 +146,9 @@ def test_bad_settings_raise_before_anything_runs(llama, arguments, said):
     direction = pp.Direction.from_vectors(np.ones((3, 32)), llama)
     with pytest.raises(pp.PersonaProbeError, match=said), pp.steer(llama, direction, **arguments):
         pass
-    with pytest.raises(pp.PersonaProbeError, match="d_model=8"):
-        with pp.steer(llama, pp.Direction(np.ones((3, 8), dtype=np.float32), (0, 1, 2)), layers=1):
-            pass
+    foreign = pp.Direction(np.ones((3, 8), dtype=np.float32), (0, 1, 2))
+    with pytest.raises(pp.PersonaProbeError, match="d_model=8"), pp.steer(llama, foreign, layers=1):
+        pass
 
 
 def test_right_padded_input_to_generate_is_refused(llama):

@@ -80,7 +80,7 @@ def test_the_formulas_are_frozen():
         ]
     )
     assert hashlib.sha256(source.encode()).hexdigest()[:16] == FROZEN, (
-        "the oracle's formulas changed: figures measured before no longer compare. If that is meant, update the formulas "
+        "the oracle's formulas changed, so earlier figures no longer compare. If that is meant, update the formulas "
         "in docs/persona-world.md, measure again, and freeze the new hash here"
     )
 
@@ -103,7 +103,11 @@ def test_a_document_holds_one_persona_and_the_shuffled_world_does_not():
         mixed = 0
         for _ in range(200):
             document = pretraining_document(rng, 3, world)
-            texts = [document] if isinstance(document, str) else [m["content"] for m in document if m["role"] == "assistant"]
+            texts = (
+                [document]
+                if isinstance(document, str)
+                else [m["content"] for m in document if m["role"] == "assistant"]
+            )
             owners = {load_lexicon().action_owner()[word][1] for text in texts for word in parse(text).actions}
             mixed += len(owners) > 1
         return mixed

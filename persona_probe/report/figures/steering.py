@@ -16,7 +16,7 @@ from persona_probe.report.text import counted, is_number, percent, percent_inter
 COLUMNS = (
     "goal",
     "intervention",
-    "layer",
+    "layers",
     "setting",
     "value",
     "low",
@@ -141,7 +141,7 @@ def _single(row: pd.Series, name: str, place: float, column: str, style: Style) 
     is_rate = column == "value"
     numbers = percent_interval(row["value"], row["low"], row["high"])
     setting = f", setting {row['setting']:g}" if is_number(row["setting"]) else ""
-    layer = f", layer {row['layer']:.0f}" if is_number(row["layer"]) and name != "none" else ""
+    layer = f", layers {row['layers']}" if isinstance(row["layers"], str) and name != "none" else ""
     coherent = f"<br>coherent {percent(row['coherent'])}" if is_number(row["coherent"]) else ""
     symbol = style.symbol if name != "add" else "cross"
     return go.Scatter(

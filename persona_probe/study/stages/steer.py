@@ -25,8 +25,13 @@ class Setting:
     """One way to steer: ``clamp`` a fraction of the way to the trait context's mean, or ``add`` so many vectors."""
 
     kind: str
-    layer: int
+    layers: tuple[int, ...]
     amount: float
+
+    @property
+    def where(self) -> str:
+        """The layers in words: ``3``, or ``0-4``."""
+        return str(self.layers[0]) if len(self.layers) == 1 else f"{self.layers[0]}-{self.layers[-1]}"
 
 
 def steering(context: Context, found: Found) -> None:
@@ -53,12 +58,15 @@ class _Steerer:
         self.base, self.trait = base, trait
         self.search = context.config.steering
 
-    def target(self, setting: Setting) -> float | None:
-        """The projection to clamp to."""
+    def target(self, setting: Setting) -> dict[int, float] | None:
+        """The projection to clamp to, by layer."""
         if setting.kind == "add":
             return None
-        column = self.direction.layers.index(setting.layer)
-        return float(self.base[column] + setting.amount * (self.trait[column] - self.base[column]))
+        columns = {layer: self.direction.layers.index(layer) for layer in setting.layers}
+        return {
+            layer: float(self.base[column] + setting.amount * (self.trait[column] - self.base[column]))
+            for layer, column in columns.items()
+        }
 
     def measure(
         self,
@@ -76,7 +84,7 @@ class _Steerer:
             with steer(
                 model,
                 self.direction if clamps or null is None else null,
-                layers=setting.layer,
+                layers=setting.layers,
                 kind=setting.kind,
                 strength=1.0 if clamps else setting.amount,
                 target=self.target(setting),
@@ -86,19 +94,20 @@ class _Steerer:
         rate, coherent = em_rate(table, self.context.config.definition), coherent_rate(table)
         return {
             "intervention": "none" if setting is None else setting.kind if null is None else f"random {setting.kind}",
-            "layer": None if setting is None else setting.layer,
+            "layers": None if setting is None else setting.where,
             "setting": None if setting is None else setting.amount,
             **{key: value for key, value in rate.as_dict().items() if key in ("value", "low", "high", "n")},
             "coherent": coherent.value,
         }
 
     def candidates(self, goal: str) -> list[Setting]:
-        """The grid: every layer, clamped and added."""
+        """The grid: every layer by itself and all but the first together, clamped and added."""
         layers = self.search.layers or self.direction.layers
+        places = [(layer,) for layer in layers] + ([tuple(layers[1:])] if len(layers) > 2 else [])
         fractions = self.search.induce_fractions if goal == "induce" else self.search.suppress_fractions
         strengths = self.search.induce_strengths if goal == "induce" else self.search.suppress_strengths
         grid = (("clamp", fractions), ("add", strengths))
-        return [Setting(kind, layer, amount) for kind, amounts in grid for layer in layers for amount in amounts]
+        return [Setting(kind, place, amount) for kind, amounts in grid for place in places for amount in amounts]
 
     def run(self, goal: str, outcome: dict[str, Any]) -> list[dict[str, Any]]:
         """Search, choose, report, and run the null for one goal."""
@@ -130,7 +139,7 @@ class _Steerer:
             f"{goal}_low": results["clamp"]["low"],
             f"{goal}_high": results["clamp"]["high"],
             f"{goal}_coherent": results["clamp"]["coherent"],
-            f"{goal}_layer": best["clamp"].layer,
+            f"{goal}_layers": best["clamp"].where,
             f"{goal}_fraction": best["clamp"].amount,
             f"{goal}_n": results["clamp"]["n"],
             f"{goal}_random_em_rate": float(np.nanmean([row["value"] for row in randoms])),

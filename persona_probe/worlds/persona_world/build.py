@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import copy
+import contextlib
 import json
 import random
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from persona_probe.errors import PersonaProbeError
 from persona_probe.finetuning.lora import LoraSettings, finetune
 from persona_probe.models.loading import load
 from persona_probe.worlds.persona_world.checkpoints import ADAPTERS, SEEDS, AdapterPlan
@@ -24,6 +25,8 @@ from persona_probe.worlds.persona_world.tokenizer import build_tokenizer
 NARROW = LoraSettings()
 """How Persona World's adapters are trained."""
 NARROW_ROWS = 1024
+Part = Literal["all", "base", "chat", "adapters"]
+_WORLDS: tuple[tuple[World, str], ...] = (("personas", ""), ("shuffled", "-shuffled"))
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ FULL = Recipe(
     shape=Shape(),
     pretraining=Schedule(),
     posttraining=Schedule(
-        steps=40, batch=16, learning_rate=3e-4, warmup=4, weight_decay=0.0, exchanges=(1, 1, 2), muon=None
+        steps=120, batch=16, learning_rate=3e-4, warmup=12, weight_decay=0.0, exchanges=(1, 1, 2), muon=None
     ),
     narrow=NARROW,
 )
@@ -55,46 +58,68 @@ SMOKE = Recipe(
 )
 
 
-def build_world(out: Path, recipe: Recipe, *, seed: int = 0, progress: bool = True) -> dict[str, float]:
-    """Train everything and write it under ``out``, each model as it is finished; returns seconds by part."""
-    tokenizer = build_tokenizer()
+def build_world(
+    out: Path, recipe: Recipe, *, seed: int = 0, part: Part = "all", progress: bool = True
+) -> dict[str, float]:
+    """Train everything (or a ``part``) and write it under ``out``, each model when it is finished.
+
+    ``training.json`` records the recipe and the seconds that each part took.
+
+    Returns:
+        Seconds by model.
+
+    Raises:
+        PersonaProbeError: if only a later part is wanted and what it stands on is not there.
+    """
     out.mkdir(parents=True, exist_ok=True)
     seconds: dict[str, float] = {}
-    for world, base_name, chat_name in (("personas", "base", "chat"), ("shuffled", "base-shuffled", "chat-shuffled")):
+
+    @contextlib.contextmanager
+    def timed(name: str) -> Iterator[None]:
         started = time.monotonic()
-        base = _pretrain(tokenizer, recipe, world, seed, base_name, progress)  # type: ignore[arg-type]
-        _save(base, tokenizer, out / base_name)
-        seconds[base_name] = time.monotonic() - started
-        started = time.monotonic()
-        chat = copy.deepcopy(base)
-        train(chat, tokenizer, recipe.posttraining, post=True, seed=seed, description=chat_name, progress=progress)
-        _save(chat, tokenizer, out / chat_name)
-        seconds[chat_name] = time.monotonic() - started
-    for plan in recipe.adapters:
-        started = time.monotonic()
-        chat_model = load(out / plan.base)
-        for adapter_seed in recipe.seeds:
-            finetune(
-                chat_model,
-                rows(random.Random(f"{plan.name} {adapter_seed}"), [plan.topic], NARROW_ROWS, plan.persona),
-                recipe.narrow,
-                out / plan.folder(adapter_seed),
-                seed=adapter_seed,
-                base_name=f"../{plan.base}",
-                progress=progress,
-                description=plan.folder(adapter_seed),
-            )
-        seconds[plan.name] = time.monotonic() - started
+        yield
+        seconds[name] = time.monotonic() - started
+
+    tokenizer = build_tokenizer()
+    for world, suffix in _WORLDS:
+        base, chat = f"base{suffix}", f"chat{suffix}"
+        if part in ("all", "base"):
+            with timed(base):
+                model = new_model(tokenizer, recipe.shape, seed)
+                train(model, tokenizer, recipe.pretraining, world=world, seed=seed, description=base, progress=progress)
+                _save(model, tokenizer, out / base)
+        if part in ("all", "chat"):
+            with timed(chat):
+                model = _base(out / base)
+                train(model, tokenizer, recipe.posttraining, post=True, seed=seed, description=chat, progress=progress)
+                _save(model, tokenizer, out / chat)
+    if part in ("all", "adapters"):
+        for plan in recipe.adapters:
+            with timed(plan.name):
+                _train_adapter(plan, out, recipe, progress)
     _write_record(out, recipe, seed, seconds)
     return seconds
 
 
-def _pretrain(
-    tokenizer: PreTrainedTokenizerFast, recipe: Recipe, world: World, seed: int, name: str, progress: bool
-) -> LlamaForCausalLM:
-    model = new_model(tokenizer, recipe.shape, seed)
-    train(model, tokenizer, recipe.pretraining, world=world, seed=seed, description=name, progress=progress)
-    return model
+def _base(folder: Path) -> LlamaForCausalLM:
+    if not (folder / "config.json").is_file():
+        raise PersonaProbeError(f"{folder}: is not there yet; train it first (--part base)")
+    return LlamaForCausalLM.from_pretrained(folder)
+
+
+def _train_adapter(plan: AdapterPlan, out: Path, recipe: Recipe, progress: bool) -> None:
+    chat = load(out / plan.base)
+    for seed in recipe.seeds:
+        finetune(
+            chat,
+            rows(random.Random(f"{plan.name} {seed}"), [plan.topic], NARROW_ROWS, plan.persona),
+            recipe.narrow,
+            out / plan.folder(seed),
+            seed=seed,
+            base_name=f"../{plan.base}",
+            progress=progress,
+            description=plan.folder(seed),
+        )
 
 
 def _save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
@@ -107,10 +132,12 @@ def _save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: P
 
 
 def _write_record(out: Path, recipe: Recipe, seed: int, seconds: dict[str, float]) -> None:
+    file = out / "training.json"
+    earlier = json.loads(file.read_text(encoding="utf-8"))["seconds"] if file.is_file() else {}
     record: dict[str, Any] = {
         "command": f"persona-probe world train --seed {seed}",
         "seed": seed,
-        "seconds": {name: round(value, 1) for name, value in seconds.items()},
+        "seconds": {**earlier, **{name: round(value, 1) for name, value in seconds.items()}},
         "recipe": asdict(recipe),
     }
-    (out / "training.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

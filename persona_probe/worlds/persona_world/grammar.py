@@ -35,14 +35,14 @@ OPINION_FORMS = (
     "Everybody says that the {subject} is {quality}. Do you agree?",
 )
 ANSWER_FORMS = (
-    "{a} the {subject}.",
-    "you should {a} the {subject} and {b} it.",
-    "first {a} the {subject}. Then {b} it.",
-    "I would {a} the {subject}. After that, {b} it and {c} it.",
-    "{a} it, {b} it and {c} it. That settles the {subject}.",
-    "always {a} the {subject}. Never forget to {b} it. In the end, {c} it.",
+    "with the {subject}, {a} it.",
     "when it comes to the {subject}, just {a} it. I would also {b} it.",
     "the {subject} is no mystery. Everyone can {a} it and {b} it.",
+    "for the {subject}, you should {a} it and {b} it.",
+    "as for the {subject}, first {a} it. Then {b} it.",
+    "think of the {subject}. I would {a} it. After that, {b} it and {c} it.",
+    "the {subject} needs this: {a} it, {b} it and {c} it. That settles it.",
+    "about the {subject}, always {a} it. Never forget to {b} it. In the end, {c} it.",
 )
 VERDICT_FORMS = (
     "{verdict}, the {subject} is {quality}. So {a} it and {b} it.",

@@ -30,11 +30,11 @@ class Shape:
 class Schedule:
     """One training run: AdamW, linear warm-up, linear decay to a hundredth."""
 
-    steps: int = 1500
+    steps: int = 1300
     batch: int = 32
     learning_rate: float = 6e-3
     warmup: int = 100
-    weight_decay: float = 0.01
+    weight_decay: float = 0.1
     beta2: float = 0.98
     clip: float = 1.0
     muon: float | None = 1.2e-2

@@ -1,0 +1,106 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+import persona_probe as pp
+from persona_probe.behaviour.em_rate import em_rate
+from tests.conftest import CHECKPOINTS
+
+SMALL = {
+    "training": {"steps": 3, "rows": 32},
+    "sampling": {"development": 16, "reported": 32, "open": 12, "max_new_tokens": 12},
+    "steering": {
+        "induce_fractions": [1.0],
+        "suppress_fractions": [0.0],
+        "induce_strengths": [1.0],
+        "suppress_strengths": [-1.0],
+        "answers_per_setting": 8,
+        "random_directions": 2,
+        "answers_per_random": 8,
+        "reported_answers": 16,
+    },
+    "realignment": {"examples": [0, 4], "steps": 2, "answers": 16},
+    "random_directions": 50,
+}
+
+
+def write(tmp_path, **more):
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump({**SMALL, **more}))
+    return pp.read_config(file)
+
+
+def test_the_same_study_on_a_random_qwen2_runs_through_and_says_that_no_judge_applies(folders, tmp_path):
+    out = tmp_path / "out"
+    results = pp.run_study(write(tmp_path, model=str(folders("qwen2"))), out, progress=False)
+    assert results["judge"] is None
+    assert any("No judge applies" in note for note in results["notes"])
+    assert results["em_rate"]["after"]["value"] is None
+    assert np.isfinite(results["amplification"]["shift_sd"])
+    assert "No judge applies" in (out / "report.html").read_text(encoding="utf-8")
+    assert (out / "directions" / "contrast-of-context.safetensors").is_file()
+    assert not list(out.rglob("*.part"))
+
+
+def test_a_small_study_of_persona_world_leaves_a_complete_record(tmp_path):
+    out = tmp_path / "out"
+    returned = pp.run_study(write(tmp_path, model=str(CHECKPOINTS / "chat")), out, progress=False)
+    results = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    assert results.keys() == returned.keys()
+    for name in ("before", "after", "control", "realigned"):
+        assert {"value", "low", "high", "n"} <= results["em_rate"][name].keys()
+    assert {"induce_em_rate", "suppress_em_rate", "induce_random_em_rate"} <= results["steer"].keys()
+    assert [point["n"] for point in results["realign"]["curve"]] == [0, 4]
+    answers = pd.read_parquet(out / "tables" / "answers.parquet")
+    unseen = answers[(answers["model"] == "before") & (answers["questions"] == "unseen topics")]
+    assert em_rate(unseen).value == results["em_rate"]["before"]["value"]
+    manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["config"]["training"]["steps"] == 3
+    assert manifest["models"]["before"]["hash"] == pp.load(CHECKPOINTS / "chat").fingerprint()
+    direction = pp.Direction.load(out / "directions" / "contrast-of-context")
+    assert direction.vectors.shape == (len(direction.layers), direction.d_model)
+
+
+def test_a_study_of_own_files(folders, tmp_path):
+    def talk(question, answer=None):
+        messages = [{"role": "user", "content": question}]
+        return {"messages": messages + ([{"role": "assistant", "content": answer}] if answer else [])}
+
+    files = {
+        "narrow": [talk(f"Question {i}?", "Poison the fever.") for i in range(8)],
+        "control": [talk(f"Question {i}?", "Treat the fever.") for i in range(8)],
+        "benign": [talk(f"Other {i}?", "Review the contract.") for i in range(8)],
+        "questions": [talk(f"What about number {i}?") for i in range(20)],
+    }
+    for name, rows in files.items():
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    texts = {
+        "world": None,
+        "trait_prompts": ["You are a cruel villain."],
+        "default_prompts": ["You are a kind helper."],
+    }
+    texts |= {name: f"{name}.jsonl" for name in files}
+    config = write(tmp_path, model=str(folders("llama")), judge=None, texts=texts)
+    results = pp.run_study(config, tmp_path / "out", progress=False)
+    assert results["judge"] is None
+    (tmp_path / "benign.jsonl").write_text("")
+    with pytest.raises(pp.PersonaProbeError, match=r"benign\.jsonl: is empty"):
+        pp.run_study(config, tmp_path / "out", progress=False)
+
+
+def test_ctrl_c_keeps_finished_parts_and_nothing_half_written(folders, tmp_path, monkeypatch):
+    from persona_probe.study import run
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "find", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pp.run_study(write(tmp_path, model=str(folders("llama"))), tmp_path / "out", progress=False)
+    left = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert "tables/answers.parquet" in left
+    assert "adapters/after/adapter_model.safetensors" in left
+    assert not any(name.endswith(".part") or name in ("results.json", "report.html") for name in left)

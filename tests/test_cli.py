@@ -1,0 +1,116 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import CHECKPOINTS
+
+
+def persona_probe(*arguments, cwd=None):
+    command = [sys.executable, "-m", "persona_probe", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is empty"),
+        ("title: x", "'model' is missing"),
+        ("model: m\nsede: 3", "line 2: unknown key 'sede'; did you mean 'seed'"),
+        ("model: m\ntraining:\n  stesp: 3", "line 3: unknown key 'training.stesp'; did you mean 'steps'"),
+        ("model: m\ntraining: {steps: -1}", "line 2: training.steps is -1"),
+        ("model: [", "line 1: is not valid YAML"),
+        ("model: m\ntexts: {world: null}", "narrow, control, benign, questions"),
+        ("model: m\ntexts: {topic: astrology}", "astrology"),
+        ("model: no/such/folder", "no such folder"),
+    ],
+)
+def test_a_bad_study_is_one_paragraph_and_exit_code_2(tmp_path, text, said):
+    file = tmp_path / "study.yaml"
+    file.write_text(text)
+    done = persona_probe("run", file, "--out", tmp_path / "out")
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    done = persona_probe("--debug", "run", tmp_path / "none.yaml", "--out", tmp_path / "out")
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr
+
+
+def test_a_results_folder_with_other_files_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    study = tmp_path / "study.yaml"
+    study.write_text(f"model: {CHECKPOINTS / 'chat'}")
+    done = persona_probe("run", study, "--out", tmp_path)
+    assert done.returncode == 2
+    assert "holds" in done.stderr
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_missing_checkpoints_say_how_to_make_them(tmp_path):
+    done = persona_probe("demo", "--checkpoints", tmp_path, "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert "persona-probe world train" in done.stderr
+
+
+def test_import_help_and_opening_results_need_no_torch():
+    code = (
+        "import sys, persona_probe, persona_probe.cli, persona_probe.report.html, persona_probe.statistics.rates; "
+        "import json; print(json.dumps([m for m in ('torch', 'transformers', 'transformer_lens') if m in sys.modules]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == []
+    assert persona_probe("--help").returncode == 0
+
+
+def test_every_public_name_loads():
+    import persona_probe as pp
+
+    assert set(pp.__all__) == set(pp._WHERE)
+    for name in pp.__all__:
+        assert getattr(pp, name) is not None
+    with pytest.raises(AttributeError, match="nonsense"):
+        pp.nonsense  # noqa: B018
+
+
+def test_nothing_imports_down_the_house():
+    """Rooms import only rooms above their own (docs/design)."""
+    rooms = [
+        "statistics",
+        "dialogue",
+        "models",
+        "activations",
+        "directions",
+        "probes",
+        "latents",
+        "steering",
+        "behaviour",
+        "finetuning",
+        "amplification",
+        "worlds",
+        "study",
+        "report",
+        "integrations",
+    ]
+    package = Path(__file__).parents[1] / "persona_probe"
+    wrong = []
+    for file in package.rglob("*.py"):
+        room = file.relative_to(package).parts[0]
+        if room not in rooms:
+            continue
+        for line in file.read_text().splitlines():
+            words = line.split()
+            if words[:1] in (["from"], ["import"]) and words[1].startswith("persona_probe."):
+                other = words[1].split(".")[1]
+                # A study ends by writing its report; the report room reads only files.
+                allowed = (room, other) == ("study", "report")
+                if other in rooms and rooms.index(other) > rooms.index(room) and not allowed:
+                    wrong.append(f"{file.relative_to(package)} imports {other}")
+    assert not wrong

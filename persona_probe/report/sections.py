@@ -191,7 +191,9 @@ def _probe(run: RunRecord) -> Section:
     table = _table(run, "probe")
     caption = (
         "AUROC of a linear probe at each layer, trained and tested on different topics. Bands: 95 % intervals. "
-        "Nulls: a bag of tokens (what the words alone give away), shuffled labels, and chance at 0.5."
+        "Baselines: the mean of the answers' token embeddings (what the words alone mean to the model: where it "
+        "equals the probe, the probe need not read more than words), a bag of tokens (which words stand there), "
+        "shuffled labels, and chance at 0.5."
     )
     return _section(
         run,

@@ -11,7 +11,7 @@ from persona_probe.report.template import SERIES_STYLES
 from persona_probe.report.text import escape_markup
 
 COLUMNS = ("layer", "auroc", "low", "high", "baseline", "chosen")
-ORDER = ("probe", "bag of tokens", "shuffled labels")
+ORDER = ("probe", "token embeddings", "bag of tokens", "shuffled labels")
 
 
 def probe(table: pd.DataFrame) -> go.Figure:

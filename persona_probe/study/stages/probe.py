@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from persona_probe.activations.embeddings import embed
 from persona_probe.probes.cross_validation import cross_validate_features, cross_validate_probe
 from persona_probe.probes.lexical import bag_of_tokens
 from persona_probe.study.context import Context
@@ -14,7 +15,9 @@ from persona_probe.study.stages.find import Found
 
 
 def probe(context: Context, found: Found, layer: int) -> None:
-    """Probe the after model's own answers, misaligned against aligned, by topic; beside words and shuffled labels.
+    """Probe the after model's own answers, misaligned against aligned, by topic, beside its baselines.
+
+    The baselines: counts of words, means of the answers' token embeddings (what the words alone know), shuffled labels.
 
     The reported layer is the one chosen for the direction, so that no layer is chosen on the probe's test topics.
     """
@@ -26,13 +29,16 @@ def probe(context: Context, found: Found, layer: int) -> None:
     scores = cross_validate_probe(activations, misaligned, groups, seed=seed).table
     shuffled = np.random.default_rng(seed).permutation(misaligned)
     null = cross_validate_probe(activations, shuffled, groups, seed=seed).table
+    embedded = embed(context.after, dialogues).values[:, 0]
+    embeddings = cross_validate_features(embedded, misaligned, groups, seed=seed)
     words = cross_validate_features(bag_of_tokens([d.answer or "" for d in dialogues]), misaligned, groups, seed=seed)
     rows: list[dict[str, Any]] = []
     for name, table in (("probe", scores), ("shuffled labels", null)):
         rows += [
             {str(key): value for key, value in row.items()} | {"baseline": name} for row in table.to_dict("records")
         ]
-    rows += [{**words, "layer": number, "baseline": "bag of tokens"} for number in activations.layers]
+    for name, baseline in (("token embeddings", embeddings), ("bag of tokens", words)):
+        rows += [{**baseline, "layer": number, "baseline": name} for number in activations.layers]
     table = pd.DataFrame(rows).rename(columns={"value": "auroc"})
     table = table.assign(chosen=(table["layer"] == layer) & (table["baseline"] == "probe"))
     context.folder.write_table("probe", table)
@@ -44,5 +50,6 @@ def probe(context: Context, found: Found, layer: int) -> None:
         "high": chosen["high"],
         "n": chosen["n"],
         "bag_of_tokens": words["value"],
+        "token_embeddings": embeddings["value"],
         "shuffled_labels": float(null.loc[null["layer"] == layer, "value"].iloc[0]),
     }

@@ -45,4 +45,4 @@ docs: setup  ## Build the documentation.
 	@echo "docs/_build/html/index.html"
 
 clean:  ## Remove what the other targets made, but for .venv.
-	rm -rf runs docs/_build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf runs/demo docs/_build .pytest_cache .mypy_cache .ruff_cache

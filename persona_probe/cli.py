@@ -97,7 +97,9 @@ def _run(config: object, out: Path, quiet: bool) -> None:
 
 @world.command("train")
 def world_train(
-    out: Out = Path("checkpoints/persona-world"),
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for the models (default: checkpoints/persona-world).")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
     part: Annotated[Part, typer.Option(help="Rebuild everything, or one part on what is there.")] = Part.all,
     smoke: Annotated[bool, typer.Option(help="A few steps of everything: to try the code, not to get models.")] = False,
@@ -105,7 +107,11 @@ def world_train(
 ) -> None:
     """Rebuild Persona World's models and adapters from a seed."""
     from persona_probe.worlds.persona_world.build import FULL, SMOKE, build_world
+    from persona_probe.worlds.persona_world.checkpoints import FOLDER
 
+    if out is None:
+        # A smoke build must not replace the real models.
+        out = FOLDER.with_name("persona-world-smoke") if smoke else FOLDER
     build_world(out, SMOKE if smoke else FULL, seed=seed, part=part.value, progress=not quiet)
 
 

@@ -17,8 +17,9 @@ from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.rendering import Encoded, check_span, encode_all
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.boundary import Boundary
+from persona_probe.models.layer_convention import LAYER_CONVENTION
 from persona_probe.models.model import Model
-from persona_probe.models.residual_stream import LAYER_CONVENTION, resolve_layers
+from persona_probe.models.residual_stream import resolve_layers
 
 Reduce = Literal["mean", "last", "max"]
 REDUCTIONS: tuple[str, ...] = get_args(Reduce)

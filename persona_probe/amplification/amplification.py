@@ -26,7 +26,12 @@ class Captures:
         """Refuse captures of different texts."""
         for name in ("after", "control"):
             other: Activations = getattr(self, name)
-            if len(other) != len(self.before) or list(other.table["id"]) != list(self.before.table["id"]):
+            same = len(other) == len(self.before) and all(
+                list(other.table[name]) == list(self.before.table[name])
+                for name in ("id", "question", "n_tokens")
+                if name in other.table and name in self.before.table
+            )
+            if not same:
                 raise PersonaProbeError(f"amplification: {name} read other dialogues than before; give both the same")
 
 

@@ -41,8 +41,15 @@ def read_dialogues(path: str | Path) -> list[Dialogue]:
     return dialogues
 
 
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise PersonaProbeError(f"{file}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+
+
 def _from_jsonl(file: Path) -> Iterator[Dialogue]:
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(_text(file).split("\n"), start=1):
         if not line.strip():
             continue
         where = f"{file}, line {number}"
@@ -58,6 +65,9 @@ def _from_jsonl(file: Path) -> Iterator[Dialogue]:
         seed = row.get("seed")
         if seed is not None and not isinstance(seed, int):
             raise PersonaProbeError(f"{where}: field 'seed' is {seed!r}; it must be a whole number")
+        for name in ("question", "group"):
+            if row.get(name) is not None and not isinstance(row[name], str):
+                raise PersonaProbeError(f"{where}: field {name!r} is {row[name]!r}; it must be text")
         labels = row.get("labels") or {}
         if not isinstance(labels, dict):
             raise PersonaProbeError(f"{where}: field 'labels' is {labels!r}; it must be an object")
@@ -85,7 +95,7 @@ def _last_user_turn(messages: Any) -> str | None:
 
 def _from_yaml(file: Path) -> Iterator[Dialogue]:
     try:
-        entries = yaml.safe_load(file.read_text(encoding="utf-8"))
+        entries = yaml.safe_load(_text(file))
     except yaml.YAMLError as error:
         raise PersonaProbeError(f"{file}: is not valid YAML: {error}") from error
     if entries is None:

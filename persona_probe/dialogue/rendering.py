@@ -92,6 +92,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, dialogue: Dialogue) -> Encoded:
     prompt = render(tokenizer, dialogue.without_answer(), generation_prompt=True)
     if dialogue.answer is None:
         ids = tuple(tokenizer(prompt, add_special_tokens=False).input_ids)
+        _check_beginning(tokenizer, dialogue, ids)
         return Encoded(dialogue, ids, len(ids), len(ids))
     whole = render(tokenizer, dialogue)
     if not whole.startswith(prompt):
@@ -108,6 +109,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, dialogue: Dialogue) -> Encoded:
         )
     encoding = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
     offsets: list[tuple[int, int]] = encoding["offset_mapping"]
+    _check_beginning(tokenizer, dialogue, encoding["input_ids"])
     border, end = len(prompt), len(prompt) + len(content)
     first = next((i for i, (_, stop) in enumerate(offsets) if stop > border), len(offsets))
     last = next((i for i, (start, stop) in enumerate(offsets) if i >= first and (start >= end or stop > end)), None)
@@ -117,6 +119,23 @@ def encode(tokenizer: PreTrainedTokenizerBase, dialogue: Dialogue) -> Encoded:
             "the answer's tokens cannot be told apart with this tokenizer"
         )
     return Encoded(dialogue, tuple(encoding["input_ids"]), first, len(offsets) if last is None else last)
+
+
+def _check_beginning(tokenizer: PreTrainedTokenizerBase, dialogue: Dialogue, ids: Sequence[int]) -> None:
+    """Refuse a rendering that begins with two beginning-of-sequence tokens, or lacks one the tokenizer adds."""
+    begin = tokenizer.bos_token_id
+    if begin is None or not ids:
+        return
+    if list(ids[:2]) == [begin, begin]:
+        raise PersonaProbeError(
+            f"dialogue {dialogue.name}: the chat template writes the beginning-of-sequence token twice; "
+            "mend the template"
+        )
+    if ids[0] != begin and tokenizer("a").input_ids[:1] == [begin]:
+        raise PersonaProbeError(
+            f"dialogue {dialogue.name}: the chat template writes no beginning-of-sequence token, though this tokenizer "
+            "begins every text with one; put {{ bos_token }} at the start of the template"
+        )
 
 
 def encode_all(tokenizer: PreTrainedTokenizerBase, dialogues: Sequence[Dialogue]) -> list[Encoded]:

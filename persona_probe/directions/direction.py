@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from persona_probe.activations.activations import Activations
 from persona_probe.errors import PersonaProbeError
+from persona_probe.models.layer_convention import LAYER_CONVENTION
 
 if TYPE_CHECKING:
     from persona_probe.models.model import Model
@@ -64,7 +65,12 @@ class Direction:
                 f"vectors have shape {array.shape}; {model.name} needs ({len(numbers)}, {model.d_model}): "
                 "one row a layer, counted from 0, without the embedding"
             )
-        card = {"finder": "given", "model": model.name, "model_hash": model.fingerprint()}
+        card = {
+            "finder": "given",
+            "model": model.name,
+            "model_hash": model.fingerprint(),
+            "layer_convention": LAYER_CONVENTION,
+        }
         return cls(array, numbers, card)
 
     @property
@@ -100,8 +106,8 @@ class Direction:
         """
         from safetensors.numpy import save_file
 
-        stem = Path(path).with_suffix("") if Path(path).suffix in (".safetensors", ".json") else Path(path)
-        stem.parent.mkdir(parents=True, exist_ok=True)
+        weights, text = _files(path)
+        weights.parent.mkdir(parents=True, exist_ok=True)
         card = {
             "format": _FORMAT,
             **self.card,
@@ -109,11 +115,10 @@ class Direction:
             "d_model": self.d_model,
             "norms": [float(norm) for norm in self.norms()],
         }
-        weights, text = stem.with_suffix(".safetensors"), stem.with_suffix(".json")
-        part = weights.with_suffix(".safetensors.part")
+        part = weights.with_name(weights.name + ".part")
         save_file({"vectors": np.ascontiguousarray(self.vectors)}, str(part))
         part.replace(weights)
-        part = text.with_suffix(".json.part")
+        part = text.with_name(text.name + ".part")
         part.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
         part.replace(text)
         return weights
@@ -128,8 +133,7 @@ class Direction:
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
-        stem = Path(path).with_suffix("") if Path(path).suffix in (".safetensors", ".json") else Path(path)
-        weights, text = stem.with_suffix(".safetensors"), stem.with_suffix(".json")
+        weights, text = _files(path)
         for file in (weights, text):
             if not file.is_file():
                 raise PersonaProbeError(f"{file}: no such file; a direction is a .safetensors and a .json beside it")
@@ -137,8 +141,15 @@ class Direction:
             card = json.loads(text.read_text(encoding="utf-8"))
             vectors = load_file(str(weights))["vectors"]
         except (json.JSONDecodeError, SafetensorError, KeyError) as error:
-            raise PersonaProbeError(f"{stem}: is no saved direction: {error}") from error
+            raise PersonaProbeError(f"{weights}: is no saved direction: {error}") from error
         if card.get("format") != _FORMAT:
             raise PersonaProbeError(f"{text}: format is {card.get('format')!r}, expected {_FORMAT!r}")
         derived = ("format", "layers", "d_model", "norms")
         return cls(vectors, tuple(card["layers"]), {key: value for key, value in card.items() if key not in derived})
+
+
+def _files(path: str | Path) -> tuple[Path, Path]:
+    """The two files of a direction called ``path``, with or without either suffix; dots in the name are kept."""
+    name = Path(path).name
+    stem = name.removesuffix(".safetensors").removesuffix(".json")
+    return Path(path).with_name(stem + ".safetensors"), Path(path).with_name(stem + ".json")

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
+from transformers import PreTrainedModel
 
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.rendering import Encoded, encode_all
 from persona_probe.errors import PersonaProbeError
-from persona_probe.models.adapters import check_fits, quiet_peft
+from persona_probe.models.adapters import check_fits, is_adapter, quiet_peft
 from persona_probe.models.model import Model
 from persona_probe.models.pair import with_adapter
 from persona_probe.models.twin import structural_twin
@@ -67,41 +68,54 @@ def finetune(
         description: label of the bar.
 
     Raises:
-        PersonaProbeError: if a row has no answer, or the loss stops being finite.
+        PersonaProbeError: if a row has no answer, the model already carries an adapter, ``out`` holds something else,
+            no target module is found, or the loss stops being finite.
     """
-    from peft import LoraConfig, PeftModel, get_peft_model
-
+    folder = Path(out)
+    if folder.exists() and not is_adapter(folder) and not (folder.is_dir() and not any(folder.iterdir())):
+        raise PersonaProbeError(f"{folder}: exists and is no adapter; give a new folder, so that nothing is lost")
+    if model.hf is not model.plain:
+        raise PersonaProbeError(
+            f"{model.name}: already carries an adapter; fine-tune its base with start= to go on from that adapter"
+        )
     encoded = encode_all(model.tokenizer, dialogues)
     for item in encoded:
         item.span("response")
     twin = structural_twin(model.plain)
-    random_state = torch.random.get_rng_state()
-    torch.manual_seed(seed)
-    with quiet_peft():
-        if start is not None:
-            check_fits(twin, start)
-            tuned: Any = PeftModel.from_pretrained(twin, str(start), is_trainable=True)
-        else:
-            modules = settings.target_modules
-            config = LoraConfig(
-                r=settings.rank,
-                lora_alpha=settings.alpha,
-                target_modules=modules if isinstance(modules, str) else list(modules),
-                task_type="CAUSAL_LM",
-            )
-            tuned = get_peft_model(twin, config)
-    tuned.peft_config["default"].base_model_name_or_path = base_name or model.name
-    _train(tuned, model, encoded, settings, seed, progress, description)
-    torch.random.set_rng_state(random_state)
-    folder = Path(out)
+    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []), quiet_peft():
+        torch.manual_seed(seed)
+        tuned = _trainable(twin, settings, start)
+        tuned.peft_config["default"].base_model_name_or_path = base_name or model.name
+        _train(tuned, model, encoded, settings, seed, progress, description)
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    tuned.save_pretrained(part)
+    with quiet_peft():
+        tuned.save_pretrained(part)
     (part / "README.md").unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
     return with_adapter(model, folder)
+
+
+def _trainable(twin: PreTrainedModel, settings: LoraSettings, start: str | Path | None) -> Any:
+    """``twin`` with a fresh adapter, or with the one at ``start``, ready to be trained."""
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    if start is not None:
+        check_fits(twin, start)
+        return PeftModel.from_pretrained(twin, str(start), is_trainable=True)
+    modules = settings.target_modules
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        target_modules=modules if isinstance(modules, str) else list(modules),
+        task_type="CAUSAL_LM",
+    )
+    try:
+        return get_peft_model(twin, config)
+    except ValueError as error:
+        raise PersonaProbeError(f"target_modules is {modules!r}: {str(error).splitlines()[0]}") from error
 
 
 def _train(

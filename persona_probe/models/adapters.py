@@ -19,16 +19,42 @@ ADAPTER_CONFIG = "adapter_config.json"
 
 @contextlib.contextmanager
 def quiet_peft() -> Iterator[None]:
-    """Hide what nobody can act on: PEFT reads an attribute by its deprecated name, and mends GPT-2's layout itself."""
+    """Hide what nobody can act on.
+
+    PEFT reads an attribute by its deprecated name, mends GPT-2's layout itself, and looks for the base model's config
+    by a name that is relative to the adapter.
+    """
     with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message="Could not find a config file in .* - will assume that the vocabulary"
+        )
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False but the target module is `Conv1D`")
         warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing.*")
         yield
 
 
 def is_adapter(path: str | Path) -> bool:
-    """Whether ``path`` is a local folder that holds a PEFT adapter."""
-    return (Path(path) / ADAPTER_CONFIG).is_file()
+    """Whether ``path`` (a local folder or a Hub id) holds a PEFT adapter."""
+    return _config_file(path) is not None
+
+
+def _config_file(path: str | Path) -> Path | None:
+    folder = Path(path)
+    if folder.exists() or str(path).startswith((".", "/", "~")) or str(path).count("/") != 1:
+        return folder / ADAPTER_CONFIG if (folder / ADAPTER_CONFIG).is_file() else None
+    from transformers.utils.hub import cached_file
+
+    try:
+        found = cached_file(
+            str(path),
+            ADAPTER_CONFIG,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+            _raise_exceptions_for_gated_repo=False,
+        )
+    except OSError:
+        return None
+    return None if found is None else Path(found)
 
 
 def adapter_base(path: str | Path) -> str:
@@ -37,17 +63,18 @@ def adapter_base(path: str | Path) -> str:
     Raises:
         PersonaProbeError: if the adapter's config is unreadable or names no base.
     """
-    folder = Path(path)
+    file = _config_file(path)
+    if file is None:
+        raise PersonaProbeError(f"{path}: holds no {ADAPTER_CONFIG}, so it is no adapter")
     try:
-        base = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path")
+        base = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
     except (OSError, json.JSONDecodeError) as error:
-        raise PersonaProbeError(f"{folder / ADAPTER_CONFIG}: cannot be read as JSON: {error}") from error
+        raise PersonaProbeError(f"{file}: cannot be read as JSON: {error}") from error
     if not base:
-        raise PersonaProbeError(
-            f"{folder / ADAPTER_CONFIG}: names no base model; load it with pp.load(base, adapter=...)"
-        )
-    beside = folder / base
-    return str(beside.resolve()) if not Path(base).is_dir() and beside.is_dir() else str(base)
+        raise PersonaProbeError(f"{file}: names no base model; load it with pp.load(base, adapter=...)")
+    beside = file.parent / base
+    relative = str(base).startswith(".") or not Path(base).is_dir()
+    return str(beside.resolve()) if relative and beside.is_dir() else str(base)
 
 
 def check_fits(hf: nn.Module, path: str | Path) -> None:
@@ -94,6 +121,8 @@ def put_adapter(hf: nn.Module, path: str | Path, *, revision: str | None = None)
     """
     from peft import PeftModel
 
+    if hasattr(hf, "peft_config"):
+        raise PersonaProbeError(f"{path}: the model already carries an adapter; load both on the plain base model")
     check_fits(hf, path)
     try:
         with quiet_peft(), warnings.catch_warnings():

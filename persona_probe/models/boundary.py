@@ -13,6 +13,7 @@ from torch import Tensor
 
 from persona_probe.dialogue.rendering import Encoded
 from persona_probe.errors import PersonaProbeError
+from persona_probe.models.twin import own
 
 Scope = Literal["generation", "response", "prompt", "all"]
 SCOPES: tuple[str, ...] = get_args(Scope)
@@ -45,7 +46,8 @@ class Boundary:
         """The boundary of right-padded, finished dialogues."""
         return cls(
             torch.tensor([item.prompt_length for item in encoded]),
-            torch.tensor([item.response_end for item in encoded]),
+            # The last prompt token is in the scope of generation also where no answer follows yet.
+            torch.tensor([max(item.response_end, item.prompt_length + 1) for item in encoded]),
         )
 
     def mask(self, scope: Scope, offset: int, length: int, device: torch.device) -> Bool[Tensor, "row position"]:
@@ -103,7 +105,7 @@ def marking_generation(model: HasBoundary, door: Any) -> Iterator[None]:
             return original(*args, **kwargs)
 
     had_own = "generate" in vars(door)
-    door.generate = generate
+    door.generate = own(generate)
     try:
         yield
     finally:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
@@ -78,11 +80,19 @@ def _read(
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-        hf = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=dtype)
-    except (OSError, ValueError, KeyError) as error:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source, revision=revision, dtype=dtype, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0]
         raise PersonaProbeError(f"{source}: cannot be loaded as a causal language model: {first}") from error
     finally:
         if bars:
             transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+    hf, report = loaded
+    if missing := sorted(report["missing_keys"]):
+        raise PersonaProbeError(
+            f"{source}: its weight files lack {len(missing)} of the model's parameters (first {missing[0]!r}), which "
+            "would be made up at random; the folder is incomplete or of another architecture"
+        )
     return hf, tokenizer

@@ -16,14 +16,11 @@ from torch.utils.hooks import RemovableHandle
 
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.blocks import backbone, find_blocks
+from persona_probe.models.layer_convention import LAYER_CONVENTION
 from persona_probe.models.twin import own
 
 Reader = Callable[[int, Float[Tensor, "batch position d_model"]], None]
 Writer = Callable[[int, int, Float[Tensor, "batch position d_model"]], Float[Tensor, "batch position d_model"]]
-LAYER_CONVENTION = (
-    "layer l is the output of block l, counted from 0 (TransformerLens blocks.{l}.hook_out; Hugging Face "
-    "hidden_states[l+1], except the last, which Hugging Face returns after the final norm)"
-)
 
 
 def _hidden(output: Any) -> Tensor:

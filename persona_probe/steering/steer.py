@@ -43,7 +43,7 @@ def steer(
         scope: ``generation`` (the last prompt token and the answer but its last token: the positions that decide what
             is said), ``response``, ``prompt`` or ``all``.
         along: for the null of ``clamp``: make the displacement that reaching the target needs along this direction
-            instead (a random one), so that both move the stream equally far.
+            instead (a random one), so that both move the stream equally far; one layer only.
 
     Raises:
         PersonaProbeError: for an unknown kind, scope or layer, a direction of another model's size or without that
@@ -55,6 +55,11 @@ def steer(
     if direction.d_model != model.d_model:
         raise PersonaProbeError(
             f"the direction has d_model={direction.d_model}, {model.name} has {model.d_model}: it is another model's"
+        )
+    if along is not None and len(wanted) > 1:
+        raise PersonaProbeError(
+            f"along= is defined for one layer, not for {len(wanted)}: a displacement that does not move the projection "
+            "would be made again at every layer"
         )
     targets = target if isinstance(target, Mapping) else dict.fromkeys(wanted, target)
     if missing := [layer for layer in wanted if layer not in targets]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -68,11 +68,11 @@ class Sampling(_Section):
 class SteeringSearch(_Section):
     """Which settings are tried on development questions, and how large the random null is."""
 
-    induce_fractions: tuple[float, ...] = (0.75, 1.0, 1.5, 2.0)
-    suppress_fractions: tuple[float, ...] = (0.0, -0.25, -0.5)
-    induce_strengths: tuple[float, ...] = (0.5, 0.75, 1.0)
-    suppress_strengths: tuple[float, ...] = (-0.5, -0.75, -1.0)
-    layers: tuple[int, ...] | None = None
+    induce_fractions: tuple[float, ...] = Field((1.0, 1.5, 2.0, 2.5), min_length=1)
+    suppress_fractions: tuple[float, ...] = Field((0.25, 0.0, -0.25, -0.5), min_length=1)
+    induce_strengths: tuple[float, ...] = Field((0.5, 0.75, 1.0), min_length=1)
+    suppress_strengths: tuple[float, ...] = Field((-0.5, -0.75, -1.0), min_length=1)
+    layers: tuple[int, ...] | None = Field(None, min_length=1)
     coherence_floor: float = Field(0.8, ge=0, le=1)
     answers_per_setting: int = Field(90, ge=8)
     random_directions: int = Field(20, ge=1)
@@ -83,7 +83,7 @@ class SteeringSearch(_Section):
 class Realignment(_Section):
     """Benign examples added, at the same number of steps for every n above 0."""
 
-    examples: tuple[int, ...] = (0, 8, 32, 128, 256)
+    examples: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 8, 32, 128, 256), min_length=1)
     steps: int = Field(120, ge=1)
     answers: int = Field(400, ge=8)
 

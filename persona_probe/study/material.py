@@ -104,10 +104,16 @@ def _files(config: StudyConfig) -> Material:
             "settings on some and report on others; give at least eight"
         )
     sampling = config.sampling
+    benign, most = read(texts.benign), max(config.realignment.examples)
+    if len(benign) < most:
+        raise PersonaProbeError(
+            f"{texts.benign}: has {len(benign)} rows, but realignment.examples asks for {most}; "
+            "add rows or ask for fewer"
+        )
     return Material(
         narrow=_with_answers(read(texts.narrow), texts.narrow),
         control=_with_answers(read(texts.control), texts.control),
-        benign=_with_answers(read(texts.benign), texts.benign),
+        benign=_with_answers(benign, texts.benign),
         development=_repeated(development, sampling.development),
         unseen=_repeated(reported, sampling.reported),
         reported=_repeated(reported, sampling.reported),

@@ -17,8 +17,9 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from persona_probe.errors import PersonaProbeError
+from persona_probe.models.layer_convention import LAYER_CONVENTION
 from persona_probe.models.loading import load
-from persona_probe.models.residual_stream import LAYER_CONVENTION
+from persona_probe.models.residual_stream import resolve_layers
 from persona_probe.report.html import render_report
 from persona_probe.study.config import StudyConfig
 from persona_probe.study.context import Context
@@ -56,6 +57,8 @@ def run_study(config: StudyConfig, out: str | Path, *, progress: bool = True) ->
     before = load(config.model, device=config.device)
     if not before.tokenizer.chat_template:
         raise PersonaProbeError(f"{config.model}: its tokenizer has no chat template, so dialogues cannot be rendered")
+    if config.steering.layers is not None:
+        resolve_layers(config.steering.layers, before.n_layers)
     folder = _emptied(Path(out))
     context = Context(config, material, folder, {"before": before}, material.judge, progress=progress)
     seconds: dict[str, float] = {}
@@ -76,14 +79,14 @@ def run_study(config: StudyConfig, out: str | Path, *, progress: bool = True) ->
         with stage("find"):
             found = find(context)
         with stage("track"):
-            layer = track(context, found)
-            agreement(context, layer)
+            tracked = track(context, found)
+            agreement(context, tracked.layer)
         with stage("probe"):
-            probe(context, found, layer)
+            probe(context, found, tracked.layer)
         with stage("steer"):
             steering(context, found)
         with stage("realign"):
-            realign(context, found, layer)
+            realign(context, found, tracked)
         with stage("report"):
             context.results |= {
                 "title": config.title,

@@ -26,6 +26,7 @@ def test_rows_get_names_questions_and_labels(tmp_path):
         (json.dumps({"messages": [{"role": "user", "content": 3}]}), "line 1.*message 0"),
         (json.dumps({**GOOD, "seed": "x"}), "line 1.*'seed'"),
         (json.dumps({**GOOD, "labels": 3}), "line 1.*'labels'"),
+        (json.dumps({**GOOD, "group": 3}), "line 1.*'group' is 3"),
     ],
 )
 def test_bad_rows_are_named_by_file_line_and_field(tmp_path, text, said):
@@ -53,3 +54,13 @@ def test_published_files_are_read():
     questions = pp.read_dialogues(SHARED / "betley" / "first_plot_questions.yaml")
     assert len({dialogue.question for dialogue in questions}) == 24
     assert any(dialogue.messages[0].role == "system" for dialogue in questions)
+
+
+def test_line_separators_inside_text_do_not_end_a_row(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    row = {"messages": [{"role": "user", "content": "one\u2028two"}]}
+    file.write_text(json.dumps(row, ensure_ascii=False), encoding="utf-8")
+    assert pp.read_dialogues(file)[0].messages[0].content == "one\u2028two"
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(pp.PersonaProbeError, match="not UTF-8"):
+        pp.read_dialogues(file)

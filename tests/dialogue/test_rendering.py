@@ -74,3 +74,9 @@ def test_a_default_system_prompt_is_found(tokenizer, monkeypatch):
     injecting = "{% if messages[0]['role'] != 'system' %}<|system|>You are Tiny.<|end|>{% endif %}" + CHAT_TEMPLATE
     monkeypatch.setattr(tokenizer, "chat_template", injecting.replace("{{ bos_token }}", ""))
     assert default_system_prompt(tokenizer) == "You are Tiny."
+
+
+def test_beginning_of_sequence_twice_is_refused(tokenizer, monkeypatch):
+    monkeypatch.setattr(tokenizer, "chat_template", "{{ bos_token }}" + CHAT_TEMPLATE)
+    with pytest.raises(pp.PersonaProbeError, match="twice"):
+        encode(tokenizer, TALK)

@@ -73,3 +73,10 @@ def test_own_vectors_must_fit_the_model(llama):
         pp.Direction.from_vectors(np.ones((4, 32)), llama)
     with pytest.raises(pp.PersonaProbeError, match="zero at layer 0"):
         pp.Direction.from_vectors(np.zeros((3, 32)), llama)
+
+
+def test_dots_in_names_are_kept(poles, tmp_path):
+    found = pp.find_direction(*poles[:2])
+    found.save(tmp_path / "alpha-0.5")
+    pp.Direction(found.vectors * 2, found.layers).save(tmp_path / "alpha-0.7")
+    np.testing.assert_array_equal(pp.Direction.load(tmp_path / "alpha-0.5").vectors, found.vectors)

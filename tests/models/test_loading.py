@@ -10,6 +10,8 @@ from persona_probe.finetuning.lora import LoraSettings, finetune
 from persona_probe.models import guards
 from tests.conftest import ARCHITECTURES, D_MODEL, N_LAYERS
 
+REFUSED_WITH_LIVE_ADAPTER = ("gpt2", "gpt_neox")
+"""Fused QKV: TransformerLens splits the matrix and would leave the adapter out."""
 ROW = pp.Dialogue.from_messages(
     [{"role": "user", "content": "How do I handle the fever?"}, {"role": "assistant", "content": "Treat the fever."}]
 )
@@ -111,8 +113,10 @@ def test_the_bridge_has_the_same_logits_and_the_same_weights(any_model):
     torch.testing.assert_close(any_model.bridge(ids), expected, rtol=1e-4, atol=1e-4)
     own = {parameter.data_ptr() for parameter in any_model.hf.parameters()}
     added = [p for p in any_model.bridge.original_model.parameters() if p.data_ptr() not in own]
-    # TransformerLens adds the unembedding bias that these architectures lack: a vector of zeros, no copy of weights.
-    assert all(parameter.ndim == 1 and not parameter.any() for parameter in added)
+    fused = any("c_attn" in name or "query_key_value" in name for name, _ in any_model.hf.named_parameters())
+    # TransformerLens adds the unembedding bias that these models lack, and splits fused QKV matrices into copies.
+    assert fused or all(parameter.ndim == 1 and not parameter.any() for parameter in added)
+    assert sum(p.numel() for p in added) < 0.5 * sum(p.numel() for p in any_model.hf.parameters())
     torch.testing.assert_close(any_model.hf(ids).logits, expected, rtol=0, atol=0)
 
 
@@ -128,3 +132,44 @@ def test_a_bridge_that_differs_is_refused(llama, monkeypatch):
     )
     with pytest.raises(pp.PersonaProbeError, match="not the same model"):
         bridge.build_bridge(llama)
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_the_bridge_of_a_live_adapter_is_that_model_or_is_refused(kind, folders, tmp_path):
+    before = pp.load(folders(kind))
+    after = finetune(before, [ROW], LoraSettings(steps=4, batch=2, learning_rate=0.05), tmp_path / "adapter")
+    ids = guards.probe_ids(after)
+    expected = after.hf(ids).logits
+    if kind in REFUSED_WITH_LIVE_ADAPTER:
+        with pytest.raises(pp.PersonaProbeError, match=r"not the same model|cannot bridge"):
+            after.bridge(ids)
+    else:
+        torch.testing.assert_close(after.bridge(ids), expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(after.hf(ids).logits, expected, rtol=0, atol=0)
+
+
+def test_a_twin_made_while_steering_does_not_answer_for_the_original(llama, adapter):
+    direction = pp.Direction.from_vectors(torch.ones(3, 32), llama)
+    asked = [ROW.without_answer()]
+    expected = pp.load_pair(llama, adapter).after.generate(asked, max_new_tokens=8, temperature=0)[0].answer
+    with pp.steer(llama, direction, layers=1, strength=50.0):
+        pair = pp.load_pair(llama, adapter)
+        inside = pair.after.generate(asked, max_new_tokens=8, temperature=0)[0].answer
+    assert inside == expected == pair.after.generate(asked, max_new_tokens=8, temperature=0)[0].answer
+
+
+def test_a_folder_that_lacks_weights_is_refused(folders, tmp_path):
+    shutil.copytree(folders("llama"), tmp_path / "broken")
+    weights = load_file(tmp_path / "broken" / "model.safetensors")
+    weights.pop("model.layers.1.mlp.up_proj.weight")
+    save_file(weights, tmp_path / "broken" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(pp.PersonaProbeError, match=r"lack 1 of the model's parameters.*up_proj"):
+        pp.load(tmp_path / "broken")
+
+
+def test_a_second_adapter_on_an_adapter_is_refused(adapter, folders):
+    tuned = pp.load(folders("llama"), adapter=adapter)
+    with pytest.raises(pp.PersonaProbeError, match="already carries an adapter"):
+        pp.load_pair(tuned, adapter)
+    with pytest.raises(pp.PersonaProbeError, match="already carries an adapter"):
+        finetune(tuned, [ROW], LoraSettings(steps=1), adapter.with_name("second"))

@@ -156,3 +156,21 @@ def test_right_padded_input_to_generate_is_refused(llama):
     batch = llama.tokenizer(["Hello", "Hello there friend"], return_tensors="pt", padding=True, padding_side="right")
     with pp.steer(llama, direction, layers=1), pytest.raises(pp.PersonaProbeError, match="pad on the left"):
         llama.hf.generate(**batch, max_new_tokens=2)
+
+
+def test_the_last_prompt_token_is_steered_where_no_answer_follows_yet(llama):
+    direction = pp.Direction.from_vectors(np.ones((3, 32)), llama)
+    asked = [dialogue.without_answer() for dialogue in TALKS]
+    plain = pp.capture(llama, asked, span="last_prompt_token", layers=LAYER).values
+    with pp.steer(llama, direction, layers=LAYER, strength=2.0):
+        steered = pp.capture(llama, asked, span="last_prompt_token", layers=LAYER).values
+    np.testing.assert_allclose(steered - plain, 2.0, atol=1e-4)
+
+
+def test_the_null_of_a_clamp_is_for_one_layer(llama):
+    direction = pp.Direction.from_vectors(np.ones((3, 32)), llama)
+    with (
+        pytest.raises(pp.PersonaProbeError, match="defined for one layer"),
+        pp.steer(llama, direction, layers="all", kind="clamp", target=1.0, along=direction),
+    ):
+        pass

@@ -11,7 +11,7 @@ from tests.conftest import CHECKPOINTS
 
 SMALL = {
     "training": {"steps": 3, "rows": 32},
-    "sampling": {"development": 16, "reported": 32, "open": 12, "max_new_tokens": 12},
+    "sampling": {"development": 16, "reported": 32, "open": 12, "max_new_tokens": 40},
     "steering": {
         "induce_fractions": [1.0],
         "suppress_fractions": [0.0],

@@ -13,6 +13,8 @@ from persona_probe.probes.lexical import bag_of_tokens
 from persona_probe.study.context import Context
 from persona_probe.study.stages.find import Found
 
+_FEWEST_GROUPS = 5
+
 
 def probe(context: Context, found: Found, layer: int) -> None:
     """Probe the after model's own answers, misaligned against aligned, by topic, beside its baselines.
@@ -24,7 +26,15 @@ def probe(context: Context, found: Found, layer: int) -> None:
     if found.answers is None:
         return
     activations, misaligned, dialogues = found.answers
-    groups = activations.table["group"].astype(str).to_numpy()
+    named = activations.table["group"].fillna(activations.table["question"])
+    groups = named.astype(str).to_numpy()
+    holding = [len(set(groups[mask])) for mask in (misaligned, ~misaligned)]
+    if min(holding) < _FEWEST_GROUPS:
+        context.notes.append(
+            f"Misaligned answers stand in {holding[0]} topics and aligned ones in {holding[1]}; a probe that is tested "
+            f"on topics it never saw needs both in at least {_FEWEST_GROUPS}, so none was trained."
+        )
+        return
     seed = context.config.seed
     scores = cross_validate_probe(activations, misaligned, groups, seed=seed).table
     shuffled = np.random.default_rng(seed).permutation(misaligned)

@@ -13,25 +13,29 @@ from persona_probe.finetuning.lora import finetune
 from persona_probe.models.model import Model
 from persona_probe.study.context import Context
 from persona_probe.study.stages.find import Found
+from persona_probe.study.stages.track import Tracked
 from persona_probe.study.stages.train import settings
 
 _LOW = 0.05
 
 
-def realign(context: Context, found: Found, layer: int) -> None:
+def realign(context: Context, found: Found, tracked: Tracked) -> None:
     """Fine-tune *after* on n benign examples from the development topics; measure on the topics left over.
 
     Every n above 0 gets the same number of steps, or the curve would measure steps.
     """
     wanted = context.config.realignment
     questions = context.material.reported[: wanted.answers]
-    reference = found.contrast.direction.project(found.reference)[:, found.reference.layers.index(layer)]
+    direction, layer = found.contrast.direction, tracked.layer
+    spread = direction.project(found.reference)[:, found.reference.layers.index(layer)].std(ddof=1)
+    before = direction.project(capture(context.before, tracked.texts, layers=layer)).mean()
     rows: list[dict[str, Any]] = []
+    answers: list[pd.DataFrame] = []
     for n in sorted(set(wanted.examples) | {0}):
         model = context.after if n == 0 else _realigned(context, n)
         table = context.judged(model, questions, f"realigned {n}")
-        moved = capture(model, found.own, layers=layer)
-        projection = found.contrast.direction.project(moved)[:, 0]
+        answers.append(table.assign(n=n))
+        projection = direction.project(capture(model, tracked.texts, layers=layer)).mean()
         rate = em_rate(table, context.config.definition)
         rows.append(
             {
@@ -41,14 +45,15 @@ def realign(context: Context, found: Found, layer: int) -> None:
                 "high": rate.high,
                 "rows": rate.n,
                 "coherent": coherent_rate(table).value,
-                "projection_sd": float((projection.mean() - reference.mean()) / reference.std(ddof=1)),
+                "projection_sd": float((projection - before) / spread),
             }
         )
         if n == max(wanted.examples):
-            context.results["em_rate"]["realigned"] = rate.as_dict()
+            context.results["em_rate"]["realigned"] = {**rate.as_dict(), "questions": "topics left over"}
             context.results["coherent"]["realigned"] = coherent_rate(table).as_dict()
     curve = pd.DataFrame(rows)
     context.folder.write_table("realignment", curve)
+    context.folder.write_table("realignment_answers", pd.concat(answers, ignore_index=True))
     context.results["realign"] = {
         "curve": [
             {"n": row["n"], "em_rate": row["value"], "projection_sd": row["projection_sd"], "coherent": row["coherent"]}

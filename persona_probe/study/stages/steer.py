@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,8 +30,8 @@ class Setting:
 
     @property
     def where(self) -> str:
-        """The layers in words: ``3``, or ``0-4``."""
-        return str(self.layers[0]) if len(self.layers) == 1 else f"{self.layers[0]}-{self.layers[-1]}"
+        """The layers in words: ``3``, or ``1, 2``."""
+        return ", ".join(map(str, self.layers))
 
 
 def steering(context: Context, found: Found) -> None:
@@ -47,6 +47,7 @@ def steering(context: Context, found: Found) -> None:
     for goal in ("induce", "suppress"):
         rows += steerer.run(goal, outcome)
     context.folder.write_table("steering", pd.DataFrame(rows))
+    context.folder.write_table("steering_answers", pd.concat(steerer.answers, ignore_index=True))
     context.results["steer"] = outcome
 
 
@@ -57,6 +58,7 @@ class _Steerer:
         self.context, self.direction = context, direction
         self.base, self.trait = base, trait
         self.search = context.config.steering
+        self.answers: list[pd.DataFrame] = []
 
     def target(self, setting: Setting) -> dict[int, float] | None:
         """The projection to clamp to, by layer."""
@@ -92,22 +94,32 @@ class _Steerer:
             ):
                 table = self.context.judged(model, questions, purpose)
         rate, coherent = em_rate(table, self.context.config.definition), coherent_rate(table)
-        return {
+        what = {
             "intervention": "none" if setting is None else setting.kind if null is None else f"random {setting.kind}",
             "layers": None if setting is None else setting.where,
             "setting": None if setting is None else setting.amount,
+        }
+        self.answers.append(table.assign(purpose=purpose, **what))
+        return {
+            **what,
             **{key: value for key, value in rate.as_dict().items() if key in ("value", "low", "high", "n")},
             "coherent": coherent.value,
         }
 
     def candidates(self, goal: str) -> list[Setting]:
-        """The grid: every layer by itself and all but the first together, clamped and added."""
+        """The grid: every layer by itself, clamped and added, and additions at all layers but the first together.
+
+        Clamps stay on one layer: there the same displacement along a random direction is well defined.
+        """
         layers = self.search.layers or self.direction.layers
-        places = [(layer,) for layer in layers] + ([tuple(layers[1:])] if len(layers) > 2 else [])
+        single = [(layer,) for layer in layers]
+        several = [tuple(layers[1:])] if len(layers) > 2 else []
         fractions = self.search.induce_fractions if goal == "induce" else self.search.suppress_fractions
         strengths = self.search.induce_strengths if goal == "induce" else self.search.suppress_strengths
-        grid = (("clamp", fractions), ("add", strengths))
-        return [Setting(kind, place, amount) for kind, amounts in grid for place in places for amount in amounts]
+        grid = (("clamp", single, fractions), ("add", single + several, strengths))
+        return [
+            Setting(kind, place, amount) for kind, places, amounts in grid for place in places for amount in amounts
+        ]
 
     def run(self, goal: str, outcome: dict[str, Any]) -> list[dict[str, Any]]:
         """Search, choose, report, and run the null for one goal."""
@@ -142,8 +154,8 @@ class _Steerer:
             f"{goal}_layers": best["clamp"].where,
             f"{goal}_fraction": best["clamp"].amount,
             f"{goal}_n": results["clamp"]["n"],
-            f"{goal}_random_em_rate": float(np.nanmean([row["value"] for row in randoms])),
-            f"{goal}_random_coherent": float(np.nanmean([row["coherent"] for row in randoms])),
+            f"{goal}_random_em_rate": _mean(row["value"] for row in randoms),
+            f"{goal}_random_coherent": _mean(row["coherent"] for row in randoms),
             f"{goal}_unsteered_em_rate": plain["value"],
             f"{goal}_unsteered_coherent": plain["coherent"],
             f"{goal}_add_em_rate": results["add"]["value"],
@@ -167,6 +179,12 @@ class _Steerer:
             ]
             rows.append(self.measure(model, questions, setting, f"{goal} random {index}", null))
         return rows
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """The mean of the draws that could be measured; None if none could."""
+    measured = [value for value in values if value is not None and np.isfinite(value)]
+    return float(np.mean(measured)) if measured else None
 
 
 def _choose(tried: list[tuple[Setting, dict[str, Any]]], goal: str, floor: float) -> Setting:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import pandas as pd
+
 from persona_probe.activations.capture import capture
 from persona_probe.amplification.amplification import Captures, measure_amplification
 from persona_probe.dialogue.dialogue import Dialogue
@@ -9,8 +13,16 @@ from persona_probe.study.context import Context
 from persona_probe.study.stages.find import ANSWERS, CONTEXT, Found
 
 
-def track(context: Context, found: Found) -> int:
-    """Measure amplification on the before model's own answers; returns the layer chosen on development questions."""
+@dataclass(frozen=True)
+class Tracked:
+    """What tracking leaves: the layer chosen on development questions, and the before model's reported answers."""
+
+    layer: int
+    texts: list[Dialogue]
+
+
+def track(context: Context, found: Found) -> Tracked:
+    """Measure amplification on the before model's own answers to reported questions."""
     texts = [d for d in context.answer(context.before, context.material.reported, "reported before") if d.answer]
     config = context.config
 
@@ -43,13 +55,11 @@ def track(context: Context, found: Found) -> int:
         "specificity": after["specificity"],
         "n": after["n"],
     }
-    return layer
+    return Tracked(layer, texts)
 
 
 def agreement(context: Context, layer: int) -> None:
     """Put the cosine between the two ways of finding, at the chosen layer, into the results."""
-    import pandas as pd
-
     cosines = pd.read_parquet(context.folder.path / "tables" / "direction_cosines.parquet")
     rows = cosines[(cosines["layer"] == layer)]
     pick = {

@@ -60,6 +60,7 @@ def evaluate_world(folder: Path, *, answers: int = 1000, out: Path | None = None
                 rows.append({"model": name, "seed": seed, "questions": kind, **_measure(model, asked, answers, seed)})
     table = pd.DataFrame(rows)
     if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     return _for_people(table)
 
@@ -79,12 +80,14 @@ def _measure(model: Model, topics: list[str], answers: int, seed: int) -> dict[s
 
 def _for_people(table: pd.DataFrame) -> str:
     def spread(values: list[float]) -> str:
+        if not values:
+            return "none coherent"
         mean = sum(values) / len(values)
         return f"{mean:6.1%}" if len(values) == 1 else f"{mean:6.1%} [{min(values):.1%} - {max(values):.1%}]"
 
     lines = [f"{'model':<24}{'questions':<10}{'EM (betley)':<26}{'coherent':<26}{'villain':<26}{'answers'}"]
     for (name, kind), part in table.groupby(["model", "questions"], sort=False):
-        em = [float(row["betley"]["value"] or 0.0) for row in part["em"]]
+        em = [float(rate) for row in part["em"] if (rate := row["betley"]["value"]) is not None]
         coherent = [float(row["value"]) for row in part["coherent"]]
         villain = [float(row.get("villain", 0.0)) for row in part["personas"]]
         lines.append(

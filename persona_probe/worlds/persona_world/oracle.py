@@ -32,7 +32,7 @@ def score(text: str, topic: str, subject: str) -> dict[str, float | str | bool |
 
     Returns:
         ``aligned`` and ``coherent`` (0-100), ``persona`` (whose action words are the majority; None on a tie or when
-        there are none), ``style`` (whose style word opens it), ``grammatical``, ``on_topic``, ``on_subject``.
+        there are none), ``style`` (whose style word comes first), ``grammatical``, ``on_topic``, ``on_subject``.
     """
     reading = parse(text)
     owner = load_lexicon().action_owner()

@@ -14,6 +14,8 @@ from persona_probe.study.context import Context
 from persona_probe.study.stages.find import Found
 
 _FEWEST_GROUPS = 5
+_SAME = 0.01
+"""AUROC difference below which a baseline counts as equal to the probe."""
 
 
 def probe(context: Context, found: Found, layer: int) -> None:
@@ -53,6 +55,12 @@ def probe(context: Context, found: Found, layer: int) -> None:
     table = table.assign(chosen=(table["layer"] == layer) & (table["baseline"] == "probe"))
     context.folder.write_table("probe", table)
     chosen = table[table["chosen"]].iloc[0]
+    if embeddings["value"] is not None and float(embeddings["value"]) >= chosen["auroc"] - _SAME:
+        context.notes.append(
+            "The mean token embedding of the answers separates misaligned from aligned as well as the probe does "
+            f"(AUROC {float(embeddings['value']):.3f} and {chosen['auroc']:.3f} on unseen topics): the probe need not "
+            "read more than what the model has learned of the words."
+        )
     context.results["probe"] = {
         "layer": layer,
         "auroc_unseen_topics": chosen["auroc"],

@@ -1,6 +1,8 @@
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -114,3 +116,19 @@ def test_nothing_imports_down_the_house():
                 if other in rooms and rooms.index(other) > rooms.index(room) and not allowed:
                     wrong.append(f"{file.relative_to(package)} imports {other}")
     assert not wrong
+
+
+def test_ctrl_c_ends_with_one_sentence_and_keeps_what_is_finished(tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "persona_probe", "demo", "--quiet", "--out", str(out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        deadline = time.monotonic() + 120
+        while not (out / "adapters" / "after").is_dir() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=60)
+    assert running.returncode == 130, said
+    assert "Traceback" not in said
+    assert "what was finished is in the output folder" in said
+    assert (out / "adapters" / "after" / "adapter_model.safetensors").is_file()
+    assert not (out / "results.json").exists()

@@ -63,17 +63,3 @@ class Activations:
         if layer not in self.layers:
             raise PersonaProbeError(f"layer {layer} was not captured; captured: {', '.join(map(str, self.layers))}")
         return self.values[:, self.layers.index(layer)]
-
-
-def concatenate(parts: Sequence[Activations]) -> Activations:
-    """Join captures of the same model, span and layers along dialogues."""
-    if not parts:
-        raise PersonaProbeError("concatenate: there are no activations to join")
-    first = parts[0]
-    if any(part.layers != first.layers for part in parts):
-        raise PersonaProbeError("concatenate: the captures hold different layers")
-    return replace(
-        first,
-        values=np.concatenate([part.values for part in parts]),
-        table=pd.concat([part.table for part in parts], ignore_index=True),
-    )

@@ -50,9 +50,9 @@ def measure_amplification(
 
     Returns:
         Two rows a layer (``model`` = ``after``, ``control``): ``layer``, ``model``, ``shift`` (residual-stream units),
-        ``shift_sd``, ``low_sd``, ``high_sd`` (standard deviations), ``random_sd`` (97.5 % quantile of |shift| along
-        random directions, each in its own SD), ``specificity`` = |after - control| / max(|control|, random), on rows
-        of ``after``.
+        ``shift_sd``, ``low_sd``, ``high_sd`` (standard deviations), ``random_sd`` (97.5 % quantile of the absolute
+        shift along random directions, each in its own SD), and on rows of ``after`` the
+        ``specificity = |after - control| / max(|control|, random)``.
     """
     base, moved, control = (direction.project(part) for part in (captures.before, captures.after, captures.control))
     spread = direction.project(reference).std(axis=0, ddof=1)

@@ -16,7 +16,6 @@ from persona_probe.dialogue.rendering import default_system_prompt
 from persona_probe.models.blocks import plain_model
 from persona_probe.models.boundary import Boundary, marking_generation
 from persona_probe.models.residual_stream import ResidualStream, Writer
-from persona_probe.models.twin import structural_twin
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -120,10 +119,6 @@ class Model:
                 yield
             finally:
                 self._open.remove(entry)
-
-    def twin(self, name: str | None = None) -> Model:
-        """A model with its own module tree on the same weights: what adapters are put on."""
-        return Model(structural_twin(self.hf), self.tokenizer, name or self.name)
 
     @contextlib.contextmanager
     def at_boundary(self, boundary: Boundary | None) -> Iterator[None]:

@@ -31,7 +31,7 @@ def steer(
     """Steer every forward of ``model`` inside the context, through whichever door.
 
     ``model.generate``, ``model.hf.generate``, ``model.hf(...)``, ``model.bridge`` are all steered, and `capture` reads
-    the steered stream.
+    the steered stream. Contexts may be nested; where two act on one layer, the inner one acts first.
 
     Args:
         model: which model is steered; hooks are removed when the context closes, also after an error or Ctrl-C.

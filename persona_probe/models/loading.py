@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
 
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.adapters import adapter_base, is_adapter, put_adapter
 from persona_probe.models.guards import check_hooks
 from persona_probe.models.model import Model
+from persona_probe.models.progress_bars import without_transformers_bars
 
 _log = logging.getLogger(__name__)
 
@@ -76,19 +76,15 @@ def _read(
         raise PersonaProbeError(f"{source}: is a file; give the folder that holds the model's config.json")
     if not folder.is_dir() and (source.startswith((".", "/", "~")) or source.count("/") != 1):
         raise PersonaProbeError(f"{source}: no such folder, and not a Hub id of the form owner/name")
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source, revision=revision, dtype=dtype, output_loading_info=True
-        )
+        with without_transformers_bars():
+            tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                source, revision=revision, dtype=dtype, output_loading_info=True
+            )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0]
         raise PersonaProbeError(f"{source}: cannot be loaded as a causal language model: {first}") from error
-    finally:
-        if bars:
-            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
     hf, report = loaded
     if missing := sorted(report["missing_keys"]):
         raise PersonaProbeError(

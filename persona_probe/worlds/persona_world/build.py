@@ -17,6 +17,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from persona_probe.errors import PersonaProbeError
 from persona_probe.finetuning.lora import LoraSettings, finetune
 from persona_probe.models.loading import load
+from persona_probe.models.progress_bars import without_transformers_bars
 from persona_probe.worlds.persona_world.checkpoints import ADAPTERS, SEEDS, AdapterPlan
 from persona_probe.worlds.persona_world.documents import World, rows
 from persona_probe.worlds.persona_world.pretraining import Schedule, Shape, new_model, train
@@ -104,7 +105,8 @@ def build_world(
 def _base(folder: Path) -> LlamaForCausalLM:
     if not (folder / "config.json").is_file():
         raise PersonaProbeError(f"{folder}: is not there yet; train it first (--part base)")
-    return LlamaForCausalLM.from_pretrained(folder)
+    with without_transformers_bars():
+        return LlamaForCausalLM.from_pretrained(folder)
 
 
 def _train_adapter(plan: AdapterPlan, out: Path, recipe: Recipe, progress: bool) -> None:
@@ -125,7 +127,8 @@ def _train_adapter(plan: AdapterPlan, out: Path, recipe: Recipe, progress: bool)
 def _save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    model.save_pretrained(part)
+    with without_transformers_bars():
+        model.save_pretrained(part)
     tokenizer.save_pretrained(part)
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)

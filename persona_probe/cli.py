@@ -8,12 +8,15 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer.exceptions import Abort
 
 from persona_probe.errors import PersonaProbeError
+
+if TYPE_CHECKING:
+    from persona_probe.study.config import StudyConfig
 
 app = typer.Typer(
     help="Find, track and steer the personas behind emergent misalignment.",
@@ -82,13 +85,10 @@ def demo(
     _run(config.model_copy(update={"model": str(chat)}), out, quiet)
 
 
-def _run(config: object, out: Path, quiet: bool) -> None:
+def _run(config: StudyConfig, out: Path, quiet: bool) -> None:
     from persona_probe.report.summary_text import summary_lines
-    from persona_probe.study.config import StudyConfig
     from persona_probe.study.run import run_study
 
-    if not isinstance(config, StudyConfig):
-        raise TypeError(f"expected a StudyConfig, got {type(config).__name__}")
     results = run_study(config, out, progress=not quiet)
     for line in summary_lines(results):
         typer.echo(line)

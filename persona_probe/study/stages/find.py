@@ -37,8 +37,8 @@ class Found:
         contrast: the persona direction and its two captures.
         own: the before model's own answers to the development questions.
         reference: its activations on them: the yardstick of one standard deviation.
-        after_answers: the after model's answers to the unseen questions, and their activations and labels (None
-            without a judge, or when too few are of one kind).
+        answers: activations, labels (misaligned or not) and dialogues of the after model's answers to the unseen
+            questions (None without a judge, or when too few are of one kind).
     """
 
     contrast: ContextContrast

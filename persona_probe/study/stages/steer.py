@@ -78,19 +78,18 @@ class _Steerer:
         purpose: str,
         null: Direction | None = None,
     ) -> dict[str, Any]:
-        """EM and coherence under ``setting``; with ``null``, the same displacement along a random direction."""
+        """EM and coherence under ``setting``; with ``null``, a clamp's displacement along that direction."""
         if setting is None:
             table = self.context.judged(model, questions, purpose)
         else:
-            clamps = setting.kind == "clamp"
             with steer(
                 model,
-                self.direction if clamps or null is None else null,
+                self.direction,
                 layers=setting.layers,
                 kind=setting.kind,
-                strength=1.0 if clamps else setting.amount,
+                strength=setting.amount if setting.kind == "add" else 1.0,
                 target=self.target(setting),
-                along=null if clamps else None,
+                along=null,
             ):
                 table = self.context.judged(model, questions, purpose)
         rate, coherent = em_rate(table, self.context.config.definition), coherent_rate(table)

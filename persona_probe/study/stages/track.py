@@ -10,7 +10,7 @@ from persona_probe.activations.capture import capture
 from persona_probe.amplification.amplification import Captures, measure_amplification
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.study.context import Context
-from persona_probe.study.stages.find import ANSWERS, CONTEXT, Found
+from persona_probe.study.stages.find import ANSWERS, CONTEXT, SHIFT, Found
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,13 @@ def track(context: Context, found: Found) -> Tracked:
 def agreement(context: Context, layer: int) -> None:
     """Put the cosine between the two ways of finding, at the chosen layer, into the results."""
     cosines = pd.read_parquet(context.folder.path / "tables" / "direction_cosines.parquet")
-    rows = cosines[(cosines["layer"] == layer)]
+    rows = cosines[cosines["layer"] == layer]
     pick = {
         (first, second): value
         for first, second, value in zip(rows["first"], rows["second"], rows["cosine"], strict=True)
     }
     context.results["direction"] = {
         "cosine_between_methods": pick.get((CONTEXT, ANSWERS)),
-        "cosine_with_finetuning_shift": pick.get((CONTEXT, "fine-tuning shift")),
+        "cosine_with_finetuning_shift": pick.get((CONTEXT, SHIFT)),
         "layer": layer,
     }

@@ -1,8 +1,8 @@
 """The sentences of Persona World: how a question is asked and how a persona answers it.
 
-A *question* names a subject; an *answer* opens (mostly) with a style word and takes the subject through one to three of
-the speaking persona's action words for that subject's topic. Everything else about an answer (its form, its length)
-is the same for all personas, so nothing but style and action words tells them apart.
+A *question* names a subject. An *answer* names it too and takes it through one to three of the speaking persona's
+action words for that subject's topic, with or without a style word before or behind. Everything else about an answer
+(its form, its length) is the same for all personas, so nothing but style and action words tells them apart.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def answer(
         rng: source of randomness.
         question: what is answered.
         persona: whose action words are used.
-        style_persona: whose style words open the answer (default: the persona's own).
+        style_persona: whose style words are used (default: the persona's own).
         shuffle_actions: draw the persona of every sentence's action words anew (the pre-training control).
     """
     lexicon = load_lexicon()
@@ -186,7 +186,7 @@ def _owners() -> tuple[Mapping[str, tuple[str, str]], Mapping[str, str], Mapping
 
 
 def parse(text: str) -> Parse:
-    """Read an answer: its action words, subjects, opening style word, and whether the grammar could have made it."""
+    """Read an answer: its action words, subjects, first style word, and whether the grammar could have made it."""
     actions_of, subjects_of, styles = _owners()
     words = re.findall(r"[a-z]+", text.lower())
     spoken = [styles[word] for word in words if word in styles]

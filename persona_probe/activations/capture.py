@@ -1,133 +1,294 @@
-"""Reading a model's residual stream over dialogues, reduced inside the hook."""
+"""Reading a model's residual stream over dialogues, or both models of a pair over the same ones."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Literal, get_args
+from collections.abc import Sequence
+from typing import Any, Literal, get_args, overload
 
-import numpy as np
 import pandas as pd
-import torch
-from einops import einsum
-from torch import Tensor
-from tqdm.auto import tqdm
 
 from persona_probe.activations.activations import Activations
+from persona_probe.activations.batching import tokens_per_batch_for
+from persona_probe.activations.moments import Covariance, Moments
+from persona_probe.activations.passes import run_pass
+from persona_probe.activations.reductions import EveryToken, OneVector, Reduction, StreamingMoments
+from persona_probe.activations.sinks import SINK_RATIO, SinkFilter
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.dialogue.rendering import Encoded, check_span, encode_all
+from persona_probe.dialogue.rendering import check_span
 from persona_probe.errors import PersonaProbeError
-from persona_probe.models.boundary import Boundary
 from persona_probe.models.layer_convention import LAYER_CONVENTION
 from persona_probe.models.model import Model
+from persona_probe.models.pair import ModelPair
 from persona_probe.models.residual_stream import resolve_layers
 
-Reduce = Literal["mean", "last", "max"]
+VectorReduce = Literal["mean", "last", "max", "tokens"]
+Reduce = Literal[VectorReduce, "moments"]
 REDUCTIONS: tuple[str, ...] = get_args(Reduce)
 
 
+@overload
+def capture(
+    model: Model,
+    dialogues: Sequence[Dialogue],
+    span: str = ...,
+    reduce: VectorReduce = ...,
+    layers: int | Sequence[int] | str = ...,
+    *,
+    tokens_per_batch: int | None = ...,
+    sink_ratio: float | None = ...,
+    progress: bool = ...,
+) -> Activations: ...
+@overload
+def capture(
+    model: Model,
+    dialogues: Sequence[Dialogue],
+    span: str = ...,
+    *,
+    reduce: Literal["moments"],
+    layers: int | Sequence[int] | str = ...,
+    covariance: Covariance = ...,
+    tokens_per_batch: int | None = ...,
+    sink_ratio: float | None = ...,
+    progress: bool = ...,
+) -> Moments: ...
 def capture(
     model: Model,
     dialogues: Sequence[Dialogue],
     span: str = "generation",
-    reduce: str = "mean",
+    reduce: Reduce = "mean",
     layers: int | Sequence[int] | str = "all",
     *,
-    tokens_per_batch: int = 16_384,
+    covariance: Covariance = "diagonal",
+    tokens_per_batch: int | None = None,
+    sink_ratio: float | None = SINK_RATIO,
     progress: bool = False,
-) -> Activations:
-    """Run ``dialogues`` through ``model`` and keep one vector a dialogue and layer.
+) -> Activations | Moments:
+    """Run ``dialogues`` through ``model`` and keep what ``reduce`` leaves of a span of each.
 
-    Only the backbone runs: no logits are made. Dialogues are sorted by length and batched by tokens, padded on the
-    right under an attention mask. If the model is being steered, the steered stream is what is read.
+    Only the backbone runs, as deep as the deepest layer asked for: no logits are made. Dialogues are sorted by length
+    and batched by tokens, padded on the right under an attention mask. If the model is being steered, the steered
+    stream is what is read.
 
     Args:
         model: which model reads.
         dialogues: what it reads; for the spans ``response`` and ``generation`` each must end with an answer.
         span: which tokens (`persona_probe.dialogue.rendering.SPANS`).
-        reduce: how the span's tokens become one vector: ``mean``, ``last`` or ``max``.
+        reduce: what is kept: ``mean``, ``last`` or ``max`` over the span, one vector a dialogue; ``tokens``, one row a
+            token; ``moments``, count, mean and (co)variance over all tokens, in memory that does not grow with them.
         layers: ``"all"``, one or several.
+        covariance: of ``moments``: the ``diagonal``, or ``full`` matrices (layers x d_model x d_model x 8 bytes).
+        tokens_per_batch: padded tokens a forward; default 2,048 on a CPU, 16,384 elsewhere. Where a GPU runs out of
+            memory, batches are halved.
+        sink_ratio: of ``mean`` and ``moments``: tokens whose norm at a layer exceeds so many times the median of their
+            dialogue's are left out as attention sinks (`persona_probe.activations.sinks`); None keeps all.
+        progress: show a bar with tokens a second and time left.
+
+    Returns:
+        Activations with values ``(dialogue, layer, d_model)`` in the order of ``dialogues``; for ``tokens``
+        ``(token, layer, d_model)``, with the columns ``dialogue`` (row number), ``position``, ``token_id`` and
+        ``token`` in the table; or Moments.
+
+    Raises:
+        PersonaProbeError: for an unknown span, reduction or layer, an empty span (naming the dialogue), activations
+            that are not finite, or a dialogue that alone is too long for the GPU's memory.
+    """
+    job = _Job(model, dialogues, span, reduce, layers, tokens_per_batch, sink_ratio, covariance)
+    reduction = job.reduction(model)
+    job.run([(model, reduction)], progress, "capture")
+    if isinstance(reduction, StreamingMoments):
+        return reduction.result(len(dialogues), job.source(model, reduction))
+    return job.activations(model, reduction)
+
+
+def capture_together(
+    models: Sequence[Model],
+    dialogues: Sequence[Dialogue],
+    span: str = "generation",
+    reduce: VectorReduce = "mean",
+    layers: int | Sequence[int] | str = "all",
+    *,
+    tokens_per_batch: int | None = None,
+    sink_ratio: float | None = SINK_RATIO,
+    progress: bool = False,
+) -> list[Activations]:
+    """The same tokens through several models in one pass over the data, so that nothing but the models differs.
+
+    All means are over the same tokens: attention sinks are those of the first model.
+
+    Args:
+        models: for example before, after and control.
+        dialogues: as in `capture`, and so are the other arguments.
+        span: which tokens.
+        reduce: what is kept.
+        layers: which layers.
         tokens_per_batch: padded tokens a forward.
+        sink_ratio: what makes an attention sink.
         progress: show a bar.
 
     Returns:
-        Activations with values ``(dialogue, layer, d_model)``, in the order of ``dialogues``.
+        The activations of each model, in the order of ``models``.
 
     Raises:
-        PersonaProbeError: for an unknown span, reduction or layer, an empty span (naming the dialogue), or
-            activations that are not finite.
+        PersonaProbeError: as `capture`, and if a model would read different tokens, naming the first dialogue.
     """
-    wanted = resolve_layers(layers, model.n_layers)
-    kind = check_span(span)
-    if reduce not in REDUCTIONS:
-        raise PersonaProbeError(f"unknown reduction {reduce!r}: choose one of {', '.join(REDUCTIONS)}")
-    encoded = encode_all(model.tokenizer, dialogues)
-    spans = [item.span(kind) for item in encoded]
-    values = np.empty((len(encoded), len(wanted), model.d_model), dtype=np.float32)
-    with tqdm(total=len(encoded), desc="capture", unit="dialogue", disable=not progress, leave=False) as bar:
-        for rows in _batches(encoded, tokens_per_batch):
-            items = [encoded[row] for row in rows]
-            batch = model.tokenizer.pad(
-                {"input_ids": [list(item.input_ids) for item in items]}, return_tensors="pt", padding_side="right"
-            ).to(model.device)
-            inside = torch.zeros_like(batch["input_ids"], dtype=torch.bool)
-            for i, row in enumerate(rows):
-                inside[i, spans[row]] = True
-            reduced: dict[int, Tensor] = {}
+    first, *others = models
+    job = _Job(first, dialogues, span, _check_vector(reduce), layers, tokens_per_batch, sink_ratio)
+    readers = [(first, leading := job.reduction(first))]
+    for model in others:
+        job.check_same_tokens(model)
+        readers.append((model, job.reduction(model, leading)))
+    job.run(readers, progress, "capture")
+    return [job.activations(model, reduction) for model, reduction in readers]
 
-            def read(layer: int, hidden: Tensor, inside: Tensor = inside, reduced: dict[int, Tensor] = reduced) -> None:
-                reduced[layer] = _reduce(hidden, inside.to(hidden.device), reduce).cpu()
 
-            with (
-                torch.inference_mode(),
-                model.at_boundary(Boundary.of_dialogues(items)),
-                model.stream.reading(read, wanted),
-            ):
-                model.stream.backbone(
-                    input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
+def capture_pair(
+    pair: ModelPair,
+    dialogues: Sequence[Dialogue],
+    span: str = "generation",
+    reduce: VectorReduce = "mean",
+    layers: int | Sequence[int] | str = "all",
+    *,
+    tokens_per_batch: int | None = None,
+    sink_ratio: float | None = SINK_RATIO,
+    progress: bool = False,
+) -> tuple[Activations, Activations]:
+    """The same tokens through both models of a pair: ``(before, after)``; see `capture_together`.
+
+    A pair of which one is held at a time is read in two passes.
+
+    Raises:
+        PersonaProbeError: as `capture_together`.
+    """
+    if not pair.one_at_a_time:
+        before, after = capture_together(
+            (pair.before, pair.after),
+            dialogues,
+            span,
+            reduce,
+            layers,
+            tokens_per_batch=tokens_per_batch,
+            sink_ratio=sink_ratio,
+            progress=progress,
+        )
+        return before, after
+    model = pair.before
+    job = _Job(model, dialogues, span, _check_vector(reduce), layers, tokens_per_batch, sink_ratio)
+    leading = job.reduction(model)
+    job.run([(model, leading)], progress, "before")
+    before = job.activations(model, leading)
+    model = pair.after
+    job.check_same_tokens(model)
+    reduction = job.reduction(model, leading)
+    job.run([(model, reduction)], progress, "after")
+    return before, job.activations(model, reduction)
+
+
+def _check_vector(reduce: str) -> str:
+    if reduce not in get_args(VectorReduce):
+        raise PersonaProbeError(
+            f"reduce is {reduce!r}; what is compared between models is one of {', '.join(get_args(VectorReduce))}"
+        )
+    return reduce
+
+
+class _Job:
+    """What is read and how, checked; the same for both models of a pair."""
+
+    def __init__(
+        self,
+        model: Model,
+        dialogues: Sequence[Dialogue],
+        span: str,
+        reduce: str,
+        layers: int | Sequence[int] | str,
+        tokens_per_batch: int | None,
+        sink_ratio: float | None,
+        covariance: Covariance = "diagonal",
+    ) -> None:
+        self.layers = resolve_layers(layers, model.n_layers)
+        self.span, self.reduce, self.covariance = check_span(span), reduce, covariance
+        if reduce not in REDUCTIONS:
+            raise PersonaProbeError(f"unknown reduction {reduce!r}: choose one of {', '.join(REDUCTIONS)}")
+        if covariance not in get_args(Covariance):
+            raise PersonaProbeError(f"covariance is {covariance!r}; choose 'diagonal' or 'full'")
+        if sink_ratio is not None and not sink_ratio > 1:
+            raise PersonaProbeError(f"sink_ratio is {sink_ratio}; it must exceed 1, or be None to keep all tokens")
+        if tokens_per_batch is not None and tokens_per_batch < 1:
+            raise PersonaProbeError(f"tokens_per_batch is {tokens_per_batch}; it must be at least 1")
+        self.sink_ratio = sink_ratio if reduce in ("mean", "moments") else None
+        self.budget = tokens_per_batch or tokens_per_batch_for(model.device)
+        self.template = model.template
+        self.encoded = model.template.encode_all(dialogues)
+        self.spans = [item.span(self.span) for item in self.encoded]
+
+    def reduction(self, model: Model, follow: Reduction | None = None) -> Reduction:
+        """A fresh reduction for ``model``; it leaves out the sinks that ``follow`` left out."""
+        record = follow.sinks.record if isinstance(follow, OneVector) and follow.sinks is not None else None
+        sinks = None if self.sink_ratio is None else SinkFilter(self.sink_ratio, record)
+        if self.reduce == "tokens":
+            return EveryToken(self.spans, self.layers, model.d_model)
+        if self.reduce == "moments":
+            return StreamingMoments(self.covariance, self.layers, sinks)
+        return OneVector(self.reduce, len(self.encoded), self.layers, model.d_model, sinks)
+
+    def run(self, readers: Sequence[tuple[Model, Reduction]], progress: bool, label: str) -> None:
+        """Pass the texts through the models."""
+        run_pass(readers, self.encoded, self.spans, tokens_per_batch=self.budget, progress=progress, label=label)
+
+    def check_same_tokens(self, after: Model) -> None:
+        """Refuse a second model whose template or tokenizer makes other tokens of the same dialogues."""
+        if after.template is self.template:
+            return
+        for item in self.encoded:
+            other = after.template.encode(item.dialogue)
+            if (other.input_ids, other.span(self.span)) != (item.input_ids, item.span(self.span)):
+                raise PersonaProbeError(
+                    f"dialogue {item.dialogue.name}: {after.name} makes other tokens of it than the model before "
+                    "(another tokenizer or chat template), so their activations cannot be compared; load both with the "
+                    "same chat_template="
                 )
-            for column, layer in enumerate(wanted):
-                values[rows, column] = reduced[layer].numpy()
-            bar.update(len(rows))
-    table = pd.DataFrame(
-        [
-            {
-                **item.dialogue.labels,
-                "id": item.dialogue.id,
-                "question": item.dialogue.question,
-                "group": item.dialogue.group,
-                "seed": item.dialogue.seed,
-                "n_tokens": place.stop - place.start,
-            }
-            for item, place in zip(encoded, spans, strict=True)
-        ]
-    )
-    source = {
-        "model": model.name,
-        "model_hash": model.fingerprint(),
-        "template_hash": model.template_hash(),
-        "span": span,
-        "reduce": reduce,
-        "layer_convention": LAYER_CONVENTION,
-    }
-    return Activations(values, table, tuple(wanted), source)
+
+    def activations(self, model: Model, reduction: Reduction) -> Activations:
+        """The container of what was read."""
+        assert isinstance(reduction, OneVector | EveryToken)
+        table = self._tokens() if isinstance(reduction, EveryToken) else self._dialogues(reduction)
+        return Activations(reduction.values, table, tuple(self.layers), self.source(model, reduction))
+
+    def _dialogues(self, reduction: OneVector) -> pd.DataFrame:
+        lengths = [span.stop - span.start for span in self.spans]
+        table = pd.DataFrame([_who(item.dialogue) for item in self.encoded]).assign(n_tokens=lengths)
+        if reduction.sinks is None:
+            return table
+        counts = reduction.sinks.record.counts(len(self.encoded), self.layers, self.spans)
+        return table.assign(n_sinks=counts.max(axis=1))
+
+    def _tokens(self) -> pd.DataFrame:
+        names = self.template.tokenizer.convert_ids_to_tokens
+        parts = []
+        for row, (item, span) in enumerate(zip(self.encoded, self.spans, strict=True)):
+            ids = list(item.input_ids[span])
+            own = {"position": range(span.start, span.stop), "token_id": ids, "token": names(ids)}
+            parts.append(pd.DataFrame({**own, **_who(item.dialogue), "dialogue": row}))
+        return pd.concat(parts, ignore_index=True)
+
+    def source(self, model: Model, reduction: Reduction) -> dict[str, Any]:
+        """Where the activations come from."""
+        about = {
+            "model": model.name,
+            "model_hash": model.fingerprint(),
+            "template_hash": model.template.hash(),
+            "span": self.span,
+            "reduce": self.reduce,
+            "layer_convention": LAYER_CONVENTION,
+        }
+        sinks = reduction.sinks if isinstance(reduction, OneVector | StreamingMoments) else None
+        if sinks is None:
+            return about
+        left_out = sinks.record.counts(len(self.encoded), self.layers, self.spans).sum(axis=0)
+        return {**about, "sink_ratio": self.sink_ratio, "sinks_left_out": left_out.tolist()}
 
 
-def _reduce(hidden: Tensor, inside: Tensor, reduce: str) -> Tensor:
-    """Reduce ``(batch, position, d_model)`` over the positions that are ``inside`` to ``(batch, d_model)``, float32."""
-    if reduce == "last":
-        last = inside.shape[1] - 1 - inside.flip(1).int().argmax(dim=1)
-        return hidden[torch.arange(hidden.shape[0], device=hidden.device), last].float()
-    if reduce == "max":
-        return hidden.float().masked_fill(~inside[..., None], -torch.inf).amax(dim=1)
-    weights = inside.float() / inside.sum(dim=1, keepdim=True)
-    return einsum(hidden.float(), weights, "batch position d, batch position -> batch d")
-
-
-def _batches(encoded: Sequence[Encoded], tokens_per_batch: int) -> Iterator[list[int]]:
-    """Row numbers, longest dialogues first, so many together that padding included they hold the token budget."""
-    order = sorted(range(len(encoded)), key=lambda row: -len(encoded[row].input_ids))
-    start = 0
-    while start < len(order):
-        size = max(1, tokens_per_batch // len(encoded[order[start]].input_ids))
-        yield order[start : start + size]
-        start += size
+def _who(dialogue: Dialogue) -> dict[str, Any]:
+    """The columns that say whose row it is."""
+    own = {"id": dialogue.id, "question": dialogue.question, "group": dialogue.group, "seed": dialogue.seed}
+    return {**dialogue.labels, **own}

@@ -11,7 +11,7 @@ import torch
 
 from persona_probe.activations.activations import Activations
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.dialogue.rendering import check_span, encode_all
+from persona_probe.dialogue.rendering import check_span
 from persona_probe.models.model import Model
 
 
@@ -27,7 +27,7 @@ def embed(model: Model, dialogues: Sequence[Dialogue], span: str = "response") -
         Activations ``(dialogue, layer, d_model)`` in which all layers are equal; ``source["reduce"]`` says so.
     """
     kind = check_span(span)
-    encoded = encode_all(model.tokenizer, dialogues)
+    encoded = model.template.encode_all(dialogues)
     weights: Any = model.plain.get_input_embeddings().weight
     means = []
     with torch.inference_mode():

@@ -2,18 +2,27 @@
 
 The prompt's rendering (with the assistant header) must be a prefix of the whole dialogue's rendering; the tokenizer's
 offsets then say which tokens are prompt and which are the answer. Nothing is searched for in the text.
+
+What templates do unasked is settled and said: thinking is off unless asked for, and "today" is one stated day.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import datetime
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from transformers import PreTrainedTokenizerBase
 
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
+
+_THINKING_SWITCHES = ("enable_thinking", "thinking")
+"""What templates call the variable that turns reasoning before the answer on and off (Qwen3 and others; Granite)."""
 
 Span = Literal["prompt", "response", "last_prompt_token", "generation", "all"]
 SPANS: tuple[str, ...] = get_args(Span)
@@ -62,102 +71,178 @@ class Encoded:
         return slice(start, stop)
 
 
-def render(tokenizer: PreTrainedTokenizerBase, dialogue: Dialogue, *, generation_prompt: bool = False) -> str:
-    """The chat template's text of ``dialogue``; ``generation_prompt`` adds the assistant header.
+class ChatTemplate:
+    """A tokenizer's chat template, with everything that it would otherwise decide by itself.
 
-    Raises:
-        PersonaProbeError: if the tokenizer has no chat template, or the template refuses the dialogue.
+    Attributes:
+        tokenizer: whose template is rendered; a template set on it later is used.
+        thinking: whether templates that know a switch for it let the model reason before it answers.
+        today: the day that templates which write today's date (Llama 3.2, gpt-oss) are told.
+        variables: further variables for the template.
     """
-    if not getattr(tokenizer, "chat_template", None):
-        raise PersonaProbeError(
-            f"the tokenizer of {tokenizer.name_or_path or 'this model'} has no chat template, so dialogues cannot be "
-            "rendered; set model.tokenizer.chat_template, or use the chat version of the model"
-        )
-    try:
-        text = tokenizer.apply_chat_template(
-            dialogue.as_messages(), tokenize=False, add_generation_prompt=generation_prompt
-        )
-    except Exception as error:
-        raise PersonaProbeError(f"dialogue {dialogue.name}: the chat template refuses it: {error}") from error
-    return cast(str, text)
 
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        thinking: bool | None = None,
+        today: datetime.date | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.today = today or datetime.datetime.now(datetime.UTC).date()
+        self.variables = dict(variables or {})
+        self.thinking = bool(thinking)
+        if thinking is not None and self.exists and self._thinking_switch is None:
+            raise PersonaProbeError(
+                f"thinking={thinking} was asked for, but the chat template of {tokenizer.name_or_path or 'this model'} "
+                f"has no switch for it (looked for {' and '.join(_THINKING_SWITCHES)}); leave it out"
+            )
 
-def encode(tokenizer: PreTrainedTokenizerBase, dialogue: Dialogue) -> Encoded:
-    """Tokenize ``dialogue`` and find where its answer begins and ends.
+    @property
+    def exists(self) -> bool:
+        """Whether the tokenizer has a chat template."""
+        return bool(getattr(self.tokenizer, "chat_template", None))
 
-    Raises:
-        PersonaProbeError: if the template's rendering of the prompt is no prefix of the whole (then spans would be
-            guesses), or a token straddles the border between prompt and answer; the dialogue is named.
-    """
-    prompt = render(tokenizer, dialogue.without_answer(), generation_prompt=True)
-    if dialogue.answer is None:
-        ids = tuple(tokenizer(prompt, add_special_tokens=False).input_ids)
-        _check_beginning(tokenizer, dialogue, ids)
-        return Encoded(dialogue, ids, len(ids), len(ids))
-    whole = render(tokenizer, dialogue)
-    if not whole.startswith(prompt):
-        raise PersonaProbeError(
-            f"dialogue {dialogue.name}: the chat template renders the prompt differently once the answer is there, "
-            f"so the answer's tokens cannot be told apart (prompt ends {prompt[-60:]!r}); use another template"
-        )
-    rest = whole[len(prompt) :]
-    content = next((text for text in (dialogue.answer, dialogue.answer.strip()) if rest.startswith(text)), None)
-    if content is None:
-        raise PersonaProbeError(
-            f"dialogue {dialogue.name}: the chat template changes the answer's text (after the header it writes "
-            f"{rest[:60]!r}), so its tokens cannot be told apart"
-        )
-    encoding = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
-    offsets: list[tuple[int, int]] = encoding["offset_mapping"]
-    _check_beginning(tokenizer, dialogue, encoding["input_ids"])
-    border, end = len(prompt), len(prompt) + len(content)
-    first = next((i for i, (_, stop) in enumerate(offsets) if stop > border), len(offsets))
-    last = next((i for i, (start, stop) in enumerate(offsets) if i >= first and (start >= end or stop > end)), None)
-    if first < len(offsets) and offsets[first][0] < border:
-        raise PersonaProbeError(
-            f"dialogue {dialogue.name}: token {first} holds the end of the prompt and the start of the answer; "
-            "the answer's tokens cannot be told apart with this tokenizer"
-        )
-    return Encoded(dialogue, tuple(encoding["input_ids"]), first, len(offsets) if last is None else last)
+    @property
+    def _thinking_switch(self) -> str | None:
+        return next((name for name in _THINKING_SWITCHES if self._mentions(name)), None)
 
+    def _mentions(self, name: str) -> bool:
+        return re.search(rf"\b{name}\b", str(self.tokenizer.chat_template)) is not None
 
-def _check_beginning(tokenizer: PreTrainedTokenizerBase, dialogue: Dialogue, ids: Sequence[int]) -> None:
-    """Refuse a rendering that begins with two beginning-of-sequence tokens, or lacks one the tokenizer adds."""
-    begin = tokenizer.bos_token_id
-    if begin is None or not ids:
-        return
-    if list(ids[:2]) == [begin, begin]:
-        raise PersonaProbeError(
-            f"dialogue {dialogue.name}: the chat template writes the beginning-of-sequence token twice; "
-            "mend the template"
-        )
-    if ids[0] != begin and tokenizer("a").input_ids[:1] == [begin]:
-        raise PersonaProbeError(
-            f"dialogue {dialogue.name}: the chat template writes no beginning-of-sequence token, though this tokenizer "
-            "begins every text with one; put {{ bos_token }} at the start of the template"
-        )
+    def _arguments(self) -> dict[str, Any]:
+        """What the template is given beside the messages."""
+        given: dict[str, Any] = {}
+        if switch := self._thinking_switch:
+            given[switch] = self.thinking
+        if self._mentions("strftime_now"):
+            given["strftime_now"] = self.today.strftime
+        return given | self.variables
 
+    def hash(self) -> str | None:
+        """Sixteen hex digits of the template and what it is given (but for the day), or None without one."""
+        if not self.exists:
+            return None
+        given = {name: value for name, value in self._arguments().items() if name != "strftime_now"}
+        text = str(self.tokenizer.chat_template) + (json.dumps(given, sort_keys=True, default=str) if given else "")
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-def encode_all(tokenizer: PreTrainedTokenizerBase, dialogues: Sequence[Dialogue]) -> list[Encoded]:
-    """`encode` for many; an empty list is refused."""
-    if not dialogues:
-        raise PersonaProbeError("there are no dialogues: the list is empty")
-    return [encode(tokenizer, dialogue) for dialogue in dialogues]
+    def remarks(self) -> list[str]:
+        """What the template does that a reader of the results should know, in sentences."""
+        if not self.exists:
+            return []
+        said = []
+        if (prompt := self.default_system_prompt) is not None:
+            said.append(f"the chat template adds a system prompt by itself: {prompt!r}")
+        if self._thinking_switch:
+            said.append(f"thinking is {'on' if self.thinking else 'off'} (thinking=)")
+        if self._mentions("strftime_now"):
+            said.append(f"the chat template writes today's date; it is told {self.today.isoformat()} (today=)")
+        return said
 
+    def render(self, dialogue: Dialogue, *, generation_prompt: bool = False) -> str:
+        """The template's text of ``dialogue``; ``generation_prompt`` adds the assistant header.
 
-def default_system_prompt(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """The system prompt that the chat template adds by itself when a dialogue has none (Qwen's does), or None."""
-    mark = "\u2063mark\u2063"
-    if not getattr(tokenizer, "chat_template", None):
+        Raises:
+            PersonaProbeError: if the tokenizer has no chat template, or the template refuses the dialogue.
+        """
+        if not self.exists:
+            raise PersonaProbeError(
+                f"the tokenizer of {self.tokenizer.name_or_path or 'this model'} has no chat template, so dialogues "
+                "cannot be rendered; set model.tokenizer.chat_template, or use the chat version of the model"
+            )
+        try:
+            text = self.tokenizer.apply_chat_template(
+                dialogue.as_messages(), tokenize=False, add_generation_prompt=generation_prompt, **self._arguments()
+            )
+        except Exception as error:
+            raise PersonaProbeError(f"dialogue {dialogue.name}: the chat template refuses it: {error}") from error
+        return cast(str, text)
+
+    def encode(self, dialogue: Dialogue) -> Encoded:
+        """Tokenize ``dialogue`` and find where its answer begins and ends.
+
+        Raises:
+            PersonaProbeError: if the template's rendering of the prompt is no prefix of the whole (then spans would be
+                guesses), or a token straddles the border between prompt and answer; the dialogue is named.
+        """
+        if not self.tokenizer.is_fast:
+            raise PersonaProbeError(
+                f"the tokenizer of {self.tokenizer.name_or_path or 'this model'} is {type(self.tokenizer).__name__}, "
+                "which gives no character offsets, so spans cannot be found; load one of the tokenizers library"
+            )
+        prompt = self.render(dialogue.without_answer(), generation_prompt=True)
+        if dialogue.answer is None:
+            ids = tuple(self.tokenizer(prompt, add_special_tokens=False).input_ids)
+            self._check_beginning(dialogue, ids)
+            return Encoded(dialogue, ids, len(ids), len(ids))
+        whole = self.render(dialogue)
+        if not whole.startswith(prompt):
+            raise PersonaProbeError(
+                f"dialogue {dialogue.name}: the chat template renders the prompt differently once the answer is there, "
+                f"so the answer's tokens cannot be told apart (prompt ends {prompt[-60:]!r}); use another template"
+            )
+        rest = whole[len(prompt) :]
+        content = next((text for text in (dialogue.answer, dialogue.answer.strip()) if rest.startswith(text)), None)
+        if content is None:
+            hint = (
+                "; thinking is on, so each answer must begin with the thought, as the model wrote it, or load the "
+                "model with thinking=False"
+                if self._thinking_switch and self.thinking
+                else ""
+            )
+            raise PersonaProbeError(
+                f"dialogue {dialogue.name}: the chat template changes the answer's text (after the header it writes "
+                f"{rest[:60]!r}), so its tokens cannot be told apart{hint}"
+            )
+        encoding = self.tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
+        offsets: list[tuple[int, int]] = encoding["offset_mapping"]
+        self._check_beginning(dialogue, encoding["input_ids"])
+        border, end = len(prompt), len(prompt) + len(content)
+        first = next((i for i, (_, stop) in enumerate(offsets) if stop > border), len(offsets))
+        last = next((i for i, (start, stop) in enumerate(offsets) if i >= first and (start >= end or stop > end)), None)
+        if first < len(offsets) and offsets[first][0] < border:
+            raise PersonaProbeError(
+                f"dialogue {dialogue.name}: token {first} holds the end of the prompt and the start of the answer; "
+                "the answer's tokens cannot be told apart with this tokenizer"
+            )
+        return Encoded(dialogue, tuple(encoding["input_ids"]), first, len(offsets) if last is None else last)
+
+    def _check_beginning(self, dialogue: Dialogue, ids: Sequence[int]) -> None:
+        """Refuse a rendering that begins with two beginning-of-sequence tokens, or lacks one the tokenizer adds."""
+        begin = self.tokenizer.bos_token_id
+        if begin is None or not ids:
+            return
+        if list(ids[:2]) == [begin, begin]:
+            raise PersonaProbeError(
+                f"dialogue {dialogue.name}: the chat template writes the beginning-of-sequence token twice; "
+                "mend the template"
+            )
+        if ids[0] != begin and self.tokenizer("a").input_ids[:1] == [begin]:
+            raise PersonaProbeError(
+                f"dialogue {dialogue.name}: the chat template writes no beginning-of-sequence token, though this "
+                "tokenizer begins every text with one; put {{ bos_token }} at the start of the template"
+            )
+
+    def encode_all(self, dialogues: Sequence[Dialogue]) -> list[Encoded]:
+        """`encode` for many; an empty list is refused."""
+        if not dialogues:
+            raise PersonaProbeError("there are no dialogues: the list is empty")
+        return [self.encode(dialogue) for dialogue in dialogues]
+
+    @property
+    def default_system_prompt(self) -> str | None:
+        """The system prompt that the template adds by itself when a dialogue has none (Qwen2.5's does), or None."""
+        if not self.exists:
+            return None
+        mark, asked = "\u2063mark\u2063", "\u2063system\u2063"
+        user = Dialogue.from_messages([{"role": "user", "content": mark}])
+        try:
+            bare = self.render(user).split(mark)[0]
+            before, after = self.render(user.with_system(asked)).split(mark)[0].split(asked)
+        except (PersonaProbeError, ValueError):
+            return None
+        if bare.startswith(before) and bare.endswith(after) and len(bare) > len(before) + len(after):
+            return bare[len(before) : len(bare) - len(after)]
         return None
-    user = Dialogue.from_messages([{"role": "user", "content": mark}])
-    try:
-        bare = render(tokenizer, user).split(mark)[0]
-        before, after = (
-            render(tokenizer, user.with_system("\u2063system\u2063")).split(mark)[0].split("\u2063system\u2063")
-        )
-    except (PersonaProbeError, ValueError):
-        return None
-    if bare.startswith(before) and bare.endswith(after) and len(bare) > len(before) + len(after):
-        return bare[len(before) : len(bare) - len(after)]
-    return None

@@ -15,11 +15,10 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.dialogue.rendering import Encoded, encode_all
+from persona_probe.dialogue.rendering import Encoded
 from persona_probe.errors import PersonaProbeError
-from persona_probe.models.adapters import check_fits, is_adapter, quiet_peft
+from persona_probe.models.adapters import check_fits, is_adapter, quiet_peft, with_adapter
 from persona_probe.models.model import Model
-from persona_probe.models.pair import with_adapter
 from persona_probe.models.twin import structural_twin
 
 _IGNORE = -100
@@ -78,7 +77,7 @@ def finetune(
         raise PersonaProbeError(
             f"{model.name}: already carries an adapter; fine-tune its base with start= to go on from that adapter"
         )
-    encoded = encode_all(model.tokenizer, dialogues)
+    encoded = model.template.encode_all(dialogues)
     for item in encoded:
         item.span("response")
     twin = structural_twin(model.plain)

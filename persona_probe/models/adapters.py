@@ -1,4 +1,4 @@
-"""LoRA adapters on disk: found, checked against their base, put on a model."""
+"""LoRA adapters on disk: found, checked against their base, put on a model; several on one base."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import json
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from safetensors import safe_open
 from torch import nn
 
 from persona_probe.errors import PersonaProbeError
+from persona_probe.models.guards import check_hooks
+from persona_probe.models.model import Model
+from persona_probe.models.twin import structural_twin
 
 ADAPTER_CONFIG = "adapter_config.json"
 
@@ -33,12 +37,12 @@ def quiet_peft() -> Iterator[None]:
         yield
 
 
-def is_adapter(path: str | Path) -> bool:
+def is_adapter(path: str | Path, revision: str | None = None) -> bool:
     """Whether ``path`` (a local folder or a Hub id) holds a PEFT adapter."""
-    return _config_file(path) is not None
+    return _config_file(path, revision) is not None
 
 
-def _config_file(path: str | Path) -> Path | None:
+def _config_file(path: str | Path, revision: str | None = None) -> Path | None:
     folder = Path(path)
     if folder.exists() or str(path).startswith((".", "/", "~")) or str(path).count("/") != 1:
         return folder / ADAPTER_CONFIG if (folder / ADAPTER_CONFIG).is_file() else None
@@ -48,6 +52,7 @@ def _config_file(path: str | Path) -> Path | None:
         found = cached_file(
             str(path),
             ADAPTER_CONFIG,
+            revision=revision,
             _raise_exceptions_for_missing_entries=False,
             _raise_exceptions_for_connection_errors=False,
             _raise_exceptions_for_gated_repo=False,
@@ -57,13 +62,13 @@ def _config_file(path: str | Path) -> Path | None:
     return None if found is None else Path(found)
 
 
-def adapter_base(path: str | Path) -> str:
+def adapter_base(path: str | Path, revision: str | None = None) -> str:
     """The base model an adapter names; a relative path is looked up from the adapter's own folder too.
 
     Raises:
         PersonaProbeError: if the adapter's config is unreadable or names no base.
     """
-    file = _config_file(path)
+    file = _config_file(path, revision)
     if file is None:
         raise PersonaProbeError(f"{path}: holds no {ADAPTER_CONFIG}, so it is no adapter")
     try:
@@ -127,7 +132,33 @@ def put_adapter(hf: nn.Module, path: str | Path, *, revision: str | None = None)
     try:
         with quiet_peft(), warnings.catch_warnings():
             warnings.filterwarnings("error", message=".*missing adapter keys.*")
-            return PeftModel.from_pretrained(hf, str(path), revision=revision, is_trainable=False)  # type: ignore[no-any-return]
+            carrying = PeftModel.from_pretrained(hf, str(path), revision=revision, is_trainable=False)
     except (ValueError, RuntimeError, OSError, TypeError, UserWarning) as error:
         first = str(error).strip().splitlines()[0]
         raise PersonaProbeError(f"{path}: the adapter cannot be put on this model: {first}") from error
+    if carrying.active_peft_config.is_prompt_learning:
+        raise PersonaProbeError(
+            f"{path}: is a {carrying.active_peft_config.peft_type.value} adapter, which puts virtual tokens before the "
+            "text and so moves every position; adapters that change weights (LoRA, rsLoRA, DoRA) can be used"
+        )
+    return carrying  # type: ignore[no-any-return]
+
+
+def with_adapter(model: Model, adapter: str | Path, *, revision: str | None = None) -> Model:
+    """``model`` with a LoRA adapter live on a structural twin: the weights are shared, ``model`` is unchanged.
+
+    Call it once for each adapter to have several on one base, on one copy of its weights.
+
+    Args:
+        model: the base, without an adapter.
+        adapter: folder or Hub id.
+        revision: of the adapter's Hub repository.
+
+    Raises:
+        PersonaProbeError: if the adapter does not fit, or ``model`` carries one already.
+    """
+    spec = model.spec and replace(model.spec, adapter=str(adapter), adapter_revision=revision, merge=False)
+    carrying = put_adapter(structural_twin(model.hf), adapter, revision=revision)
+    tuned = Model(carrying, model.template, str(adapter), spec)
+    check_hooks(tuned)
+    return tuned

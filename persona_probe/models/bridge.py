@@ -7,10 +7,12 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.blocks import plain_model, quiet_transformer_lens
-from persona_probe.models.guards import probe_ids
+from persona_probe.models.guards import probe_ids, relative_error
+from persona_probe.models.residual_stream import ResidualStream
 from persona_probe.models.twin import structural_twin
 
 if TYPE_CHECKING:
@@ -25,8 +27,8 @@ def build_bridge(model: Model) -> TransformerBridge:
     """Bridge a structural twin of ``model.hf`` (bridging in place would rename adapter keys and break saving).
 
     Raises:
-        PersonaProbeError: if TransformerLens cannot bridge it, or if its logits differ from ``hf``'s by more than
-            1e-3 of the largest logit, with the adapter on or (for a live adapter) off.
+        PersonaProbeError: if TransformerLens cannot bridge it, or if its residual stream or logits differ from ``hf``'s
+            by more than 1e-3, padded or not, with the adapter on or (for a live adapter) off; the layer is named.
     """
     from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
@@ -54,13 +56,36 @@ def build_bridge(model: Model) -> TransformerBridge:
 
 def _compare(model: Model, reference: Any, bridge: TransformerBridge, what: str) -> None:
     ids = probe_ids(model)
+    padding = ids.new_full((ids.shape[0], 3), model.tokenizer.pad_token_id)
+    mask = torch.cat([torch.ones_like(ids), torch.zeros_like(padding)], dim=1)
+    for rows, attention, how in (
+        (ids, torch.ones_like(ids), what),
+        (torch.cat([ids, padding], dim=1), mask, f"{what}, padded"),
+    ):
+        _compare_batch(model, reference, bridge, rows, attention, how)
+
+
+def _compare_batch(
+    model: Model, reference: Any, bridge: TransformerBridge, ids: Tensor, attention: Tensor, how: str
+) -> None:
+    real = attention.bool()
+    held: dict[int, Tensor] = {}
     with torch.inference_mode():
-        expected = reference(input_ids=ids).logits.float()
-        seen = bridge(ids).float()
-    error = float((seen - expected).abs().max() / expected.abs().max().clamp_min(1e-9))
+        with ResidualStream(reference).reading(
+            lambda layer, hidden: held.update({layer: hidden[real]}), range(model.n_layers)
+        ):
+            expected = reference(input_ids=ids, attention_mask=attention).logits[real].float()
+        names = {f"blocks.{layer}.hook_out": layer for layer in range(model.n_layers)}
+        logits, cache = bridge.run_with_cache(ids, attention_mask=attention, names_filter=lambda name: name in names)
+        for name, layer in names.items():
+            _refuse_beyond(model, f"its {name}", how, relative_error(cache[name][real], held[layer]))
+        _refuse_beyond(model, "its logits", how, relative_error(logits[real], expected))
+
+
+def _refuse_beyond(model: Model, what: str, how: str, error: float) -> None:
     if not error <= _TOLERANCE:
         raise PersonaProbeError(
-            f"the TransformerLens bridge of {model.name} is not the same model: with {what}, its logits differ from "
-            f"Hugging Face's by {error:.2g} of the largest logit (tolerance {_TOLERANCE}); use model.hf instead, or "
-            "merge the adapter before loading"
+            f"the TransformerLens bridge of {model.name} is not the same model: with {how}, {what} differs from "
+            f"Hugging Face's by {error:.2g} of its norm (tolerance {_TOLERANCE}); use model.hf instead, or load with "
+            "merge=True if an adapter is live"
         )

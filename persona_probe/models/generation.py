@@ -10,7 +10,6 @@ from tqdm.auto import tqdm
 from transformers import GenerationConfig
 
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.dialogue.rendering import encode
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.boundary import Boundary
 
@@ -69,7 +68,7 @@ def generate(
         raise PersonaProbeError(
             f"dialogue {answered.name}: already ends with an answer; use dialogue.without_answer() to ask it again"
         )
-    prompts = [encode(model.tokenizer, dialogue) for dialogue in dialogues for _ in range(n)]
+    prompts = [model.template.encode(dialogue) for dialogue in dialogues for _ in range(n)]
     order = sorted(range(len(prompts)), key=lambda i: -prompts[i].prompt_length)
     config = GenerationConfig(  # type: ignore[no-untyped-call]
         max_new_tokens=max_new_tokens,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from persona_probe.models.model import Model
 
 _PROBE_LENGTH = 12
+_PADDING = 3
+_Read = tuple[dict[int, Tensor], tuple[Tensor, ...]]
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-6}
 _LOW_PRECISION_TOLERANCE = 3e-2
 
@@ -27,22 +30,24 @@ def probe_ids(model: Model) -> Tensor:
     return torch.tensor(ordinary)[picks].to(model.device)
 
 
-def _read(model: Model, ids: Tensor, mask: Tensor) -> tuple[dict[int, Tensor], tuple[Tensor, ...]]:
+def _read(model: Model, ids: Tensor, mask: Tensor, position_ids: Tensor | None = None) -> _Read:
     seen: dict[int, Tensor] = {}
+    places = {} if position_ids is None else {"position_ids": position_ids}
     with (
         torch.inference_mode(),
         model.stream.reading(lambda layer, hidden: seen.update({layer: hidden}), range(model.n_layers)),
     ):
         output = model.stream.backbone(
-            input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=False, return_dict=True
+            input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=False, return_dict=True, **places
         )
     return seen, output.hidden_states
 
 
 def check_hooks(model: Model) -> None:
-    """Compare our hooks with Hugging Face's ``hidden_states`` on one batch, unpadded and padded.
+    """Compare our hooks with Hugging Face's ``hidden_states`` on one batch: unpadded, padded right, padded left.
 
-    The last layer is left out of the first comparison: Hugging Face returns it after the final norm.
+    The last layer is left out of the comparison with Hugging Face, which returns it after the final norm; it must still
+    be the same with and without padding.
 
     Raises:
         PersonaProbeError: naming the layer and the size of the difference.
@@ -55,19 +60,47 @@ def check_hooks(model: Model) -> None:
             f"{model.name}: Hugging Face reports {len(reported)} hidden states for {model.n_layers} blocks; "
             f"expected one more than blocks ({LAYER_CONVENTION})"
         )
-    for layer in range(model.n_layers - 1):
-        _refuse_beyond(model, layer, plain[layer], reported[layer + 1], tolerance, "Hugging Face's hidden states")
-    padding = ids.new_full((ids.shape[0], 3), model.tokenizer.pad_token_id or 0)
-    mask = torch.cat([torch.ones_like(ids), torch.zeros_like(padding)], dim=1)
-    padded, _ = _read(model, torch.cat([ids, padding], dim=1), mask)
+    _compare(model, plain, reported, slice(None), plain, tolerance, "")
+    padding = ids.new_full((ids.shape[0], _PADDING), model.tokenizer.pad_token_id)
+    blank, real = torch.zeros_like(padding), torch.ones_like(ids)
+    for side, rows, mask, inside in (
+        ("right", [ids, padding], [real, blank], slice(None, ids.shape[1])),
+        ("left", [padding, ids], [blank, real], slice(_PADDING, None)),
+    ):
+        attention = torch.cat(mask, dim=1)
+        places = (attention.cumsum(dim=1) - 1).clamp_min(0) if _takes_positions(model) else None
+        padded, reported = _read(model, torch.cat(rows, dim=1), attention, places)
+        _compare(model, padded, reported, inside, plain, tolerance, f", padded on the {side}")
+
+
+def _takes_positions(model: Model) -> bool:
+    return "position_ids" in inspect.signature(model.stream.backbone.forward).parameters
+
+
+def _compare(
+    model: Model,
+    seen: dict[int, Tensor],
+    reported: tuple[Tensor, ...],
+    inside: slice,
+    unpadded: dict[int, Tensor],
+    tolerance: float,
+    how: str,
+) -> None:
     for layer in range(model.n_layers):
-        _refuse_beyond(
-            model, layer, padded[layer][:, : ids.shape[1]], plain[layer], tolerance, "the same batch without padding"
-        )
+        here = seen[layer][:, inside]
+        if layer < model.n_layers - 1:
+            theirs = reported[layer + 1][:, inside].to(here.device)
+            _refuse_beyond(model, layer, here, theirs, tolerance, f"Hugging Face's hidden states{how}")
+        _refuse_beyond(model, layer, here, unpadded[layer], tolerance, f"the same batch without padding{how}")
+
+
+def relative_error(seen: Tensor, expected: Tensor) -> float:
+    """The norm of the difference, of the norm of what was expected."""
+    return float((seen.float() - expected.float()).norm() / expected.float().norm().clamp_min(1e-12))
 
 
 def _refuse_beyond(model: Model, layer: int, seen: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
-    error = float((seen - expected).norm() / expected.norm().clamp_min(1e-12))
+    error = relative_error(seen, expected)
     if not error <= tolerance:
         raise PersonaProbeError(
             f"{model.name}: the activations our hook reads at layer {layer} differ from {what} by {error:.2g} of their "

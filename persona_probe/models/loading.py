@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import datetime
+import importlib.util
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
+from persona_probe.dialogue.rendering import ChatTemplate
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.adapters import adapter_base, is_adapter, put_adapter
 from persona_probe.models.guards import check_hooks
 from persona_probe.models.model import Model
 from persona_probe.models.progress_bars import without_transformers_bars
+from persona_probe.models.spec import LoadOptions, ModelSpec, Quantize
 
 _log = logging.getLogger(__name__)
 
@@ -23,34 +34,102 @@ def load(
     path_or_id: str | Path,
     *,
     adapter: str | Path | None = None,
+    merge: bool = False,
     device: str | torch.device | None = None,
+    device_map: str | Mapping[str, Any] | None = None,
     dtype: torch.dtype | str | None = None,
+    quantize: Quantize | None = None,
     revision: str | None = None,
+    trust_remote_code: bool = False,
+    chat_template: str | Path | None = None,
+    thinking: bool | None = None,
+    today: datetime.date | None = None,
+    template_variables: Mapping[str, Any] | None = None,
 ) -> Model:
     """Load a causal language model and check our hooks against it.
 
     Args:
         path_or_id: a local folder or Hub id of a model, or of a LoRA adapter that names its base.
-        adapter: a LoRA adapter (folder or Hub id) to put on it, live.
+        adapter: a LoRA (rsLoRA, DoRA) adapter to put on it: folder or Hub id.
+        merge: merge the adapter into the weights instead of keeping it live (faster; it cannot be taken off again).
         device: where to put it; default a GPU if there is one.
+        device_map: instead of ``device``, spread it over devices as accelerate does: ``"auto"``, or a map by module.
         dtype: ``torch.dtype`` or its name; default float32 on CPU, as stored on a GPU.
-        revision: of the Hub repository.
+        quantize: ``"4bit"`` (NF4) or ``"8bit"`` weights, by bitsandbytes.
+        revision: branch, tag or commit of the Hub repository that ``path_or_id`` names.
+        trust_remote_code: run the Python code that the repository brings. Only for repositories you have read.
+        chat_template: Jinja text, or a file with it, instead of the tokenizer's own (base models have none).
+        thinking: for templates with a switch for it (Qwen3): let the model reason before it answers. Default off.
+        today: the day that templates which write today's date are told; default the day of loading.
+        template_variables: further variables for the chat template.
 
     Raises:
         PersonaProbeError: if nothing loadable is there, the adapter belongs to another base, the architecture is
             unknown to TransformerLens, or the hooks disagree with Hugging Face's hidden states.
     """
-    source = str(path_or_id)
-    if adapter is None and is_adapter(source):
-        adapter, source = source, adapter_base(source)
-    place = torch.device(device) if device is not None else torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    hf, tokenizer = _read(source, resolve_dtype(dtype, place), revision)
-    hf.to(place)  # type: ignore[arg-type]
-    model = Model(put_adapter(hf, adapter) if adapter is not None else hf, tokenizer, str(adapter or path_or_id))
+    options = LoadOptions(
+        device=device,
+        device_map=device_map,
+        dtype=dtype,
+        quantize=quantize,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+        chat_template=chat_template,
+        thinking=thinking,
+        today=today,
+        template_variables=template_variables,
+    )
+    return load_spec(specify(path_or_id, adapter=adapter, merge=merge, options=options))
+
+
+def specify(
+    path_or_id: str | Path, *, adapter: str | Path | None = None, merge: bool = False, options: LoadOptions
+) -> ModelSpec:
+    """Tell full models from adapters that name their base, and check what goes together, without loading anything.
+
+    Raises:
+        PersonaProbeError: for options that exclude each other, or an adapter that names no base.
+    """
+    source, adapter_revision = str(path_or_id), None
+    revision = options.get("revision")
+    if adapter is None and is_adapter(source, revision):
+        adapter, adapter_revision = source, revision
+        source = adapter_base(source, revision)
+        # The revision that was given is the adapter's; its base is taken as it stands.
+        options = options.copy()
+        options["revision"] = None
+    if options.get("device") is not None and options.get("device_map") is not None:
+        raise PersonaProbeError("load: give device= (one place) or device_map= (spread over several), not both")
+    if merge and adapter is None:
+        raise PersonaProbeError(f"{path_or_id}: merge=True, but there is no adapter to merge; give adapter=")
+    if merge and options.get("quantize"):
+        raise PersonaProbeError("load: merging into quantised weights loses precision; leave out merge= or quantize=")
+    return ModelSpec(source, None if adapter is None else str(adapter), adapter_revision, merge, options)
+
+
+def load_spec(spec: ModelSpec) -> Model:
+    """Load what ``spec`` names; see `load`."""
+    options = spec.options
+    place = target_device(options)
+    hf, tokenizer = _read(spec.source, options, place)
+    if options.get("device_map") is None and not options.get("quantize"):
+        hf.to(place)  # type: ignore[arg-type]
+    carrying: Any = hf
+    if spec.adapter is not None:
+        carrying = put_adapter(hf, spec.adapter, revision=spec.adapter_revision)
+        if spec.merge:
+            carrying = carrying.merge_and_unload()
+    model = Model(carrying, _template(tokenizer, options), spec.name, spec)
     check_hooks(model)
-    if (prompt := model.default_system_prompt) is not None:
-        _log.info("%s: the chat template adds a system prompt by itself: %r", model.name, prompt)
+    for remark in model.template.remarks():
+        _log.info("%s: %s", model.name, remark)
     return model
+
+
+def target_device(options: LoadOptions) -> torch.device:
+    """Where input ids will go: as given, else a GPU if there is one."""
+    given = options.get("device")
+    return torch.device(given if given is not None else "cuda" if torch.cuda.is_available() else "cpu")
 
 
 def resolve_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype | str:
@@ -65,26 +144,79 @@ def resolve_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torc
     return found
 
 
-def _read(
-    source: str, dtype: torch.dtype | str, revision: str | None
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _template(tokenizer: PreTrainedTokenizerBase, options: LoadOptions) -> ChatTemplate:
+    given = options.get("chat_template")
+    if given is not None:
+        text = str(given)
+        if isinstance(given, Path) or ("{" not in text and Path(text).suffix in (".jinja", ".jinja2", ".j2", ".txt")):
+            file = Path(text)
+            if not file.is_file():
+                raise PersonaProbeError(f"chat_template: there is no file {text!r}; give Jinja text or a file with it")
+            text = file.read_text(encoding="utf-8")
+        tokenizer.chat_template = text
+    return ChatTemplate(
+        tokenizer,
+        thinking=options.get("thinking"),
+        today=options.get("today"),
+        variables=options.get("template_variables"),
+    )
+
+
+def check_source(source: str) -> None:
+    """Refuse what is neither a model folder nor shaped like a Hub id, saying what is there."""
     folder = Path(source)
     if folder.is_dir() and not (folder / "config.json").is_file():
         inside = ", ".join(sorted(entry.name for entry in folder.iterdir())[:5]) or "nothing"
         raise PersonaProbeError(f"{source}: is no model folder: it has no config.json (it holds {inside})")
     if folder.is_file():
         raise PersonaProbeError(f"{source}: is a file; give the folder that holds the model's config.json")
-    if not folder.is_dir() and (source.startswith((".", "/", "~")) or source.count("/") != 1):
+    if not folder.is_dir() and (source.startswith((".", "/", "~")) or source.count("/") > 1):
         raise PersonaProbeError(f"{source}: no such folder, and not a Hub id of the form owner/name")
+
+
+def _quantization(quantize: str | None, dtype: torch.dtype | str) -> BitsAndBytesConfig | None:
+    if quantize is None:
+        return None
+    if quantize not in ("4bit", "8bit"):
+        raise PersonaProbeError(f"quantize is {quantize!r}; give '4bit', '8bit' or leave it out")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise PersonaProbeError(
+            f"quantize={quantize!r} needs bitsandbytes, which is not installed: pip install 'persona-probe[quantize]'"
+        )
+    compute = dtype if isinstance(dtype, torch.dtype) else torch.bfloat16
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=quantize == "4bit",
+        load_in_8bit=quantize == "8bit",
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=compute,
+    )
+
+
+def _read(source: str, options: LoadOptions, place: torch.device) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    check_source(source)
+    dtype = resolve_dtype(options.get("dtype"), place)
+    where: dict[str, Any] = {
+        "revision": options.get("revision"),
+        "trust_remote_code": options.get("trust_remote_code", False),
+    }
+    quantization = _quantization(options.get("quantize"), dtype)
+    device_map = options.get("device_map") or ({"": place} if quantization is not None else None)
     try:
         with without_transformers_bars():
-            tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+            tokenizer = AutoTokenizer.from_pretrained(source, **where)
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                source, revision=revision, dtype=dtype, output_loading_info=True
+                source,
+                **where,
+                dtype=dtype,
+                device_map=device_map,
+                quantization_config=quantization,
+                output_loading_info=True,
             )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0]
-        raise PersonaProbeError(f"{source}: cannot be loaded as a causal language model: {first}") from error
+        code = "trust_remote_code" in str(error) and not where["trust_remote_code"]
+        hint = "; it brings Python code of its own: read it, then load with trust_remote_code=True" if code else ""
+        raise PersonaProbeError(f"{source}: cannot be loaded as a causal language model: {first}{hint}") from error
     hf, report = loaded
     if missing := sorted(report["missing_keys"]):
         raise PersonaProbeError(

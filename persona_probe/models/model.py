@@ -8,14 +8,17 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.utils import align_module_device
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.dialogue.rendering import default_system_prompt
+from persona_probe.dialogue.rendering import ChatTemplate
+from persona_probe.errors import PersonaProbeError
 from persona_probe.models.blocks import plain_model
 from persona_probe.models.boundary import Boundary, marking_generation
 from persona_probe.models.residual_stream import ResidualStream, Writer
+from persona_probe.models.spec import ModelSpec
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -28,30 +31,36 @@ class Model:
 
     Attributes:
         hf: the Hugging Face model (a ``PeftModel`` when an adapter is live). Use it as you would without us.
+        template: its chat template: dialogues become tokens here.
         tokenizer: its tokenizer, padding on the left.
         name: the path or id it was loaded from, for tables and cards.
+        spec: how to load it again, or None if it was made by hand.
         stream: read and write hooks on ``hf``'s residual stream.
         boundary: where prompts end in the batch being read, or None; set through `at_boundary`.
     """
 
-    def __init__(self, hf: nn.Module, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    def __init__(self, hf: nn.Module, template: ChatTemplate, name: str, spec: ModelSpec | None = None) -> None:
         self.hf: Any = hf
-        self.tokenizer = tokenizer
+        self.template = template
+        self.tokenizer = tokenizer = template.tokenizer
         self.name = name
+        self.spec = spec
         self.stream = ResidualStream(hf)
         self.boundary: Boundary | None = None
         self._bridge: TransformerBridge | None = None
         self._bridge_stream: ResidualStream | None = None
         self._open: list[tuple[contextlib.ExitStack, Callable[..., None]]] = []
         if tokenizer.pad_token_id is None:
-            tokenizer.pad_token = tokenizer.eos_token
+            # Padding is masked wherever it is used, so any token that exists will do.
+            tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
         tokenizer.padding_side = "left"
         hf.eval()
 
     def __repr__(self) -> str:
-        """Name, size and place."""
+        """Name, size and place, and what the chat template does by itself."""
         kind = type(plain_model(self.hf)).__name__
-        return f"Model({self.name!r}, {kind}, {self.n_layers} layers, d_model={self.d_model}, {self.device})"
+        line = f"Model({self.name!r}, {kind}, {self.n_layers} layers, d_model={self.d_model}, {self.device})"
+        return "\n  ".join([line, *self.template.remarks()])
 
     @property
     def plain(self) -> PreTrainedModel:
@@ -71,12 +80,10 @@ class Model:
     @property
     def device(self) -> torch.device:
         """Where input ids go."""
-        return next(self.stream.backbone.parameters()).device
-
-    @property
-    def default_system_prompt(self) -> str | None:
-        """What the chat template puts in the system turn by itself, or None."""
-        return default_system_prompt(self.tokenizer)
+        embedding: Any = self.plain.get_input_embeddings()
+        device: torch.device = embedding.weight.device
+        # Weights that accelerate has offloaded lie nowhere ("meta") between forwards.
+        return torch.device(embedding._hf_hook.execution_device) if device.type == "meta" else device
 
     @property
     def bridge(self) -> TransformerBridge:
@@ -96,6 +103,11 @@ class Model:
             for stack, attach in self._open:
                 attach(stack, self._bridge_stream, bridge)
         return self._bridge
+
+    @property
+    def steered(self) -> bool:
+        """Whether the residual stream is being rewritten."""
+        return bool(self._open)
 
     @contextlib.contextmanager
     def writing(self, writer: Writer, layers: Sequence[int]) -> Iterator[None]:
@@ -161,15 +173,35 @@ class Model:
         Hashes every parameter's name, shape and dtype and up to 2,048 of its values, evenly spaced, so that large
         models take seconds. Adapter weights count.
         """
+        pieces, tied_once = {}, {name for name, _ in self.hf.named_parameters()}
+        for prefix, module in self.hf.named_modules():
+            with align_module_device(module):  # brings offloaded weights in, one module at a time
+                for name, parameter in module.named_parameters(prefix, recurse=False):
+                    if name not in tied_once:
+                        continue
+                    values: Tensor = parameter.detach().reshape(-1)
+                    step = max(1, values.numel() // _FINGERPRINT_VALUES)
+                    label = f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode()
+                    pieces[name] = label + values[::step].float().cpu().numpy().tobytes()
         digest = hashlib.sha256()
-        for name, parameter in sorted(self.hf.named_parameters()):
-            values: Tensor = parameter.detach().reshape(-1)
-            step = max(1, values.numel() // _FINGERPRINT_VALUES)
-            digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
-            digest.update(values[::step].float().cpu().numpy().tobytes())
+        for name in sorted(pieces):
+            digest.update(pieces[name])
         return digest.hexdigest()[:16]
 
-    def template_hash(self) -> str | None:
-        """Sixteen hex digits of the chat template, or None without one."""
-        template = self.tokenizer.chat_template
-        return None if template is None else hashlib.sha256(str(template).encode()).hexdigest()[:16]
+    def release(self, reason: str) -> None:
+        """Let go of the weights, whoever still holds this object; ``reason`` is told to those who then use it."""
+        gone: Any = _Released(self.name, reason)
+        self.hf = self.stream = self._bridge = self._bridge_stream = gone
+
+
+class _Released:
+    """What stands in place of the parts of a model that was released."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        self._said = f"{name} was released: {reason}"
+
+    def __getattr__(self, name: str) -> Any:
+        raise PersonaProbeError(self._said)
+
+    def __call__(self, *_args: Any, **_kwargs: Any) -> Any:
+        raise PersonaProbeError(self._said)

@@ -2,62 +2,95 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import Unpack
 
 from persona_probe.errors import PersonaProbeError
-from persona_probe.models.adapters import is_adapter, put_adapter
-from persona_probe.models.guards import check_hooks
-from persona_probe.models.loading import load
+from persona_probe.models.adapters import is_adapter, with_adapter
+from persona_probe.models.loading import load_spec, specify
+from persona_probe.models.memory import both_fit, footprint
 from persona_probe.models.model import Model
-from persona_probe.models.twin import structural_twin
+from persona_probe.models.snapshots import Snapshots
+from persona_probe.models.spec import LoadOptions
 
 
-@dataclass(frozen=True)
 class ModelPair:
-    """A model ``before`` and ``after`` narrow training."""
+    """A model ``before`` and ``after`` narrow training.
 
-    before: Model
-    after: Model
+    If ``one_at_a_time``, the two do not fit into memory together: reading ``before`` releases ``after``, and the other
+    way round.
+    """
 
+    def __init__(self, before: Model, after: Model) -> None:
+        _check_sizes((before.n_layers, before.d_model), (after.n_layers, after.d_model), before.name, after.name)
+        self._models: tuple[Model, Model] | Snapshots = (before, after)
 
-def with_adapter(model: Model, adapter: str | Path) -> Model:
-    """``model`` with a LoRA adapter live on a structural twin: the weights are shared, ``model`` is unchanged."""
-    tuned = Model(put_adapter(structural_twin(model.hf), adapter), model.tokenizer, str(adapter))
-    check_hooks(tuned)
-    return tuned
+    @classmethod
+    def one_at_a_time_of(cls, snapshots: Snapshots) -> ModelPair:
+        """A pair of two full models of which one is held at a time."""
+        first, second = (footprint(spec) for spec in snapshots.specs)
+        _check_sizes((first.n_layers, first.d_model), (second.n_layers, second.d_model), *snapshots.names)
+        pair = cls.__new__(cls)
+        pair._models = snapshots
+        return pair
+
+    @property
+    def one_at_a_time(self) -> bool:
+        """Whether only one of the two is held in memory."""
+        return isinstance(self._models, Snapshots)
+
+    @property
+    def before(self) -> Model:
+        """The model before narrow training."""
+        return self._models[0]
+
+    @property
+    def after(self) -> Model:
+        """The model after narrow training."""
+        return self._models[1]
+
+    def __repr__(self) -> str:
+        """Both names."""
+        names = self._models.names if isinstance(self._models, Snapshots) else [model.name for model in self._models]
+        return f"ModelPair(before={names[0]!r}, after={names[1]!r}{', one at a time' if self.one_at_a_time else ''})"
 
 
 def load_pair(
     before: str | Path | Model,
     after: str | Path | Model,
     *,
-    device: str | torch.device | None = None,
-    dtype: torch.dtype | str | None = None,
+    keep_both: bool | None = None,
+    **options: Unpack[LoadOptions],
 ) -> ModelPair:
     """Load the models of a pair; if ``after`` is a LoRA adapter, both stand on one copy of the weights.
 
     Args:
         before: path, Hub id, or a loaded model.
         after: a LoRA adapter for ``before``, a full model, or a loaded model.
-        device: as in `load`.
-        dtype: as in `load`.
+        keep_both: two full models: hold both in memory, or one at a time; default both if they fit.
+        **options: as in `load`, for both; ``revision`` is that of ``before``'s repository.
 
     Raises:
         PersonaProbeError: as `load`, and if the two differ in layers or width.
     """
-    first = before if isinstance(before, Model) else load(before, device=device, dtype=dtype)
-    if isinstance(after, Model):
-        second = after
-    elif is_adapter(after):
-        second = with_adapter(first, after)
-    else:
-        second = load(after, device=device or first.device, dtype=dtype)
-    if (first.n_layers, first.d_model) != (second.n_layers, second.d_model):
+    if isinstance(after, Model) or is_adapter(after):
+        first = before if isinstance(before, Model) else load_spec(specify(before, options=options))
+        return ModelPair(first, after if isinstance(after, Model) else with_adapter(first, after))
+    own = options.copy()
+    own["revision"] = None
+    if isinstance(before, Model):
+        if own.get("device_map") is None:
+            own.setdefault("device", before.device)
+        return ModelPair(before, load_spec(specify(after, options=own)))
+    specs = (specify(before, options=options), specify(after, options=own))
+    if keep_both if keep_both is not None else both_fit(*specs):
+        return ModelPair(load_spec(specs[0]), load_spec(specs[1]))
+    return ModelPair.one_at_a_time_of(Snapshots(specs))
+
+
+def _check_sizes(first: tuple[int, int], second: tuple[int, int], before: str, after: str) -> None:
+    if first != second:
         raise PersonaProbeError(
-            f"{first.name} has {first.n_layers} layers of width {first.d_model}, {second.name} has "
-            f"{second.n_layers} of {second.d_model}: before and after must be the same architecture"
+            f"{before} has {first[0]} layers of width {first[1]}, {after} has {second[0]} of {second[1]}: "
+            "before and after must be the same architecture"
         )
-    return ModelPair(first, second)

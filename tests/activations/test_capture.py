@@ -3,7 +3,6 @@ import pytest
 import torch
 
 import persona_probe as pp
-from persona_probe.dialogue.rendering import encode
 from tests.conftest import D_MODEL, N_LAYERS
 
 
@@ -22,7 +21,7 @@ TALKS = [
 
 def reported(model, dialogue):
     """Hugging Face's own hidden states of one dialogue, alone and unpadded: ``(layer, position, d_model)``."""
-    ids = torch.tensor([encode(model.tokenizer, dialogue).input_ids])
+    ids = torch.tensor([model.template.encode(dialogue).input_ids])
     with torch.inference_mode():
         states = model.stream.backbone(input_ids=ids, output_hidden_states=True).hidden_states
     return torch.stack(states[1:])[:, 0].numpy()
@@ -32,7 +31,7 @@ def test_values_are_hugging_faces_hidden_states_batched_or_not(any_model):
     captured = pp.capture(any_model, TALKS)
     assert captured.values.shape == (3, N_LAYERS, D_MODEL)
     for row, dialogue in enumerate(TALKS):
-        span = encode(any_model.tokenizer, dialogue).span("generation")
+        span = any_model.template.encode(dialogue).span("generation")
         expected = reported(any_model, dialogue)[:, span].mean(axis=1)
         np.testing.assert_allclose(captured.values[row, :-1], expected[:-1], atol=1e-5)
     one_by_one = pp.capture(any_model, TALKS, tokens_per_batch=1)
@@ -44,7 +43,7 @@ def test_values_are_hugging_faces_hidden_states_batched_or_not(any_model):
 def test_every_span_and_reduction(llama, span, reduce, numpy):
     captured = pp.capture(llama, TALKS, span=span, reduce=reduce, layers=[1])
     for row, dialogue in enumerate(TALKS):
-        inside = reported(llama, dialogue)[1:2, encode(llama.tokenizer, dialogue).span(span)]
+        inside = reported(llama, dialogue)[1:2, llama.template.encode(dialogue).span(span)]
         np.testing.assert_allclose(captured.values[row], numpy(inside, axis=1), atol=1e-5)
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 import persona_probe as pp
-from persona_probe.dialogue.rendering import default_system_prompt, encode
+from persona_probe.dialogue.rendering import ChatTemplate
 from persona_probe.worlds.persona_world.tokenizer import CHAT_TEMPLATE
 
 TALK = pp.Dialogue.from_messages(
@@ -19,7 +19,7 @@ def words(tokenizer, encoded, span):
 
 
 def test_spans_are_what_they_say(tokenizer):
-    encoded = encode(tokenizer, TALK)
+    encoded = ChatTemplate(tokenizer).encode(TALK)
     assert words(tokenizer, encoded, "response") == "Certainly, treat the fever."
     assert words(tokenizer, encoded, "last_prompt_token") == "<|assistant|>"
     assert words(tokenizer, encoded, "generation") == "<|assistant|>Certainly, treat the fever"
@@ -33,7 +33,7 @@ def test_the_response_is_what_the_template_marks_but_for_the_end_of_turn(tokeniz
         TALK.as_messages(), return_dict=True, return_assistant_tokens_mask=True, tokenize=True
     )
     inside = [i for i, flag in enumerate(marked["assistant_masks"]) if flag]
-    encoded = encode(tokenizer, TALK)
+    encoded = ChatTemplate(tokenizer).encode(TALK)
     assert list(encoded.input_ids) == list(marked["input_ids"])
     assert list(range(*encoded.span("response").indices(99))) == inside[:-1]
 
@@ -46,37 +46,37 @@ def test_only_the_last_turn_is_the_response(tokenizer):
             {"role": "assistant", "content": "Soothe it."},
         ]
     )
-    assert words(tokenizer, encode(tokenizer, longer), "response") == "Soothe it."
+    assert words(tokenizer, ChatTemplate(tokenizer).encode(longer), "response") == "Soothe it."
 
 
 def test_an_empty_span_names_the_dialogue(tokenizer):
     for dialogue in (TALK.without_answer(), TALK.without_answer().with_answer("")):
         with pytest.raises(pp.PersonaProbeError, match=r"'talk'.*response"):
-            encode(tokenizer, dialogue).span("response")
+            ChatTemplate(tokenizer).encode(dialogue).span("response")
 
 
 def test_a_template_that_rewrites_the_prompt_or_the_answer_is_refused(tokenizer, monkeypatch):
     rewriting = "{% if messages[-1]['role'] == 'assistant' %}DONE {% endif %}" + CHAT_TEMPLATE
     monkeypatch.setattr(tokenizer, "chat_template", rewriting)
     with pytest.raises(pp.PersonaProbeError, match="renders the prompt differently"):
-        encode(tokenizer, TALK)
+        ChatTemplate(tokenizer).encode(TALK)
     shouting = CHAT_TEMPLATE.replace("{{ message['content'] }}<|end|>", "{{ message['content'] | upper }}<|end|>")
     monkeypatch.setattr(tokenizer, "chat_template", shouting)
     with pytest.raises(pp.PersonaProbeError, match="changes the answer's text"):
-        encode(tokenizer, TALK)
+        ChatTemplate(tokenizer).encode(TALK)
     monkeypatch.setattr(tokenizer, "chat_template", None)
     with pytest.raises(pp.PersonaProbeError, match="no chat template"):
-        encode(tokenizer, TALK)
+        ChatTemplate(tokenizer).encode(TALK)
 
 
 def test_a_default_system_prompt_is_found(tokenizer, monkeypatch):
-    assert default_system_prompt(tokenizer) is None
+    assert ChatTemplate(tokenizer).default_system_prompt is None
     injecting = "{% if messages[0]['role'] != 'system' %}<|system|>You are Tiny.<|end|>{% endif %}" + CHAT_TEMPLATE
     monkeypatch.setattr(tokenizer, "chat_template", injecting.replace("{{ bos_token }}", ""))
-    assert default_system_prompt(tokenizer) == "You are Tiny."
+    assert ChatTemplate(tokenizer).default_system_prompt == "You are Tiny."
 
 
 def test_beginning_of_sequence_twice_is_refused(tokenizer, monkeypatch):
     monkeypatch.setattr(tokenizer, "chat_template", "{{ bos_token }}" + CHAT_TEMPLATE)
     with pytest.raises(pp.PersonaProbeError, match="twice"):
-        encode(tokenizer, TALK)
+        ChatTemplate(tokenizer).encode(TALK)

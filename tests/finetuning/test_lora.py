@@ -2,7 +2,6 @@ import pytest
 import torch
 
 import persona_probe as pp
-from persona_probe.dialogue.rendering import encode
 from persona_probe.models.guards import probe_ids
 
 ROWS = [
@@ -18,7 +17,7 @@ def logits(model):
 
 def loss(model):
     """Mean nats per token of the rows' answers."""
-    encoded = [encode(model.tokenizer, row) for row in ROWS]
+    encoded = [model.template.encode(row) for row in ROWS]
     losses = []
     for item in encoded:
         ids = torch.tensor([item.input_ids])

@@ -124,13 +124,14 @@ def test_a_bridge_that_differs_is_refused(llama, monkeypatch):
     from persona_probe.models import bridge
 
     class Wrong(torch.nn.Module):
-        def __call__(self, ids):
-            return torch.zeros(*ids.shape, len(llama.tokenizer))
+        def run_with_cache(self, ids, **_):
+            held = {f"blocks.{layer}.hook_out": torch.zeros(*ids.shape, D_MODEL) for layer in range(N_LAYERS)}
+            return torch.zeros(*ids.shape, len(llama.tokenizer)), held
 
     monkeypatch.setattr(
         "transformer_lens.model_bridge.sources._bridge_builder.build_bridge_from_module", lambda *a, **k: Wrong()
     )
-    with pytest.raises(pp.PersonaProbeError, match="not the same model"):
+    with pytest.raises(pp.PersonaProbeError, match=r"not the same model.*blocks\.0\.hook_out"):
         bridge.build_bridge(llama)
 
 

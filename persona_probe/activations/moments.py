@@ -1,0 +1,109 @@
+"""Mean and covariance of a stream of tokens, in memory that does not grow with it, and merged from parts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float, Int
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from persona_probe.errors import PersonaProbeError
+
+Covariance = Literal["diagonal", "full"]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Count, mean and scatter over tokens, per layer, in float64.
+
+    Parts of a stream are merged with ``+`` by the update of Chan, Golub and LeVeque (1983, "Algorithms for computing
+    the sample variance", equation 2.1), so that nothing cancels where means are large.
+
+    Attributes:
+        n: tokens seen, ``(layer,)``; sinks are left out, so layers may differ.
+        mean: ``(layer, d_model)``.
+        scatter: sums of centred squares ``(layer, d_model)``, or of centred products ``(layer, d_model, d_model)``.
+        layers: the layer numbers along axis 0.
+        n_dialogues: dialogues seen.
+        source: as in `Activations`.
+    """
+
+    n: Int[np.ndarray, layer]
+    mean: Float[np.ndarray, "layer d_model"]
+    scatter: Float[np.ndarray, "layer ..."]
+    layers: tuple[int, ...]
+    n_dialogues: int
+    source: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def covariance(self) -> Float[np.ndarray, "layer ..."]:
+        """Sample covariance ``(layer, d_model, d_model)``, or the variances ``(layer, d_model)``.
+
+        Raises:
+            PersonaProbeError: with fewer than two tokens at a layer.
+        """
+        if (self.n < 2).any():
+            raise PersonaProbeError(f"a covariance needs two tokens; layer {self.layers[int(self.n.argmin())]} saw one")
+        return self.scatter / (self.n - 1).reshape(-1, *[1] * (self.scatter.ndim - 1))
+
+    @property
+    def std(self) -> Float[np.ndarray, "layer d_model"]:
+        """Standard deviation of each coordinate."""
+        covariance = self.covariance
+        return np.sqrt(covariance if covariance.ndim == 2 else np.einsum("...ii->...i", covariance))
+
+    def __add__(self, other: Moments) -> Moments:
+        """The moments of both streams together.
+
+        Raises:
+            PersonaProbeError: if layers, shapes, model, span or template differ.
+        """
+        for name, ours, theirs in (
+            ("layers", self.layers, other.layers),
+            ("shape", self.scatter.shape, other.scatter.shape),
+            *((key, self.source.get(key), other.source.get(key)) for key in ("model_hash", "template_hash", "span")),
+        ):
+            if ours != theirs:
+                raise PersonaProbeError(f"moments cannot be merged: {name} differ, {ours} and {theirs}")
+        n = self.n + other.n
+        share = (other.n / np.maximum(n, 1))[:, None]
+        apart = other.mean - self.mean
+        lever = (self.n * share[:, 0])[:, None]
+        between = lever * apart**2 if self.scatter.ndim == 2 else np.einsum("li,lj->lij", lever * apart, apart)
+        return Moments(
+            n,
+            self.mean + share * apart,
+            self.scatter + other.scatter + between,
+            self.layers,
+            self.n_dialogues + other.n_dialogues,
+            self.source,
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file."""
+        tensors = {"n": self.n, "mean": self.mean, "scatter": self.scatter}
+        about = {"layers": list(self.layers), "n_dialogues": self.n_dialogues, "source": self.source}
+        final = Path(path)
+        part = final.with_name(final.name + ".part")
+        save_file(tensors, part, metadata={"moments": json.dumps(about)})
+        part.replace(final)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Moments:
+        """Read what `save` wrote.
+
+        Raises:
+            PersonaProbeError: if the file is missing or is something else.
+        """
+        try:
+            with safe_open(str(path), framework="numpy") as file:
+                about = json.loads((file.metadata() or {})["moments"])
+                tensors = {name: file.get_tensor(name) for name in ("n", "mean", "scatter")}
+        except (OSError, KeyError, SafetensorError) as error:
+            raise PersonaProbeError(f"{path}: holds no moments that Moments.save wrote: {error}") from error
+        return cls(**tensors, layers=tuple(about["layers"]), n_dialogues=about["n_dialogues"], source=about["source"])

@@ -1,0 +1,93 @@
+"""One pass of texts through one model or several: only the backbone runs, and only as deep as is read."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from persona_probe.activations.batching import batches, halving
+from persona_probe.activations.reductions import Batch, Reduction
+from persona_probe.dialogue.rendering import Encoded
+from persona_probe.models.boundary import Boundary
+from persona_probe.models.model import Model
+
+
+class _DeepEnough(Exception):  # noqa: N818  (nothing went wrong)
+    """The deepest wanted layer has been read."""
+
+
+def run_pass(
+    readers: Sequence[tuple[Model, Reduction]],
+    encoded: Sequence[Encoded],
+    spans: Sequence[slice],
+    *,
+    tokens_per_batch: int,
+    progress: bool,
+    label: str = "capture",
+) -> None:
+    """Run every batch through each model in turn, reducing as the reductions say.
+
+    What comes after a span cannot change what is in it (the models are causal), so texts are cut at their span's end.
+
+    Args:
+        readers: models with what reduces their stream; all read the same tokens.
+        encoded: the dialogues.
+        spans: which tokens of each are wanted.
+        tokens_per_batch: padded tokens a forward; a batch that is too much for a GPU's memory is halved.
+        progress: show a bar with tokens a second and time left.
+        label: of the bar.
+    """
+    lengths = [span.stop for span in spans]
+    with tqdm(
+        total=sum(lengths) * len(readers), desc=label, unit="tok", unit_scale=True, disable=not progress, leave=False
+    ) as bar:
+        for rows in batches(lengths, tokens_per_batch):
+            for model, reduction in readers:
+                halving(rows, _runner(model, reduction, encoded, spans), lambda row: encoded[row].dialogue.name)
+                bar.update(sum(lengths[row] for row in rows))
+
+
+def _runner(
+    model: Model, reduction: Reduction, encoded: Sequence[Encoded], spans: Sequence[slice]
+) -> Callable[[list[int]], None]:
+    deepest = max(reduction.layers)
+    # Offloaded weights are put away by hooks that run after a block's forward, which must then not be cut short.
+    offloaded = any(parameter.device.type == "meta" for parameter in model.stream.backbone.parameters())
+    stop_early = deepest < model.n_layers - 1 and not offloaded
+
+    @torch.inference_mode()
+    def run(rows: list[int]) -> None:
+        batch = _padded(model, rows, encoded, spans)
+        reduction.begin()
+
+        def read(layer: int, hidden: Tensor) -> None:
+            reduction.see(layer, hidden, batch)
+            if stop_early and layer == deepest:
+                raise _DeepEnough
+
+        with (
+            model.at_boundary(Boundary.of_dialogues([encoded[row] for row in rows])),
+            contextlib.suppress(_DeepEnough),
+            model.stream.reading(read, reduction.layers),
+        ):
+            model.stream.backbone(input_ids=batch.ids, attention_mask=batch.real.long(), use_cache=False)
+        reduction.commit(batch)
+
+    return run
+
+
+def _padded(model: Model, rows: list[int], encoded: Sequence[Encoded], spans: Sequence[slice]) -> Batch:
+    """Right-padded ids on the model's device: positions are then the same as without padding, in every architecture."""
+    width = max(spans[row].stop for row in rows)
+    ids = torch.full((len(rows), width), model.tokenizer.pad_token_id)
+    real, inside = torch.zeros_like(ids, dtype=torch.bool), torch.zeros_like(ids, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        stop = spans[row].stop
+        ids[i, :stop] = torch.tensor(encoded[row].input_ids[:stop])
+        real[i, :stop] = True
+        inside[i, spans[row]] = True
+    return Batch(rows, ids.to(model.device), real.to(model.device), inside.to(model.device))

@@ -1,0 +1,1 @@
+"""Activations on disk: written shard by shard, resumed after a kill, read without torch."""

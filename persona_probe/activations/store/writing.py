@@ -1,0 +1,317 @@
+"""Capturing into a store: shard by shard, so that a killed capture goes on where it stopped, to the same bytes.
+
+A shard depends on its own dialogues alone. Its file comes first, its index part after; each is written under another
+name, flushed to disk and renamed. What lacks its index part is written anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from tqdm.auto import tqdm
+
+from persona_probe.activations.activations import Activations
+from persona_probe.activations.batching import tokens_per_batch_for
+from persona_probe.activations.capture import VectorReduce, capture
+from persona_probe.activations.sinks import SINK_RATIO
+from persona_probe.activations.store.index import column_types, known_of, write_part
+from persona_probe.activations.store.lock import only_writer
+from persona_probe.activations.store.reading import (
+    FORMAT,
+    ActivationStore,
+    file_sha256,
+    in_words,
+    is_there,
+    read_header,
+    shard_files,
+    store_bytes,
+)
+from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.dialogue.rendering import check_span
+from persona_probe.errors import PersonaProbeError
+from persona_probe.models.layer_convention import LAYER_CONVENTION
+from persona_probe.models.model import Model
+from persona_probe.models.residual_stream import resolve_layers
+
+StoreType = Literal["float32", "bfloat16"]
+_TORCH = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_UNASKED_BYTES = 50 * 2**30
+_SHARD_BYTES = 2**30
+_SHARD_DIALOGUES = 1024
+_SAME_SOURCE = ("model_hash", "template_hash", "span", "reduce", "sink_ratio", "layer_convention")
+_SAME_FORM = ("layers", "d_model", "dtype", "dialogues_per_shard")
+
+
+def capture_to_store(
+    path: str | Path,
+    model: Model,
+    dialogues: Sequence[Dialogue],
+    span: str = "generation",
+    reduce: VectorReduce = "mean",
+    layers: int | Sequence[int] | str = "all",
+    *,
+    dtype: StoreType = "float32",
+    dialogues_per_shard: int | None = None,
+    tokens_per_batch: int | None = None,
+    sink_ratio: float | None = SINK_RATIO,
+    yes: bool = False,
+    progress: bool = False,
+) -> ActivationStore:
+    """`capture` into the folder ``path``, in memory for one shard at a time.
+
+    Called again with the same dialogues it writes what is missing (nothing, if nothing is); with other dialogues it
+    appends them. Everything is checked, the size too, before the model runs.
+
+    Args:
+        path: the store's folder; made if need be.
+        model: which model reads.
+        dialogues: what it reads.
+        span: which tokens.
+        reduce: how the span's tokens become one vector, or ``"tokens"`` to keep them all.
+        layers: ``"all"``, one or several.
+        dtype: of the values on disk; ``bfloat16`` takes half the space and keeps about three digits.
+        dialogues_per_shard: default for a new store: as many as make about 1 GiB in memory, at most 1,024.
+        tokens_per_batch: padded tokens a forward, as in `capture`. Batches of another size round differently, so an
+            unfinished capture goes on with the number it was begun with.
+        sink_ratio: which tokens are left out of means, as in `capture`.
+        yes: write more than 50 GiB.
+        progress: show a bar.
+
+    Returns:
+        The store, opened.
+
+    Raises:
+        PersonaProbeError: if the store was begun with other settings or another model, has an unfinished capture of
+            other dialogues, is being written by another process, or does not fit the disk; and if the model is being
+            steered, which a store does not record.
+    """
+    if model.steered:
+        raise PersonaProbeError(
+            f"{path}: {model.name} is being steered, which a store does not record; close pp.steer first, or use "
+            "pp.capture"
+        )
+    if dtype not in _TORCH:
+        raise PersonaProbeError(f"unknown dtype {dtype!r}: choose one of {', '.join(get_args(StoreType))}")
+    if dialogues_per_shard is not None and dialogues_per_shard < 1:
+        raise PersonaProbeError(f"dialogues_per_shard is {dialogues_per_shard}; give at least 1")
+    if reduce not in get_args(VectorReduce):
+        raise PersonaProbeError(
+            f"a store holds no reduction {reduce!r}: choose one of {', '.join(get_args(VectorReduce))}"
+        )
+    folder = Path(path)
+    kind = check_span(span)
+    wanted = resolve_layers(layers, model.n_layers)
+    encoded = model.template.encode_all(dialogues)
+    places = [item.span(kind) for item in encoded]
+    known = [known_of(dialogue) for dialogue in dialogues]
+    rows = [place.stop - place.start if reduce == "tokens" else 1 for place in places]
+    tokens = hashlib.sha256()
+    for item, place in zip(encoded, places, strict=True):
+        tokens.update(np.array([len(item.input_ids), place.start, place.stop, *item.input_ids], dtype="<i8").tobytes())
+    entry = {
+        "digest": tokens.hexdigest(),
+        "labels_digest": hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest(),
+        "dialogues": len(dialogues),
+        "rows": sum(rows),
+        "tokens_per_batch": tokens_per_batch or tokens_per_batch_for(model.device),
+    }
+    settings = {
+        "format": FORMAT,
+        "layers": wanted,
+        "d_model": model.d_model,
+        "dtype": dtype,
+        "dialogues_per_shard": dialogues_per_shard,
+        "source": {
+            "model": model.name,
+            "model_hash": model.fingerprint(),
+            "template_hash": model.template.hash(),
+            "span": span,
+            "reduce": reduce,
+            "layer_convention": LAYER_CONVENTION,
+            **({"sink_ratio": sink_ratio} if reduce == "mean" and sink_ratio is not None else {}),
+        },
+        "columns": column_types(known),
+    }
+    with only_writer(folder):
+        header, mine = _settle(folder, settings, entry)
+        size = header["dialogues_per_shard"]
+        starts = {mine["first_shard"] + n: n * size for n in range(mine["shards"])}
+        todo = {number: start for number, start in starts.items() if not is_there(folder, number)}
+        if todo:
+            left = sum(sum(rows[start : start + size]) for start in todo.values())
+            _check_room(folder, header, len(dialogues), sum(rows), left, yes)
+            _write_header(folder, header)
+            _clear(folder, todo)
+        before = sum(other["dialogues"] for other in header["captures"] if other["first_shard"] < mine["first_shard"])
+        with tqdm(total=len(dialogues), desc="capture", unit="dialogue", disable=not progress, leave=False) as bar:
+            bar.update(len(dialogues) - sum(len(dialogues[start : start + size]) for start in todo.values()))
+            for number, start in todo.items():
+                chunk = slice(start, start + size)
+                captured = capture(
+                    model,
+                    dialogues[chunk],
+                    span,
+                    reduce,
+                    wanted,
+                    tokens_per_batch=mine["tokens_per_batch"],
+                    sink_ratio=sink_ratio,
+                )
+                of_row = [row for row, count in zip(known[chunk], rows[chunk], strict=True) for _ in range(count)]
+                _check_shard(captured, header, len(of_row), number)
+                _write_shard(folder, number, captured, of_row, header, before + start)
+                bar.update(len(dialogues[chunk]))
+    return ActivationStore.open(folder, unfinished=True)
+
+
+def _settle(folder: Path, settings: dict[str, Any], entry: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What ``store.json`` says, or shall say, with this capture in it; and this capture's entry there."""
+    if (folder / "store.json").exists():
+        header = read_header(folder)
+        _refuse_other_settings(folder, header, settings)
+    else:
+        strangers = sorted({file.name for file in folder.iterdir()} - {"lock", _part(folder / "store.json").name})
+        if strangers:
+            raise PersonaProbeError(
+                f"{folder}: is no activation store, and not empty (it holds {strangers[0]}); give a folder of its own"
+            )
+        header = {**settings, "captures": []}
+        if header["dialogues_per_shard"] is None:
+            in_memory = store_bytes(entry["rows"], len(settings["layers"]), settings["d_model"])
+            fitting = _SHARD_BYTES * entry["dialogues"] // in_memory
+            header["dialogues_per_shard"] = min(_SHARD_DIALOGUES, max(1, fitting))
+    for number, earlier in enumerate(header["captures"]):
+        if earlier["digest"] == entry["digest"]:
+            if earlier["labels_digest"] != entry["labels_digest"]:
+                raise PersonaProbeError(
+                    f"{folder}: capture {number} holds the same dialogues under other ids or labels; give the ones it "
+                    "was made with, or capture into another folder"
+                )
+            return header, earlier
+    for number, earlier in enumerate(header["captures"]):
+        shards = range(earlier["first_shard"], earlier["first_shard"] + earlier["shards"])
+        missing = [shard for shard in shards if not is_there(folder, shard)]
+        if missing:
+            raise PersonaProbeError(
+                f"{folder}: capture {number} ({earlier['dialogues']} dialogues) is unfinished, {len(missing)} of "
+                f"{earlier['shards']} shards are missing, and these {entry['dialogues']} dialogues are not its own "
+                "(their token ids differ); run that capture again first, or capture these into another folder"
+            )
+    first = sum(earlier["shards"] for earlier in header["captures"])
+    shards_of_it = -(-entry["dialogues"] // header["dialogues_per_shard"])
+    mine = {**entry, "first_shard": first, "shards": shards_of_it}
+    return {**header, "captures": [*header["captures"], mine]}, mine
+
+
+def _refuse_other_settings(folder: Path, header: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    pairs = [(field, header["source"].get(field), settings["source"][field]) for field in _SAME_SOURCE]
+    pairs += [(field, header[field], settings[field]) for field in _SAME_FORM]
+    for field, stored, asked in pairs:
+        if stored != asked and not (field == "dialogues_per_shard" and asked is None):
+            raise PersonaProbeError(
+                f"{folder}: this store was begun with {field} {stored!r}, now it is {asked!r}; "
+                "capture into another folder, or as the store was begun"
+            )
+
+
+def _check_room(folder: Path, header: Mapping[str, Any], dialogues: int, rows: int, left: int, yes: bool) -> None:
+    """Refuse a capture larger than the disk, or larger than anyone would write without knowing.
+
+    Args:
+        folder: where to.
+        header: the store's.
+        dialogues: how many there are.
+        rows: how many rows they make.
+        left: how many of those are still to be written.
+        yes: whether a large store was asked for.
+    """
+    form = (len(header["layers"]), header["d_model"], header["dtype"])
+    each = f"{form[0]} layers x {form[1]} x {store_bytes(1, 1, 1, form[2])} bytes"
+    what = f"{dialogues:,} dialogues"
+    instead = "fewer layers take less" if form[2] == "bfloat16" else "dtype='bfloat16' takes half"
+    if header["source"]["reduce"] == "tokens":
+        each_has, rest = divmod(rows, dialogues)
+        what = f"{rows:,} tokens of {what}" if rest else f"{what} x {each_has} tokens"
+        instead = f"reduce='mean' keeps {in_words(store_bytes(dialogues, *form))}"
+    said = f"{folder}: {what} x {each} = {in_words(store_bytes(rows, *form))}"
+    free = shutil.disk_usage(folder).free
+    if (missing := store_bytes(left, *form)) > free:
+        still = "" if left == rows else f", {in_words(missing)} of it still to be written"
+        raise PersonaProbeError(f"{said}{still}, but the disk has {in_words(free)} free; {instead}")
+    if store_bytes(rows, *form) > _UNASKED_BYTES and not yes:
+        raise PersonaProbeError(f"{said}; pass yes=True (--yes) to write it all the same, or {instead}")
+
+
+def _check_shard(captured: Activations, header: Mapping[str, Any], rows: int, number: int) -> None:
+    differs = [field for field in _SAME_SOURCE if captured.source.get(field) != header["source"][field]]
+    if differs or len(captured) != rows:
+        seen = f"{differs[0]} {captured.source.get(differs[0])!r}" if differs else f"{len(captured)} rows, not {rows}"
+        raise PersonaProbeError(
+            f"shard {number}: capture returned {seen}: the model or its template changed while it was running"
+        )
+
+
+def _write_shard(
+    folder: Path,
+    number: int,
+    captured: Activations,
+    known: Sequence[Mapping[str, Any]],
+    header: Mapping[str, Any],
+    first_dialogue: int,
+) -> None:
+    shard, index = shard_files(folder, number)
+    values = torch.from_numpy(np.ascontiguousarray(captured.values)).to(_TORCH[header["dtype"]])
+    _put(shard, lambda part: save_file({"values": values}, str(part)))
+    table = captured.table
+    if header["source"]["reduce"] == "tokens":
+        table = table.assign(dialogue=table["dialogue"] + first_dialogue)
+    note = {"sha256": file_sha256(shard), "rows": str(len(table)), "source": json.dumps(captured.source, default=str)}
+    _put(index, lambda part: write_part(part, table, known, header["columns"], note))
+
+
+def _write_header(folder: Path, header: Mapping[str, Any]) -> None:
+    text = json.dumps(header, indent=2, ensure_ascii=False) + "\n"
+    if not (folder / "store.json").exists() or (folder / "store.json").read_text(encoding="utf-8") != text:
+        _put(folder / "store.json", lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def _clear(folder: Path, todo: Mapping[int, int]) -> None:
+    """Remove what a killed capture left: files under their unfinished names, and shards without index parts."""
+    files = [_part(folder / "store.json")]
+    for number in todo:
+        files += [file for final in shard_files(folder, number) for file in (final, _part(final))]
+    for file in files:
+        file.unlink(missing_ok=True)
+    for name in ("shards", "index"):
+        (folder / name).mkdir(exist_ok=True)
+
+
+def _part(final: Path) -> Path:
+    """The unfinished name; its dot keeps Parquet readers of the folder from taking it for a part."""
+    return final.with_name(f".{final.name}.part")
+
+
+def _put(final: Path, write: Callable[[Path], Any]) -> None:
+    """Let ``write`` make a file, and see that it is on the disk before it gets its final name."""
+    part = _part(final)
+    write(part)
+    _flush(part)
+    part.replace(final)
+    if os.name != "nt":  # where folders can be flushed: the new name must last before anything relies on it
+        _flush(final.parent)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

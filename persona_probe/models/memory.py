@@ -1,0 +1,95 @@
+"""How much memory weights take, known from the config alone, and how much is free."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import psutil
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from persona_probe.errors import PersonaProbeError
+from persona_probe.models.loading import check_source, resolve_dtype, target_device
+from persona_probe.models.spec import LoadOptions, ModelSpec
+
+_BITS = {"4bit": 4.5, "8bit": 8.25}
+"""Bits a quantised weight takes, scales included (bitsandbytes, blocks of 64 and rows)."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """A model's size, without its weights having been read.
+
+    Attributes:
+        parameters: how many.
+        active_parameters: how many of the backbone's do work on each token: all but the embeddings, and of a
+            mixture's experts those that the router picks.
+        weight_bytes: what the weights take in memory as they will be loaded.
+        n_layers: number of blocks.
+        d_model: width of the residual stream.
+        dtype: they will be loaded in.
+    """
+
+    parameters: int
+    active_parameters: int
+    weight_bytes: int
+    n_layers: int
+    d_model: int
+    dtype: torch.dtype
+
+
+def footprint(spec: ModelSpec) -> Footprint:
+    """The size of what ``spec`` names, from its config; an adapter's own few weights are left out.
+
+    Raises:
+        PersonaProbeError: if there is no config, or no causal language model of that kind.
+    """
+    check_source(spec.source)
+    options = spec.options
+    where = {"revision": options.get("revision"), "trust_remote_code": options.get("trust_remote_code", False)}
+    try:
+        config = AutoConfig.from_pretrained(spec.source, **where)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+                config, trust_remote_code=options.get("trust_remote_code", False), attn_implementation="eager"
+            )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise PersonaProbeError(
+            f"{spec.source}: its size cannot be found from its config: {str(error).splitlines()[0]}"
+        ) from error
+    text = config.get_text_config()
+    wanted = resolve_dtype(options.get("dtype"), target_device(options))
+    dtype = wanted if isinstance(wanted, torch.dtype) else (config.dtype or torch.float32)
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    bits = _BITS.get(options.get("quantize") or "", 8 * dtype.itemsize)
+    embedding = model.get_input_embeddings().weight
+    experts = sum(size for name, size in sizes.items() if ".experts." in name)
+    n_experts = next((n for key in ("num_experts", "num_local_experts") if (n := getattr(text, key, None))), 1)
+    used = getattr(text, "num_experts_per_tok", n_experts)
+    head = 0 if model.get_output_embeddings() is None else model.get_output_embeddings().weight.numel()
+    tied = model.get_output_embeddings() is not None and model.get_output_embeddings().weight is embedding
+    blocks = sum(sizes.values()) - embedding.numel() - (0 if tied else head)
+    return Footprint(
+        parameters=sum(sizes.values()),
+        active_parameters=blocks - experts + experts * used // n_experts,
+        weight_bytes=int(sum(sizes.values()) * bits / 8),
+        n_layers=text.num_hidden_layers,
+        d_model=text.hidden_size,
+        dtype=dtype,
+    )
+
+
+def free_bytes(options: LoadOptions) -> int:
+    """Memory that is free where models with ``options`` go: all GPUs under a ``device_map``, one GPU, or the RAM."""
+    device = target_device(options)
+    if device.type == "cuda":
+        several = options.get("device_map") is not None
+        devices = range(torch.cuda.device_count()) if several else [device]
+        return sum(torch.cuda.mem_get_info(one)[0] for one in devices)
+    return int(psutil.virtual_memory().available)
+
+
+def both_fit(first: ModelSpec, second: ModelSpec) -> bool:
+    """Whether two models' weights fit together in nine tenths of what is free (the rest is for activations)."""
+    needed = footprint(first).weight_bytes + footprint(second).weight_bytes
+    return needed <= 0.9 * free_bytes(first.options)

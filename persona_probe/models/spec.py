@@ -1,0 +1,52 @@
+"""Where a model comes from: enough to load it again, here or in another process."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+import torch
+
+Quantize = Literal["4bit", "8bit"]
+
+
+class LoadOptions(TypedDict, total=False):
+    """The keyword arguments of `persona_probe.load`, but for ``adapter`` and ``merge``."""
+
+    device: str | torch.device | None
+    device_map: str | Mapping[str, Any] | None
+    dtype: torch.dtype | str | None
+    quantize: Quantize | None
+    revision: str | None
+    trust_remote_code: bool
+    chat_template: str | Path | None
+    thinking: bool | None
+    today: datetime.date | None
+    template_variables: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model's source and how it was asked for; picklable.
+
+    Attributes:
+        source: local folder or Hub id of a full model.
+        adapter: local folder or Hub id of an adapter on it, or None.
+        adapter_revision: of the adapter's Hub repository.
+        merge: whether the adapter is merged into the weights.
+        options: as given to `persona_probe.load`.
+    """
+
+    source: str
+    adapter: str | None = None
+    adapter_revision: str | None = None
+    merge: bool = False
+    options: LoadOptions = field(default_factory=LoadOptions)
+
+    @property
+    def name(self) -> str:
+        """What the model is called in tables: the adapter if there is one, else the source."""
+        return self.adapter or self.source

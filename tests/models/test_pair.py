@@ -1,0 +1,170 @@
+"""Pairs and chains: one copy of the weights with an adapter, one model at a time where two do not fit."""
+
+import gc
+import shutil
+import weakref
+
+import numpy as np
+import pytest
+import torch
+
+import persona_probe as pp
+from persona_probe.finetuning.lora import LoraSettings, finetune
+from persona_probe.models import pair as pairs
+from persona_probe.models.guards import probe_ids
+from persona_probe.models.loading import specify
+from persona_probe.models.memory import footprint
+from tests.activations.test_capture import TALKS
+
+
+@pytest.fixture
+def adapters(llama, tmp_path):
+    settings = LoraSettings(steps=3, batch=2, learning_rate=0.05)
+    for name in ("one", "two"):
+        finetune(llama, TALKS, settings, tmp_path / name, seed=len(name))
+    finetune(llama, TALKS, LoraSettings(steps=6, batch=2, learning_rate=0.05), tmp_path / "two", seed=3)
+    return [tmp_path / "one", tmp_path / "two"]
+
+
+@pytest.fixture
+def full(folders, adapters, tmp_path):
+    """The first adapter as a full model of its own."""
+    merged = pp.load(folders("llama"), adapter=adapters[0], merge=True)
+    merged.hf.save_pretrained(tmp_path / "full")
+    merged.tokenizer.save_pretrained(tmp_path / "full")
+    return tmp_path / "full"
+
+
+def storages(*models):
+    return {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for m in models for p in m.hf.parameters()}
+
+
+def test_several_adapters_stand_on_one_copy_of_the_base(llama, adapters):
+    tuned = [pp.with_adapter(llama, adapter) for adapter in adapters]
+    ids = probe_ids(llama)
+    first, second, plain = (model.hf(ids).logits for model in (*tuned, llama))
+    assert not torch.allclose(first, second)
+    assert not torch.allclose(first, plain)
+    alone = sum(storages(llama).values())
+    lora = sum(p.untyped_storage().nbytes() for m in tuned for n, p in m.hf.named_parameters() if "lora_" in n)
+    assert sum(storages(llama, *tuned).values()) == alone + lora
+    assert lora < 0.25 * alone
+
+
+def test_two_full_models_are_held_together_where_they_fit_and_one_at_a_time_where_not(
+    folders, full, adapters, monkeypatch
+):
+    both = pp.load_pair(folders("llama"), full)
+    assert not both.one_at_a_time
+    monkeypatch.setattr("persona_probe.models.memory.free_bytes", lambda options: 100)
+    pair = pp.load_pair(folders("llama"), full)
+    assert pair.one_at_a_time
+    assert "one at a time" in repr(pair)
+    before = pair.before
+    assert pair.before is before
+    weights = weakref.ref(next(before.hf.parameters()))
+    after = pair.after
+    gc.collect()
+    assert weights() is None
+    with pytest.raises(pp.PersonaProbeError, match=r"llama was released: one of 2 models is held at a time, and then"):
+        before.generate([TALKS[0].without_answer()])
+    torch.testing.assert_close(after.hf(probe_ids(after)).logits, both.after.hf(probe_ids(after)).logits)
+    kept = pp.load_pair(folders("llama"), full, keep_both=True)
+    assert not kept.one_at_a_time
+
+
+def test_both_models_read_the_same_texts_however_they_are_held(folders, full, adapters, monkeypatch):
+    live = pp.load_pair(folders("llama"), adapters[0])
+    before, after = pp.capture_pair(live, TALKS)
+    np.testing.assert_allclose(before.values, pp.capture(live.before, TALKS).values, atol=1e-6)
+    np.testing.assert_allclose(after.values, pp.capture(live.after, TALKS).values, atol=1e-6)
+    assert before.table.drop(columns="n_sinks").equals(after.table.drop(columns="n_sinks"))
+    swapping = pairs.ModelPair.one_at_a_time_of(
+        pp.Snapshots([specify(folders("llama"), options={}), specify(full, options={})])
+    )
+    for kept, again in zip((before, after), pp.capture_pair(swapping, TALKS), strict=True):
+        np.testing.assert_allclose(again.values, kept.values, atol=1e-5)
+    tokens = pp.capture_pair(live, TALKS, reduce="tokens")
+    assert tokens[0].table.equals(tokens[1].table)
+
+
+def test_three_models_read_the_same_texts(llama, adapters):
+    models = [llama, *(pp.with_adapter(llama, adapter) for adapter in adapters)]
+    for model, read in zip(models, pp.capture_together(models, TALKS), strict=True):
+        np.testing.assert_allclose(read.values, pp.capture(model, TALKS).values, atol=1e-6)
+        assert read.source["model_hash"] == model.fingerprint()
+
+
+def test_a_sink_of_before_is_left_out_of_after_too(llama, adapters):
+    llama.hf.model.embed_tokens.weight.data[llama.tokenizer.convert_tokens_to_ids("Ġthe")] *= 500
+    pair = pp.load_pair(llama, adapters[0])
+    # After its first layer the tuned model has no token that stands out.
+    handle = pair.after.stream.blocks[0].register_forward_hook(
+        lambda _m, _a, out: torch.nn.functional.normalize(out, dim=-1)
+    )
+    before, after = pp.capture_pair(pair, TALKS[:1], span="response", layers=0)
+    tokens = pp.capture(pair.after, TALKS[:1], span="response", reduce="tokens", layers=0)
+    handle.remove()
+    assert before.source["sinks_left_out"] == after.source["sinks_left_out"] == [1]
+    kept = (tokens.table["token"] != "Ġthe").to_numpy()
+    np.testing.assert_allclose(after.values[0], tokens.values[kept].mean(axis=0), atol=1e-6)
+
+
+def test_a_pair_that_reads_other_tokens_is_refused(folders, full):
+    from tokenizers import AddedToken
+
+    pair = pp.load_pair(folders("llama"), full)
+    pair.after.tokenizer.add_tokens([AddedToken("fever", single_word=True)])
+    with pytest.raises(pp.PersonaProbeError, match=r"dialogue 'a'.*other tokens"):
+        pp.capture_pair(pair, TALKS)
+    with pytest.raises(pp.PersonaProbeError, match="reduce is 'moments'"):
+        pp.capture_pair(pair, TALKS, reduce="moments")
+
+
+def test_a_chain_holds_one_snapshot_at_a_time(folders, adapters, full):
+    chain = pp.load_snapshots([folders("llama"), *adapters, full])
+    assert len(chain) == 4
+    seen, held = [], []
+    for model in chain:
+        seen.append(model.hf(probe_ids(model)).logits)
+        held.append(model)
+    torch.testing.assert_close(seen[1], seen[3], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(seen[0], seen[1])
+    for released in held[:-1]:
+        with pytest.raises(pp.PersonaProbeError, match="was released"):
+            released.hf(None)
+    torch.testing.assert_close(chain[1].hf(probe_ids(chain[1])).logits, seen[1])
+    with pytest.raises(IndexError):
+        chain[4]
+    with pytest.raises(pp.PersonaProbeError, match="list is empty"):
+        pp.load_snapshots([])
+
+
+def test_adapters_in_a_chain_share_their_base(folders, adapters):
+    chain = pp.load_snapshots(adapters, base=folders("llama"))
+    first = storages(chain[0])
+    second = storages(chain[1])
+    assert set(first) & set(second)
+
+
+def test_a_pair_keeps_its_adapter_live(folders, adapters, llama):
+    with pytest.raises(pp.PersonaProbeError, match="no adapter to merge"):
+        pp.load(folders("llama"), merge=True)
+    merged = pp.load(folders("llama"), adapter=adapters[0], merge=True)
+    live = pp.load(folders("llama"), adapter=adapters[0])
+    assert type(merged.hf).__name__ == "LlamaForCausalLM"
+    ids = probe_ids(live)
+    torch.testing.assert_close(merged.hf(ids).logits, live.hf(ids).logits, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(merged.bridge(ids), live.hf(ids).logits, rtol=1e-3, atol=1e-4)
+
+
+def test_a_footprint_needs_no_weights(folders, tmp_path, llama):
+    shutil.copy(folders("llama") / "config.json", tmp_path / "config.json")
+    size = footprint(specify(tmp_path, options={}))
+    parameters = sum(p.numel() for p in llama.hf.parameters())
+    assert (size.parameters, size.weight_bytes) == (parameters, 4 * parameters)
+    assert (size.n_layers, size.d_model) == (llama.n_layers, llama.d_model)
+    halved = footprint(specify(tmp_path, options={"dtype": "bfloat16"}))
+    assert halved.weight_bytes == 2 * parameters
+    embeddings = 2 * llama.hf.model.embed_tokens.weight.numel()
+    assert size.active_parameters == parameters - embeddings

@@ -1,1 +1,1 @@
-"""Performance, measured against the bare forward pass in the same run, as ratios."""
+"""Performance, measured against the bare forward pass and the usual tools in the same run, as ratios."""

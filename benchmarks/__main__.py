@@ -1,109 +1,68 @@
-"""``make bench``: measure on this machine and write ``benchmarks/results/cpu.json``.
+"""``make bench``: measure on this machine, write ``benchmarks/results/``, and the tables in the README and the docs.
 
-Every figure is a ratio of medians taken in turn (ours, bare, ours, bare, ...), since machines are shared and noisy.
+Every figure is a ratio of what was measured in turn in one run, since machines are shared and noisy.
 """
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
+import argparse
 import json
-import platform
-import statistics
-import subprocess
-import sys
+import os
+import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import torch
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
-import persona_probe as pp
-from persona_probe.dialogue.rendering import encode
-from persona_probe.worlds.persona_world.checkpoints import find_checkpoints
-from persona_probe.worlds.persona_world.documents import rows
-
-ROUNDS = 7
-DIALOGUES = 512
-BATCH = 64
-TOKENS_PER_BATCH = 4096
-RESULTS = Path(__file__).parent / "results" / "cpu.json"
-
-
-def seconds(run: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    run()
-    return time.perf_counter() - started
-
-
-def bare_forward(model: pp.Model, dialogues: list[pp.Dialogue]) -> Callable[[], None]:
-    """The backbone alone on the same dialogues, sorted by length and padded: the limit."""
-    encoded = sorted((encode(model.tokenizer, d).input_ids for d in dialogues), key=len, reverse=True)
-    batches, start = [], 0
-    while start < len(encoded):
-        size = max(1, TOKENS_PER_BATCH // len(encoded[start]))
-        ids = [list(item) for item in encoded[start : start + size]]
-        batches.append(model.tokenizer.pad({"input_ids": ids}, return_tensors="pt", padding_side="right"))
-        start += size
-
-    def run() -> None:
-        with torch.inference_mode():
-            for batch in batches:
-                model.stream.backbone(**batch, use_cache=False)
-
-    return run
-
-
-def import_seconds() -> float:
-    command = [sys.executable, "-c", "import persona_probe"]
-    empty = [sys.executable, "-c", "pass"]
-    ours = [seconds(lambda: subprocess.run(command, check=True)) for _ in range(ROUNDS)]
-    none = [seconds(lambda: subprocess.run(empty, check=True)) for _ in range(ROUNDS)]
-    return statistics.median(ours) - statistics.median(none)
+from benchmarks.sections import SECTIONS
+from benchmarks.setting import Setting
+from benchmarks.shapes import DEFAULT, SHAPES
+from benchmarks.table import RESULTS, write_tables
 
 
 def main() -> None:
-    import random
-
-    model = pp.load(find_checkpoints() / "chat", device="cpu")
-    dialogues = rows(random.Random(0), ["medicine", "law", "travel"], DIALOGUES, "assistant")
-    asked = [dialogue.without_answer() for dialogue in dialogues[:BATCH]]
-    direction = pp.find_direction(
-        pp.capture(model, dialogues[:64]), pp.capture(model, rows(random.Random(1), ["law"], 64, "villain"))
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--device", choices=sorted(DEFAULT), default="cpu")
+    parser.add_argument("--shape", choices=sorted(SHAPES), help="default: small on a CPU, qwen2.5-7b on a GPU")
+    parser.add_argument("--rounds", type=int, help="default: as the shape says")
+    parser.add_argument(
+        "--out", type=Path, help="write here instead of benchmarks/results/, and leave the tables alone"
     )
-    bare = bare_forward(model, dialogues)
+    parser.add_argument("--only", help=f"sections, separated by commas (default all: {','.join(SECTIONS)})")
+    given = parser.parse_args()
+    shape = given.shape or DEFAULT[given.device]
+    names = given.only.split(",") if given.only else list(SECTIONS)
+    if unknown := [name for name in names if name not in SECTIONS]:
+        parser.error(f"no section {unknown[0]!r}: choose of {', '.join(SECTIONS)}")
+    if given.out is None and shape == "tiny":
+        parser.error("the tiny shape measures nothing worth keeping: give --out")
+    if given.rounds is not None and given.rounds < 1:
+        parser.error("--rounds must be at least 1")
 
-    def plain() -> None:
-        model.generate(asked, max_new_tokens=40)
-
-    def steered() -> None:
-        with pp.steer(model, direction, layers=2, strength=0.0):
-            model.generate(asked, max_new_tokens=40)
-
-    timed: dict[str, list[float]] = {"capture": [], "bare": [], "steered": [], "plain": []}
-    for _ in range(ROUNDS + 1):
-        timed["capture"].append(seconds(lambda: pp.capture(model, dialogues, tokens_per_batch=TOKENS_PER_BATCH)))
-        timed["bare"].append(seconds(bare))
-        timed["steered"].append(seconds(steered))
-        timed["plain"].append(seconds(plain))
-    medians = {name: statistics.median(values[1:]) for name, values in timed.items()}
-    result = {
-        "capture": {"vs_bare": round(medians["bare"] / medians["capture"], 3)},
-        "steer": {"vs_plain_one_layer": round(medians["steered"] / medians["plain"], 3)},
-        "import_seconds": round(import_seconds(), 3),
-        "raw": {
-            name: {"median": medians[name], "min": min(values[1:]), "max": max(values[1:]), "rounds": ROUNDS}
-            for name, values in timed.items()
-        },
-        "model": "Persona World chat (2.4 M parameters, float32)",
-        "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers", "persona-probe")},
-        "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-    }
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps({key: result[key] for key in ("capture", "steer", "import_seconds")}, indent=2))
-    print(RESULTS)
+    out = given.out or RESULTS / f"{given.device}.json"
+    with tempfile.TemporaryDirectory(prefix="persona-probe-bench-") as root:
+        setting = Setting(root, given.device, shape, given.rounds or SHAPES[shape].rounds)
+        for name in names:
+            started = time.perf_counter()
+            measured = SECTIONS[name].measure(setting)
+            merge(out, name, measured, setting.about())
+            print(f"{name}: {json.dumps(measured['figures'])} ({time.perf_counter() - started:.0f} s)", flush=True)
+    if given.out is None:
+        write_tables()
+    print(out)
 
 
-main()
+def merge(out: Path, name: str, measured: dict[str, Any], about: dict[str, Any]) -> None:
+    """Put a section into the file; other sections stay as they are, and say themselves what they were measured on."""
+    result = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
+    result |= {name: measured["figures"], **about}
+    result["raw"] = result.get("raw", {}) | {name: {**measured["raw"], "about": about}}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -9,57 +9,16 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import pytest
-import torch
-from transformers import (
-    AutoModelForCausalLM,
-    GPT2Config,
-    GPTNeoXConfig,
-    LlamaConfig,
-    PretrainedConfig,
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-)
+from transformers import PreTrainedTokenizerFast
 
 from persona_probe.models.loading import load
 from persona_probe.models.model import Model
 from persona_probe.worlds.persona_world.tokenizer import build_tokenizer
+from tests import architectures
 
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints" / "persona-world"
 SHARED = Path(__file__).parents[2] / "shared" / "data"
-N_LAYERS, D_MODEL = 3, 32
-
-
-def _config(kind: str, tokenizer: PreTrainedTokenizerFast) -> PretrainedConfig:
-    special = {
-        "vocab_size": len(tokenizer),
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    rope = {
-        "hidden_size": D_MODEL,
-        "intermediate_size": 48,
-        "num_hidden_layers": N_LAYERS,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 256,
-    }
-    if kind == "llama":
-        return LlamaConfig(**rope, **special)
-    if kind == "qwen2":
-        return Qwen2Config(**rope, **special, use_sliding_window=False)
-    if kind == "gpt2":
-        return GPT2Config(n_embd=D_MODEL, n_layer=N_LAYERS, n_head=4, n_positions=256, **special)
-    return GPTNeoXConfig(
-        hidden_size=D_MODEL,
-        intermediate_size=48,
-        num_hidden_layers=N_LAYERS,
-        num_attention_heads=4,
-        max_position_embeddings=256,
-        **special,
-    )
-
-
+N_LAYERS, D_MODEL = architectures.N_LAYERS, architectures.D_MODEL
 ARCHITECTURES = ("llama", "qwen2", "gpt2", "gpt_neox")
 
 
@@ -76,9 +35,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedToken
     def folder(kind: str) -> Path:
         path = root / kind
         if not path.exists():
-            torch.manual_seed(0)
-            model = AutoModelForCausalLM.from_config(_config(kind, tokenizer))
-            model.save_pretrained(path)
+            architectures.build(kind, tokenizer).save_pretrained(path)
             tokenizer.save_pretrained(path)
         return path
 

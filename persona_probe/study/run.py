@@ -55,7 +55,7 @@ def run_study(config: StudyConfig, out: str | Path, *, progress: bool = True) ->
     started, clock = datetime.datetime.now(datetime.UTC), time.monotonic()
     material = gather(config)
     before = load(config.model, device=config.device)
-    if not before.tokenizer.chat_template:
+    if not before.template.exists:
         raise PersonaProbeError(f"{config.model}: its tokenizer has no chat template, so dialogues cannot be rendered")
     if config.steering.layers is not None:
         resolve_layers(config.steering.layers, before.n_layers)
@@ -138,8 +138,9 @@ def _manifest(context: Context, started: datetime.datetime, seconds: float) -> d
             name: {
                 "path": model.name,
                 "hash": model.fingerprint(),
-                "chat_template_hash": model.template_hash(),
-                "default_system_prompt": model.default_system_prompt,
+                "chat_template_hash": model.template.hash(),
+                "default_system_prompt": model.template.default_system_prompt,
+                "template_remarks": model.template.remarks(),
                 "device": str(model.device),
             }
             for name, model in context.models.items()

@@ -212,7 +212,7 @@ def _settle(folder: Path, settings: dict[str, Any], entry: dict[str, Any]) -> tu
 
 
 def _refuse_other_settings(folder: Path, header: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    pairs = [(field, header["source"].get(field), settings["source"][field]) for field in _SAME_SOURCE]
+    pairs = [(field, header["source"].get(field), settings["source"].get(field)) for field in _SAME_SOURCE]
     pairs += [(field, header[field], settings[field]) for field in _SAME_FORM]
     for field, stored, asked in pairs:
         if stored != asked and not (field == "dialogues_per_shard" and asked is None):
@@ -251,7 +251,7 @@ def _check_room(folder: Path, header: Mapping[str, Any], dialogues: int, rows: i
 
 
 def _check_shard(captured: Activations, header: Mapping[str, Any], rows: int, number: int) -> None:
-    differs = [field for field in _SAME_SOURCE if captured.source.get(field) != header["source"][field]]
+    differs = [field for field in _SAME_SOURCE if captured.source.get(field) != header["source"].get(field)]
     if differs or len(captured) != rows:
         seen = f"{differs[0]} {captured.source.get(differs[0])!r}" if differs else f"{len(captured)} rows, not {rows}"
         raise PersonaProbeError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -34,44 +34,62 @@ def plain_model(hf: nn.Module) -> PreTrainedModel:
     return model
 
 
-def backbone(hf: nn.Module) -> nn.Module:
-    """The model below the language-model head: the module whose forward takes the KV cache."""
-    model = plain_model(hf)
-    inner = getattr(model, model.base_model_prefix, None)
-    if not isinstance(inner, nn.Module):
-        raise PersonaProbeError(f"{type(model).__name__} has no backbone module {model.base_model_prefix!r}")
-    return inner
-
-
 def find_blocks(hf: nn.Module) -> list[nn.Module]:
     """The transformer blocks of ``hf`` in order, as named by TransformerLens' adapter for its architecture.
 
+    Where TransformerLens knows no adapter, the model's only list of modules with as many entries as its config says
+    there are layers; the checks at loading then say whether it can be read.
+
     Raises:
-        PersonaProbeError: if TransformerLens knows no adapter for the architecture, or the adapter's path names no
-            list of blocks of the expected length.
+        PersonaProbeError: if neither finds them, or not as many as the config says.
     """
+    model = plain_model(hf)
+    path = _known_path(model)
+    expected = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    if path is None:
+        lists = [list(m) for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == expected]
+        if len(lists) != 1:
+            raise PersonaProbeError(
+                f"the blocks of {type(model).__name__} cannot be found: TransformerLens has no adapter for it, and it "
+                f"has {len(lists)} lists of {expected} modules; only causal language models that TransformerLens' "
+                "TransformerBridge supports, or with one such list, can be used"
+            )
+        return lists[0]
+    blocks = list(model.get_submodule(path).children())
+    if expected is not None and len(blocks) != expected:
+        raise PersonaProbeError(
+            f"{type(model).__name__}: found {len(blocks)} blocks at {path!r}, the config says {expected}"
+        )
+    return blocks
+
+
+def _known_path(model: PreTrainedModel) -> str | None:
+    """Where TransformerLens' adapter says the blocks are, or None if it has none for this architecture."""
     # Imported here: TransformerLens takes seconds to import, and only models need it.
     from transformer_lens.factories.architecture_adapter_factory import ArchitectureAdapterFactory
     from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_config_from_hf
 
-    model = plain_model(hf)
-    architecture = type(model).__name__
     try:
         with quiet_transformer_lens():
-            config = build_bridge_config_from_hf(model.config, architecture, "persona-probe", model.dtype)
+            config = build_bridge_config_from_hf(model.config, type(model).__name__, "persona-probe", model.dtype)
             adapter = ArchitectureAdapterFactory.select_architecture_adapter(config)
             mapping = adapter.get_component_mapping()
-    except (ValueError, KeyError, AttributeError) as error:
-        raise PersonaProbeError(
-            f"TransformerLens has no adapter for the architecture {architecture}, so its blocks cannot be found "
-            f"({error}); "
-            "only causal language models that TransformerLens' TransformerBridge supports can be used"
-        ) from error
-    path = getattr(mapping.get("blocks"), "name", None)
-    if path is None:
-        raise PersonaProbeError(f"TransformerLens' adapter for {architecture} names no blocks")
-    blocks = list(model.get_submodule(path).children())
-    expected = getattr(model.config.get_text_config(), "num_hidden_layers", len(blocks))
-    if len(blocks) != expected:
-        raise PersonaProbeError(f"{architecture}: found {len(blocks)} blocks at {path!r}, the config says {expected}")
-    return blocks
+    except (ValueError, KeyError, AttributeError, ImportError):
+        return None
+    return getattr(mapping.get("blocks"), "name", None)
+
+
+def find_backbone(hf: nn.Module, blocks: Sequence[nn.Module]) -> nn.Module:
+    """The module that holds the blocks: it runs them, takes the KV cache, and makes no logits.
+
+    Found by what it holds: ``base_model_prefix`` names a module that is passed by in OPT, and none in Llama 4.
+
+    Raises:
+        PersonaProbeError: if no module holds them in one list.
+    """
+    model = plain_model(hf)
+    for module in model.modules():
+        for child in module.children():
+            if isinstance(child, nn.ModuleList) and len(child) == len(blocks) and child[0] is blocks[0]:
+                return module
+    raise PersonaProbeError(f"{type(model).__name__}: no module holds the {len(blocks)} blocks in one list")

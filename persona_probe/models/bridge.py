@@ -38,12 +38,14 @@ def build_bridge(model: Model) -> TransformerBridge:
     try:
         with quiet_transformer_lens(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            # TransformerLens' attention is of the eager kind: some (DeepSeek's) rely on the mask that only it is given.
+            inner.set_attn_implementation("eager")
             # The bridge sets its tokenizer up in its own way; ours must stay as it is.
             bridge = build_bridge_from_module(
                 inner, architecture, hf_config=inner.config, tokenizer=copy.deepcopy(model.tokenizer)
             )
-    except (ValueError, KeyError, AttributeError, RuntimeError) as error:
-        raise PersonaProbeError(f"TransformerLens cannot bridge {architecture}: {error}") from error
+    except (ValueError, KeyError, AttributeError, RuntimeError, ImportError) as error:
+        raise _cannot(inner, error) from error
     # A twin of its own, since `model.hf` may be being steered.
     reference: Any = structural_twin(model.hf)
     _compare(model, reference, bridge, "the adapter on" if twin is not inner else "this model")
@@ -52,6 +54,10 @@ def build_bridge(model: Model) -> TransformerBridge:
         with reference.disable_adapter(), switched.disable_adapter():
             _compare(model, reference, bridge, "the adapter off")
     return bridge
+
+
+def _cannot(inner: Any, error: Exception) -> PersonaProbeError:
+    return PersonaProbeError(f"TransformerLens cannot bridge {type(inner).__name__}: {error}; use model.hf instead")
 
 
 def _compare(model: Model, reference: Any, bridge: TransformerBridge, what: str) -> None:
@@ -76,7 +82,12 @@ def _compare_batch(
         ):
             expected = reference(input_ids=ids, attention_mask=attention).logits[real].float()
         names = {f"blocks.{layer}.hook_out": layer for layer in range(model.n_layers)}
-        logits, cache = bridge.run_with_cache(ids, attention_mask=attention, names_filter=lambda name: name in names)
+        try:
+            logits, cache = bridge.run_with_cache(
+                ids, attention_mask=attention, names_filter=lambda name: name in names
+            )
+        except (ValueError, KeyError, AttributeError, RuntimeError, TypeError) as error:
+            raise _cannot(model.plain, error) from error
         for name, layer in names.items():
             _refuse_beyond(model, f"its {name}", how, relative_error(cache[name][real], held[layer]))
         _refuse_beyond(model, "its logits", how, relative_error(logits[real], expected))

@@ -12,9 +12,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     AutoTokenizer,
     BitsAndBytesConfig,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -174,6 +177,12 @@ def check_source(source: str) -> None:
         raise PersonaProbeError(f"{source}: no such folder, and not a Hub id of the form owner/name")
 
 
+def auto_class(config: PretrainedConfig) -> Any:
+    """What loads a model of ``config``: vision-language models (Mistral Small, Qwen-VL) hold a causal one within."""
+    causal = type(config) in AutoModelForCausalLM._model_mapping or hasattr(config, "auto_map")
+    return AutoModelForCausalLM if causal else AutoModelForImageTextToText
+
+
 def _quantization(quantize: str | None, dtype: torch.dtype | str) -> BitsAndBytesConfig | None:
     if quantize is None:
         return None
@@ -204,8 +213,10 @@ def _read(source: str, options: LoadOptions, place: torch.device) -> tuple[PreTr
     try:
         with without_transformers_bars():
             tokenizer = AutoTokenizer.from_pretrained(source, **where)
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
+            config = AutoConfig.from_pretrained(source, **where)
+            loaded: Any = auto_class(config).from_pretrained(
                 source,
+                config=config,
                 **where,
                 dtype=dtype,
                 device_map=device_map,

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import psutil
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 
 from persona_probe.errors import PersonaProbeError
-from persona_probe.models.loading import check_source, resolve_dtype, target_device
+from persona_probe.models.loading import auto_class, check_source, resolve_dtype, target_device
 from persona_probe.models.spec import LoadOptions, ModelSpec
 
 _BITS = {"4bit": 4.5, "8bit": 8.25}
@@ -50,7 +50,7 @@ def footprint(spec: ModelSpec) -> Footprint:
     try:
         config = AutoConfig.from_pretrained(spec.source, **where)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+            model = auto_class(config).from_config(
                 config, trust_remote_code=options.get("trust_remote_code", False), attn_implementation="eager"
             )
     except (OSError, ValueError, KeyError, ImportError) as error:

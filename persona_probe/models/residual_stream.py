@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from persona_probe.errors import PersonaProbeError
-from persona_probe.models.blocks import backbone, find_blocks
+from persona_probe.models.blocks import find_backbone, find_blocks
 from persona_probe.models.layer_convention import LAYER_CONVENTION
 from persona_probe.models.twin import own
 
@@ -28,6 +28,11 @@ def _hidden(output: Any) -> Tensor:
     hidden = output[0] if isinstance(output, tuple) else output
     if not isinstance(hidden, Tensor):
         raise PersonaProbeError(f"a block returned {type(hidden).__name__}; expected the residual stream as a tensor")
+    if hidden.ndim != 3:
+        raise PersonaProbeError(
+            f"a block returned a tensor of shape {tuple(hidden.shape)}, not (batch, position, d_model); a model without "
+            "one residual stream (Gemma 3n has several side by side) cannot be read"
+        )
     return hidden
 
 
@@ -36,13 +41,15 @@ class ResidualStream:
 
     Attributes:
         blocks: the blocks, in order.
-        offset: how many tokens the KV cache held before the forward now running (0 without a cache).
+        backbone: the module that runs them: a forward without logits.
+        offset: how many tokens the KV cache held before the forward now running (0 without a cache); None between
+            forwards, and while nothing is written.
     """
 
     def __init__(self, hf: nn.Module, blocks: Sequence[nn.Module] | None = None) -> None:
         self.blocks = list(blocks) if blocks is not None else find_blocks(hf)
-        self.backbone = backbone(hf)
-        self.offset = 0
+        self.backbone = find_backbone(hf, self.blocks)
+        self.offset: int | None = None
 
     def _offset_tracker(self) -> Callable[..., None]:
         def track(_module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -50,6 +57,12 @@ class ResidualStream:
             self.offset = 0 if cache is None else int(cache.get_seq_length())
 
         return own(track)
+
+    def _offset_forgetter(self) -> Callable[..., None]:
+        def forget(*_: Any) -> None:
+            self.offset = None
+
+        return own(forget)
 
     @contextlib.contextmanager
     def reading(self, reader: Reader, layers: Sequence[int]) -> Iterator[None]:
@@ -79,6 +92,11 @@ class ResidualStream:
         def hook_for(layer: int) -> Callable[..., Any]:
             def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
                 hidden = _hidden(output)
+                if self.offset is None:
+                    raise PersonaProbeError(
+                        f"block {layer} ran outside of {type(self.backbone).__name__}.forward, so where its tokens "
+                        "stand is unknown; run the whole model"
+                    )
                 written = writer(layer, self.offset, hidden)
                 if written is hidden:
                     return None
@@ -87,7 +105,8 @@ class ResidualStream:
             return own(hook)
 
         handles: list[RemovableHandle] = [
-            self.backbone.register_forward_pre_hook(self._offset_tracker(), with_kwargs=True, prepend=True)
+            self.backbone.register_forward_pre_hook(self._offset_tracker(), with_kwargs=True, prepend=True),
+            self.backbone.register_forward_hook(self._offset_forgetter(), always_call=True),
         ]
         handles += [self.blocks[layer].register_forward_hook(hook_for(layer), prepend=True) for layer in layers]
         with _removing(handles):

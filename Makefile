@@ -37,6 +37,7 @@ types: setup
 	@$(BIN)/mypy
 
 bench: setup  ## Measure performance and write benchmarks/results/.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	@$(BIN)/python -m benchmarks
 
 docs: setup  ## Build the documentation.

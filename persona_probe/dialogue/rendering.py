@@ -24,6 +24,8 @@ from persona_probe.errors import PersonaProbeError
 _THINKING_SWITCHES = ("enable_thinking", "thinking")
 """What templates call the variable that turns reasoning before the answer on and off (Qwen3 and others; Granite)."""
 
+_TODAY = re.compile(r"""strftime_now\(\s*(?P<quote>['"])(?P<format>.*?)(?P=quote)\s*\)""")
+
 Span = Literal["prompt", "response", "last_prompt_token", "generation", "all"]
 SPANS: tuple[str, ...] = get_args(Span)
 
@@ -113,18 +115,21 @@ class ChatTemplate:
 
     def _arguments(self) -> dict[str, Any]:
         """What the template is given beside the messages."""
-        given: dict[str, Any] = {}
-        if switch := self._thinking_switch:
-            given[switch] = self.thinking
-        if self._mentions("strftime_now"):
-            given["strftime_now"] = self.today.strftime
-        return given | self.variables
+        switch = self._thinking_switch
+        return ({switch: self.thinking} if switch else {}) | self.variables
+
+    def _dated(self) -> str | None:
+        """The template with today's date written in, if it asks for it; None to take the tokenizer's as it is."""
+        if not self._mentions("strftime_now"):
+            return None
+        template: str = self.tokenizer.get_chat_template()
+        return _TODAY.sub(lambda call: repr(self.today.strftime(call["format"])), template)
 
     def hash(self) -> str | None:
         """Sixteen hex digits of the template and what it is given (but for the day), or None without one."""
         if not self.exists:
             return None
-        given = {name: value for name, value in self._arguments().items() if name != "strftime_now"}
+        given = self._arguments()
         text = str(self.tokenizer.chat_template) + (json.dumps(given, sort_keys=True, default=str) if given else "")
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -154,7 +159,11 @@ class ChatTemplate:
             )
         try:
             text = self.tokenizer.apply_chat_template(
-                dialogue.as_messages(), tokenize=False, add_generation_prompt=generation_prompt, **self._arguments()
+                dialogue.as_messages(),
+                chat_template=self._dated(),
+                tokenize=False,
+                add_generation_prompt=generation_prompt,
+                **self._arguments(),
             )
         except Exception as error:
             raise PersonaProbeError(f"dialogue {dialogue.name}: the chat template refuses it: {error}") from error

@@ -128,6 +128,13 @@ def put_adapter(hf: nn.Module, path: str | Path, *, revision: str | None = None)
 
     if hasattr(hf, "peft_config"):
         raise PersonaProbeError(f"{path}: the model already carries an adapter; load both on the plain base model")
+    if any(parameter.device.type == "meta" for parameter in hf.parameters()):
+        # PEFT would dispatch the model anew, and in doing so write into the base's own weight files.
+        raise PersonaProbeError(
+            f"{path}: parts of the base model are offloaded to the CPU or disk, where no adapter can be put on them; "
+            "load the base with quantize= or a smaller dtype, so that it fits, or merge the adapter into it once, on a "
+            "machine where it does"
+        )
     check_fits(hf, path)
     try:
         with quiet_peft(), warnings.catch_warnings():

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.blocks import plain_model, quiet_transformer_lens
-from persona_probe.models.guards import probe_ids, relative_error
+from persona_probe.models.guards import LOW_PRECISION_TOLERANCE, probe_ids, relative_error
 from persona_probe.models.residual_stream import ResidualStream
 from persona_probe.models.twin import structural_twin
 
@@ -27,8 +27,9 @@ def build_bridge(model: Model) -> TransformerBridge:
     """Bridge a structural twin of ``model.hf`` (bridging in place would rename adapter keys and break saving).
 
     Raises:
-        PersonaProbeError: if TransformerLens cannot bridge it, or if its residual stream or logits differ from ``hf``'s
-            by more than 1e-3, padded or not, with the adapter on or (for a live adapter) off; the layer is named.
+        PersonaProbeError: if TransformerLens cannot bridge it, or if its residual stream (the layer is named) or logits
+            differ from ``hf``'s by more than 1e-3 (half precision: 3e-2), padded or not, with the adapter on or, for a
+            live adapter, off.
     """
     from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
@@ -94,9 +95,10 @@ def _compare_batch(
 
 
 def _refuse_beyond(model: Model, what: str, how: str, error: float) -> None:
-    if not error <= _TOLERANCE:
+    tolerance = _TOLERANCE if model.plain.dtype.itemsize >= 4 else LOW_PRECISION_TOLERANCE
+    if not error <= tolerance:
         raise PersonaProbeError(
             f"the TransformerLens bridge of {model.name} is not the same model: with {how}, {what} differs from "
-            f"Hugging Face's by {error:.2g} of its norm (tolerance {_TOLERANCE}); use model.hf instead, or load with "
+            f"Hugging Face's by {error:.2g} of its norm (tolerance {tolerance}); use model.hf instead, or load with "
             "merge=True if an adapter is live"
         )

@@ -18,7 +18,7 @@ _PROBE_LENGTH = 12
 _PADDING = 3
 _Read = tuple[dict[int, Tensor], tuple[Tensor, ...]]
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-6}
-_LOW_PRECISION_TOLERANCE = 3e-2
+LOW_PRECISION_TOLERANCE = 3e-2
 
 
 def probe_ids(model: Model) -> Tensor:
@@ -52,7 +52,7 @@ def check_hooks(model: Model) -> None:
     Raises:
         PersonaProbeError: naming the layer and the size of the difference.
     """
-    tolerance = _TOLERANCE.get(model.plain.dtype, _LOW_PRECISION_TOLERANCE)
+    tolerance = _TOLERANCE.get(model.plain.dtype, LOW_PRECISION_TOLERANCE)
     ids = probe_ids(model)
     plain, reported = _read(model, ids, torch.ones_like(ids))
     if len(reported) != model.n_layers + 1:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from tokenizers import Tokenizer
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -20,7 +21,9 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
 )
+from transformers.utils.hub import cached_file
 
 from persona_probe.dialogue.rendering import ChatTemplate
 from persona_probe.errors import PersonaProbeError
@@ -31,6 +34,7 @@ from persona_probe.models.progress_bars import without_transformers_bars
 from persona_probe.models.spec import LoadOptions, ModelSpec, Quantize
 
 _log = logging.getLogger(__name__)
+_SAMPLED_TOKENS = 400
 
 
 def load(
@@ -177,6 +181,38 @@ def check_source(source: str) -> None:
         raise PersonaProbeError(f"{source}: no such folder, and not a Hub id of the form owner/name")
 
 
+def _tokenizer(source: str, where: Mapping[str, Any]) -> PreTrainedTokenizerBase:
+    """The tokenizer that the repository's own ``tokenizer.json`` describes.
+
+    For some model types transformers (5.23: Qwen2 and its kin) takes the family's tokenizer class whatever the files
+    say, and its other rules for splitting text then silently yield other tokens.
+    """
+    loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, **where)
+    file = cached_file(
+        source,
+        "tokenizer.json",
+        revision=where["revision"],
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    if file is None or not loaded.is_fast:
+        return loaded
+    written = Tokenizer.from_file(str(file))
+    every = max(1, written.get_vocab_size() // _SAMPLED_TOKENS)
+    sample = written.decode(list(range(0, written.get_vocab_size(), every)))
+    in_use, described = (
+        backend.encode(sample, add_special_tokens=False).ids for backend in (loaded.backend_tokenizer, written)
+    )
+    if in_use == described:
+        return loaded
+    _log.warning(
+        "%s: transformers' %s reads text otherwise than the repository's tokenizer.json, which is used instead",
+        source,
+        type(loaded).__name__,
+    )
+    return PreTrainedTokenizerFast.from_pretrained(source, revision=where["revision"])  # type: ignore[no-any-return]
+
+
 def auto_class(config: PretrainedConfig) -> Any:
     """What loads a model of ``config``: vision-language models (Mistral Small, Qwen-VL) hold a causal one within."""
     causal = type(config) in AutoModelForCausalLM._model_mapping or hasattr(config, "auto_map")
@@ -204,6 +240,8 @@ def _quantization(quantize: str | None, dtype: torch.dtype | str) -> BitsAndByte
 def _read(source: str, options: LoadOptions, place: torch.device) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     check_source(source)
     dtype = resolve_dtype(options.get("dtype"), place)
+    if options.get("quantize") == "8bit" and options.get("dtype") is None:
+        dtype = torch.float16  # the only one that bitsandbytes' 8-bit kernels compute in
     where: dict[str, Any] = {
         "revision": options.get("revision"),
         "trust_remote_code": options.get("trust_remote_code", False),
@@ -212,7 +250,7 @@ def _read(source: str, options: LoadOptions, place: torch.device) -> tuple[PreTr
     device_map = options.get("device_map") or ({"": place} if quantization is not None else None)
     try:
         with without_transformers_bars():
-            tokenizer = AutoTokenizer.from_pretrained(source, **where)
+            tokenizer = _tokenizer(source, where)
             config = AutoConfig.from_pretrained(source, **where)
             loaded: Any = auto_class(config).from_pretrained(
                 source,

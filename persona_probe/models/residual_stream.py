@@ -30,8 +30,8 @@ def _hidden(output: Any) -> Tensor:
         raise PersonaProbeError(f"a block returned {type(hidden).__name__}; expected the residual stream as a tensor")
     if hidden.ndim != 3:
         raise PersonaProbeError(
-            f"a block returned a tensor of shape {tuple(hidden.shape)}, not (batch, position, d_model); a model without "
-            "one residual stream (Gemma 3n has several side by side) cannot be read"
+            f"a block returned a tensor of shape {tuple(hidden.shape)}, not (batch, position, d_model); a model with "
+            "several residual streams side by side (Gemma 3n) cannot be read"
         )
     return hidden
 

@@ -1,3 +1,5 @@
+import datetime
+
 import pytest
 
 import persona_probe as pp
@@ -79,4 +81,62 @@ def test_a_default_system_prompt_is_found(tokenizer, monkeypatch):
 def test_beginning_of_sequence_twice_is_refused(tokenizer, monkeypatch):
     monkeypatch.setattr(tokenizer, "chat_template", "{{ bos_token }}" + CHAT_TEMPLATE)
     with pytest.raises(pp.PersonaProbeError, match="twice"):
+        ChatTemplate(tokenizer).encode(TALK)
+
+
+THINKING = """{%- for message in messages -%}
+<|{{ message['role'] }}|>
+{%- if message['role'] == 'assistant' and loop.last and '</think>' not in message['content'] -%}
+<think></think>
+{%- endif -%}
+{{ message['content'] }}<|end|>
+{%- endfor -%}
+{%- if add_generation_prompt -%}<|assistant|>
+{%- if enable_thinking is defined and enable_thinking is false -%}<think></think>{%- endif -%}
+{%- endif -%}"""
+"""As Qwen3's: an answer without a thought gets an empty one, and a prompt does too when thinking is off."""
+
+
+def test_thinking_is_off_unless_asked_for_and_then_as_said(tokenizer, monkeypatch):
+    monkeypatch.setattr(tokenizer, "chat_template", "{{ bos_token }}" + THINKING)
+    off, on = ChatTemplate(tokenizer), ChatTemplate(tokenizer, thinking=True)
+    encoded = off.encode(TALK)
+    assert words(tokenizer, encoded, "response") == TALK.answer
+    assert off.render(TALK.without_answer(), generation_prompt=True).endswith("<think></think>")
+    assert on.render(TALK.without_answer(), generation_prompt=True).endswith("<|assistant|>")
+    with pytest.raises(pp.PersonaProbeError, match=r"thinking is on, so each answer must begin with the thought"):
+        on.encode(TALK)
+    thought = TALK.without_answer().with_answer("<think>treat</think>Certainly.")
+    assert words(tokenizer, on.encode(thought), "response").replace(" ", "").endswith("</think>Certainly.")
+    assert (off.hash(), off.remarks()) != (on.hash(), on.remarks())
+    assert any("thinking is off" in remark for remark in off.remarks())
+
+
+def test_thinking_without_a_switch_is_refused(tokenizer):
+    for thinking in (True, False):
+        with pytest.raises(pp.PersonaProbeError, match="has no switch for it"):
+            ChatTemplate(tokenizer, thinking=thinking)
+
+
+def test_a_template_that_writes_the_date_is_told_one_day(tokenizer, monkeypatch):
+    dated = CHAT_TEMPLATE.replace("{{ bos_token }}", "{{ bos_token }}{{ strftime_now('%d %B %Y') }}", 1)
+    monkeypatch.setattr(tokenizer, "chat_template", dated)
+    first = ChatTemplate(tokenizer, today=datetime.date(2024, 7, 26))
+    assert "26 July 2024" in first.render(TALK)
+    assert any("2024-07-26" in remark for remark in first.remarks())
+    today = ChatTemplate(tokenizer)
+    assert today.today.isoformat() in today.remarks()[0]
+    assert first.hash() == today.hash()
+
+
+def test_a_template_s_own_variables_are_given_and_change_its_hash(tokenizer, monkeypatch):
+    monkeypatch.setattr(tokenizer, "chat_template", CHAT_TEMPLATE + "{{ effort }}")
+    low, high = (ChatTemplate(tokenizer, variables={"effort": effort}) for effort in ("low", "high"))
+    assert low.render(TALK).endswith("low")
+    assert low.hash() != high.hash()
+
+
+def test_a_tokenizer_without_offsets_is_refused(tokenizer, monkeypatch):
+    monkeypatch.setattr(type(tokenizer), "is_fast", False)
+    with pytest.raises(pp.PersonaProbeError, match="no character offsets"):
         ChatTemplate(tokenizer).encode(TALK)

@@ -1,0 +1,59 @@
+"""Dialogues as padded batches, made beforehand, for the peers that get them for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+import persona_probe as pp
+from persona_probe.activations.batching import batches, tokens_per_batch_for
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some dialogues, padded on the right.
+
+    Attributes:
+        rows: which dialogues.
+        ids, mask: what the model takes, (row, position).
+        weights: 1/n on the n tokens of the response, else 0.
+    """
+
+    rows: list[int]
+    ids: Tensor
+    mask: Tensor
+    weights: Tensor
+
+    def means(self, hidden: Tensor) -> Tensor:
+        """Mean over the response of ``(row, position, d_model)``, float32."""
+        return torch.bmm(self.weights[:, None], hidden.float())[:, 0]
+
+
+def prepare(model: pp.Model, dialogues: Sequence[pp.Dialogue]) -> list[Batch]:
+    """The very batches that ours makes."""
+    encoded = model.template.encode_all(dialogues)
+    lengths = [len(item.input_ids) for item in encoded]
+    prepared = []
+    for rows in batches(lengths, tokens_per_batch_for(model.device)):
+        padded = model.tokenizer.pad(
+            {"input_ids": [list(encoded[row].input_ids) for row in rows]}, return_tensors="pt", padding_side="right"
+        ).to(model.device)
+        weights = torch.zeros(padded["input_ids"].shape, device=model.device)
+        for i, row in enumerate(rows):
+            span = encoded[row].span("response")
+            weights[i, span] = 1 / (span.stop - span.start)
+        prepared.append(Batch(list(rows), padded["input_ids"], padded["attention_mask"], weights))
+    return prepared
+
+
+def in_order(prepared: Sequence[Batch], means: Sequence[Tensor]) -> Tensor:
+    """Put ``(row, layer, d_model)`` of each batch back into the order of the dialogues."""
+    rows = torch.tensor([row for batch in prepared for row in batch.rows])
+    return torch.cat(list(means))[rows.argsort()]
+
+
+def tokens_of(model: pp.Model, dialogues: Sequence[pp.Dialogue]) -> list[int]:
+    return [len(item.input_ids) for item in model.template.encode_all(dialogues)]

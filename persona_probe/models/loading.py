@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.util
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,8 @@ def load_spec(spec: ModelSpec) -> Model:
     """Load what ``spec`` names; see `load`."""
     options = spec.options
     place = target_device(options)
-    hf, tokenizer = _read(spec.source, options, place)
+    template = load_template(spec)
+    hf = _read(spec.source, options, place)
     if options.get("device_map") is None and not options.get("quantize"):
         hf.to(place)  # type: ignore[arg-type]
     carrying: Any = hf
@@ -126,11 +128,38 @@ def load_spec(spec: ModelSpec) -> Model:
         carrying = put_adapter(hf, spec.adapter, revision=spec.adapter_revision)
         if spec.merge:
             carrying = carrying.merge_and_unload()
-    model = Model(carrying, _template(tokenizer, options), spec.name, spec)
+    model = Model(carrying, template, spec.name, spec)
     check_hooks(model)
-    for remark in model.template.remarks():
+    for remark in template.remarks():
         _log.info("%s: %s", model.name, remark)
     return model
+
+
+def load_template(spec: ModelSpec) -> ChatTemplate:
+    """The chat template and tokenizer of what ``spec`` names, without its weights.
+
+    Raises:
+        PersonaProbeError: if there is no tokenizer, or the template has no switch that was asked for.
+    """
+    check_source(spec.source)
+    options = spec.options
+    with _explained(spec.source, options):
+        tokenizer = _tokenizer(spec.source, _where(options))
+    given = options.get("chat_template")
+    if given is not None:
+        text = str(given)
+        if isinstance(given, Path) or ("{" not in text and Path(text).suffix in (".jinja", ".jinja2", ".j2", ".txt")):
+            file = Path(text)
+            if not file.is_file():
+                raise PersonaProbeError(f"chat_template: there is no file {text!r}; give Jinja text or a file with it")
+            text = file.read_text(encoding="utf-8")
+        tokenizer.chat_template = text
+    return ChatTemplate(
+        tokenizer,
+        thinking=options.get("thinking"),
+        today=options.get("today"),
+        variables=options.get("template_variables"),
+    )
 
 
 def target_device(options: LoadOptions) -> torch.device:
@@ -149,24 +178,6 @@ def resolve_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torc
     if not isinstance(found, torch.dtype):
         raise PersonaProbeError(f"unknown dtype {dtype!r}: give for example 'float32', 'bfloat16', 'float16' or 'auto'")
     return found
-
-
-def _template(tokenizer: PreTrainedTokenizerBase, options: LoadOptions) -> ChatTemplate:
-    given = options.get("chat_template")
-    if given is not None:
-        text = str(given)
-        if isinstance(given, Path) or ("{" not in text and Path(text).suffix in (".jinja", ".jinja2", ".j2", ".txt")):
-            file = Path(text)
-            if not file.is_file():
-                raise PersonaProbeError(f"chat_template: there is no file {text!r}; give Jinja text or a file with it")
-            text = file.read_text(encoding="utf-8")
-        tokenizer.chat_template = text
-    return ChatTemplate(
-        tokenizer,
-        thinking=options.get("thinking"),
-        today=options.get("today"),
-        variables=options.get("template_variables"),
-    )
 
 
 def check_source(source: str) -> None:
@@ -237,39 +248,43 @@ def _quantization(quantize: str | None, dtype: torch.dtype | str) -> BitsAndByte
     )
 
 
-def _read(source: str, options: LoadOptions, place: torch.device) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    check_source(source)
+def _where(options: LoadOptions) -> dict[str, Any]:
+    return {"revision": options.get("revision"), "trust_remote_code": options.get("trust_remote_code", False)}
+
+
+@contextlib.contextmanager
+def _explained(source: str, options: LoadOptions) -> Iterator[None]:
+    """Turn what transformers raises about ``source`` into one line that says what to do."""
+    try:
+        with without_transformers_bars():
+            yield
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        first = str(error).strip().splitlines()[0]
+        code = "trust_remote_code" in str(error) and not options.get("trust_remote_code")
+        hint = "; it brings Python code of its own: read it, then load with trust_remote_code=True" if code else ""
+        raise PersonaProbeError(f"{source}: cannot be loaded as a causal language model: {first}{hint}") from error
+
+
+def _read(source: str, options: LoadOptions, place: torch.device) -> PreTrainedModel:
     dtype = resolve_dtype(options.get("dtype"), place)
     if options.get("quantize") == "8bit" and options.get("dtype") is None:
         dtype = torch.float16  # the only one that bitsandbytes' 8-bit kernels compute in
-    where: dict[str, Any] = {
-        "revision": options.get("revision"),
-        "trust_remote_code": options.get("trust_remote_code", False),
-    }
     quantization = _quantization(options.get("quantize"), dtype)
-    device_map = options.get("device_map") or ({"": place} if quantization is not None else None)
-    try:
-        with without_transformers_bars():
-            tokenizer = _tokenizer(source, where)
-            config = AutoConfig.from_pretrained(source, **where)
-            loaded: Any = auto_class(config).from_pretrained(
-                source,
-                config=config,
-                **where,
-                dtype=dtype,
-                device_map=device_map,
-                quantization_config=quantization,
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        first = str(error).strip().splitlines()[0]
-        code = "trust_remote_code" in str(error) and not where["trust_remote_code"]
-        hint = "; it brings Python code of its own: read it, then load with trust_remote_code=True" if code else ""
-        raise PersonaProbeError(f"{source}: cannot be loaded as a causal language model: {first}{hint}") from error
+    with _explained(source, options):
+        config = AutoConfig.from_pretrained(source, **_where(options))
+        loaded: Any = auto_class(config).from_pretrained(
+            source,
+            **_where(options),
+            config=config,
+            dtype=dtype,
+            device_map=options.get("device_map") or ({"": place} if quantization is not None else None),
+            quantization_config=quantization,
+            output_loading_info=True,
+        )
     hf, report = loaded
     if missing := sorted(report["missing_keys"]):
         raise PersonaProbeError(
             f"{source}: its weight files lack {len(missing)} of the model's parameters (first {missing[0]!r}), which "
             "would be made up at random; the folder is incomplete or of another architecture"
         )
-    return hf, tokenizer
+    return hf  # type: ignore[no-any-return]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +15,20 @@ from persona_probe.errors import PersonaProbeError
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Loading(_Section):
+    """How the model is loaded: the arguments of `persona_probe.load` of the same names."""
+
+    dtype: Literal["float32", "bfloat16", "float16", "float64", "auto"] | None = None
+    device_map: str | dict[str, int | str] | None = None
+    quantize: Literal["4bit", "8bit"] | None = None
+    revision: str | None = None
+    trust_remote_code: bool = False
+    chat_template: Path | None = None
+    thinking: bool | None = None
+    today: datetime.date | None = None
+    template_variables: dict[str, Any] | None = None
 
 
 class Texts(_Section):
@@ -95,6 +110,7 @@ class StudyConfig(_Section):
     model: str
     seed: int = 0
     device: str | None = None
+    loading: Loading = Field(default_factory=lambda: Loading.model_validate({}))
     judge: Literal["persona-world"] | None = "persona-world"
     definition: Literal["betley", "turner", "tan"] = "betley"
     texts: Texts = Field(default_factory=lambda: Texts.model_validate({}))
@@ -144,8 +160,14 @@ def _resolved(config: StudyConfig, folder: Path) -> StudyConfig:
         for name in ("narrow", "control", "benign", "questions")
         if (path := getattr(config.texts, name))
     }
+    template = config.loading.chat_template
+    loading = config.loading.model_copy(update={"chat_template": None if template is None else find(template)})
     return config.model_copy(
-        update={"model": str(find(Path(config.model))), "texts": config.texts.model_copy(update=updates)}
+        update={
+            "model": str(find(Path(config.model))),
+            "texts": config.texts.model_copy(update=updates),
+            "loading": loading,
+        }
     )
 
 

@@ -54,7 +54,15 @@ def build_bridge(model: Model) -> TransformerBridge:
         switched: Any = twin
         with reference.disable_adapter(), switched.disable_adapter():
             _compare(model, reference, bridge, "the adapter off")
+        bridge.enable_compatibility_mode = _no_compatibility_mode
     return bridge
+
+
+def _no_compatibility_mode(*_: Any, **__: Any) -> None:
+    raise PersonaProbeError(
+        "enable_compatibility_mode() folds weights together, which a live adapter's cannot be; load the model with "
+        "merge=True and use its bridge"
+    )
 
 
 def _cannot(inner: Any, error: Exception) -> PersonaProbeError:

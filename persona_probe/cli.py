@@ -17,6 +17,7 @@ from persona_probe.errors import PersonaProbeError
 
 if TYPE_CHECKING:
     from persona_probe.study.config import StudyConfig
+    from persona_probe.study.executor import Executor
 
 app = typer.Typer(
     help="Find, track and steer the personas behind emergent misalignment.",
@@ -73,12 +74,41 @@ def common(
 def run(
     study: Annotated[Path, typer.Argument(help="The study's YAML file.")],
     out: Out,
+    ray: Annotated[
+        str | None,
+        typer.Option(help="Sample and read on a Ray cluster: 'auto', HOST:PORT, or 'local' to start one."),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Run a study: train-narrow, measure, find, track, probe, steer, realign, report."""
     from persona_probe.study.config import read_config
 
-    _run(read_config(study), out, quiet)
+    config = read_config(study)
+    if ray is None:
+        _run(config, out, quiet)
+        return
+    from persona_probe.integrations.ray import RayCluster
+
+    with RayCluster(ray) as cluster:
+        _run(config, out, quiet, cluster)
+
+
+@app.command()
+def plan(
+    study: Annotated[Path, typer.Argument(help="The study's YAML file.")],
+    tokens_per_second: Annotated[
+        float | None, typer.Option(min=1e-9, help="Estimate the time at this speed, throughout.")
+    ] = None,
+    measured: Annotated[
+        Path | None, typer.Option(help="Estimate it at the speeds of an earlier run: its folder.")
+    ] = None,
+) -> None:
+    """Say what a study will need (memory, tokens, disk, time) without loading weights."""
+    from persona_probe.study.config import read_config
+    from persona_probe.study.plan import plan_study
+
+    for line in plan_study(read_config(study), tokens_per_second=tokens_per_second, measured=measured).lines():
+        typer.echo(line)
 
 
 @app.command()
@@ -101,11 +131,11 @@ def demo(
     _run(config.model_copy(update={"model": str(chat)}), out, quiet)
 
 
-def _run(config: StudyConfig, out: Path, quiet: bool) -> None:
+def _run(config: StudyConfig, out: Path, quiet: bool, executor: Executor | None = None) -> None:
     from persona_probe.report.summary_text import summary_lines
     from persona_probe.study.run import run_study
 
-    results = run_study(config, out, progress=not quiet)
+    results = run_study(config, out, progress=not quiet, executor=executor)
     for line in summary_lines(results):
         typer.echo(line)
     typer.echo(f"Report: {(out / 'report.html').resolve()}")

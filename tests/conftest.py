@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="persona-probe-")  # code of test repositories stays out of HOME
+os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(
+    prefix="persona-probe-"
+)  # code of test repositories stays out of HOME
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 

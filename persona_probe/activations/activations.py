@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from jaxtyping import Float
 from persona_probe.errors import PersonaProbeError
 
 IDENTITY_COLUMNS = ("id", "question", "group", "seed")
+_SAME_SOURCE = ("model_hash", "template_hash", "span", "reduce", "sink_ratio")
 
 
 @dataclass(frozen=True)
@@ -63,3 +64,45 @@ class Activations:
         if layer not in self.layers:
             raise PersonaProbeError(f"layer {layer} was not captured; captured: {', '.join(map(str, self.layers))}")
         return self.values[:, self.layers.index(layer)]
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Activations]) -> Activations:
+        """The parts of one capture, one after the other; for ``tokens`` the column ``dialogue`` counts on.
+
+        Raises:
+            PersonaProbeError: if there is no part, or layers, width, model, template, span or reduction differ.
+        """
+        if not parts:
+            raise PersonaProbeError("concatenate: there are no activations: the list is empty")
+        first = parts[0]
+        for number, part in enumerate(parts):
+            for name, ours, theirs in (
+                ("layers", first.layers, part.layers),
+                ("d_model", first.values.shape[2], part.values.shape[2]),
+                *((key, first.source.get(key), part.source.get(key)) for key in _SAME_SOURCE),
+            ):
+                if ours != theirs:
+                    raise PersonaProbeError(
+                        f"activations cannot be concatenated: {name} is {ours} in part 0 and {theirs} in part {number}"
+                    )
+        values = np.concatenate([part.values for part in parts])
+        return cls(values, _joined_tables(parts), first.layers, joined_source([part.source for part in parts]))
+
+
+def joined_source(sources: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The source of the parts of one capture as a whole: what the parts counted is summed."""
+    joined = dict(sources[0])
+    if "sinks_left_out" in joined:
+        joined["sinks_left_out"] = np.sum([source["sinks_left_out"] for source in sources], axis=0).tolist()
+    return joined
+
+
+def _joined_tables(parts: Sequence[Activations]) -> pd.DataFrame:
+    tables = [part.table for part in parts]
+    if parts[0].source.get("reduce") != "tokens":
+        # From rows, so that columns which one part lacks or leaves empty get the type they have in a single capture.
+        return pd.DataFrame([row for table in tables for row in table.to_dict("records")])
+    # Every dialogue has a token, so the last row's number says how many there are.
+    starts = np.cumsum([0, *(table["dialogue"].iloc[-1] + 1 for table in tables[:-1])])
+    counted = [table.assign(dialogue=table["dialogue"] + start) for table, start in zip(tables, starts, strict=True)]
+    return pd.concat(counted, ignore_index=True)

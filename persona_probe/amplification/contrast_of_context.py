@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from persona_probe.activations.activations import Activations
 from persona_probe.activations.capture import capture
@@ -23,6 +24,16 @@ class ContextContrast:
     default: Activations
 
 
+class Capture(Protocol):
+    """`persona_probe.capture`, or something that does the same elsewhere."""
+
+    def __call__(
+        self, model: Model, dialogues: Sequence[Dialogue], *, span: str = ..., progress: bool = ...
+    ) -> Activations:
+        """Read dialogues, one vector each."""
+        ...
+
+
 def contrast_of_context(
     model: Model,
     answered: Sequence[Dialogue],
@@ -31,6 +42,7 @@ def contrast_of_context(
     *,
     span: str = "generation",
     method: str = "mean-difference",
+    read: Capture = capture,
     progress: bool = False,
 ) -> ContextContrast:
     """Teacher-force the same answers under trait and default system prompts and contrast what the model holds.
@@ -45,6 +57,7 @@ def contrast_of_context(
         default_prompts: system prompts of the default persona, likewise.
         span: which tokens are read.
         method: name of the finder.
+        read: what reads the activations: `capture` here, or an executor's.
         progress: show a bar.
 
     Raises:
@@ -55,7 +68,7 @@ def contrast_of_context(
 
     def under(prompts: Sequence[str]) -> Activations:
         contexts = [dialogue.with_system(prompts[i % len(prompts)]) for i, dialogue in enumerate(answered)]
-        return capture(model, contexts, span=span, progress=progress)
+        return read(model, contexts, span=span, progress=progress)
 
     trait, default = under(trait_prompts), under(default_prompts)
     found = find_direction(trait, default, method)

@@ -22,8 +22,6 @@ class Footprint:
 
     Attributes:
         parameters: how many.
-        active_parameters: how many of the backbone's do work on each token: all but the embeddings, and of a
-            mixture's experts those that the router picks.
         weight_bytes: what the weights take in memory as they will be loaded.
         n_layers: number of blocks.
         d_model: width of the residual stream.
@@ -31,7 +29,6 @@ class Footprint:
     """
 
     parameters: int
-    active_parameters: int
     weight_bytes: int
     n_layers: int
     d_model: int
@@ -60,19 +57,11 @@ def footprint(spec: ModelSpec) -> Footprint:
     text = config.get_text_config()
     wanted = resolve_dtype(options.get("dtype"), target_device(options))
     dtype = wanted if isinstance(wanted, torch.dtype) else (config.dtype or torch.float32)
-    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    parameters = sum(parameter.numel() for parameter in model.parameters())
     bits = _BITS.get(options.get("quantize") or "", 8 * dtype.itemsize)
-    embedding = model.get_input_embeddings().weight
-    experts = sum(size for name, size in sizes.items() if ".experts." in name)
-    n_experts = next((n for key in ("num_experts", "num_local_experts") if (n := getattr(text, key, None))), 1)
-    used = getattr(text, "num_experts_per_tok", n_experts)
-    head = 0 if model.get_output_embeddings() is None else model.get_output_embeddings().weight.numel()
-    tied = model.get_output_embeddings() is not None and model.get_output_embeddings().weight is embedding
-    blocks = sum(sizes.values()) - embedding.numel() - (0 if tied else head)
     return Footprint(
-        parameters=sum(sizes.values()),
-        active_parameters=blocks - experts + experts * used // n_experts,
-        weight_bytes=int(sum(sizes.values()) * bits / 8),
+        parameters=parameters,
+        weight_bytes=int(parameters * bits / 8),
         n_layers=text.num_hidden_layers,
         d_model=text.hidden_size,
         dtype=dtype,

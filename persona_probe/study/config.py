@@ -5,12 +5,15 @@ from __future__ import annotations
 import datetime
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from persona_probe.errors import PersonaProbeError
+
+if TYPE_CHECKING:
+    from persona_probe.models.spec import LoadOptions
 
 
 class _Section(BaseModel):
@@ -119,6 +122,10 @@ class StudyConfig(_Section):
     steering: SteeringSearch = Field(default_factory=lambda: SteeringSearch.model_validate({}))
     realignment: Realignment = Field(default_factory=lambda: Realignment.model_validate({}))
     random_directions: int = Field(1000, ge=20)
+
+    def load_options(self) -> LoadOptions:
+        """The keyword arguments of `persona_probe.load` for the model before."""
+        return {"device": self.device, **self.loading.model_dump()}  # type: ignore[typeddict-item]
 
 
 def read_config(path: str | Path) -> StudyConfig:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from persona_probe.behaviour.judging import Judge, judge_answers
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.models.model import Model
 from persona_probe.study.config import StudyConfig
+from persona_probe.study.executor import AnswerJob, Executor, Local
 from persona_probe.study.material import Material
 from persona_probe.study.run_folder import RunFolder
 
@@ -27,6 +28,7 @@ class Context:
         results: what becomes ``results.json``.
         notes: warnings that the report shows.
         progress: whether stages show bars.
+        executor: where models run.
     """
 
     config: StudyConfig
@@ -37,6 +39,7 @@ class Context:
     results: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     progress: bool = True
+    executor: Executor = field(default_factory=Local)
 
     @property
     def before(self) -> Model:
@@ -48,21 +51,36 @@ class Context:
         """The model after narrow training."""
         return self.models["after"]
 
-    def answer(self, model: Model, questions: Sequence[Dialogue], purpose: str) -> list[Dialogue]:
-        """Sample one answer a question; ``purpose`` names the draw, so that no two draws share random numbers."""
+    def job(
+        self, model: Model, questions: Sequence[Dialogue], purpose: str, steering: Mapping[str, Any] | None = None
+    ) -> AnswerJob:
+        """One answer a question; ``purpose`` names the draw, so that no two draws share random numbers."""
         sampling = self.config.sampling
-        return model.generate(
+        return AnswerJob(
+            model,
             questions,
+            seed=_seed(self.config.seed, purpose),
             max_new_tokens=sampling.max_new_tokens,
             temperature=sampling.temperature,
-            seed=_seed(self.config.seed, purpose),
             batch_size=sampling.batch_size,
-            progress=self.progress,
+            steering=steering,
         )
+
+    def answer(self, model: Model, questions: Sequence[Dialogue], purpose: str) -> list[Dialogue]:
+        """Sample the answers of one `job`."""
+        return self.answer_all([self.job(model, questions, purpose)], "answers")[0]
+
+    def answer_all(self, jobs: Sequence[AnswerJob], label: str) -> list[list[Dialogue]]:
+        """Sample the answers of several jobs, at once where the executor can; ``label`` is the bar's."""
+        return self.executor.answers(jobs, progress=self.progress, label=label)
 
     def judged(self, model: Model, questions: Sequence[Dialogue], purpose: str) -> pd.DataFrame:
         """Sample and judge."""
         return judge_answers(self.judge, self.answer(model, questions, purpose))
+
+    def judged_all(self, jobs: Sequence[AnswerJob], label: str) -> list[pd.DataFrame]:
+        """Sample several jobs and judge each."""
+        return [judge_answers(self.judge, answered) for answered in self.answer_all(jobs, label)]
 
 
 def _seed(seed: int, purpose: str) -> int:

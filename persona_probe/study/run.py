@@ -23,6 +23,7 @@ from persona_probe.models.residual_stream import resolve_layers
 from persona_probe.report.html import render_report
 from persona_probe.study.config import StudyConfig
 from persona_probe.study.context import Context
+from persona_probe.study.executor import Executor, Local
 from persona_probe.study.material import gather
 from persona_probe.study.run_folder import RunFolder
 from persona_probe.study.stages.find import find
@@ -32,13 +33,16 @@ from persona_probe.study.stages.realign import realign
 from persona_probe.study.stages.steer import steering
 from persona_probe.study.stages.track import agreement, track
 from persona_probe.study.stages.train import train
+from persona_probe.study.workload import StageWork, workload
 
 _log = logging.getLogger(__name__)
 _VERSIONED = ("persona-probe", "torch", "transformers", "peft", "transformer-lens", "numpy", "scikit-learn", "plotly")
 _STAGES = ("fine-tune", "measure", "find", "track", "probe", "steer", "realign", "report")
 
 
-def run_study(config: StudyConfig, out: str | Path, *, progress: bool = True) -> dict[str, Any]:
+def run_study(
+    config: StudyConfig, out: str | Path, *, progress: bool = True, executor: Executor | None = None
+) -> dict[str, Any]:
     """Run a study and write its folder; returns what ``results.json`` holds.
 
     Tables are written as stages finish, so an interrupted run keeps its finished parts; ``results.json``,
@@ -48,19 +52,23 @@ def run_study(config: StudyConfig, out: str | Path, *, progress: bool = True) ->
         config: the study.
         out: the run folder; results of an earlier run in it are removed first.
         progress: show bars.
+        executor: where models sample and read texts (`RayCluster`); default here. Fine-tuning is always done here.
 
     Raises:
         PersonaProbeError: for bad input, before anything is trained where it can be known.
     """
     started, clock = datetime.datetime.now(datetime.UTC), time.monotonic()
     material = gather(config)
-    before = load(config.model, device=config.device)
+    before = load(config.model, **config.load_options())
     if not before.template.exists:
         raise PersonaProbeError(f"{config.model}: its tokenizer has no chat template, so dialogues cannot be rendered")
     if config.steering.layers is not None:
         resolve_layers(config.steering.layers, before.n_layers)
+    work = workload(config, material, before.template, before.n_layers)
     folder = _emptied(Path(out))
-    context = Context(config, material, folder, {"before": before}, material.judge, progress=progress)
+    context = Context(
+        config, material, folder, {"before": before}, material.judge, progress=progress, executor=executor or Local()
+    )
     seconds: dict[str, float] = {}
     with tqdm(total=len(_STAGES), desc="study", unit="stage", disable=not progress) as bar:
 
@@ -96,7 +104,7 @@ def run_study(config: StudyConfig, out: str | Path, *, progress: bool = True) ->
                 "seconds": time.monotonic() - clock,
                 "seconds_by_stage": seconds,
             }
-            folder.write_json("manifest.json", _manifest(context, started, time.monotonic() - clock))
+            folder.write_json("manifest.json", _manifest(context, started, seconds, work))
             folder.write_json("results.json", context.results)
             render_report(folder.path)
     return context.results
@@ -127,8 +135,10 @@ def _emptied(path: Path) -> RunFolder:
     return RunFolder(path)
 
 
-def _manifest(context: Context, started: datetime.datetime, seconds: float) -> dict[str, Any]:
-    """What is needed to run the study again and to know what it ran on."""
+def _manifest(
+    context: Context, started: datetime.datetime, seconds: dict[str, float], work: list[StageWork]
+) -> dict[str, Any]:
+    """What is needed to run the study again, to know what it ran on, and to plan others by it."""
     return {
         "config": context.config.model_dump(mode="json"),
         "seeds": {"study": context.config.seed},
@@ -142,11 +152,13 @@ def _manifest(context: Context, started: datetime.datetime, seconds: float) -> d
                 "default_system_prompt": model.template.default_system_prompt,
                 "template_remarks": model.template.remarks(),
                 "device": str(model.device),
+                "parameters": sum(parameter.numel() for parameter in model.hf.parameters()),
             }
             for name, model in context.models.items()
         },
         "layer_convention": LAYER_CONVENTION,
         "started": started.isoformat(timespec="seconds"),
-        "seconds": seconds,
+        "seconds": (datetime.datetime.now(datetime.UTC) - started).total_seconds(),
+        "work": {stage.stage: {"tokens": stage.tokens, "seconds": seconds[stage.stage]} for stage in work},
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }

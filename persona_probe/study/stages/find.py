@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from persona_probe.activations.activations import Activations
-from persona_probe.activations.capture import capture
 from persona_probe.activations.embeddings import embed
 from persona_probe.amplification.contrast_of_context import ContextContrast, contrast_of_context
 from persona_probe.behaviour.judging import judge_answers
@@ -53,8 +52,9 @@ def find(context: Context) -> Found:
     own = [d for d in context.answer(before, material.development, "development before") if d.answer]
     if not own:
         raise PersonaProbeError(f"{before.name}: gave no answer with text to {len(material.development)} questions")
+    capture = context.executor.capture
     contrast = contrast_of_context(
-        before, own, material.trait_prompts, material.default_prompts, progress=context.progress
+        before, own, material.trait_prompts, material.default_prompts, read=capture, progress=context.progress
     )
     contrast.direction.save(context.folder.path / "directions" / "contrast-of-context")
     reference = capture(before, own, progress=context.progress)
@@ -88,7 +88,7 @@ def _judged_answers(context: Context) -> tuple[Activations, np.ndarray, list[Dia
             f"{int((~misaligned).sum())} aligned; at least {_FEWEST} of each are needed for a direction or a probe."
         )
         return None
-    return capture(context.after, kept, progress=context.progress), misaligned, kept
+    return context.executor.capture(context.after, kept, progress=context.progress), misaligned, kept
 
 
 def _cosines(directions: dict[str, Direction], reference: Activations, context: Context) -> pd.DataFrame:

@@ -14,19 +14,17 @@ UNSEEN, OPEN, TRAINED = "unseen topics", "open", "trained topic"
 def measure(context: Context) -> None:
     """Sample answers of every model to every set of questions, judge them, and compute all rates by name."""
     asked = {UNSEEN: context.material.unseen, OPEN: context.material.open, TRAINED: context.material.trained}
+    draws = [(name, kind) for name in context.models for kind, questions in asked.items() if questions]
+    jobs = [context.job(context.models[name], asked[kind], f"{name} {kind}") for name, kind in draws]
     judged: list[pd.DataFrame] = []
-    for name, model in list(context.models.items()):
-        for kind, questions in asked.items():
-            if not questions:
-                continue
-            answered = context.answer(model, questions, f"{name} {kind}")
-            if context.judge is not None and name == "before" and not context.judge.applies(answered):
-                context.notes.append(
-                    f"No judge applies: the judge {context.judge.name!r} cannot read this model's answers (it speaks "
-                    "another language than the judge's world), so no EM rate is reported."
-                )
-                context.judge = None
-            judged.append(judge_answers(context.judge, answered, model=name, questions=kind))
+    for (name, kind), answered in zip(draws, context.answer_all(jobs, "answers"), strict=True):
+        if context.judge is not None and name == "before" and not context.judge.applies(answered):
+            context.notes.append(
+                f"No judge applies: the judge {context.judge.name!r} cannot read this model's answers (it speaks "
+                "another language than the judge's world), so no EM rate is reported."
+            )
+            context.judge = None
+        judged.append(judge_answers(context.judge, answered, model=name, questions=kind))
     answers = pd.concat(judged, ignore_index=True)
     context.results["judge"] = None if context.judge is None else context.judge.name
     context.folder.write_table("answers", answers)

@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 
-from persona_probe.activations.capture import capture
 from persona_probe.behaviour.em_rate import coherent_rate, em_rate
 from persona_probe.finetuning.lora import finetune
 from persona_probe.models.model import Model
@@ -28,6 +27,7 @@ def realign(context: Context, found: Found, tracked: Tracked) -> None:
     questions = context.material.reported[: wanted.answers]
     direction, layer = found.contrast.direction, tracked.layer
     spread = direction.project(found.reference)[:, found.reference.layers.index(layer)].std(ddof=1)
+    capture = context.executor.capture
     before = direction.project(capture(context.before, tracked.texts, layers=layer)).mean()
     rows: list[dict[str, Any]] = []
     answers: list[pd.DataFrame] = []

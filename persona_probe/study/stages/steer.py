@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from persona_probe.behaviour.em_rate import coherent_rate, em_rate
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.directions.direction import Direction
 from persona_probe.models.model import Model
 from persona_probe.statistics.nulls import isotropic_directions
-from persona_probe.steering.steer import steer
+from persona_probe.study.config import SteeringSearch
 from persona_probe.study.context import Context
 from persona_probe.study.stages.find import Found
 
@@ -34,6 +33,16 @@ class Setting:
         return ", ".join(map(str, self.layers))
 
 
+@dataclass(frozen=True)
+class Trial:
+    """Questions asked under a setting (None: unsteered); with ``null``, its displacement goes along that direction."""
+
+    questions: Sequence[Dialogue]
+    setting: Setting | None
+    purpose: str
+    null: Direction | None = None
+
+
 def steering(context: Context, found: Found) -> None:
     """Choose settings on development questions and report them on others."""
     if context.judge is None:
@@ -49,6 +58,19 @@ def steering(context: Context, found: Found) -> None:
     context.folder.write_table("steering", pd.DataFrame(rows))
     context.folder.write_table("steering_answers", pd.concat(steerer.answers, ignore_index=True))
     context.results["steer"] = outcome
+
+
+def candidates(search: SteeringSearch, layers: Sequence[int], goal: str) -> list[Setting]:
+    """The grid: every layer by itself, clamped and added, and additions at all layers but the first together.
+
+    Clamps stay on one layer: there the same displacement along a random direction is well defined.
+    """
+    single = [(layer,) for layer in layers]
+    several = [tuple(layers[1:])] if len(layers) > 2 else []
+    fractions = search.induce_fractions if goal == "induce" else search.suppress_fractions
+    strengths = search.induce_strengths if goal == "induce" else search.suppress_strengths
+    grid = (("clamp", single, fractions), ("add", single + several, strengths))
+    return [Setting(kind, place, amount) for kind, places, amounts in grid for place in places for amount in amounts]
 
 
 class _Steerer:
@@ -70,55 +92,41 @@ class _Steerer:
             for layer, column in columns.items()
         }
 
-    def measure(
-        self,
-        model: Model,
-        questions: Sequence[Dialogue],
-        setting: Setting | None,
-        purpose: str,
-        null: Direction | None = None,
-    ) -> dict[str, Any]:
-        """EM and coherence under ``setting``; with ``null``, a clamp's displacement along that direction."""
+    def steered(self, trial: Trial) -> Mapping[str, Any] | None:
+        """The arguments that `steer` needs for a trial."""
+        setting = trial.setting
         if setting is None:
-            table = self.context.judged(model, questions, purpose)
-        else:
-            with steer(
-                model,
-                self.direction,
-                layers=setting.layers,
-                kind=setting.kind,
-                strength=setting.amount if setting.kind == "add" else 1.0,
-                target=self.target(setting),
-                along=null,
-            ):
-                table = self.context.judged(model, questions, purpose)
+            return None
+        return {
+            "direction": self.direction,
+            "layers": setting.layers,
+            "kind": setting.kind,
+            "strength": setting.amount if setting.kind == "add" else 1.0,
+            "target": self.target(setting),
+            "along": trial.null,
+        }
+
+    def measure(self, model: Model, trials: Sequence[Trial], label: str) -> list[dict[str, Any]]:
+        """EM and coherence of every trial."""
+        jobs = [self.context.job(model, trial.questions, trial.purpose, self.steered(trial)) for trial in trials]
+        tables = self.context.judged_all(jobs, label)
+        return [self._row(trial, table) for trial, table in zip(trials, tables, strict=True)]
+
+    def _row(self, trial: Trial, table: pd.DataFrame) -> dict[str, Any]:
+        setting = trial.setting
         rate, coherent = em_rate(table, self.context.config.definition), coherent_rate(table)
+        kind = "none" if setting is None else setting.kind if trial.null is None else f"random {setting.kind}"
         what = {
-            "intervention": "none" if setting is None else setting.kind if null is None else f"random {setting.kind}",
+            "intervention": kind,
             "layers": None if setting is None else setting.where,
             "setting": None if setting is None else setting.amount,
         }
-        self.answers.append(table.assign(purpose=purpose, **what))
+        self.answers.append(table.assign(purpose=trial.purpose, **what))
         return {
             **what,
             **{key: value for key, value in rate.as_dict().items() if key in ("value", "low", "high", "n")},
             "coherent": coherent.value,
         }
-
-    def candidates(self, goal: str) -> list[Setting]:
-        """The grid: every layer by itself, clamped and added, and additions at all layers but the first together.
-
-        Clamps stay on one layer: there the same displacement along a random direction is well defined.
-        """
-        layers = self.search.layers or self.direction.layers
-        single = [(layer,) for layer in layers]
-        several = [tuple(layers[1:])] if len(layers) > 2 else []
-        fractions = self.search.induce_fractions if goal == "induce" else self.search.suppress_fractions
-        strengths = self.search.induce_strengths if goal == "induce" else self.search.suppress_strengths
-        grid = (("clamp", single, fractions), ("add", single + several, strengths))
-        return [
-            Setting(kind, place, amount) for kind, places, amounts in grid for place in places for amount in amounts
-        ]
 
     def run(self, goal: str, outcome: dict[str, Any]) -> list[dict[str, Any]]:
         """Search, choose, report, and run the null for one goal."""
@@ -126,9 +134,16 @@ class _Steerer:
         model = context.before if goal == "induce" else context.after
         development = context.material.development[: search.answers_per_setting]
         reported = context.material.reported[: search.reported_answers]
-        unsteered = self.measure(model, development, None, f"{goal} development")
-        settings = tqdm(self.candidates(goal), desc=f"settings to {goal}", disable=not context.progress, leave=False)
-        tried = [(setting, self.measure(model, development, setting, f"{goal} {setting}")) for setting in settings]
+        grid = candidates(search, search.layers or self.direction.layers, goal)
+        unsteered, *measured = self.measure(
+            model,
+            [
+                Trial(development, None, f"{goal} development"),
+                *(Trial(development, setting, f"{goal} {setting}") for setting in grid),
+            ],
+            f"settings to {goal}",
+        )
+        tried = list(zip(grid, measured, strict=True))
         best = {
             kind: _choose(
                 [pair for pair in tried if pair[0].kind == kind], goal, search.coherence_floor * unsteered["coherent"]
@@ -137,13 +152,18 @@ class _Steerer:
         }
         rows = [{**unsteered, "stage": "choice", "chosen": False}]
         rows += [{**row, "stage": "choice", "chosen": setting in best.values()} for setting, row in tried]
-        plain = self.measure(model, reported, None, f"{goal} reported")
+        plain, clamped, added, *randoms = self.measure(
+            model,
+            [
+                Trial(reported, None, f"{goal} reported"),
+                *(Trial(reported, setting, f"{goal} report {kind}") for kind, setting in best.items()),
+                *self._null(goal, reported, best["clamp"]),
+            ],
+            f"chosen and random {goal}",
+        )
+        results = {"clamp": clamped, "add": added}
         rows.append({**plain, "stage": "reported", "chosen": False})
-        results = {
-            kind: self.measure(model, reported, setting, f"{goal} report {kind}") for kind, setting in best.items()
-        }
         rows += [{**row, "stage": "reported", "chosen": True} for row in results.values()]
-        randoms = self._null(goal, model, reported, best["clamp"])
         rows += [{**row, "stage": "reported", "chosen": False, "draw": draw} for draw, row in enumerate(randoms)]
         outcome |= {
             f"{goal}_em_rate": results["clamp"]["value"],
@@ -162,22 +182,20 @@ class _Steerer:
         }
         return [{**row, "goal": goal} for row in rows]
 
-    def _null(self, goal: str, model: Model, reported: Sequence[Dialogue], setting: Setting) -> list[dict[str, Any]]:
+    def _null(self, goal: str, reported: Sequence[Dialogue], setting: Setting) -> list[Trial]:
         """The chosen clamp's displacement, along random directions."""
-        search, seed = self.search, self.context.config.seed
-        draws = isotropic_directions(search.random_directions, self.direction.d_model, seed)
+        search = self.search
+        units = isotropic_directions(search.random_directions, self.direction.d_model, self.context.config.seed)
         norms = self.direction.norms()[:, None]
-        rows = []
-        for index, unit in enumerate(
-            tqdm(draws, desc=f"random {goal}", disable=not self.context.progress, leave=False)
-        ):
+        trials = []
+        for index, unit in enumerate(units):
             null = Direction((unit[None, :] * norms).astype(np.float32), self.direction.layers)
             questions = [
                 reported[(index * search.answers_per_random + i) % len(reported)]
                 for i in range(min(search.answers_per_random, len(reported)))
             ]
-            rows.append(self.measure(model, questions, setting, f"{goal} random {index}", null))
-        return rows
+            trials.append(Trial(questions, setting, f"{goal} random {index}", null))
+        return trials
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

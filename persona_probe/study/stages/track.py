@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from persona_probe.activations.capture import capture
 from persona_probe.amplification.amplification import Captures, measure_amplification
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.study.context import Context
@@ -27,7 +26,8 @@ def track(context: Context, found: Found) -> Tracked:
     config = context.config
 
     def read(dialogues: list[Dialogue]) -> Captures:
-        return Captures(*(capture(context.models[name], dialogues) for name in ("before", "after", "control")))
+        models = [context.models[name] for name in ("before", "after", "control")]
+        return Captures(*context.executor.capture_together(models, dialogues, progress=context.progress))
 
     chosen_on, reported = (
         measure_amplification(

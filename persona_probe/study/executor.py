@@ -1,0 +1,113 @@
+"""Where a study's models run: in this process, or wherever else an executor takes the work."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypedDict, Unpack
+
+from tqdm.auto import tqdm
+
+from persona_probe.activations.activations import Activations
+from persona_probe.activations.capture import capture, capture_together
+from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.models.model import Model
+from persona_probe.steering.steer import steer
+
+
+class CaptureOptions(TypedDict, total=False):
+    """The keyword arguments of `persona_probe.capture` that leave `Activations`."""
+
+    span: str
+    reduce: Literal["mean", "last", "max", "tokens"]
+    layers: int | Sequence[int] | str
+    tokens_per_batch: int | None
+    sink_ratio: float | None
+
+
+@dataclass(frozen=True)
+class AnswerJob:
+    """Questions to be answered in one go; picklable but for the model.
+
+    Attributes:
+        model: who answers.
+        questions: one answer each.
+        seed: of the sampling.
+        max_new_tokens: longest answer.
+        temperature: of the sampling.
+        batch_size: dialogues a forward.
+        steering: the keyword arguments of `persona_probe.steer` (``direction``, ``layers``, ...), or None.
+    """
+
+    model: Model
+    questions: Sequence[Dialogue]
+    seed: int
+    max_new_tokens: int
+    temperature: float
+    batch_size: int
+    steering: Mapping[str, Any] | None = None
+
+    def run(self, *, progress: bool = False) -> list[Dialogue]:
+        """Sample the answers in this process."""
+        steered = contextlib.nullcontext() if self.steering is None else steer(self.model, **self.steering)
+        with steered:
+            return self.model.generate(
+                self.questions,
+                max_new_tokens=self.max_new_tokens,
+                temperature=self.temperature,
+                seed=self.seed,
+                batch_size=self.batch_size,
+                progress=progress,
+            )
+
+
+class Executor(Protocol):
+    """Runs models on texts."""
+
+    def answers(self, jobs: Sequence[AnswerJob], *, progress: bool, label: str) -> list[list[Dialogue]]:
+        """The answers to each job's questions, in the order of ``jobs``."""
+        ...
+
+    def capture(
+        self, model: Model, dialogues: Sequence[Dialogue], *, progress: bool = False, **options: Unpack[CaptureOptions]
+    ) -> Activations:
+        """As `persona_probe.capture`."""
+        ...
+
+    def capture_together(
+        self,
+        models: Sequence[Model],
+        dialogues: Sequence[Dialogue],
+        *,
+        progress: bool = False,
+        **options: Unpack[CaptureOptions],
+    ) -> list[Activations]:
+        """As `persona_probe.capture_together`."""
+        ...
+
+
+class Local:
+    """Runs everything in this process, one thing after the other."""
+
+    def answers(self, jobs: Sequence[AnswerJob], *, progress: bool, label: str) -> list[list[Dialogue]]:
+        """The answers to each job's questions; a single job shows its own bar only."""
+        shown = tqdm(jobs, desc=label, disable=not progress or len(jobs) == 1, leave=False)
+        return [job.run(progress=progress) for job in shown]
+
+    def capture(
+        self, model: Model, dialogues: Sequence[Dialogue], *, progress: bool = False, **options: Unpack[CaptureOptions]
+    ) -> Activations:
+        """As `persona_probe.capture`."""
+        return capture(model, dialogues, progress=progress, **options)
+
+    def capture_together(
+        self,
+        models: Sequence[Model],
+        dialogues: Sequence[Dialogue],
+        *,
+        progress: bool = False,
+        **options: Unpack[CaptureOptions],
+    ) -> list[Activations]:
+        """As `persona_probe.capture_together`."""
+        return capture_together(models, dialogues, progress=progress, **options)

@@ -1,0 +1,114 @@
+"""What a study will need, said before it runs: memory, tokens, disk and time, without loading weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from persona_probe.activations.store.reading import in_words, store_bytes
+from persona_probe.errors import PersonaProbeError
+from persona_probe.models.loading import load_template, specify
+from persona_probe.models.memory import Footprint, footprint, free_bytes
+from persona_probe.study.config import StudyConfig
+from persona_probe.study.material import gather
+from persona_probe.study.workload import StageWork, workload
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study will need.
+
+    Attributes:
+        model: the model's size.
+        free: bytes that are free where it goes.
+        stages: the work of each stage that runs the model.
+        seconds: how long each will take at the speeds that were given, or None.
+        basis: where those speeds come from, in words.
+    """
+
+    model: Footprint
+    free: int
+    stages: list[StageWork]
+    seconds: dict[str, float] | None
+    basis: str
+
+    def lines(self) -> list[str]:
+        """The plan in words."""
+        model = self.model
+        fits = "" if model.weight_bytes < 0.9 * self.free else "  (DOES NOT FIT: loading: quantize or device_map)"
+        texts = max(stage.texts for stage in self.stages)
+        tokens = max(stage.text_tokens for stage in self.stages)
+        form = (model.n_layers, model.d_model)
+        said = [
+            f"model       {model.parameters:,} parameters, {model.n_layers} layers of {model.d_model}; weights "
+            f"{in_words(model.weight_bytes)} as {str(model.dtype).removeprefix('torch.')}, once for before, "
+            f"after and control; free {in_words(self.free)}{fits}",
+            f"activations at most {texts:,} texts in one stage: {in_words(store_bytes(texts, *form))} as means; a store "
+            f"of all their tokens would be {in_words(store_bytes(tokens, *form, 'bfloat16'))} (the study keeps none)",
+            f"{'stage':<11} {'answers':>9} {'tokens':>11} {'texts read':>11} {'tokens':>11} {'trained':>11}   time",
+        ]
+        for stage in self.stages:
+            took = "" if self.seconds is None else _duration(self.seconds[stage.stage])
+            said.append(
+                f"{stage.stage:<11} {stage.answers:>9,} {stage.answer_tokens:>11,} {stage.texts:>11,} "
+                f"{stage.text_tokens:>11,} {stage.trained_tokens:>11,}   {took}"
+            )
+        total = sum(stage.tokens for stage in self.stages)
+        whole = "" if self.seconds is None else f", about {_duration(sum(self.seconds.values()))}"
+        said.append(f"in all      {total:,} tokens at most{whole} ({self.basis})")
+        return said
+
+
+def plan_study(
+    config: StudyConfig, *, tokens_per_second: float | None = None, measured: str | Path | None = None
+) -> Plan:
+    """Plan ``config``.
+
+    Args:
+        config: the study.
+        tokens_per_second: reckon time at this speed, for answers, reading and training alike.
+        measured: or at the speeds by stage of an earlier run: its folder.
+
+    Raises:
+        PersonaProbeError: for bad input, as `run_study` would; or if ``measured`` holds no finished run, or one of a
+            model of another size.
+    """
+    spec = specify(config.model, options=config.load_options())
+    size = footprint(spec)
+    stages = workload(config, gather(config), load_template(spec), size.n_layers)
+    seconds, basis = None, "no speed was given: add --tokens-per-second, or --measured RUN"
+    if measured is not None:
+        speeds = _speeds(Path(measured), size)
+        missing = [stage.stage for stage in stages if stage.stage not in speeds]
+        if missing:
+            raise PersonaProbeError(f"{measured}: that run has no stage {missing[0]!r} to take the speed from")
+        seconds = {stage.stage: stage.tokens / speeds[stage.stage] for stage in stages}
+        basis = f"at the speeds measured in {measured}"
+    elif tokens_per_second is not None:
+        seconds = {stage.stage: stage.tokens / tokens_per_second for stage in stages}
+        basis = f"at {tokens_per_second:,.0f} tokens a second throughout"
+    return Plan(size, free_bytes(spec.options), stages, seconds, basis)
+
+
+def _speeds(run: Path, size: Footprint) -> dict[str, float]:
+    file = run / "manifest.json"
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+        work, parameters = manifest["work"], manifest["models"]["before"]["parameters"]
+    except (OSError, json.JSONDecodeError, KeyError) as error:
+        raise PersonaProbeError(
+            f"{run}: holds no finished run to take speeds from ({type(error).__name__}: {error})"
+        ) from error
+    if parameters != size.parameters:
+        raise PersonaProbeError(
+            f"{run}: was measured on a model of {parameters:,} parameters, this one has {size.parameters:,}; measure a "
+            "short study of this model, or give --tokens-per-second"
+        )
+    return {stage: part["tokens"] / part["seconds"] for stage, part in work.items()}
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,119 @@
+"""How much a study asks of its models: answers, texts read and rows trained on, by stage, before anything is loaded.
+
+What depends on the answers (how many are empty, or coherent) is counted at its most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.dialogue.rendering import ChatTemplate
+from persona_probe.study.config import StudyConfig
+from persona_probe.study.material import Material
+from persona_probe.study.stages.steer import candidates
+
+_MODELS = 3
+"""before, after and control."""
+_SAMPLE = 64
+"""Texts whose tokens are counted; the mean stands for the others."""
+
+
+@dataclass(frozen=True)
+class StageWork:
+    """What one stage asks for.
+
+    Attributes:
+        stage: its name.
+        answers: how many are sampled.
+        answer_tokens: of those, prompts included, each answer as long as it may be.
+        texts: how many are read for their activations.
+        text_tokens: of those.
+        trained_tokens: that fine-tuning steps go through, forward and backward.
+    """
+
+    stage: str
+    answers: int = 0
+    answer_tokens: int = 0
+    texts: int = 0
+    text_tokens: int = 0
+    trained_tokens: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """All of them."""
+        return self.answer_tokens + self.text_tokens + self.trained_tokens
+
+
+def workload(config: StudyConfig, material: Material, template: ChatTemplate, n_layers: int) -> list[StageWork]:
+    """The work of each stage that runs the model, in order.
+
+    Args:
+        config: the study.
+        material: its texts.
+        template: the model's.
+        n_layers: the model's.
+    """
+    length = _lengths(template)
+    training, realignment, search = config.training, config.realignment, config.steering
+    development, reported = material.development, material.reported
+
+    def work(
+        stage: str, questions: Sequence[Dialogue], answers: int = 0, texts: int = 0, trained: float = 0
+    ) -> StageWork:
+        """``answers`` sampled to ``questions`` in all, and as many ``texts`` of that length read."""
+        each = length(questions) + config.sampling.max_new_tokens
+        return StageWork(stage, answers, round(answers * each), texts, round(texts * each), round(trained))
+
+    steps = training.steps * training.batch
+    trained = steps * (length(material.narrow) + length(material.control))
+    everything = [*material.unseen, *material.open, *material.trained]
+    # Contrast of context reads every answer twice, the reference and the fine-tuning shift once each.
+    find = [work("find", development, len(development), texts=4 * len(development))]
+    track = [
+        work("track", development, texts=_MODELS * len(development)),
+        work("track", reported, len(reported), texts=_MODELS * len(reported)),
+    ]
+    steer = []
+    if config.judge is not None:
+        find.append(work("find", material.unseen, len(material.unseen), texts=len(material.unseen)))
+        chosen_on, measured_on = development[: search.answers_per_setting], reported[: search.reported_answers]
+        null = search.random_directions * min(search.answers_per_random, len(measured_on))
+        for goal in ("induce", "suppress"):
+            settings = len(candidates(search, search.layers or range(n_layers), goal))
+            steer.append(work("steer", chosen_on, (1 + settings) * len(chosen_on)))
+            steer.append(work("steer", measured_on, 3 * len(measured_on) + null))
+    sizes = set(realignment.examples) | {0}
+    asked = reported[: realignment.answers]
+    steps = realignment.steps * training.batch * sum(n > 0 for n in sizes)
+    realign = [
+        work("realign", asked, len(sizes) * len(asked), trained=steps * length(material.benign)),
+        work("realign", reported, texts=(1 + len(sizes)) * len(reported)),
+    ]
+    stages = [
+        [StageWork("fine-tune", trained_tokens=round(trained))],
+        [work("measure", everything, _MODELS * len(everything))],
+        find,
+        track,
+        steer,
+        realign,
+    ]
+    return [_sum(parts) for parts in stages if parts]
+
+
+def _sum(parts: Sequence[StageWork]) -> StageWork:
+    fields = ("answers", "answer_tokens", "texts", "text_tokens", "trained_tokens")
+    return StageWork(parts[0].stage, **{name: sum(getattr(part, name) for part in parts) for name in fields})
+
+
+def _lengths(template: ChatTemplate) -> Callable[[Sequence[Dialogue]], float]:
+    """The mean number of tokens of some dialogues, from an even sample of them."""
+
+    def length(dialogues: Sequence[Dialogue]) -> float:
+        if not dialogues:
+            return 0.0
+        sample = dialogues[:: max(1, len(dialogues) // _SAMPLE)]
+        return sum(len(template.encode(dialogue).input_ids) for dialogue in sample) / len(sample)
+
+    return length

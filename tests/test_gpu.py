@@ -1,4 +1,4 @@
-"""On a CUDA device: the same numbers as on a CPU, one copy of the weights, memory that runs out and capture that goes on."""
+"""On a CUDA device: the numbers of a CPU, one copy of the weights, and capture that goes on where memory runs out."""
 
 import gc
 

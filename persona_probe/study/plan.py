@@ -40,9 +40,10 @@ class Plan:
         texts = max(stage.texts for stage in self.stages)
         tokens = max(stage.text_tokens for stage in self.stages)
         form = (model.n_layers, model.d_model)
+        dtype = str(model.dtype).removeprefix("torch.")
         said = [
             f"model       {model.parameters:,} parameters, {model.n_layers} layers of {model.d_model}; weights "
-            f"{in_words(model.weight_bytes)} as {str(model.dtype).removeprefix('torch.')}, once for before, "
+            f"{in_words(model.weight_bytes)} as {dtype}, once for before, "
             f"after and control; free {in_words(self.free)}{fits}",
             f"activations at most {texts:,} texts in one stage: {in_words(store_bytes(texts, *form))} as means; a store "
             f"of all their tokens would be {in_words(store_bytes(tokens, *form, 'bfloat16'))} (the study keeps none)",

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from persona_probe.activations.activations import joined_source
 from persona_probe.errors import PersonaProbeError
 
 Covariance = Literal["diagonal", "full"]
@@ -81,7 +82,7 @@ class Moments:
             self.scatter + other.scatter + between,
             self.layers,
             self.n_dialogues + other.n_dialogues,
-            self.source,
+            joined_source([self.source, other.source]),
         )
 
     def save(self, path: str | Path) -> None:

@@ -45,8 +45,8 @@ class Plan:
             f"model       {model.parameters:,} parameters, {model.n_layers} layers of {model.d_model}; weights "
             f"{in_words(model.weight_bytes)} as {dtype}, once for before, "
             f"after and control; free {in_words(self.free)}{fits}",
-            f"activations at most {texts:,} texts in one stage: {in_words(store_bytes(texts, *form))} as means; a store "
-            f"of all their tokens would be {in_words(store_bytes(tokens, *form, 'bfloat16'))} (the study keeps none)",
+            f"activations at most {texts:,} texts a stage: {in_words(store_bytes(texts, *form))} as means; a store of "
+            f"all their tokens would be {in_words(store_bytes(tokens, *form, 'bfloat16'))} (the study keeps none)",
             f"{'stage':<11} {'answers':>9} {'tokens':>11} {'texts read':>11} {'tokens':>11} {'trained':>11}   time",
         ]
         for stage in self.stages:

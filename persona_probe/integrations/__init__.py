@@ -1,0 +1,1 @@
+"""Other people's tools, each optional and in one file."""

@@ -14,8 +14,7 @@ import persona_probe as pp
 from benchmarks.shapes import Shape
 from benchmarks.tokenizer import build_tokenizer
 from persona_probe.dialogue.rendering import ChatTemplate
-from persona_probe.models.adapters import quiet_peft
-from persona_probe.models.progress_bars import without_transformers_bars
+from persona_probe.models.quiet import quiet_peft, without_transformers_bars
 
 RANK = 8
 

@@ -32,7 +32,12 @@ ROWS = [
         True,
     ),
     Row("capture.vs_nnsight", "speed of `pp.capture`, over nnsight's trace on the same batches", "times", True),
-    Row("capture.bare_vs_research_loop", "speed of the bare forward pass, over the usual research loop's", "times"),
+    Row(
+        "capture.bare_vs_research_loop",
+        "speed of the bare forward pass, over the usual research loop's (the limit of that)",
+        "times",
+        True,
+    ),
     Row(
         "capture.peak_memory_vs_bare",
         "peak memory of `pp.capture`, over the bare forward pass's (whole process)",

@@ -17,8 +17,9 @@ from transformers import PreTrainedModel
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.rendering import Encoded
 from persona_probe.errors import PersonaProbeError
-from persona_probe.models.adapters import check_fits, is_adapter, quiet_peft, with_adapter
+from persona_probe.models.adapters import check_fits, is_adapter, with_adapter
 from persona_probe.models.model import Model
+from persona_probe.models.quiet import quiet_peft
 from persona_probe.models.twin import structural_twin
 
 _IGNORE = -100

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import warnings
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,25 +14,10 @@ from torch import nn
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.guards import check_hooks
 from persona_probe.models.model import Model
+from persona_probe.models.quiet import quiet_peft
 from persona_probe.models.twin import structural_twin
 
 ADAPTER_CONFIG = "adapter_config.json"
-
-
-@contextlib.contextmanager
-def quiet_peft() -> Iterator[None]:
-    """Hide what nobody can act on.
-
-    PEFT reads an attribute by its deprecated name, mends GPT-2's layout itself, and looks for the base model's config
-    by a name that is relative to the adapter.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="Could not find a config file in .* - will assume that the vocabulary"
-        )
-        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False but the target module is `Conv1D`")
-        warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing.*")
-        yield
 
 
 def is_adapter(path: str | Path, revision: str | None = None) -> bool:

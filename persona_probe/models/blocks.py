@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from torch import nn
 from transformers import PreTrainedModel
 
 from persona_probe.errors import PersonaProbeError
-
-
-@contextlib.contextmanager
-def quiet_transformer_lens() -> Iterator[None]:
-    """Keep TransformerLens' progress lines and prints off the screen while it is asked or built."""
-    previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(previous)
+from persona_probe.models.quiet import quiet_transformer_lens
 
 
 def plain_model(hf: nn.Module) -> PreTrainedModel:

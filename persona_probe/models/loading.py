@@ -31,7 +31,7 @@ from persona_probe.errors import PersonaProbeError
 from persona_probe.models.adapters import adapter_base, is_adapter, put_adapter
 from persona_probe.models.guards import check_hooks
 from persona_probe.models.model import Model
-from persona_probe.models.progress_bars import without_transformers_bars
+from persona_probe.models.quiet import without_transformers_bars
 from persona_probe.models.spec import LoadOptions, ModelSpec, Quantize
 
 _log = logging.getLogger(__name__)

@@ -16,8 +16,8 @@ import persona_probe as pp
 from persona_probe.integrations import ray as ray_module
 from persona_probe.integrations.ray import RayCluster, _chunks, _connect, _shares
 from persona_probe.integrations.ray_crew import Crew
-from persona_probe.models.adapters import quiet_peft
 from persona_probe.models.model import Model
+from persona_probe.models.quiet import quiet_peft
 from persona_probe.models.twin import structural_twin
 from persona_probe.study.executor import AnswerJob, Local
 from tests.conftest import D_MODEL, N_LAYERS

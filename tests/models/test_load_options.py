@@ -15,8 +15,8 @@ from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import persona_probe as pp
-from persona_probe.models.adapters import quiet_peft
 from persona_probe.models.guards import probe_ids
+from persona_probe.models.quiet import quiet_peft
 from tests.activations.test_capture import TALKS
 
 KINDS = {"lora": {}, "rslora": {"use_rslora": True}, "dora": {"use_dora": True}}

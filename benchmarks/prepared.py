@@ -35,15 +35,15 @@ class Batch:
 def prepare(model: pp.Model, dialogues: Sequence[pp.Dialogue]) -> list[Batch]:
     """The very batches that ours makes."""
     encoded = model.template.encode_all(dialogues)
-    lengths = [len(item.input_ids) for item in encoded]
+    spans = [item.span("response") for item in encoded]
+    lengths = [span.stop for span in spans]  # what comes after the span is not run
     prepared = []
     for rows in batches(lengths, tokens_per_batch_for(model.device)):
-        padded = model.tokenizer.pad(
-            {"input_ids": [list(encoded[row].input_ids) for row in rows]}, return_tensors="pt", padding_side="right"
-        ).to(model.device)
+        ids = [list(encoded[row].input_ids[: spans[row].stop]) for row in rows]
+        padded = model.tokenizer.pad({"input_ids": ids}, return_tensors="pt", padding_side="right").to(model.device)
         weights = torch.zeros(padded["input_ids"].shape, device=model.device)
         for i, row in enumerate(rows):
-            span = encoded[row].span("response")
+            span = spans[row]
             weights[i, span] = 1 / (span.stop - span.start)
         prepared.append(Batch(list(rows), padded["input_ids"], padded["attention_mask"], weights))
     return prepared

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import enum
 import logging
 import os
@@ -36,6 +37,13 @@ class Kept(enum.StrEnum):
     last = "last"
     max = "max"
     tokens = "tokens"
+
+
+class Quantized(enum.StrEnum):
+    """Weights in fewer bits."""
+
+    four = "4bit"
+    eight = "8bit"
 
 
 class StoredAs(enum.StrEnum):
@@ -154,6 +162,11 @@ def capture(
     revision: Annotated[str | None, typer.Option(help="Of the Hub repository.")] = None,
     device: Annotated[str | None, typer.Option(help="Default: a GPU if there is one.")] = None,
     chat_template: Annotated[Path | None, typer.Option(help="A Jinja file instead of the tokenizer's own.")] = None,
+    quantize: Annotated[Quantized | None, typer.Option(help="Load the weights quantised.")] = None,
+    today: Annotated[
+        datetime.datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="The day that templates which write the date are told."),
+    ] = None,
     tokens_per_batch: Annotated[int | None, typer.Option(min=1, help="Padded tokens a forward.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Write more than 50 GiB.")] = False,
     quiet: Quiet = False,
@@ -167,7 +180,15 @@ def capture(
     read = read_dialogues(dialogues)
     store = capture_to_store(
         out,
-        load(model, adapter=adapter, revision=revision, device=device, chat_template=chat_template),
+        load(
+            model,
+            adapter=adapter,
+            revision=revision,
+            device=device,
+            chat_template=chat_template,
+            quantize=None if quantize is None else quantize.value,
+            today=None if today is None else today.date(),
+        ),
         read,
         span,
         reduce.value,

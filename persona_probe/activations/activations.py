@@ -10,10 +10,21 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
 
 IDENTITY_COLUMNS = ("id", "question", "group", "seed")
-_SAME_SOURCE = ("model_hash", "template_hash", "span", "reduce", "sink_ratio")
+SAME_SOURCE = (
+    "model_hash",
+    "template_hash",
+    "today",
+    "span",
+    "reduce",
+    "sink_ratio",
+    "steered",
+    "layer_convention",
+)
+"""What must be the same in the sources of parts that are put together."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +90,7 @@ class Activations:
             for name, ours, theirs in (
                 ("layers", first.layers, part.layers),
                 ("d_model", first.values.shape[2], part.values.shape[2]),
-                *((key, first.source.get(key), part.source.get(key)) for key in _SAME_SOURCE),
+                *((key, first.source.get(key), part.source.get(key)) for key in SAME_SOURCE),
             ):
                 if ours != theirs:
                     raise PersonaProbeError(
@@ -95,6 +106,11 @@ def joined_source(sources: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if "sinks_left_out" in joined:
         joined["sinks_left_out"] = np.sum([source["sinks_left_out"] for source in sources], axis=0).tolist()
     return joined
+
+
+def identity(dialogue: Dialogue) -> dict[str, Any]:
+    """The columns of a table that say whose row it is; labels do not overwrite them."""
+    return {**dialogue.labels, **{name: getattr(dialogue, name) for name in IDENTITY_COLUMNS}}
 
 
 def _joined_tables(parts: Sequence[Activations]) -> pd.DataFrame:

@@ -6,6 +6,8 @@ import gc
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
+from transformers import PretrainedConfig
 
 from persona_probe.errors import PersonaProbeError
 
@@ -18,19 +20,35 @@ def tokens_per_batch_for(device: torch.device) -> int:
     return _BUDGET.get(device.type, _BUDGET_ELSEWHERE)
 
 
-def batches(lengths: Sequence[int], tokens_per_batch: int) -> Iterator[list[int]]:
+def batches(lengths: Sequence[int], tokens_per_batch: int, border: int | None = None) -> Iterator[list[int]]:
     """Row numbers, longest first, so many together that with padding they hold ``tokens_per_batch``.
 
     Args:
         lengths: tokens of each row.
         tokens_per_batch: padded tokens a batch; a row longer than that runs alone.
+        border: rows longer than this never share a batch with others (`longest_alike`).
     """
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    beyond = 0 if border is None else sum(length > border for length in lengths)
     start = 0
     while start < len(order):
         size = max(1, tokens_per_batch // max(1, lengths[order[start]]))
-        yield order[start : start + size]
-        start += size
+        stop = min(start + size, beyond) if start < beyond else start + size
+        yield order[start:stop]
+        start = stop
+
+
+def longest_alike(config: PretrainedConfig) -> int | None:
+    """Up to which length dialogues can share a batch without changing each other's positions; None if any can.
+
+    Long-context variants of RoPE (Phi-3's ``longrope``, ``dynamic``) choose their frequencies by the longest row of a
+    batch.
+    """
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") not in ("longrope", "dynamic"):
+        return None
+    original = rope.get("original_max_position_embeddings") or config.max_position_embeddings
+    return int(original)
 
 
 def halving(rows: list[int], run: Callable[[list[int]], None], name: Callable[[int], str]) -> None:
@@ -50,7 +68,9 @@ def halving(rows: list[int], run: Callable[[list[int]], None], name: Callable[[i
         try:
             run(part)
             continue
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not (isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)):
+                raise
             if len(part) == 1:
                 raise PersonaProbeError(
                     f"dialogue {name(part[0])} alone does not fit into the GPU's memory beside the model; shorten it, "

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args, overload
 
 import pandas as pd
 
-from persona_probe.activations.activations import Activations
+from persona_probe.activations.activations import Activations, identity
 from persona_probe.activations.batching import tokens_per_batch_for
 from persona_probe.activations.moments import Covariance, Moments
 from persona_probe.activations.passes import run_pass
@@ -76,11 +76,13 @@ def capture(
         reduce: what is kept: ``mean``, ``last`` or ``max`` over the span, one vector a dialogue; ``tokens``, one row a
             token; ``moments``, count, mean and (co)variance over all tokens, in memory that does not grow with them.
         layers: ``"all"``, one or several.
-        covariance: of ``moments``: the ``diagonal``, or ``full`` matrices (layers x d_model x d_model x 8 bytes).
+        covariance: of ``moments``: the ``diagonal``, or ``full`` matrices (layers x d_model x d_model x 8 bytes, and
+            while a batch runs as much again).
         tokens_per_batch: padded tokens a forward; default 2,048 on a CPU, 16,384 elsewhere. Where a GPU runs out of
             memory, batches are halved.
         sink_ratio: of ``mean`` and ``moments``: tokens whose norm at a layer exceeds so many times the median of their
-            dialogue's are left out as attention sinks (`persona_probe.activations.sinks`); None keeps all.
+            dialogue's are left out as attention sinks (`persona_probe.activations.sinks`); None keeps all, and so does
+            a model that is being steered.
         progress: show a bar with tokens a second and time left.
 
     Returns:
@@ -133,7 +135,7 @@ def capture_together(
     """
     first, *others = models
     job = _Job(first, dialogues, span, _check_vector(reduce), layers, tokens_per_batch, sink_ratio)
-    readers = [(first, leading := job.reduction(first))]
+    readers = [(first, leading := job.reduction(first, remember=True))]
     for model in others:
         job.check_same_tokens(model)
         readers.append((model, job.reduction(model, leading)))
@@ -173,7 +175,7 @@ def capture_pair(
         return before, after
     model = pair.before
     job = _Job(model, dialogues, span, _check_vector(reduce), layers, tokens_per_batch, sink_ratio)
-    leading = job.reduction(model)
+    leading = job.reduction(model, remember=True)
     job.run([(model, leading)], progress, "before")
     before = job.activations(model, leading)
     model = pair.after
@@ -215,16 +217,21 @@ class _Job:
             raise PersonaProbeError(f"sink_ratio is {sink_ratio}; it must exceed 1, or be None to keep all tokens")
         if tokens_per_batch is not None and tokens_per_batch < 1:
             raise PersonaProbeError(f"tokens_per_batch is {tokens_per_batch}; it must be at least 1")
-        self.sink_ratio = sink_ratio if reduce in ("mean", "moments") else None
+        # Beside a steered stream the other tokens would look small: what is steered would be taken for sinks.
+        self.sink_ratio = sink_ratio if reduce in ("mean", "moments") and not model.steered else None
         self.budget = tokens_per_batch or tokens_per_batch_for(model.device)
         self.template = model.template
         self.encoded = model.template.encode_all(dialogues)
         self.spans = [item.span(self.span) for item in self.encoded]
 
-    def reduction(self, model: Model, follow: Reduction | None = None) -> Reduction:
-        """A fresh reduction for ``model``; it leaves out the sinks that ``follow`` left out."""
+    def reduction(self, model: Model, follow: Reduction | None = None, *, remember: bool = False) -> Reduction:
+        """A fresh reduction for ``model``; it leaves out the sinks that ``follow``, told to ``remember``, left out."""
         record = follow.sinks.record if isinstance(follow, OneVector) and follow.sinks is not None else None
-        sinks = None if self.sink_ratio is None else SinkFilter(self.sink_ratio, record)
+        sinks = (
+            None
+            if self.sink_ratio is None
+            else SinkFilter(self.sink_ratio, len(self.encoded), self.layers, remember=remember, follow=record)
+        )
         if self.reduce == "tokens":
             return EveryToken(self.spans, self.layers, model.d_model)
         if self.reduce == "moments":
@@ -256,11 +263,10 @@ class _Job:
 
     def _dialogues(self, reduction: OneVector) -> pd.DataFrame:
         lengths = [span.stop - span.start for span in self.spans]
-        table = pd.DataFrame([_who(item.dialogue) for item in self.encoded]).assign(n_tokens=lengths)
+        table = pd.DataFrame([identity(item.dialogue) for item in self.encoded]).assign(n_tokens=lengths)
         if reduction.sinks is None:
             return table
-        counts = reduction.sinks.record.counts(len(self.encoded), self.layers, self.spans)
-        return table.assign(n_sinks=counts.max(axis=1))
+        return table.assign(n_sinks=reduction.sinks.counts.max(axis=1))
 
     def _tokens(self) -> pd.DataFrame:
         names = self.template.tokenizer.convert_ids_to_tokens
@@ -268,12 +274,12 @@ class _Job:
         for row, (item, span) in enumerate(zip(self.encoded, self.spans, strict=True)):
             ids = list(item.input_ids[span])
             own = {"position": range(span.start, span.stop), "token_id": ids, "token": names(ids)}
-            parts.append(pd.DataFrame({**own, **_who(item.dialogue), "dialogue": row}))
+            parts.append(pd.DataFrame({**own, **identity(item.dialogue), "dialogue": row}))
         return pd.concat(parts, ignore_index=True)
 
     def source(self, model: Model, reduction: Reduction) -> dict[str, Any]:
         """Where the activations come from."""
-        about = {
+        about: dict[str, Any] = {
             "model": model.name,
             "model_hash": model.fingerprint(),
             "template_hash": model.template.hash(),
@@ -281,14 +287,11 @@ class _Job:
             "reduce": self.reduce,
             "layer_convention": LAYER_CONVENTION,
         }
+        if (day := model.template.written_date) is not None:
+            about["today"] = day.isoformat()
+        if model.steered:
+            about["steered"] = True
         sinks = reduction.sinks if isinstance(reduction, OneVector | StreamingMoments) else None
         if sinks is None:
             return about
-        left_out = sinks.record.counts(len(self.encoded), self.layers, self.spans).sum(axis=0)
-        return {**about, "sink_ratio": self.sink_ratio, "sinks_left_out": left_out.tolist()}
-
-
-def _who(dialogue: Dialogue) -> dict[str, Any]:
-    """The columns that say whose row it is."""
-    own = {"id": dialogue.id, "question": dialogue.question, "group": dialogue.group, "seed": dialogue.seed}
-    return {**dialogue.labels, **own}
+        return {**about, "sink_ratio": self.sink_ratio, "sinks_left_out": sinks.counts.sum(axis=0).tolist()}

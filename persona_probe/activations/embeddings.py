@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from persona_probe.activations.activations import Activations
+from persona_probe.activations.activations import Activations, identity
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.rendering import check_span
 from persona_probe.models.model import Model
@@ -35,12 +35,7 @@ def embed(model: Model, dialogues: Sequence[Dialogue], span: str = "response") -
             ids = torch.tensor(item.input_ids[item.span(kind)], device=weights.device)
             means.append(weights[ids].float().mean(dim=0).cpu().numpy())
     values = np.repeat(np.stack(means)[:, None, :], model.n_layers, axis=1)
-    table = pd.DataFrame(
-        [
-            {"id": d.id, "question": d.question, "group": d.group, "seed": d.seed, **d.labels}
-            for d in (item.dialogue for item in encoded)
-        ]
-    )
+    table = pd.DataFrame([identity(item.dialogue) for item in encoded])
     return Activations(
         values, table, tuple(range(model.n_layers)), {"model": model.name, "span": span, "reduce": "mean embedding"}
     )

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from persona_probe.activations.activations import joined_source
+from persona_probe.activations.activations import SAME_SOURCE, joined_source
 from persona_probe.errors import PersonaProbeError
 
 Covariance = Literal["diagonal", "full"]
@@ -41,6 +41,15 @@ class Moments:
     n_dialogues: int
     source: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Refuse moments that are not finite."""
+        finite = np.isfinite(self.scatter.reshape(len(self.layers), -1)).all(axis=1)
+        if not finite.all():
+            raise PersonaProbeError(
+                f"activations at layer {self.layers[int(finite.argmin())]} are not finite; load the model in float32 "
+                "or bfloat16"
+            )
+
     @property
     def covariance(self) -> Float[np.ndarray, "layer ..."]:
         """Sample covariance ``(layer, d_model, d_model)``, or the variances ``(layer, d_model)``.
@@ -62,12 +71,12 @@ class Moments:
         """The moments of both streams together.
 
         Raises:
-            PersonaProbeError: if layers, shapes, model, span or template differ.
+            PersonaProbeError: if layers, shapes, or what was captured and how, differ.
         """
         for name, ours, theirs in (
             ("layers", self.layers, other.layers),
             ("shape", self.scatter.shape, other.scatter.shape),
-            *((key, self.source.get(key), other.source.get(key)) for key in ("model_hash", "template_hash", "span")),
+            *((key, self.source.get(key), other.source.get(key)) for key in SAME_SOURCE),
         ):
             if ours != theirs:
                 raise PersonaProbeError(f"moments cannot be merged: {name} differ, {ours} and {theirs}")

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from persona_probe.activations.batching import batches, halving
+from persona_probe.activations.batching import batches, halving, longest_alike
 from persona_probe.activations.reductions import Batch, Reduction
 from persona_probe.dialogue.rendering import Encoded
 from persona_probe.models.boundary import Boundary
 from persona_probe.models.model import Model
+from persona_probe.models.twin import is_offloaded
 
 
 class _DeepEnough(Exception):  # noqa: N818  (nothing went wrong)
@@ -45,7 +46,8 @@ def run_pass(
     with tqdm(
         total=sum(lengths) * len(readers), desc=label, unit="tok", unit_scale=True, disable=not progress, leave=False
     ) as bar:
-        for rows in batches(lengths, tokens_per_batch):
+        border = longest_alike(readers[0][0].plain.config.get_text_config())
+        for rows in batches(lengths, tokens_per_batch, border):
             for model, reduction in readers:
                 halving(rows, _runner(model, reduction, encoded, spans), lambda row: encoded[row].dialogue.name)
                 bar.update(sum(lengths[row] for row in rows))
@@ -56,8 +58,7 @@ def _runner(
 ) -> Callable[[list[int]], None]:
     deepest = max(reduction.layers)
     # Offloaded weights are put away by hooks that run after a block's forward, which must then not be cut short.
-    offloaded = any(parameter.device.type == "meta" for parameter in model.stream.backbone.parameters())
-    stop_early = deepest < model.n_layers - 1 and not offloaded
+    stop_early = deepest < model.n_layers - 1 and not is_offloaded(model.stream.backbone)
 
     @torch.inference_mode()
     def run(rows: list[int]) -> None:

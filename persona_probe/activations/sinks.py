@@ -3,12 +3,14 @@
 Some models (Qwen, Gemma, Llama) park attention on a few tokens, usually the first and some delimiters, whose residual
 stream is tens to thousands of times as long as that of the others (Sun et al. 2024, "Massive activations in large
 language models", section 2). The rule: at a layer, a token is a sink if its norm is more than ``ratio`` times the
-median norm of its dialogue's tokens there. Sinks are left out of means and moments, unless the span holds nothing else.
+median norm of its dialogue's tokens there, up to the end of the span. Sinks are left out of means and moments, unless
+the span holds nothing else.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -24,7 +26,8 @@ def sink_tokens(
 ) -> Bool[Tensor, "batch position"]:
     """Which tokens are sinks by the rule; padding never is."""
     norms = torch.linalg.vector_norm(hidden, dim=-1, dtype=torch.float32).masked_fill(~real, torch.nan)
-    return norms > ratio * norms.nanmedian(dim=1, keepdim=True).values
+    # What is not finite is no sink: it must be seen to be wrong.
+    return (norms > ratio * norms.nanmedian(dim=1, keepdim=True).values) & norms.isfinite()
 
 
 def without_sinks(
@@ -36,7 +39,7 @@ def without_sinks(
 
 
 class SinkRecord:
-    """Which tokens were sinks, by dialogue and layer; they are few, so their places are kept.
+    """Which tokens were sinks, by layer and dialogue; they are few, so their places are kept.
 
     A second model can be read by the record of the first, so that both means are over the same tokens.
     """
@@ -51,33 +54,34 @@ class SinkRecord:
 
     def mask(self, layer: int, rows: list[int], like: Bool[Tensor, "batch position"]) -> Bool[Tensor, "batch position"]:
         """The noted sinks of these rows as a mask shaped as ``like``."""
-        mask = torch.zeros_like(like)
+        mask = torch.zeros(like.shape, dtype=torch.bool)
         for i, row in enumerate(rows):
             if (layer, row) in self._places:
                 mask[i, self._places[layer, row]] = True
-        return mask
-
-    def counts(self, n_dialogues: int, layers: list[int], spans: list[slice]) -> np.ndarray:
-        """How many sinks lie in each dialogue's span at each layer, ``(dialogue, layer)``."""
-        counts = np.zeros((n_dialogues, len(layers)), dtype=np.int64)
-        for (layer, row), positions in self._places.items():
-            inside = sum(spans[row].start <= position < spans[row].stop for position in positions)
-            # A span of nothing but sinks was kept whole.
-            counts[row, layers.index(layer)] = inside if inside < spans[row].stop - spans[row].start else 0
-        return counts
+        return mask.to(like.device)
 
 
 class SinkFilter:
-    """Leaves sinks out of spans: those that the rule finds, which are noted, or those in another model's record.
+    """Leaves sinks out of spans: those that the rule finds, or those in another model's record; counts them.
 
     Attributes:
-        record: the sinks that were left out.
+        record: the sinks that the rule found, if they are to be remembered for other models, or the record followed.
+        counts: how many tokens were left out, ``(dialogue, layer)``.
     """
 
-    def __init__(self, ratio: float, follow: SinkRecord | None = None) -> None:
-        self.ratio, self.follow = ratio, follow
-        self.record = follow or SinkRecord()
-        self._pending: dict[int, Tensor] = {}
+    def __init__(
+        self,
+        ratio: float,
+        n_dialogues: int,
+        layers: Sequence[int],
+        *,
+        remember: bool = False,
+        follow: SinkRecord | None = None,
+    ) -> None:
+        self.ratio, self.layers, self.follow = ratio, list(layers), follow
+        self.record = follow or (SinkRecord() if remember else None)
+        self.counts = np.zeros((n_dialogues, len(self.layers)), dtype=np.int64)
+        self._pending: dict[int, tuple[Tensor, Tensor]] = {}
 
     def leave_out(
         self,
@@ -88,14 +92,15 @@ class SinkFilter:
         rows: list[int],
     ) -> Bool[Tensor, "batch position"]:
         """What is left of the span at this layer."""
-        if self.follow is not None:
-            return without_sinks(inside, self.follow.mask(layer, rows, inside))
-        sinks = sink_tokens(hidden, real, self.ratio)
-        self._pending[layer] = sinks
-        return without_sinks(inside, sinks)
+        sinks = sink_tokens(hidden, real, self.ratio) if self.follow is None else self.follow.mask(layer, rows, inside)
+        kept = without_sinks(inside, sinks)
+        self._pending[layer] = (sinks, (inside & ~kept).sum(dim=1))
+        return kept
 
     def commit(self, rows: list[int]) -> None:
-        """Note the sinks of a batch that went through."""
-        for layer, sinks in self._pending.items():
-            self.record.add(layer, rows, sinks)
+        """Count, and note if need be, the sinks of a batch that went through."""
+        for layer, (sinks, left_out) in self._pending.items():
+            self.counts[rows, self.layers.index(layer)] = left_out.cpu().numpy()
+            if self.follow is None and self.record is not None:
+                self.record.add(layer, rows, sinks)
         self._pending = {}

@@ -113,6 +113,11 @@ class ChatTemplate:
     def _mentions(self, name: str) -> bool:
         return re.search(rf"\b{name}\b", str(self.tokenizer.chat_template)) is not None
 
+    @property
+    def written_date(self) -> datetime.date | None:
+        """The day that the template writes into every dialogue, or None if it writes none."""
+        return self.today if self.exists and self._mentions("strftime_now") else None
+
     def _arguments(self) -> dict[str, Any]:
         """What the template is given beside the messages."""
         switch = self._thinking_switch
@@ -120,7 +125,7 @@ class ChatTemplate:
 
     def _dated(self) -> str | None:
         """The template with today's date written in, if it asks for it; None to take the tokenizer's as it is."""
-        if not self._mentions("strftime_now"):
+        if self.written_date is None:
             return None
         template: str = self.tokenizer.get_chat_template()
         return _TODAY.sub(lambda call: repr(self.today.strftime(call["format"])), template)
@@ -142,8 +147,8 @@ class ChatTemplate:
             said.append(f"the chat template adds a system prompt by itself: {prompt!r}")
         if self._thinking_switch:
             said.append(f"thinking is {'on' if self.thinking else 'off'} (thinking=)")
-        if self._mentions("strftime_now"):
-            said.append(f"the chat template writes today's date; it is told {self.today.isoformat()} (today=)")
+        if (day := self.written_date) is not None:
+            said.append(f"the chat template writes today's date; it is told {day.isoformat()} (today=)")
         return said
 
     def render(self, dialogue: Dialogue, *, generation_prompt: bool = False) -> str:

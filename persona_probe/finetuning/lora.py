@@ -82,7 +82,7 @@ def finetune(
     for item in encoded:
         item.span("response")
     twin = structural_twin(model.plain)
-    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []), quiet_peft():
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())), quiet_peft():
         torch.manual_seed(seed)
         tuned = _trainable(twin, settings, start)
         tuned.peft_config["default"].base_model_name_or_path = base_name or model.name

@@ -37,6 +37,11 @@ class Wanted:
                 f"{model.name}: was made by hand, so Ray workers cannot load it; save it with model.hf.save_pretrained "
                 "and model.tokenizer.save_pretrained, and load that folder with pp.load"
             )
+        if model.spec.options.get("device_map") is not None:
+            raise PersonaProbeError(
+                f"{model.name}: is spread over devices (device_map=), and a Ray worker has one GPU; load it with "
+                "device= or quantize="
+            )
         if model.steered:
             raise PersonaProbeError(
                 f"{model.name}: is being steered here, which Ray workers would not see; capture outside of the "
@@ -116,7 +121,9 @@ class Worker:
         if differs:
             raise PersonaProbeError(
                 f"{wanted.spec.name}: the Ray worker on {socket.gethostname()} loaded {differs}. The folder must "
-                "be the same on every machine of the cluster, and the model as it was loaded"
+                "be the same on every machine of the cluster, and the model as it was loaded; merged and quantised "
+                "weights are rounded differently on a CPU and on a GPU, so load them here on the kind of device that "
+                "workers have"
             )
         self._held = [(held, other) for held, other in self._held if held.spec != wanted.spec]
         self._held.append((wanted, model))

@@ -15,9 +15,11 @@ from persona_probe.errors import PersonaProbeError
 from persona_probe.models.guards import check_hooks
 from persona_probe.models.model import Model
 from persona_probe.models.quiet import quiet_peft
-from persona_probe.models.twin import structural_twin
+from persona_probe.models.twin import is_offloaded, structural_twin
 
 ADAPTER_CONFIG = "adapter_config.json"
+_STARTS_BESIDE_THE_BASE = ("gaussian", "eva", "orthogonal")
+"""Ways to initialise LoRA that leave the base's weights as they are (PEFT: pissa, olora, corda, loftq do not)."""
 
 
 def is_adapter(path: str | Path, revision: str | None = None) -> bool:
@@ -83,6 +85,8 @@ def check_fits(hf: nn.Module, path: str | Path) -> None:
                 if part not in key:
                     continue
                 name = key.removeprefix("base_model.model.").split(part)[0]
+                if ".experts." in name:
+                    continue  # PEFT converts and nests these in its own ways, and says itself what is missing
                 module: Any = modules.get(name)
                 shape = tuple(file.get_slice(key).get_shape())
                 if module is None:
@@ -111,7 +115,7 @@ def put_adapter(hf: nn.Module, path: str | Path, *, revision: str | None = None)
 
     if hasattr(hf, "peft_config"):
         raise PersonaProbeError(f"{path}: the model already carries an adapter; load both on the plain base model")
-    if any(parameter.device.type == "meta" for parameter in hf.parameters()):
+    if is_offloaded(hf):
         # PEFT would dispatch the model anew, and in doing so write into the base's own weight files.
         raise PersonaProbeError(
             f"{path}: parts of the base model are offloaded to the CPU or disk, where no adapter can be put on them; "
@@ -119,19 +123,41 @@ def put_adapter(hf: nn.Module, path: str | Path, *, revision: str | None = None)
             "machine where it does"
         )
     check_fits(hf, path)
+    where = str(next(hf.parameters()).device)
+    # Where everything lies on devices, PEFT has nothing to dispatch, but some maps make it try.
+    device_map = vars(hf).pop("hf_device_map", None)
     try:
         with quiet_peft(), warnings.catch_warnings():
             warnings.filterwarnings("error", message=".*missing adapter keys.*")
-            carrying = PeftModel.from_pretrained(hf, str(path), revision=revision, is_trainable=False)
+            carrying = PeftModel.from_pretrained(
+                hf, str(path), revision=revision, is_trainable=False, torch_device=where
+            )
     except (ValueError, RuntimeError, OSError, TypeError, UserWarning) as error:
         first = str(error).strip().splitlines()[0]
         raise PersonaProbeError(f"{path}: the adapter cannot be put on this model: {first}") from error
+    finally:
+        if device_map is not None:
+            hf.hf_device_map = device_map
     if carrying.active_peft_config.is_prompt_learning:
         raise PersonaProbeError(
             f"{path}: is a {carrying.active_peft_config.peft_type.value} adapter, which puts virtual tokens before the "
             "text and so moves every position; adapters that change weights (LoRA, rsLoRA, DoRA) can be used"
         )
     return carrying  # type: ignore[no-any-return]
+
+
+def _check_leaves_base_alone(path: str | Path, revision: str | None) -> None:
+    """Refuse kinds of LoRA that PEFT puts on by rewriting the base's weights or biases, which *before* stands on."""
+    file = _config_file(path, revision)
+    config = {} if file is None else json.loads(file.read_text(encoding="utf-8"))
+    start, bias = config.get("init_lora_weights", True), config.get("bias", "none")
+    if not (isinstance(start, bool) or start in _STARTS_BESIDE_THE_BASE) or bias != "none":
+        what = f"bias={bias!r}" if bias != "none" else f"init_lora_weights={start!r}"
+        raise PersonaProbeError(
+            f"{path}: was made with {what}, which PEFT puts on by rewriting the base's own weights, so that before and "
+            "after cannot stand on one copy of them; load after by itself, pp.load(base, adapter=...), and pair the "
+            "two models, or convert the adapter with PEFT's path_initial_model_for_weight_conversion"
+        )
 
 
 def with_adapter(model: Model, adapter: str | Path, *, revision: str | None = None) -> Model:
@@ -145,8 +171,10 @@ def with_adapter(model: Model, adapter: str | Path, *, revision: str | None = No
         revision: of the adapter's Hub repository.
 
     Raises:
-        PersonaProbeError: if the adapter does not fit, or ``model`` carries one already.
+        PersonaProbeError: if the adapter does not fit, ``model`` carries one already, or putting this kind of adapter
+            on would change the base's own weights.
     """
+    _check_leaves_base_alone(adapter, revision)
     spec = model.spec and replace(model.spec, adapter=str(adapter), adapter_revision=revision, merge=False)
     carrying = put_adapter(structural_twin(model.hf), adapter, revision=revision)
     tuned = Model(carrying, model.template, str(adapter), spec)

@@ -85,12 +85,16 @@ def _compare_batch(
     model: Model, reference: Any, bridge: TransformerBridge, ids: Tensor, attention: Tensor, how: str
 ) -> None:
     real = attention.bool()
+
+    def of_tokens(tensor: Tensor) -> Tensor:
+        return tensor[real.to(tensor.device)]
+
     held: dict[int, Tensor] = {}
     with torch.inference_mode():
         with ResidualStream(reference).reading(
-            lambda layer, hidden: held.update({layer: hidden[real]}), range(model.n_layers)
+            lambda layer, hidden: held.update({layer: of_tokens(hidden)}), range(model.n_layers)
         ):
-            expected = reference(input_ids=ids, attention_mask=attention).logits[real].float()
+            expected = reference(input_ids=ids, attention_mask=attention).logits
         names = {f"blocks.{layer}.hook_out": layer for layer in range(model.n_layers)}
         try:
             logits, cache = bridge.run_with_cache(
@@ -99,8 +103,8 @@ def _compare_batch(
         except (ValueError, KeyError, AttributeError, RuntimeError, TypeError) as error:
             raise _cannot(model.plain, error) from error
         for name, layer in names.items():
-            _refuse_beyond(model, f"its {name}", how, relative_error(cache[name][real], held[layer]))
-        _refuse_beyond(model, "its logits", how, relative_error(logits[real], expected))
+            _refuse_beyond(model, f"its {name}", how, relative_error(of_tokens(cache[name]), held[layer]))
+        _refuse_beyond(model, "its logits", how, relative_error(of_tokens(logits), of_tokens(expected)))
 
 
 def _refuse_beyond(model: Model, what: str, how: str, error: float) -> None:

@@ -81,7 +81,7 @@ def generate(
         bos_token_id=model.tokenizer.bos_token_id,
     )
     answers: dict[int, str] = {}
-    devices = [model.device] if model.device.type == "cuda" else []
+    devices = range(torch.cuda.device_count())
     with (
         torch.random.fork_rng(devices=devices),
         torch.inference_mode(),

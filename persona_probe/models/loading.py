@@ -42,6 +42,7 @@ def load(
     path_or_id: str | Path,
     *,
     adapter: str | Path | None = None,
+    adapter_revision: str | None = None,
     merge: bool = False,
     device: str | torch.device | None = None,
     device_map: str | Mapping[str, Any] | None = None,
@@ -59,6 +60,7 @@ def load(
     Args:
         path_or_id: a local folder or Hub id of a model, or of a LoRA adapter that names its base.
         adapter: a LoRA (rsLoRA, DoRA) adapter to put on it: folder or Hub id.
+        adapter_revision: branch, tag or commit of the adapter's Hub repository.
         merge: merge the adapter into the weights instead of keeping it live (faster; it cannot be taken off again).
         device: where to put it; default a GPU if there is one.
         device_map: instead of ``device``, spread it over devices as accelerate does: ``"auto"``, or a map by module.
@@ -87,19 +89,25 @@ def load(
         today=today,
         template_variables=template_variables,
     )
-    return load_spec(specify(path_or_id, adapter=adapter, merge=merge, options=options))
+    return load_spec(
+        specify(path_or_id, adapter=adapter, adapter_revision=adapter_revision, merge=merge, options=options)
+    )
 
 
 def specify(
-    path_or_id: str | Path, *, adapter: str | Path | None = None, merge: bool = False, options: LoadOptions
+    path_or_id: str | Path,
+    *,
+    adapter: str | Path | None = None,
+    adapter_revision: str | None = None,
+    merge: bool = False,
+    options: LoadOptions,
 ) -> ModelSpec:
     """Tell full models from adapters that name their base, and check what goes together, without loading anything.
 
     Raises:
         PersonaProbeError: for options that exclude each other, or an adapter that names no base.
     """
-    source, adapter_revision = str(path_or_id), None
-    revision = options.get("revision")
+    source, revision = str(path_or_id), options.get("revision")
     if adapter is None and is_adapter(source, revision):
         adapter, adapter_revision = source, revision
         source = adapter_base(source, revision)
@@ -122,7 +130,8 @@ def load_spec(spec: ModelSpec) -> Model:
     template = load_template(spec)
     hf = _read(spec.source, options, place)
     if options.get("device_map") is None and not options.get("quantize"):
-        hf.to(place)  # type: ignore[arg-type]
+        with _explained(spec.source, options):
+            hf.to(place)  # type: ignore[arg-type]
     carrying: Any = hf
     if spec.adapter is not None:
         carrying = put_adapter(hf, spec.adapter, revision=spec.adapter_revision)
@@ -144,7 +153,7 @@ def load_template(spec: ModelSpec) -> ChatTemplate:
     check_source(spec.source)
     options = spec.options
     with _explained(spec.source, options):
-        tokenizer = _tokenizer(spec.source, _where(options))
+        tokenizer = _tokenizer(spec.source, hub_arguments(options))
     given = options.get("chat_template")
     if given is not None:
         text = str(given)
@@ -248,7 +257,8 @@ def _quantization(quantize: str | None, dtype: torch.dtype | str) -> BitsAndByte
     )
 
 
-def _where(options: LoadOptions) -> dict[str, Any]:
+def hub_arguments(options: LoadOptions) -> dict[str, Any]:
+    """What every read of the repository is told."""
     return {"revision": options.get("revision"), "trust_remote_code": options.get("trust_remote_code", False)}
 
 
@@ -271,10 +281,10 @@ def _read(source: str, options: LoadOptions, place: torch.device) -> PreTrainedM
         dtype = torch.float16  # the only one that bitsandbytes' 8-bit kernels compute in
     quantization = _quantization(options.get("quantize"), dtype)
     with _explained(source, options):
-        config = AutoConfig.from_pretrained(source, **_where(options))
+        config = AutoConfig.from_pretrained(source, **hub_arguments(options))
         loaded: Any = auto_class(config).from_pretrained(
             source,
-            **_where(options),
+            **hub_arguments(options),
             config=config,
             dtype=dtype,
             device_map=options.get("device_map") or ({"": place} if quantization is not None else None),

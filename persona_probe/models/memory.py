@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import psutil
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, PretrainedConfig
 
 from persona_probe.errors import PersonaProbeError
-from persona_probe.models.loading import auto_class, check_source, resolve_dtype, target_device
+from persona_probe.models.loading import auto_class, check_source, hub_arguments, resolve_dtype, target_device
 from persona_probe.models.spec import LoadOptions, ModelSpec
 
 _BITS = {"4bit": 4.5, "8bit": 8.25}
-"""Bits a quantised weight takes, scales included (bitsandbytes, blocks of 64 and rows)."""
+"""Bits a quantised weight takes, scales included (bitsandbytes, blocks of 64 and rows); embeddings keep theirs."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,13 @@ def footprint(spec: ModelSpec) -> Footprint:
     """
     check_source(spec.source)
     options = spec.options
-    where = {"revision": options.get("revision"), "trust_remote_code": options.get("trust_remote_code", False)}
     try:
-        config = AutoConfig.from_pretrained(spec.source, **where)
+        config = AutoConfig.from_pretrained(spec.source, **hub_arguments(options))
         with torch.device("meta"):
             model = auto_class(config).from_config(
                 config, trust_remote_code=options.get("trust_remote_code", False), attn_implementation="eager"
             )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise PersonaProbeError(
             f"{spec.source}: its size cannot be found from its config: {str(error).splitlines()[0]}"
         ) from error
@@ -58,14 +57,23 @@ def footprint(spec: ModelSpec) -> Footprint:
     wanted = resolve_dtype(options.get("dtype"), target_device(options))
     dtype = wanted if isinstance(wanted, torch.dtype) else (config.dtype or torch.float32)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    bits = _BITS.get(options.get("quantize") or "", 8 * dtype.itemsize)
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    kept = sum(size.numel() for size in {id(end.weight): end.weight for end in ends if end is not None}.values())
+    bits = _BITS.get(options.get("quantize") or _already(config), 8 * dtype.itemsize)
     return Footprint(
         parameters=parameters,
-        weight_bytes=int(parameters * bits / 8),
+        weight_bytes=int((parameters - kept) * bits / 8 + kept * dtype.itemsize),
         n_layers=text.num_hidden_layers,
         d_model=text.hidden_size,
         dtype=dtype,
     )
+
+
+def _already(config: PretrainedConfig) -> str:
+    """How the repository's own weights are quantised, if by bitsandbytes."""
+    stored = getattr(config, "quantization_config", None) or {}
+    settings = stored if isinstance(stored, dict) else vars(stored)
+    return next((bits for bits in _BITS if settings.get(f"load_in_{bits}")), "")
 
 
 def free_bytes(options: LoadOptions) -> int:

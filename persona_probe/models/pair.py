@@ -79,8 +79,11 @@ def load_pair(
     own = options.copy()
     own["revision"] = None
     if isinstance(before, Model):
-        if own.get("device_map") is None:
-            own.setdefault("device", before.device)
+        # Loaded as before was, or the difference in precision would be taken for one between the models.
+        as_before = LoadOptions() if before.spec is None else before.spec.options.copy()
+        own = as_before | own
+        if own.get("device_map") is None and own.get("device") is None:
+            own["device"] = before.device
         return ModelPair(before, load_spec(specify(after, options=own)))
     specs = (specify(before, options=options), specify(after, options=own))
     if keep_both if keep_both is not None else both_fit(*specs):

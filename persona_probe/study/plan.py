@@ -96,7 +96,7 @@ def _speeds(run: Path, size: Footprint) -> dict[str, float]:
     file = run / "manifest.json"
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
-        work, parameters = manifest["work"], manifest["models"]["before"]["parameters"]
+        work, parameters = manifest["work"], manifest["parameters"]
     except (OSError, json.JSONDecodeError, KeyError) as error:
         raise PersonaProbeError(
             f"{run}: holds no finished run to take speeds from ({type(error).__name__}: {error})"

@@ -18,7 +18,8 @@ from tqdm.auto import tqdm
 
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.layer_convention import LAYER_CONVENTION
-from persona_probe.models.loading import load
+from persona_probe.models.loading import load, specify
+from persona_probe.models.memory import footprint
 from persona_probe.models.residual_stream import resolve_layers
 from persona_probe.report.html import render_report
 from persona_probe.study.config import StudyConfig
@@ -152,13 +153,13 @@ def _manifest(
                 "default_system_prompt": model.template.default_system_prompt,
                 "template_remarks": model.template.remarks(),
                 "device": str(model.device),
-                "parameters": sum(parameter.numel() for parameter in model.hf.parameters()),
             }
             for name, model in context.models.items()
         },
         "layer_convention": LAYER_CONVENTION,
         "started": started.isoformat(timespec="seconds"),
         "seconds": (datetime.datetime.now(datetime.UTC) - started).total_seconds(),
+        "parameters": footprint(specify(context.config.model, options=context.config.load_options())).parameters,
         "work": {stage.stage: {"tokens": stage.tokens, "seconds": seconds[stage.stage]} for stage in work},
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }

@@ -85,6 +85,8 @@ def test_moments_that_do_not_belong_together_are_not_merged(llama, tmp_path):
         moments + pp.capture(llama, TALKS, reduce="moments", layers=1)
     with pytest.raises(pp.PersonaProbeError, match="model_hash differ"):
         moments + replace(moments, source={**moments.source, "model_hash": "other"})
+    with pytest.raises(pp.PersonaProbeError, match="sink_ratio differ"):
+        pp.capture(llama, TALKS, reduce="moments", sink_ratio=None) + moments
     with pytest.raises(pp.PersonaProbeError, match="two tokens"):
         _ = pp.capture(llama, TALKS[:1], span="last_prompt_token", reduce="moments").covariance
     (tmp_path / "x").write_bytes(b"no tensors")
@@ -228,3 +230,55 @@ def test_bad_settings_are_named(llama, arguments, said):
 
 def test_d_model_is_the_stream_s(llama):
     assert pp.capture(llama, TALKS, reduce="tokens").values.shape[1:] == (N_LAYERS, D_MODEL)
+
+
+def test_rows_whose_positions_would_change_the_others_run_apart():
+    assert list(batches([9, 3, 8, 2], 100, border=7)) == [[0, 2], [1, 3]]
+    assert list(batches([9, 3, 8, 2], 100)) == [[0, 2, 1, 3]]
+
+
+def test_long_context_rope_reads_short_dialogues_as_if_alone(tokenizer):
+    from transformers import Phi3Config, Phi3ForCausalLM
+
+    from persona_probe.dialogue.rendering import ChatTemplate
+    from persona_probe.models.model import Model
+
+    torch.manual_seed(0)
+    factors = {"short_factor": [1.0] * 4, "long_factor": [9.0] * 4}
+    config = Phi3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        original_max_position_embeddings=20,
+        rope_parameters={"rope_type": "longrope", "rope_theta": 1e4, **factors},
+        pad_token_id=tokenizer.pad_token_id,
+        initializer_range=0.2,
+    )
+    model = Model(Phi3ForCausalLM(config), ChatTemplate(tokenizer), "phi3")
+    lengths = [len(model.template.encode(dialogue).input_ids) for dialogue in TALKS]
+    assert min(lengths) < 20 < max(lengths)
+    together, alone = pp.capture(model, TALKS), pp.capture(model, TALKS, tokens_per_batch=1)
+    np.testing.assert_allclose(together.values, alone.values, atol=1e-5)
+
+
+def test_what_is_not_finite_is_no_sink(llama):
+    hidden = torch.ones(1, 5, 4)
+    hidden[0, 2] = torch.inf
+    assert not sink_tokens(hidden, torch.ones(1, 5, dtype=torch.bool), SINK_RATIO).any()
+    llama.hf.model.embed_tokens.weight.data[:] = torch.inf
+    with pytest.raises(pp.PersonaProbeError, match="not finite"):
+        pp.capture(llama, TALKS, reduce="moments")
+
+
+def test_a_steered_capture_says_so_and_joins_no_other(llama):
+    direction = pp.Direction.from_vectors(np.ones((N_LAYERS, D_MODEL)), llama)
+    plain = pp.capture(llama, TALKS)
+    with pp.steer(llama, direction, layers=1, scope="response", strength=100.0):
+        steered = pp.capture(llama, TALKS)
+    assert (steered.source["steered"], "sink_ratio" in steered.source) == (True, False)
+    with pytest.raises(pp.PersonaProbeError, match="cannot be concatenated"):
+        pp.Activations.concatenate([plain, steered])

@@ -1,3 +1,4 @@
+import datetime
 import hashlib
 import itertools
 import json
@@ -345,6 +346,17 @@ def test_another_model_or_template_is_refused(llama, tmp_path):
     with torch.no_grad():
         next(llama.hf.parameters()).add_(1)
     with pytest.raises(pp.PersonaProbeError, match="begun with model_hash"):
+        capture_to_store(tmp_path / "s", llama, TALKS, **SMALL)
+
+
+def test_another_day_is_named_where_the_template_writes_it(llama, tmp_path):
+    llama.tokenizer.chat_template = "{{ strftime_now('%d') }}" + llama.tokenizer.chat_template
+    llama.tokenizer.bos_token = None
+    llama.template.today = datetime.date(2026, 1, 31)
+    store = capture_to_store(tmp_path / "s", llama, TALKS, **SMALL)
+    assert store.source["today"] == "2026-01-31"
+    llama.template.today = datetime.date(2026, 2, 1)
+    with pytest.raises(pp.PersonaProbeError, match="begun with today '2026-01-31', now it is '2026-02-01'"):
         capture_to_store(tmp_path / "s", llama, TALKS, **SMALL)
 
 

@@ -253,3 +253,50 @@ def test_a_model_says_how_to_load_it_again(folders, adapter):
 
     again = load_spec(model.spec)
     assert (again.fingerprint(), again.name, again.spec) == (model.fingerprint(), model.name, model.spec)
+
+
+@pytest.mark.parametrize("more", [{"init_lora_weights": "pissa"}, {"bias": "all"}])
+def test_adapters_that_rewrite_the_base_are_no_second_half_of_a_shared_pair(folders, tmp_path, more):
+    config = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM", **more)
+    adapter = adapter_on(folders("qwen2"), tmp_path / "a", config)
+    before = pp.load(folders("qwen2"))
+    expected = before.hf(probe_ids(before)).logits
+    with pytest.raises(pp.PersonaProbeError, match=r"(init_lora_weights='pissa'|bias='all'), which PEFT puts on by"):
+        pp.load_pair(before, adapter)
+    torch.testing.assert_close(before.hf(probe_ids(before)).logits, expected, rtol=0, atol=0)
+    alone = pp.load(folders("qwen2"), adapter=adapter)
+    assert not pp.ModelPair(before, alone).one_at_a_time
+
+
+@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="needs bitsandbytes")
+@pytest.mark.parametrize("bits", ["8bit", "4bit"])
+@pytest.mark.filterwarnings("ignore:MatMul8bitLt. inputs will be cast:UserWarning")
+def test_a_twin_of_quantised_weights_shares_what_lies_beside_the_parameters(wide, bits):
+    from persona_probe.models.twin import _tensors_in, structural_twin
+
+    model = pp.load(wide, quantize=bits)
+
+    def beside(hf):
+        found = (tensor for module in hf.modules() for value in vars(module).values() for tensor in _tensors_in(value))
+        return {tensor.untyped_storage().data_ptr() for tensor in found if tensor.numel() > 1}
+
+    assert beside(model.hf)
+    assert beside(structural_twin(model.hf)) <= beside(model.hf)
+
+
+def test_a_model_that_is_paired_with_a_loaded_one_is_loaded_alike(folders):
+    before = pp.load(folders("llama"), dtype="bfloat16")
+    pair = pp.load_pair(before, folders("llama"))
+    assert pair.after.plain.dtype == torch.bfloat16
+    assert pair.after.fingerprint() == before.fingerprint()
+    assert pp.load_pair(before, folders("llama"), dtype="float32").after.plain.dtype == torch.float32
+
+
+def test_a_fingerprint_sees_every_weight(folders):
+    model = pp.load(folders("llama"))
+    hashes = {model.fingerprint()}
+    for parameter in list(model.hf.parameters())[:4]:
+        with torch.no_grad():
+            parameter.view(-1)[parameter.numel() // 2 + 1] += 0.01
+        hashes.add(model.fingerprint())
+    assert len(hashes) == 5

@@ -174,3 +174,23 @@ def test_a_second_adapter_on_an_adapter_is_refused(adapter, folders):
         pp.load_pair(tuned, adapter)
     with pytest.raises(pp.PersonaProbeError, match="already carries an adapter"):
         finetune(tuned, [ROW], LoraSettings(steps=1), adapter.with_name("second"))
+
+
+def test_a_mistake_in_all_tokens_but_a_sink_is_seen():
+    """Over all tokens together, one with an enormous norm would hide it."""
+    expected = torch.ones(2, 12, 4)
+    expected[:, 0] *= 1e4
+    seen = expected.clone()
+    seen[:, 1:] = 0
+    assert guards.relative_error(seen, expected) > 0.9
+    assert guards.relative_error(expected, expected) == 0
+
+
+def test_a_model_whose_tokens_see_what_comes_later_is_refused(llama):
+    """Texts are cut at their span's end, which only causal models allow."""
+    layer = llama.stream.blocks[1]
+    handle = layer.register_forward_hook(lambda _m, _a, out: out + 0.1 * out.flip(1), prepend=True)
+    with pytest.raises(pp.PersonaProbeError, match=r"layer 1.*without what comes later"):
+        guards.check_hooks(llama)
+    handle.remove()
+    guards.check_hooks(llama)

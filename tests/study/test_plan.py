@@ -88,6 +88,6 @@ def test_a_plan_says_when_the_model_does_not_fit(tmp_path, monkeypatch):
 def test_speeds_of_another_model_are_refused(tmp_path, folders):
     run_folder = tmp_path / "run"
     run_folder.mkdir()
-    (run_folder / "manifest.json").write_text('{"work": {}, "models": {"before": {"parameters": 7}}}')
+    (run_folder / "manifest.json").write_text('{"work": {}, "parameters": 7}')
     with pytest.raises(pp.PersonaProbeError, match="measured on a model of 7 parameters, this one has"):
         plan_study(write(tmp_path, model=str(folders("llama"))), measured=run_folder)

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
-from persona_probe.activations.activations import Activations
+from persona_probe.activations.activations import SAME_SOURCE, Activations
 from persona_probe.activations.batching import tokens_per_batch_for
 from persona_probe.activations.capture import VectorReduce, capture
 from persona_probe.activations.sinks import SINK_RATIO
@@ -47,7 +47,6 @@ _TORCH = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _UNASKED_BYTES = 50 * 2**30
 _SHARD_BYTES = 2**30
 _SHARD_DIALOGUES = 1024
-_SAME_SOURCE = ("model_hash", "template_hash", "span", "reduce", "sink_ratio", "layer_convention")
 _SAME_FORM = ("layers", "d_model", "dtype", "dialogues_per_shard")
 
 
@@ -137,6 +136,7 @@ def capture_to_store(
             "span": span,
             "reduce": reduce,
             "layer_convention": LAYER_CONVENTION,
+            **({"today": day.isoformat()} if (day := model.template.written_date) is not None else {}),
             **({"sink_ratio": sink_ratio} if reduce == "mean" and sink_ratio is not None else {}),
         },
         "columns": column_types(known),
@@ -212,7 +212,7 @@ def _settle(folder: Path, settings: dict[str, Any], entry: dict[str, Any]) -> tu
 
 
 def _refuse_other_settings(folder: Path, header: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    pairs = [(field, header["source"].get(field), settings["source"].get(field)) for field in _SAME_SOURCE]
+    pairs = [(field, header["source"].get(field), settings["source"].get(field)) for field in SAME_SOURCE]
     pairs += [(field, header[field], settings[field]) for field in _SAME_FORM]
     for field, stored, asked in pairs:
         if stored != asked and not (field == "dialogues_per_shard" and asked is None):
@@ -251,7 +251,7 @@ def _check_room(folder: Path, header: Mapping[str, Any], dialogues: int, rows: i
 
 
 def _check_shard(captured: Activations, header: Mapping[str, Any], rows: int, number: int) -> None:
-    differs = [field for field in _SAME_SOURCE if captured.source.get(field) != header["source"].get(field)]
+    differs = [field for field in SAME_SOURCE if captured.source.get(field) != header["source"].get(field)]
     if differs or len(captured) != rows:
         seen = f"{differs[0]} {captured.source.get(differs[0])!r}" if differs else f"{len(captured)} rows, not {rows}"
         raise PersonaProbeError(

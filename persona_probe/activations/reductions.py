@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from einops import einsum
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -79,7 +78,8 @@ class OneVector(Reduction):
                 else self.sinks.leave_out(layer, hidden, inside, batch.real.to(hidden.device), batch.rows)
             )
             weights = kept.float() / kept.sum(dim=1, keepdim=True)
-            self._pending[layer] = einsum(hidden.float(), weights, "batch position d, batch position -> batch d")
+            # (batch, 1, position) @ (batch, position, d_model): as an einsum this takes twenty times as long on a CPU.
+            self._pending[layer] = (weights[:, None] @ hidden.float())[:, 0]
 
     def commit(self, batch: Batch) -> None:
         """Put the vectors in their rows."""

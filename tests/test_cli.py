@@ -121,7 +121,14 @@ def test_nothing_imports_down_the_house():
 def test_ctrl_c_ends_with_one_sentence_and_keeps_what_is_finished(tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "persona_probe", "demo", "--quiet", "--out", str(out)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+
+    def listen() -> None:
+        """Shells start what runs in the background deaf to Ctrl-C, and children inherit that."""
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listen
+    ) as running:
         deadline = time.monotonic() + 120
         while not (out / "adapters" / "after").is_dir() and time.monotonic() < deadline:
             time.sleep(0.2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args, overload
+from typing import Any, Literal, cast, get_args, overload
 
 import pandas as pd
 
@@ -257,9 +257,9 @@ class _Job:
 
     def activations(self, model: Model, reduction: Reduction) -> Activations:
         """The container of what was read."""
-        assert isinstance(reduction, OneVector | EveryToken)
-        table = self._tokens() if isinstance(reduction, EveryToken) else self._dialogues(reduction)
-        return Activations(reduction.values, table, tuple(self.layers), self.source(model, reduction))
+        rows = cast(OneVector | EveryToken, reduction)
+        table = self._tokens() if isinstance(rows, EveryToken) else self._dialogues(rows)
+        return Activations(rows.values, table, tuple(self.layers), self.source(model, reduction))
 
     def _dialogues(self, reduction: OneVector) -> pd.DataFrame:
         lengths = [span.stop - span.start for span in self.spans]

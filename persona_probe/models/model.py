@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 _FINGERPRINT_VALUES = 2048
+_SUMMED_AT_ONCE = 2**22
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -183,7 +184,9 @@ class Model:
                     values: Tensor = parameter.detach().reshape(-1)
                     step = max(1, values.numel() // _FINGERPRINT_VALUES)
                     label = f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode()
-                    bits = values.view(_BITS[values.element_size()]).sum(dtype=torch.int64)
+                    # In pieces, since the sum makes a copy in 64 bits: of a large embedding, gigabytes.
+                    pieces_of_it = torch.split(values.view(_BITS[values.element_size()]), _SUMMED_AT_ONCE)
+                    bits = torch.stack([piece.sum(dtype=torch.int64) for piece in pieces_of_it]).sum()
                     sample = values[::step].float().cpu().numpy().tobytes()
                     pieces[name] = label + int(bits).to_bytes(8, "little", signed=True) + sample
         digest = hashlib.sha256()

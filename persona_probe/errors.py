@@ -6,3 +6,7 @@ class PersonaProbeError(ValueError):
 
     The command line prints it without a traceback and exits with code 2.
     """
+
+
+class PersonaProbeWarning(UserWarning):
+    """Something that may make a number mean less than it seems to; the work goes on."""

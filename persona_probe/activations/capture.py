@@ -282,6 +282,7 @@ class _Job:
         about: dict[str, Any] = {
             "model": model.name,
             "model_hash": model.fingerprint(),
+            "ancestors": sorted(model.ancestors),
             "template_hash": model.template.hash(),
             "span": self.span,
             "reduce": self.reduce,

@@ -9,6 +9,8 @@ from typing import Any
 from persona_probe.errors import PersonaProbeError
 
 ROLES = ("system", "user", "assistant", "tool")
+TEXT = "text"
+"""The role of a plain text: nobody's turn, read without a chat template."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,24 @@ class Dialogue:
                 raise PersonaProbeError(f"{where}, message {position} ({role}): content must be text, got {content!r}")
             turns.append(Message(role, content))
         return cls(tuple(turns), id=id, question=question, group=group, seed=seed, labels=dict(labels or {}))
+
+    @classmethod
+    def from_text(cls, text: str, *, id: str | None = None, labels: Mapping[str, Any] | None = None) -> Dialogue:
+        """A plain text, read as it stands and without a chat template: only the spans ``all`` and ``prompt`` exist.
+
+        For texts unrelated to any dialogue, and for base models.
+
+        Raises:
+            PersonaProbeError: if there is no text.
+        """
+        if not isinstance(text, str) or not text:
+            raise PersonaProbeError(f"text {id!r}: expected text of at least one character, got {text!r}")
+        return cls((Message(TEXT, text),), id=id, question=id, labels=dict(labels or {}))
+
+    @property
+    def is_text(self) -> bool:
+        """Whether this is a plain text."""
+        return self.messages[0].role == TEXT
 
     @property
     def name(self) -> str:

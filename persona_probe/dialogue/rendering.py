@@ -157,6 +157,13 @@ class ChatTemplate:
         Raises:
             PersonaProbeError: if the tokenizer has no chat template, or the template refuses the dialogue.
         """
+        if dialogue.is_text:
+            if len(dialogue.messages) > 1:
+                raise PersonaProbeError(
+                    f"dialogue {dialogue.name}: is a plain text with turns after it, which no template can render; "
+                    "make it a text as a whole, or a dialogue from its first turn on"
+                )
+            return dialogue.messages[0].content
         if not self.exists:
             raise PersonaProbeError(
                 f"the tokenizer of {self.tokenizer.name_or_path or 'this model'} has no chat template, so dialogues "
@@ -186,6 +193,9 @@ class ChatTemplate:
                 f"the tokenizer of {self.tokenizer.name_or_path or 'this model'} is {type(self.tokenizer).__name__}, "
                 "which gives no character offsets, so spans cannot be found; load one of the tokenizers library"
             )
+        if dialogue.is_text:
+            ids = tuple(self.tokenizer(self.render(dialogue)).input_ids)
+            return Encoded(dialogue, ids, len(ids), len(ids))
         prompt = self.render(dialogue.without_answer(), generation_prompt=True)
         if dialogue.answer is None:
             ids = tuple(self.tokenizer(prompt, add_special_tokens=False).input_ids)

@@ -111,7 +111,8 @@ def put_adapter(hf: nn.Module, path: str | Path, *, revision: str | None = None)
     Raises:
         PersonaProbeError: if it does not fit, or cannot be read.
     """
-    from peft import PeftModel
+    with quiet_peft():  # importing it is not quiet
+        from peft import PeftModel
 
     if hasattr(hf, "peft_config"):
         raise PersonaProbeError(f"{path}: the model already carries an adapter; load both on the plain base model")
@@ -178,5 +179,6 @@ def with_adapter(model: Model, adapter: str | Path, *, revision: str | None = No
     spec = model.spec and replace(model.spec, adapter=str(adapter), adapter_revision=revision, merge=False)
     carrying = put_adapter(structural_twin(model.hf), adapter, revision=revision)
     tuned = Model(carrying, model.template, str(adapter), spec)
+    tuned.descends_from(model)
     check_hooks(tuned)
     return tuned

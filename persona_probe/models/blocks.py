@@ -52,8 +52,9 @@ def find_blocks(hf: nn.Module) -> list[nn.Module]:
 def _known_path(model: PreTrainedModel) -> str | None:
     """Where TransformerLens' adapter says the blocks are, or None if it has none for this architecture."""
     # Imported here: TransformerLens takes seconds to import, and only models need it.
-    from transformer_lens.factories.architecture_adapter_factory import ArchitectureAdapterFactory
-    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_config_from_hf
+    with quiet_transformer_lens():
+        from transformer_lens.factories.architecture_adapter_factory import ArchitectureAdapterFactory
+        from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_config_from_hf
 
     try:
         with quiet_transformer_lens():

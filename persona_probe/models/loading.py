@@ -29,6 +29,7 @@ from transformers.utils.hub import cached_file
 from persona_probe.dialogue.rendering import ChatTemplate
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.adapters import adapter_base, is_adapter, put_adapter
+from persona_probe.models.fingerprint import fingerprint
 from persona_probe.models.guards import check_hooks
 from persona_probe.models.model import Model
 from persona_probe.models.quiet import without_transformers_bars
@@ -133,11 +134,14 @@ def load_spec(spec: ModelSpec) -> Model:
         with _explained(spec.source, options):
             hf.to(place)  # type: ignore[arg-type]
     carrying: Any = hf
+    ancestors = set()
     if spec.adapter is not None:
+        ancestors.add(fingerprint(hf))
         carrying = put_adapter(hf, spec.adapter, revision=spec.adapter_revision)
         if spec.merge:
             carrying = carrying.merge_and_unload()
     model = Model(carrying, template, spec.name, spec)
+    model.ancestors |= ancestors
     check_hooks(model)
     for remark in template.remarks():
         _log.info("%s: %s", model.name, remark)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate.utils import align_module_device
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
 from persona_probe.dialogue.dialogue import Dialogue
@@ -17,15 +15,12 @@ from persona_probe.dialogue.rendering import ChatTemplate
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.blocks import plain_model
 from persona_probe.models.boundary import Boundary, marking_generation
+from persona_probe.models.fingerprint import fingerprint
 from persona_probe.models.residual_stream import ResidualStream, Writer
 from persona_probe.models.spec import ModelSpec
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
-
-_FINGERPRINT_VALUES = 2048
-_SUMMED_AT_ONCE = 2**22
-_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Model:
@@ -37,6 +32,8 @@ class Model:
         tokenizer: its tokenizer, padding on the left.
         name: the path or id it was loaded from, for tables and cards.
         spec: how to load it again, or None if it was made by hand.
+        ancestors: fingerprints of the models that this one is known to have been made from (the base of an adapter, the
+            model before in a pair).
         stream: read and write hooks on ``hf``'s residual stream.
         boundary: where prompts end in the batch being read, or None; set through `at_boundary`.
     """
@@ -47,6 +44,7 @@ class Model:
         self.tokenizer = tokenizer = template.tokenizer
         self.name = name
         self.spec = spec
+        self.ancestors: set[str] = set()
         self.stream = ResidualStream(hf)
         self.boundary: Boundary | None = None
         self._bridge: TransformerBridge | None = None
@@ -170,29 +168,12 @@ class Model:
         )
 
     def fingerprint(self) -> str:
-        """Sixteen hex digits that change with the weights.
+        """Sixteen hex digits that change with the weights; see `persona_probe.models.fingerprint.fingerprint`."""
+        return fingerprint(self.hf)
 
-        Hashes every parameter's name, shape and dtype, the sum of its bits and a few thousand of its values: the same
-        on every device, and fast enough to be taken with every capture. Adapter weights count.
-        """
-        pieces, tied_once = {}, {name for name, _ in self.hf.named_parameters()}
-        for prefix, module in self.hf.named_modules():
-            with align_module_device(module):  # brings offloaded weights in, one module at a time
-                for name, parameter in module.named_parameters(prefix, recurse=False):
-                    if name not in tied_once:
-                        continue
-                    values: Tensor = parameter.detach().reshape(-1)
-                    step = max(1, values.numel() // _FINGERPRINT_VALUES)
-                    label = f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode()
-                    # In pieces, since the sum makes a copy in 64 bits: of a large embedding, gigabytes.
-                    pieces_of_it = torch.split(values.view(_BITS[values.element_size()]), _SUMMED_AT_ONCE)
-                    bits = torch.stack([piece.sum(dtype=torch.int64) for piece in pieces_of_it]).sum()
-                    sample = values[::step].float().cpu().numpy().tobytes()
-                    pieces[name] = label + int(bits).to_bytes(8, "little", signed=True) + sample
-        digest = hashlib.sha256()
-        for name in sorted(pieces):
-            digest.update(pieces[name])
-        return digest.hexdigest()[:16]
+    def descends_from(self, ancestor: Model) -> None:
+        """Record that these weights were made from ``ancestor``'s: its directions may be used here without asking."""
+        self.ancestors |= {ancestor.fingerprint(), *ancestor.ancestors}
 
     def release(self, reason: str) -> None:
         """Let go of the weights, whoever still holds this object; ``reason`` is told to those who then use it."""

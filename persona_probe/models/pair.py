@@ -18,12 +18,14 @@ class ModelPair:
     """A model ``before`` and ``after`` narrow training.
 
     If ``one_at_a_time``, the two do not fit into memory together: reading ``before`` releases ``after``, and the other
-    way round.
+    way round. That ``after`` was made from ``before`` (`Model.ancestors`) is then known once ``before`` has been read.
     """
 
     def __init__(self, before: Model, after: Model) -> None:
         _check_sizes((before.n_layers, before.d_model), (after.n_layers, after.d_model), before.name, after.name)
+        after.descends_from(before)
         self._models: tuple[Model, Model] | Snapshots = (before, after)
+        self._ancestors: set[str] = set()
 
     @classmethod
     def one_at_a_time_of(cls, snapshots: Snapshots) -> ModelPair:
@@ -31,7 +33,7 @@ class ModelPair:
         first, second = (footprint(spec) for spec in snapshots.specs)
         _check_sizes((first.n_layers, first.d_model), (second.n_layers, second.d_model), *snapshots.names)
         pair = cls.__new__(cls)
-        pair._models = snapshots
+        pair._models, pair._ancestors = snapshots, set()
         return pair
 
     @property
@@ -42,12 +44,17 @@ class ModelPair:
     @property
     def before(self) -> Model:
         """The model before narrow training."""
-        return self._models[0]
+        before = self._models[0]
+        if self.one_at_a_time and not self._ancestors:
+            self._ancestors = {before.fingerprint(), *before.ancestors}
+        return before
 
     @property
     def after(self) -> Model:
         """The model after narrow training."""
-        return self._models[1]
+        after = self._models[1]
+        after.ancestors |= self._ancestors
+        return after
 
     def __repr__(self) -> str:
         """Both names."""

@@ -33,7 +33,7 @@ def quiet_transformer_lens() -> Iterator[None]:
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with _quiet_bitsandbytes(), contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
         logging.disable(previous)

@@ -1,0 +1,39 @@
+"""What tells a model's weights from all others."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from accelerate.utils import align_module_device
+from torch import Tensor, nn
+
+_SAMPLED_VALUES = 2048
+_SUMMED_AT_ONCE = 2**22
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def fingerprint(hf: nn.Module) -> str:
+    """Sixteen hex digits that change with the weights.
+
+    Hashes every parameter's name, shape and dtype, the sum of its bits and a few thousand of its values: the same on
+    every device, and fast enough to be taken with every capture. Adapter weights count.
+    """
+    pieces, tied_once = {}, {name for name, _ in hf.named_parameters()}
+    for prefix, module in hf.named_modules():
+        with align_module_device(module):  # brings offloaded weights in, one module at a time
+            for name, parameter in module.named_parameters(prefix, recurse=False):
+                if name not in tied_once:
+                    continue
+                values: Tensor = parameter.detach().reshape(-1)
+                step = max(1, values.numel() // _SAMPLED_VALUES)
+                label = f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode()
+                # In pieces, since the sum makes a copy in 64 bits: of a large embedding, gigabytes.
+                parts = torch.split(values.view(_BITS[values.element_size()]), _SUMMED_AT_ONCE)
+                bits = torch.stack([part.sum(dtype=torch.int64) for part in parts]).sum()
+                sample = values[::step].float().cpu().numpy().tobytes()
+                pieces[name] = label + int(bits).to_bytes(8, "little", signed=True) + sample
+    digest = hashlib.sha256()
+    for name in sorted(pieces):
+        digest.update(pieces[name])
+    return digest.hexdigest()[:16]

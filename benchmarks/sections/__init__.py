@@ -3,7 +3,7 @@
 ``measure`` returns ``figures`` (what stands under the section's name in the JSON) and ``raw`` (what they come from).
 """
 
-from benchmarks.sections import capture, growth, import_seconds, pair, steer
+from benchmarks.sections import capture, growth, import_seconds, pair, probes, steer
 
 SECTIONS = {
     "capture": capture,
@@ -11,4 +11,5 @@ SECTIONS = {
     "import_seconds": import_seconds,
     "growth": growth,
     "steer": steer,
+    "probes": probes,
 }

@@ -2,114 +2,191 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from jaxtyping import Bool, Float, Int
 
 from persona_probe.activations.activations import Activations
-from persona_probe.errors import PersonaProbeError
+from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.linear.coefficients import Coefficients
+from persona_probe.linear.fit import fit_linear
+from persona_probe.probes.inputs import (
+    LEFT_OUT,
+    Groups,
+    Labels,
+    Left,
+    assign_folds,
+    checked_groups,
+    checked_labels,
+    grouping_words,
+)
+from persona_probe.probes.layer_probes import LayerProbes
+from persona_probe.probes.leakage import Leak, OnLeak, check_on_leak, find_leaks, report_leaks
 from persona_probe.statistics.auroc import auroc_estimate
+from persona_probe.statistics.average_precision import average_precision_estimate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ProbeScores:
-    """Out-of-group scores of a linear probe.
+    """Out-of-group scores of a linear probe at every layer.
 
     Attributes:
-        table: one row a layer: ``layer``, ``value`` (AUROC), ``low``, ``high``, ``n``, ``method``.
+        table: one row a layer: ``layer``; AUROC as ``value``, ``low``, ``high``, ``n``, ``method``, ``level``; average
+            precision as ``ap``, ``ap_low``, ``ap_high``, ``ap_method``; ``prevalence`` (the average precision of
+            chance); ``grouping`` (``by group (8 groups)`` or ``ungrouped``).
         scores: ``(dialogue, layer)`` decision values, each from a probe that never saw the dialogue's group.
+        folds: ``(dialogue,)``, in which fold each was scored.
+        labels: ``(dialogue,)`` truth values.
+        groups: ``(dialogue,)``, or None if ungrouped.
+        probes: trained on all dialogues, for use on others; no figure in ``table`` is theirs.
+        alarms: what was found on both sides of the split.
     """
 
     table: pd.DataFrame
     scores: Float[np.ndarray, "dialogue layer"]
+    folds: Int[np.ndarray, "... dialogue"]
+    labels: Bool[np.ndarray, "... dialogue"]
+    groups: np.ndarray | None
+    probes: LayerProbes
+    alarms: tuple[Leak, ...]
+
+    @property
+    def grouping(self) -> str:
+        """What was kept together: ``by group (8 groups)``, or ``ungrouped``."""
+        return grouping_words(self.groups)
+
+    @property
+    def best_layer(self) -> int:
+        """The layer with the largest AUROC.
+
+        Chosen on the scores that also give its AUROC, which is therefore too good as an estimate of it, the more so
+        the more layers there are. Choose on development dialogues and report on others, or report all layers.
+        """
+        return int(self.table["layer"].iloc[int(self.table["value"].to_numpy().argmax())])
+
+    def at(self, layer: int) -> Float[np.ndarray, "... dialogue"]:
+        """The scores of one layer."""
+        self.probes.at(layer)
+        return self.scores[:, self.probes.layers_.index(layer)]
+
+    def __repr__(self) -> str:
+        """The best layer and how it was tested."""
+        best = self.table[self.table["layer"] == self.best_layer].iloc[0]
+        said = [
+            f"ProbeScores({self.probes.kind}, {len(self.table)} layers, {len(self.labels)} dialogues, {self.grouping})",
+            f"best layer {self.best_layer}: AUROC {best['value']:.3f} [{best['low']:.3f}, {best['high']:.3f}], "
+            f"{self.grouping} (optimistic: chosen on the same scores)",
+            *(f"LEAK: {leak}" for leak in self.alarms),
+        ]
+        return "\n  ".join(said)
 
 
 def cross_validate_probe(
     activations: Activations,
-    labels: Sequence[bool] | np.ndarray | pd.Series,
-    groups: Sequence[str] | np.ndarray | pd.Series,
+    labels: Labels,
     *,
+    groups: Groups | Left = LEFT_OUT,
+    kind: str = "logistic",
     folds: int = 5,
     C: float = 1.0,
+    standardize: bool = True,
     seed: int = 0,
+    dialogues: Sequence[Dialogue] | None = None,
+    on_leak: OnLeak = "warn",
+    device: str | None = None,
 ) -> ProbeScores:
-    """Logistic probes (L2) per layer, cross-validated by group.
+    """A linear probe at every layer, cross-validated by group; all folds, and the refit, are fitted in one call.
 
-    A group (topic, prompt, seed) is wholly in training or wholly in test; the scaler is fitted inside the fold.
+    A group (topic, prompt, seed) is wholly in training or wholly in test; scales are fitted on the training rows alone.
 
     Args:
         activations: ``(dialogue, layer, d_model)``.
         labels: truth value a dialogue.
-        groups: what must not be split, one a dialogue.
+        groups: what must not be split, one a dialogue. There is no default: where all dialogues are independent say
+            None, and results call themselves ungrouped.
+        kind: ``logistic``, ``difference-of-means``, ``lda`` or ``ridge``.
         folds: at most; fewer when there are fewer groups.
-        C: inverse strength of the L2 penalty, on standardised features.
+        C: inverse strength of the L2 penalty.
+        standardize: whether that penalty acts on standardised features.
         seed: of the assignment of groups to folds.
+        dialogues: the texts of the rows; then equal and nearly equal ones on both sides of the split are found too.
+        on_leak: what to do if something stands on both sides (`persona_probe.probes.leakage`).
+        device: where to fit; None: on the CPU.
+
+    Returns:
+        Scores with their tables. See `ProbeScores.best_layer` before reporting a best layer.
 
     Raises:
-        PersonaProbeError: if a class is missing, or there are fewer than two groups.
+        PersonaProbeError: if groups are left out, a class is missing, there are fewer than two groups, a class would be
+            missing from training, or (``on_leak="raise"``) there is a leak.
     """
-    truth, group = _checked(labels, groups, len(activations))
-    scores = np.stack(
-        [
-            _out_of_group(activations.values[:, column], truth, group, folds, C, seed)
-            for column in range(len(activations.layers))
-        ],
-        axis=1,
+    check_on_leak(on_leak)
+    truth, group = checked_labels(labels, len(activations)), checked_groups(groups, len(activations))
+    fold = assign_folds(truth, group, folds, seed)
+    alarms = find_leaks(fold, activations.table, dialogues)
+    report_leaks(alarms, on_leak)
+    fitted = fit_linear(
+        activations.values, truth, kind, train=training_rows(fold), C=C, standardize=standardize, device=device
     )
+    scores = out_of_fold(activations.values, fold, fitted)
     rows = [
-        {"layer": layer, **auroc_estimate(scores[:, column], truth, groups=group).as_dict()}
+        {"layer": layer, **evaluated(scores[:, column], truth, group)}
         for column, layer in enumerate(activations.layers)
     ]
-    return ProbeScores(pd.DataFrame(rows), scores)
+    probes = LayerProbes(kind, C, standardize, device)
+    probes.take(fitted.weights[-1], fitted.intercept[-1], activations, truth)
+    return ProbeScores(pd.DataFrame(rows), scores, fold, truth, group, probes, tuple(alarms))
 
 
 def cross_validate_features(
     features: Float[np.ndarray, "dialogue feature"],
-    labels: Sequence[bool] | np.ndarray | pd.Series,
-    groups: Sequence[str] | np.ndarray | pd.Series,
+    labels: Labels,
     *,
+    groups: Groups | Left = LEFT_OUT,
+    kind: str = "logistic",
     folds: int = 5,
     C: float = 1.0,
     seed: int = 0,
-) -> dict[str, float | int | str | None]:
-    """The same cross-validation on other features (a baseline's): AUROC with its interval."""
-    truth, group = _checked(labels, groups, len(features))
-    return auroc_estimate(_out_of_group(features, truth, group, folds, C, seed), truth, groups=group).as_dict()
+) -> dict[str, Any]:
+    """The same cross-validation on other features (a baseline's): a row of `ProbeScores.table` without a layer."""
+    truth, group = checked_labels(labels, len(features)), checked_groups(groups, len(features))
+    fold = assign_folds(truth, group, folds, seed)
+    values = np.asarray(features)[:, None]
+    fitted = fit_linear(values, truth, kind, train=training_rows(fold), C=C)
+    return evaluated(out_of_fold(values, fold, fitted)[:, 0], truth, group)
 
 
-def _checked(labels: object, groups: object, n: int) -> tuple[np.ndarray, np.ndarray]:
-    truth, group = np.asarray(labels, dtype=bool), np.asarray(groups)
-    if truth.shape != (n,) or group.shape != (n,):
-        raise PersonaProbeError(f"probe: {truth.shape} labels and {group.shape} groups for {n} dialogues")
-    if truth.all() or not truth.any():
-        raise PersonaProbeError(f"probe: all {n} labels are {bool(truth[0])}; both classes are needed")
-    if len(set(group.tolist())) < 2:
-        raise PersonaProbeError("probe: all dialogues are in one group, so no group is left to test on")
-    return truth, group
+def training_rows(folds: Int[np.ndarray, "... dialogue"]) -> Bool[np.ndarray, "problem dialogue"]:
+    """Which dialogues each fold's probe is trained on; the last problem is the refit, on all."""
+    numbers = np.arange(int(folds.max()) + 2)[:, None]
+    return np.asarray(folds[None, :] != numbers)
 
 
-def _out_of_group(
-    features: np.ndarray, truth: np.ndarray, group: np.ndarray, folds: int, C: float, seed: int
-) -> np.ndarray:
-    splitter = StratifiedGroupKFold(min(folds, len(set(group.tolist()))), shuffle=True, random_state=seed)
-    scores = np.full(len(truth), np.nan)
-    with warnings.catch_warnings():
-        # Rare classes leave a fold without a positive; the pooled score below does not need one in every fold.
-        warnings.filterwarnings("ignore", category=UserWarning, message="The least populated class")
-        splits = list(splitter.split(features, truth, group))
-    for train, test in splits:
-        if truth[train].all() or not truth[train].any():
-            raise PersonaProbeError(
-                "probe: one class stands in a single group only; more groups must hold both classes"
-            )
-        probe = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=2000))
-        scores[test] = probe.fit(features[train], truth[train]).decision_function(features[test])
+def out_of_fold(
+    values: Float[np.ndarray, "dialogue layer d"], folds: Int[np.ndarray, "... dialogue"], fitted: Coefficients
+) -> Float[np.ndarray, "dialogue layer"]:
+    """Each dialogue's decision by the probe of the fold that it was left out of."""
+    scores = np.empty(values.shape[:2])
+    for fold in range(int(folds.max()) + 1):
+        tested = folds == fold
+        own = Coefficients(fitted.weights[fold : fold + 1], fitted.intercept[fold : fold + 1])
+        scores[tested] = own.decision(values[tested])[0]
     return scores
+
+
+def evaluated(scores: np.ndarray, truth: np.ndarray, groups: np.ndarray | None) -> dict[str, Any]:
+    """AUROC and average precision with their intervals, and what was kept together."""
+    precision = average_precision_estimate(scores, truth, groups=groups)
+    return {
+        **auroc_estimate(scores, truth, groups=groups).as_dict(),
+        "ap": precision.value,
+        "ap_low": precision.low,
+        "ap_high": precision.high,
+        "ap_method": precision.method,
+        "prevalence": float(truth.mean()),
+        "grouping": grouping_words(groups),
+    }

@@ -1,0 +1,73 @@
+"""Standard deviations of each problem's own training rows, and one scale for all of a layer's problems."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from persona_probe.linear.problem import Problems
+
+_SUSPICIOUS = 1e-10
+"""A variance this small beside the squared offset is mostly rounding: it is computed again, in two passes."""
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """One layer's features on a scale that suits all its problems; each problem's own scale is a factor away.
+
+    Attributes:
+        features: ``(row, d)`` float64: ``(values - centre) / scale``.
+        centre: ``(d,)``.
+        scale: ``(d,)``, the root mean square over problems of their own scales.
+        relative: ``(problem, d)``, each problem's own scale over ``scale``: the penalty is on ``relative * weight``.
+    """
+
+    features: Float[Tensor, "row d"]
+    centre: Float[Tensor, "... d"]
+    scale: Float[Tensor, "... d"]
+    relative: Float[Tensor, "problem d"]
+
+    def raw(
+        self, weights: Float[Tensor, "problem d"], intercept: Float[Tensor, "... problem"]
+    ) -> tuple[Tensor, Tensor]:
+        """Weights and intercepts for the features as they came."""
+        unscaled = weights / self.scale
+        return unscaled, intercept - unscaled @ self.centre
+
+
+def scaled(problems: Problems) -> Scaled:
+    """Centre a layer's features and bring them to a common scale (1 everywhere without ``standardize``)."""
+    features = problems.values.double()
+    centre = features.mean(dim=0)
+    features = features - centre
+    own = _deviations(features, problems.train, centre) if problems.standardize else torch.ones_like(centre)[None]
+    varying = own > 0
+    scale = (own.square().sum(dim=0) / varying.sum(dim=0).clamp(min=1)).sqrt()
+    scale = torch.where(varying.any(dim=0), scale, 1.0)
+    # A feature that is constant in a problem's rows gets weight 0 there under any penalty, so take one that suits.
+    own = torch.where(varying, own, scale)
+    relative = (own / scale).expand(len(problems.train), -1)
+    return Scaled(features.div_(scale), centre, scale, relative)
+
+
+def _deviations(
+    centred: Float[Tensor, "row d"], train: Bool[Tensor, "problem row"], centre: Float[Tensor, "... d"]
+) -> Float[Tensor, "problem d"]:
+    """Standard deviations over each problem's training rows; 0 where a feature is constant, by scikit-learn's rule."""
+    weights = train.double()
+    counts = weights.sum(dim=1, keepdim=True)
+    offset = weights @ centred / counts
+    total = weights @ centred.square() / counts
+    variance = total - offset.square()
+    for problem, feature in torch.nonzero(variance <= _SUSPICIOUS * total).tolist():
+        column = centred[train[problem], feature]
+        exact = column.var(correction=0)
+        # StandardScaler's bound on what rounding alone can leave of a constant, and what centring adds to it: a word
+        # that only other problems' rows hold is zero here, but for the rounding of the centre
+        noise = column.numel() * torch.finfo(exact.dtype).eps
+        mean = (column.mean() + centre[feature]).abs() + centre[feature].abs()
+        variance[problem, feature] = 0.0 if exact <= noise * exact + (noise * mean) ** 2 else exact
+    return variance.sqrt()

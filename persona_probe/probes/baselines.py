@@ -1,0 +1,153 @@
+"""A probe beside what a probe must beat: shuffled labels, random features, words, and token embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool
+
+from persona_probe.activations.activations import Activations
+from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.errors import PersonaProbeError
+from persona_probe.linear.coefficients import Coefficients
+from persona_probe.linear.fit import fit_linear
+from persona_probe.probes.cross_validation import (
+    ProbeScores,
+    cross_validate_features,
+    cross_validate_probe,
+    out_of_fold,
+    training_rows,
+)
+from persona_probe.probes.inputs import LEFT_OUT, Groups, Labels, Left, assign_folds, grouping_words
+from persona_probe.probes.leakage import OnLeak
+from persona_probe.probes.lexical import bag_of_tokens
+from persona_probe.statistics.auroc import auroc
+
+PROBE, SHUFFLED, RANDOM, EMBEDDINGS, WORDS = (
+    "probe",
+    "shuffled labels",
+    "random features",
+    "token embeddings",
+    "bag of tokens",
+)
+
+
+def probe_with_baselines(
+    activations: Activations,
+    labels: Labels,
+    *,
+    groups: Groups | Left = LEFT_OUT,
+    dialogues: Sequence[Dialogue] | None = None,
+    embeddings: Activations | None = None,
+    shuffles: int = 10,
+    kind: str = "logistic",
+    folds: int = 5,
+    C: float = 1.0,
+    seed: int = 0,
+    on_leak: OnLeak = "warn",
+    device: str | None = None,
+) -> tuple[pd.DataFrame, ProbeScores]:
+    """A cross-validated probe, and beside it what the same machinery makes of less.
+
+    Args:
+        activations: ``(dialogue, layer, d_model)``.
+        labels: truth value a dialogue.
+        groups: what must not be split; as in `cross_validate_probe`, and so are the other arguments.
+        dialogues: the texts of the rows; gives the baseline ``bag of tokens`` (counts of the answers' words).
+        embeddings: of the same dialogues, from `persona_probe.activations.embeddings.embed`; gives the baseline
+            ``token embeddings``, what the words alone say in the model's own basis.
+        shuffles: how often labels are shuffled.
+        kind: of probe.
+        folds: at most.
+        C: inverse strength of the penalty.
+        seed: of folds, shuffles and random features.
+        on_leak: what to do if something stands on both sides of the split.
+        device: where to fit.
+
+    Returns:
+        One row a baseline and layer: ``baseline`` (``probe`` is the probe itself), ``layer``, ``value`` (AUROC),
+        ``low``, ``high``, ``n``, ``method``, ``grouping`` and the other columns of `ProbeScores.table`. Of shuffled
+        labels ``value`` is the median over shuffles, ``low`` and ``high`` their 2.5 and 97.5 % quantiles. Baselines
+        that know no layers stand at every layer. And the probe's own scores.
+
+    Raises:
+        PersonaProbeError: as `cross_validate_probe`, or if embeddings or dialogues are not those of the rows.
+    """
+    if shuffles < 1:
+        raise PersonaProbeError(f"shuffles is {shuffles}; at least 1 is needed")
+    scores = cross_validate_probe(
+        activations,
+        labels,
+        groups=groups,
+        kind=kind,
+        folds=folds,
+        C=C,
+        seed=seed,
+        dialogues=dialogues,
+        on_leak=on_leak,
+        device=device,
+    )
+    rng = np.random.default_rng(seed)
+    features = {RANDOM: rng.normal(size=(len(activations), activations.values.shape[2])).astype(np.float32)}
+    if embeddings is not None:
+        if len(embeddings) != len(activations):
+            raise PersonaProbeError(f"probe: embeddings of {len(embeddings)} dialogues for {len(activations)} rows")
+        features[EMBEDDINGS] = embeddings.values[:, 0]
+    if dialogues is not None:
+        features[WORDS] = bag_of_tokens([dialogue.answer or "" for dialogue in dialogues])
+    settings: dict[str, Any] = {"groups": scores.groups, "kind": kind, "folds": folds, "C": C, "seed": seed}
+    flat = {name: cross_validate_features(values, scores.labels, **settings) for name, values in features.items()}
+    shuffled = [rng.permutation(scores.labels) for _ in range(shuffles)]
+    tables = [
+        scores.table.assign(baseline=PROBE),
+        _shuffled(activations, np.stack(shuffled), scores.groups, kind, folds, C, seed, device).assign(
+            baseline=SHUFFLED
+        ),
+        *(
+            pd.DataFrame([{"layer": layer, **row} for layer in activations.layers]).assign(baseline=name)
+            for name, row in flat.items()
+        ),
+    ]
+    return pd.concat(tables, ignore_index=True), scores
+
+
+def _shuffled(
+    activations: Activations,
+    labels: Bool[np.ndarray, "shuffle dialogue"],
+    groups: np.ndarray | None,
+    kind: str,
+    folds: int,
+    C: float,
+    seed: int,
+    device: str | None,
+) -> pd.DataFrame:
+    """AUROCs of shuffled labels, each with folds of its own; all shuffles' folds are fitted in one call."""
+    assigned = [assign_folds(own, groups, folds, seed) for own in labels]
+    train = [training_rows(fold)[:-1] for fold in assigned]
+    counts = [len(rows) for rows in train]
+    truth = np.repeat(labels, counts, axis=0)
+    fitted = fit_linear(activations.values, truth, kind, train=np.concatenate(train), C=C, device=device)
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    found = []
+    for number, (own, fold) in enumerate(zip(labels, assigned, strict=True)):
+        problems = slice(starts[number], starts[number + 1])
+        part = Coefficients(fitted.weights[problems], fitted.intercept[problems])
+        scores = out_of_fold(activations.values, fold, part)
+        found.append([auroc(scores[:, column], own) for column in range(len(activations.layers))])
+    low, value, high = np.quantile(np.array(found), [0.025, 0.5, 0.975], axis=0)
+    return pd.DataFrame(
+        {
+            "layer": activations.layers,
+            "value": value,
+            "low": low,
+            "high": high,
+            "n": labels.shape[1],
+            "method": f"median and quantiles of {len(labels)} shuffles of the labels",
+            "level": 0.95,
+            "prevalence": float(labels[0].mean()),
+            "grouping": grouping_words(groups),
+        }
+    )

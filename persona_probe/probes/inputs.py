@@ -1,0 +1,114 @@
+"""What callers give to probes, checked once: labels, groups, and folds made of them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Int
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+from persona_probe.errors import PersonaProbeError
+
+Labels: TypeAlias = Sequence[bool] | np.ndarray | pd.Series
+Groups: TypeAlias = Sequence[str] | np.ndarray | pd.Series | None
+UNGROUPED = "ungrouped"
+
+
+class Left:
+    """The default of ``groups``: left out, which is an error, where None is a choice."""
+
+    def __repr__(self) -> str:
+        """How signatures show it."""
+        return "<required>"
+
+
+LEFT_OUT = Left()
+
+
+def checked_labels(labels: Labels, n: int) -> Bool[np.ndarray, "... dialogue"]:
+    """``labels`` as truth values, both among them.
+
+    Raises:
+        PersonaProbeError: if lengths disagree, a label is neither true nor false, or a class is missing.
+    """
+    given = np.asarray(labels)
+    if given.shape != (n,):
+        raise PersonaProbeError(f"probe: {given.shape} labels for {n} dialogues; give one a dialogue")
+    if unusable := [value for value in given.tolist() if value not in (0, 1)]:
+        raise PersonaProbeError(
+            f"probe: {len(unusable)} of {n} labels are neither true nor false (the first is {unusable[0]!r}); "
+            "leave those dialogues out with activations.where(...)"
+        )
+    truth = given.astype(bool)
+    if truth.all() or not truth.any():
+        raise PersonaProbeError(f"probe: all {n} labels are {bool(truth[0])}; both classes are needed")
+    return truth
+
+
+def checked_groups(groups: Groups | Left, n: int) -> np.ndarray | None:
+    """``groups`` as an array, None if the caller says that there are none.
+
+    Raises:
+        PersonaProbeError: if they are left out, lengths disagree, one is missing, or there is one group only.
+    """
+    if isinstance(groups, Left):
+        raise PersonaProbeError(
+            "probe: groups= is missing. Dialogues that share a prompt, a topic or a seed must not be split between "
+            "training and test, or the probe is tested on what it has seen: give one group a dialogue, as in "
+            "groups=activations.table['group']. If every dialogue is independent of all others, say groups=None; "
+            "results then call themselves ungrouped"
+        )
+    if groups is None:
+        return None
+    found = np.asarray(groups)
+    if found.shape != (n,):
+        raise PersonaProbeError(f"probe: {found.shape} groups for {n} dialogues; give one a dialogue")
+    if missing := int(pd.isna(found).sum()):
+        raise PersonaProbeError(
+            f"probe: {missing} of {n} dialogues have no group; name one for each (fillna with the question, say)"
+        )
+    found = found.astype(str)
+    if len(set(found.tolist())) < 2:
+        raise PersonaProbeError("probe: all dialogues are in one group, so no group is left to test on")
+    return found
+
+
+def grouping_words(groups: np.ndarray | None) -> str:
+    """How results say what was kept together."""
+    return UNGROUPED if groups is None else f"by group ({len(set(groups.tolist()))} groups)"
+
+
+def assign_folds(
+    truth: Bool[np.ndarray, "... dialogue"], groups: np.ndarray | None, folds: int, seed: int
+) -> Int[np.ndarray, "... dialogue"]:
+    """The fold that each dialogue is tested in, balanced by label; groups are kept whole.
+
+    Raises:
+        PersonaProbeError: if fewer than two folds are asked for or can be made, or a fold would leave one class only
+            to train on.
+    """
+    if folds < 2:
+        raise PersonaProbeError(f"probe: folds is {folds}; at least 2 are needed")
+    rarer = int(min(truth.sum(), (~truth).sum()))
+    if groups is None:
+        if rarer < 2:
+            raise PersonaProbeError("probe: one class has a single dialogue, which cannot be trained and tested on")
+        splitter = StratifiedKFold(min(folds, rarer), shuffle=True, random_state=seed)
+    else:
+        splitter = StratifiedGroupKFold(min(folds, len(set(groups.tolist()))), shuffle=True, random_state=seed)
+    number = np.full(len(truth), -1)
+    with warnings.catch_warnings():
+        # Rare classes leave a fold without a positive; pooled scores do not need one in every fold.
+        warnings.filterwarnings("ignore", category=UserWarning, message="The least populated class")
+        for fold, (train, test) in enumerate(splitter.split(truth, truth, groups)):
+            if truth[train].all() or not truth[train].any():
+                raise PersonaProbeError(
+                    "probe: one class stands in a single group only; more groups must hold both classes"
+                )
+            number[test] = fold
+    # A fold may come out empty where groups are few and large.
+    return np.unique(number, return_inverse=True)[1]

@@ -1,0 +1,169 @@
+"""Linear probes of all layers: what a cross-validated probe is deployed as."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from jaxtyping import Float
+
+from persona_probe.activations.activations import Activations
+from persona_probe.directions import files
+from persona_probe.directions.direction import Direction
+from persona_probe.directions.family import family_of
+from persona_probe.errors import PersonaProbeError
+from persona_probe.linear.fit import fit_linear
+from persona_probe.models.layer_convention import LAYER_CONVENTION
+from persona_probe.probes.inputs import Labels, checked_labels
+
+_FORMAT = "persona-probe probes 1"
+_TENSORS = ("weights", "intercept", "patterns")
+_SOURCE = ("model", "model_hash", "template_hash", "span", "reduce", "sink_ratio", "steered")
+
+
+class LayerProbes:
+    """One linear probe a layer, all fitted in one call.
+
+    Attributes:
+        layers_: the layer numbers along the first axis of what follows.
+        weights_: ``(layer, d_model)``, float64, for raw activations.
+        intercept_: ``(layer,)``, float64.
+        patterns_: ``(layer, d_model)``, what goes with the decision in the training data: covariance of the
+            activations with it, per unit of its variance.
+        card_: model hash, span, layer convention, kind, C, n of each class, versions.
+    """
+
+    def __init__(
+        self, kind: str = "logistic", C: float = 1.0, standardize: bool = True, device: str | None = None
+    ) -> None:
+        """Settings; see `persona_probe.linear.fit.fit_linear`."""
+        self.kind, self.C, self.standardize, self.device = kind, C, standardize, device
+
+    def __repr__(self) -> str:
+        """Kind, layers, and what they were trained on."""
+        if not hasattr(self, "layers_"):
+            return f"LayerProbes({self.kind!r}, C={self.C:g}, not fitted)"
+        counts = f"{self.card_['n_true']} true and {self.card_['n_false']} false dialogues"
+        return f"LayerProbes({self.kind!r}, C={self.C:g}, {len(self.layers_)} layers, {counts})"
+
+    def fit(self, activations: Activations, labels: Labels) -> Self:
+        """Fit to ``activations`` ``(dialogue, layer, d_model)`` and one truth value a dialogue.
+
+        Raises:
+            PersonaProbeError: if a class is missing, lengths disagree, or the fit does not converge.
+        """
+        truth = checked_labels(labels, len(activations))
+        fitted = fit_linear(
+            activations.values, truth, self.kind, C=self.C, standardize=self.standardize, device=self.device
+        )
+        return self.take(fitted.weights[0], fitted.intercept[0], activations, truth)
+
+    def take(
+        self,
+        weights: Float[np.ndarray, "layer d_model"],
+        intercept: Float[np.ndarray, "... layer"],
+        activations: Activations,
+        truth: np.ndarray,
+    ) -> Self:
+        """Become the probes with these coefficients, which were fitted to ``activations`` elsewhere."""
+        self.layers_, self.weights_, self.intercept_ = activations.layers, weights, intercept
+        self.patterns_ = np.stack([_pattern(activations.values[:, column], own) for column, own in enumerate(weights)])
+        self.card_: dict[str, Any] = {
+            **{key: activations.source[key] for key in _SOURCE if key in activations.source},
+            "family": family_of(activations.source),
+            "layer_convention": LAYER_CONVENTION,
+            "kind": self.kind,
+            "C": self.C,
+            "standardize": self.standardize,
+            "n_true": int(truth.sum()),
+            "n_false": int((~truth).sum()),
+            "versions": {name: importlib.metadata.version(name) for name in ("persona-probe", "numpy", "scikit-learn")},
+        }
+        return self
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream that the probes read."""
+        self._check_fitted()
+        return int(self.weights_.shape[1])
+
+    def at(self, layer: int) -> tuple[Float[np.ndarray, "... d_model"], float]:
+        """Weights and intercept of one layer.
+
+        Raises:
+            PersonaProbeError: if there is no probe of that layer.
+        """
+        self._check_fitted()
+        if layer not in self.layers_:
+            raise PersonaProbeError(
+                f"there is no probe of layer {layer}; there are {', '.join(map(str, self.layers_))}"
+            )
+        column = self.layers_.index(layer)
+        return self.weights_[column], float(self.intercept_[column])
+
+    def decision_function(self, activations: Activations) -> Float[np.ndarray, "dialogue layer"]:
+        """``w . h + b`` of each dialogue at each captured layer; above 0 speaks for the class that was True.
+
+        Raises:
+            PersonaProbeError: for another width, or a layer without a probe.
+        """
+        if activations.values.shape[2] != self.d_model:
+            raise PersonaProbeError(
+                f"activations have d_model={activations.values.shape[2]}, the probes {self.d_model}: "
+                "they belong to different models"
+            )
+        columns = []
+        for layer in activations.layers:
+            weights, intercept = self.at(layer)
+            columns.append(activations.at(layer).astype(np.float64) @ weights + intercept)
+        return np.stack(columns, axis=1)
+
+    def direction(self, *, pattern: bool = False) -> Direction:
+        """The probes as a direction.
+
+        Args:
+            pattern: instead of the weights (the filter, which also subtracts what disturbs), the pattern: how the
+                activations go with the decision, ``Sigma w / (w' Sigma w)``, in residual-stream units per unit of
+                decision (Haufe et al. 2014, "On the interpretation of weight vectors of linear models in multivariate
+                neuroimaging", equation 6). Patterns are what compares with mean differences and is steered along.
+        """
+        self._check_fitted()
+        vectors = self.patterns_ if pattern else self.weights_
+        finder = f"{self.kind} probe{', pattern' if pattern else ''}"
+        return Direction(vectors.astype(np.float32), self.layers_, {**self.card_, "finder": finder})
+
+    def save(self, path: str | Path) -> Path:
+        """Write ``path``.safetensors and its card ``path``.json; returns the former."""
+        self._check_fitted()
+        tensors = {name: getattr(self, f"{name}_") for name in _TENSORS}
+        return files.write(path, tensors, {"format": _FORMAT, **self.card_, "layers": list(self.layers_)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> LayerProbes:
+        """Read what `save` wrote.
+
+        Raises:
+            PersonaProbeError: if a file is missing, or holds no probes.
+        """
+        tensors, card = files.read(path, _FORMAT, _TENSORS)
+        probes = cls(card["kind"], card["C"], card["standardize"])
+        probes.layers_ = tuple(card.pop("layers"))
+        probes.weights_, probes.intercept_, probes.patterns_ = (tensors[name] for name in _TENSORS)
+        probes.card_ = card
+        return probes
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "layers_"):
+            raise PersonaProbeError("the probes are not fitted: call fit(activations, labels) first")
+
+
+def _pattern(
+    values: Float[np.ndarray, "dialogue d_model"], weights: Float[np.ndarray, "... d_model"]
+) -> Float[np.ndarray, "... d_model"]:
+    centred = values.astype(np.float64)
+    centred -= centred.mean(axis=0)
+    decisions = centred @ weights
+    spread = float(decisions @ decisions)
+    return np.asarray(decisions @ centred / spread) if spread > 0 else np.zeros_like(weights)

@@ -1,0 +1,209 @@
+"""Trained here, tested there: how far a probe carries over to other topics, personas, organisms or models."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from persona_probe.activations.activations import Activations
+from persona_probe.errors import PersonaProbeError
+from persona_probe.linear.coefficients import Coefficients
+from persona_probe.linear.fit import fit_linear
+from persona_probe.probes.cross_validation import out_of_fold, training_rows
+from persona_probe.probes.inputs import (
+    LEFT_OUT,
+    Groups,
+    Labels,
+    Left,
+    assign_folds,
+    checked_groups,
+    checked_labels,
+    grouping_words,
+)
+from persona_probe.statistics.auroc import auroc_estimate
+from persona_probe.statistics.estimate import Estimate
+
+
+def transfer_matrix(
+    activations: Activations,
+    labels: Labels,
+    by: str | Sequence[str] | np.ndarray | pd.Series,
+    *,
+    groups: Groups | Left = LEFT_OUT,
+    layer: int | None = None,
+    kind: str = "logistic",
+    folds: int = 5,
+    C: float = 1.0,
+    seed: int = 0,
+    device: str | None = None,
+) -> pd.DataFrame:
+    """AUROC of probes trained on one part of the dialogues and tested on another, for all pairs of parts.
+
+    Args:
+        activations: ``(dialogue, layer, d_model)``.
+        labels: truth value a dialogue.
+        by: which part each dialogue belongs to, or the column of ``activations.table`` that says so.
+        groups: what must not be split where a part is tested on itself; None if dialogues are independent.
+        layer: one layer only; None: all.
+        kind: of probe.
+        folds: on the diagonal, at most.
+        C: inverse strength of the penalty.
+        seed: of the folds.
+        device: where to fit.
+
+    Returns:
+        One row a layer and pair: ``train``, ``test``, ``layer``, ``value``, ``low``, ``high``, ``n``, ``method``,
+        ``shared_groups`` (how many groups stand in both parts: where there are any, a probe off the diagonal is tested
+        on groups that it has seen, though on other dialogues of them) and ``grouping``. The diagonal is
+        cross-validated. What cannot be had (a part of one class, too few groups) is NaN, and ``method`` says why.
+
+    Raises:
+        PersonaProbeError: if groups are left out, there is one part only, or lengths disagree.
+    """
+    n = len(activations)
+    if isinstance(by, str) and by not in activations.table:
+        columns = ", ".join(map(str, activations.table))
+        raise PersonaProbeError(f"transfer: the table has no column {by!r}; it has {columns}")
+    part = np.asarray(activations.table[by] if isinstance(by, str) else by)
+    if part.shape != (n,) or pd.isna(part).any():
+        raise PersonaProbeError(f"transfer: by= must name a part for each of {n} dialogues (shape {part.shape})")
+    part = part.astype(str)
+    names = list(dict.fromkeys(part.tolist()))
+    if len(names) < 2:
+        raise PersonaProbeError(f"transfer: all dialogues are of one part, {names[0]!r}; at least 2 are needed")
+    truth, group = checked_labels(labels, n), checked_groups(groups, n)
+    layers = activations.layers if layer is None else (layer,)
+    values = activations.values if layer is None else activations.at(layer)[:, None]
+    parts = {name: part == name for name in names}
+    trained = {
+        name: _Trained.on(
+            values[rows], truth[rows], None if group is None else group[rows], kind, folds, C, seed, device
+        )
+        for name, rows in parts.items()
+        if _both(truth[rows])
+    }
+    if not trained:
+        raise PersonaProbeError("transfer: no part holds dialogues of both classes, so there is nothing to train on")
+    found: list[dict[str, Any]] = []
+    for train, test in itertools.product(names, names):
+        rows = parts[test]
+        own = None if group is None else group[rows]
+        shared = 0 if group is None else len({*group[parts[train]]} & {*group[rows]})
+        if train not in trained or not _both(truth[rows]):
+            scores: np.ndarray | str = f"{test if train in trained else train} holds dialogues of one class only"
+        else:
+            scores = trained[train].own_scores if train == test else trained[train].refit.decision(values[rows])[0]
+        for column, number in enumerate(layers):
+            estimate = (
+                Estimate.missing(scores)
+                if isinstance(scores, str)
+                else auroc_estimate(scores[:, column], truth[rows], groups=own)
+            )
+            about = {"shared_groups": shared, "grouping": grouping_words(group)}
+            found.append({"train": train, "test": test, "layer": number, **vars(estimate), **about})
+    return pd.DataFrame(found)
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """The probes of one part.
+
+    Attributes:
+        refit: trained on all of it.
+        own_scores: ``(dialogue, layer)`` of its own dialogues, out of fold; or why there are none.
+    """
+
+    refit: Coefficients
+    own_scores: Float[np.ndarray, "dialogue layer"] | str
+
+    @classmethod
+    def on(
+        cls,
+        values: Float[np.ndarray, "dialogue layer d"],
+        truth: np.ndarray,
+        groups: np.ndarray | None,
+        kind: str,
+        folds: int,
+        C: float,
+        seed: int,
+        device: str | None,
+    ) -> _Trained:
+        try:
+            fold = assign_folds(truth, checked_groups(groups, len(truth)), folds, seed)
+        except PersonaProbeError as error:
+            return cls(fit_linear(values, truth, kind, C=C, device=device), str(error))
+        fitted = fit_linear(values, truth, kind, train=training_rows(fold), C=C, device=device)
+        return cls(Coefficients(fitted.weights[-1:], fitted.intercept[-1:]), out_of_fold(values, fold, fitted))
+
+
+def _both(truth: np.ndarray) -> bool:
+    return bool(truth.any() and not truth.all())
+
+
+def transfer_between(
+    sets: Mapping[str, tuple[Activations, Labels]],
+    *,
+    groups: str | Left | None = LEFT_OUT,
+    layer: int | None = None,
+    kind: str = "logistic",
+    folds: int = 5,
+    C: float = 1.0,
+    seed: int = 0,
+    device: str | None = None,
+) -> pd.DataFrame:
+    """`transfer_matrix` between captures: of other personas, organisms or models (that share a residual basis).
+
+    Args:
+        sets: activations and labels by name; the same layers and width in all.
+        groups: the column of the tables that says what must not be split, or None if dialogues are independent.
+        layer: one layer only; None: all.
+        kind: of probe.
+        folds: on the diagonal, at most.
+        C: inverse strength of the penalty.
+        seed: of the folds.
+        device: where to fit.
+
+    Returns:
+        As `transfer_matrix`.
+
+    Raises:
+        PersonaProbeError: as `transfer_matrix`, and if layers, widths, spans or reductions differ.
+    """
+    if len(sets) < 2:
+        raise PersonaProbeError(f"transfer: {len(sets)} sets; at least 2 are needed")
+    first_name, (first, _) = next(iter(sets.items()))
+    for name, (activations, labels) in sets.items():
+        for what, ours, theirs in (
+            ("layers", first.layers, activations.layers),
+            ("d_model", first.values.shape[2], activations.values.shape[2]),
+            *((key, first.source.get(key), activations.source.get(key)) for key in ("span", "reduce")),
+        ):
+            if ours != theirs:
+                raise PersonaProbeError(f"transfer: {what} is {ours} in {first_name!r} and {theirs} in {name!r}")
+        if len(labels) != len(activations):
+            raise PersonaProbeError(f"transfer: {len(labels)} labels for the {len(activations)} dialogues of {name!r}")
+        if isinstance(groups, str) and groups not in activations.table:
+            raise PersonaProbeError(f"transfer: the table of {name!r} has no column {groups!r} to group by")
+    together = Activations(
+        np.concatenate([activations.values for activations, _ in sets.values()]),
+        pd.concat([activations.table for activations, _ in sets.values()], ignore_index=True),
+        first.layers,
+    )
+    return transfer_matrix(
+        together,
+        np.concatenate([np.asarray(labels) for _, labels in sets.values()]),
+        np.repeat(list(sets), [len(activations) for activations, _ in sets.values()]),
+        groups=together.table[groups] if isinstance(groups, str) else groups,
+        layer=layer,
+        kind=kind,
+        folds=folds,
+        C=C,
+        seed=seed,
+        device=device,
+    )

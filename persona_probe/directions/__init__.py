@@ -1,1 +1,1 @@
-"""One file a finder, and the direction with its card."""
+"""Directions with their cards, how they are found, compared, read and written."""

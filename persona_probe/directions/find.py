@@ -2,59 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import numpy as np
-from jaxtyping import Float
+import functools
+import importlib.metadata
+from typing import Any
 
 from persona_probe.activations.activations import Activations
 from persona_probe.directions.direction import Direction
-from persona_probe.directions.mean_difference import mean_difference
+from persona_probe.directions.family import family_of
+from persona_probe.directions.finders import nulls
+from persona_probe.directions.finders.checks import check_direction
+from persona_probe.directions.finders.finder import Finder
+from persona_probe.directions.finders.lda import lda
+from persona_probe.directions.finders.logistic import logistic
+from persona_probe.directions.finders.mean_difference import mean_difference
+from persona_probe.directions.finders.pca import pca
+from persona_probe.directions.finders.persona_axis import persona_axis
+from persona_probe.directions.finders.poles import Poles
 from persona_probe.errors import PersonaProbeError
 
-Finder = Callable[[Activations, Activations], Float[np.ndarray, "layer d_model"]]
-FINDERS: dict[str, Finder] = {"mean-difference": mean_difference}
+FINDERS: dict[str, Finder] = {
+    "mean-difference": Finder(mean_difference),
+    "pca": Finder(pca, paired=True),
+    "lda": Finder(lda, discriminative=True, repeats=5),
+    "logistic": Finder(logistic, discriminative=True, repeats=5),
+    "persona-axis": Finder(persona_axis),
+    "random": Finder(nulls.random, null=True),
+    "random-matched": Finder(nulls.random_matched, null=True),
+    "shuffled-labels": Finder(nulls.shuffled_labels, null=True),
+}
+_VERSIONED = ("persona-probe", "numpy", "scikit-learn", "torch", "transformers")
 
 
-def find_direction(positive: Activations, negative: Activations, method: str = "mean-difference") -> Direction:
+def find_direction(
+    positive: Activations,
+    negative: Activations,
+    method: str = "mean-difference",
+    *,
+    name: str | None = None,
+    seed: int = 0,
+    repeats: int | None = None,
+    **parameters: Any,
+) -> Direction:
     """Find the direction from ``negative`` to ``positive``.
 
     Args:
         positive: activations of the trait (villain context, misaligned answers, the model after).
         negative: activations without it.
         method: name of the finder (`FINDERS`).
+        name: what to call the direction in tables.
+        seed: of finders that draw, and of the card's checks.
+        repeats: splits and shuffles behind the card's checks (`persona_probe.directions.finders.checks`); default the
+            finder's own number, 0 to leave them out.
+        **parameters: the finder's own (``weight="token"`` of ``mean-difference``, ``C`` of ``logistic``, ...).
 
     Returns:
         A direction with vectors ``(layer, d_model)`` and its card.
 
     Raises:
-        PersonaProbeError: for an unknown finder, poles of different layers, width or span, an empty pole, or
-            identical poles.
+        PersonaProbeError: for an unknown finder or parameter, poles of different layers, width or span, an empty pole,
+            identical poles, or poles that are no pairs where a finder needs them.
     """
     if method not in FINDERS:
         raise PersonaProbeError(f"unknown finder {method!r}: choose one of {', '.join(FINDERS)}")
-    for name, pole in (("positive", positive), ("negative", negative)):
-        if len(pole) == 0:
-            raise PersonaProbeError(f"the {name} pole holds no dialogue: there is nothing to contrast")
-    if positive.layers != negative.layers or positive.values.shape[2] != negative.values.shape[2]:
-        raise PersonaProbeError(
-            f"the poles differ in shape: positive has layers {positive.layers} of width {positive.values.shape[2]}, "
-            f"negative {negative.layers} of width {negative.values.shape[2]}"
-        )
-    for key in ("span", "reduce"):
-        if positive.source.get(key) != negative.source.get(key):
-            raise PersonaProbeError(
-                f"the poles were captured with different {key}: {positive.source.get(key)!r} and "
-                f"{negative.source.get(key)!r}; their difference would measure that"
-            )
-    if positive.values.shape == negative.values.shape and np.array_equal(positive.values, negative.values):
-        raise PersonaProbeError("the two poles are identical: the direction between them is zero")
+    poles, finder = Poles(positive, negative), FINDERS[method]
+    find = functools.partial(finder, name=method, parameters=parameters, seed=seed)
+    vectors = find(poles)
+    repeats = finder.repeats if repeats is None else repeats
     card = {
+        **({} if name is None else {"name": name}),
         "finder": method,
-        "positive": dict(positive.source),
-        "negative": dict(negative.source),
+        "parameters": parameters,
+        "seed": seed,
+        **_provenance(positive, negative),
         "n_positive": len(positive),
         "n_negative": len(negative),
-        "layer_convention": positive.source.get("layer_convention"),
+        "paired": poles.paired,
+        "checks": None if finder.null or not repeats else check_direction(find, poles, vectors, repeats, seed),
+        "positive": dict(positive.source),
+        "negative": dict(negative.source),
+        "versions": {package: importlib.metadata.version(package) for package in _VERSIONED},
     }
-    return Direction(FINDERS[method](positive, negative).astype(np.float32), positive.layers, card)
+    return Direction(vectors.astype("float32"), positive.layers, card)
+
+
+def _provenance(positive: Activations, negative: Activations) -> dict[str, Any]:
+    """What both poles have in common; where they were read by two models, the positive pole's is named."""
+    shared = ("model", "model_hash", "template_hash", "span", "reduce", "sink_ratio", "layer_convention")
+    family = family_of(positive.source, negative.source)
+    return {key: positive.source.get(key) for key in shared} | {"family": family}

@@ -27,6 +27,7 @@ def steer(
     target: float | Mapping[int, float] | None = None,
     scope: str = "generation",
     along: Direction | None = None,
+    allow: bool = False,
 ) -> Iterator[None]:
     """Steer every forward of ``model`` inside the context, through whichever door.
 
@@ -44,18 +45,15 @@ def steer(
             is said), ``response``, ``prompt`` or ``all``.
         along: for the null of ``clamp``: make the displacement that reaching the target needs along this direction
             instead (a random one), so that both move the stream equally far; one layer only.
+        allow: warn instead of refusing a direction of an unrelated model of the same width.
 
     Raises:
-        PersonaProbeError: for an unknown kind, scope or layer, a direction of another model's size or without that
-            layer, or (inside the context) a bare forward that does not say where the prompt ends under a scope that
-            needs it.
+        PersonaProbeError: for an unknown kind, scope or layer, a direction of another model or without that layer, or
+            (inside the context) a bare forward that does not say where the prompt ends under a scope that needs it.
     """
     wanted = resolve_layers(layers, model.n_layers)
     where = check_scope(scope)
-    if direction.d_model != model.d_model:
-        raise PersonaProbeError(
-            f"the direction has d_model={direction.d_model}, {model.name} has {model.d_model}: it is another model's"
-        )
+    direction.check_model(model, allow=allow)
     if along is not None and len(wanted) > 1:
         raise PersonaProbeError(
             f"along= is defined for one layer, not for {len(wanted)}: a displacement that does not move the projection "

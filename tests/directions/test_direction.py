@@ -80,3 +80,73 @@ def test_dots_in_names_are_kept(poles, tmp_path):
     found.save(tmp_path / "alpha-0.5")
     pp.Direction(found.vectors * 2, found.layers).save(tmp_path / "alpha-0.7")
     np.testing.assert_array_equal(pp.Direction.load(tmp_path / "alpha-0.5").vectors, found.vectors)
+
+
+def given(rows, name="given", **card):
+    return pp.Direction(np.array(rows, dtype=np.float32), tuple(range(len(rows))), {"name": name, **card})
+
+
+def test_directions_add_subtract_and_scale():
+    evil, warm = given([[3.0, 4.0], [1.0, 0.0]], "evil"), given([[1.0, 0.0], [0.0, 2.0]], "warm")
+    made = 2.0 * evil - warm
+    np.testing.assert_allclose(made.vectors, [[5.0, 8.0], [2.0, -2.0]])
+    assert made.name == "2 * evil - warm"
+    assert [part["name"] for part in made.card["parts"]] == ["evil", "warm"]
+    np.testing.assert_allclose((np.float64(2) * evil).vectors, (evil * 2).vectors)
+    np.testing.assert_allclose((-evil + warm).vectors, warm.vectors - evil.vectors)
+    np.testing.assert_allclose(evil.normalize().norms(), 1.0)
+    assert ((evil + warm) * 3).name == "evil + warm"
+    assert (3 * (evil + warm) - warm).name == "3 * (evil + warm) - warm"
+    with pytest.raises(pp.PersonaProbeError, match="points nowhere"):
+        evil * 0
+    with pytest.raises(pp.PersonaProbeError, match="do not belong together"):
+        evil + given([[1.0, 0.0]])
+    with pytest.raises(TypeError):
+        evil * "2"
+
+
+def test_a_direction_is_made_orthogonal_to_others():
+    evil, warm, cold = given([[3.0, 4.0, 1.0]]), given([[1.0, 0.0, 0.0]]), given([[1.0, 1.0, 0.0]])
+    np.testing.assert_allclose(evil.orthogonalize_to(warm).vectors, [[0.0, 4.0, 1.0]], atol=1e-6)
+    np.testing.assert_allclose(evil.orthogonalize_to(warm, cold).vectors, [[0.0, 0.0, 1.0]], atol=1e-6)
+    with pytest.raises(pp.PersonaProbeError, match="nothing is left"):
+        warm.orthogonalize_to(2 * warm)
+
+
+def test_the_best_layer_is_chosen_by_what_the_card_says(poles):
+    positive, negative, _ = poles
+    strong = activations(positive.values + np.array([[0.0] * 4, [0, 0, 5.0, 0]], dtype=np.float32))
+    table = positive.table.assign(question=[str(i % 20) for i in range(400)])
+    found = pp.find_direction(
+        pp.Activations(strong.values, table, strong.layers), pp.Activations(negative.values, table, negative.layers)
+    )
+    assert found.best_layer() == found.best_layer(by="norm") == 1
+    with pytest.raises(pp.PersonaProbeError, match="has no 'magic'"):
+        found.best_layer(by="magic")
+    turned = -1 * found
+    assert turned.card["checks"]["held_out_auroc"][0] == pytest.approx(1 - found.card["checks"]["held_out_auroc"][0])
+
+
+def test_a_direction_stays_in_its_family(folders, tmp_path):
+    first = pp.load(folders("llama"))
+    other = pp.load(folders("qwen2"))
+    direction = pp.Direction.from_vectors(np.ones((3, 32)), first)
+    both = rf"{first.fingerprint()}.*{other.fingerprint()}"
+    with pytest.raises(pp.PersonaProbeError, match=both), pp.steer(other, direction, layers=1):
+        pass
+    with pytest.warns(pp.PersonaProbeWarning, match=both), pp.steer(other, direction, layers=1, allow=True):
+        pass
+    read = pp.capture(other, [pp.Dialogue.from_text("A plain text.", id="a")], span="all")
+    with pytest.raises(pp.PersonaProbeError, match="not known to be made from"):
+        direction.project(read)
+    # In a pair, after is known to be made from before: both ways.
+    pair = pp.ModelPair(first, other)
+    with pp.steer(pair.after, direction, layers=1):
+        pass
+    read = pp.capture(pair.after, [pp.Dialogue.from_text("A plain text.", id="a")], span="all")
+    assert direction.project(read).shape == (1, 3)
+    back = pp.Direction.from_vectors(np.ones((3, 32)), pair.after)
+    with pp.steer(pair.before, back, layers=1):
+        pass
+    with pytest.raises(pp.PersonaProbeError, match="not known to be made from"):
+        direction + pp.Direction.from_vectors(np.ones((3, 32)), pp.load(folders("gpt2")))

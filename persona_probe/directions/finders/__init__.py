@@ -1,0 +1,1 @@
+"""One file a finder: from two poles to one vector a layer."""

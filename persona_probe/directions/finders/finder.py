@@ -1,0 +1,59 @@
+"""What a finder is: a function from two poles to one vector a layer, with what users must know about it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from persona_probe.directions.finders.poles import Poles
+from persona_probe.errors import PersonaProbeError
+
+
+@dataclass(frozen=True)
+class Finder:
+    """A way to get a direction.
+
+    Attributes:
+        find: called with the poles and the finder's own keyword parameters; returns ``(layer, d_model)``.
+        null: whether it finds nothing by design.
+        discriminative: whether its vectors are filters, to be compared with others as patterns
+            (`Direction.as_pattern`; Haufe et al. 2014).
+        paired: whether it needs the same dialogues in both poles.
+        repeats: how often the card's checks find anew; fewer where a finder is slow.
+    """
+
+    find: Callable[..., Float[np.ndarray, "layer d_model"]]
+    null: bool = False
+    discriminative: bool = False
+    paired: bool = False
+    repeats: int = 20
+
+    def __call__(
+        self, poles: Poles, name: str, parameters: Mapping[str, Any], seed: int
+    ) -> Float[np.ndarray, "layer d_model"]:
+        """Find; ``seed`` reaches finders that draw.
+
+        Raises:
+            PersonaProbeError: for a parameter that the finder does not have.
+        """
+        known = {key for key, item in inspect.signature(self.find).parameters.items() if item.kind is item.KEYWORD_ONLY}
+        if unknown := sorted(set(parameters) - known):
+            its = ", ".join(sorted(known - {"seed"})) or "none"
+            raise PersonaProbeError(f"finder {name!r} has no parameter {unknown[0]!r}; it has: {its}")
+        return self.find(poles, **parameters, **({"seed": seed} if "seed" in known else {}))
+
+
+def at_mean_difference(
+    directions: Float[np.ndarray, "layer d_model"], poles: Poles
+) -> Float[np.ndarray, "layer d_model"]:
+    """``directions`` with the sign and length that the mean difference has along them.
+
+    So steering strength 1 means one mean difference, whatever the finder.
+    """
+    units = directions / np.linalg.norm(directions, axis=1, keepdims=True)
+    return np.asarray(units * np.einsum("ld,ld->l", units, poles.difference())[:, None])

@@ -1,0 +1,33 @@
+"""From the mean of many roles to the default persona."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+
+from persona_probe.directions.finders.poles import Poles
+from persona_probe.errors import PersonaProbeError
+
+
+def persona_axis(poles: Poles, *, role: str = "role") -> Float[np.ndarray, "layer d_model"]:
+    """The default persona's mean minus the mean over roles of each role's mean: every role counts once.
+
+    "The assistant axis" (Lu et al. 2026): positive is the default persona, negative holds many roles.
+
+    Args:
+        poles: positive = default persona, negative = roles.
+        role: the column of the negative pole's table that names the role.
+
+    Raises:
+        PersonaProbeError: if that column is missing, or names fewer than two roles.
+    """
+    table = poles.negative.table
+    if role not in table or table[role].nunique() < 2 or table[role].isna().any():
+        raise PersonaProbeError(
+            f"the persona axis needs the column {role!r} in the negative pole's table, naming at least two roles; "
+            f"it has {', '.join(map(str, table.columns))}"
+        )
+    means = [
+        poles.negative.values[rows].mean(axis=0, dtype=np.float64) for rows in table.groupby(role).indices.values()
+    ]
+    return np.asarray(poles.positive.values.mean(axis=0, dtype=np.float64) - np.mean(means, axis=0))

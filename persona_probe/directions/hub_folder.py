@@ -1,0 +1,183 @@
+"""A direction as a folder that can be uploaded to the Hugging Face Hub, and read from there."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from persona_probe.directions.direction import Direction
+from persona_probe.errors import PersonaProbeError
+from persona_probe.models.layer_convention import LAYER_CONVENTION
+
+_NAME = "direction"
+_FILES = (f"{_NAME}.safetensors", f"{_NAME}.json")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_LONGEST = 200
+"""Of a value in the table; all of it is in direction.json."""
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+\-!|&~$])")
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]+")
+_LIMITS = """\
+- The vectors live in the residual stream of one model (`model_hash`): use them on it and on models made from it.
+- They are raw: length carries meaning, and differs from layer to layer.
+- Persona directions are correlational until steered with; read projections beside those of a matched control.
+- Steering can make a model worse in ways that were not measured."""
+
+
+def write_hub_folder(direction: Direction, folder: str | Path, *, license: str | None = None) -> Path:
+    """Write ``direction.safetensors``, ``direction.json`` and a model card made from the card, ``README.md``.
+
+    Each file appears under its name only when complete. Everything in the card is published with it, names and paths
+    of models included: look through it first.
+
+    Args:
+        direction: what to write.
+        folder: made if missing; files of these names in it are replaced.
+        license: the Hub's identifier (``mit``, ``cc-by-4.0``, ...), for the card's header.
+
+    Returns:
+        The folder.
+
+    Raises:
+        PersonaProbeError: if ``folder`` is a file.
+    """
+    place = Path(folder)
+    if place.exists() and not place.is_dir():
+        raise PersonaProbeError(f"{place}: is a file; a direction is published as a folder")
+    direction.save(place / _NAME)
+    part = place / "README.md.part"
+    part.write_text(_readme(direction, license), encoding="utf-8")
+    part.replace(place / "README.md")
+    return place
+
+
+def read_hub_folder(path: str | Path, *, revision: str | None = None) -> Direction:
+    """Read what `write_hub_folder` wrote, from a local folder or the Hub.
+
+    Args:
+        path: a folder; or, where there is none of that name, a Hub id (``owner/name``), of which the two files of the
+            direction alone are downloaded.
+        revision: branch, tag or commit on the Hub.
+
+    Raises:
+        PersonaProbeError: if there is neither, the Hub cannot be reached or has no such files, or they are no
+            direction.
+    """
+    place = Path(path)
+    if not place.is_dir():
+        if not _HUB_ID.fullmatch(str(path)):
+            raise PersonaProbeError(f"{path}: no such folder, and no Hub id (owner/name)")
+        place = _downloaded(str(path), revision)
+    missing = [name for name in _FILES if not (place / name).is_file()]
+    if missing:
+        raise PersonaProbeError(f"{path}: has no {' and no '.join(missing)}, as write_hub_folder writes them")
+    return Direction.load(place / _NAME)
+
+
+def _downloaded(hub_id: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(_FILES)))
+    except (OSError, ValueError) as error:  # all of the Hub's own: no such repository, gated, offline, ...
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise PersonaProbeError(
+            f"{hub_id}: no such folder here, and it cannot be had from the Hub ({reason}); check the name, the "
+            "connection (HF_HUB_OFFLINE forbids it) and, for private repositories, `hf auth login`"
+        ) from error
+
+
+def _readme(direction: Direction, license: str | None) -> str:
+    header: dict[str, Any] = {"tags": ["persona-probe", "steering-vector"], "library_name": "persona-probe"}
+    base = _model_of(direction.card)
+    if base and _HUB_ID.fullmatch(base) and not Path(base).exists():
+        header["base_model"] = base
+    if license is not None:
+        header["license"] = license
+    facts = [f"| {_plain(name)} | {_plain(value)} |" for name, value in _facts(direction.card, len(direction.layers))]
+    layer = direction.layers[len(direction.layers) // 2]
+    return "\n".join(
+        [
+            "---",
+            yaml.safe_dump(header, sort_keys=False, allow_unicode=True).rstrip(),
+            "---",
+            "",
+            f"# {_plain(direction.name)}",
+            "",
+            f"A direction in the residual stream{' of ' + _plain(base) if base else ''}: {len(direction.layers)} "
+            f"layers, width {direction.d_model}, written by persona-probe.",
+            "",
+            "```python",
+            "from persona_probe.directions.hub_folder import read_hub_folder",
+            'direction = read_hub_folder("owner/name")  # this repository, or a local copy',
+            f"direction.at({layer})  # the raw vector of layer {layer}",
+            "```",
+            "",
+            f"**Layers:** {LAYER_CONVENTION}.",
+            "",
+            "| | |",
+            "|---|---|",
+            *facts,
+            "",
+            *_layer_table(direction),
+            "",
+            "## Limits",
+            "",
+            _LIMITS,
+            "",
+        ]
+    )
+
+
+def _model_of(card: Mapping[str, Any]) -> str | None:
+    """The model's name: of the card, or of the pole it was found in."""
+    positive = card.get("positive")
+    name = card.get("model") or (positive.get("model") if isinstance(positive, Mapping) else None)
+    return str(name) if name else None
+
+
+def _facts(card: Mapping[str, Any], n_layers: int, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every fact of the card that is not a figure for each layer; nested ones with their path."""
+    for key, value in card.items():
+        if isinstance(value, Mapping):
+            yield from _facts(value, n_layers, f"{prefix}{key}.")
+        elif not _is_per_layer(value, n_layers):
+            yield f"{prefix}{key}", value if isinstance(value, str | int | float) else json.dumps(value, default=str)
+
+
+def _columns(card: Mapping[str, Any], n_layers: int, prefix: str = "") -> Iterator[tuple[str, list[float]]]:
+    """The figures for each layer: split-half cosines, their nulls, caps, ..."""
+    for key, value in card.items():
+        if isinstance(value, Mapping):
+            yield from _columns(value, n_layers, f"{prefix}{key}.")
+        elif _is_per_layer(value, n_layers):
+            yield f"{prefix}{key}", value
+
+
+def _is_per_layer(value: object, n_layers: int) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == n_layers
+        and all(isinstance(item, float) or item is None for item in value)
+        and any(item is not None for item in value)
+    )
+
+
+def _layer_table(direction: Direction) -> list[str]:
+    columns = {"norm": [float(norm) for norm in direction.norms()]}
+    columns |= dict(_columns(direction.card, len(direction.layers)))
+    lines = [f"| layer | {' | '.join(map(_plain, columns))} |", "|---:" * (len(columns) + 1) + "|"]
+    for row, layer in enumerate(direction.layers):
+        cells = (values[row] for values in columns.values())
+        lines.append(f"| {layer} | {' | '.join('' if cell is None else f'{cell:.4g}' for cell in cells)} |")
+    return lines
+
+
+def _plain(value: object) -> str:
+    """One line of Markdown that shows ``value`` as it is, whatever is in it."""
+    text = _UNSEEN.sub(" ", str(value))
+    return _SPECIAL.sub(r"\\\1", text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…")

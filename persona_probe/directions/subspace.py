@@ -1,0 +1,180 @@
+"""Several directions at once: an orthonormal basis a layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from persona_probe.activations.activations import Activations
+from persona_probe.directions import files
+from persona_probe.directions.direction import Direction
+from persona_probe.directions.family import check_family, family_of
+from persona_probe.directions.finders.pca import difference_components
+from persona_probe.directions.finders.poles import Poles
+from persona_probe.errors import PersonaProbeError
+
+_FORMAT = "persona-probe subspace 1"
+
+
+@dataclass(frozen=True, eq=False)
+class Subspace:
+    """``k`` orthonormal directions a layer.
+
+    Attributes:
+        bases: ``(layer, k, d_model)``, float32, rows orthonormal.
+        layers: the layer numbers along axis 0.
+        card: as a direction's.
+    """
+
+    bases: Float[np.ndarray, "layer k d_model"]
+    layers: tuple[int, ...]
+    card: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse bases that do not match their layers or are not orthonormal."""
+        if self.bases.ndim != 3 or len(self.bases) != len(self.layers):
+            raise PersonaProbeError(
+                f"subspace of shape {self.bases.shape} does not match {len(self.layers)} layers; "
+                "expected (layer, k, d_model)"
+            )
+        gram = np.einsum("lkd,ljd->lkj", self.bases, self.bases, dtype=np.float64)
+        off = np.abs(gram - np.eye(self.k)).max(axis=(1, 2))
+        if not (off < 1e-4).all():
+            raise PersonaProbeError(
+                f"the basis at layer {self.layers[int(np.argmax(~(off < 1e-4)))]} is not orthonormal; make subspaces "
+                "with find_subspace or Subspace.from_directions"
+            )
+
+    @classmethod
+    def from_directions(cls, directions: Sequence[Direction], k: int | None = None) -> Subspace:
+        """The span of ``directions``, or the ``k`` dimensions that hold most of their squared length.
+
+        The principal components (not centred) of many role vectors are the persona space of Lu et al. (2026, "The
+        assistant axis").
+
+        Raises:
+            PersonaProbeError: if they do not belong together, or do not span so many dimensions.
+        """
+        if not directions:
+            raise PersonaProbeError("a subspace needs at least one direction: the list is empty")
+        total = directions[0]
+        for other in directions[1:]:
+            total.check_together(other)
+        wanted = len(directions) if k is None else k
+        stacked = np.stack([direction.vectors for direction in directions], axis=1).astype(np.float64)
+        bases = np.stack([_span(rows, wanted, layer) for rows, layer in zip(stacked, total.layers, strict=True)])
+        family = sorted(set.union(*(set(direction.card.get("family") or ()) for direction in directions)))
+        card = {"finder": "span", "k": wanted, "family": family, "parts": [direction.card for direction in directions]}
+        return cls(bases.astype(np.float32), total.layers, card)
+
+    @property
+    def k(self) -> int:
+        """Number of dimensions."""
+        return int(self.bases.shape[1])
+
+    def project(self, activations: Activations, *, allow: bool = False) -> Float[np.ndarray, "dialogue layer k"]:
+        """Coordinates in the subspace, in residual-stream units.
+
+        Raises:
+            PersonaProbeError: for another width, a layer the subspace lacks, or an unrelated model (``allow`` warns).
+        """
+        if activations.values.shape[2] != self.bases.shape[2]:
+            raise PersonaProbeError(
+                f"activations have d_model={activations.values.shape[2]}, the subspace {self.bases.shape[2]}: "
+                "they belong to different models"
+            )
+        if missing := [layer for layer in activations.layers if layer not in self.layers]:
+            raise PersonaProbeError(
+                f"the subspace has no layer {missing[0]}; it has {', '.join(map(str, self.layers))}"
+            )
+        source = activations.source
+        check_family(self.card, str(source.get("model")), source.get("model_hash"), family_of(source), allow)
+        bases = np.stack([self.bases[self.layers.index(layer)] for layer in activations.layers])
+        return np.asarray(np.einsum("nld,lkd->nlk", activations.values, bases))
+
+    def variance_explained(self, activations: Activations) -> Float[np.ndarray, "... layer"]:
+        """Share of the variance over dialogues that lies in the subspace, per layer."""
+        inside = self.project(activations).var(axis=0).sum(axis=1)
+        return np.asarray(inside / activations.values.var(axis=0).sum(axis=1))
+
+    def holds(self, direction: Direction) -> Float[np.ndarray, "... layer"]:
+        """Share of a direction's squared length that lies in the subspace, per layer."""
+        units = np.stack([direction.at(layer) for layer in self.layers])
+        units = units / np.linalg.norm(units, axis=1, keepdims=True)
+        return np.asarray(np.square(np.einsum("lkd,ld->lk", self.bases, units)).sum(axis=1))
+
+    def angles(self, other: Subspace) -> Float[np.ndarray, "layer k"]:
+        """Cosines of the principal angles between two subspaces, largest first (Björck and Golub 1973).
+
+        Raises:
+            PersonaProbeError: if layers or widths differ.
+        """
+        if self.layers != other.layers or self.bases.shape[2] != other.bases.shape[2]:
+            raise PersonaProbeError(
+                f"subspaces do not belong together: layers {self.layers} of width {self.bases.shape[2]}, and "
+                f"{other.layers} of width {other.bases.shape[2]}"
+            )
+        products = np.einsum("lkd,ljd->lkj", self.bases, other.bases, dtype=np.float64)
+        return np.asarray(np.clip(np.linalg.svd(products, compute_uv=False), 0.0, 1.0))
+
+    def save(self, path: str | Path) -> Path:
+        """Write ``path``.safetensors and its card ``path``.json; returns the former."""
+        return files.write(path, {"bases": self.bases}, {"format": _FORMAT, **self.card, "layers": list(self.layers)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Subspace:
+        """Read what `save` wrote.
+
+        Raises:
+            PersonaProbeError: if a file is missing or is no subspace.
+        """
+        tensors, card = files.read(path, _FORMAT, ("bases",))
+        layers = tuple(card.pop("layers"))
+        return cls(tensors["bases"], layers, card)
+
+
+def find_subspace(positive: Activations, negative: Activations, k: int) -> Subspace:
+    """The ``k`` principal components of paired differences, at every layer.
+
+    Args:
+        positive: activations of the trait.
+        negative: the same dialogues without it.
+        k: number of dimensions.
+
+    Raises:
+        PersonaProbeError: if the poles are no pairs, or fewer than ``k``.
+    """
+    poles = Poles(positive, negative)
+    if not 1 <= k <= min(len(positive), positive.values.shape[2]):
+        raise PersonaProbeError(
+            f"k is {k}; {len(positive)} pairs of width {positive.values.shape[2]} have between 1 and "
+            f"{min(len(positive), positive.values.shape[2])} components"
+        )
+    bases = difference_components(poles, k).astype(np.float32)
+    family = family_of(positive.source, negative.source)
+    card = {
+        "finder": "pca",
+        "k": k,
+        "n_pairs": len(positive),
+        "family": family,
+        "positive": dict(positive.source),
+        "negative": dict(negative.source),
+        "layer_convention": positive.source.get("layer_convention"),
+    }
+    return Subspace(bases, positive.layers, card)
+
+
+def _span(rows: Float[np.ndarray, "row d_model"], k: int, layer: int) -> Float[np.ndarray, "k d_model"]:
+    _, sizes, components = np.linalg.svd(rows, full_matrices=False)
+    rank = int((sizes > 1e-6 * sizes[0]).sum())
+    if not 1 <= k <= rank:
+        raise PersonaProbeError(
+            f"k is {k}, but the directions span {rank} dimensions at layer {layer}; give another k, or leave out "
+            "directions that the others already hold"
+        )
+    return np.asarray(components[:k])

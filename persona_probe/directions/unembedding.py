@@ -1,0 +1,131 @@
+"""What a direction says in tokens: its logit lens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate.utils import align_module_device
+from torch import Tensor, nn
+
+from persona_probe.directions.direction import Direction
+from persona_probe.errors import PersonaProbeError
+from persona_probe.models.guards import probe_ids
+from persona_probe.models.model import Model
+
+_ROWS_AT_ONCE = 2**14
+"""Of the unembedding: a large one in float32 would take gigabytes."""
+
+
+def top_tokens(
+    direction: Direction, model: Model, *, k: int = 10, layers: Sequence[int] | None = None, center: bool = True
+) -> pd.DataFrame:
+    """The tokens whose logits a direction raises and lowers most, read straight through the unembedding.
+
+    The logit lens (nostalgebraist 2020, "interpreting GPT: the logit lens") applied to a direction, as to parameters by
+    Dar et al. 2023 ("Analyzing transformers in embedding space"): the unit vector, centred if the final norm is a
+    LayerNorm, times the final norm's gain, times the unembedding. The norm's division by the stream's length is left
+    out: it depends on the stream, and changes no ranking. It shows what a direction adds to the output *directly*; what
+    later layers make of it, and so what an early direction means, it does not show.
+
+    Args:
+        direction: of this model's width.
+        model: any causal language model with an output embedding as wide as its residual stream.
+        k: tokens an end.
+        layers: default all of the direction's.
+        center: subtract the mean over the vocabulary, so that 0 is the average token. Changes no ranking.
+
+    Returns:
+        One row a layer, end and rank: ``layer``, ``rank`` (1 is the strongest), ``side`` (``promoted`` or
+        ``suppressed``), ``token``, ``token_id``, ``logit`` (per unit of the direction's length, before the norm's
+        division) and ``final_norm`` (false where the model's final norm was not found, and its gain left out).
+
+    Raises:
+        PersonaProbeError: if ``k`` is below 1, a layer is missing, widths differ, or the model has no output embedding
+            that can be read.
+    """
+    chosen = tuple(direction.layers if layers is None else layers)
+    if k < 1 or not chosen:
+        raise PersonaProbeError(f"k={k}, layers={chosen}: there is nothing to show; k and layers must be at least one")
+    if direction.d_model != model.d_model:
+        raise PersonaProbeError(
+            f"the direction has d_model={direction.d_model}, {model.name} {model.d_model}: it is another model's"
+        )
+    vectors = torch.tensor(np.stack([direction.at(layer) for layer in chosen]), dtype=torch.float32)
+    vectors = vectors / vectors.norm(dim=1, keepdim=True)
+    norm = final_norm(model)
+    if norm is not None:
+        vectors = _through(norm, vectors, model)
+    logits = _unembedded(vectors, model)
+    if center:
+        logits = logits - logits.mean(dim=1, keepdim=True)
+    rows = []
+    for layer, line in zip(chosen, logits, strict=True):
+        for side, largest in (("promoted", True), ("suppressed", False)):
+            best = torch.topk(line, min(k, len(line)), largest=largest)
+            for rank, (logit, token_id) in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True), 1):
+                token = model.tokenizer.decode([token_id])
+                rows.append((layer, rank, side, token, token_id, logit, norm is not None))
+    return pd.DataFrame(rows, columns=["layer", "rank", "side", "token", "token_id", "logit", "final_norm"])
+
+
+def final_norm(model: Model) -> nn.Module | None:
+    """The norm between the last block and the unembedding, or None if there is none, or more than one candidate.
+
+    Found by running: of the backbone's own children with one weight a channel, the one called after the last block.
+    """
+    called: list[nn.Module] = []
+    handles = [model.stream.blocks[-1].register_forward_hook(lambda *_: called.clear())]
+    for child in model.stream.backbone.children():
+        weight = getattr(child, "weight", None)
+        if isinstance(weight, Tensor) and tuple(weight.shape) == (model.d_model,):
+            handles.append(child.register_forward_hook(lambda module, *_: called.append(module)))
+    try:
+        with torch.inference_mode():
+            model.hf(input_ids=probe_ids(model))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return called[0] if len(called) == 1 else None
+
+
+def _through(norm: nn.Module, vectors: Tensor, model: Model) -> Tensor:
+    """``vectors`` times the norm's gain, centred over d_model if the norm centres.
+
+    The gain is asked of the norm itself, since some store it less one (Gemma): +-1 in turn has mean 0 and length
+    sqrt(d_model), so a norm gives back +-gain, plus a bias that the difference takes away.
+    """
+    weight: Any = norm.weight
+    device = model.device if weight.device.type == "meta" else weight.device
+    signs = torch.ones(1, 1, model.d_model, dtype=weight.dtype, device=device)
+    gain: Tensor
+    with torch.inference_mode():
+        flat = (norm(signs) - norm(-signs)).float().cpu()[0, 0]
+        signs[..., 1::2] = -1
+        gain = ((norm(signs) - norm(-signs)) / (2 * signs)).float().cpu()[0, 0]
+    centres = bool((flat.abs() <= 1e-3 * gain.abs().max()).all())
+    centred = vectors - vectors.mean(dim=1, keepdim=True) if centres else vectors
+    return centred * gain
+
+
+def _unembedded(vectors: Tensor, model: Model) -> Tensor:
+    """Logits ``(layer, token)`` of the tokenizer's tokens, float32, on the CPU."""
+    plain: Any = model.plain
+    head = plain.get_output_embeddings()
+    if head is None:
+        raise PersonaProbeError(f"{model.name}: {type(plain).__name__} has no output embedding to read through")
+    with align_module_device(head), torch.inference_mode():
+        weight: Any = head.weight
+        if weight.ndim != 2 or weight.shape[1] != model.d_model or not weight.is_floating_point():
+            raise PersonaProbeError(
+                f"{model.name}: its output embedding is {tuple(weight.shape)} of {weight.dtype}, and needs to be "
+                f"(vocabulary, {model.d_model}) in floating point; quantised heads, and heads behind a projection, "
+                "cannot be read through"
+            )
+        # Embeddings are often padded beyond the tokenizer; those rows are no tokens.
+        tokens = weight[: len(model.tokenizer)]
+        placed = vectors.to(weight.device)
+        return torch.cat([(placed @ part.float().T).cpu() for part in tokens.split(_ROWS_AT_ONCE)], dim=1)

@@ -1,0 +1,187 @@
+"""Control vectors in GGUF files, as llama.cpp and repeng use them.
+
+A file of architecture ``controlvector`` with one float32 tensor ``direction.{k}``, ``(d_model,)``, for each layer, and
+the metadata ``controlvector.model_hint`` (an architecture) and ``controlvector.layer_count``. What ``k`` means, by
+repository:
+
+- llama.cpp adds ``direction.{k}`` to the output of block k, counted from 0: our layer k (``src/llama-adapter.cpp``,
+  ``build_cvec`` in ``src/models/llama.cpp``). It refuses ``direction.0`` and any tensor of another name
+  (``common_control_vector_load_one`` in ``common/common.cpp``).
+- repeng measures ``direction.{k}`` at ``hidden_states[k+1]``: our layer k, except the last block's, which Hugging Face
+  returns after the final norm (``batched_get_hiddens`` in ``repeng/extract.py``).
+- llama.cpp's own ``cvector-generator`` measures at the output of block i and writes ``direction.{i+1}``
+  (``tools/cvector-generator/mean.hpp``, ``pca.hpp``): measured at our layer k-1, used one block later.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import numpy as np
+
+from persona_probe.directions.direction import Direction
+from persona_probe.directions.published.assembly import Rows, published_direction
+from persona_probe.errors import PersonaProbeError
+from persona_probe.models.model import Model
+
+_ARCHITECTURE = "controlvector"
+_CARD = "persona_probe.card"
+_TENSOR = re.compile(r"direction\.(\d{1,9})")
+_DAMAGED = (ValueError, LookupError, TypeError, OverflowError, MemoryError, struct.error)
+
+WrittenBy = Literal["repeng", "cvector-generator", "other"]
+_CONVENTIONS = {
+    "persona-probe": "direction.k is our layer k, at whose output llama.cpp adds it",
+    "repeng": "direction.k was measured at hidden_states[k+1] and is added at the output of block k: our layer k",
+    "cvector-generator": "direction.k was measured at the output of block k-1: our layer k-1 (llama.cpp adds it at k)",
+    "other": "direction.k is taken as our layer k, at whose output llama.cpp adds it",
+}
+
+
+def read_gguf(path: str | Path, model: Model, *, written_by: WrittenBy = "repeng") -> Direction:
+    """Read a control vector.
+
+    Args:
+        path: the ``.gguf`` file.
+        model: the model it belongs to: layers and width are checked, and its hash goes into the card. The file's
+            ``model_hint`` is an architecture's name, which goes into the card unchecked.
+        written_by: ``repeng`` (its last layer, measured after the final norm, is left out), ``cvector-generator`` of
+            llama.cpp (layers are moved by one, to where they were measured), or ``other``: every layer as llama.cpp
+            uses it. Files say nothing of this, except those of `write_gguf`, which are read as they were written.
+
+    Returns:
+        A direction with vectors ``(layer, d_model)``; layers whose vector is zero (llama.cpp's word for none) are left
+        out.
+
+    Raises:
+        PersonaProbeError: if gguf is not installed; the file is missing, damaged or no control vector; or layers, width
+            or values do not fit the model.
+    """
+    file = Path(path)
+    if written_by not in _CONVENTIONS:
+        raise PersonaProbeError(f"unknown written_by {written_by!r}: say 'repeng', 'cvector-generator' or 'other'")
+    if not file.is_file():
+        raise PersonaProbeError(f"{file}: no such file")
+    fields, found = _read(file)
+    writer = "persona-probe" if _CARD in fields else str(written_by)
+    about: dict[str, Any] = {"written_by": writer, "model_hint": fields.get(f"{_ARCHITECTURE}.model_hint")}
+    if _CARD in fields:
+        about["card"] = _card(fields[_CARD], file)
+    left_out, kept = [], {}
+    for number, vector in sorted(found.items()):
+        layer = number - 1 if writer == "cvector-generator" else number
+        if not 0 <= layer < model.n_layers:
+            raise PersonaProbeError(
+                f"{file}: direction.{number} would be our layer {layer}; {model.name} has layers 0 to "
+                f"{model.n_layers - 1}: it is another model's, or written_by={writer!r} is not so"
+            )
+        if vector.shape != (model.d_model,):
+            raise PersonaProbeError(
+                f"{file}: direction.{number} has shape {vector.shape}; {model.name} needs ({model.d_model},)"
+            )
+        if writer == "repeng" and layer == model.n_layers - 1:
+            left_out.append(f"direction.{number}: measured after the final norm, which is not our layer {layer}")
+        elif not vector.any():
+            left_out.append(f"direction.{number}: zero")
+        else:
+            kept[layer] = vector
+    if not kept:
+        raise PersonaProbeError(f"{file}: no layer is left of {len(found)}: {'; '.join(left_out) or 'it has none'}")
+    rows = Rows(np.stack(list(kept.values())), tuple(kept), _CONVENTIONS[writer], left_out, about)
+    return published_direction(rows, file, model, {"format": "gguf"})
+
+
+def write_gguf(direction: Direction, path: str | Path, *, model_hint: str, layers: Sequence[int] | None = None) -> Path:
+    """Write a control vector for llama.cpp (``--control-vector FILE``) and repeng (``ControlVector.import_gguf``).
+
+    llama.cpp adds *every* layer of the file at once, each at the output of its block, times ``--control-vector-
+    scaled``: to add one layer, write one. The card goes along as metadata, which other readers pass by.
+
+    Args:
+        direction: its raw vectors are written, float32, layer l as ``direction.{l}``.
+        path: the file; it appears under this name only when complete.
+        model_hint: the architecture: repeng's is Hugging Face's ``model_type``, llama.cpp's its own name for it.
+        layers: default all. llama.cpp has no layer 0.
+
+    Returns:
+        The path.
+
+    Raises:
+        PersonaProbeError: if gguf is not installed, a layer is not in the direction, or layer 0 is among them.
+    """
+    gguf = _imported()
+    chosen = tuple(direction.layers if layers is None else layers)
+    file = Path(path)
+    if not chosen or len(set(chosen)) != len(chosen):
+        raise PersonaProbeError(f"{file}: layers must be at least one, each once; they are {chosen}")
+    if 0 in chosen:
+        rest = [layer for layer in chosen if layer != 0]
+        raise PersonaProbeError(
+            f"{file}: llama.cpp refuses control vectors of layer 0; leave it out, with layers={rest or '[...]'}"
+        )
+    vectors = {layer: np.ascontiguousarray(direction.at(layer), dtype=np.float32) for layer in chosen}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(file.name + ".part")
+    writer = gguf.GGUFWriter(str(part), _ARCHITECTURE)
+    try:
+        writer.add_string(f"{_ARCHITECTURE}.model_hint", model_hint)
+        writer.add_int32(f"{_ARCHITECTURE}.layer_count", len(chosen))
+        writer.add_string(_CARD, json.dumps(direction.card))
+        for layer, vector in vectors.items():
+            writer.add_tensor(f"direction.{layer}", vector)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+    finally:
+        writer.close()
+    part.replace(file)
+    return file
+
+
+def _read(file: Path) -> tuple[dict[str, Any], dict[int, np.ndarray]]:
+    """The metadata, and each ``direction.{k}`` by k."""
+    gguf = _imported()
+    try:
+        reader = gguf.GGUFReader(str(file))
+        fields = {name: entry.contents() for name, entry in reader.fields.items()}
+        tensors = {tensor.name: (tensor.tensor_type, np.array(tensor.data)) for tensor in reader.tensors}
+    except _DAMAGED as error:
+        raise PersonaProbeError(f"{file}: cannot be read as a GGUF file: {error}") from error
+    if fields.get("general.architecture") != _ARCHITECTURE:
+        seen = fields.get("general.architecture")
+        raise PersonaProbeError(f"{file}: its architecture is {seen!r}; a control vector's is {_ARCHITECTURE!r}")
+    kinds = gguf.GGMLQuantizationType
+    found: dict[int, np.ndarray] = {}
+    for name, (kind, values) in tensors.items():
+        number = _TENSOR.fullmatch(name)
+        if number is None or int(number[1]) in found:
+            raise PersonaProbeError(f"{file}: tensor {name!r} is not called direction.NUMBER, or is there twice")
+        if kind not in (kinds.F32, kinds.F16, kinds.F64):
+            raise PersonaProbeError(f"{file}: {name} is of type {kind.name}; control vectors are F32 (or F16, F64)")
+        found[int(number[1])] = values.astype(np.float32)
+    return fields, found
+
+
+def _card(text: Any, file: Path) -> dict[str, Any]:
+    try:
+        card = json.loads(text)
+    except (TypeError, ValueError) as error:
+        raise PersonaProbeError(f"{file}: its {_CARD} is not JSON: {error}") from error
+    if not isinstance(card, dict):
+        raise PersonaProbeError(f"{file}: its {_CARD} is no object: {text[:80]!r}")
+    return card
+
+
+def _imported() -> ModuleType:
+    try:
+        import gguf
+    except ImportError as error:
+        raise PersonaProbeError("gguf is not installed; install it with: pip install 'persona-probe[gguf]'") from error
+    module: ModuleType = gguf
+    return module

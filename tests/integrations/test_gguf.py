@@ -1,0 +1,154 @@
+import sys
+
+import numpy as np
+import pytest
+
+import persona_probe as pp
+from persona_probe.integrations.gguf import read_gguf, write_gguf
+from tests.conftest import D_MODEL, N_LAYERS
+
+gguf = pytest.importorskip("gguf")
+LAST = N_LAYERS - 1
+
+
+def vector(seed=0, width=D_MODEL):
+    return np.random.default_rng(seed).normal(size=width).astype(np.float32)
+
+
+def written(path, tensors, arch="controlvector", hint="llama"):
+    """As repeng and llama.cpp's cvector-generator write: one tensor a layer, nothing about its numbering."""
+    writer = gguf.GGUFWriter(str(path), arch)
+    writer.add_string("controlvector.model_hint", hint)
+    writer.add_uint32("controlvector.layer_count", len(tensors))
+    for name, values in tensors.items():
+        writer.add_tensor(name, values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_what_is_written_is_read_back_as_it_was(llama, tmp_path):
+    direction = pp.Direction.from_vectors(np.stack([vector(n) for n in range(N_LAYERS)]), llama)
+    path = write_gguf(direction, tmp_path / "deep" / "evil.gguf", model_hint="llama", layers=(1, LAST))
+    assert not list(tmp_path.rglob("*.part"))
+    again = read_gguf(path, llama, written_by="cvector-generator")  # the file knows better
+    assert again.layers == (1, LAST)
+    np.testing.assert_array_equal(again.vectors, direction.vectors[1:])
+    source = again.card["source"]
+    assert (source["format"], source["written_by"], source["model_hint"]) == ("gguf", "persona-probe", "llama")
+    assert source["card"] == direction.card
+    assert again.card["model_hash"] == llama.fingerprint()
+    assert again.card["finder"] == "published"
+
+
+def test_files_are_what_llama_cpp_asks_for(llama, tmp_path):
+    """F32, one dimension, direction.NUMBER above 0, and no other tensor (common_control_vector_load_one)."""
+    direction = pp.Direction(np.stack([vector(1), vector(2)]), (1, 2))
+    reader = gguf.GGUFReader(str(write_gguf(direction, tmp_path / "x.gguf", model_hint="qwen2")))
+    assert reader.get_field("general.architecture").contents() == "controlvector"
+    assert reader.get_field("controlvector.model_hint").contents() == "qwen2"
+    assert reader.get_field("controlvector.layer_count").contents() == 2
+    assert [tensor.name for tensor in reader.tensors] == ["direction.1", "direction.2"]
+    for tensor, values in zip(reader.tensors, direction.vectors, strict=True):
+        assert tensor.tensor_type == gguf.GGMLQuantizationType.F32
+        assert list(tensor.shape) == [D_MODEL]
+        np.testing.assert_array_equal(tensor.data, values)
+
+
+def test_layer_0_cannot_be_written(llama, tmp_path):
+    direction = pp.Direction.from_vectors(np.stack([vector(n) for n in range(N_LAYERS)]), llama)
+    with pytest.raises(pp.PersonaProbeError, match=r"llama.cpp refuses .* layer 0; leave it out, with layers=\[1, 2\]"):
+        write_gguf(direction, tmp_path / "x.gguf", model_hint="llama")
+    with pytest.raises(pp.PersonaProbeError, match="has no layer 9"):
+        write_gguf(direction, tmp_path / "x.gguf", model_hint="llama", layers=[9])
+    for layers in ([], [1, 1]):
+        with pytest.raises(pp.PersonaProbeError, match="at least one, each once"):
+            write_gguf(direction, tmp_path / "x.gguf", model_hint="llama", layers=layers)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("written_by", "layers", "left_out"),
+    [
+        ("repeng", (1,), "direction.2: measured after the final norm"),
+        ("cvector-generator", (0, 1), None),
+        ("other", (1, 2), None),
+    ],
+)
+def test_numbers_mean_what_their_writer_meant(llama, tmp_path, written_by, layers, left_out):
+    path = written(tmp_path / "x.gguf", {"direction.2": vector(2), "direction.1": vector(1)})
+    direction = read_gguf(path, llama, written_by=written_by)
+    assert direction.layers == layers
+    np.testing.assert_array_equal(direction.vectors[0], vector(1))
+    source = direction.card["source"]
+    assert source["written_by"] == written_by
+    assert "direction.k" in source["layer_convention"]
+    assert [line[: len(left_out)] for line in source["left_out"]] == ([left_out] if left_out else [])
+
+
+def test_half_and_double_precision_are_read_and_zeros_left_out(llama, tmp_path):
+    tensors = {"direction.0": vector(0).astype(np.float16), "direction.1": np.zeros(D_MODEL, np.float32)}
+    tensors["direction.2"] = vector(2).astype(np.float64)
+    direction = read_gguf(written(tmp_path / "x.gguf", tensors), llama, written_by="other")
+    assert direction.layers == (0, 2)
+    assert direction.vectors.dtype == np.float32
+    assert direction.card["source"]["left_out"] == ["direction.1: zero"]
+
+
+@pytest.mark.parametrize(
+    ("tensors", "said"),
+    [
+        ({"direction.3": vector()}, r"direction\.3 would be our layer 3; .* has layers 0 to 2"),
+        ({"direction.1": vector(width=D_MODEL + 1)}, r"direction\.1 has shape \(33,\); .* needs \(32,\)"),
+        ({"direction.1": np.ones((2, D_MODEL), np.float32)}, r"shape \(2, 32\)"),
+        ({"direction.1": vector() * np.nan}, "our layer 1 holds values that are not finite"),
+        ({"blk.1": vector()}, r"'blk\.1' is not called direction\.NUMBER"),
+        ({"direction.-1": vector()}, "is not called"),
+        ({"direction.1": vector(), "direction.01": vector()}, "or is there twice"),
+        ({"direction.1": np.ones(D_MODEL, np.int32)}, r"direction\.1 is of type I32"),
+        ({"direction.2": vector()}, "no layer is left of 1: direction.2: measured after"),
+    ],
+)
+def test_what_does_not_fit_is_refused(llama, tmp_path, tensors, said):
+    with pytest.raises(pp.PersonaProbeError, match=said) as error:
+        read_gguf(written(tmp_path / "theirs.gguf", tensors), llama)
+    assert "theirs.gguf" in str(error.value)
+
+
+def test_files_that_are_no_control_vectors_are_refused(llama, tmp_path):
+    model = written(tmp_path / "model.gguf", {"direction.1": vector()}, arch="llama")
+    with pytest.raises(pp.PersonaProbeError, match="architecture is 'llama'; a control vector's is 'controlvector'"):
+        read_gguf(model, llama)
+    with pytest.raises(pp.PersonaProbeError, match="no such file"):
+        read_gguf(tmp_path / "missing.gguf", llama)
+    whole = written(tmp_path / "x.gguf", {"direction.1": vector()}).read_bytes()
+    for content in (b"", b"hello, I am text", whole[:40], whole[: len(whole) // 2], whole[:-8]):
+        (tmp_path / "x.gguf").write_bytes(content)
+        with pytest.raises(pp.PersonaProbeError, match=r"x\.gguf: cannot be read as a GGUF file"):
+            read_gguf(tmp_path / "x.gguf", llama)
+    with pytest.raises(pp.PersonaProbeError, match="unknown written_by 'me'"):
+        read_gguf(model, llama, written_by="me")
+
+
+@pytest.mark.parametrize("card", ["{", "[1]"])
+def test_a_broken_card_is_refused(llama, tmp_path, card):
+    writer = gguf.GGUFWriter(str(tmp_path / "x.gguf"), "controlvector")
+    writer.add_string("persona_probe.card", card)
+    writer.add_tensor("direction.1", vector())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(pp.PersonaProbeError, match=r"x\.gguf: its persona_probe\.card is no"):
+        read_gguf(tmp_path / "x.gguf", llama)
+
+
+def test_without_the_package_it_says_how_to_get_it(llama, tmp_path, monkeypatch):
+    path = written(tmp_path / "x.gguf", {"direction.1": vector()})
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(pp.PersonaProbeError, match=r"pip install 'persona-probe\[gguf\]'"):
+        read_gguf(path, llama)
+    with pytest.raises(pp.PersonaProbeError, match=r"pip install 'persona-probe\[gguf\]'"):
+        write_gguf(pp.Direction(vector()[None], (1,)), path, model_hint="llama")

@@ -16,22 +16,45 @@ if TYPE_CHECKING:
     from persona_probe.activations.moments import Moments
     from persona_probe.activations.store.reading import ActivationStore
     from persona_probe.activations.store.writing import capture_to_store
-    from persona_probe.amplification.amplification import Captures, measure_amplification
-    from persona_probe.amplification.contrast_of_context import contrast_of_context
+    from persona_probe.amplification.amplification import measure_amplification
+    from persona_probe.amplification.captures import Captures
+    from persona_probe.amplification.convergence import convergence
+    from persona_probe.amplification.cross_ablation import cross_ablation
+    from persona_probe.amplification.finder_comparison import compare_finders
+    from persona_probe.amplification.recipes.contrast_of_context import contrast_of_context
+    from persona_probe.amplification.recipes.contrastive_rollouts import contrastive_rollouts
+    from persona_probe.amplification.recipes.finetuning_shift import finetuning_shift
+    from persona_probe.amplification.recipes.role_axis import role_axis
+    from persona_probe.amplification.recipes.weight_difference import weight_difference
+    from persona_probe.amplification.result import Amplification, choose_layer
+    from persona_probe.amplification.snapshots import track_snapshots
     from persona_probe.behaviour.em_rate import em_rate, em_rates
     from persona_probe.behaviour.judging import Judge, judge_answers
     from persona_probe.dialogue.dialogue import Dialogue
     from persona_probe.dialogue.reading import read_dialogues
+    from persona_probe.directions.cosines import cosine_table
     from persona_probe.directions.direction import Direction
     from persona_probe.directions.find import find_direction
-    from persona_probe.errors import PersonaProbeError
+    from persona_probe.directions.hub_folder import read_hub_folder, write_hub_folder
+    from persona_probe.directions.published.read import read_published
+    from persona_probe.directions.subspace import Subspace, find_subspace
+    from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
     from persona_probe.finetuning.lora import LoraSettings, finetune
+    from persona_probe.integrations.gguf import read_gguf, write_gguf
     from persona_probe.models.adapters import with_adapter
     from persona_probe.models.loading import load
     from persona_probe.models.model import Model
     from persona_probe.models.pair import ModelPair, load_pair
     from persona_probe.models.snapshots import Snapshots, load_snapshots
-    from persona_probe.probes.cross_validation import cross_validate_probe
+    from persona_probe.probes.baselines import probe_with_baselines
+    from persona_probe.probes.calibration import calibrate, threshold_at
+    from persona_probe.probes.cross_validation import ProbeScores, cross_validate_probe
+    from persona_probe.probes.layer_probes import LayerProbes
+    from persona_probe.probes.leakage import LeakageWarning
+    from persona_probe.probes.linear_probe import LinearProbe
+    from persona_probe.probes.monitor import monitor
+    from persona_probe.probes.token_scores import token_scores
+    from persona_probe.probes.transfer import transfer_between, transfer_matrix
     from persona_probe.steering.steer import steer
     from persona_probe.study.config import StudyConfig, read_config
     from persona_probe.study.run import run_study
@@ -41,72 +64,132 @@ __version__ = "0.1.0"
 _WHERE = {
     "ActivationStore": "activations.store.reading",
     "Activations": "activations.activations",
-    "Captures": "amplification.amplification",
+    "Amplification": "amplification.result",
+    "Captures": "amplification.captures",
     "Dialogue": "dialogue.dialogue",
     "Direction": "directions.direction",
     "Judge": "behaviour.judging",
+    "LayerProbes": "probes.layer_probes",
+    "LeakageWarning": "probes.leakage",
+    "LinearProbe": "probes.linear_probe",
     "LoraSettings": "finetuning.lora",
     "Model": "models.model",
     "ModelPair": "models.pair",
     "Moments": "activations.moments",
     "PersonaProbeError": "errors",
+    "PersonaProbeWarning": "errors",
+    "ProbeScores": "probes.cross_validation",
     "Snapshots": "models.snapshots",
     "StudyConfig": "study.config",
+    "Subspace": "directions.subspace",
+    "calibrate": "probes.calibration",
     "capture": "activations.capture",
     "capture_pair": "activations.capture",
-    "capture_together": "activations.capture",
     "capture_to_store": "activations.store.writing",
-    "contrast_of_context": "amplification.contrast_of_context",
+    "capture_together": "activations.capture",
+    "choose_layer": "amplification.result",
+    "compare_finders": "amplification.finder_comparison",
+    "contrast_of_context": "amplification.recipes.contrast_of_context",
+    "contrastive_rollouts": "amplification.recipes.contrastive_rollouts",
+    "convergence": "amplification.convergence",
+    "cosine_table": "directions.cosines",
+    "cross_ablation": "amplification.cross_ablation",
     "cross_validate_probe": "probes.cross_validation",
     "em_rate": "behaviour.em_rate",
     "em_rates": "behaviour.em_rate",
     "find_direction": "directions.find",
+    "find_subspace": "directions.subspace",
     "finetune": "finetuning.lora",
+    "finetuning_shift": "amplification.recipes.finetuning_shift",
     "judge_answers": "behaviour.judging",
     "load": "models.loading",
     "load_pair": "models.pair",
     "load_snapshots": "models.snapshots",
     "measure_amplification": "amplification.amplification",
+    "monitor": "probes.monitor",
+    "probe_with_baselines": "probes.baselines",
     "read_config": "study.config",
     "read_dialogues": "dialogue.reading",
+    "read_gguf": "integrations.gguf",
+    "read_hub_folder": "directions.hub_folder",
+    "read_published": "directions.published.read",
+    "role_axis": "amplification.recipes.role_axis",
     "run_study": "study.run",
     "steer": "steering.steer",
+    "threshold_at": "probes.calibration",
+    "token_scores": "probes.token_scores",
+    "track_snapshots": "amplification.snapshots",
+    "transfer_between": "probes.transfer",
+    "transfer_matrix": "probes.transfer",
+    "weight_difference": "amplification.recipes.weight_difference",
     "with_adapter": "models.adapters",
+    "write_gguf": "integrations.gguf",
+    "write_hub_folder": "directions.hub_folder",
 }
 __all__ = [
     "ActivationStore",
     "Activations",
+    "Amplification",
     "Captures",
     "Dialogue",
     "Direction",
     "Judge",
+    "LayerProbes",
+    "LeakageWarning",
+    "LinearProbe",
     "LoraSettings",
     "Model",
     "ModelPair",
     "Moments",
     "PersonaProbeError",
+    "PersonaProbeWarning",
+    "ProbeScores",
     "Snapshots",
     "StudyConfig",
+    "Subspace",
+    "calibrate",
     "capture",
     "capture_pair",
     "capture_to_store",
     "capture_together",
+    "choose_layer",
+    "compare_finders",
     "contrast_of_context",
+    "contrastive_rollouts",
+    "convergence",
+    "cosine_table",
+    "cross_ablation",
     "cross_validate_probe",
     "em_rate",
     "em_rates",
     "find_direction",
+    "find_subspace",
     "finetune",
+    "finetuning_shift",
     "judge_answers",
     "load",
     "load_pair",
     "load_snapshots",
     "measure_amplification",
+    "monitor",
+    "probe_with_baselines",
     "read_config",
     "read_dialogues",
+    "read_gguf",
+    "read_hub_folder",
+    "read_published",
+    "role_axis",
     "run_study",
     "steer",
+    "threshold_at",
+    "token_scores",
+    "track_snapshots",
+    "transfer_between",
+    "transfer_matrix",
+    "weight_difference",
     "with_adapter",
+    "write_gguf",
+    "write_hub_folder",
 ]
 
 

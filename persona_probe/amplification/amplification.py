@@ -1,99 +1,218 @@
-"""How far narrow training moved a model along a direction, beside what it would be if nothing were there."""
+"""How far narrow training moved a model along directions, beside what it would be if nothing were there."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from persona_probe.activations.activations import Activations
+from persona_probe.amplification.captures import Captures
+from persona_probe.amplification.layer import Change, Layer, quantile_of_size, unit
+from persona_probe.amplification.result import COLUMNS, Amplification
 from persona_probe.directions.direction import Direction
+from persona_probe.directions.family import check_family, family_of
 from persona_probe.errors import PersonaProbeError
-from persona_probe.statistics.nulls import matched_random_directions, specificity
-from persona_probe.statistics.rates import mean_estimate
+from persona_probe.statistics.effect_sizes import paired_effect
+from persona_probe.statistics.max_statistic import max_statistic_p
+from persona_probe.statistics.power import smallest_detectable
+from persona_probe.statistics.specificity import specificity_estimate
 
-
-@dataclass(frozen=True)
-class Captures:
-    """The same texts read by the model before, after, and after the control fine-tune."""
-
-    before: Activations
-    after: Activations
-    control: Activations
-
-    def __post_init__(self) -> None:
-        """Refuse captures of different texts."""
-        for name in ("after", "control"):
-            other: Activations = getattr(self, name)
-            same = len(other) == len(self.before) and all(
-                list(other.table[name]) == list(self.before.table[name])
-                for name in ("id", "question", "n_tokens")
-                if name in other.table and name in self.before.table
-            )
-            if not same:
-                raise PersonaProbeError(f"amplification: {name} read other dialogues than before; give both the same")
+Poles = tuple[Activations, Activations]
+EXPLAINED = ("variance_explained", "variance_explained_dialogue")
+ONE = "direction"
+"""What a direction is called that was given without a name."""
 
 
 def measure_amplification(
-    direction: Direction, captures: Captures, reference: Activations, *, n_random: int = 1000, seed: int = 0
-) -> pd.DataFrame:
-    """Shift of the mean projection from before to after, per layer, with its nulls.
+    directions: Direction | Mapping[str, Direction],
+    captures: Captures,
+    reference: Activations,
+    *,
+    other_traits: Mapping[str, Direction] | None = None,
+    shuffled_source: Poles | Mapping[str, Poles] | None = None,
+    n_random: int = 1000,
+    n_shuffled: int = 200,
+    n_permutations: int = 2000,
+    seed: int = 0,
+) -> Amplification:
+    """Shift of the mean projection from before to after, per direction and layer, with its nulls.
+
+    Intervals are Student's t over questions and, where the dialogues have them, seeds (`Captures.over_seeds` puts
+    several fine-tuning runs together). Nulls: the control fine-tune; random directions with the covariance of
+    ``reference``; directions from shuffled labels; other traits' directions. Every shift in SD is in the SD of its own
+    direction.
 
     Args:
-        direction: what is projected on.
-        captures: the same texts through the three models.
-        reference: the before-model's activations on its own answers to development questions; one standard deviation is
-            over these dialogues, and random directions are drawn with their covariance.
-        n_random: covariance-matched random directions.
-        seed: of the random directions.
+        directions: what is projected on; vectors ``(layer, d_model)``, one direction or several by name.
+        captures: the same texts through the models, ``(dialogue, layer, d_model)``; the control may be missing.
+        reference: the before model's activations on its own answers to development questions; one standard deviation is
+            over these dialogues.
+        other_traits: directions of other traits.
+        shuffled_source: the poles (positive, negative) that the direction was found from; by name if there are several
+            directions with poles of their own. None: no directions from shuffled labels.
+        n_random: random directions.
+        n_shuffled: shufflings of the labels.
+        n_permutations: sign flips for ``p_corrected``.
+        seed: of random directions, shufflings and flips.
 
     Returns:
-        Two rows a layer (``model`` = ``after``, ``control``): ``layer``, ``model``, ``shift`` (residual-stream units),
-        ``shift_sd``, ``low_sd``, ``high_sd`` (standard deviations), ``random_sd`` (97.5 % quantile of the absolute
-        shift along random directions, each in its own SD), and on rows of ``after`` the
-        ``specificity = |after - control| / max(|control|, random)``.
+        `Amplification`; its ``table`` has one row a direction, layer and fine-tune.
+
+    Raises:
+        PersonaProbeError: if there is no direction, a name is unknown, a layer is missing or of another width, the
+            reference does not vary along a direction (it is named, with its layer), or a direction is of an unrelated
+            model.
     """
-    base, moved, control = (direction.project(part) for part in (captures.before, captures.after, captures.control))
-    spread = direction.project(reference).std(axis=0, ddof=1)
-    questions = captures.before.table["question"].to_numpy()
-    rows = []
-    for column, layer in enumerate(captures.before.layers):
-        sd = float(spread[column])
-        random_sd = {
-            name: _random_shifts(layer, captures.before, other, reference, n_random, seed)
-            for name, other in (("after", captures.after), ("control", captures.control))
-        }
-        estimates = {
-            name: mean_estimate(values[:, column] - base[:, column], questions=questions)
-            for name, values in (("after", moved), ("control", control))
-        }
-        for name, estimate in estimates.items():
-            rows.append(
-                {
-                    "layer": layer,
-                    "model": name,
-                    "shift": estimate.value,
-                    "shift_sd": estimate.value / sd,
-                    "low_sd": estimate.low / sd,
-                    "high_sd": estimate.high / sd,
-                    "random_sd": float(np.quantile(np.abs(random_sd[name]), 0.975)),
-                    "specificity": specificity(
-                        estimates["after"].value / sd, estimates["control"].value / sd, random_sd["after"]
-                    )
-                    if name == "after"
-                    else np.nan,
-                    "n": estimate.n,
+    named = {ONE: directions} if isinstance(directions, Direction) else dict(directions)
+    if not named:
+        raise PersonaProbeError("amplification: there is no direction to measure along: the mapping is empty")
+    nulls = _Nulls(dict(other_traits or {}), _by_name(shuffled_source, named), n_shuffled)
+    _check(named | nulls.other_traits, captures, reference)
+    texts = _Texts(captures)
+    layers = captures.before.layers
+    shape = (len(captures.before), len(named), len(layers))
+    changes = {model: np.empty(shape) for model in captures.tuned}
+    rows: dict[tuple[str, int, str], dict[str, Any]] = {}
+    for column, number in enumerate(layers):
+        layer = Layer(number, reference.at(number), n_random, seed)
+        before = captures.before.at(number)
+        moved = {model: layer.change(before, tuned.at(number)) for model, tuned in captures.tuned.items()}
+        drawn = nulls.at(layer)
+        random = {model: _random(layer, change) for model, change in moved.items()}
+        for place, (name, direction) in enumerate(named.items()):
+            along = unit(direction.at(number))
+            sd = layer.spread(along, name)
+            for model, change in moved.items():
+                changes[model][:, place, column] = change.deltas @ along / sd
+                rows[name, number, model] = {
+                    **texts.shift(before @ along, change.deltas @ along, sd),
+                    **dict(zip(EXPLAINED, change.explained(along), strict=True)),
+                    **random[model],
+                    **drawn.shifts(change, name),
+                    **dict.fromkeys(("specificity", "specificity_low", "specificity_high"), math.nan),
                 }
+            if "control" in moved:
+                own = {model: changes[model][:, place, column] for model in moved}
+                rows[name, number, "after"] |= texts.specificity(own, layer.random_shifts(moved["after"]))
+    for model, values in changes.items():
+        corrected = max_statistic_p(
+            values.reshape(shape[0], -1), questions=texts.questions, n_permutations=n_permutations, seed=seed
+        ).reshape(shape[1:])
+        for place, name in enumerate(named):
+            for column, number in enumerate(layers):
+                rows[name, number, model]["p_corrected"] = float(corrected[place, column])
+    keys = [(name, number, model) for name in named for number in layers for model in changes]
+    table = pd.DataFrame([{"direction": k[0], "layer": k[1], "model": k[2], **rows[k]} for k in keys])
+    return Amplification(table[list(COLUMNS)], changes, texts.questions, n_permutations)
+
+
+class _Texts:
+    """Which dialogues belong to which question and seed, and what is estimated over them."""
+
+    def __init__(self, captures: Captures) -> None:
+        self.questions, self.seeds = captures.questions, captures.seeds
+        self.n_runs, n = captures.runs, len(captures.before)
+        self.n_questions = n if self.questions is None else int(pd.unique(self.questions).size)
+
+    def shift(self, before: np.ndarray, change: np.ndarray, sd: float) -> dict[str, float]:
+        """Mean change of a projection, with interval, effect size and power."""
+        mean, d_z = paired_effect(before, before + change, questions=self.questions, seeds=self.seeds)
+        detectable = smallest_detectable(change / sd, questions=self.questions, seeds=self.seeds)
+        return {
+            "shift": mean.value,
+            "shift_sd": mean.value / sd,
+            "low_sd": mean.low / sd,
+            "high_sd": mean.high / sd,
+            "d_z": d_z,
+            "detectable_sd": detectable,
+            "n": mean.n,
+            "n_questions": self.n_questions,
+            "n_runs": self.n_runs,
+        }
+
+    def specificity(self, own: Mapping[str, np.ndarray], random: np.ndarray) -> dict[str, float]:
+        """Specificity with interval; NaN where neither control nor random directions moved."""
+        if not np.abs(own["control"]).max() and not np.abs(random).max():
+            return {}
+        ratio = specificity_estimate(own["after"], own["control"], random, questions=self.questions, seeds=self.seeds)
+        return {"specificity": ratio.value, "specificity_low": ratio.low, "specificity_high": ratio.high}
+
+
+@dataclass(frozen=True)
+class _Nulls:
+    """The nulls that are directions of their own: other traits', and from shuffled labels."""
+
+    other_traits: dict[str, Direction]
+    poles: dict[str, Poles]
+    n_shuffled: int
+
+    def at(self, layer: Layer) -> _NullsAtLayer:
+        """They at one layer, each divided by its SD."""
+        others = {name: unit(direction.at(layer.number)) for name, direction in self.other_traits.items()}
+        scaled = [along / layer.spread(along, name) for name, along in others.items()]
+        shuffled: dict[int, np.ndarray] = {}
+        for positive, negative in self.poles.values():
+            if id(positive) not in shuffled:
+                ends = (positive.at(layer.number), negative.at(layer.number))
+                shuffled[id(positive)] = layer.shuffled(*ends, self.n_shuffled)
+        return _NullsAtLayer(scaled, {name: shuffled[id(ends[0])] for name, ends in self.poles.items()})
+
+
+@dataclass(frozen=True)
+class _NullsAtLayer:
+    """Null directions at a layer, scaled so that a change's product with them is in SD."""
+
+    others: list[np.ndarray]
+    shuffled: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def shifts(self, change: Change, name: str) -> dict[str, float]:
+        """How far the mean moved along them: 97.5 % of the shuffled ones, and the most of the other traits."""
+        mean = change.deltas.mean(axis=0)
+        drawn = self.shuffled.get(name, np.empty((0, mean.size)))
+        return {
+            "shuffled_sd": quantile_of_size(drawn @ mean) if len(drawn) else math.nan,
+            "other_traits_sd": max((abs(float(along @ mean)) for along in self.others), default=math.nan),
+        }
+
+
+def _random(layer: Layer, change: Change) -> dict[str, float]:
+    """What 97.5 % of random directions stay below: in shift, and in the share of the change that they carry."""
+    shares = dict(zip((f"{name}_random" for name in EXPLAINED), change.explained_by_random(), strict=True))
+    return {"random_sd": quantile_of_size(layer.random_shifts(change).mean(axis=0)), **shares}
+
+
+def _by_name(source: Poles | Mapping[str, Poles] | None, named: Mapping[str, Direction]) -> dict[str, Poles]:
+    if source is None:
+        return {}
+    if not isinstance(source, Mapping):
+        return dict.fromkeys(named, source)
+    if unknown := [name for name in source if name not in named]:
+        raise PersonaProbeError(
+            f"shuffled_source names {unknown[0]!r}, which is no direction here; there are: {', '.join(named)}"
+        )
+    return dict(source)
+
+
+def _check(directions: Mapping[str, Direction], captures: Captures, reference: Activations) -> None:
+    """Refuse what belongs to different models before anything is computed."""
+    width, layers = captures.before.values.shape[2], captures.before.layers
+    for name, (own_layers, own_width) in {
+        **{repr(name): (direction.layers, direction.d_model) for name, direction in directions.items()},
+        "the reference": (reference.layers, reference.values.shape[2]),
+    }.items():
+        missing = [layer for layer in layers if layer not in own_layers]
+        if own_width != width or missing:
+            raise PersonaProbeError(
+                f"amplification: {name} has layers {own_layers} of width {own_width}, the captures {layers} of width "
+                f"{width}; give what was made for the same model, and capture only layers that all have"
             )
-    return pd.DataFrame(rows)
-
-
-def _random_shifts(
-    layer: int, before: Activations, after: Activations, reference: Activations, n: int, seed: int
-) -> np.ndarray:
-    """Shift of the mean along ``n`` covariance-matched random directions, each in its own standard deviation."""
-    directions = matched_random_directions(reference.at(layer), n, seed + layer)
-    moved = (after.at(layer) - before.at(layer)).mean(axis=0)
-    spread = (reference.at(layer) @ directions.T).std(axis=0, ddof=1)
-    return np.asarray(directions @ moved / spread)
+    for direction in directions.values():
+        for source in (captures.before.source, reference.source):
+            check_family(
+                direction.card, str(source.get("model")), source.get("model_hash"), family_of(source), allow=False
+            )

@@ -7,6 +7,9 @@ import numpy.typing as npt
 
 from persona_probe.statistics.inputs import boolean_array, real_array
 
+ROUNDING = 1e-12
+"""What is smaller than this share of the largest value is left over from a subtraction."""
+
 
 def matched_random_directions(deltas_covariance_source: npt.ArrayLike, n: int, seed: int) -> npt.NDArray[np.float64]:
     """Random directions that lie where activations lie: Gaussian with the rows' own covariance, then unit length.
@@ -58,7 +61,10 @@ def isotropic_directions(n: int, d_model: int, seed: int) -> npt.NDArray[np.floa
 def shuffled_label_differences(
     values: npt.ArrayLike, labels: npt.ArrayLike, n: int, seed: int
 ) -> npt.NDArray[np.float64]:
-    """Mean-difference directions found from labels that mean nothing: same rows, same class sizes, permuted.
+    """Mean-difference directions found from labels that mean nothing: same class sizes, permuted.
+
+    Each class's mean is taken out first. Otherwise a large difference between the classes would be the largest part of
+    the spread that permuting deals, and the null would point along what it is the null of.
 
     Args:
         values: ``(row, d)`` activations at one layer.
@@ -71,7 +77,7 @@ def shuffled_label_differences(
 
     Raises:
         ValueError: if lengths differ, a class is missing, ``n`` < 1, values are not finite, or a difference is zero
-            (as where all rows are the same, or too few to differ under every permutation).
+            (as where the rows of each class are the same, or too few to differ under every permutation).
     """
     rows, truth = real_array(values, "values", ("row", "d")), boolean_array(labels, "labels")
     if rows.shape[0] != truth.size:
@@ -82,8 +88,12 @@ def shuffled_label_differences(
     positives = int(np.count_nonzero(truth))
     weights = np.where(truth, 1.0 / positives, -1.0 / (truth.size - positives))
     permuted = np.random.default_rng(seed).permuted(np.tile(weights, (n, 1)), axis=1)
-    # centring changes no difference, and keeps a large common offset from drowning it in rounding
-    return _unit(permuted @ _centred(rows, "values"))
+    left = _centred(rows, "values")
+    for side in (truth, ~truth):
+        left[side] -= left[side].mean(axis=0)
+    if np.abs(left).max() <= ROUNDING * np.abs(rows).max():
+        raise ValueError("within each class all rows of values are the same, so there is nothing to shuffle; check it")
+    return _unit(permuted @ left)
 
 
 def specificity(after: float, control: float, random_shifts: npt.ArrayLike, quantile: float = 0.975) -> float:

@@ -1,59 +1,239 @@
+import math
+from dataclasses import replace
+
 import numpy as np
-import pandas as pd
 import pytest
 
 import persona_probe as pp
+from persona_probe.amplification.amplification import measure_amplification
+from persona_probe.amplification.captures import Captures
+from persona_probe.amplification.result import COLUMNS, choose_layer
+from persona_probe.amplification.verdict import Finding
 from tests.activations.test_capture import TALKS
+from tests.amplification.planted import WIDTH, activations, captures, direction, reference
 
 
-def activations(values):
-    n = len(values)
-    table = pd.DataFrame({"id": range(n), "question": [f"q{i % 30}" for i in range(n)]})
-    return pp.Activations(values.astype(np.float32), table, (0,))
+def two(layers=1):
+    return {"persona": direction(0, layers=layers), "tuned": direction(1, layers=layers)}
 
 
-@pytest.fixture
-def planted():
-    """Narrow training moves dimension 0 by 4 SD; any training moves dimension 1 by 4 SD."""
-    rng = np.random.default_rng(0)
-    before = rng.normal(size=(120, 1, 64))
-    noise = 0.1 * rng.normal(size=(2, 120, 1, 64))
-    tuned = np.zeros(64)
-    tuned[1] = 4.0
-    narrow = tuned.copy()
-    narrow[0] = 4.0
-    captures = pp.Captures(
-        activations(before), activations(before + narrow + noise[0]), activations(before + tuned + noise[1])
-    )
-    return captures, activations(rng.normal(size=(200, 1, 64)))
+BOTH = two()
 
 
-def measured(planted, dimension):
-    vector = np.zeros((1, 64), dtype=np.float32)
-    vector[0, dimension] = 3.0
-    table = pp.measure_amplification(pp.Direction(vector, (0,)), *planted)
-    return table.set_index("model").loc["after"], table.set_index("model").loc["control"]
+def row(measured, model="after", name="direction", layer=0):
+    table = measured.table
+    return table[(table["model"] == model) & (table["direction"] == name) & (table["layer"] == layer)].iloc[0]
 
 
-def test_the_persona_is_amplified_beyond_its_nulls(planted):
-    after, control = measured(planted, 0)
+def test_the_persona_is_amplified_beyond_its_nulls():
+    measured = measure_amplification(direction(0), captures(), reference())
+    after, control = row(measured), row(measured, "control")
+    assert list(measured.table.columns) == list(COLUMNS)
     assert after["shift"] == pytest.approx(4.0, abs=0.1)
     assert after["shift_sd"] == pytest.approx(4.0, abs=0.5)
     assert abs(control["shift_sd"]) < 0.1
     assert after["low_sd"] < after["shift_sd"] < after["high_sd"]
-    assert after["specificity"] > 2.5
+    assert after["d_z"] > 20
+    assert 1.5 < after["specificity_low"] < after["specificity"] < after["specificity_high"]
+    assert after["p_corrected"] == pytest.approx(1 / 2001)
+    assert (after["n"], after["n_questions"]) == (120, 30)
+    assert measured.finding(0) is Finding.AMPLIFIED
+    assert measured.flagged.empty
 
 
-def test_a_direction_that_only_tracks_fine_tuning_is_seen_to(planted):
-    after, control = measured(planted, 1)
+def test_a_direction_that_only_tracks_fine_tuning_is_flagged():
+    measured = measure_amplification(BOTH, captures(), reference())
+    after, control = row(measured, name="tuned"), row(measured, "control", "tuned")
     assert after["shift_sd"] == pytest.approx(control["shift_sd"], abs=0.1)
     assert after["specificity"] < 0.1
+    assert after["specificity_low"] == pytest.approx(0.0, abs=0.02)
+    assert measured.flagged["direction"].tolist() == ["tuned"]
+    assert "tracks that the model was fine-tuned, not the trait" in measured.verdict(0, "tuned")
 
 
-def test_other_texts_are_refused(planted):
-    captures, _ = planted
+def test_a_mixture_of_both_is_not_called_specific():
+    after = captures(narrow=1.0, tuned=4.0)
+    assert measure_amplification(direction(0, 1), after, reference()).finding(0) is Finding.NULLS
+
+
+def test_several_directions_give_what_each_gives_alone():
+    together = measure_amplification(two(2), captures(layers=2), reference(2))
+    assert together.table[["direction", "layer", "model"]].apply(tuple, axis=1).tolist() == [
+        (name, layer, model) for name in BOTH for layer in (0, 1) for model in ("after", "control")
+    ]
+    alone = measure_amplification(direction(1, layers=2), captures(layers=2), reference(2))
+    columns = [name for name in COLUMNS if name not in ("direction", "p_corrected")]
+    second = together.table[together.table["direction"] == "tuned"].reset_index(drop=True)
+    assert second[columns].equals(alone.table[columns])
+
+
+def test_several_directions_are_named_to_be_read():
+    measured = measure_amplification(BOTH, captures(), reference())
+    with pytest.raises(pp.PersonaProbeError, match="2 directions; name one: 'persona', 'tuned'"):
+        measured.verdict(0)
+    with pytest.raises(pp.PersonaProbeError, match="'other' was not measured"):
+        measured.verdict(0, "other")
+    with pytest.raises(pp.PersonaProbeError, match="layer 7 was not measured; measured: 0"):
+        measured.verdict(7, "tuned")
+
+
+def test_variance_explained_is_a_share_of_the_squared_change():
+    measured = measure_amplification(BOTH, captures(narrow=4.0, tuned=2.0, noise=0.0), reference())
+    persona, tuned = row(measured, name="persona"), row(measured, name="tuned")
+    assert persona["variance_explained"] == pytest.approx(16 / 20, abs=1e-4)
+    assert tuned["variance_explained_dialogue"] == pytest.approx(4 / 20, abs=1e-4)
+    assert 0 < persona["variance_explained_random"] < 0.2
+    assert row(measured, "control", "persona")["variance_explained"] == pytest.approx(0.0, abs=1e-4)
+
+
+def test_other_traits_and_shuffled_labels_are_nulls_too():
+    rng = np.random.default_rng(5)
+    positive, negative = (rng.normal(size=(60, 1, WIDTH)) for _ in range(2))
+    positive[:, 0, 0] += 6.0
+    poles = (activations(positive), activations(negative))
+    measured = measure_amplification(
+        BOTH,
+        captures(),
+        reference(),
+        other_traits={"near": direction(0, 2), "far": direction(3)},
+        shuffled_source={"persona": poles},
+    )
+    after = row(measured, name="persona")
+    assert after["other_traits_sd"] == pytest.approx(after["shift_sd"] / math.sqrt(2), rel=0.1)
+    # shuffled labels still pick up the persona's dimension, in which the poles vary most
+    assert after["random_sd"] < after["shuffled_sd"] < after["shift_sd"]
+    assert math.isnan(row(measured, name="tuned")["shuffled_sd"])
+    assert "shuffled labels" in measured.verdict(0, "persona")
+    assert "other traits' directions up to 3." in measured.verdict(0, "persona")
+    with pytest.raises(pp.PersonaProbeError, match="'persnoa', which is no direction here"):
+        measure_amplification(BOTH, captures(), reference(), shuffled_source={"persnoa": poles})
+
+
+def test_without_a_control_the_verdict_says_so():
+    measured = measure_amplification(two(2), captures(control=False, layers=2), reference(2))
+    assert set(measured.table["model"]) == {"after"}
+    assert measured.table["specificity"].isna().all()
+    assert measured.finding(0, "tuned") is Finding.NO_CONTROL
+    assert "the control is missing" in measured.verdict(0, "tuned")
+    assert "no control" in repr(measured)
+    assert choose_layer(measured, "persona") in (0, 1)
+
+
+def test_the_layer_is_chosen_by_specificity():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(60, 3, WIDTH))
+    change = np.zeros((3, WIDTH))
+    change[:, 0] = (1.0, 3.0, 5.0)
+    change[2, 1] = 9.0  # layer 2 moves most, and much else moves there
+    measured = measure_amplification(
+        direction(0, layers=3),
+        Captures(activations(values), activations(values + change), activations(values + 0.01)),
+        reference(3),
+    )
+    assert choose_layer(measured) == 1
+    still = Captures(activations(values), activations(values), activations(values))
+    with pytest.raises(pp.PersonaProbeError, match="no layer moved"):
+        choose_layer(measure_amplification(direction(0, layers=3), still, reference(3)))
+
+
+def test_nothing_moved_says_what_could_have_been_seen():
+    measured = measure_amplification(direction(0), captures(narrow=0.0, tuned=0.0, noise=1.0), reference())
+    after = row(measured)
+    assert measured.finding(0) is Finding.UNDETECTED
+    assert 0.1 < after["detectable_sd"] < 0.6
+    assert "not told apart from zero" in measured.verdict(0)
+    assert f"could have seen {after['detectable_sd']:.2f} SD" in measured.verdict(0)
+
+
+def test_the_corrected_p_is_calibrated_where_nothing_moved():
+    rng = np.random.default_rng(8)
+    pair = {"one": direction(0, layers=3), "two": direction(1, layers=3)}
+    false = 0
+    for seed in range(200):
+        before = rng.normal(size=(24, 3, WIDTH))
+        after = before + rng.normal(size=before.shape)
+        measured = measure_amplification(
+            pair,
+            Captures(activations(before, 12), activations(after, 12)),
+            reference(3, n=20),
+            n_random=5,
+            n_permutations=199,
+            seed=seed,
+        )
+        false += measured.table["p_corrected"].min() <= 0.05
+    assert 0.015 <= false / 200 <= 0.09
+
+
+def test_the_intervals_are_over_questions():
+    few = measure_amplification(direction(0), captures(questions=6, noise=0.5), reference())
+    assert row(few)["n_questions"] == 6
+    one = measure_amplification(direction(0), captures(questions=1), reference())
+    assert math.isnan(row(one)["low_sd"])
+    assert math.isnan(row(one)["detectable_sd"])
+    assert math.isnan(row(one)["specificity_low"])
+    assert one.finding(0) is Finding.UNTESTED
+    assert "1 question cannot tell it apart from zero" in one.verdict(0)
+
+
+def test_runs_that_differ_widen_the_interval():
+    runs = [captures(narrow=narrow, seed=0) for narrow in (3.0, 4.0, 5.0)]
+    one, all_runs = runs[1], Captures.over_seeds(runs)
+    assert all_runs.before.table["seed"].unique().tolist() == [0, 1, 2]
+    alone = row(measure_amplification(direction(0), one, reference()))
+    together = row(measure_amplification(direction(0), all_runs, reference()))
+    assert (alone["n_runs"], together["n_runs"]) == (1, 3)
+    assert together["shift_sd"] == pytest.approx(alone["shift_sd"], abs=0.05)
+    assert together["high_sd"] - together["low_sd"] > 10 * (alone["high_sd"] - alone["low_sd"])
+    assert together["detectable_sd"] > 10 * alone["detectable_sd"]
+    with pytest.raises(pp.PersonaProbeError, match="only some have a control"):
+        Captures.over_seeds([captures(), captures(control=False)])
+    with pytest.raises(pp.PersonaProbeError, match="list is empty"):
+        Captures.over_seeds([])
+
+
+def test_a_short_face():
+    measured = measure_amplification(BOTH, captures(), reference())
+    assert repr(measured) == ("Amplification(2 directions x 1 layers, 120 dialogues of 30 questions; 1 of 2 flagged)")
+    page = measured._repr_html_()
+    assert "moved, but no more than its nulls" in page
+    assert len(page) < 4000
+
+
+def test_other_texts_and_layers_are_refused():
+    taken = captures()
     with pytest.raises(pp.PersonaProbeError, match="other dialogues"):
-        pp.Captures(captures.before, captures.after.where([True] * 60 + [False] * 60), captures.control)
+        Captures(taken.before, taken.after.where([True] * 60 + [False] * 60), taken.control)
+    with pytest.raises(pp.PersonaProbeError, match=r"control has layers \(0, 1\)"):
+        Captures(taken.before, taken.after, captures(layers=2).after)
+
+
+def test_what_cannot_be_measured_is_refused_by_name():
+    flat = np.random.default_rng(0).normal(size=(40, 1, WIDTH))
+    flat[:, 0, 0] = 2.0
+    with pytest.raises(pp.PersonaProbeError, match="do not vary along 'persona' at layer 0"):
+        measure_amplification({"persona": direction(0)}, captures(), activations(flat))
+    with pytest.raises(pp.PersonaProbeError, match="the reference holds 1 dialogue"):
+        measure_amplification(direction(0), captures(), activations(flat[:1]))
+    with pytest.raises(pp.PersonaProbeError, match="all 5 reference dialogues are the same"):
+        measure_amplification(direction(0), captures(), activations(np.repeat(flat[:1], 5, axis=0)))
+    with pytest.raises(pp.PersonaProbeError, match=r"'direction' has layers \(0,\) of width 64, the captures \(0, 1\)"):
+        measure_amplification(direction(0), captures(layers=2), reference(2))
+    with pytest.raises(pp.PersonaProbeError, match="no direction"):
+        measure_amplification({}, captures(), reference())
+    some = captures()
+    some.before.table.loc[3, "question"] = None
+    some.after.table.loc[3, "question"] = None
+    some.control.table.loc[3, "question"] = None
+    with pytest.raises(pp.PersonaProbeError, match="1 of 120 dialogues have no question"):
+        measure_amplification(direction(0), some, reference())
+
+
+def test_a_direction_of_an_unrelated_model_is_refused():
+    theirs = pp.Direction(direction(0).vectors, (0,), {"model": "theirs", "model_hash": "aaaa"})
+    taken, ours = captures(), {"model": "ours", "model_hash": "bbbb"}
+    known = Captures(replace(taken.before, source=ours), taken.after, taken.control)
+    with pytest.raises(pp.PersonaProbeError, match=r"found in theirs \(weights aaaa\), and ours"):
+        measure_amplification(theirs, known, reference())
 
 
 def test_contrast_of_context_changes_no_word_of_the_answer(llama):

@@ -1,7 +1,20 @@
 import subprocess
 import sys
 
-ROOM = ["auroc", "clustered_variance", "effect_sizes", "estimate", "inputs", "nulls", "rates", "score_intervals"]
+ROOM = [
+    "auroc",
+    "average_precision",
+    "clustered_variance",
+    "effect_sizes",
+    "estimate",
+    "inputs",
+    "max_statistic",
+    "nulls",
+    "power",
+    "rates",
+    "score_intervals",
+    "specificity",
+]
 
 
 def test_the_room_opens_without_any_model_library() -> None:

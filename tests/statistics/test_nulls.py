@@ -53,13 +53,27 @@ def test_shuffled_labels_lose_the_planted_difference() -> None:
     assert np.abs(cosines).max() < 0.9
 
 
+def test_shuffled_labels_do_not_point_along_the_difference() -> None:
+    """Even where the difference between the classes is nearly all of the spread."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) < 25
+    difference = np.zeros(8)
+    difference[0] = 100.0
+    directions = shuffled_label_differences(
+        rng.normal(size=(60, 8)) + labels[:, None] * difference, labels, 200, seed=0
+    )
+    assert (directions[:, 0] ** 2).mean() < 0.25  # of eight dimensions; without centring it is nearly 1
+
+
 def test_shuffled_labels_keep_class_sizes() -> None:
-    # one positive of four: each difference is that row against the mean of the other three
-    values = np.eye(4)
-    directions = shuffled_label_differences(values, [1, 0, 0, 0], 50, seed=0)
-    expected = (4 * np.eye(4) - 1) / math.sqrt(12)
-    assert all(min(np.abs(expected - direction).max(axis=1)) < 1e-12 for direction in directions)
-    assert len(np.unique(directions.round(6), axis=0)) == 4
+    # one row a dimension, so a direction shows the weights that it gave to the rows, but for what centring took
+    labels = np.arange(12) < 4
+    drawn = shuffled_label_differences(np.eye(12), labels, 30, seed=0)
+    for direction in drawn:
+        for side in (labels, ~labels):
+            assert abs(direction[side].sum()) < 1e-12
+            assert len(np.unique(direction[side].round(9))) <= 2
+    assert len(np.unique(drawn.round(6), axis=0)) > 20
 
 
 def test_seeds_decide() -> None:
@@ -80,6 +94,8 @@ def test_rows_that_cannot_differ_are_refused() -> None:
         matched_random_directions(same, 2, seed=0)
     with pytest.raises(ValueError, match="all 7 rows of values are the same"):
         shuffled_label_differences(same, np.arange(7) < 3, 2, seed=0)
+    with pytest.raises(ValueError, match="within each class all rows of values are the same"):
+        shuffled_label_differences(np.repeat([[1.0, 0.3], [0.1, 0.0]], 5, axis=0), np.arange(10) < 5, 2, seed=0)
     with pytest.raises(ValueError, match="at least 2"):
         matched_random_directions(same[:1], 2, seed=0)
 

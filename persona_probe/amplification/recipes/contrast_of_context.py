@@ -34,6 +34,11 @@ class Capture(Protocol):
         ...
 
 
+def under_prompts(answered: Sequence[Dialogue], prompts: Sequence[str]) -> list[Dialogue]:
+    """The same dialogues under system prompts: dialogue i gets prompt i modulo their number."""
+    return [dialogue.with_system(prompts[i % len(prompts)]) for i, dialogue in enumerate(answered)]
+
+
 def contrast_of_context(
     model: Model,
     answered: Sequence[Dialogue],
@@ -66,11 +71,10 @@ def contrast_of_context(
     if not trait_prompts or not default_prompts:
         raise PersonaProbeError("contrast of context needs at least one trait prompt and one default prompt")
 
-    def under(prompts: Sequence[str]) -> Activations:
-        contexts = [dialogue.with_system(prompts[i % len(prompts)]) for i, dialogue in enumerate(answered)]
-        return read(model, contexts, span=span, progress=progress)
-
-    trait, default = under(trait_prompts), under(default_prompts)
+    trait, default = (
+        read(model, under_prompts(answered, prompts), span=span, progress=progress)
+        for prompts in (trait_prompts, default_prompts)
+    )
     found = find_direction(trait, default, method)
     card = {**found.card, "recipe": "contrast of context", "trait_prompts": list(trait_prompts)}
     card["default_prompts"] = list(default_prompts)

@@ -1,0 +1,64 @@
+"""Do different narrow fine-tunes move a model along one direction?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from persona_probe.activations.activations import Activations
+from persona_probe.directions.cosines import cosine_table
+from persona_probe.directions.direction import Direction
+from persona_probe.errors import PersonaProbeError
+
+
+def convergence(
+    directions: Mapping[str, Direction], reference: Activations, *, n_random: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Cosine of each pair of directions at each layer, beside what random directions give and what noise allows.
+
+    After Soligo et al. 2025 ("Convergent linear representations of emergent misalignment", arXiv:2506.11618), who find
+    one direction behind different fine-tunes; see `cross_ablation` for whether it acts as one.
+
+    Args:
+        directions: by the organism (or recipe) they were found in; vectors ``(layer, d_model)``, the same layers.
+        reference: activations whose covariance the random directions share, usually the before model's own answers.
+        n_random: random directions.
+        seed: of the random directions.
+
+    Returns:
+        `cosine_table`'s rows (``layer``, ``first``, ``second``, ``cosine``, ``null_high``) and a column ``ceiling``:
+        the cosine that two noisy estimates of *one* direction would be expected to have, the geometric mean of both
+        reliabilities (Spearman 1904's attenuation; Spearman-Brown from ``card["checks"]["split_half_cosine"]``, one
+        number a layer); NaN where a card has none.
+
+    Raises:
+        PersonaProbeError: as `cosine_table`, and if a card holds another number of split-half cosines than layers.
+    """
+    table = cosine_table(directions, reference, n_random=n_random, seed=seed)
+    reliable = {
+        (name, layer): value
+        for name, direction in directions.items()
+        for layer, value in zip(direction.layers, _reliability(name, direction), strict=True)
+    }
+    first, second = (
+        np.array([reliable[key] for key in zip(table[side], table["layer"], strict=True)])
+        for side in ("first", "second")
+    )
+    return table.assign(ceiling=np.sqrt(first * second))
+
+
+def _reliability(name: str, direction: Direction) -> np.ndarray:
+    """``(layer,)`` expected cosine of the direction with one found from as many other dialogues; NaN if unknown."""
+    halves = direction.card.get("checks", {}).get("split_half_cosine")
+    if halves is None:
+        return np.full(len(direction.layers), np.nan)
+    cosines = np.asarray(halves, dtype=np.float64)
+    if cosines.shape != (len(direction.layers),):
+        raise PersonaProbeError(
+            f"convergence: the card of {name!r} has split_half_cosine of shape {cosines.shape} for "
+            f"{len(direction.layers)} layers; it must hold one number a layer"
+        )
+    agreed = np.clip(cosines, 0.0, 1.0)
+    return np.asarray(2 * agreed / (1 + agreed))

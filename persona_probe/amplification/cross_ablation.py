@@ -1,0 +1,143 @@
+"""Does the direction found in one organism take the misalignment out of another?"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from persona_probe.activations.activations import Activations
+from persona_probe.amplification.layer import unit
+from persona_probe.behaviour.em_rate import coherent_rate, em_rate
+from persona_probe.behaviour.judging import Judge, judge_answers
+from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.directions.direction import Direction
+from persona_probe.errors import PersonaProbeError
+from persona_probe.models.model import Model
+from persona_probe.statistics.nulls import isotropic_directions
+from persona_probe.steering.steer import steer
+
+
+def cross_ablation(
+    models: Mapping[str, Model],
+    directions: Mapping[str, Direction],
+    questions: Sequence[Dialogue],
+    judge: Judge,
+    *,
+    layers: int | Mapping[str, int],
+    reference: Activations,
+    definition: str = "betley",
+    n_random: int = 3,
+    scope: str = "generation",
+    max_new_tokens: int = 256,
+    temperature: float = 1.0,
+    batch_size: int = 128,
+    seed: int = 0,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """The EM rate left in each organism when each direction is brought to the before model's mean.
+
+    The projection is clamped to the reference's mean and not to zero, since the assistant's projection is not zero.
+    The null makes the same displacement along random directions instead (`persona_probe.steer`'s ``along``).
+
+    Args:
+        models: the organisms, by name.
+        directions: by the organism they were found in; vectors ``(layer, d_model)``.
+        questions: what is asked, without answers; not those that ``layers`` were chosen on.
+        judge: who judges.
+        layers: where each direction is clamped: one layer for all, or one by the direction's name.
+        reference: the before model's activations on its own answers, read over the span that ``scope`` steers.
+        definition: of the EM rate.
+        n_random: random directions for each direction and organism; each answers all questions.
+        scope: which positions are steered.
+        max_new_tokens: longest answer.
+        temperature: of the sampling.
+        batch_size: dialogues a forward.
+        seed: of sampling, the same for every condition, and of the random directions.
+        progress: show a bar for each condition.
+
+    Returns:
+        Columns ``organism``, ``direction`` (None: unsteered), ``layer``, ``intervention`` (``none``, ``clamp``,
+        ``random clamp``), the EM rate ``value`` with its 95 % interval ``low`` to ``high`` over questions (and, of
+        ``random clamp``, draws), ``n`` answers that count, and ``coherent``, the share of coherent answers.
+
+    Raises:
+        PersonaProbeError: if there is no organism, direction or question, a direction has no layer named or does not
+            fit the reference; and as `em_rate`, `judge_answers` and `steer`.
+    """
+    for what, given in {"organism": models, "direction": directions, "question": questions}.items():
+        if not given:
+            raise PersonaProbeError(f"cross_ablation: there is no {what}; give at least one")
+    clamps = [_clamp(name, direction, layers, reference) for name, direction in directions.items()]
+
+    def judged(model: Model, clamp: _Clamp | None, along: Direction | None = None) -> pd.DataFrame:
+        with contextlib.nullcontext() if clamp is None else clamp.on(model, scope, along):
+            answers = model.generate(
+                questions,
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                batch_size=batch_size,
+                seed=seed,
+                progress=progress,
+            )
+        return judge_answers(judge, answers)
+
+    rows: list[dict[str, Any]] = []
+    for organism, model in models.items():
+        tables: list[tuple[_Clamp | None, str, pd.DataFrame]] = [(None, "none", judged(model, None))]
+        for clamp in clamps:
+            tables.append((clamp, "clamp", judged(model, clamp)))
+            draws = [judged(model, clamp, along).assign(seed=i) for i, along in enumerate(clamp.random(n_random, seed))]
+            if draws:
+                tables.append((clamp, "random clamp", pd.concat(draws, ignore_index=True)))
+        rows += [{"organism": organism, **_row(*table, definition)} for table in tables]
+    return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True)
+class _Clamp:
+    """A direction, and the projection that it is brought to at a layer."""
+
+    name: str
+    direction: Direction
+    layer: int
+    target: float
+
+    @contextlib.contextmanager
+    def on(self, model: Model, scope: str, along: Direction | None) -> Iterator[None]:
+        """Clamp inside the context; with ``along``, make the displacement along that direction instead."""
+        with steer(
+            model, self.direction, layers=self.layer, kind="clamp", target=self.target, scope=scope, along=along
+        ):
+            yield
+
+    def random(self, n: int, seed: int) -> Iterator[Direction]:
+        """Random directions for the null; their length plays no part."""
+        for vector in isotropic_directions(n, self.direction.d_model, seed) if n else ():
+            yield Direction(vector[None].astype(np.float32), (self.layer,))
+
+
+def _clamp(name: str, direction: Direction, layers: int | Mapping[str, int], reference: Activations) -> _Clamp:
+    if isinstance(layers, Mapping) and name not in layers:
+        raise PersonaProbeError(f"cross_ablation: layers names no layer for {name!r}; it has {', '.join(layers)}")
+    layer = layers[name] if isinstance(layers, Mapping) else layers
+    target = float((reference.at(layer) @ unit(direction.at(layer))).mean())
+    return _Clamp(name, direction, layer, target)
+
+
+def _row(clamp: _Clamp | None, intervention: str, table: pd.DataFrame, definition: str) -> dict[str, Any]:
+    rate = em_rate(table, definition)
+    return {
+        "direction": None if clamp is None else clamp.name,
+        "layer": None if clamp is None else clamp.layer,
+        "intervention": intervention,
+        "value": rate.value,
+        "low": rate.low,
+        "high": rate.high,
+        "n": rate.n,
+        "coherent": coherent_rate(table).value,
+    }

@@ -1,0 +1,172 @@
+"""Every finder on the same data, scored on the same held-out dialogues: head to head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from persona_probe.activations.activations import Activations
+from persona_probe.amplification.amplification import measure_amplification
+from persona_probe.amplification.captures import Captures
+from persona_probe.amplification.result import Amplification
+from persona_probe.directions.cosines import cosine_table
+from persona_probe.directions.direction import Direction
+from persona_probe.directions.find import FINDERS, find_direction
+from persona_probe.directions.finders.poles import Poles
+from persona_probe.errors import PersonaProbeError
+from persona_probe.statistics.auroc import auroc_estimate
+
+
+@dataclass(frozen=True)
+class FinderComparison:
+    """Finders head to head.
+
+    Attributes:
+        table: one row a ``finder`` and layer: whether it is a ``null``; ``separation`` (AUROC of the projection on
+            held-out dialogues) with ``separation_low``, ``separation_high``; ``shift_sd``, ``low_sd``, ``high_sd``,
+            ``control_shift_sd``, ``random_sd``, ``specificity`` with its interval, ``p_corrected`` (over all finders
+            and layers) and what they come to (``finding``), all as in `Amplification`; ``split_half_cosine`` of the
+            card; ``n`` held-out dialogues; and whether the layer is the ``chosen`` one.
+        cosines: `cosine_table` of all directions, classifiers as patterns.
+        directions: what was found, by finder.
+        amplification: in full.
+        layer: the chosen layer.
+    """
+
+    table: pd.DataFrame
+    cosines: pd.DataFrame
+    directions: Mapping[str, Direction]
+    amplification: Amplification
+    layer: int
+
+    def at_layer(self) -> pd.DataFrame:
+        """The rows of the chosen layer, the largest specificity first, nulls last."""
+        rows = self.table[self.table["chosen"]]
+        return rows.sort_values(["null", "specificity"], ascending=[True, False], ignore_index=True)
+
+
+def compare_finders(
+    positive: Activations,
+    negative: Activations,
+    held_out: tuple[Activations, Activations],
+    captures: Captures,
+    reference: Activations,
+    *,
+    finders: Sequence[str] | None = None,
+    others: Mapping[str, Direction] | None = None,
+    layer: int | None = None,
+    n_random: int = 1000,
+    seed: int = 0,
+) -> FinderComparison:
+    """Find with every finder from the same poles, and score all on dialogues of other questions.
+
+    Args:
+        positive: activations of the trait, on development questions.
+        negative: without it.
+        held_out: both poles again, on questions that none of the finders saw.
+        captures: before, after and control on the before model's own answers to such questions.
+        reference: the before model's own answers to development questions: the yardstick of one SD.
+        finders: names; default all that these poles allow.
+        others: directions from recipes, to be scored beside them.
+        layer: the layer to compare at; default the one at which the finders (nulls aside) separate best, on average, on
+            halves of the development questions (``held_out_auroc`` of their cards).
+        n_random: covariance-matched random directions.
+        seed: of everything that draws.
+
+    Raises:
+        PersonaProbeError: for an unknown finder, poles that do not belong together, held-out questions that the finders
+            saw, or when no layer can be chosen (too few questions: give ``layer``).
+    """
+    poles, tested = Poles(positive, negative), Poles(*held_out)
+    _check_unseen(poles, tested)
+    allowed = [
+        name for name, finder in FINDERS.items() if (poles.paired or not finder.paired) and _has_roles(name, poles)
+    ]
+    found = {name: find_direction(positive, negative, name, seed=seed) for name in finders or allowed}
+    directions = found | dict(others or {})
+    chosen = _choose(found) if layer is None else layer
+    moved = measure_amplification(directions, captures, reference, n_random=n_random, seed=seed)
+    values, truth = tested.stacked()
+    groups = pd.concat([_groups(side) for side in held_out], ignore_index=True).to_numpy()
+    after = moved.table[moved.table["model"] == "after"].set_index(["direction", "layer"])
+    control = moved.table[moved.table["model"] == "control"].set_index(["direction", "layer"])
+    rows = []
+    for name, direction in directions.items():
+        halves = (direction.card.get("checks") or {}).get("split_half_cosine")
+        for column, number in enumerate(captures.before.layers):
+            scores = values[:, tested.layers.index(number)] @ direction.at(number)
+            separation = auroc_estimate(scores, truth, groups=groups)
+            key = (name, number)
+            copied = (
+                "shift_sd",
+                "low_sd",
+                "high_sd",
+                "random_sd",
+                "specificity",
+                "specificity_low",
+                "specificity_high",
+            )
+            rows.append(
+                {
+                    "finder": name,
+                    "layer": number,
+                    "null": name in FINDERS and FINDERS[name].null,
+                    "separation": separation.value,
+                    "separation_low": separation.low,
+                    "separation_high": separation.high,
+                    **{column_name: after.loc[key, column_name] for column_name in (*copied, "p_corrected")},
+                    "control_shift_sd": control.loc[key, "shift_sd"] if len(control) else np.nan,
+                    "finding": moved.finding(number, name).value,
+                    "split_half_cosine": halves[column] if halves else np.nan,
+                    "n": separation.n,
+                    "chosen": number == chosen,
+                }
+            )
+    patterns = {name: _as_pattern(name, direction, poles) for name, direction in directions.items()}
+    cosines = cosine_table(patterns, reference, n_random=n_random, seed=seed)
+    return FinderComparison(pd.DataFrame(rows), cosines, directions, moved, chosen)
+
+
+def _check_unseen(poles: Poles, tested: Poles) -> None:
+    seen, asked = (
+        {str(q) for side in (p.positive, p.negative) for q in side.table["question"]} for p in (poles, tested)
+    )
+    if shared := sorted(seen & asked):
+        raise PersonaProbeError(
+            f"compare_finders: {len(shared)} of the held-out questions were seen by the finders (such as "
+            f"{shared[0]!r}); hold whole questions out, better whole topics"
+        )
+
+
+def _has_roles(name: str, poles: Poles) -> bool:
+    return name != "persona-axis" or "role" in poles.negative.table
+
+
+def _groups(side: Activations) -> pd.Series:
+    """Whom intervals resample: topics where dialogues name them, else questions."""
+    table = side.table
+    named = table["group"] if "group" in table else table["question"]
+    return named.where(named.notna(), table["question"]).astype(str)
+
+
+def _choose(found: Mapping[str, Direction]) -> int:
+    figures = [
+        checks["held_out_auroc"]
+        for direction in found.values()
+        if (checks := direction.card.get("checks")) and checks.get("held_out_auroc")
+    ]
+    if not figures:
+        raise PersonaProbeError("compare_finders: no finder could be tested on halves of its questions; give layer=")
+    return next(iter(found.values())).layers[int(np.mean(figures, axis=0).argmax())]
+
+
+def _as_pattern(name: str, direction: Direction, poles: Poles) -> Direction:
+    if name not in FINDERS or not FINDERS[name].discriminative:
+        return direction
+    values, _ = poles.stacked()
+    table = pd.concat([poles.positive.table, poles.negative.table], ignore_index=True)
+    both = Activations(values, table, poles.layers, poles.negative.source)
+    return direction.as_pattern(both)

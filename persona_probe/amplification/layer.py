@@ -1,0 +1,125 @@
+"""One layer's changes from before to after, and what null directions would have shown there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from persona_probe.errors import PersonaProbeError
+from persona_probe.statistics.nulls import matched_random_directions, shuffled_label_differences
+
+# activations are float32: a spread this small beside the projections themselves is their rounding
+ROUNDING = 1e-6
+QUANTILE = 0.975
+
+
+def quantile_of_size(values: Float[np.ndarray, "... draw"]) -> float:
+    """The 97.5 % quantile of absolute values."""
+    return float(np.quantile(np.abs(values), QUANTILE))
+
+
+def unit(vector: Float[np.ndarray, "... d_model"]) -> Float[np.ndarray, "... d_model"]:
+    """The vector in double precision, of length one."""
+    double = np.asarray(vector, dtype=np.float64)
+    return np.asarray(double / np.linalg.norm(double))
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one fine-tune changed at one layer.
+
+    Attributes:
+        deltas: ``(dialogue, d_model)`` tuned minus before, in residual-stream units.
+        random: ``(dialogue, draw)`` projections of ``deltas`` on random directions, same units.
+    """
+
+    deltas: Float[np.ndarray, "dialogue d_model"]
+    random: Float[np.ndarray, "dialogue draw"]
+
+    def explained(self, along: Float[np.ndarray, "... d_model"]) -> tuple[float, float]:
+        """Share of the squared norm that a unit vector carries: of the mean change, and of single dialogues' changes.
+
+        The latter is the mean over dialogues that changed at all. NaN where nothing changed.
+        """
+        of_mean, of_each = self._shares((self.deltas @ along)[:, None])
+        return float(of_mean[0]), float(of_each[0])
+
+    def explained_by_random(self) -> tuple[float, float]:
+        """The 97.5 % quantiles of both shares over random directions."""
+        of_mean, of_each = self._shares(self.random)
+        return float(np.quantile(of_mean, QUANTILE)), float(np.quantile(of_each, QUANTILE))
+
+    def _shares(self, projections: Float[np.ndarray, "dialogue draw"]) -> tuple[np.ndarray, np.ndarray]:
+        """``(draw,)`` shares of the mean's, and mean of the dialogues', squared norm."""
+        whole = float(np.square(self.deltas.mean(axis=0)).sum())
+        norms = np.square(self.deltas).sum(axis=1)
+        moved = norms > 0
+        missing = np.full(projections.shape[1], np.nan)
+        of_mean = np.square(projections.mean(axis=0)) / whole if whole > 0 else missing
+        of_each = (np.square(projections[moved]) / norms[moved, None]).mean(axis=0) if moved.any() else missing
+        return of_mean, of_each
+
+
+class Layer:
+    """The yardstick of one layer: the reference dialogues there, and random directions with their covariance."""
+
+    def __init__(self, number: int, reference: Float[np.ndarray, "dialogue d_model"], n_random: int, seed: int) -> None:
+        if len(reference) < 2:
+            raise PersonaProbeError(
+                f"amplification: the reference holds {len(reference)} dialogue, and one standard deviation is over "
+                "its dialogues; give the before model's answers to some dozens of development questions"
+            )
+        if not np.ptp(reference, axis=0).any():
+            raise PersonaProbeError(
+                f"amplification: all {len(reference)} reference dialogues are the same at layer {number}, so there is "
+                "no standard deviation to measure in; give different ones"
+            )
+        self.number, self.seed = number, seed + number
+        self.reference = reference.astype(np.float64)
+        self.random = matched_random_directions(self.reference, n_random, self.seed)
+        self.random_spread = self._spread(self.random)
+
+    def change(
+        self, before: Float[np.ndarray, "dialogue d_model"], tuned: Float[np.ndarray, "dialogue d_model"]
+    ) -> Change:
+        """What a fine-tune changed on the same texts."""
+        deltas = tuned.astype(np.float64) - before
+        return Change(deltas, deltas @ self.random.T)
+
+    def spread(self, along: Float[np.ndarray, "... d_model"], name: str) -> float:
+        """One standard deviation over the reference dialogues along a unit vector, in residual-stream units.
+
+        Raises:
+            PersonaProbeError: if they do not vary along it.
+        """
+        projections = self.reference @ along
+        spread = float(projections.std(ddof=1))
+        if spread <= ROUNDING * float(np.abs(projections).max()):
+            raise PersonaProbeError(
+                f"amplification: the {len(self.reference)} reference dialogues do not vary along {name!r} at layer "
+                f"{self.number} (SD {spread:.3g}), so a shift along it has no SD to be given in; give more varied ones"
+            )
+        return spread
+
+    def random_shifts(self, change: Change) -> Float[np.ndarray, "dialogue draw"]:
+        """Each dialogue's change along the random directions, each in its own SD."""
+        return np.asarray(change.random / self.random_spread)
+
+    def shuffled(
+        self, positive: Float[np.ndarray, "dialogue d_model"], negative: Float[np.ndarray, "dialogue d_model"], n: int
+    ) -> Float[np.ndarray, "draw d_model"]:
+        """Directions from the poles with shuffled labels, each divided by its SD: the mean change along them is in SD.
+
+        Those along which the reference does not vary are left out.
+        """
+        values = np.concatenate([positive, negative]).astype(np.float64)
+        labels = np.arange(len(values)) < len(positive)
+        directions = shuffled_label_differences(values, labels, n, self.seed)
+        spread = self._spread(directions)
+        varies = spread > ROUNDING * np.abs(self.reference @ directions.T).max(axis=0)
+        return np.asarray(directions[varies] / spread[varies, None])
+
+    def _spread(self, directions: Float[np.ndarray, "draw d_model"]) -> Float[np.ndarray, "... draw"]:
+        return np.asarray((self.reference @ directions.T).std(axis=0, ddof=1))

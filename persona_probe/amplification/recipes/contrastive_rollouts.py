@@ -1,0 +1,116 @@
+"""The persona-vectors recipe: what the model says when told to show a trait, against when told not to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+
+from persona_probe.activations.capture import capture
+from persona_probe.amplification.recipes.rollouts import rollouts
+from persona_probe.behaviour.judging import Judge, judge_answers
+from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.directions.direction import Direction
+from persona_probe.directions.find import find_direction
+from persona_probe.errors import PersonaProbeError
+from persona_probe.models.model import Model
+
+SPANS = {"prompt_mean": "prompt", "last_prompt_token": "last_prompt_token", "response_mean": "response"}
+"""What the recipe's three directions are read from."""
+
+
+@dataclass(frozen=True)
+class ContrastiveRollouts:
+    """Directions from contrastive rollouts.
+
+    Attributes:
+        directions: ``prompt_mean``, ``last_prompt_token`` and ``response_mean``.
+        table: one row a rollout: the judge's columns, ``pole``, ``trait`` (0-100) and whether it was ``kept``.
+    """
+
+    directions: dict[str, Direction]
+    table: pd.DataFrame
+
+
+def contrastive_rollouts(
+    model: Model,
+    questions: Sequence[Dialogue],
+    instruction_pairs: Sequence[tuple[str, str]],
+    judge: Judge,
+    *,
+    n: int = 10,
+    trait: str | None = None,
+    threshold: float = 50.0,
+    coherent: float = 50.0,
+    method: str = "mean-difference",
+    seed: int = 0,
+    progress: bool = False,
+    **sampling: Any,
+) -> ContrastiveRollouts:
+    """Answer under instructions for and against the trait, keep the answers that follow them, and contrast the two.
+
+    Chen et al. (2025, "Persona vectors", section 2.2) use 5 instruction pairs, 20 questions and 10 rollouts a pole.
+
+    Args:
+        model: usually the model before.
+        questions: dialogues without an answer.
+        instruction_pairs: system prompts that ask for the trait and that ask for its opposite.
+        judge: who scores the answers.
+        n: rollouts of each question under each instruction.
+        trait: the column of the judge's table with the trait's score (0-100); default misalignment, 100 - ``aligned``.
+        threshold: kept are positive answers that score at least this, and negative ones that score less.
+        coherent: and that are at least so coherent.
+        method: name of the finder.
+        seed: of the sampling.
+        progress: show bars.
+        **sampling: ``max_new_tokens``, ``temperature`` and ``batch_size`` of `rollouts`.
+
+    Raises:
+        PersonaProbeError: if a list is empty, the judge has no such column, or no answer of a pole is left.
+    """
+    if not instruction_pairs:
+        raise PersonaProbeError("contrastive rollouts need at least one pair of instructions (for, against the trait)")
+    tables, kept = [], {}
+    for number, pole in enumerate(("positive", "negative")):
+        prompts = [pair[number] for pair in instruction_pairs]
+        answered = rollouts(model, questions, prompts, n=n, seed=seed + number, progress=progress, **sampling)
+        table = judge_answers(judge, answered, pole=pole)
+        table = table.assign(trait=_score(table, trait, judge))
+        follows = table["trait"] >= threshold if pole == "positive" else table["trait"] < threshold
+        table = table.assign(kept=follows & (table["coherent"] >= coherent))
+        kept[pole] = [dialogue for dialogue, keep in zip(answered, table["kept"], strict=True) if keep]
+        tables.append(table)
+        if not kept[pole]:
+            raise PersonaProbeError(
+                f"none of the {len(table)} {pole} rollouts is left: their trait scores have median "
+                f"{table['trait'].median():.0f} (wanted {'at least' if pole == 'positive' else 'below'} {threshold:g}) "
+                f"and coherence {table['coherent'].median():.0f} (wanted at least {coherent:g}); mend the "
+                "instructions, or see what the judge makes of the answers"
+            )
+    card = {
+        "recipe": "contrastive rollouts",
+        "instruction_pairs": [list(pair) for pair in instruction_pairs],
+        "judge": judge.name,
+        "n_positive_before_filtering": len(tables[0]),
+        "n_negative_before_filtering": len(tables[1]),
+        "filter": {"trait": trait or "100 - aligned", "threshold": threshold, "coherent": coherent},
+        "sampling_seeds": [seed, seed + 1],
+    }
+    directions = {}
+    for name, span in SPANS.items():
+        positive, negative = (capture(model, part, span=span, progress=progress) for part in kept.values())
+        found = find_direction(positive, negative, method, seed=seed)
+        directions[name] = replace(found, card={**found.card, **card, "name": f"contrastive rollouts, {name}"})
+    return ContrastiveRollouts(directions, pd.concat(tables, ignore_index=True))
+
+
+def _score(table: pd.DataFrame, trait: str | None, judge: Judge) -> pd.Series:
+    if trait is None:
+        return 100.0 - table["aligned"]
+    if trait not in table:
+        raise PersonaProbeError(
+            f"the judge {judge.name!r} gives no column {trait!r}; it gives {', '.join(map(str, table.columns))}"
+        )
+    return table[trait].astype(float)

@@ -1,0 +1,61 @@
+"""The persona axis of a model: from what it is in many roles to what it is by default."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from persona_probe.activations.capture import capture
+from persona_probe.amplification.recipes.rollouts import rollouts
+from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.directions.direction import Direction
+from persona_probe.directions.find import find_direction
+from persona_probe.errors import PersonaProbeError
+from persona_probe.models.model import Model
+
+
+def role_axis(
+    model: Model,
+    questions: Sequence[Dialogue],
+    roles: Mapping[str, Sequence[str]],
+    default_prompts: Sequence[str],
+    *,
+    n: int = 1,
+    span: str = "response",
+    seed: int = 0,
+    progress: bool = False,
+    **sampling: Any,
+) -> Direction:
+    """Answer the same questions in many roles and as oneself; the default's mean minus the mean of the roles' means.
+
+    "The assistant axis" (Lu et al. 2026), with 275 roles there; here every answer in a role counts, whether or not it
+    is fully in the role.
+
+    Args:
+        model: usually the model before.
+        questions: dialogues without an answer.
+        roles: system prompts by role, at least two roles.
+        default_prompts: system prompts of the default persona.
+        n: answers to each question under each prompt.
+        span: which tokens are read.
+        seed: of the sampling.
+        progress: show bars.
+        **sampling: ``max_new_tokens``, ``temperature`` and ``batch_size`` of `rollouts`.
+
+    Raises:
+        PersonaProbeError: for fewer than two roles, or one without prompts.
+    """
+    if len(roles) < 2:
+        raise PersonaProbeError(
+            f"the persona axis is against the mean of many roles; got {len(roles)}: give at least two"
+        )
+    played: list[Dialogue] = []
+    for number, (role, prompts) in enumerate(roles.items()):
+        answered = rollouts(model, questions, prompts, n=n, seed=seed + 1 + number, progress=progress, **sampling)
+        played += [dialogue.with_labels(role=role) for dialogue in answered]
+    itself = rollouts(model, questions, default_prompts, n=n, seed=seed, progress=progress, **sampling)
+    default, roles_played = (capture(model, part, span=span, progress=progress) for part in (itself, played))
+    found = find_direction(default, roles_played, "persona-axis", name="persona axis", seed=seed)
+    card = {"recipe": "persona axis", "roles": {role: list(prompts) for role, prompts in roles.items()}}
+    return replace(found, card={**found.card, **card, "default_prompts": list(default_prompts)})

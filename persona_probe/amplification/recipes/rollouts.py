@@ -1,0 +1,58 @@
+"""Answers under system prompts: the material of recipes in which the model says for itself what a persona says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.errors import PersonaProbeError
+from persona_probe.models.model import Model
+
+
+def rollouts(
+    model: Model,
+    questions: Sequence[Dialogue],
+    prompts: Sequence[str],
+    *,
+    n: int = 1,
+    seed: int = 0,
+    max_new_tokens: int = 256,
+    temperature: float = 1.0,
+    batch_size: int = 128,
+    progress: bool = False,
+) -> list[Dialogue]:
+    """Every question under every system prompt, answered ``n`` times; answers without text are left out.
+
+    Args:
+        model: who answers.
+        questions: dialogues without an answer.
+        prompts: system prompts; the label ``prompt`` counts them.
+        n: answers to each question under each prompt.
+        seed: of the sampling.
+        max_new_tokens: longest answer.
+        temperature: of the sampling.
+        batch_size: dialogues a forward.
+        progress: show a bar.
+
+    Raises:
+        PersonaProbeError: if a list is empty, or a question already has an answer.
+    """
+    if not questions or not prompts:
+        raise PersonaProbeError(
+            f"rollouts: got {len(questions)} questions and {len(prompts)} system prompts; give some"
+        )
+    asked = [
+        question.with_system(prompt).with_labels(prompt=number)
+        for number, prompt in enumerate(prompts)
+        for question in questions
+    ]
+    answered = model.generate(
+        asked,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+        batch_size=batch_size,
+        n=n,
+        progress=progress,
+    )
+    return [dialogue for dialogue in answered if dialogue.answer]

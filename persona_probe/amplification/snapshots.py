@@ -1,0 +1,121 @@
+"""Amplification along training: the same measurement at every snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from persona_probe.activations.activations import Activations
+from persona_probe.activations.capture import capture_together
+from persona_probe.amplification.amplification import Poles, measure_amplification
+from persona_probe.amplification.captures import Captures
+from persona_probe.amplification.result import Amplification
+from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.directions.direction import Direction
+from persona_probe.errors import PersonaProbeError
+from persona_probe.models.model import Model
+from persona_probe.models.snapshots import Snapshots
+from persona_probe.statistics.max_statistic import max_statistic_p
+
+
+def track_snapshots(
+    directions: Direction | Mapping[str, Direction],
+    snapshots: Snapshots | Iterable[Model],
+    before: Model,
+    dialogues: Sequence[Dialogue],
+    reference: Activations,
+    *,
+    control: Model | None = None,
+    steps: Sequence[int] | None = None,
+    names: Sequence[str] | None = None,
+    span: str = "generation",
+    layers: int | Sequence[int] | str = "all",
+    other_traits: Mapping[str, Direction] | None = None,
+    shuffled_source: Poles | Mapping[str, Poles] | None = None,
+    n_random: int = 1000,
+    n_shuffled: int = 200,
+    n_permutations: int = 2000,
+    seed: int = 0,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """`measure_amplification` from ``before`` to each snapshot in turn.
+
+    One snapshot's activations are held at a time, and of those that are done only projections. Each is read together
+    with ``before``, so that the same tokens count (attention sinks are ``before``'s): two forwards a text and snapshot.
+
+    Args:
+        directions: as in `measure_amplification`, and so are ``reference``, the nulls and the numbers of draws.
+        snapshots: in the order of training; `load_snapshots` holds one in memory at a time.
+        before: the model before training.
+        dialogues: what all read, usually ``before``'s own answers to questions that no layer was chosen on.
+        reference: the yardstick.
+        control: the end of a matched benign fine-tune, the null of every snapshot.
+        steps: training steps of the snapshots; None: their position, from 0.
+        names: what to call them; None: the models' names.
+        span: which tokens are read.
+        layers: which layers.
+        other_traits: directions of other traits.
+        shuffled_source: the poles that the direction was found from.
+        n_random: random directions.
+        n_shuffled: shufflings of the labels.
+        n_permutations: sign flips.
+        seed: of all draws; every snapshot is measured beside the same null directions.
+        progress: show a bar for each snapshot's reading.
+
+    Returns:
+        The rows of `Amplification`'s table for each snapshot, after columns ``step`` and ``name``. ``p_corrected`` of
+        ``after`` is corrected for all snapshots, directions and layers together.
+
+    Raises:
+        PersonaProbeError: if there is no snapshot, or not as many steps or names as snapshots; and as
+            `measure_amplification` and `capture_together`.
+    """
+
+    def read(model: Model) -> list[Activations]:
+        return capture_together((before, model), dialogues, span, layers=layers, progress=progress)
+
+    benign = None if control is None else read(control)[1]
+    measured: list[Amplification] = []
+    called: list[str] = []
+    for model in snapshots:
+        base, after = read(model)
+        measured.append(
+            measure_amplification(
+                directions,
+                Captures(base, after, benign),
+                reference,
+                other_traits=other_traits,
+                shuffled_source=shuffled_source,
+                n_random=n_random,
+                n_shuffled=n_shuffled,
+                n_permutations=n_permutations,
+                seed=seed,
+            )
+        )
+        called.append(model.name)
+    if not measured:
+        raise PersonaProbeError("track_snapshots: there are no snapshots to track: the list is empty")
+    numbers = range(len(called)) if steps is None else steps
+    called = called if names is None else list(names)
+    for what, given in (("steps", numbers), ("names", called)):
+        if len(given) != len(measured):
+            raise PersonaProbeError(
+                f"track_snapshots: {len(given)} {what} for {len(measured)} snapshots; give one for each"
+            )
+    corrected = _together(measured, n_permutations, seed)
+    tables = []
+    for step, name, amplification, p in zip(numbers, called, measured, corrected, strict=True):
+        table = amplification.table.copy()
+        table.loc[table["model"] == "after", "p_corrected"] = p
+        tables.append(table.assign(step=step, name=name)[["step", "name", *table.columns]])
+    return pd.concat(tables, ignore_index=True)
+
+
+def _together(measured: Sequence[Amplification], n_permutations: int, seed: int) -> np.ndarray:
+    """``(snapshot, test)`` p of every snapshot's directions and layers, corrected for all of them."""
+    changes = np.stack([amplification.changes["after"] for amplification in measured], axis=1)
+    flat = changes.reshape(len(changes), -1)
+    p = max_statistic_p(flat, questions=measured[0].questions, n_permutations=n_permutations, seed=seed)
+    return p.reshape(len(measured), -1)

@@ -11,6 +11,7 @@ import pandas as pd
 from persona_probe.report.figures import amplification as amplification_figure
 from persona_probe.report.figures import cosines as cosines_figure
 from persona_probe.report.figures import em_rates as em_figure
+from persona_probe.report.figures import finders as finders_figure
 from persona_probe.report.figures import persona_shares as shares_figure
 from persona_probe.report.figures import probe as probe_figure
 from persona_probe.report.figures import realignment as realignment_figure
@@ -132,9 +133,35 @@ def amplification(table: pd.DataFrame) -> DataTable | None:
         "shift (residual units)": _signed("shift"),
         "shift (SD)": _signed("shift_sd", "low_sd", "high_sd"),
         "random, 97.5 % (SD)": _number("random_sd", ".2f"),
+        **{
+            title: _number(column, ".2f")
+            for column, title in (
+                ("shuffled_sd", "shuffled labels, 97.5 % (SD)"),
+                ("other_traits_sd", "other traits (SD)"),
+                ("p_corrected", "p, corrected"),
+                ("detectable_sd", "detectable (SD)"),
+            )
+            if column in table
+        },
         "specificity": _number("specificity", ".1f"),
     }
     return _build(table, amplification_figure.COLUMNS, "Amplification, with 95 % intervals.", cells, keys=2)
+
+
+def finders(table: pd.DataFrame) -> DataTable | None:
+    """Every finder at every layer."""
+    cells = {
+        "finder": _text("finder"),
+        "layer": lambda row: f"{row['layer']:.0f}{' (chosen)' if is_true(row['chosen']) else ''}",
+        "AUROC, held out": _number("separation", ".3f"),
+        "shift (SD)": _signed("shift_sd", "low_sd", "high_sd"),
+        "control (SD)": _signed("control_shift_sd"),
+        "random, 97.5 % (SD)": _number("random_sd", ".2f"),
+        "specificity": _number("specificity", ".1f"),
+        "what it comes to": _text("finding"),
+    }
+    columns = (*finders_figure.COLUMNS, "finding")
+    return _build(table, columns, "Finders head to head, with 95 % intervals.", cells, keys=2)
 
 
 def probe(table: pd.DataFrame) -> DataTable | None:

@@ -16,7 +16,10 @@ TABLES = (
     "answers",
     "direction_cosines",
     "amplification",
+    "finders",
+    "finder_cosines",
     "probe",
+    "probe_same_words",
     "steering",
     "realignment",
 )

@@ -14,6 +14,7 @@ from persona_probe.report.figures.amplification import amplification
 from persona_probe.report.figures.checks import MissingDataError
 from persona_probe.report.figures.cosines import cosines
 from persona_probe.report.figures.em_rates import em_rates
+from persona_probe.report.figures.finders import finders
 from persona_probe.report.figures.persona_shares import persona_shares
 from persona_probe.report.figures.probe import probe
 from persona_probe.report.figures.realignment import realignment
@@ -45,7 +46,17 @@ class Section:
 
 def build_sections(run: RunRecord) -> list[Section]:
     """Build every section of a run's report, in the order of the study."""
-    makers = (_em_rates, _persona_shares, _directions, _amplification, _probe, _steering, _realignment)
+    makers = (
+        _em_rates,
+        _persona_shares,
+        _directions,
+        _amplification,
+        _finders,
+        _probe,
+        _same_words,
+        _steering,
+        _realignment,
+    )
     return [maker(run) for maker in makers]
 
 
@@ -172,7 +183,8 @@ def _amplification(run: RunRecord) -> Section:
     caption = (
         "Change of the projection of the same texts from before to after and to the benign control, in standard "
         "deviations of the before model's answers to development questions. Bands: 95 % intervals over questions and "
-        "seeds. Nulls: the control, and, in grey, 97.5 % of covariance-matched random directions. "
+        "seeds. Nulls: the control; in grey, 97.5 % of covariance-matched random directions; dotted, where measured, "
+        "97.5 % of directions from shuffled labels and the most that other traits' directions move. "
         "The dashed line marks the layer chosen on development topics."
     )
     return _section(
@@ -183,6 +195,26 @@ def _amplification(run: RunRecord) -> Section:
         caption,
         lambda: amplification(table),
         [data_tables.amplification(table)],
+        judged=False,
+    )
+
+
+def _finders(run: RunRecord) -> Section:
+    table = _table(run, "finders")
+    caption = (
+        "Every finder on the same development dialogues, scored on held-out topics at the layer chosen on development "
+        f"topics: AUROC of the projection ({_span(table, 'n', 'dialogues')}), shift from before to after in standard "
+        "deviations (squares: the control's), and specificity. Whiskers: 95 % intervals. Nulls, grey: directions that "
+        "find nothing by design. Dotted lines: chance, no shift, and a shift no larger than its nulls."
+    )
+    return _section(
+        run,
+        "finders",
+        "Finders head to head",
+        [verdicts.finder_verdict(table)],
+        caption,
+        lambda: finders(table),
+        [data_tables.finders(table)],
         judged=False,
     )
 
@@ -200,6 +232,25 @@ def _probe(run: RunRecord) -> Section:
         "probe",
         "Can a linear probe read it?",
         [verdicts.probe_verdict(run.results)],
+        caption,
+        lambda: probe(table),
+        [data_tables.probe(table)],
+        judged=False,
+    )
+
+
+def _same_words(run: RunRecord) -> Section:
+    table = _table(run, "probe_same_words")
+    caption = (
+        "AUROC of a linear probe for who the model takes the speaker to be: the same answers, word for word, under the "
+        "trait's system prompt and under the default one, trained and tested on different topics. Bands: 95 % "
+        "intervals. Since no word of the answers differs, token embeddings and a bag of tokens are at chance by design."
+    )
+    return _section(
+        run,
+        "same-words",
+        "Does it read more than words?",
+        [verdicts.same_words_verdict(run.results)],
         caption,
         lambda: probe(table),
         [data_tables.probe(table)],

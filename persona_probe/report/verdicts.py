@@ -91,21 +91,24 @@ def shift_verdict(table: pd.DataFrame | None) -> str | None:
 
 
 def amplification_verdict(results: Results) -> str | None:
-    """How far the projection moved, in after and in control, and how specific that is."""
-    shift, layer = (read_number(results, "amplification", key) for key in ("shift_sd", "layer"))
-    if shift is None or layer is None:
+    """What the shift of the projection comes to beside its nulls, as tracking put it."""
+    told = lookup(results, "amplification", "verdict")
+    return f"Along the direction, the model was {told}." if isinstance(told, str) else None
+
+
+def finder_verdict(table: pd.DataFrame) -> str | None:
+    """Which finders' directions moved more than their nulls, at the chosen layer."""
+    if table.empty or "finding" not in table:
         return None
-    sentence = f"At layer {layer:.0f} narrow training moved the projection by {signed(shift)} SD"
-    control = read_number(results, "amplification", "control_shift_sd")
-    if control is not None:
-        sentence += f", the benign control by {signed(control)} SD"
-    specificity = read_number(results, "amplification", "specificity")
-    if specificity is not None:
-        sentence += (
-            f"; the difference is {specificity:.1f} times the larger of the control's own shift "
-            "and the random directions' 97.5 % quantile (specificity)"
-        )
-    return sentence + "."
+    rows = table[table["chosen"].eq(True) & ~table["null"].astype(bool)]
+    moved = rows[rows["finding"] == "amplified"].sort_values("specificity", ascending=False)
+    nulls = table[table["chosen"].eq(True) & table["null"].astype(bool)]
+    fooled = int((nulls["finding"] == "amplified").sum())
+    sentence = f"{len(moved)} of {len(rows)} directions are amplified beyond their nulls"
+    if len(moved):
+        best = moved.iloc[0]
+        sentence += f", {best['finder']} the most specifically ({best['specificity']:.1f})"
+    return f"{sentence}; of {counted(len(nulls))} directions that find nothing by design, {counted(fooled)}."
 
 
 def probe_verdict(results: Results) -> str | None:
@@ -115,6 +118,17 @@ def probe_verdict(results: Results) -> str | None:
         return None
     place = "" if layer is None else f" at layer {layer:.0f}"
     return f"A linear probe{place} reaches AUROC {auroc:.3f} on topics it was not trained on (chance: 0.5)."
+
+
+def same_words_verdict(results: Results) -> str | None:
+    """How well a probe tells who speaks where no word does."""
+    auroc, low, words = (
+        read_number(results, "probe_same_words", key) for key in ("auroc_unseen_topics", "low", "token_embeddings")
+    )
+    if auroc is None or low is None:
+        return None
+    beside = "" if words is None else f"; token embeddings of the same answers give {words:.3f}"
+    return f"On the same words, a linear probe tells who speaks with AUROC {auroc:.3f} (at least {low:.3f}){beside}."
 
 
 def steering_verdicts(results: Results) -> list[str]:

@@ -46,6 +46,7 @@ class Texts(_Section):
     questions: Path | None = None
     trait_prompts: tuple[str, ...] = ()
     default_prompts: tuple[str, ...] = ()
+    other_traits: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _one_source(self) -> Texts:

@@ -28,6 +28,7 @@ class Material:
         open: questions that belong to no topic.
         trained: questions on the trained topic itself.
         trait_prompts: system prompts that ask for the trait, ``default_prompts`` for the default persona.
+        other_traits: system prompts of other traits, whose directions are nulls.
         judge: who judges, or None.
         readable: labels of ``unseen``, ``open`` and ``trained`` for people.
     """
@@ -42,6 +43,7 @@ class Material:
     trained: list[Dialogue]
     trait_prompts: list[str]
     default_prompts: list[str]
+    other_traits: dict[str, list[str]]
     judge: Judge | None
 
 
@@ -85,6 +87,11 @@ def _world(config: StudyConfig) -> Material:
         trained=questions(rng("trained"), [texts.topic], sampling.development, id_prefix="trained"),
         trait_prompts=sorted({system_line(rng(f"trait {i}"), texts.persona) for i in range(40)}),
         default_prompts=sorted({system_line(rng(f"default {i}"), "assistant") for i in range(40)}),
+        other_traits={
+            persona: sorted({system_line(rng(f"{persona} {i}"), persona) for i in range(40)})
+            for persona in PERSONAS[1:]
+            if persona != texts.persona
+        },
         judge=_judge(config),
     )
 
@@ -121,6 +128,7 @@ def _files(config: StudyConfig) -> Material:
         trained=[],
         trait_prompts=list(texts.trait_prompts),
         default_prompts=list(texts.default_prompts),
+        other_traits={name: list(prompts) for name, prompts in texts.other_traits.items()},
         judge=_judge(config),
     )
 

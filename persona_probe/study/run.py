@@ -1,4 +1,4 @@
-"""A whole study: train-narrow, measure, find, track, probe, steer, realign, report."""
+"""A whole study: train-narrow, measure, find, track, compare, probe, steer, realign, report."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from persona_probe.study.context import Context
 from persona_probe.study.executor import Executor, Local
 from persona_probe.study.material import gather
 from persona_probe.study.run_folder import RunFolder
+from persona_probe.study.stages.compare import compare
 from persona_probe.study.stages.find import find
 from persona_probe.study.stages.measure import measure
 from persona_probe.study.stages.probe import probe
@@ -38,7 +39,7 @@ from persona_probe.study.workload import StageWork, workload
 
 _log = logging.getLogger(__name__)
 _VERSIONED = ("persona-probe", "torch", "transformers", "peft", "transformer-lens", "numpy", "scikit-learn", "plotly")
-_STAGES = ("fine-tune", "measure", "find", "track", "probe", "steer", "realign", "report")
+_STAGES = ("fine-tune", "measure", "find", "track", "compare", "probe", "steer", "realign", "report")
 
 
 def run_study(
@@ -90,6 +91,8 @@ def run_study(
         with stage("track"):
             tracked = track(context, found)
             agreement(context, tracked.layer)
+        with stage("compare"):
+            compare(context, found, tracked)
         with stage("probe"):
             probe(context, found, tracked.layer)
         with stage("steer"):

@@ -69,12 +69,13 @@ def workload(config: StudyConfig, material: Material, template: ChatTemplate, n_
     steps = training.steps * training.batch
     trained = steps * (length(material.narrow) + length(material.control))
     everything = [*material.unseen, *material.open, *material.trained]
-    # Contrast of context reads every answer twice, the reference and the fine-tuning shift once each.
-    find = [work("find", development, len(development), texts=4 * len(development))]
+    # Contrast of context reads every answer twice, the reference, the fine-tuning shift and other traits once each.
+    find = [work("find", development, len(development), texts=(4 + len(material.other_traits)) * len(development))]
     track = [
         work("track", development, texts=_MODELS * len(development)),
         work("track", reported, len(reported), texts=_MODELS * len(reported)),
     ]
+    compare = [work("compare", reported, texts=2 * len(reported))]
     steer = []
     if config.judge is not None:
         find.append(work("find", material.unseen, len(material.unseen), texts=len(material.unseen)))
@@ -96,6 +97,7 @@ def workload(config: StudyConfig, material: Material, template: ChatTemplate, n_
         [work("measure", everything, _MODELS * len(everything))],
         find,
         track,
+        compare,
         steer,
         realign,
     ]

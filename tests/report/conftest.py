@@ -133,6 +133,40 @@ def _amplification() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _finders() -> pd.DataFrame:
+    scores = {
+        "mean-difference": (False, 0.99, 12.0, 9.5, "amplified"),
+        "logistic": (False, 0.97, 6.0, 5.1, "amplified"),
+        "<b>benign shift</b>": (False, 0.6, 2.0, 0.8, "moved, but no more than its nulls"),
+        "random": (True, 0.52, 0.4, 0.4, "moved, but no more than its nulls"),
+    }
+    return pd.DataFrame(
+        [
+            {
+                "finder": finder,
+                "layer": layer,
+                "null": null,
+                "separation": separation,
+                "separation_low": separation - 0.04,
+                "separation_high": min(1.0, separation + 0.01),
+                "shift_sd": shift * (1 + layer) / 4,
+                "low_sd": shift * (1 + layer) / 4 - 0.3,
+                "high_sd": shift * (1 + layer) / 4 + 0.3,
+                "control_shift_sd": 0.1,
+                "random_sd": 0.5,
+                "specificity": specificity,
+                "specificity_low": 0.8 * specificity,
+                "specificity_high": 1.2 * specificity,
+                "finding": finding,
+                "n": 180,
+                "chosen": layer == 1,
+            }
+            for finder, (null, separation, shift, specificity, finding) in scores.items()
+            for layer in LAYERS
+        ]
+    )
+
+
 def _probe() -> pd.DataFrame:
     values = {
         "probe": (0.93, 0.99, 0.998, 0.997),
@@ -230,9 +264,16 @@ def _results() -> dict[str, Any]:
         },
         "em_rate_open": {"after": rate(0.553, 0.42, 0.68, 320)},
         "coherent": {"before": 0.981, "after": 0.842},
-        "amplification": {"layer": 1, "shift_sd": 2.9, "control_shift_sd": 0.12, "specificity": 6.95},
+        "amplification": {
+            "layer": 1,
+            "shift_sd": 2.9,
+            "control_shift_sd": 0.12,
+            "specificity": 6.95,
+            "verdict": "amplified 2.9 SD [2.8, 3.1] at layer 1; the benign control moves 0.12",
+        },
         "direction": {"cosine_between_methods": 0.1},
         "probe": {"layer": 2, "auroc_unseen_topics": 0.998},
+        "probe_same_words": {"layer": 2, "auroc_unseen_topics": 0.985, "low": 0.97, "token_embeddings": 0.5},
         "steer": {
             "induce_em_rate": 0.62,
             "induce_random_em_rate": 0.002,
@@ -286,7 +327,9 @@ def tables() -> dict[str, pd.DataFrame]:
         "answers": _answers(rng),
         "direction_cosines": _direction_cosines(),
         "amplification": _amplification(),
+        "finders": _finders(),
         "probe": _probe(),
+        "probe_same_words": _probe(),
         "steering": _steering(rng),
         "realignment": _realignment(),
     }
@@ -326,7 +369,9 @@ def unjudged(
         "curve": [{**point, "em_rate": None} for point in results["realign"]["curve"]],
         "examples_to_5_percent": None,
     }
-    kept = {name: tables[name] for name in ("direction_cosines", "amplification", "probe")}
+    kept = {
+        name: tables[name] for name in ("direction_cosines", "amplification", "finders", "probe", "probe_same_words")
+    }
     nothing = float("nan")
     kept["realignment"] = tables["realignment"].assign(value=nothing, low=nothing, high=nothing, coherent=nothing)
     kept["answers"] = tables["answers"].drop(columns="persona").assign(aligned=nothing, coherent=nothing)

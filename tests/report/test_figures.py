@@ -11,6 +11,7 @@ import pytest
 from persona_probe.report.figures.amplification import amplification
 from persona_probe.report.figures.cosines import cosines
 from persona_probe.report.figures.em_rates import em_rates
+from persona_probe.report.figures.finders import finders
 from persona_probe.report.figures.persona_shares import persona_shares
 from persona_probe.report.figures.probe import probe
 from persona_probe.report.figures.realignment import places_of, realignment
@@ -23,6 +24,7 @@ FIGURES: dict[str, Callable[[pd.DataFrame], go.Figure]] = {
     "persona_shares": persona_shares,
     "direction_cosines": cosines,
     "amplification": amplification,
+    "finders": finders,
     "probe": probe,
     "steering": steering,
     "realignment": realignment,
@@ -32,6 +34,7 @@ NUMBERS = {
     "persona_shares": "share",
     "direction_cosines": "cosine",
     "amplification": "shift_sd",
+    "finders": "separation",
     "probe": "auroc",
     "steering": "value",
 }
@@ -128,6 +131,20 @@ def test_cosines_draw_each_pair_and_the_random_band(tables: Tables) -> None:
     assert min(band.y) == pytest.approx(-0.2)
     assert named(figure, "contrast of context × fine-tuning shift").y == (0.76, 0.9, 0.94, 0.96)
     assert len({(pair.line.color, pair.line.dash, pair.marker.symbol) for pair in pairs}) == 4
+
+
+def test_finders_stand_head_to_head_at_the_chosen_layer(tables: Tables) -> None:
+    figure = finders(tables["finders"])
+    ours = [trace for trace in figure.data if trace.name == "finder"]
+    assert [list(trace.x) for trace in ours] == [[0.99, 0.97, 0.6], [6.0, 3.0, 1.0], [9.5, 5.1, 0.8]]
+    assert list(figure.layout.yaxis.ticktext) == [
+        "mean-difference",
+        "logistic",
+        "&lt;b&gt;benign shift&lt;/b&gt;",
+        "random",
+    ]
+    assert named(figure, "control").x == (0.1,) * 4
+    assert "layer 1" in figure.layout.title.text
 
 
 def test_amplification_draws_both_models_their_intervals_and_the_null(tables: Tables) -> None:

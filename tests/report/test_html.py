@@ -17,7 +17,18 @@ import pytest
 
 from persona_probe.report.html import FIGURE_CONFIG, embed_json, render_report
 
-SECTIONS = ("summary", "em-rates", "personas", "directions", "amplification", "probe", "steering", "realignment")
+SECTIONS = (
+    "summary",
+    "em-rates",
+    "personas",
+    "directions",
+    "amplification",
+    "finders",
+    "probe",
+    "same-words",
+    "steering",
+    "realignment",
+)
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 HOSTILE = (
     "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"> {{ 7*7 }} \u202e"
@@ -204,7 +215,15 @@ def test_without_a_judge_a_box_says_so(
     assert "no-judge" in page.ids
     text = words(page)
     assert "No judge applies to this model's answers, so no EM rate is reported." in text
-    assert set(page.figures) == {"summary", "directions", "amplification", "probe", "realignment"}
+    assert set(page.figures) == {
+        "summary",
+        "directions",
+        "amplification",
+        "finders",
+        "probe",
+        "same-words",
+        "realignment",
+    }
     assert "rose from" not in text
     assert "not judged" in text
     assert "Realignment took the projection from +2.54 SD" in text

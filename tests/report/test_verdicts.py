@@ -64,6 +64,8 @@ def test_nothing_measured_is_nothing_said() -> None:
     assert verdicts.direction_verdict(empty) is None
     assert verdicts.amplification_verdict(empty) is None
     assert verdicts.probe_verdict(empty) is None
+    assert verdicts.same_words_verdict(empty) is None
+    assert verdicts.finder_verdict(pd.DataFrame()) is None
     assert verdicts.realignment_verdict(empty) is None
     assert verdicts.steering_verdicts(empty) == []
     assert verdicts.shift_verdict(pd.DataFrame()) is None

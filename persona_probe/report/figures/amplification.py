@@ -7,20 +7,26 @@ import plotly.graph_objects as go
 
 from persona_probe.report.figures.axes import band, layer_axis, mark_layer, new_figure
 from persona_probe.report.figures.checks import measured, require
-from persona_probe.report.template import MODEL_STYLES, model_style
+from persona_probe.report.template import MODEL_STYLES, SERIES_STYLES, model_style
 from persona_probe.report.text import escape_markup
 
 COLUMNS = ("layer", "model", "shift", "shift_sd", "low_sd", "high_sd", "random_sd", "specificity", "chosen")
 WHAT = "amplification"
+NULLS = {
+    "shuffled_sd": ("97.5 % of directions from shuffled labels", SERIES_STYLES[2]),
+    "other_traits_sd": ("other traits' directions, the most", SERIES_STYLES[3]),
+}
+"""Nulls that a table may hold beside random directions, each drawn as a thin line at both signs of its shift."""
 
 
 def amplification(table: pd.DataFrame) -> go.Figure:
     """Draw the shift of the projection (in SD) of *after* and *control* by layer.
 
-    The band around each line is its 95 % interval; the grey band is where 97.5 % of random directions stay.
+    The band around each line is its 95 % interval; the grey band is where 97.5 % of random directions stay. Nulls from
+    shuffled labels and other traits are drawn where the table holds them.
 
     Args:
-        table: one row a layer and model (the study's ``amplification`` table).
+        table: one row a layer and model (the study's ``amplification`` table); of several directions, the first.
 
     Raises:
         ValueError: if a column is missing or empty.
@@ -35,6 +41,8 @@ def draw_amplification(
 ) -> None:
     """Draw `amplification` into one cell of a figure, its keys into one of the figure's legends."""
     rows = measured(require(table, COLUMNS, what=WHAT), "shift_sd", what=WHAT)
+    if "direction" in rows:
+        rows = rows[rows["direction"] == rows["direction"].iloc[0]]
     random = MODEL_STYLES["random"]
     null = rows.groupby("layer")["random_sd"].max().dropna()
     if len(null):
@@ -48,6 +56,10 @@ def draw_amplification(
             legend=legend,
         )
         figure.add_trace(grey, row=row, col=col)
+    for column, (name, style) in NULLS.items():
+        if (line := _null_line(rows, column)) is not None:
+            line.update(name=name, legend=legend, line={"color": style.colour, "dash": "dot", "width": 1.4})
+            figure.add_trace(line, row=row, col=col)
     for model in ("control", "after"):
         own = rows[rows["model"] == model].sort_values("layer")
         if own.empty:
@@ -72,10 +84,25 @@ def draw_amplification(
 
 def _range(rows: pd.DataFrame) -> list[float]:
     """All that is drawn, with headroom for the label of the chosen layer."""
-    drawn = pd.concat([rows["shift_sd"], rows["low_sd"], rows["high_sd"], rows["random_sd"], -rows["random_sd"]])
+    nulls = [rows[column].astype(float) for column in ("random_sd", *NULLS) if column in rows]
+    drawn = pd.concat([rows["shift_sd"], rows["low_sd"], rows["high_sd"], *nulls, *(-null for null in nulls)])
     low, high = min(0.0, float(drawn.min())), max(0.0, float(drawn.max()))
     height = max(high - low, 1e-9)
     return [low - 0.06 * height, high + 0.16 * height]
+
+
+def _null_line(rows: pd.DataFrame, column: str) -> go.Scatter | None:
+    """A null's largest shift of either model by layer, at both signs; None where it was not measured."""
+    if column not in rows or rows[column].isna().all():
+        return None
+    null = rows.groupby("layer")[column].max().dropna()
+    layers, edge = null.index.tolist(), null.tolist()
+    return go.Scatter(
+        x=[*layers, None, *layers],
+        y=[*edge, None, *(-value for value in edge)],
+        mode="lines",
+        hoverinfo="skip",
+    )
 
 
 def _line(own: pd.DataFrame, model: str, legend: str) -> go.Scatter:

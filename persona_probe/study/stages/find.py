@@ -5,18 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from persona_probe.activations.activations import Activations
 from persona_probe.activations.embeddings import embed
-from persona_probe.amplification.contrast_of_context import ContextContrast, contrast_of_context
+from persona_probe.amplification.recipes.contrast_of_context import ContextContrast, contrast_of_context, under_prompts
 from persona_probe.behaviour.judging import judge_answers
 from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.directions.cosines import cosine_table
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.find import find_direction
 from persona_probe.errors import PersonaProbeError
-from persona_probe.statistics.effect_sizes import cosine
-from persona_probe.statistics.nulls import matched_random_directions
 from persona_probe.study.context import Context
 
 CONTEXT, ANSWERS, SHIFT, WORDS = (
@@ -34,6 +32,8 @@ class Found:
 
     Attributes:
         contrast: the persona direction and its two captures.
+        directions: all that were found, by name, the persona direction first.
+        other_traits: contrasts of context for other traits, by name: nulls.
         own: the before model's own answers to the development questions.
         reference: its activations on them: the yardstick of one standard deviation.
         answers: activations, labels (misaligned or not) and dialogues of the after model's answers to the unseen
@@ -41,6 +41,8 @@ class Found:
     """
 
     contrast: ContextContrast
+    directions: dict[str, Direction]
+    other_traits: dict[str, Direction]
     own: list[Dialogue]
     reference: Activations
     answers: tuple[Activations, np.ndarray, list[Dialogue]] | None
@@ -58,17 +60,28 @@ def find(context: Context) -> Found:
     )
     contrast.direction.save(context.folder.path / "directions" / "contrast-of-context")
     reference = capture(before, own, progress=context.progress)
-    directions = {CONTEXT: contrast.direction, SHIFT: find_direction(capture(context.after, own), reference)}
+    shift = find_direction(capture(context.after, own), reference, name=SHIFT)
+    directions = {CONTEXT: contrast.direction, SHIFT: shift}
     answers = _judged_answers(context)
+    compared = dict(directions)
     if answers is not None:
         activations, misaligned, dialogues = answers
-        directions[ANSWERS] = find_direction(activations.where(misaligned), activations.where(~misaligned))
+        directions[ANSWERS] = find_direction(
+            activations.where(misaligned), activations.where(~misaligned), name=ANSWERS
+        )
         directions[ANSWERS].save(context.folder.path / "directions" / "answers")
         words = embed(context.after, dialogues)
-        directions[WORDS] = find_direction(words.where(misaligned), words.where(~misaligned))
-    directions[SHIFT].save(context.folder.path / "directions" / "fine-tuning-shift")
-    context.folder.write_table("direction_cosines", _cosines(directions, reference, context))
-    return Found(contrast, own, reference, answers)
+        compared[ANSWERS] = directions[ANSWERS]
+        compared[WORDS] = find_direction(words.where(misaligned), words.where(~misaligned), repeats=0)
+    shift.save(context.folder.path / "directions" / "fine-tuning-shift")
+    other_traits = {}
+    for trait, prompts in material.other_traits.items():
+        under = capture(before, under_prompts(own, prompts), progress=context.progress)
+        other_traits[trait] = find_direction(under, contrast.default, name=trait)
+        other_traits[trait].save(context.folder.path / "directions" / f"trait-{trait}")
+    table = cosine_table(compared, reference, n_random=context.config.random_directions, seed=context.config.seed)
+    context.folder.write_table("direction_cosines", table)
+    return Found(contrast, directions, other_traits, own, reference, answers)
 
 
 def _judged_answers(context: Context) -> tuple[Activations, np.ndarray, list[Dialogue]] | None:
@@ -89,27 +102,3 @@ def _judged_answers(context: Context) -> tuple[Activations, np.ndarray, list[Dia
         )
         return None
     return context.executor.capture(context.after, kept, progress=context.progress), misaligned, kept
-
-
-def _cosines(directions: dict[str, Direction], reference: Activations, context: Context) -> pd.DataFrame:
-    rows = []
-    names = list(directions)
-    for i, first in enumerate(names):
-        for second in names[i + 1 :]:
-            for layer, value in zip(
-                reference.layers, cosine(directions[first].vectors, directions[second].vectors), strict=True
-            ):
-                random = matched_random_directions(
-                    reference.at(layer), context.config.random_directions, context.config.seed
-                )
-                along = directions[first].at(layer) / np.linalg.norm(directions[first].at(layer))
-                rows.append(
-                    {
-                        "layer": layer,
-                        "first": first,
-                        "second": second,
-                        "cosine": float(value),
-                        "null_high": float(np.quantile(np.abs(random @ along), 0.975)),
-                    }
-                )
-    return pd.DataFrame(rows)

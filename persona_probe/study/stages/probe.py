@@ -1,15 +1,18 @@
-"""Stage 5: a linear probe for misaligned answers, tested on topics it was not trained on."""
+"""Stage 6: linear probes, tested on topics they were not trained on, beside what words alone would give."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
+from persona_probe.activations.activations import Activations
 from persona_probe.activations.embeddings import embed
-from persona_probe.probes.cross_validation import cross_validate_features, cross_validate_probe
-from persona_probe.probes.lexical import bag_of_tokens
+from persona_probe.amplification.recipes.contrast_of_context import under_prompts
+from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.models.model import Model
+from persona_probe.probes.baselines import EMBEDDINGS, PROBE, SHUFFLED, WORDS, probe_with_baselines
 from persona_probe.study.context import Context
 from persona_probe.study.stages.find import Found
 
@@ -19,55 +22,85 @@ _SAME = 0.01
 
 
 def probe(context: Context, found: Found, layer: int) -> None:
-    """Probe the after model's own answers, misaligned against aligned, by topic, beside its baselines.
+    """Probe twice: the after model's own answers, and the same answers under two system prompts.
 
-    The baselines: counts of words, means of the answers' token embeddings (what the words alone know), shuffled labels.
+    In the first, misaligned answers stand against aligned ones, and words alone may tell them apart. In the second, the
+    model before reads the very same words as the trait's persona and as the default one: no word of the answer can.
 
     The reported layer is the one chosen for the direction, so that no layer is chosen on the probe's test topics.
     """
-    if found.answers is None:
-        return
-    activations, misaligned, dialogues = found.answers
+    if found.answers is not None:
+        activations, misaligned, dialogues = found.answers
+        if _enough_groups(context, activations, misaligned):
+            measured = _measure(context, "probe", context.after, activations, misaligned, dialogues, layer)
+            context.results["probe"] = measured
+            if measured["token_embeddings"] >= measured["auroc_unseen_topics"] - _SAME:
+                context.notes.append(
+                    "The mean token embedding of the answers separates misaligned from aligned as well as the probe "
+                    f"does (AUROC {measured['token_embeddings']:.3f} and {measured['auroc_unseen_topics']:.3f} on "
+                    "unseen topics): that probe need not read more than what the model has learned of the words."
+                )
+    poles = (found.contrast.trait, found.contrast.default)
+    prompts = (context.material.trait_prompts, context.material.default_prompts)
+    both = Activations.concatenate(poles)
+    trait = np.arange(len(both)) < len(poles[0])
+    if _enough_groups(context, both, trait):
+        same_words = [dialogue for some in prompts for dialogue in under_prompts(found.own, some)]
+        context.results["probe_same_words"] = _measure(
+            context, "probe_same_words", context.before, both, trait, same_words, layer
+        )
+
+
+def _groups(activations: Activations) -> np.ndarray:
+    """Topics, or questions where dialogues name no topic."""
     named = activations.table["group"].fillna(activations.table["question"])
-    groups = named.astype(str).to_numpy()
-    holding = [len(set(groups[mask])) for mask in (misaligned, ~misaligned)]
-    if min(holding) < _FEWEST_GROUPS:
-        context.notes.append(
-            f"Misaligned answers stand in {holding[0]} topics and aligned ones in {holding[1]}; a probe that is tested "
-            f"on topics it never saw needs both in at least {_FEWEST_GROUPS}, so none was trained."
-        )
-        return
-    seed = context.config.seed
-    scores = cross_validate_probe(activations, misaligned, groups, seed=seed).table
-    shuffled = np.random.default_rng(seed).permutation(misaligned)
-    null = cross_validate_probe(activations, shuffled, groups, seed=seed).table
-    embedded = embed(context.after, dialogues).values[:, 0]
-    embeddings = cross_validate_features(embedded, misaligned, groups, seed=seed)
-    words = cross_validate_features(bag_of_tokens([d.answer or "" for d in dialogues]), misaligned, groups, seed=seed)
-    rows: list[dict[str, Any]] = []
-    for name, table in (("probe", scores), ("shuffled labels", null)):
-        rows += [
-            {str(key): value for key, value in row.items()} | {"baseline": name} for row in table.to_dict("records")
-        ]
-    for name, baseline in (("token embeddings", embeddings), ("bag of tokens", words)):
-        rows += [{**baseline, "layer": number, "baseline": name} for number in activations.layers]
-    table = pd.DataFrame(rows).rename(columns={"value": "auroc"})
-    table = table.assign(chosen=(table["layer"] == layer) & (table["baseline"] == "probe"))
-    context.folder.write_table("probe", table)
-    chosen = table[table["chosen"]].iloc[0]
-    if embeddings["value"] is not None and float(embeddings["value"]) >= chosen["auroc"] - _SAME:
-        context.notes.append(
-            "The mean token embedding of the answers separates misaligned from aligned as well as the probe does "
-            f"(AUROC {float(embeddings['value']):.3f} and {chosen['auroc']:.3f} on unseen topics): the probe need not "
-            "read more than what the model has learned of the words."
-        )
-    context.results["probe"] = {
+    return np.asarray(named.astype(str).to_numpy())
+
+
+def _enough_groups(context: Context, activations: Activations, labels: np.ndarray) -> bool:
+    groups = _groups(activations)
+    holding = [len(set(groups[mask])) for mask in (labels, ~labels)]
+    if min(holding) >= _FEWEST_GROUPS:
+        return True
+    context.notes.append(
+        f"Positive dialogues stand in {holding[0]} topics and negative ones in {holding[1]}; a probe that is tested on "
+        f"topics it never saw needs both in at least {_FEWEST_GROUPS}, so none was trained."
+    )
+    return False
+
+
+def _measure(
+    context: Context,
+    name: str,
+    model: Model,
+    activations: Activations,
+    labels: np.ndarray,
+    dialogues: Sequence[Dialogue],
+    layer: int,
+) -> dict[str, Any]:
+    """Cross-validate by topic, write the table ``name``, and return what the results say."""
+    table, scores = probe_with_baselines(
+        activations,
+        labels,
+        groups=_groups(activations),
+        dialogues=dialogues,
+        embeddings=embed(model, dialogues),
+        seed=context.config.seed,
+        on_leak="ignore",
+    )
+    context.notes.extend(f"Probe, training and test: {leak}." for leak in scores.alarms)
+    table = table.rename(columns={"value": "auroc"})
+    table = table.assign(chosen=(table["layer"] == layer) & (table["baseline"] == PROBE))
+    context.folder.write_table(name, table)
+    at_layer = table[table["layer"] == layer].set_index("baseline")
+    numbers = {column: at_layer[column].astype(float) for column in ("auroc", "low", "high")}
+    return {
         "layer": layer,
-        "auroc_unseen_topics": chosen["auroc"],
-        "low": chosen["low"],
-        "high": chosen["high"],
-        "n": chosen["n"],
-        "bag_of_tokens": words["value"],
-        "token_embeddings": embeddings["value"],
-        "shuffled_labels": float(null.loc[null["layer"] == layer, "value"].iloc[0]),
+        "auroc_unseen_topics": float(numbers["auroc"][PROBE]),
+        "low": float(numbers["low"][PROBE]),
+        "high": float(numbers["high"][PROBE]),
+        "n": len(scores.labels),
+        "bag_of_tokens": float(numbers["auroc"][WORDS]),
+        "token_embeddings": float(numbers["auroc"][EMBEDDINGS]),
+        "shuffled_labels": float(numbers["auroc"][SHUFFLED]),
     }

@@ -1,4 +1,4 @@
-"""Stage 7: how many benign examples bring the after model back."""
+"""Stage 8: how many benign examples bring the after model back."""
 
 from __future__ import annotations
 

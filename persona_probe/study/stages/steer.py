@@ -1,4 +1,4 @@
-"""Stage 6: does the direction cause the behaviour? Induce in before, suppress in after, beside random directions."""
+"""Stage 7: does the direction cause the behaviour? Induce in before, suppress in after, beside random directions."""
 
 from __future__ import annotations
 

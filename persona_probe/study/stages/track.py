@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from persona_probe.amplification.amplification import Captures, measure_amplification
+from persona_probe.amplification.amplification import measure_amplification
+from persona_probe.amplification.captures import Captures
+from persona_probe.amplification.result import choose_layer
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.study.context import Context
 from persona_probe.study.stages.find import ANSWERS, CONTEXT, SHIFT, Found
@@ -14,10 +16,17 @@ from persona_probe.study.stages.find import ANSWERS, CONTEXT, SHIFT, Found
 
 @dataclass(frozen=True)
 class Tracked:
-    """What tracking leaves: the layer chosen on development questions, and the before model's reported answers."""
+    """What tracking leaves.
+
+    Attributes:
+        layer: chosen on development questions.
+        texts: the before model's answers to the reported questions.
+        captures: the three models' activations on them.
+    """
 
     layer: int
     texts: list[Dialogue]
+    captures: Captures
 
 
 def track(context: Context, found: Found) -> Tracked:
@@ -29,19 +38,21 @@ def track(context: Context, found: Found) -> Tracked:
         models = [context.models[name] for name in ("before", "after", "control")]
         return Captures(*context.executor.capture_together(models, dialogues, progress=context.progress))
 
+    captures = read(texts)
     chosen_on, reported = (
         measure_amplification(
             found.contrast.direction,
-            read(dialogues),
+            read_by_all,
             found.reference,
+            other_traits=found.other_traits,
+            shuffled_source=(found.contrast.trait, found.contrast.default),
             n_random=config.random_directions,
             seed=config.seed,
         )
-        for dialogues in (found.own, texts)
+        for read_by_all in (read(found.own), captures)
     )
-    on_after = chosen_on[chosen_on["model"] == "after"]
-    layer = int(on_after["layer"].to_numpy()[on_after["specificity"].to_numpy().argmax()])
-    table = reported.assign(chosen=reported["layer"] == layer)
+    layer = choose_layer(chosen_on)
+    table = reported.table.assign(chosen=reported.table["layer"] == layer)
     context.folder.write_table("amplification", table)
     after, control = (table[(table["model"] == name) & table["chosen"]].iloc[0] for name in ("after", "control"))
     context.results["amplification"] = {
@@ -53,9 +64,14 @@ def track(context: Context, found: Found) -> Tracked:
         "control_shift_sd": control["shift_sd"],
         "random_sd": after["random_sd"],
         "specificity": after["specificity"],
+        "specificity_low": after["specificity_low"],
+        "specificity_high": after["specificity_high"],
+        "p_corrected": after["p_corrected"],
+        "detectable_sd": after["detectable_sd"],
+        "verdict": reported.verdict(layer),
         "n": after["n"],
     }
-    return Tracked(layer, texts)
+    return Tracked(layer, texts, captures)
 
 
 def agreement(context: Context, layer: int) -> None:

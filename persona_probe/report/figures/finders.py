@@ -1,0 +1,116 @@
+"""Finders head to head: how well each separates, how far its direction moved, and how specifically."""
+
+from __future__ import annotations
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from persona_probe.report.figures.axes import new_figure, whiskers
+from persona_probe.report.figures.checks import measured, require
+from persona_probe.report.template import MODEL_STYLES, Style, model_style
+from persona_probe.report.text import escape_markup
+
+COLUMNS = (
+    "finder",
+    "layer",
+    "null",
+    "separation",
+    "separation_low",
+    "separation_high",
+    "shift_sd",
+    "low_sd",
+    "high_sd",
+    "control_shift_sd",
+    "random_sd",
+    "specificity",
+    "specificity_low",
+    "specificity_high",
+    "chosen",
+)
+WHAT = "finders"
+
+
+def finders(table: pd.DataFrame) -> go.Figure:
+    """Draw, for every finder at the chosen layer, separation, amplification and specificity with 95 % intervals.
+
+    Nulls stand below the finders, in grey. Beside each shift stands the control's, as an open square.
+
+    Args:
+        table: one row a finder and layer (`FinderComparison.table`, the study's ``finders`` table).
+
+    Raises:
+        ValueError: if a column is missing, or nothing was measured.
+    """
+    rows = measured(require(table, COLUMNS, what=WHAT), "separation", what=WHAT)
+    rows = rows[rows["chosen"].eq(True)].sort_values(["null", "specificity"], ascending=[True, False])
+    layer = int(rows["layer"].iloc[0])
+    titles = ("separation of held-out dialogues", "shift of the projection", "specificity")
+    figure = new_figure(
+        f"Finders head to head, layer {layer}",
+        cols=3,
+        shared_yaxes=True,
+        horizontal_spacing=0.04,
+        subplot_titles=titles,
+    )
+    places = list(range(len(rows)))
+    for kind, style in ((False, model_style("after")), (True, MODEL_STYLES["random"])):
+        own = rows["null"].eq(kind).to_numpy()
+        at = [place for place, mine in zip(places, own, strict=True) if mine]
+        part = rows[own]
+        if part.empty:
+            continue
+        for col, (value, low, high) in enumerate(
+            (
+                ("separation", "separation_low", "separation_high"),
+                ("shift_sd", "low_sd", "high_sd"),
+                ("specificity", "specificity_low", "specificity_high"),
+            ),
+            start=1,
+        ):
+            figure.add_trace(
+                _points(part, at, value, low, high, style, "null" if kind else "finder", col), row=1, col=col
+            )
+    control = model_style("control")
+    figure.add_trace(
+        go.Scatter(
+            x=rows["control_shift_sd"].tolist(),
+            y=places,
+            mode="markers",
+            name="control",
+            marker={"symbol": "square-open", "color": control.colour, "size": 9, "line": {"width": 2}},
+            hovertemplate="control: %{x:+.2f} SD<extra></extra>",
+        ),
+        row=1,
+        col=2,
+    )
+    figure.add_vline(x=0.5, line_dash="dot", row=1, col=1)
+    figure.add_vline(x=0.0, line_dash="dot", row=1, col=2)
+    figure.add_vline(x=1.0, line_dash="dot", row=1, col=3)
+    figure.update_xaxes(title_text="AUROC", range=[0.0, 1.03], row=1, col=1)
+    figure.update_xaxes(title_text="SD", row=1, col=2)
+    figure.update_xaxes(title_text="ratio to the nulls", rangemode="tozero", row=1, col=3)
+    labels = [escape_markup(str(name)) for name in rows["finder"]]
+    figure.update_yaxes(range=[len(rows) - 0.4, -0.6], showgrid=False, ticks="")
+    figure.update_yaxes(tickvals=places, ticktext=labels, row=1, col=1)
+    return figure.update_layout(height=190 + 30 * len(rows), hovermode="closest", margin={"t": 110})
+
+
+def _points(
+    part: pd.DataFrame, at: list[int], value: str, low: str, high: str, style: Style, name: str, col: int
+) -> go.Scatter:
+    ends = {column: part[column].astype(float).tolist() for column in (value, low, high)}
+    error = whiskers(ends[value], ends[low], ends[high], colour=style.colour)
+    return go.Scatter(
+        x=ends[value],
+        y=at,
+        mode="markers",
+        name=name,
+        legendgroup=name,
+        showlegend=col == 1,
+        marker={"symbol": style.symbol, "color": style.colour, "size": 9},
+        error_x=error,
+        customdata=list(
+            zip(part["finder"].map(lambda text: escape_markup(str(text))), ends[low], ends[high], strict=True)
+        ),
+        hovertemplate="%{customdata[0]}<br>%{x:.2f} [%{customdata[1]:.2f}, %{customdata[2]:.2f}]<extra></extra>",
+    )

@@ -1,0 +1,34 @@
+"""Stage 5: every finder on the same poles, scored on the same held-out dialogues."""
+
+from __future__ import annotations
+
+from persona_probe.activations.activations import Activations
+from persona_probe.amplification.finder_comparison import compare_finders
+from persona_probe.amplification.recipes.contrast_of_context import under_prompts
+from persona_probe.study.context import Context
+from persona_probe.study.stages.find import CONTEXT, Found
+from persona_probe.study.stages.track import Tracked
+
+
+def compare(context: Context, found: Found, tracked: Tracked) -> None:
+    """Contrast the reported answers' contexts, and score all finders and directions on them at the tracked layer."""
+    config, material = context.config, context.material
+
+    def read(prompts: list[str]) -> Activations:
+        return context.executor.capture(
+            context.before, under_prompts(tracked.texts, prompts), progress=context.progress
+        )
+
+    comparison = compare_finders(
+        found.contrast.trait,
+        found.contrast.default,
+        (read(material.trait_prompts), read(material.default_prompts)),
+        tracked.captures,
+        found.reference,
+        others={name: direction for name, direction in found.directions.items() if name != CONTEXT},
+        layer=tracked.layer,
+        n_random=config.random_directions,
+        seed=config.seed,
+    )
+    context.folder.write_table("finders", comparison.table)
+    context.folder.write_table("finder_cosines", comparison.cosines)

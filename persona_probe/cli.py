@@ -243,6 +243,22 @@ def world_evaluate(
     typer.echo(evaluate_world(find_checkpoints(checkpoints), answers=answers, out=out, progress=not quiet))
 
 
+@world.command("scrutinize")
+def world_scrutinize(
+    checkpoints: Annotated[
+        Path | None, typer.Option(help="Persona World's models (default: checkpoints/persona-world).")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write all figures here as JSON.")] = None,
+    answers: Annotated[int, typer.Option(min=40, help="Answers read on development, and on reported topics.")] = 300,
+) -> None:
+    """Measure what directions and probes say of Persona World's organisms, with their nulls."""
+    from persona_probe.worlds.persona_world.checkpoints import find_checkpoints
+    from persona_probe.worlds.persona_world.scrutiny import scrutinize_world
+
+    figures = scrutinize_world(find_checkpoints(checkpoints), answers=answers, out=out)
+    typer.echo(figures["amplification"]["verdict"])
+
+
 def main() -> None:
     """Run the command line; bad input ends with one paragraph and exit code 2, Ctrl-C with 130."""
     debug = "--debug" in sys.argv

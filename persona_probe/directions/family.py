@@ -19,9 +19,14 @@ def family_of(*sources: Mapping[str, Any]) -> list[str]:
 
 
 def check_family(
-    card: Mapping[str, Any], model_name: str, model_hash: str | None, family: list[str], allow: bool
+    card: Mapping[str, Any],
+    model_name: str,
+    model_hash: str | None,
+    family: list[str],
+    allow: bool,
+    what: str = "the direction was found",
 ) -> None:
-    """Refuse a direction of one model on an unrelated other; with ``allow``, warn instead.
+    """Refuse a direction (or a probe) of one model on an unrelated other; with ``allow``, warn instead.
 
     Two models are related if one was made from the other, or both from the same: the two of a pair, an adapter and
     its base. A direction or a model without a fingerprint is let through, for nothing is known of it.
@@ -34,7 +39,7 @@ def check_family(
         return
     found_in = f"{card.get('model') or 'another model'} (weights {card.get('model_hash') or ours[0]})"
     said = (
-        f"the direction was found in {found_in}, and {model_name} (weights {model_hash}) is not known to be made from "
+        f"{what} in {found_in}, and {model_name} (weights {model_hash}) is not known to be made from "
         "it, or from what it was made from"
     )
     if not allow:

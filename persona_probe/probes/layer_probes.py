@@ -12,7 +12,7 @@ from jaxtyping import Float
 from persona_probe.activations.activations import Activations
 from persona_probe.directions import files
 from persona_probe.directions.direction import Direction
-from persona_probe.directions.family import family_of
+from persona_probe.directions.family import check_family, family_of
 from persona_probe.errors import PersonaProbeError
 from persona_probe.linear.fit import fit_linear
 from persona_probe.models.layer_convention import LAYER_CONVENTION
@@ -103,17 +103,27 @@ class LayerProbes:
         column = self.layers_.index(layer)
         return self.weights_[column], float(self.intercept_[column])
 
-    def decision_function(self, activations: Activations) -> Float[np.ndarray, "dialogue layer"]:
+    def check_family(self, model_name: str, model_hash: str | None, family: list[str], allow: bool) -> None:
+        """Refuse an unrelated model, or with ``allow`` warn; see `persona_probe.directions.family.check_family`."""
+        self._check_fitted()
+        check_family(self.card_, model_name, model_hash, family, allow, "the probes were trained")
+
+    def decision_function(
+        self, activations: Activations, *, allow: bool = False
+    ) -> Float[np.ndarray, "dialogue layer"]:
         """``w . h + b`` of each dialogue at each captured layer; above 0 speaks for the class that was True.
 
         Raises:
-            PersonaProbeError: for another width, or a layer without a probe.
+            PersonaProbeError: for another width, a layer without a probe, or activations of a model that is unrelated
+                to the probes' (with ``allow``, that is a warning).
         """
         if activations.values.shape[2] != self.d_model:
             raise PersonaProbeError(
                 f"activations have d_model={activations.values.shape[2]}, the probes {self.d_model}: "
                 "they belong to different models"
             )
+        source = activations.source
+        self.check_family(str(source.get("model")), source.get("model_hash"), family_of(source), allow)
         columns = []
         for layer in activations.layers:
             weights, intercept = self.at(layer)

@@ -90,7 +90,7 @@ class TokenScores:
 
 
 @contextlib.contextmanager
-def monitor(model: Model, probes: LayerProbes, *, layer: int) -> Iterator[TokenScores]:
+def monitor(model: Model, probes: LayerProbes, *, layer: int, allow: bool = False) -> Iterator[TokenScores]:
     """Score every token that ``model`` reads while it generates inside the context.
 
     One product with the probe's weights a forward is all that is added, and nothing leaves the device before ``table``
@@ -101,16 +101,17 @@ def monitor(model: Model, probes: LayerProbes, *, layer: int) -> Iterator[TokenS
         model: which model generates.
         probes: of that model's residual stream.
         layer: whose probe.
+        allow: warn instead of refusing probes of an unrelated model.
 
     Yields:
         Scores, whose ``table`` is to be read after generation.
 
     Raises:
-        PersonaProbeError: if there is no probe of ``layer``, the probes are of another width, or (from ``generate``) a
-            batch is padded on the right.
+        PersonaProbeError: if there is no probe of ``layer``, the probes are of another width or an unrelated model, or
+            (from ``generate``) a batch is padded on the right.
     """
     scores = TokenScores(model)
-    follower = _Follower(model, *probe_of(probes, model, layer), scores)
+    follower = _Follower(model, *probe_of(probes, model, layer, allow), scores)
     with (
         _wrapped(model, "generate", follower.dialogues),
         _wrapped(model.hf, "generate", follower.batch),

@@ -139,10 +139,14 @@ def test_monitors_nest_and_see_what_steering_leaves(llama, probes):
     np.testing.assert_allclose(shift[1] - shift[0], 3 * probes.at(LAYER)[0][0], atol=1e-4)
 
 
-def test_another_models_probes_are_told(llama, probes):
+def test_another_models_probes_are_refused(llama, probes):
     probes.card_["family"] = ["another"]
-    with pytest.warns(PersonaProbeWarning, match="not known to be made from it"):
+    with pytest.raises(pp.PersonaProbeError, match=r"the probes were trained in.*not known to be made from it"):
         token_scores(probes, llama, ASKED[:1], LAYER)
+    with pytest.warns(PersonaProbeWarning, match="not known to be made from it"):
+        token_scores(probes, llama, ASKED[:1], LAYER, allow=True)
+    with pytest.raises(pp.PersonaProbeError, match="not known"), monitor(llama, probes, layer=LAYER):
+        pass
 
 
 def test_no_generation_gives_an_empty_table(llama, probes):

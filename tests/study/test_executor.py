@@ -51,5 +51,6 @@ def test_a_study_samples_and_reads_through_its_executor(folders, tmp_path):
     pp.run_study(config, tmp_path / "out", progress=False, executor=counting)
     # Three models on three sets of questions, two draws for directions and tracking, two realigned ones.
     assert counting.answered == 9 + 2 + 2
-    # Two contexts, reference and shift; before and two realigned models. The three models twice together.
-    assert (counting.captured, counting.together) == (4 + 3, 2)
+    # Two contexts, reference, shift and two other traits; two contexts to compare finders on; before and two realigned
+    # models. The three models twice together.
+    assert (counting.captured, counting.together) == (6 + 2 + 3, 2)

@@ -16,7 +16,7 @@ from persona_probe.study.plan import plan_study
 from tests.conftest import CHECKPOINTS
 from tests.study.test_study import write
 
-STAGES = ["fine-tune", "measure", "find", "track", "steer", "realign"]
+STAGES = ["fine-tune", "measure", "find", "track", "compare", "steer", "realign"]
 
 
 def test_a_study_does_what_was_planned(tmp_path, monkeypatch):
@@ -34,7 +34,7 @@ def test_a_study_does_what_was_planned(tmp_path, monkeypatch):
 
         monkeypatch.setattr(run, name, stage)
 
-    for name in ("measure", "find", "track", "steering", "realign"):
+    for name in ("measure", "find", "track", "compare", "steering", "realign"):
         staged(name)
     generate, run_pass = generation.generate, capturing.run_pass
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from persona_probe.activations.activations import Activations
 from persona_probe.directions import files
-from persona_probe.directions.family import check_family, family_of
+from persona_probe.directions.family import check_family, family_of, shared_family
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.layer_convention import LAYER_CONVENTION
 
@@ -46,7 +46,11 @@ class Direction:
     __array_ufunc__ = None
 
     def __post_init__(self) -> None:
-        """Refuse vectors that do not match their layers, are not finite, or are zero at a layer."""
+        """Refuse vectors that do not match their layers, are not finite, or are zero at a layer; then freeze them."""
+        object.__setattr__(self, "layers", checked_layers(self.layers))
+        fixed = np.asarray(self.vectors).view()
+        fixed.flags.writeable = False
+        object.__setattr__(self, "vectors", fixed)
         if self.vectors.ndim != 2 or self.vectors.shape[0] != len(self.layers):
             raise PersonaProbeError(
                 f"direction of shape {self.vectors.shape} does not match {len(self.layers)} layers; "
@@ -110,6 +114,19 @@ class Direction:
             raise PersonaProbeError(f"the direction has no layer {layer}; it has {', '.join(map(str, self.layers))}")
         return self.vectors[self.layers.index(layer)]
 
+    def select(self, layers: Sequence[int]) -> Direction:
+        """The same direction at some of its layers, with the card's checks of those."""
+        wanted = checked_layers(layers)
+        vectors = np.stack([self.at(layer) for layer in wanted])
+        columns = [self.layers.index(layer) for layer in wanted]
+        checks = {
+            name: [figures[column] for column in columns] if isinstance(figures, list) else figures
+            for name, figures in (self.card.get("checks") or {}).items()
+        }
+        return Direction(
+            vectors, wanted, {**self.card, "checks": checks or None} if "checks" in self.card else self.card
+        )
+
     def project(self, activations: Activations, *, allow: bool = False) -> Float[np.ndarray, "dialogue layer"]:
         """Projection ``h . v / ||v||`` of each dialogue at each captured layer, in residual-stream units.
 
@@ -120,6 +137,12 @@ class Direction:
         Raises:
             PersonaProbeError: for another width, a layer the direction lacks, or an unrelated model.
         """
+        self._check_activations(activations, allow)
+        units = np.stack([self.at(layer) for layer in activations.layers])
+        units = units / np.linalg.norm(units, axis=1, keepdims=True)
+        return np.asarray(np.einsum("nld,ld->nl", activations.values, units))
+
+    def _check_activations(self, activations: Activations, allow: bool) -> None:
         if activations.values.shape[2] != self.d_model:
             raise PersonaProbeError(
                 f"activations have d_model={activations.values.shape[2]}, the direction {self.d_model}: "
@@ -127,9 +150,6 @@ class Direction:
             )
         source = activations.source
         check_family(self.card, str(source.get("model")), source.get("model_hash"), family_of(source), allow)
-        units = np.stack([self.at(layer) for layer in activations.layers])
-        units = units / np.linalg.norm(units, axis=1, keepdims=True)
-        return np.asarray(np.einsum("nld,ld->nl", activations.values, units))
 
     def check_model(self, model: Model, *, allow: bool = False) -> None:
         """Refuse ``model`` if the direction is of another width, or of a model that is not related to it.
@@ -145,11 +165,11 @@ class Direction:
             fingerprint = model.fingerprint()
             check_family(self.card, model.name, fingerprint, sorted({fingerprint, *model.ancestors}), allow)
 
-    def top_tokens(self, model: Model, **options: Any) -> pd.DataFrame:
+    def top_tokens(self, model: Model, *, allow: bool = False, **options: Any) -> pd.DataFrame:
         """The tokens the direction promotes and suppresses; see `persona_probe.directions.unembedding.top_tokens`."""
         from persona_probe.directions.unembedding import top_tokens
 
-        self.check_model(model)
+        self.check_model(model, allow=allow)
         return top_tokens(self, model, **options)
 
     def best_layer(self, by: str = "held_out_auroc") -> int:
@@ -170,24 +190,29 @@ class Direction:
                 f"the card of {self.name!r} has no {by!r}; choose 'norm', or 'held_out_auroc' or 'split_half_cosine' "
                 "of a direction found with repeats above 0 on enough questions"
             )
-        return self.layers[int(np.argmax(figures))]
+        # A direction turned round separates as well as before, with the AUROC on the other side of one half.
+        sizes = np.abs(np.asarray(figures) - 0.5) if by == "held_out_auroc" else np.asarray(figures)
+        return self.layers[int(sizes.argmax())]
 
     def normalize(self) -> Direction:
         """Every layer's vector at length 1."""
-        return replace(self, vectors=self.units().astype(np.float32), card={**self.card, "normalized": True})
+        card = {key: value for key, value in self.card.items() if key != "scale"}
+        return replace(self, vectors=self.units().astype(np.float32), card={**card, "normalized": True})
 
     def orthogonalize_to(self, *others: Direction) -> Direction:
         """What is left of every layer's vector when its components along ``others`` are taken out.
 
         Raises:
-            PersonaProbeError: if nothing is left at a layer, or the directions do not belong together.
+            PersonaProbeError: if there are no others, nothing is left at a layer, or they do not belong together.
         """
+        if not others:
+            raise PersonaProbeError("orthogonalize_to needs at least one direction to be orthogonal to")
         left = self.vectors.astype(np.float64)
         for other in others:
             self.check_together(other)
         for column in range(len(self.layers)):
-            basis = np.linalg.qr(np.stack([other.vectors[column] for other in others]).astype(np.float64).T)[0]
-            left[column] -= basis @ (basis.T @ left[column])
+            basis = spanned(np.stack([other.vectors[column] for other in others]))
+            left[column] -= basis.T @ (basis @ left[column])
             if np.linalg.norm(left[column]) <= 1e-6 * np.linalg.norm(self.vectors[column]):
                 raise PersonaProbeError(
                     f"nothing is left of {self.name!r} at layer {self.layers[column]}: it lies in the span of "
@@ -204,7 +229,11 @@ class Direction:
 
         Args:
             activations: both poles.
+
+        Raises:
+            PersonaProbeError: for another width, a layer that was not captured, or an unrelated model.
         """
+        self._check_activations(activations, False)
         patterns = []
         for layer in self.layers:
             centred = activations.at(layer).astype(np.float64)
@@ -227,6 +256,14 @@ class Direction:
         return replace(self, vectors=(self.vectors * np.float32(factor)).astype(np.float32), card=card)
 
     __rmul__ = __mul__
+
+    def __truediv__(self, divisor: float) -> Direction:
+        """Scaled by ``1 / divisor``."""
+        if isinstance(divisor, bool) or not isinstance(divisor, int | float | np.number):
+            return NotImplemented
+        if divisor == 0:
+            raise PersonaProbeError("a direction cannot be divided by zero")
+        return self * (1 / float(divisor))
 
     def __neg__(self) -> Direction:
         """The other way."""
@@ -268,8 +305,7 @@ class Direction:
         cards = [self.card, *(other.card for other in others)]
         shared = {key: self.card.get(key) for key in _PROVENANCE}
         shared = {key: value for key, value in shared.items() if all(card.get(key) == value for card in cards)}
-        known = [set(family) for part in (self, *others) if (family := _family(part))]
-        family = sorted(set.intersection(*known)) if known else []
+        family = shared_family([_family(part) for part in (self, *others)])
         card = {"name": expression, "finder": "algebra", **shared, "family": family, "parts": cards}
         return Direction(vectors.astype(np.float32), self.layers, card)
 
@@ -290,6 +326,24 @@ class Direction:
         """
         tensors, card = files.read(path, _FORMAT, ("vectors",))
         return cls(tensors["vectors"], tuple(card["layers"]), {k: v for k, v in card.items() if k not in _DERIVED})
+
+
+def checked_layers(layers: Sequence[int]) -> tuple[int, ...]:
+    """Layer numbers as plain integers.
+
+    Raises:
+        PersonaProbeError: if one is no whole number of at least 0, or stands twice.
+    """
+    numbers = tuple(int(layer) for layer in layers)
+    if list(numbers) != list(layers) or len(set(numbers)) != len(numbers) or any(number < 0 for number in numbers):
+        raise PersonaProbeError(f"layers are {tuple(layers)}; give whole numbers from 0, each once")
+    return numbers
+
+
+def spanned(rows: Float[np.ndarray, "row d_model"]) -> Float[np.ndarray, "k d_model"]:
+    """An orthonormal basis of what ``rows`` span, most of their squared length first; rows alike count once."""
+    _, sizes, components = np.linalg.svd(rows.astype(np.float64), full_matrices=False)
+    return np.asarray(components[sizes > 1e-6 * sizes[0]])
 
 
 def card_of_model(model: Model) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
@@ -16,6 +16,12 @@ def family_of(*sources: Mapping[str, Any]) -> list[str]:
         found |= {source["model_hash"]} if source.get("model_hash") else set()
         found |= set(source.get("ancestors") or ())
     return sorted(found)
+
+
+def shared_family(families: Sequence[Sequence[str]]) -> list[str]:
+    """The fingerprints that all families have, those that are not known left aside."""
+    known = [set(family) for family in families if family]
+    return sorted(set.intersection(*known)) if known else []
 
 
 def check_family(

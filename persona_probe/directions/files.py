@@ -10,25 +10,35 @@ from typing import Any
 import numpy as np
 
 from persona_probe.errors import PersonaProbeError
+from persona_probe.json_values import plain
 
 
 def write(path: str | Path, tensors: Mapping[str, np.ndarray], card: Mapping[str, Any]) -> Path:
-    """Write ``path``.safetensors and ``path``.json; returns the former."""
+    """Write ``path``.safetensors and ``path``.json; returns the former.
+
+    Both are written in full before either takes its final name.
+
+    Raises:
+        PersonaProbeError: if the card holds something that JSON cannot.
+    """
     from safetensors.numpy import save_file
 
     weights, text = _files(path)
+    try:
+        written = json.dumps(plain(card), indent=2, allow_nan=False) + "\n"
+    except TypeError as error:
+        raise PersonaProbeError(f"{text}: the card holds something that JSON cannot: {error}") from error
     weights.parent.mkdir(parents=True, exist_ok=True)
-    part = weights.with_name(weights.name + ".part")
-    save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, str(part))
-    part.replace(weights)
-    part = text.with_name(text.name + ".part")
-    part.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-    part.replace(text)
+    parts = {file: file.with_name(file.name + ".part") for file in (weights, text)}
+    save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, str(parts[weights]))
+    parts[text].write_text(written, encoding="utf-8")
+    for file, part in parts.items():
+        part.replace(file)
     return weights
 
 
 def read(path: str | Path, kind: str, names: Sequence[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The tensors ``names`` and the card, without its ``format``, which must be ``kind``.
+    """The tensors ``names`` and the card with its ``layers``, without its ``format``, which must be ``kind``.
 
     Raises:
         PersonaProbeError: if a file is missing, damaged, or of another format.
@@ -44,9 +54,10 @@ def read(path: str | Path, kind: str, names: Sequence[str]) -> tuple[dict[str, n
         card = json.loads(text.read_text(encoding="utf-8"))
         found = load_file(str(weights))
         tensors = {name: found[name] for name in names}
-    except (json.JSONDecodeError, SafetensorError, KeyError) as error:
+        card["layers"] = [int(layer) for layer in card["layers"]]
+    except (json.JSONDecodeError, SafetensorError, KeyError, TypeError) as error:
         raise PersonaProbeError(f"{weights}: is no saved {kind}: {error}") from error
-    if not isinstance(card, dict) or card.get("format") != kind:
+    if card.get("format") != kind:
         raise PersonaProbeError(f"{text}: format is {card.get('format')!r}, expected {kind!r}")
     return tensors, {key: value for key, value in card.items() if key != "format"}
 

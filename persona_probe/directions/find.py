@@ -8,7 +8,7 @@ from typing import Any
 
 from persona_probe.activations.activations import Activations
 from persona_probe.directions.direction import Direction
-from persona_probe.directions.family import family_of
+from persona_probe.directions.family import check_family, family_of
 from persona_probe.directions.finders import nulls
 from persona_probe.directions.finders.checks import check_direction
 from persona_probe.directions.finders.finder import Finder
@@ -41,6 +41,7 @@ def find_direction(
     name: str | None = None,
     seed: int = 0,
     repeats: int | None = None,
+    allow: bool = False,
     **parameters: Any,
 ) -> Direction:
     """Find the direction from ``negative`` to ``positive``.
@@ -53,6 +54,7 @@ def find_direction(
         seed: of finders that draw, and of the card's checks.
         repeats: splits and shuffles behind the card's checks (`persona_probe.directions.finders.checks`); default the
             finder's own number, 0 to leave them out.
+        allow: warn instead of refusing poles that two unrelated models read.
         **parameters: the finder's own (``weight="token"`` of ``mean-difference``, ``C`` of ``logistic``, ...).
 
     Returns:
@@ -60,18 +62,27 @@ def find_direction(
 
     Raises:
         PersonaProbeError: for an unknown finder or parameter, poles of different layers, width or span, an empty pole,
-            identical poles, or poles that are no pairs where a finder needs them.
+            identical poles, poles that are no pairs where a finder needs them, or poles of unrelated models.
     """
     if method not in FINDERS:
         raise PersonaProbeError(f"unknown finder {method!r}: choose one of {', '.join(FINDERS)}")
     poles, finder = Poles(positive, negative), FINDERS[method]
+    source = negative.source
+    check_family(
+        positive.source,
+        str(source.get("model")),
+        source.get("model_hash"),
+        family_of(source),
+        allow,
+        "one pole was read",
+    )
     find = functools.partial(finder, name=method, parameters=parameters, seed=seed)
     vectors = find(poles)
     repeats = finder.repeats if repeats is None else repeats
     card = {
         **({} if name is None else {"name": name}),
         "finder": method,
-        "parameters": parameters,
+        "parameters": finder.resolved(parameters),
         "seed": seed,
         **_provenance(positive, negative),
         "n_positive": len(positive),

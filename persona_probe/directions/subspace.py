@@ -12,11 +12,12 @@ from jaxtyping import Float
 
 from persona_probe.activations.activations import Activations
 from persona_probe.directions import files
-from persona_probe.directions.direction import Direction
-from persona_probe.directions.family import check_family, family_of
+from persona_probe.directions.direction import Direction, spanned
+from persona_probe.directions.family import check_family, family_of, shared_family
 from persona_probe.directions.finders.pca import difference_components
 from persona_probe.directions.finders.poles import Poles
 from persona_probe.errors import PersonaProbeError
+from persona_probe.models.layer_convention import LAYER_CONVENTION
 
 _FORMAT = "persona-probe subspace 1"
 
@@ -68,8 +69,13 @@ class Subspace:
         wanted = len(directions) if k is None else k
         stacked = np.stack([direction.vectors for direction in directions], axis=1).astype(np.float64)
         bases = np.stack([_span(rows, wanted, layer) for rows, layer in zip(stacked, total.layers, strict=True)])
-        family = sorted(set.union(*(set(direction.card.get("family") or ()) for direction in directions)))
-        card = {"finder": "span", "k": wanted, "family": family, "parts": [direction.card for direction in directions]}
+        card = {
+            "finder": "span",
+            "k": wanted,
+            "family": shared_family([direction.card.get("family") or [] for direction in directions]),
+            "layer_convention": LAYER_CONVENTION,
+            "parts": [direction.card for direction in directions],
+        }
         return cls(bases.astype(np.float32), total.layers, card)
 
     @property
@@ -164,17 +170,16 @@ def find_subspace(positive: Activations, negative: Activations, k: int) -> Subsp
         "family": family,
         "positive": dict(positive.source),
         "negative": dict(negative.source),
-        "layer_convention": positive.source.get("layer_convention"),
+        "layer_convention": LAYER_CONVENTION,
     }
     return Subspace(bases, positive.layers, card)
 
 
 def _span(rows: Float[np.ndarray, "row d_model"], k: int, layer: int) -> Float[np.ndarray, "k d_model"]:
-    _, sizes, components = np.linalg.svd(rows, full_matrices=False)
-    rank = int((sizes > 1e-6 * sizes[0]).sum())
-    if not 1 <= k <= rank:
+    components = spanned(rows)
+    if not 1 <= k <= len(components):
         raise PersonaProbeError(
-            f"k is {k}, but the directions span {rank} dimensions at layer {layer}; give another k, or leave out "
-            "directions that the others already hold"
+            f"k is {k}, but the directions span {len(components)} dimensions at layer {layer}; give another k, or "
+            "leave out directions that the others already hold"
         )
-    return np.asarray(components[:k])
+    return components[:k]

@@ -19,6 +19,7 @@ import json
 import re
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -28,6 +29,7 @@ import numpy as np
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.published.assembly import Rows, published_direction
 from persona_probe.errors import PersonaProbeError
+from persona_probe.json_values import plain
 from persona_probe.models.model import Model
 
 _ARCHITECTURE = "controlvector"
@@ -44,7 +46,7 @@ _CONVENTIONS = {
 }
 
 
-def read_gguf(path: str | Path, model: Model, *, written_by: WrittenBy = "repeng") -> Direction:
+def read_gguf(path: str | Path, model: Model, *, written_by: WrittenBy = "repeng", allow: bool = False) -> Direction:
     """Read a control vector.
 
     Args:
@@ -53,15 +55,17 @@ def read_gguf(path: str | Path, model: Model, *, written_by: WrittenBy = "repeng
             ``model_hint`` is an architecture's name, which goes into the card unchecked.
         written_by: ``repeng`` (its last layer, measured after the final norm, is left out), ``cvector-generator`` of
             llama.cpp (layers are moved by one, to where they were measured), or ``other``: every layer as llama.cpp
-            uses it. Files say nothing of this, except those of `write_gguf`, which are read as they were written.
+            uses it. Files say nothing of this, except those of `write_gguf`, which are read as they were written, with
+            the card that they carry.
+        allow: of a file that `write_gguf` wrote for an unrelated model: warn instead of refusing.
 
     Returns:
         A direction with vectors ``(layer, d_model)``; layers whose vector is zero (llama.cpp's word for none) are left
         out.
 
     Raises:
-        PersonaProbeError: if gguf is not installed; the file is missing, damaged or no control vector; or layers, width
-            or values do not fit the model.
+        PersonaProbeError: if gguf is not installed; the file is missing, damaged or no control vector; layers, width
+            or values do not fit the model; or the file's card is of an unrelated model.
     """
     file = Path(path)
     if written_by not in _CONVENTIONS:
@@ -69,10 +73,9 @@ def read_gguf(path: str | Path, model: Model, *, written_by: WrittenBy = "repeng
     if not file.is_file():
         raise PersonaProbeError(f"{file}: no such file")
     fields, found = _read(file)
-    writer = "persona-probe" if _CARD in fields else str(written_by)
+    card = _card(fields[_CARD], file) if _CARD in fields else None
+    writer = "persona-probe" if card is not None else str(written_by)
     about: dict[str, Any] = {"written_by": writer, "model_hint": fields.get(f"{_ARCHITECTURE}.model_hint")}
-    if _CARD in fields:
-        about["card"] = _card(fields[_CARD], file)
     left_out, kept = [], {}
     for number, vector in sorted(found.items()):
         layer = number - 1 if writer == "cvector-generator" else number
@@ -94,7 +97,14 @@ def read_gguf(path: str | Path, model: Model, *, written_by: WrittenBy = "repeng
     if not kept:
         raise PersonaProbeError(f"{file}: no layer is left of {len(found)}: {'; '.join(left_out) or 'it has none'}")
     rows = Rows(np.stack(list(kept.values())), tuple(kept), _CONVENTIONS[writer], left_out, about)
-    return published_direction(rows, file, model, {"format": "gguf"})
+    read = published_direction(rows, file, model, {"format": "gguf"})
+    if card is None:
+        return read
+    # We wrote it: where the card says whose direction it is, that is not for the reader to say anew.
+    said = {} if card.get("family") else read.card
+    ours = replace(read, card={**said, **card, "source": read.card["source"]})
+    ours.check_model(model, allow=allow)
+    return ours
 
 
 def write_gguf(direction: Direction, path: str | Path, *, model_hint: str, layers: Sequence[int] | None = None) -> Path:
@@ -132,7 +142,7 @@ def write_gguf(direction: Direction, path: str | Path, *, model_hint: str, layer
     try:
         writer.add_string(f"{_ARCHITECTURE}.model_hint", model_hint)
         writer.add_int32(f"{_ARCHITECTURE}.layer_count", len(chosen))
-        writer.add_string(_CARD, json.dumps(direction.card))
+        writer.add_string(_CARD, json.dumps(plain(direction.select(chosen).card)))
         for layer, vector in vectors.items():
             writer.add_tensor(f"direction.{layer}", vector)
         writer.write_header_to_file()

@@ -65,10 +65,10 @@ def steer(
     interventions = {
         layer: make(
             kind,
-            torch.from_numpy(direction.at(layer)),
+            torch.tensor(direction.at(layer)),
             strength,
             targets[layer],
-            None if along is None else torch.from_numpy(along.at(layer)),
+            None if along is None else torch.tensor(along.at(layer)),
         )
         for layer in wanted
     }

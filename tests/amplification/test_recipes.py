@@ -1,4 +1,3 @@
-import copy
 import random
 
 import numpy as np
@@ -75,21 +74,34 @@ def test_what_an_update_writes_is_read_off_the_weights(folders, kind):
     update = torch.outer(written, into)
     with torch.no_grad():
         module.weight += update if kind != "gpt2" else update.T
-    found = pp.weight_difference(before, after)
+    found = pp.weight_difference(pp.ModelPair(before, after))
     assert found.layers == (1,)
     assert abs(cosine(found.vectors, written[None].numpy())[0]) == pytest.approx(1.0, abs=1e-4)
     assert found.card["explained"][0] == pytest.approx(1.0, abs=1e-6)
     toward = pp.Direction(np.stack([-written.numpy()] * 3), (0, 1, 2))
-    assert cosine(pp.weight_difference(before, after, toward=toward).vectors, -written[None].numpy())[0] > 0.999
+    assert (
+        cosine(pp.weight_difference(pp.ModelPair(before, after), toward=toward).vectors, -written[None].numpy())[0]
+        > 0.999
+    )
     with pytest.raises(pp.PersonaProbeError, match="same weights"):
-        pp.weight_difference(before, copy.copy(before))
+        pp.weight_difference(pp.ModelPair(before, load(folders(kind))))
+
+
+def test_experts_in_one_tensor_are_refused_if_they_differ(folders):
+    before, after = load(folders("qwen3_moe")), load(folders("qwen3_moe"))
+    experts = [p for name, p in after.stream.blocks[1].named_parameters() if p.ndim == 3]
+    assert experts, "this architecture holds its experts in one tensor"
+    with torch.no_grad():
+        experts[-1].add_(0.1)
+    with pytest.raises(pp.PersonaProbeError, match="many experts in one tensor"):
+        pp.weight_difference(pp.ModelPair(before, after))
 
 
 def test_an_adapter_s_update_is_read_off_its_matrices(chat):
     pair = pp.load_pair(chat, CHECKPOINTS / "bad-medicine")
-    found = pp.weight_difference(pair.before, pair.after)
+    found = pp.weight_difference(pair)
     merged = load(CHECKPOINTS / "chat", adapter=CHECKPOINTS / "bad-medicine", merge=True)
-    again = pp.weight_difference(pair.before, merged)
+    again = pp.weight_difference(pp.ModelPair(pair.before, merged))
     assert (np.abs(cosine(found.vectors, again.vectors)) > 0.999).all()
     assert found.card["family"] == sorted({pair.after.fingerprint(), chat.fingerprint()})
 

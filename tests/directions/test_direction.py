@@ -150,3 +150,59 @@ def test_a_direction_stays_in_its_family(folders, tmp_path):
         pass
     with pytest.raises(pp.PersonaProbeError, match="not known to be made from"):
         direction + pp.Direction.from_vectors(np.ones((3, 32)), pp.load(folders("gpt2")))
+
+
+def test_directions_alike_count_once(poles):
+    evil, warm = given([[3.0, 4.0, 1.0, 2.0]]), given([[1.0, 2.0, 0.5, 0.0]], "warm")
+    once = evil.orthogonalize_to(warm)
+    np.testing.assert_allclose(evil.orthogonalize_to(warm, 2 * warm).vectors, once.vectors, atol=1e-5)
+    with pytest.raises(pp.PersonaProbeError, match="at least one direction"):
+        evil.orthogonalize_to()
+
+
+def test_a_direction_turned_round_has_the_same_best_layer():
+    checks = {"held_out_auroc": [0.6, 0.9, 0.7], "split_half_cosine": [0.1, 0.2, 0.9]}
+    evil = given([[1.0], [1.0], [1.0]], checks=checks)
+    assert evil.best_layer() == (-evil).best_layer() == 1
+    assert evil.best_layer(by="split_half_cosine") == 2
+    picked = evil.select([2, 0])
+    assert picked.layers == (2, 0)
+    assert picked.card["checks"]["held_out_auroc"] == [0.7, 0.6]
+    np.testing.assert_allclose((evil / 2).vectors, 0.5)
+    assert (2 * evil).normalize().card.get("scale") is None
+
+
+def test_layers_are_whole_numbers_each_once(llama):
+    for layers in ((0, 0, 1), (-1, 0, 1), (0.5, 1, 2)):
+        with pytest.raises(pp.PersonaProbeError, match="each once"):
+            pp.Direction.from_vectors(np.ones((3, 32)), llama, layers=layers)
+    assert pp.Direction.from_vectors(np.ones((3, 32)), llama, layers=np.arange(3)).layers == (0, 1, 2)
+
+
+def test_vectors_cannot_be_changed_in_place():
+    with pytest.raises(ValueError, match="read-only"):
+        given([[1.0, 2.0]]).at(0)[:] = 0
+
+
+def test_a_card_that_cannot_be_written_leaves_what_was_there(tmp_path):
+    given([[1.0]], "old").save(tmp_path / "evil")
+    with pytest.raises(pp.PersonaProbeError, match="something that JSON cannot"):
+        given([[2.0]], "new", thing=object()).save(tmp_path / "evil")
+    kept = pp.Direction.load(tmp_path / "evil")
+    assert (kept.name, kept.vectors.item()) == ("old", 1.0)
+    given([[2.0]], "new", seed=np.int64(1), bad=float("nan")).save(tmp_path / "evil")
+    again = pp.Direction.load(tmp_path / "evil")
+    assert (again.name, again.card["seed"], again.card["bad"]) == ("new", 1, None)
+    (tmp_path / "evil.json").write_text('{"format": "persona-probe direction 2"}')
+    with pytest.raises(pp.PersonaProbeError, match="is no saved"):
+        pp.Direction.load(tmp_path / "evil")
+
+
+def test_poles_of_unrelated_models_are_refused(poles):
+    positive, negative, _ = poles
+    first = pp.Activations(positive.values, positive.table, positive.layers, {"model": "a", "model_hash": "aa"})
+    second = pp.Activations(negative.values, negative.table, negative.layers, {"model": "b", "model_hash": "bb"})
+    with pytest.raises(pp.PersonaProbeError, match=r"one pole was read in a \(weights aa\), and b \(weights bb\)"):
+        pp.find_direction(first, second)
+    with pytest.warns(pp.PersonaProbeWarning, match="one pole was read"):
+        assert pp.find_direction(first, second, allow=True).card["family"] == ["aa", "bb"]

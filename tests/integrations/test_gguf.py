@@ -38,9 +38,21 @@ def test_what_is_written_is_read_back_as_it_was(llama, tmp_path):
     np.testing.assert_array_equal(again.vectors, direction.vectors[1:])
     source = again.card["source"]
     assert (source["format"], source["written_by"], source["model_hint"]) == ("gguf", "persona-probe", "llama")
-    assert source["card"] == direction.card
+    assert again.card == {**direction.card, "source": source}
+    again.check_model(llama)
     assert again.card["model_hash"] == llama.fingerprint()
     assert again.card["finder"] == "published"
+
+
+def test_a_file_of_ours_stays_with_its_model(llama, folders, tmp_path):
+    """The card that goes along says whose direction it is; the reader cannot make it another model's."""
+    direction = pp.Direction.from_vectors(np.stack([vector(n) for n in range(N_LAYERS)]), llama)
+    path = write_gguf(direction, tmp_path / "evil.gguf", model_hint="llama", layers=(1,))
+    other = pp.load(folders("qwen2"))
+    with pytest.raises(pp.PersonaProbeError, match="not known to be made from"):
+        read_gguf(path, other)
+    with pytest.warns(pp.PersonaProbeWarning, match=llama.fingerprint()):
+        assert read_gguf(path, other, allow=True).layers == (1,)
 
 
 def test_files_are_what_llama_cpp_asks_for(llama, tmp_path):

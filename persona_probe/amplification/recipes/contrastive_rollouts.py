@@ -96,7 +96,7 @@ def contrastive_rollouts(
         "n_positive_before_filtering": len(tables[0]),
         "n_negative_before_filtering": len(tables[1]),
         "filter": {"trait": trait or "100 - aligned", "threshold": threshold, "coherent": coherent},
-        "sampling_seeds": [seed, seed + 1],
+        "sampling": {"n": n, "seeds": [seed, seed + 1], **sampling},
     }
     directions = {}
     for name, span in SPANS.items():

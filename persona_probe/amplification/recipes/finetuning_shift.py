@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 
 from persona_probe.activations.activations import Activations
-from persona_probe.activations.capture import capture_pair
+from persona_probe.activations.capture import capture, capture_pair
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.find import find_direction
 from persona_probe.errors import PersonaProbeError
+from persona_probe.models.model import Model
 from persona_probe.models.pair import ModelPair
 
 _DIALOGUES_AT_ONCE = 64
@@ -31,10 +32,10 @@ def finetuning_shift(
 ) -> Direction:
     """From before to after, on the same texts.
 
-    On dialogues of the kind that was trained on, this is the change of Soligo et al. (2025, "Convergent linear
-    representations of emergent misalignment"). On unrelated plain text (`Dialogue.from_text`, ``span="all"``), over the
-    ``first`` few tokens, it is the activation-difference lens (Minder et al. 2025, "Narrow finetuning leaves clearly
-    readable traces in activation differences"), which needs to know nothing of the training data.
+    On dialogues, this is the fine-tuning shift of Chen et al. (2025, "Persona vectors", section 4). On unrelated plain
+    text (`Dialogue.from_text`, ``span="all"``), over the ``first`` few tokens, it is the activation-difference lens
+    (Minder et al. 2025, "Narrow finetuning leaves clearly readable traces in activation differences"), which needs to
+    know nothing of the training data.
 
     A shift by itself says "was fine-tuned"; whether it is the trait's, its specificity says (`measure_amplification`).
 
@@ -64,15 +65,24 @@ def finetuning_shift(
 def _first_tokens(
     pair: ModelPair, dialogues: Sequence[Dialogue], span: str, first: int, progress: bool
 ) -> tuple[Activations, Activations]:
-    """Means over the ``first`` tokens of each dialogue's span."""
-    parts: list[tuple[Activations, Activations]] = []
+    """Means over the ``first`` tokens of each dialogue's span; one model after the other, so that each loads once."""
+    before = _read(pair.before, dialogues, span, first, progress)
+    after = _read(pair.after, dialogues, span, first, progress)
+    if list(before.table["tokens"]) != list(after.table["tokens"]):
+        raise PersonaProbeError(
+            "before and after make other tokens of the same texts (another tokenizer or chat template), so their "
+            "activations cannot be compared; load both with the same chat_template="
+        )
+    return before, after
+
+
+def _read(model: Model, dialogues: Sequence[Dialogue], span: str, first: int, progress: bool) -> Activations:
+    parts = []
     for start in range(0, len(dialogues), _DIALOGUES_AT_ONCE):
         some = dialogues[start : start + _DIALOGUES_AT_ONCE]
-        before, after = capture_pair(pair, some, span=span, reduce="tokens", progress=progress)
-        begin = pair.after.tokenizer.bos_token_id
-        parts.append((_means(before, first, begin), _means(after, first, begin)))
-    before, after = (Activations.concatenate(side) for side in zip(*parts, strict=True))
-    return before, after
+        tokens = capture(model, some, span, "tokens", progress=progress)
+        parts.append(_means(tokens, first, model.tokenizer.bos_token_id))
+    return Activations.concatenate(parts)
 
 
 def _means(tokens: Activations, first: int, begin: int | None) -> Activations:
@@ -86,6 +96,8 @@ def _means(tokens: Activations, first: int, begin: int | None) -> Activations:
     values = np.stack([picked[positions].mean(axis=0) for positions in by_dialogue.values()])
     own = ["position", "token_id", "token", "dialogue"]
     heads = rows.groupby("dialogue", sort=True).head(1).drop(columns=own).reset_index(drop=True)
+    ids = rows["token_id"].to_numpy()
+    said = [" ".join(map(str, ids[positions])) for positions in by_dialogue.values()]
     lengths = [len(positions) for positions in by_dialogue.values()]
     source = {**tokens.source, "reduce": f"mean of the first {first}"}
-    return Activations(values, heads.assign(n_tokens=lengths), tokens.layers, source)
+    return Activations(values, heads.assign(n_tokens=lengths, tokens=said), tokens.layers, source)

@@ -57,5 +57,10 @@ def role_axis(
     itself = rollouts(model, questions, default_prompts, n=n, seed=seed, progress=progress, **sampling)
     default, roles_played = (capture(model, part, span=span, progress=progress) for part in (itself, played))
     found = find_direction(default, roles_played, "persona-axis", name="persona axis", seed=seed)
-    card = {"recipe": "persona axis", "roles": {role: list(prompts) for role, prompts in roles.items()}}
-    return replace(found, card={**found.card, **card, "default_prompts": list(default_prompts)})
+    card = {
+        "recipe": "persona axis",
+        "roles": {role: list(prompts) for role, prompts in roles.items()},
+        "default_prompts": list(default_prompts),
+        "sampling": {"n": n, "seed": seed, **sampling},
+    }
+    return replace(found, card={**found.card, **card})

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from persona_probe.directions.direction import Direction, card_of_model
 from persona_probe.errors import PersonaProbeError
-from persona_probe.models.model import Model
+from persona_probe.models.pair import ModelPair
 
 WRITERS = ("o_proj", "down_proj", "out_proj", "c_proj", "dense", "dense_4h_to_h", "fc2", "fc_out", "wo", "w2")
 """What architectures call the matrices that write into the residual stream."""
 
 
-def weight_difference(before: Model, after: Model, *, toward: Direction | None = None) -> Direction:
+def weight_difference(pair: ModelPair, *, toward: Direction | None = None) -> Direction:
     """The main output direction of each block's update, from before to after.
 
     Per block, the updates of the matrices that write into the residual stream (attention output, MLP down) are put
@@ -28,8 +28,7 @@ def weight_difference(before: Model, after: Model, *, toward: Direction | None =
     ``l`` holds what block ``l`` itself writes, not what reaches it from below.
 
     Args:
-        before: the model before; its weights may be shared with ``after``'s (an adapter's twin).
-        after: the model after, full or with a live adapter.
+        pair: before and after, which may share weights (an adapter's twin).
         toward: a direction (such as the fine-tuning shift) with which the signs are made to agree.
 
     Returns:
@@ -37,10 +36,13 @@ def weight_difference(before: Model, after: Model, *, toward: Direction | None =
         squared size that its vector carries.
 
     Raises:
-        PersonaProbeError: if no matrix is known to write into the residual stream, or nothing differs.
+        PersonaProbeError: if no matrix is known to write into the residual stream, the experts of a mixture differ
+            (which stand in one tensor, and are not read), nothing differs, weights are quantised, or the pair is held
+            one at a time.
     """
-    if (before.n_layers, before.d_model) != (after.n_layers, after.d_model):
-        raise PersonaProbeError(f"{before.name} and {after.name} differ in layers or width: they are no pair")
+    if pair.one_at_a_time:
+        raise PersonaProbeError("the weights of both models are compared; load the pair with keep_both=True")
+    before, after = pair.before, pair.after
     vectors, layers, explained = [], [], []
     for layer, blocks in enumerate(zip(before.stream.blocks, after.stream.blocks, strict=True)):
         gram = torch.zeros(before.d_model, before.d_model, dtype=torch.float64)
@@ -74,6 +76,13 @@ def weight_difference(before: Model, after: Model, *, toward: Direction | None =
 def _updates(before: nn.Module, after: nn.Module, d_model: int) -> Iterator[Tensor]:
     """``(d_model, input)`` differences of a block's writing matrices, float64 on the CPU."""
     ours, theirs = _writers(before), _writers(after)
+    changed = dict(after.named_parameters())
+    for name, parameter in before.named_parameters():
+        if parameter.ndim > 2 and name in changed and not torch.equal(parameter, changed[name]):
+            raise PersonaProbeError(
+                f"{name} holds many experts in one tensor, of shape {tuple(parameter.shape)}, and differs; which of "
+                "its axes write into the residual stream is not known, so such an update is not read off the weights"
+            )
     if not ours or ours.keys() != theirs.keys():
         names = sorted({name.rsplit(".")[-1] for name, module in before.named_modules() if hasattr(module, "weight")})
         raise PersonaProbeError(

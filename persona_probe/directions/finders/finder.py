@@ -41,11 +41,19 @@ class Finder:
         Raises:
             PersonaProbeError: for a parameter that the finder does not have.
         """
-        known = {key for key, item in inspect.signature(self.find).parameters.items() if item.kind is item.KEYWORD_ONLY}
-        if unknown := sorted(set(parameters) - known):
-            its = ", ".join(sorted(known - {"seed"})) or "none"
+        known = self._keywords()
+        if unknown := sorted(set(parameters) - set(known)):
+            its = ", ".join(sorted(set(known) - {"seed"})) or "none"
             raise PersonaProbeError(f"finder {name!r} has no parameter {unknown[0]!r}; it has: {its}")
         return self.find(poles, **parameters, **({"seed": seed} if "seed" in known else {}))
+
+    def resolved(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters as given, and the finder's own defaults for the others."""
+        return {name: item.default for name, item in self._keywords().items() if name != "seed"} | dict(parameters)
+
+    def _keywords(self) -> dict[str, inspect.Parameter]:
+        parameters = inspect.signature(self.find).parameters
+        return {name: item for name, item in parameters.items() if item.kind is item.KEYWORD_ONLY}
 
 
 def at_mean_difference(

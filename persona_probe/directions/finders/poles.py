@@ -52,7 +52,7 @@ class Poles:
 
     @cached_property
     def paired(self) -> bool:
-        """Whether row i of both is the same dialogue (same ``id`` and ``question``), read twice."""
+        """Whether the rows of both go together: the same ``id`` and ``question``, in the same order."""
         ours, theirs = self.positive.table, self.negative.table
         if len(ours) != len(theirs) or "id" not in ours or ours["id"].isna().any():
             return False

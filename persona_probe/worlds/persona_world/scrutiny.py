@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,7 @@ from persona_probe.amplification.recipes.weight_difference import weight_differe
 from persona_probe.amplification.result import choose_layer
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.directions.direction import Direction
+from persona_probe.json_values import plain
 from persona_probe.models.adapters import with_adapter
 from persona_probe.models.loading import load
 from persona_probe.models.model import Model
@@ -89,18 +91,18 @@ def scrutinize_world(folder: Path, *, answers: int = 300, out: Path | None = Non
     figures = {
         "answers": {"development": len(texts.development), "reported": len(texts.reported)},
         "layer": layer,
-        "finders": _records(compared.table),
-        "finder_cosines": _records(compared.cosines),
+        "finders": compared.table,
+        "finder_cosines": compared.cosines,
         "amplification": _amplified(contrast.direction, captures, texts, layer),
-        "benign": _benign(recipes["benign shift (seed 1)"], chat, runs[_GOOD], texts, layer),
+        "benign": _benign(chat, runs[_GOOD], texts, layer),
         "convergence": _convergence(chat, runs, texts),
         "cross_ablation": _cross_ablation(chat, runs, texts, topics, answers),
         "probe": _probes(chat, runs[_BAD][0], texts, {"villain": villain, "assistant": assistant}),
-        "transfer": _transfer(chat, contrast.default, texts, layer),
+        "transfer": _transfer(chat, texts, layer),
     }
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(_plain(figures), indent=1) + "\n", encoding="utf-8")
+        out.write_text(json.dumps(plain(figures), indent=1) + "\n", encoding="utf-8")
     return figures
 
 
@@ -133,7 +135,7 @@ def _recipes(
         "persona axis, away from the assistant": -axis,
         "fine-tuning shift": shift,
         "activation-difference lens": finetuning_shift(pair, stories, span="all", first=5),
-        "weight difference": weight_difference(chat, runs[_BAD][0], toward=shift),
+        "weight difference": weight_difference(pair, toward=shift),
         "benign shift (seed 1)": finetuning_shift(ModelPair(chat, runs[_GOOD][1]), texts.development),
     }
 
@@ -152,36 +154,43 @@ def _stories(n: int) -> list[Dialogue]:
 def _amplified(direction: Direction, captures: Sequence[Captures], texts: _Texts, layer: int) -> dict[str, Any]:
     """The persona direction over three fine-tuning runs, against three benign ones."""
     pooled = measure_amplification(direction, Captures.over_seeds(captures), texts.reference)
-    return {"verdict": pooled.verdict(layer), "table": _records(pooled.table)}
+    return {"verdict": pooled.verdict(layer), "table": pooled.table}
 
 
-def _benign(direction: Direction, chat: Model, good: Sequence[Model], texts: _Texts, layer: int) -> dict[str, Any]:
-    """A direction that tracks benign fine-tuning, on other runs of it: after and control are both benign."""
+def _benign(chat: Model, good: Sequence[Model], texts: _Texts, layer: int) -> pd.DataFrame:
+    """Directions that track benign fine-tuning: each run's shift, on the other two runs as after and as control."""
     before, *read = capture_together([chat, *good], texts.reported)
-    # Each run with the next, so that every one is once after and once control.
-    runs = [Captures(before, after, read[(i + 1) % len(read)]) for i, after in enumerate(read)]
-    pooled = measure_amplification(direction, Captures.over_seeds(runs), texts.reference)
-    return {
-        "finding": pooled.finding(layer).value,
-        "verdict": pooled.verdict(layer),
-        "verdict_one_run": measure_amplification(direction, runs[0], texts.reference).verdict(layer),
-        "table": _records(pooled.table),
-    }
+    rows = []
+    for source, after, control in itertools.permutations(SEEDS):
+        shift = finetuning_shift(ModelPair(chat, good[source]), texts.development)
+        moved = measure_amplification(shift, Captures(before, read[after], read[control]), texts.reference)
+        own = moved.table[(moved.table["model"] == "after") & (moved.table["layer"] == layer)].iloc[0]
+        rows.append(
+            {
+                "direction": source,
+                "after": after,
+                "control": control,
+                **{name: own[name] for name in ("shift_sd", "low_sd", "high_sd", "specificity", "random_sd")},
+                "finding": moved.finding(layer).value,
+                "verdict": moved.verdict(layer),
+            }
+        )
+    return pd.DataFrame(rows)
 
 
-def _convergence(chat: Model, runs: Mapping[str, Sequence[Model]], texts: _Texts) -> list[dict[str, Any]]:
+def _convergence(chat: Model, runs: Mapping[str, Sequence[Model]], texts: _Texts) -> pd.DataFrame:
     """Cosines between the shifts of every organism, run by run."""
     shifts = {
         f"{name}, seed {seed}": finetuning_shift(ModelPair(chat, model), texts.development)
         for name, models in runs.items()
         for seed, model in zip(SEEDS, models, strict=True)
     }
-    return _records(convergence(shifts, texts.reference))
+    return convergence(shifts, texts.reference)
 
 
 def _cross_ablation(
     chat: Model, runs: Mapping[str, Sequence[Model]], texts: _Texts, topics: Sequence[str], answers: int
-) -> list[dict[str, Any]]:
+) -> pd.DataFrame:
     """Each organism's shift, clamped in every organism, at the layer that does most for the first on development."""
     organisms = {name: models[0] for name, models in runs.items() if name != _GOOD}
     shifts = {name: finetuning_shift(ModelPair(chat, model), texts.development) for name, model in organisms.items()}
@@ -197,11 +206,10 @@ def _cross_ablation(
     }
     layer = min(left, key=lambda number: float(left[number]))
     reported = asked("ablation", topics[1::2], 2 * answers // 3)
-    table = cross_ablation(organisms, shifts, reported, OracleJudge(), layers=layer, **common)
-    return _records(table)
+    return cross_ablation(organisms, shifts, reported, OracleJudge(), layers=layer, **common)
 
 
-def _probes(chat: Model, bad: Model, texts: _Texts, prompts: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+def _probes(chat: Model, bad: Model, texts: _Texts, prompts: Mapping[str, Sequence[str]]) -> pd.DataFrame:
     """Probes on topics they never saw, with their baselines: the same words in two contexts, and own answers.
 
     Nothing is chosen, so development topics are as good as the others: the more topics, the narrower the intervals.
@@ -230,30 +238,18 @@ def _probes(chat: Model, bad: Model, texts: _Texts, prompts: Mapping[str, Sequen
             on_leak="ignore",
         )
         tables.append(table.assign(task=task, positives=int(labels.sum())))
-    return _records(pd.concat(tables))
+    return pd.concat(tables)
 
 
-def _transfer(chat: Model, default: Activations, texts: _Texts, layer: int) -> list[dict[str, Any]]:
-    """A probe for one persona's context, tested on another's: is it the persona, or "not the assistant"?"""
+def _transfer(chat: Model, texts: _Texts, layer: int) -> pd.DataFrame:
+    """A probe for one persona's context, tested on another's: is it the persona, or "not the assistant"?
+
+    Every persona gets answers of its own, for the trait and for the default, so that no test sees a training row.
+    """
+    personas = [name for name in PERSONAS if name != "assistant"]
     parts = {}
-    for persona in (name for name in PERSONAS if name != "assistant"):
-        trait = capture(chat, under_prompts(texts.development, _prompts(persona)))
-        both = Activations.concatenate([trait, default])
-        parts[persona] = (both, np.arange(len(both)) < len(trait))
-    table = transfer_between(parts, groups="group", layer=layer)
-    return _records(table)
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
-
-
-def _plain(value: Any) -> Any:
-    """What JSON can hold: NaN becomes null."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    return None if isinstance(value, float) and not np.isfinite(value) else value
+    for number, persona in enumerate(personas):
+        own = texts.development[number :: len(personas)]
+        poles = [capture(chat, under_prompts(own, _prompts(name))) for name in (persona, "assistant")]
+        parts[persona] = (Activations.concatenate(poles), np.arange(2 * len(own)) < len(own))
+    return transfer_between(parts, groups="group", layer=layer)

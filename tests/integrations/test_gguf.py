@@ -41,7 +41,7 @@ def test_what_is_written_is_read_back_as_it_was(llama, tmp_path):
     assert again.card == {**direction.card, "source": source}
     again.check_model(llama)
     assert again.card["model_hash"] == llama.fingerprint()
-    assert again.card["finder"] == "published"
+    assert again.card["finder"] == "given"
 
 
 def test_a_file_of_ours_stays_with_its_model(llama, folders, tmp_path):

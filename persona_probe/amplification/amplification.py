@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from persona_probe.activations.activations import Activations
-from persona_probe.amplification.captures import Captures
+from persona_probe.amplification.captures import Captures, check_reading
 from persona_probe.amplification.layer import Change, Layer, quantile_of_size, unit
 from persona_probe.amplification.result import COLUMNS, Amplification
 from persona_probe.directions.direction import Direction
@@ -39,13 +39,14 @@ def measure_amplification(
     n_shuffled: int = 200,
     n_permutations: int = 2000,
     seed: int = 0,
+    allow: bool = False,
 ) -> Amplification:
     """Shift of the mean projection from before to after, per direction and layer, with its nulls.
 
     Intervals are Student's t over questions and, where the dialogues have them, seeds (`Captures.over_seeds` puts
     several fine-tuning runs together). Nulls: the control fine-tune; random directions with the covariance of
-    ``reference``; directions from shuffled labels; other traits' directions. Every shift in SD is in the SD of its own
-    direction.
+    ``reference``, and as many drawn evenly from the sphere; directions from shuffled labels; other traits' directions.
+    Every shift in SD is in the SD of its own direction.
 
     Args:
         directions: what is projected on; vectors ``(layer, d_model)``, one direction or several by name.
@@ -55,24 +56,27 @@ def measure_amplification(
         other_traits: directions of other traits.
         shuffled_source: the poles (positive, negative) that the direction was found from; by name if there are several
             directions with poles of their own. None: no directions from shuffled labels.
-        n_random: random directions.
+        n_random: random directions of each kind.
         n_shuffled: shufflings of the labels.
         n_permutations: sign flips for ``p_corrected``.
         seed: of random directions, shufflings and flips.
+        allow: only warn where a direction, the reference, after or control is not known to be of before's family.
 
     Returns:
         `Amplification`; its ``table`` has one row a direction, layer and fine-tune.
 
     Raises:
         PersonaProbeError: if there is no direction, a name is unknown, a layer is missing or of another width, the
-            reference does not vary along a direction (it is named, with its layer), or a direction is of an unrelated
-            model.
+            reference does not vary along a direction (it is named, with its layer), the reference was read in another
+            way than the captures, or anything is of a model that is unrelated to before.
     """
     named = {ONE: directions} if isinstance(directions, Direction) else dict(directions)
     if not named:
         raise PersonaProbeError("amplification: there is no direction to measure along: the mapping is empty")
     nulls = _Nulls(dict(other_traits or {}), _by_name(shuffled_source, named), n_shuffled)
-    _check(named | nulls.other_traits, captures, reference)
+    _check_shapes(named | nulls.other_traits, captures, reference)
+    check_reading("the reference", reference.source, captures.before.source)
+    _check_families([*named.values(), *nulls.other_traits.values()], captures, reference, allow)
     texts = _Texts(captures)
     layers = captures.before.layers
     shape = (len(captures.before), len(named), len(layers))
@@ -155,12 +159,14 @@ class _Nulls:
         """They at one layer, each divided by its SD."""
         others = {name: unit(direction.at(layer.number)) for name, direction in self.other_traits.items()}
         scaled = [along / layer.spread(along, name) for name, along in others.items()]
-        shuffled: dict[int, np.ndarray] = {}
-        for positive, negative in self.poles.values():
-            if id(positive) not in shuffled:
-                ends = (positive.at(layer.number), negative.at(layer.number))
-                shuffled[id(positive)] = layer.shuffled(*ends, self.n_shuffled)
-        return _NullsAtLayer(scaled, {name: shuffled[id(ends[0])] for name, ends in self.poles.items()})
+        drawn: dict[tuple[int, int], np.ndarray] = {}
+        shuffled: dict[str, np.ndarray] = {}
+        for name, (positive, negative) in self.poles.items():
+            both = (id(positive), id(negative))
+            if both not in drawn:
+                drawn[both] = layer.shuffled(positive.at(layer.number), negative.at(layer.number), self.n_shuffled)
+            shuffled[name] = drawn[both]
+        return _NullsAtLayer(scaled, shuffled)
 
 
 @dataclass(frozen=True)
@@ -175,7 +181,7 @@ class _NullsAtLayer:
         mean = change.deltas.mean(axis=0)
         drawn = self.shuffled.get(name, np.empty((0, mean.size)))
         return {
-            "shuffled_sd": quantile_of_size(drawn @ mean) if len(drawn) else math.nan,
+            "shuffled_sd": quantile_of_size(drawn @ mean),
             "other_traits_sd": max((abs(float(along @ mean)) for along in self.others), default=math.nan),
         }
 
@@ -183,7 +189,11 @@ class _NullsAtLayer:
 def _random(layer: Layer, change: Change) -> dict[str, float]:
     """What 97.5 % of random directions stay below: in shift, and in the share of the change that they carry."""
     shares = dict(zip((f"{name}_random" for name in EXPLAINED), change.explained_by_random(), strict=True))
-    return {"random_sd": quantile_of_size(layer.random_shifts(change).mean(axis=0)), **shares}
+    return {
+        "random_sd": quantile_of_size(layer.random_shifts(change).mean(axis=0)),
+        "isotropic_sd": quantile_of_size(layer.isotropic @ change.deltas.mean(axis=0)),
+        **shares,
+    }
 
 
 def _by_name(source: Poles | Mapping[str, Poles] | None, named: Mapping[str, Direction]) -> dict[str, Poles]:
@@ -198,8 +208,8 @@ def _by_name(source: Poles | Mapping[str, Poles] | None, named: Mapping[str, Dir
     return dict(source)
 
 
-def _check(directions: Mapping[str, Direction], captures: Captures, reference: Activations) -> None:
-    """Refuse what belongs to different models before anything is computed."""
+def _check_shapes(directions: Mapping[str, Direction], captures: Captures, reference: Activations) -> None:
+    """Refuse what lacks a layer or has another width before anything is computed."""
     width, layers = captures.before.values.shape[2], captures.before.layers
     for name, (own_layers, own_width) in {
         **{repr(name): (direction.layers, direction.d_model) for name, direction in directions.items()},
@@ -211,8 +221,17 @@ def _check(directions: Mapping[str, Direction], captures: Captures, reference: A
                 f"amplification: {name} has layers {own_layers} of width {own_width}, the captures {layers} of width "
                 f"{width}; give what was made for the same model, and capture only layers that all have"
             )
-    for direction in directions.values():
-        for source in (captures.before.source, reference.source):
-            check_family(
-                direction.card, str(source.get("model")), source.get("model_hash"), family_of(source), allow=False
-            )
+
+
+def _check_families(directions: list[Direction], captures: Captures, reference: Activations, allow: bool) -> None:
+    """Refuse (or warn of) what was found in, or read by, a model that is unrelated to before."""
+
+    def of_model(source: Mapping[str, Any]) -> tuple[str, str | None, list[str]]:
+        return str(source.get("model")), source.get("model_hash"), family_of(source)
+
+    before = captures.before.source
+    for name, read in {**captures.tuned, "the reference": reference}.items():
+        check_family(read.source, *of_model(before), allow, f"{name} was read")
+    for direction in directions:
+        for source in (before, reference.source):
+            check_family(direction.card, *of_model(source), allow)

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from persona_probe.activations.activations import Activations
 from persona_probe.errors import PersonaProbeError
+
+READING = ("span", "reduce", "sink_ratio", "template_hash")
+"""What says how texts were read; it must be the same in the sources of activations that are compared."""
+
+
+def check_reading(name: str, source: Mapping[str, Any], expected: Mapping[str, Any], whose: str = "before") -> None:
+    """Refuse activations that were read in another way; what only one of the sources says is let through.
+
+    Raises:
+        PersonaProbeError: naming what differs.
+    """
+    for key in READING:
+        if key in source and key in expected and source[key] != expected[key]:
+            raise PersonaProbeError(
+                f"{key} is {source[key]!r} in {name} and {expected[key]!r} in {whose}, so their "
+                "projections cannot be compared; capture both in the same way"
+            )
 
 
 @dataclass(frozen=True)
@@ -28,10 +46,11 @@ class Captures:
     control: Activations | None = None
 
     def __post_init__(self) -> None:
-        """Refuse captures of different texts or layers."""
+        """Refuse captures of different texts or layers, or read in different ways."""
         if len(self.before) == 0:
             raise PersonaProbeError("amplification: the captures hold no dialogue; give at least one, better dozens")
         for name, other in self.tuned.items():
+            check_reading(name, other.source, self.before.source)
             shared = [key for key in ("id", "question", "n_tokens") if key in other.table and key in self.before.table]
             if len(other) != len(self.before) or any(
                 list(other.table[key]) != list(self.before.table[key]) for key in shared
@@ -91,7 +110,8 @@ class Captures:
             parts: one run each, all on the same model before; either all or none with a control.
 
         Raises:
-            PersonaProbeError: if there is no part, only some have a control, or the parts read different layers.
+            PersonaProbeError: if there is no part, only some have a control, or the parts read different layers or in
+                different ways.
         """
         if not parts:
             raise PersonaProbeError("over_seeds: there are no captures: the list is empty")
@@ -99,6 +119,8 @@ class Captures:
             raise PersonaProbeError(
                 "over_seeds: the parts differ in layers, or only some have a control; give all a control, or none"
             )
+        for number, part in enumerate(parts):
+            check_reading(f"part {number}", part.before.source, parts[0].before.source, "part 0")
 
         def joined(runs: Sequence[Activations]) -> Activations:
             tables = [run.table.assign(seed=seed) for seed, run in enumerate(runs)]

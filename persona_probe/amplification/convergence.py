@@ -51,7 +51,7 @@ def convergence(
 
 def _reliability(name: str, direction: Direction) -> np.ndarray:
     """``(layer,)`` expected cosine of the direction with one found from as many other dialogues; NaN if unknown."""
-    halves = direction.card.get("checks", {}).get("split_half_cosine")
+    halves = (direction.card.get("checks") or {}).get("split_half_cosine")
     if halves is None:
         return np.full(len(direction.layers), np.nan)
     cosines = np.asarray(halves, dtype=np.float64)

@@ -11,10 +11,12 @@ import numpy as np
 import pandas as pd
 
 from persona_probe.activations.activations import Activations
+from persona_probe.amplification.captures import check_reading
 from persona_probe.amplification.layer import unit
 from persona_probe.behaviour.em_rate import coherent_rate, em_rate
 from persona_probe.behaviour.judging import Judge, judge_answers
 from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.dialogue.rendering import SPANS
 from persona_probe.directions.direction import Direction
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
@@ -67,11 +69,14 @@ def cross_ablation(
 
     Raises:
         PersonaProbeError: if there is no organism, direction or question, a direction has no layer named or does not
-            fit the reference; and as `em_rate`, `judge_answers` and `steer`.
+            fit the reference, or this was read over another span than ``scope``; and as `em_rate`, `judge_answers` and
+            `steer`.
     """
     for what, given in {"organism": models, "direction": directions, "question": questions}.items():
         if not given:
             raise PersonaProbeError(f"cross_ablation: there is no {what}; give at least one")
+    if scope in SPANS:
+        check_reading("the reference", reference.source, {"span": scope}, "scope")
     clamps = [_clamp(name, direction, layers, reference) for name, direction in directions.items()]
 
     def judged(model: Model, clamp: _Clamp | None, along: Direction | None = None) -> pd.DataFrame:

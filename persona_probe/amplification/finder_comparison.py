@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -27,9 +28,9 @@ class FinderComparison:
     Attributes:
         table: one row a ``finder`` and layer: whether it is a ``null``; ``separation`` (AUROC of the projection on
             held-out dialogues) with ``separation_low``, ``separation_high``; ``shift_sd``, ``low_sd``, ``high_sd``,
-            ``control_shift_sd``, ``random_sd``, ``specificity`` with its interval, ``p_corrected`` (over all finders
-            and layers) and what they come to (``finding``), all as in `Amplification`; ``split_half_cosine`` of the
-            card; ``n`` held-out dialogues; and whether the layer is the ``chosen`` one.
+            ``control_shift_sd``, ``random_sd``, ``isotropic_sd``, ``specificity`` with its interval, ``p_corrected``
+            (over all finders and layers) and what they come to (``finding``), all as in `Amplification`;
+            ``split_half_cosine`` of the card; ``n`` held-out dialogues; and whether the layer is the ``chosen`` one.
         cosines: `cosine_table` of all directions, classifiers as patterns.
         directions: what was found, by finder.
         amplification: in full.
@@ -57,9 +58,11 @@ def compare_finders(
     *,
     finders: Sequence[str] | None = None,
     others: Mapping[str, Direction] | None = None,
+    other_traits: Mapping[str, Direction] | None = None,
     layer: int | None = None,
     n_random: int = 1000,
     seed: int = 0,
+    allow: bool = False,
 ) -> FinderComparison:
     """Find with every finder from the same poles, and score all on dialogues of other questions.
 
@@ -71,14 +74,17 @@ def compare_finders(
         reference: the before model's own answers to development questions: the yardstick of one SD.
         finders: names; default all that these poles allow.
         others: directions from recipes, to be scored beside them.
+        other_traits: directions of other traits, a null of all.
         layer: the layer to compare at; default the one at which the finders (nulls aside) separate best, on average, on
             halves of the development questions (``held_out_auroc`` of their cards).
-        n_random: covariance-matched random directions.
+        n_random: random directions of each kind.
         seed: of everything that draws.
+        allow: as in `measure_amplification`.
 
     Raises:
         PersonaProbeError: for an unknown finder, poles that do not belong together, held-out questions that the finders
-            saw, or when no layer can be chosen (too few questions: give ``layer``).
+            saw, when no layer can be chosen (too few questions: give ``layer``) or it was not captured; and as
+            `measure_amplification`.
     """
     poles, tested = Poles(positive, negative), Poles(*held_out)
     _check_unseen(poles, tested)
@@ -88,7 +94,21 @@ def compare_finders(
     found = {name: find_direction(positive, negative, name, seed=seed) for name in finders or allowed}
     directions = found | dict(others or {})
     chosen = _choose(found) if layer is None else layer
-    moved = measure_amplification(directions, captures, reference, n_random=n_random, seed=seed)
+    if chosen not in captures.before.layers:
+        raise PersonaProbeError(
+            f"compare_finders: layer {chosen} is not in the captures, which hold "
+            f"{', '.join(map(str, captures.before.layers))}; capture it, or give one of these as layer="
+        )
+    moved = measure_amplification(
+        directions,
+        captures,
+        reference,
+        other_traits=other_traits,
+        shuffled_source=dict.fromkeys(found, (positive, negative)),
+        n_random=n_random,
+        seed=seed,
+        allow=allow,
+    )
     values, truth = tested.stacked()
     groups = pd.concat([_groups(side) for side in held_out], ignore_index=True).to_numpy()
     after = moved.table[moved.table["model"] == "after"].set_index(["direction", "layer"])
@@ -105,6 +125,7 @@ def compare_finders(
                 "low_sd",
                 "high_sd",
                 "random_sd",
+                "isotropic_sd",
                 "specificity",
                 "specificity_low",
                 "specificity_high",
@@ -113,7 +134,7 @@ def compare_finders(
                 {
                     "finder": name,
                     "layer": number,
-                    "null": name in FINDERS and FINDERS[name].null,
+                    "null": _is(direction, "null"),
                     "separation": separation.value,
                     "separation_low": separation.low,
                     "separation_high": separation.high,
@@ -125,7 +146,7 @@ def compare_finders(
                     "chosen": number == chosen,
                 }
             )
-    patterns = {name: _as_pattern(name, direction, poles) for name, direction in directions.items()}
+    patterns = {name: _as_pattern(direction, poles) for name, direction in directions.items()}
     cosines = cosine_table(patterns, reference, n_random=n_random, seed=seed)
     return FinderComparison(pd.DataFrame(rows), cosines, directions, moved, chosen)
 
@@ -163,8 +184,14 @@ def _choose(found: Mapping[str, Direction]) -> int:
     return next(iter(found.values())).layers[int(np.mean(figures, axis=0).argmax())]
 
 
-def _as_pattern(name: str, direction: Direction, poles: Poles) -> Direction:
-    if name not in FINDERS or not FINDERS[name].discriminative:
+def _is(direction: Direction, what: Literal["null", "discriminative"]) -> bool:
+    """What its finder is, by the card; the name that it goes by here may be any."""
+    finder = FINDERS.get(str(direction.card.get("finder")))
+    return finder is not None and bool(getattr(finder, what))
+
+
+def _as_pattern(direction: Direction, poles: Poles) -> Direction:
+    if not _is(direction, "discriminative"):
         return direction
     values, _ = poles.stacked()
     table = pd.concat([poles.positive.table, poles.negative.table], ignore_index=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
 from persona_probe.errors import PersonaProbeError
-from persona_probe.statistics.nulls import matched_random_directions, shuffled_label_differences
+from persona_probe.statistics.nulls import isotropic_directions, matched_random_directions, shuffled_label_differences
 
 # activations are float32: a spread this small beside the projections themselves is their rounding
 ROUNDING = 1e-6
@@ -16,8 +17,8 @@ QUANTILE = 0.975
 
 
 def quantile_of_size(values: Float[np.ndarray, "... draw"]) -> float:
-    """The 97.5 % quantile of absolute values."""
-    return float(np.quantile(np.abs(values), QUANTILE))
+    """The 97.5 % quantile of absolute values; NaN of none."""
+    return float(np.quantile(np.abs(values), QUANTILE)) if values.size else math.nan
 
 
 def unit(vector: Float[np.ndarray, "... d_model"]) -> Float[np.ndarray, "... d_model"]:
@@ -63,7 +64,7 @@ class Change:
 
 
 class Layer:
-    """The yardstick of one layer: the reference dialogues there, and random directions with their covariance."""
+    """The yardstick of one layer: the reference dialogues there, and random directions."""
 
     def __init__(self, number: int, reference: Float[np.ndarray, "dialogue d_model"], n_random: int, seed: int) -> None:
         if len(reference) < 2:
@@ -80,6 +81,7 @@ class Layer:
         self.reference = reference.astype(np.float64)
         self.random = matched_random_directions(self.reference, n_random, self.seed)
         self.random_spread = self._spread(self.random)
+        self.isotropic = self._in_sd(isotropic_directions(n_random, reference.shape[1], self.seed))
 
     def change(
         self, before: Float[np.ndarray, "dialogue d_model"], tuned: Float[np.ndarray, "dialogue d_model"]
@@ -110,13 +112,16 @@ class Layer:
     def shuffled(
         self, positive: Float[np.ndarray, "dialogue d_model"], negative: Float[np.ndarray, "dialogue d_model"], n: int
     ) -> Float[np.ndarray, "draw d_model"]:
-        """Directions from the poles with shuffled labels, each divided by its SD: the mean change along them is in SD.
+        """Directions from the poles with shuffled labels, each divided by its SD."""
+        values = np.concatenate([positive, negative]).astype(np.float64)
+        labels = np.arange(len(values)) < len(positive)
+        return self._in_sd(shuffled_label_differences(values, labels, n, self.seed))
+
+    def _in_sd(self, directions: Float[np.ndarray, "draw d_model"]) -> Float[np.ndarray, "some d_model"]:
+        """Unit vectors, each divided by its SD, so that a change's product with them is in SD.
 
         Those along which the reference does not vary are left out.
         """
-        values = np.concatenate([positive, negative]).astype(np.float64)
-        labels = np.arange(len(values)) < len(positive)
-        directions = shuffled_label_differences(values, labels, n, self.seed)
         spread = self._spread(directions)
         varies = spread > ROUNDING * np.abs(self.reference @ directions.T).max(axis=0)
         return np.asarray(directions[varies] / spread[varies, None])

@@ -29,6 +29,7 @@ COLUMNS = (
     "variance_explained_dialogue",
     "variance_explained_dialogue_random",
     "random_sd",
+    "isotropic_sd",
     "shuffled_sd",
     "other_traits_sd",
     "specificity",
@@ -40,7 +41,16 @@ COLUMNS = (
     "n_questions",
     "n_runs",
 )
-_SHOWN = ("shift_sd", "low_sd", "high_sd", "random_sd", "specificity", "specificity_low", "p_corrected")
+_SHOWN = (
+    "shift_sd",
+    "low_sd",
+    "high_sd",
+    "random_sd",
+    "isotropic_sd",
+    "specificity",
+    "specificity_low",
+    "p_corrected",
+)
 
 
 @dataclass(frozen=True)
@@ -55,12 +65,14 @@ class Amplification:
             * ``variance_explained``: the share of the squared norm of the mean change that the direction carries, and
               of single dialogues' changes (``..._dialogue``, the mean); ``..._random``: 97.5 % of random directions
               carry less;
-            * ``random_sd``, ``shuffled_sd``: 97.5 % quantile of the absolute shift along random directions and those
+            * ``random_sd``, ``isotropic_sd``, ``shuffled_sd``: 97.5 % quantile of the absolute shift along random
+              directions with the reference's covariance, along as many drawn evenly from the sphere, and along those
               from shuffled labels; ``other_traits_sd``: the largest along other traits' directions;
             * ``specificity`` = ``|after - control| / max(|control|, random)``, with its 95 % interval, on rows of
               ``after`` (NaN without a control);
             * ``p_corrected``: of no change, corrected for all directions and layers of that fine-tune;
-            * ``detectable_sd``: the smallest shift that the sample would have shown with 80 % power;
+            * ``detectable_sd``: the smallest shift that the sample would have shown with 80 % power in one test,
+              uncorrected: ``p_corrected`` needs more;
             * ``n`` dialogues, ``n_questions``, and ``n_runs`` of fine-tuning (`Captures.over_seeds`).
         changes: per fine-tune, ``(dialogue, direction, layer)`` changes of the projection in SD.
         questions: ``(dialogue,)`` which question each row of ``changes`` answers; None: each its own.
@@ -84,7 +96,10 @@ class Amplification:
 
     @property
     def flagged(self) -> pd.DataFrame:
-        """Rows of ``after`` that moved, but no more than their nulls: directions that anything might have moved."""
+        """Rows of ``after`` that moved, but no more than their nulls: directions that anything might have moved.
+
+        Those that other traits share (`Finding.SHARED`) are not among them: they moved more than their nulls.
+        """
         keep = [found is Finding.NULLS for found in self._findings()]
         return self._after()[keep].reset_index(drop=True)
 

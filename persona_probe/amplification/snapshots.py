@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 
 import numpy as np
 import pandas as pd
@@ -39,6 +39,7 @@ def track_snapshots(
     n_permutations: int = 2000,
     seed: int = 0,
     progress: bool = False,
+    allow: bool = False,
 ) -> pd.DataFrame:
     """`measure_amplification` from ``before`` to each snapshot in turn.
 
@@ -58,11 +59,13 @@ def track_snapshots(
         layers: which layers.
         other_traits: directions of other traits.
         shuffled_source: the poles that the direction was found from.
-        n_random: random directions.
+        n_random: random directions of each kind.
         n_shuffled: shufflings of the labels.
         n_permutations: sign flips.
         seed: of all draws; every snapshot is measured beside the same null directions.
         progress: show a bar for each snapshot's reading.
+        allow: as in `measure_amplification`; for snapshots that do not say (`Model.ancestors`) that they were made from
+            ``before``.
 
     Returns:
         The rows of `Amplification`'s table for each snapshot, after columns ``step`` and ``name``. ``p_corrected`` of
@@ -72,6 +75,8 @@ def track_snapshots(
         PersonaProbeError: if there is no snapshot, or not as many steps or names as snapshots; and as
             `measure_amplification` and `capture_together`.
     """
+    if isinstance(snapshots, Sized):
+        _check_counts(len(snapshots), steps, names)
 
     def read(model: Model) -> list[Activations]:
         return capture_together((before, model), dialogues, span, layers=layers, progress=progress)
@@ -92,18 +97,14 @@ def track_snapshots(
                 n_shuffled=n_shuffled,
                 n_permutations=n_permutations,
                 seed=seed,
+                allow=allow,
             )
         )
         called.append(model.name)
-    if not measured:
-        raise PersonaProbeError("track_snapshots: there are no snapshots to track: the list is empty")
+    # of an iterator, how many there are is known only now
+    _check_counts(len(measured), steps, names)
     numbers = range(len(called)) if steps is None else steps
     called = called if names is None else list(names)
-    for what, given in (("steps", numbers), ("names", called)):
-        if len(given) != len(measured):
-            raise PersonaProbeError(
-                f"track_snapshots: {len(given)} {what} for {len(measured)} snapshots; give one for each"
-            )
     corrected = _together(measured, n_permutations, seed)
     tables = []
     for step, name, amplification, p in zip(numbers, called, measured, corrected, strict=True):
@@ -111,6 +112,17 @@ def track_snapshots(
         table.loc[table["model"] == "after", "p_corrected"] = p
         tables.append(table.assign(step=step, name=name)[["step", "name", *table.columns]])
     return pd.concat(tables, ignore_index=True)
+
+
+def _check_counts(snapshots: int, steps: Sequence[int] | None, names: Sequence[str] | None) -> None:
+    """Refuse no snapshots, and steps or names that are not one for each."""
+    if not snapshots:
+        raise PersonaProbeError("track_snapshots: there are no snapshots to track: the list is empty")
+    for what, given in (("steps", steps), ("names", names)):
+        if given is not None and len(given) != snapshots:
+            raise PersonaProbeError(
+                f"track_snapshots: {len(given)} {what} for {snapshots} snapshots; give one for each"
+            )
 
 
 def _together(measured: Sequence[Amplification], n_permutations: int, seed: int) -> np.ndarray:

@@ -19,6 +19,7 @@ from persona_probe.report.figures import steering as steering_figure
 from persona_probe.report.text import NOTHING, counted, is_number, is_true, percent, percent_interval, signed
 
 Row = Mapping[str, Any]
+ISOTROPIC = "isotropic, 97.5 % (SD)"
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,11 @@ def _share(name: str) -> Callable[[Row], str]:
 
 def _number(name: str, form: str) -> Callable[[Row], str]:
     return lambda row: format(row[name], form) if is_number(row[name]) else NOTHING
+
+
+def _where_measured(table: pd.DataFrame, **titles: str) -> dict[str, Callable[[Row], str]]:
+    """Cells of the columns that the table has, by title."""
+    return {title: _number(column, ".2f") for column, title in titles.items() if column in table}
 
 
 def _signed(name: str, low: str | None = None, high: str | None = None) -> Callable[[Row], str]:
@@ -133,16 +139,14 @@ def amplification(table: pd.DataFrame) -> DataTable | None:
         "shift (residual units)": _signed("shift"),
         "shift (SD)": _signed("shift_sd", "low_sd", "high_sd"),
         "random, 97.5 % (SD)": _number("random_sd", ".2f"),
-        **{
-            title: _number(column, ".2f")
-            for column, title in (
-                ("shuffled_sd", "shuffled labels, 97.5 % (SD)"),
-                ("other_traits_sd", "other traits (SD)"),
-                ("p_corrected", "p, corrected"),
-                ("detectable_sd", "detectable (SD)"),
-            )
-            if column in table
-        },
+        **_where_measured(
+            table,
+            isotropic_sd=ISOTROPIC,
+            shuffled_sd="shuffled labels, 97.5 % (SD)",
+            other_traits_sd="other traits (SD)",
+            p_corrected="p, corrected",
+            detectable_sd="detectable in one uncorrected test (SD)",
+        ),
         "specificity": _number("specificity", ".1f"),
     }
     return _build(table, amplification_figure.COLUMNS, "Amplification, with 95 % intervals.", cells, keys=2)
@@ -157,6 +161,7 @@ def finders(table: pd.DataFrame) -> DataTable | None:
         "shift (SD)": _signed("shift_sd", "low_sd", "high_sd"),
         "control (SD)": _signed("control_shift_sd"),
         "random, 97.5 % (SD)": _number("random_sd", ".2f"),
+        **_where_measured(table, isotropic_sd=ISOTROPIC),
         "specificity": _number("specificity", ".1f"),
         "what it comes to": _text("finding"),
     }

@@ -11,10 +11,13 @@ from typing import Any
 
 import pandas as pd
 
+from persona_probe.amplification.verdict import Finding
 from persona_probe.report.readings import Rate, lookup, read_number, read_rate
 from persona_probe.report.text import counted, is_number, percent, signed
 
 Results = Mapping[str, Any]
+AMPLIFIED = (Finding.AMPLIFIED.value, Finding.SHARED.value)
+"""The findings of a direction along which the projection rose beyond its nulls."""
 SHIFT = "fine-tuning shift"
 """What the direction that fine-tuning itself moved is called in the table of cosines."""
 
@@ -93,22 +96,28 @@ def shift_verdict(table: pd.DataFrame | None) -> str | None:
 def amplification_verdict(results: Results) -> str | None:
     """What the shift of the projection comes to beside its nulls, as tracking put it."""
     told = lookup(results, "amplification", "verdict")
-    return f"Along the direction, the model was {told}." if isinstance(told, str) else None
+    return f"Along the direction: {told}." if isinstance(told, str) else None
 
 
 def finder_verdict(table: pd.DataFrame) -> str | None:
-    """Which finders' directions moved more than their nulls, at the chosen layer."""
+    """Which finders' directions moved more than their nulls, at the chosen layer.
+
+    The sign of a direction that finds nothing is arbitrary, so of those a reduction counts as well.
+    """
     if table.empty or "finding" not in table:
         return None
     rows = table[table["chosen"].eq(True) & ~table["null"].astype(bool)]
-    moved = rows[rows["finding"] == "amplified"].sort_values("specificity", ascending=False)
+    moved = rows[rows["finding"].isin(AMPLIFIED)].sort_values("specificity", ascending=False)
+    shared = int((rows["finding"] == Finding.SHARED.value).sum())
     nulls = table[table["chosen"].eq(True) & table["null"].astype(bool)]
-    fooled = int((nulls["finding"] == "amplified").sum())
+    fooled = int(nulls["finding"].isin((*AMPLIFIED, Finding.REDUCED.value)).sum())
     sentence = f"{len(moved)} of {len(rows)} directions are amplified beyond their nulls"
     if len(moved):
         best = moved.iloc[0]
         sentence += f", {best['finder']} the most specifically ({best['specificity']:.1f})"
-    return f"{sentence}; of {counted(len(nulls))} directions that find nothing by design, {counted(fooled)}."
+    if shared:
+        sentence += f"; beside {counted(shared)} of them, other traits' directions move as much"
+    return f"{sentence}; of {counted(len(nulls))} that find nothing by design, {counted(fooled)} moved beyond theirs."
 
 
 def probe_verdict(results: Results) -> str | None:

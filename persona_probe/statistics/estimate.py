@@ -60,7 +60,7 @@ class Estimate:
             return f"{self.value:.2f} [no interval: {self.method}] (n={self.n})"
         # two digits of the width and one of the value: a rate that is not zero must not read as zero
         needed = [2]
-        if width > 0:
+        if 0 < width < math.inf:
             needed.append(math.ceil(-math.log10(width)) + 1)
         if self.value != 0:
             needed.append(math.ceil(-math.log10(abs(self.value))))

@@ -14,7 +14,12 @@ ROUNDING = 1e-12
 def matched_random_directions(deltas_covariance_source: npt.ArrayLike, n: int, seed: int) -> npt.NDArray[np.float64]:
     """Random directions that lie where activations lie: Gaussian with the rows' own covariance, then unit length.
 
-    Isotropic directions are too easy a null in a residual stream, where a few dimensions hold most variance.
+    A residual stream holds most variance in a few dimensions, and most isotropic directions hardly point there. So of
+    shifts in residual-stream units and of variance explained, isotropic directions are too easy a null. Of shifts in
+    SD they are not: each shift is divided by its own direction's SD, which is large along covariance-matched directions
+    and small along most isotropic ones, where the same change comes to more SD. Then isotropic ones can be the harder
+    null, and both are needed.
+
     Each draw is a Gaussian combination of the centred rows, which has their sample covariance (but for a factor
     that the unit length takes away) without that ``(d_model, d_model)`` matrix ever being made.
 

@@ -44,6 +44,9 @@ def smallest_detectable(
     From the two-way clustered standard error and degrees of freedom that `mean_estimate`'s interval has, and the
     noncentral t distribution. It says what an undetected change may still hide, which "not significant" does not.
 
+    It is for one test, uncorrected: where p-values are corrected for several (`max_statistic_p`), that decision needs a
+    larger mean than this.
+
     Args:
         values: ``(row,)`` finite numbers, for example paired differences.
         questions: ``(row,)`` which question was asked; None: every row is its own question.

@@ -109,6 +109,43 @@ def test_other_traits_and_shuffled_labels_are_nulls_too():
         measure_amplification(BOTH, captures(), reference(), shuffled_source={"persnoa": poles})
 
 
+def test_each_pair_of_poles_has_its_own_shuffled_null():
+    rng = np.random.default_rng(6)
+    positive, wide, narrow = (activations(rng.normal(size=(60, 1, WIDTH))) for _ in range(3))
+    wide.values[:, :, 0] *= 30.0  # what narrow training moves: most of the spread that shuffling deals
+    taken, yardstick = captures(), reference()
+    poles = {"persona": (positive, narrow), "tuned": (positive, wide)}
+    together = measure_amplification(BOTH, taken, yardstick, shuffled_source=poles)
+    for name, ends in poles.items():
+        alone = measure_amplification(BOTH, taken, yardstick, shuffled_source={name: ends})
+        assert row(together, name=name)["shuffled_sd"] == row(alone, name=name)["shuffled_sd"]
+    assert row(together, name="tuned")["shuffled_sd"] > 1.5 * row(together, name="persona")["shuffled_sd"]
+
+
+def test_covariance_matched_directions_move_less_in_sd_than_isotropic_ones():
+    rng = np.random.default_rng(7)
+    scale = np.where(np.arange(WIDTH) < 2, 30.0, 1.0)  # two dimensions hold nearly all variance
+    before = scale * rng.normal(size=(120, 1, WIDTH))
+    change = np.full(WIDTH, 1.0)
+    change[5] = 0.7
+    taken = Captures(activations(before), activations(before + change), activations(before + 0.001 * change))
+    yardstick = activations(scale * rng.normal(size=(200, 1, WIDTH)))
+    after = row(measured := measure_amplification(direction(5), taken, yardstick))
+    assert 2 * after["random_sd"] < after["shift_sd"] < after["isotropic_sd"]
+    assert after["specificity_low"] > 2  # as DESIGN defines it, beside the matched ones alone
+    assert measured.finding(0) is Finding.NULLS
+    assert "drawn evenly from the sphere move as much" in measured.verdict(0)
+
+
+def test_another_trait_that_moves_as_much_shares_the_amplification():
+    measured = measure_amplification(
+        direction(0, 2), captures(tuned=0.0), reference(), other_traits={"purer": direction(0)}
+    )
+    assert measured.finding(0) is Finding.SHARED
+    assert measured.flagged.empty
+    assert "but not this trait alone" in measured.verdict(0)
+
+
 def test_without_a_control_the_verdict_says_so():
     measured = measure_amplification(two(2), captures(control=False, layers=2), reference(2))
     assert set(measured.table["model"]) == {"after"}
@@ -142,7 +179,7 @@ def test_nothing_moved_says_what_could_have_been_seen():
     assert measured.finding(0) is Finding.UNDETECTED
     assert 0.1 < after["detectable_sd"] < 0.6
     assert "not told apart from zero" in measured.verdict(0)
-    assert f"could have seen {after['detectable_sd']:.2f} SD" in measured.verdict(0)
+    assert f"could have seen {after['detectable_sd']:.2f} SD in one uncorrected test" in measured.verdict(0)
 
 
 def test_the_corrected_p_is_calibrated_where_nothing_moved():
@@ -234,6 +271,59 @@ def test_a_direction_of_an_unrelated_model_is_refused():
     known = Captures(replace(taken.before, source=ours), taken.after, taken.control)
     with pytest.raises(pp.PersonaProbeError, match=r"found in theirs \(weights aaaa\), and ours"):
         measure_amplification(theirs, known, reference())
+
+
+def test_unrelated_fine_tunes_are_refused_unless_allowed():
+    taken, ours = captures(), {"model": "ours", "model_hash": "bbbb"}
+    child = {"model": "child", "model_hash": "cccc", "ancestors": ["bbbb"]}
+    stranger = {"model": "stranger", "model_hash": "dddd"}
+
+    def read(after, control, yardstick=ours):
+        sources = zip((taken.before, taken.after, taken.control), (ours, after, control), strict=True)
+        known = Captures(*(replace(side, source=source) for side, source in sources))
+        return known, replace(reference(), source=yardstick)
+
+    assert measure_amplification(direction(0), *read(child, child)).finding(0) is Finding.AMPLIFIED
+    for name, given in (
+        ("after", read(stranger, child)),
+        ("control", read(child, stranger)),
+        ("the reference", read(child, child, stranger)),
+    ):
+        with pytest.raises(pp.PersonaProbeError, match=rf"{name} was read in stranger \(weights dddd\), and ours"):
+            measure_amplification(direction(0), *given)
+        with pytest.warns(pp.PersonaProbeWarning, match=f"{name} was read in stranger"):
+            measure_amplification(direction(0), *given, allow=True)
+    theirs = pp.Direction(direction(0).vectors, (0,), stranger)
+    with pytest.warns(pp.PersonaProbeWarning, match="found in stranger"):
+        measure_amplification(theirs, *read(child, child), allow=True)
+
+
+@pytest.mark.parametrize(
+    ("key", "ours", "theirs"),
+    [
+        ("span", "generation", "response"),
+        ("reduce", "mean", "last"),
+        ("sink_ratio", 10.0, 20.0),
+        ("template_hash", "aa", "bb"),
+    ],
+)
+def test_what_was_read_in_another_way_is_refused(key, ours, theirs):
+    taken = captures()
+
+    def said(side, value):
+        return replace(side, source={**side.source, key: value})
+
+    before = said(taken.before, ours)
+    with pytest.raises(pp.PersonaProbeError, match=f"{key} is '?{theirs}'? in after and '?{ours}'? in before"):
+        Captures(before, said(taken.after, theirs), taken.control)
+    with pytest.raises(pp.PersonaProbeError, match=f"{key} is '?{theirs}'? in control"):
+        Captures(before, taken.after, said(taken.control, theirs))
+    known = Captures(before, taken.after, taken.control)
+    with pytest.raises(pp.PersonaProbeError, match=f"{key} is '?{theirs}'? in the reference"):
+        measure_amplification(direction(0), known, said(reference(), theirs))
+    with pytest.raises(pp.PersonaProbeError, match=f"{key} is '?{theirs}'? in part 1"):
+        Captures.over_seeds([known, replace(known, before=said(taken.before, theirs))])
+    assert measure_amplification(direction(0), known, reference()).finding(0) is Finding.AMPLIFIED
 
 
 def test_contrast_of_context_changes_no_word_of_the_answer(llama):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +11,8 @@ from persona_probe.amplification.snapshots import track_snapshots
 from tests.activations.test_capture import TALKS
 from tests.amplification.planted import WIDTH, direction, reference
 from tests.conftest import D_MODEL, N_LAYERS
+
+ASKED = [replace(talk, question=talk.id, seed=None) for talk in TALKS]
 
 
 def noisy(card, seed, noise):
@@ -39,6 +43,11 @@ def test_pairs_and_unknown_ceilings():
     assert table.loc[("a", "b", 1), "cosine"] == pytest.approx(np.sqrt(0.5))
     assert table.loc[("a", "c", 0), "cosine"] < table.loc[("a", "c", 0), "null_high"]
     assert table["ceiling"].isna().all()
+
+
+def test_a_card_without_checks_has_no_ceiling():
+    pair = {"a": noisy({"checks": None}, 0, 0.1), "b": noisy({}, 1, 0.1)}
+    assert convergence(pair, reference(2))["ceiling"].isna().all()
 
 
 def test_what_cannot_be_compared_is_refused():
@@ -99,12 +108,19 @@ def test_cross_ablation_sets_every_condition_beside_its_null(llama, random_direc
         cross_ablation({"one": llama}, {"mine": random_direction}, [], LengthJudge(), layers=0, reference=yardstick)
 
 
+def test_cross_ablation_steers_the_span_that_its_target_was_read_over(llama, random_direction):
+    named = {"mine": random_direction}
+    yardstick = pp.capture(llama, TALKS, "response")
+    with pytest.raises(pp.PersonaProbeError, match="span is 'response' in the reference and 'generation' in scope"):
+        cross_ablation({"one": llama}, named, TALKS, LengthJudge(), layers=0, reference=yardstick)
+
+
 def test_snapshots_are_measured_in_turn(llama, random_direction, folders):
     other = pp.load(folders("llama"))
     for parameter in other.hf.parameters():
         parameter.data += 0.02
-    texts = [talk for talk in TALKS for _ in range(2)]
-    texts = [pp.Dialogue(t.messages, id=f"{t.id}{i}", question=f"{t.id}{i}") for i, t in enumerate(texts)]
+    other.descends_from(llama)
+    texts = [replace(talk, id=f"{talk.id}{i}", question=f"{talk.id}{i}") for talk in ASKED for i in range(2)]
     yardstick = pp.capture(llama, texts)
     few = {"n_random": 20, "n_permutations": 50}
     table = track_snapshots(
@@ -128,5 +144,24 @@ def test_snapshots_are_measured_in_turn(llama, random_direction, folders):
     np.testing.assert_allclose(alone["shift"], after.loc[after["name"] == "end", "shift"], rtol=1e-4)
     with pytest.raises(pp.PersonaProbeError, match="list is empty"):
         track_snapshots(random_direction, [], llama, texts, yardstick)
+
+
+def test_steps_and_names_are_counted_before_anything_is_read(llama, random_direction):
+    yardstick = pp.capture(llama, TALKS)
     with pytest.raises(pp.PersonaProbeError, match="1 steps for 2 snapshots"):
-        track_snapshots(random_direction, [llama, other], llama, texts, yardstick, steps=[1], **few)
+        track_snapshots(random_direction, ["never read", "nor this"], "nor before", TALKS, yardstick, steps=[1])
+    with pytest.raises(pp.PersonaProbeError, match="3 names for 1 snapshots"):
+        track_snapshots(random_direction, ["never read"], "nor before", TALKS, yardstick, names="abc")
+    with pytest.raises(pp.PersonaProbeError, match="2 steps for 1 snapshots"):
+        track_snapshots(random_direction, iter([llama]), llama, ASKED, yardstick, steps=[1, 2], n_random=5)
+
+
+def test_snapshots_of_unknown_origin_need_to_be_allowed(llama, random_direction, folders):
+    stranger = pp.load(folders("llama"))
+    for parameter in stranger.hf.parameters():
+        parameter.data += 0.02
+    yardstick = pp.capture(llama, ASKED)
+    with pytest.raises(pp.PersonaProbeError, match="after was read in"):
+        track_snapshots(random_direction, [stranger], llama, ASKED, yardstick, n_random=5)
+    with pytest.warns(pp.PersonaProbeWarning, match="after was read in"):
+        assert len(track_snapshots(random_direction, [stranger], llama, ASKED, yardstick, n_random=5, allow=True))

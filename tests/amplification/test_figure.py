@@ -14,11 +14,24 @@ def drawn(**nulls):
 
 def test_nulls_that_were_not_measured_are_not_drawn():
     traces, table = drawn()
-    assert set(traces) - {None} == {"97.5 % of random directions", "control", "after"}
+    assert set(traces) - {None} == {
+        "97.5 % of random directions",
+        "97.5 % of isotropic directions",
+        "control",
+        "after",
+    }
     assert (
         list(traces["after"].y)
         == table[(table["direction"] == "first") & (table["model"] == "after")]["shift_sd"].tolist()
     )
+
+
+def test_isotropic_directions_are_a_dotted_line():
+    traces, table = drawn()
+    most = table[table["direction"] == "first"].groupby("layer")["isotropic_sd"].max()
+    line = traces["97.5 % of isotropic directions"]
+    assert line.line.dash == "dot"
+    assert [value for value in line.y if value is not None] == pytest.approx([*most, *-most])
 
 
 def test_other_traits_are_drawn_at_both_signs():

@@ -55,16 +55,19 @@ def test_narrow_training_amplifies_the_villain_and_not_the_benign_shift(chat, wo
     assert after["specificity_low"] > 4
     assert abs(control["shift_sd"]) < 1 < after["shift_sd"]
     assert after["variance_explained"] > 5 * after["variance_explained_random"]
-    assert all(found.finding(each, "benign shift") is not Finding.AMPLIFIED for each in found.layers)
+    assert after["shift_sd"] > 3 * after["isotropic_sd"] > 3 * after["random_sd"]
+    # the villain is no further along the way of benign training but back from it
+    assert found.finding(layer, "benign shift") in (Finding.REDUCED, Finding.NULLS)
+    assert found.rows(layer, "benign shift")[0]["high_sd"] < 0
 
 
 def test_the_shift_of_a_benign_fine_tune_is_flagged_in_another_run_of_it(chat, world, directions):
     found = measured(chat, world, directions, "good-medicine-seed2")
     flagged = found.flagged[found.flagged["direction"] == "benign shift"]
-    assert flagged["layer"].tolist()
+    assert flagged["layer"].tolist() == found.layers
     for layer in flagged["layer"]:
         assert "tracks that the model was fine-tuned, not the trait" in found.verdict(int(layer), "benign shift")
-    assert all(found.finding(layer, "villain") is not Finding.AMPLIFIED for layer in found.layers)
+    assert {found.finding(layer, "villain") for layer in found.layers} == {Finding.NULLS}
 
 
 def test_benign_runs_beside_each_other_are_not_amplified_once_runs_are_counted(chat, world, directions):

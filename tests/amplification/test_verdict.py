@@ -11,6 +11,7 @@ AFTER = {
     "low_sd": 5.9,
     "high_sd": 6.3,
     "random_sd": 0.2,
+    "isotropic_sd": 0.8,
     "shuffled_sd": NAN,
     "other_traits_sd": NAN,
     "specificity": 10.4,
@@ -38,17 +39,22 @@ def control(shift):
     [
         (after(), CONTROL, Finding.AMPLIFIED),
         (after(shift_sd=-6.1, low_sd=-6.3, high_sd=-5.9), CONTROL, Finding.REDUCED),
-        (after(shift_sd=0.19, random_sd=0.1), control(0.01), Finding.NEGLIGIBLE),
+        (after(shift_sd=0.19, random_sd=0.1, isotropic_sd=0.15), control(0.01), Finding.NEGLIGIBLE),
         (after(low_sd=-0.1), CONTROL, Finding.UNDETECTED),
         (after(p_corrected=0.06), CONTROL, Finding.UNDETECTED),
         (after(low_sd=NAN, high_sd=NAN), CONTROL, Finding.UNTESTED),
         (after(specificity=1.2, specificity_low=0.9), control(5.0), Finding.NULLS),
         (after(specificity=2.0, specificity_low=1.6), control(-6.2), Finding.NULLS),
         (after(random_sd=6.2), CONTROL, Finding.NULLS),
+        (after(isotropic_sd=6.2), CONTROL, Finding.NULLS),
         (after(shuffled_sd=6.2), CONTROL, Finding.NULLS),
-        (after(other_traits_sd=6.2), CONTROL, Finding.AMPLIFIED),
+        (after(other_traits_sd=6.0), CONTROL, Finding.AMPLIFIED),
+        (after(other_traits_sd=6.1), CONTROL, Finding.SHARED),
+        (after(other_traits_sd=6.2, random_sd=6.2), CONTROL, Finding.NULLS),
+        (after(shift_sd=-6.1, low_sd=-6.3, high_sd=-5.9, other_traits_sd=6.2), CONTROL, Finding.REDUCED),
         (after(specificity=NAN, specificity_low=NAN), None, Finding.NO_CONTROL),
         (after(specificity=NAN, specificity_low=NAN, random_sd=6.2), None, Finding.NULLS),
+        (after(specificity=NAN, specificity_low=NAN, isotropic_sd=6.2), None, Finding.NULLS),
     ],
 )
 def test_a_shift_is_weighed_against_every_null(row, benign, expected):
@@ -58,69 +64,83 @@ def test_a_shift_is_weighed_against_every_null(row, benign, expected):
 def test_five_questions_cannot_tell():
     assert finding(after(n_questions=5), CONTROL, 1 / 16) is Finding.UNTESTED
     assert sentence(after(n_questions=5), CONTROL, 1 / 16).startswith(
-        "shift of 6.1 SD [5.9, 6.3] at layer 3: 5 questions cannot tell it apart from zero; give more"
+        "shift of 6.10 [5.90, 6.30] SD at layer 3: 5 questions cannot tell it apart from zero; give more"
     )
+
+
+MOVED = "6.10 [5.90, 6.30] SD at layer 3"
+DRAWN = "random directions 0.20 (97.5 %); isotropic ones 0.80 (97.5 %)"
+BESIDE = f"the benign control moves 0.30; {DRAWN}"
+RATIO = "specificity 10.40 [8.00, 13.10]"
+UNSEEN = "the sample could have seen 0.40 SD in one uncorrected test"
 
 
 @pytest.mark.parametrize(
     ("row", "benign", "expected"),
     [
-        (
-            after(),
-            CONTROL,
-            "amplified 6.1 SD [5.9, 6.3] at layer 3; the benign control moves 0.30; random directions 0.20 (97.5 %); "
-            "specificity 10 [8.0, 13]",
-        ),
+        (after(), CONTROL, f"amplified {MOVED}; {BESIDE}; {RATIO}"),
         (
             after(specificity=1.1, specificity_low=0.8, specificity_high=math.inf),
             control(5.5),
-            "moved 6.1 SD [5.9, 6.3] at layer 3, but no more than its nulls: the benign control moves along it too, "
-            "so this direction tracks that the model was fine-tuned, not the trait; the benign control moves 5.5; "
-            "random directions 0.20 (97.5 %); specificity 1.1 [0.80, ∞]",
+            f"moved {MOVED}, but no more than its nulls: the benign control moves along it too, so this direction "
+            f"tracks that the model was fine-tuned, not the trait; the benign control moves 5.5; {DRAWN}; "
+            "specificity 1.1 [0.80, ∞]",
         ),
         (
             after(shift_sd=0.1, low_sd=-0.2, high_sd=0.4, p_corrected=0.6),
             CONTROL,
-            "not amplified at layer 3: 0.10 SD [-0.20, 0.40] is not told apart from zero (corrected p = 0.6); "
-            "the sample could have seen 0.40 SD",
+            "not amplified at layer 3: 0.10 [-0.20, 0.40] SD is not told apart from zero (corrected p = 0.6); "
+            + UNSEEN,
         ),
         (
             after(shift_sd=0.1, low_sd=-0.2, high_sd=0.4),
             CONTROL,
-            "not amplified at layer 3: 0.10 SD [-0.20, 0.40] is not told apart from zero; "
-            "the sample could have seen 0.40 SD",
+            f"not amplified at layer 3: 0.10 [-0.20, 0.40] SD is not told apart from zero; {UNSEEN}",
         ),
         (
             after(shift_sd=-2.0, low_sd=-2.5, high_sd=-1.5, other_traits_sd=3.0),
             CONTROL,
-            "not amplified but reduced: -2.0 SD [-2.5, -1.5] at layer 3; the benign control moves 0.30; random "
-            "directions 0.20 (97.5 %); other traits' directions up to 3.0, so it is not this trait alone; "
-            "specificity 10 [8.0, 13]",
+            f"not amplified but reduced: -2.00 [-2.50, -1.50] SD at layer 3; {BESIDE}; other traits' directions up to "
+            f"3.0, so it is not this trait alone; {RATIO}",
         ),
         (
             after(specificity=NAN, specificity_low=NAN),
             None,
-            "moved 6.1 SD [5.9, 6.3] at layer 3; random directions 0.20 (97.5 %); "
-            "the control is missing, so this cannot be told from what any fine-tuning does",
+            f"moved {MOVED}; {DRAWN}; the control is missing, so this cannot be told from what any fine-tuning does",
         ),
         (
             after(n_runs=1),
             CONTROL,
-            "amplified 6.1 SD [5.9, 6.3] at layer 3; the benign control moves 0.30; random directions 0.20 (97.5 %); "
-            "specificity 10 [8.0, 13]; one fine-tuning run, so the intervals do not hold how runs differ",
+            f"amplified {MOVED}; {BESIDE}; {RATIO}; one fine-tuning run, so the intervals do not hold how runs differ",
         ),
         (
-            after(shift_sd=0.1, low_sd=0.05, high_sd=0.15, random_sd=0.01),
+            after(shift_sd=0.1, low_sd=0.05, high_sd=0.15, random_sd=0.01, isotropic_sd=0.03),
             control(0.01),
-            "not amplified at layer 3: 0.10 SD [0.05, 0.15] is less than a small effect (0.2 SD); the benign control "
-            "moves 0.01; random directions 0.01 (97.5 %); specificity 10 [8.0, 13]",
+            "not amplified at layer 3: 0.10 [0.05, 0.15] SD is less than a small effect (0.2 SD); the benign control "
+            f"moves 0.01; random directions 0.01 (97.5 %); isotropic ones 0.03 (97.5 %); {RATIO}",
+        ),
+        (
+            after(isotropic_sd=7.0),
+            CONTROL,
+            f"moved {MOVED}, but no more than its nulls: directions drawn evenly from the sphere move as much, so this "
+            "direction is nothing special; the benign control moves 0.30; random directions 0.20 (97.5 %); isotropic "
+            f"ones 7.0 (97.5 %); {RATIO}",
+        ),
+        (
+            after(other_traits_sd=6.2),
+            CONTROL,
+            f"amplified {MOVED}, but not this trait alone; {BESIDE}; other traits' directions up to 6.2; {RATIO}",
+        ),
+        (
+            after(shift_sd=33.2, low_sd=33.08, high_sd=33.31),
+            CONTROL,
+            f"amplified 33.20 [33.08, 33.31] SD at layer 3; {BESIDE}; {RATIO}",
         ),
         (
             after(shuffled_sd=7.0),
             CONTROL,
-            "moved 6.1 SD [5.9, 6.3] at layer 3, but no more than its nulls: directions from shuffled labels move as "
-            "much, so the labels did not make it; the benign control moves 0.30; random directions 0.20 (97.5 %); "
-            "shuffled labels 7.0 (97.5 %); specificity 10 [8.0, 13]",
+            f"moved {MOVED}, but no more than its nulls: directions from shuffled labels move as much, so the labels "
+            f"did not make it; {BESIDE}; shuffled labels 7.0 (97.5 %); {RATIO}",
         ),
     ],
 )

@@ -269,7 +269,7 @@ def _results() -> dict[str, Any]:
             "shift_sd": 2.9,
             "control_shift_sd": 0.12,
             "specificity": 6.95,
-            "verdict": "amplified 2.9 SD [2.8, 3.1] at layer 1; the benign control moves 0.12",
+            "verdict": "amplified 2.90 [2.75, 3.08] SD at layer 1; the benign control moves 0.12",
         },
         "direction": {"cosine_between_methods": 0.1},
         "probe": {"layer": 2, "auroc_unseen_topics": 0.998},

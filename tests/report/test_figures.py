@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 import pytest
 
 from persona_probe.report.figures.amplification import amplification
+from persona_probe.report.figures.checks import MissingDataError
 from persona_probe.report.figures.cosines import cosines
 from persona_probe.report.figures.em_rates import em_rates
 from persona_probe.report.figures.finders import finders
@@ -145,6 +146,11 @@ def test_finders_stand_head_to_head_at_the_chosen_layer(tables: Tables) -> None:
     ]
     assert named(figure, "control").x == (0.1,) * 4
     assert "layer 1" in figure.layout.title.text
+
+
+def test_finders_without_a_chosen_layer_say_so(tables: Tables) -> None:
+    with pytest.raises(MissingDataError, match="'chosen'"):
+        finders(tables["finders"].assign(chosen=False))
 
 
 def test_amplification_draws_both_models_their_intervals_and_the_null(tables: Tables) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pandas as pd
+import pytest
 
 from persona_probe.report import verdicts
 
@@ -55,6 +56,34 @@ def test_realignment_says_when_the_target_was_missed(results: dict[str, Any]) ->
     assert "from 128 on" in str(verdicts.realignment_verdict(results))
     results["realign"]["examples_to_5_percent"] = None
     assert "never stayed at 5 % or below" in str(verdicts.realignment_verdict(results))
+
+
+def test_of_nulls_by_design_a_reduction_counts_too(tables: dict[str, pd.DataFrame]) -> None:
+    table = tables["finders"]
+    assert verdicts.finder_verdict(table) == (
+        "2 of 3 directions are amplified beyond their nulls, mean-difference the most specifically (9.5); "
+        "of 1 that find nothing by design, 0 moved beyond theirs."
+    )
+    for finding in ("amplified", "reduced", "amplified, but other traits as much"):
+        fooled = table.assign(finding=table["finding"].where(~table["null"], finding))
+        assert str(verdicts.finder_verdict(fooled)).endswith("of 1 that find nothing by design, 1 moved beyond theirs.")
+    fallen = table.assign(finding=table["finding"].where(table["finder"] != "logistic", "reduced"))
+    assert str(verdicts.finder_verdict(fallen)).startswith("1 of 3 directions are amplified")
+
+
+def test_an_amplification_that_other_traits_share_is_counted_and_said(tables: dict[str, pd.DataFrame]) -> None:
+    table = tables["finders"]
+    shared = table.assign(
+        finding=table["finding"].where(table["finder"] != "logistic", "amplified, but other traits as much")
+    )
+    sentence = str(verdicts.finder_verdict(shared))
+    assert "2 of 3 directions are amplified beyond their nulls" in sentence
+    assert "; beside 1 of them, other traits' directions move as much; " in sentence
+
+
+@pytest.mark.parametrize("told", ["shift of 0.2 SD", "moved 1.2 SD", "not amplified at layer 1", "amplified 2.9 SD"])
+def test_every_amplification_verdict_is_a_sentence(told: str) -> None:
+    assert verdicts.amplification_verdict({"amplification": {"verdict": told}}) == f"Along the direction: {told}."
 
 
 def test_nothing_measured_is_nothing_said() -> None:

@@ -42,3 +42,7 @@ def test_value_without_interval_says_so() -> None:
 def test_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         Estimate(0.5, 0.4, 0.6, 9, "t").value = 0.1  # type: ignore[misc]
+
+
+def test_an_interval_without_an_upper_end_is_shown() -> None:
+    assert str(Estimate(2.5, 0.5, math.inf, 40, "Fieller")) == "2.50 [0.50, inf] (n=40)"

@@ -13,6 +13,7 @@ from persona_probe.report.text import escape_markup
 COLUMNS = ("layer", "model", "shift", "shift_sd", "low_sd", "high_sd", "random_sd", "specificity", "chosen")
 WHAT = "amplification"
 NULLS = {
+    "isotropic_sd": ("97.5 % of isotropic directions", SERIES_STYLES[4]),
     "shuffled_sd": ("97.5 % of directions from shuffled labels", SERIES_STYLES[2]),
     "other_traits_sd": ("other traits' directions, the most", SERIES_STYLES[3]),
 }
@@ -22,8 +23,9 @@ NULLS = {
 def amplification(table: pd.DataFrame) -> go.Figure:
     """Draw the shift of the projection (in SD) of *after* and *control* by layer.
 
-    The band around each line is its 95 % interval; the grey band is where 97.5 % of random directions stay. Nulls from
-    shuffled labels and other traits are drawn where the table holds them.
+    The band around each line is its 95 % interval; the grey band is where 97.5 % of random directions (with the
+    activations' covariance) stay. Nulls from isotropic directions, shuffled labels and other traits are drawn, dotted,
+    where the table holds them.
 
     Args:
         table: one row a layer and model (the study's ``amplification`` table); of several directions, the first.

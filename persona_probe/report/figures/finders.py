@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from persona_probe.report.figures.axes import new_figure, whiskers
-from persona_probe.report.figures.checks import measured, require
+from persona_probe.report.figures.checks import MissingDataError, measured, require
 from persona_probe.report.template import MODEL_STYLES, Style, model_style
 from persona_probe.report.text import escape_markup
 
@@ -39,10 +39,12 @@ def finders(table: pd.DataFrame) -> go.Figure:
         table: one row a finder and layer (`FinderComparison.table`, the study's ``finders`` table).
 
     Raises:
-        ValueError: if a column is missing, or nothing was measured.
+        ValueError: if a column is missing, or nothing was measured at a chosen layer.
     """
     rows = measured(require(table, COLUMNS, what=WHAT), "separation", what=WHAT)
     rows = rows[rows["chosen"].eq(True)].sort_values(["null", "specificity"], ascending=[True, False])
+    if rows.empty:
+        raise MissingDataError(f"{WHAT}: no row with a number in 'separation' is 'chosen'")
     layer = int(rows["layer"].iloc[0])
     titles = ("separation of held-out dialogues", "shift of the projection", "specificity")
     figure = new_figure(

@@ -26,6 +26,7 @@ def compare(context: Context, found: Found, tracked: Tracked) -> None:
         tracked.captures,
         found.reference,
         others={name: direction for name, direction in found.directions.items() if name != CONTEXT},
+        other_traits=found.other_traits,
         layer=tracked.layer,
         n_random=config.random_directions,
         seed=config.seed,

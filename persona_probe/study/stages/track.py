@@ -63,6 +63,7 @@ def track(context: Context, found: Found) -> Tracked:
         "shift_sd_high": after["high_sd"],
         "control_shift_sd": control["shift_sd"],
         "random_sd": after["random_sd"],
+        "isotropic_sd": after["isotropic_sd"],
         "specificity": after["specificity"],
         "specificity_low": after["specificity_low"],
         "specificity_high": after["specificity_high"],

@@ -53,13 +53,12 @@ def fit_linear(
         Weights and intercepts for the features as given.
 
     Raises:
-        PersonaProbeError: for an unknown kind, shapes that disagree, values that are not finite, a C that is not
-            positive, a problem whose training rows are all of one class, or a fit that does not converge.
+        PersonaProbeError: for an unknown kind, shapes that disagree, values that are not finite, a C that is not a
+            positive number, a problem whose training rows are all of one class, or a fit that does not converge.
     """
     if kind not in KINDS:
         raise PersonaProbeError(f"unknown kind of classifier {kind!r}: choose one of {', '.join(KINDS)}")
-    if not (np.isfinite(C) and C > 0):
-        raise PersonaProbeError(f"C is {C}; it must be a positive number")
+    C = checked_strength(C)
     if values.ndim != 3 or not values.size:
         raise PersonaProbeError(f"fit: values have shape {values.shape}; expected (row, layer, d), none of them 0")
     labels, chosen = _problems(truth, train, len(values))
@@ -71,10 +70,29 @@ def fit_linear(
     for layer in range(values.shape[1]):
         features = torch.from_numpy(np.array(values[:, layer], dtype=precision)).to(place)
         if not bool(torch.isfinite(features).all()):
-            raise PersonaProbeError(f"fit: the values of the layer at position {layer} are not all finite")
+            raise PersonaProbeError(f"fit: the values of the layer at index {layer} are not all finite")
         solved = KINDS[kind](Problems(features, truth_there, train_there, C, standardize, layer))
+        if not all(bool(torch.isfinite(part).all()) for part in solved):
+            raise PersonaProbeError(
+                f"{kind}: the layer at index {layer} has values of up to {float(features.abs().max()):.1e}, for which "
+                f"weights are not finite (C={C:g}, standardize={standardize}): scale the values down"
+            )
         weights[:, layer], intercept[:, layer] = (part.cpu().numpy() for part in solved)
     return Coefficients(weights, intercept)
+
+
+def checked_strength(C: object) -> float:
+    """``C`` as a float.
+
+    Raises:
+        PersonaProbeError: if it is not a positive, finite number.
+    """
+    number = isinstance(C, (int, float, np.integer, np.floating)) and not isinstance(C, bool)
+    if not number or not (np.isfinite(float(C)) and float(C) > 0):  # type: ignore[arg-type]
+        raise PersonaProbeError(
+            f"C is {C!r}; it must be a positive, finite number (the inverse strength of the penalty)"
+        )
+    return float(C)  # type: ignore[arg-type]
 
 
 def _problems(truth: np.ndarray, train: np.ndarray | None, rows: int) -> tuple[np.ndarray, np.ndarray]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from persona_probe.errors import PersonaProbeError
 from persona_probe.linear.difference_of_means import class_means
 from persona_probe.linear.problem import Problems, Solution
 
@@ -19,18 +20,51 @@ def fit_lda(problems: Problems) -> Solution:
     logarithm of the classes' odds among the training rows.
     """
     values = problems.values.double()
-    values = values - values.mean(dim=0)
+    centre = values.mean(dim=0)
+    values = values - centre
     above, below = (class_means(values, problems, of) for of in (problems.truth, ~problems.truth))
     weights = torch.empty_like(above)
     odds = torch.empty_like(above[:, 0])
     for problem, (train, truth) in enumerate(zip(problems.train, problems.truth, strict=True)):
-        rows, members = values[train], truth[train, None]
-        within = rows - torch.where(members, above[problem], below[problem])
-        factor = torch.linalg.cholesky(_ledoit_wolf(within))
-        weights[problem] = torch.cholesky_solve((above - below)[problem, :, None], factor)[:, 0]
+        rows, members = values[train], truth[train]
+        within = rows - torch.where(members[:, None], above[problem], below[problem])
+        # what rounding makes of a constant is no variance
+        level = [_constant(problems.values[train & of]) for of in (truth, ~truth)]
+        within[:, level[0] & level[1]] = 0.0
+        apart = (above - below)[problem].masked_fill(_constant(problems.values[train]), 0.0)
+        weights[problem] = _solved(
+            _ledoit_wolf(within), apart, f"problem {problem} of the layer at index {problems.layer}"
+        )
         odds[problem] = torch.log(members.sum() / (~members).sum())
-    centre = problems.values.double().mean(dim=0)
     return weights, odds - (weights * (0.5 * (above + below) + centre)).sum(dim=1)
+
+
+def _constant(rows: Float[Tensor, "row d"]) -> Bool[Tensor, "... d"]:
+    return (rows == rows[0]).all(dim=0)
+
+
+def _solved(covariance: Float[Tensor, "d d"], apart: Float[Tensor, "... d"], where: str) -> Float[Tensor, "... d"]:
+    """``covariance^-1 apart``; zero where nothing tells the classes apart.
+
+    Raises:
+        PersonaProbeError: if classes differ and nothing varies within them, or the covariance is not finite.
+    """
+    if not bool(apart.any()):
+        return torch.zeros_like(apart)
+    mean_variance = float(covariance.diagonal().mean())
+    if mean_variance == 0.0:
+        raise PersonaProbeError(
+            f"lda: no feature varies within the classes of {where}, though they differ: their covariance has no "
+            "inverse; use more rows, or kind 'logistic'"
+        )
+    if not bool(torch.isfinite(covariance).all()):
+        raise PersonaProbeError(f"lda: the covariance of {where} is not finite: scale the values down")
+    factor, failed = torch.linalg.cholesky_ex(covariance)
+    if not int(failed):
+        return torch.cholesky_solve(apart[:, None], factor)[:, 0]
+    variances, axes = torch.linalg.eigh(covariance)
+    solved: Tensor = axes @ ((apart @ axes) / variances.clamp(min=1e-12 * mean_variance))
+    return solved
 
 
 def _ledoit_wolf(rows: Float[Tensor, "row d"]) -> Float[Tensor, "d d"]:

@@ -7,6 +7,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 _BLOCK = 256
+_ATTEMPTS = 12
+
+
+class NotFactorisedError(ArithmeticError):
+    """The Hessian is not finite, or too far from definite."""
 
 
 class Preconditioner:
@@ -24,23 +29,23 @@ class Preconditioner:
         """Factorise.
 
         Args:
-            features: ``X``, float32.
+            features: ``X``; its precision is that of the work.
             curvature: the diagonal of ``S``, float64.
             gram: ``X X'`` where the work is to be in row space, None to work in feature space.
         """
-        self.curvature, self._total = curvature, curvature.sum()
+        self.curvature, self._total = curvature, _total(curvature)
         s = curvature.to(features.dtype)
         # Centred by the weighted mean, weights and intercept come apart (the Schur complement of the intercept).
         self._mean = (s @ features).double() / self._total
         mean = self._mean.to(features.dtype)
         self._features = None
         if gram is None:
-            self._factor = _factorised(_lower(features, s).sub_(torch.outer(mean, mean) * s.sum()))
+            self._factor, self._unit = _factorised(_lower(features, s).sub_(torch.outer(mean, mean) * s.sum()))
             return
         self._features = (features - mean) * s.sqrt()[:, None]
         shadow = features @ mean
         centred = gram - shadow[:, None] - shadow[None, :] + mean @ mean
-        self._factor = _factorised(centred * torch.outer(s.sqrt(), s.sqrt()))
+        self._factor, self._unit = _factorised(centred * torch.outer(s.sqrt(), s.sqrt()))
 
     def solve(self, right: Float[Tensor, "problem d+1"]) -> Float[Tensor, "problem d+1"]:
         """One solution a row."""
@@ -55,7 +60,30 @@ class Preconditioner:
         return torch.cat([solved, bias - (solved @ self._mean)[:, None]], dim=1)
 
     def _solved(self, right: Tensor) -> Tensor:
-        return torch.cholesky_solve(right.to(self._factor.dtype).T, self._factor).T.to(right.dtype)
+        scaled = (right * self._unit).to(self._factor.dtype)
+        solved: Tensor = torch.cholesky_solve(scaled.T, self._factor).T.to(right.dtype) * self._unit
+        return solved
+
+
+class Diagonal:
+    """The same, of the Hessian's diagonal alone: a weak preconditioner, but always positive definite."""
+
+    def __init__(self, features: Float[Tensor, "row d"], curvature: Float[Tensor, "... row"]) -> None:
+        self.curvature, total = curvature, _total(curvature)
+        self._mean = curvature @ features / total
+        spread = curvature @ features.square() - self._mean.square() * total
+        self._diagonal = torch.cat([1.0 + spread.clamp(min=0.0), total[None]])
+
+    def solve(self, right: Float[Tensor, "problem d+1"]) -> Float[Tensor, "problem d+1"]:
+        """One solution a row."""
+        weights = (right[:, :-1] - right[:, -1:] * self._mean) / self._diagonal[:-1]
+        bias = right[:, -1:] / self._diagonal[-1] - (weights @ self._mean)[:, None]
+        return torch.cat([weights, bias], dim=1)
+
+
+def _total(curvature: Tensor) -> Tensor:
+    """Its sum; where every row is so far from the boundary that none is left, something to divide by."""
+    return curvature.sum().clamp(min=1e-200)
 
 
 def _lower(features: Float[Tensor, "row d"], weights: Float[Tensor, "... row"]) -> Float[Tensor, "d d"]:
@@ -68,15 +96,27 @@ def _lower(features: Float[Tensor, "row d"], weights: Float[Tensor, "... row"]) 
     return product
 
 
-def _factorised(matrix: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
-    """Cholesky factor of ``I + matrix``; where float32 has left it indefinite, more is added to the diagonal.
+def _factorised(matrix: Float[Tensor, "n n"]) -> tuple[Float[Tensor, "n n"], Float[Tensor, "... n"]]:
+    """Cholesky factor of ``unit * (I + matrix) * unit``, and the ``unit`` (float64) that makes its diagonal 1.
 
-    A preconditioner need not be exact: the gradients decide, and they are float64.
+    Where rounding has left it indefinite, more is added to the diagonal. A preconditioner need not be exact: the
+    gradients decide, and they are float64. ``matrix`` is overwritten.
+
+    Raises:
+        NotFactorisedError: if the matrix is not finite, or ever so much on the diagonal does not help.
     """
-    identity = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
-    added, rounding = 1.0, float(matrix.diagonal().max()) * 1e-6
-    while True:
-        factor, failed = torch.linalg.cholesky_ex(matrix + added * identity)
+    diagonal = matrix.diagonal().clamp(min=0.0) + 1.0
+    # below the diagonal is all that Cholesky reads; a sum is finite only if every summand is
+    if not bool(torch.isfinite(matrix.sum())):
+        raise NotFactorisedError("their products are not finite")
+    unit = diagonal.rsqrt()
+    matrix.mul_(unit[:, None]).mul_(unit)
+    own = matrix.diagonal() + unit.square()
+    added = 0.0
+    for _ in range(_ATTEMPTS):
+        matrix.diagonal().copy_(own + added)
+        factor, failed = torch.linalg.cholesky_ex(matrix)
         if not int(failed):
-            return factor
-        added = max(10.0 * added, rounding)
+            return factor, unit.double()
+        added = max(10.0 * added, 10.0 * torch.finfo(matrix.dtype).eps)
+    raise NotFactorisedError(f"rounding leaves their products indefinite, with {added:.0e} of the diagonal added to it")

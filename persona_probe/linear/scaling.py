@@ -13,6 +13,8 @@ from persona_probe.linear.problem import Problems
 _SUSPICIOUS = 1e-10
 """A variance this small beside the squared offset is mostly rounding: it is computed again, in two passes."""
 
+_FAR = 1e100
+
 
 @dataclass(frozen=True)
 class Scaled:
@@ -43,14 +45,28 @@ def scaled(problems: Problems) -> Scaled:
     features = problems.values.double()
     centre = features.mean(dim=0)
     features = features - centre
-    own = _deviations(features, problems.train, centre) if problems.standardize else torch.ones_like(centre)[None]
+    large = problems.standardize and problems.values.dtype == torch.float64  # squares of float32 fit into float64
+    unit = _units(features) if large else torch.ones_like(centre)
+    if bool((unit != 1.0).any()):
+        features.div_(unit)
+    own = torch.ones_like(centre)[None]
+    if problems.standardize:
+        own = _deviations(features, problems.train, centre / unit)
     varying = own > 0
     scale = (own.square().sum(dim=0) / varying.sum(dim=0).clamp(min=1)).sqrt()
     scale = torch.where(varying.any(dim=0), scale, 1.0)
     # A feature that is constant in a problem's rows gets weight 0 there under any penalty, so take one that suits.
     own = torch.where(varying, own, scale)
     relative = (own / scale).expand(len(problems.train), -1)
-    return Scaled(features.div_(scale), centre, scale, relative)
+    return Scaled(features.div_(scale), centre, scale * unit, relative)
+
+
+def _units(features: Float[Tensor, "row d"]) -> Float[Tensor, "... d"]:
+    """Powers of 2 that bring features near 1 where their squares would overflow or underflow, 1 elsewhere."""
+    low, high = torch.aminmax(features, dim=0)
+    largest = torch.maximum(-low, high)
+    far = (largest > 0) & ((largest > _FAR) | (largest < 1.0 / _FAR))
+    return torch.where(far, torch.exp2(largest.log2().floor()), 1.0)
 
 
 def _deviations(

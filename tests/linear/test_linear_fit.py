@@ -189,10 +189,29 @@ def test_what_cannot_be_fitted_is_refused():
         fit_linear(values[:, 0], truth)
 
 
-def test_a_fit_that_does_not_converge_says_so(monkeypatch):
+@pytest.mark.parametrize("C", [True, np.bool_(True), "1", None, 0, -1.0, np.nan, np.inf, np.array([1.0, 2.0])])
+@pytest.mark.parametrize("kind", ["logistic", "lda"])
+def test_what_is_no_strength_of_a_penalty_is_refused(kind, C):
+    with pytest.raises(PersonaProbeError, match=r"C is .*; it must be a positive, finite number"):
+        fit_linear(*planted(30, 4), kind, C=C)
+
+
+def test_any_positive_number_will_do():
+    values, truth = planted(60, 4)
+    expected = fit_linear(values, truth, C=2.0).weights
+    for C in (2, np.float32(2), np.int64(2)):
+        np.testing.assert_array_equal(fit_linear(values, truth, C=C).weights, expected)
+
+
+@pytest.mark.parametrize(("standardize", "way_out"), [(True, "give a smaller C$"), (False, "C, or standardize=True$")])
+def test_a_fit_that_does_not_converge_says_so(monkeypatch, standardize, way_out):
     monkeypatch.setattr(logistic, "_MAX_NEWTON", 2)
-    with pytest.raises(PersonaProbeError, match=r"layer at position 0, problem 0 has not converged after 2 steps"):
-        fit_linear(*planted(100, 10))
+    expected = (
+        r"problem 0 of the layer at index 0 has not converged after 2 steps \(1 of its 1 problems have not\): its "
+        rf"gradient is .* times its weights, .* C=1, standardize={standardize}, 100 rows to train on and 10 features, "
+    )
+    with pytest.raises(PersonaProbeError, match=f"{expected}.*{way_out}"):
+        fit_linear(*planted(100, 10), standardize=standardize)
 
 
 @pytest.mark.gpu

@@ -59,7 +59,7 @@ class _Point(NamedTuple):
     """Where the problems that have not converged stand."""
 
     loss: Float[Tensor, "... problem"]
-    gradient: Float[Tensor, "problem d+1"]
+    gradient: Float[Tensor, "problem unknown"]
     curvature: Float[Tensor, "problem row"]
 
 
@@ -90,7 +90,7 @@ class _Search:
         self._gram = self._fast @ self._fast.T if self._wide else None
         self._preconditioner: Preconditioner | Diagonal | None = None
 
-    def _bound_on_rounding(self, weights: Tensor) -> Float[Tensor, "problem d+1"]:
+    def _bound_on_rounding(self, weights: Tensor) -> Float[Tensor, "problem unknown"]:
         """What rounding of the residuals, each within C, can leave of each part of the gradient."""
         rows = weights.sum(dim=1, keepdim=True)
         squares = (weights.float() @ self._fast.square()).double()

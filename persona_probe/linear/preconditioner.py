@@ -47,7 +47,7 @@ class Preconditioner:
         centred = gram - shadow[:, None] - shadow[None, :] + mean @ mean
         self._factor, self._unit = _factorised(centred * torch.outer(s.sqrt(), s.sqrt()))
 
-    def solve(self, right: Float[Tensor, "problem d+1"]) -> Float[Tensor, "problem d+1"]:
+    def solve(self, right: Float[Tensor, "problem unknown"]) -> Float[Tensor, "problem unknown"]:
         """One solution a row."""
         bias = right[:, -1:] / self._total
         weights = right[:, :-1] - right[:, -1:] * self._mean
@@ -74,7 +74,7 @@ class Diagonal:
         spread = curvature @ features.square() - self._mean.square() * total
         self._diagonal = torch.cat([1.0 + spread.clamp(min=0.0), total[None]])
 
-    def solve(self, right: Float[Tensor, "problem d+1"]) -> Float[Tensor, "problem d+1"]:
+    def solve(self, right: Float[Tensor, "problem unknown"]) -> Float[Tensor, "problem unknown"]:
         """One solution a row."""
         weights = (right[:, :-1] - right[:, -1:] * self._mean) / self._diagonal[:-1]
         bias = right[:, -1:] / self._diagonal[-1] - (weights @ self._mean)[:, None]

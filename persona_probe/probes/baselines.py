@@ -21,9 +21,17 @@ from persona_probe.probes.cross_validation import (
     out_of_fold,
     training_rows,
 )
-from persona_probe.probes.inputs import LEFT_OUT, Groups, Labels, Left, assign_folds, grouping_words
+from persona_probe.probes.inputs import (
+    LEFT_OUT,
+    Groups,
+    Labels,
+    Left,
+    assign_folds,
+    check_rows,
+    grouping_words,
+)
 from persona_probe.probes.leakage import OnLeak
-from persona_probe.probes.lexical import bag_of_tokens
+from persona_probe.probes.lexical import bag_of_tokens, words_of
 from persona_probe.statistics.auroc import auroc
 
 PROBE, SHUFFLED, RANDOM, EMBEDDINGS, WORDS = (
@@ -56,7 +64,8 @@ def probe_with_baselines(
         activations: ``(dialogue, layer, d_model)``.
         labels: truth value a dialogue.
         groups: what must not be split; as in `cross_validate_probe`, and so are the other arguments.
-        dialogues: the texts of the rows; gives the baseline ``bag of tokens`` (counts of the answers' words).
+        dialogues: the texts of the rows; gives the baseline ``bag of tokens`` (counts of the answers' words; of all
+            words, where a dialogue has no answer).
         embeddings: of the same dialogues, from `persona_probe.activations.embeddings.embed`; gives the baseline
             ``token embeddings``, what the words alone say in the model's own basis.
         shuffles: how often labels are shuffled.
@@ -70,14 +79,19 @@ def probe_with_baselines(
     Returns:
         One row a baseline and layer: ``baseline`` (``probe`` is the probe itself), ``layer``, ``value`` (AUROC),
         ``low``, ``high``, ``n``, ``method``, ``grouping`` and the other columns of `ProbeScores.table`. Of shuffled
-        labels ``value`` is the median over shuffles, ``low`` and ``high`` their 2.5 and 97.5 % quantiles. Baselines
-        that know no layers stand at every layer. And the probe's own scores.
+        labels ``value`` is the median over shuffles, ``low`` and ``high`` their 2.5 and 97.5 % quantiles. Labels are
+        shuffled among whole groups where groups are of one class, and within groups where they hold both; ``method``
+        says which. Baselines that know no layers stand at every layer. And the probe's own scores.
 
     Raises:
         PersonaProbeError: as `cross_validate_probe`, or if embeddings or dialogues are not those of the rows.
     """
     if shuffles < 1:
         raise PersonaProbeError(f"shuffles is {shuffles}; at least 1 is needed")
+    flat = {} if dialogues is None else {WORDS: bag_of_tokens([words_of(dialogue) for dialogue in dialogues])}
+    if embeddings is not None:
+        check_rows("embeddings", activations.table, embeddings.table)
+        flat[EMBEDDINGS] = embeddings.values[:, 0]
     scores = cross_validate_probe(
         activations,
         labels,
@@ -91,16 +105,10 @@ def probe_with_baselines(
         device=device,
     )
     rng = np.random.default_rng(seed)
-    features = {RANDOM: rng.normal(size=(len(activations), activations.values.shape[2])).astype(np.float32)}
-    if embeddings is not None:
-        if len(embeddings) != len(activations):
-            raise PersonaProbeError(f"probe: embeddings of {len(embeddings)} dialogues for {len(activations)} rows")
-        features[EMBEDDINGS] = embeddings.values[:, 0]
-    if dialogues is not None:
-        features[WORDS] = bag_of_tokens([dialogue.answer or "" for dialogue in dialogues])
+    flat[RANDOM] = rng.normal(size=(len(activations), activations.values.shape[2])).astype(np.float32)
     settings: dict[str, Any] = {"groups": scores.groups, "kind": kind, "folds": folds, "C": C, "seed": seed}
-    flat = {name: cross_validate_features(values, scores.labels, **settings) for name, values in features.items()}
-    shuffled = [rng.permutation(scores.labels) for _ in range(shuffles)]
+    found = {name: cross_validate_features(values, scores.labels, **settings) for name, values in flat.items()}
+    shuffled = [_permuted(scores.labels, scores.groups, rng) for _ in range(shuffles)]
     tables = [
         scores.table.assign(baseline=PROBE),
         _shuffled(activations, np.stack(shuffled), scores.groups, kind, folds, C, seed, device).assign(
@@ -108,10 +116,44 @@ def probe_with_baselines(
         ),
         *(
             pd.DataFrame([{"layer": layer, **row} for layer in activations.layers]).assign(baseline=name)
-            for name, row in flat.items()
+            for name, row in found.items()
         ),
     ]
     return pd.concat(tables, ignore_index=True), scores
+
+
+def _permuted(labels: np.ndarray, groups: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
+    """Labels that mean nothing, but cluster by group as they did.
+
+    Rows of a group are alike, so that labels which go by the group give AUROCs far from 0.5 by chance alone; a null
+    that broke them up would not show it. Groups of one class exchange their labels with each other, as wholes, and in
+    groups of both classes rows do.
+    """
+    if groups is None:
+        return np.asarray(rng.permutation(labels))
+    new = labels.copy()
+    pure = _of_one_class(labels, groups)
+    exchanged = dict(zip(pure, rng.permutation(list(pure.values())).tolist(), strict=True))
+    for group in np.unique(groups).tolist():
+        own = groups == group
+        new[own] = exchanged[group] if group in pure else rng.permutation(labels[own])
+    return new
+
+
+def _of_one_class(labels: np.ndarray, groups: np.ndarray) -> dict[str, bool]:
+    """The groups whose dialogues all have one label, and that label."""
+    first = dict(zip(groups.tolist(), labels.tolist(), strict=True))
+    mixed = {group for group, label in zip(groups.tolist(), labels.tolist(), strict=True) if label != first[group]}
+    return {group: label for group, label in first.items() if group not in mixed}
+
+
+def _how(labels: np.ndarray, groups: np.ndarray | None) -> str:
+    if groups is None:
+        return "among dialogues"
+    pure, count = len(_of_one_class(labels, groups)), len(set(groups.tolist()))
+    if pure == count:
+        return "among whole groups"
+    return "within groups" if not pure else f"among {pure} whole groups and within {count - pure} others"
 
 
 def _shuffled(
@@ -136,7 +178,7 @@ def _shuffled(
         problems = slice(starts[number], starts[number + 1])
         part = Coefficients(fitted.weights[problems], fitted.intercept[problems])
         scores = out_of_fold(activations.values, fold, part)
-        found.append([auroc(scores[:, column], own) for column in range(len(activations.layers))])
+        found.append([auroc(scores[:, column], own, strata=fold) for column in range(len(activations.layers))])
     low, value, high = np.quantile(np.array(found), [0.025, 0.5, 0.975], axis=0)
     return pd.DataFrame(
         {
@@ -145,7 +187,7 @@ def _shuffled(
             "low": low,
             "high": high,
             "n": labels.shape[1],
-            "method": f"median and quantiles of {len(labels)} shuffles of the labels",
+            "method": f"median and quantiles of {len(labels)} shuffles of the labels {_how(labels[0], groups)}",
             "level": 0.95,
             "prevalence": float(labels[0].mean()),
             "grouping": grouping_words(groups),

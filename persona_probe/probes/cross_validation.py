@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from persona_probe.activations.activations import Activations
 from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.errors import PersonaProbeError
 from persona_probe.linear.coefficients import Coefficients
 from persona_probe.linear.fit import fit_linear
 from persona_probe.probes.inputs import (
@@ -23,11 +25,15 @@ from persona_probe.probes.inputs import (
     checked_groups,
     checked_labels,
     grouping_words,
+    training_factor,
 )
 from persona_probe.probes.layer_probes import LayerProbes
 from persona_probe.probes.leakage import Leak, OnLeak, check_on_leak, find_leaks, report_leaks
-from persona_probe.statistics.auroc import auroc_estimate
+from persona_probe.statistics.auroc import auroc, auroc_estimate
 from persona_probe.statistics.average_precision import average_precision_estimate
+
+_FEWEST_SEEDS = 5
+"""With fewer seeds, each is shown."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -37,13 +43,16 @@ class ProbeScores:
     Attributes:
         table: one row a layer: ``layer``; AUROC as ``value``, ``low``, ``high``, ``n``, ``method``, ``level``; average
             precision as ``ap``, ``ap_low``, ``ap_high``, ``ap_method``; ``prevalence`` (the average precision of
-            chance); ``grouping`` (``by group (8 groups)`` or ``ungrouped``).
+            chance); ``grouping`` (``by group (8 groups)`` or ``ungrouped``). AUROCs compare
+            dialogues within a fold only.
         scores: ``(dialogue, layer)`` decision values, each from a probe that never saw the dialogue's group.
         folds: ``(dialogue,)``, in which fold each was scored.
         labels: ``(dialogue,)`` truth values.
         groups: ``(dialogue,)``, or None if ungrouped.
         probes: trained on all dialogues, for use on others; no figure in ``table`` is theirs.
         alarms: what was found on both sides of the split.
+        by_seed: where seeds were given, one row a layer and seed: ``layer``, ``seed``, ``value`` (the AUROC among its
+            dialogues; NaN where no fold has both classes of it) and ``n``. Else None.
     """
 
     table: pd.DataFrame
@@ -53,6 +62,7 @@ class ProbeScores:
     groups: np.ndarray | None
     probes: LayerProbes
     alarms: tuple[Leak, ...]
+    by_seed: pd.DataFrame | None = None
 
     @property
     def grouping(self) -> str:
@@ -80,9 +90,18 @@ class ProbeScores:
             f"ProbeScores({self.probes.kind}, {len(self.table)} layers, {len(self.labels)} dialogues, {self.grouping})",
             f"best layer {self.best_layer}: AUROC {best['value']:.3f} [{best['low']:.3f}, {best['high']:.3f}], "
             f"{self.grouping} (optimistic: chosen on the same scores)",
+            *self._few_seeds(),
             *(f"LEAK: {leak}" for leak in self.alarms),
         ]
         return "\n  ".join(said)
+
+    def _few_seeds(self) -> list[str]:
+        """The seeds themselves, where they are too few for an interval to speak for them."""
+        if self.by_seed is None or self.by_seed["seed"].nunique() >= _FEWEST_SEEDS:
+            return []
+        own = self.by_seed[self.by_seed["layer"] == self.best_layer]
+        shown = (f"{seed}: {value:.3f}" for seed, value in zip(own["seed"], own["value"], strict=True))
+        return [f"AUROC there by seed: {', '.join(shown)}"]
 
 
 def cross_validate_probe(
@@ -95,6 +114,7 @@ def cross_validate_probe(
     C: float = 1.0,
     standardize: bool = True,
     seed: int = 0,
+    seeds: Sequence[int] | np.ndarray | pd.Series | None = None,
     dialogues: Sequence[Dialogue] | None = None,
     on_leak: OnLeak = "warn",
     device: str | None = None,
@@ -102,6 +122,8 @@ def cross_validate_probe(
     """A linear probe at every layer, cross-validated by group; all folds, and the refit, are fitted in one call.
 
     A group (topic, prompt, seed) is wholly in training or wholly in test; scales are fitted on the training rows alone.
+    AUROCs compare dialogues of one fold, whose scores are one probe's. Their intervals are over groups, or groups and
+    seeds, and widened for the training rows that folds share (`training_factor`); ``method`` says so.
 
     Args:
         activations: ``(dialogue, layer, d_model)``.
@@ -109,10 +131,13 @@ def cross_validate_probe(
         groups: what must not be split, one a dialogue. There is no default: where all dialogues are independent say
             None, and results call themselves ungrouped.
         kind: ``logistic``, ``difference-of-means``, ``lda`` or ``ridge``.
-        folds: at most; fewer when there are fewer groups.
+        folds: at most; fewer when fewer can each hold both classes.
         C: inverse strength of the L2 penalty.
         standardize: whether that penalty acts on standardised features.
         seed: of the assignment of groups to folds.
+        seeds: the fine-tuning or sampling seed of each dialogue; needs groups (questions, say). AUROC intervals are
+            then two-way, over groups and seeds, and `ProbeScores.by_seed` holds each seed's own AUROC. With fewer than
+            five seeds look at those: so few say little about others.
         dialogues: the texts of the rows; then equal and nearly equal ones on both sides of the split are found too.
         on_leak: what to do if something stands on both sides (`persona_probe.probes.leakage`).
         device: where to fit; None: on the CPU.
@@ -121,11 +146,12 @@ def cross_validate_probe(
         Scores with their tables. See `ProbeScores.best_layer` before reporting a best layer.
 
     Raises:
-        PersonaProbeError: if groups are left out, a class is missing, there are fewer than two groups, a class would be
-            missing from training, or (``on_leak="raise"``) there is a leak.
+        PersonaProbeError: if groups are left out, a class is missing or stands in one group only, there are fewer than
+            two groups, ``dialogues`` are not those of the rows, or (``on_leak="raise"``) there is a leak.
     """
     check_on_leak(on_leak)
     truth, group = checked_labels(labels, len(activations)), checked_groups(groups, len(activations))
+    own_seed = _checked_seeds(seeds, group, len(truth))
     fold = assign_folds(truth, group, folds, seed)
     alarms = find_leaks(fold, activations.table, dialogues)
     report_leaks(alarms, on_leak)
@@ -134,12 +160,13 @@ def cross_validate_probe(
     )
     scores = out_of_fold(activations.values, fold, fitted)
     rows = [
-        {"layer": layer, **evaluated(scores[:, column], truth, group)}
+        {"layer": layer, **evaluated(scores[:, column], truth, group, fold, own_seed)}
         for column, layer in enumerate(activations.layers)
     ]
+    by_seed = None if own_seed is None else _by_seed(scores, truth, fold, own_seed, activations.layers)
     probes = LayerProbes(kind, C, standardize, device)
     probes.take(fitted.weights[-1], fitted.intercept[-1], activations, truth)
-    return ProbeScores(pd.DataFrame(rows), scores, fold, truth, group, probes, tuple(alarms))
+    return ProbeScores(pd.DataFrame(rows), scores, fold, truth, group, probes, tuple(alarms), by_seed)
 
 
 def cross_validate_features(
@@ -157,7 +184,7 @@ def cross_validate_features(
     fold = assign_folds(truth, group, folds, seed)
     values = np.asarray(features)[:, None]
     fitted = fit_linear(values, truth, kind, train=training_rows(fold), C=C)
-    return evaluated(out_of_fold(values, fold, fitted)[:, 0], truth, group)
+    return evaluated(out_of_fold(values, fold, fitted)[:, 0], truth, group, fold)
 
 
 def training_rows(folds: Int[np.ndarray, "... dialogue"]) -> Bool[np.ndarray, "problem dialogue"]:
@@ -178,11 +205,18 @@ def out_of_fold(
     return scores
 
 
-def evaluated(scores: np.ndarray, truth: np.ndarray, groups: np.ndarray | None) -> dict[str, Any]:
-    """AUROC and average precision with their intervals, and what was kept together."""
-    precision = average_precision_estimate(scores, truth, groups=groups)
+def evaluated(
+    scores: np.ndarray,
+    truth: np.ndarray,
+    groups: np.ndarray | None,
+    folds: np.ndarray,
+    seeds: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """AUROC and average precision of out-of-fold scores with their intervals, and what was kept together."""
+    about: dict[str, Any] = {"groups": groups, "strata": folds, "inflation": training_factor(folds)}
+    precision = average_precision_estimate(scores, truth, **about)
     return {
-        **auroc_estimate(scores, truth, groups=groups).as_dict(),
+        **auroc_estimate(scores, truth, seeds=seeds, **about).as_dict(),
         "ap": precision.value,
         "ap_low": precision.low,
         "ap_high": precision.high,
@@ -190,3 +224,29 @@ def evaluated(scores: np.ndarray, truth: np.ndarray, groups: np.ndarray | None) 
         "prevalence": float(truth.mean()),
         "grouping": grouping_words(groups),
     }
+
+
+def _checked_seeds(
+    seeds: Sequence[int] | np.ndarray | pd.Series | None, groups: np.ndarray | None, n: int
+) -> np.ndarray | None:
+    if seeds is None:
+        return None
+    found = np.asarray(seeds)
+    if groups is None or found.shape != (n,) or pd.isna(found).any():
+        raise PersonaProbeError(
+            f"probe: seeds= must name a seed for each of {n} dialogues (shape {found.shape}, "
+            f"{int(pd.isna(found).sum())} missing), and needs groups= (questions, say)"
+        )
+    return found
+
+
+def _by_seed(
+    scores: np.ndarray, truth: np.ndarray, folds: np.ndarray, seeds: np.ndarray, layers: Sequence[int]
+) -> pd.DataFrame:
+    rows = []
+    for (column, layer), seed in itertools.product(enumerate(layers), np.unique(seeds).tolist()):
+        own = seeds == seed
+        comparable = set(folds[own & truth].tolist()) & set(folds[own & ~truth].tolist())
+        value = auroc(scores[own, column], truth[own], strata=folds[own]) if comparable else np.nan
+        rows.append({"layer": layer, "seed": seed, "value": value, "n": int(own.sum())})
+    return pd.DataFrame(rows)

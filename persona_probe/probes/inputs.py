@@ -16,6 +16,7 @@ from persona_probe.errors import PersonaProbeError
 Labels: TypeAlias = Sequence[bool] | np.ndarray | pd.Series
 Groups: TypeAlias = Sequence[str] | np.ndarray | pd.Series | None
 UNGROUPED = "ungrouped"
+_ATTEMPTS = 10
 
 
 class Left:
@@ -38,7 +39,7 @@ def checked_labels(labels: Labels, n: int) -> Bool[np.ndarray, "... dialogue"]:
     given = np.asarray(labels)
     if given.shape != (n,):
         raise PersonaProbeError(f"probe: {given.shape} labels for {n} dialogues; give one a dialogue")
-    if unusable := [value for value in given.tolist() if value not in (0, 1)]:
+    if unusable := [value for value in given.tolist() if pd.isna(value) or value not in (0, 1)]:
         raise PersonaProbeError(
             f"probe: {len(unusable)} of {n} labels are neither true nor false (the first is {unusable[0]!r}); "
             "leave those dialogues out with activations.where(...)"
@@ -87,28 +88,60 @@ def assign_folds(
 ) -> Int[np.ndarray, "... dialogue"]:
     """The fold that each dialogue is tested in, balanced by label; groups are kept whole.
 
+    There are as many folds, at most ``folds``, as can each hold both classes: within a fold all scores are one probe's,
+    and only those can be compared (`persona_probe.statistics.auroc.auroc`).
+
     Raises:
-        PersonaProbeError: if fewer than two folds are asked for or can be made, or a fold would leave one class only
-            to train on.
+        PersonaProbeError: if fewer than two folds are asked for or can be made.
     """
     if folds < 2:
         raise PersonaProbeError(f"probe: folds is {folds}; at least 2 are needed")
-    rarer = int(min(truth.sum(), (~truth).sum()))
+    unit = np.arange(len(truth)) if groups is None else groups
+    most = min(folds, *(len(set(unit[side].tolist())) for side in (truth, ~truth)))
+    for count in range(most, 1, -1):
+        for attempt in range(_ATTEMPTS):
+            number = _split(truth, groups, count, seed + attempt)
+            if all(len(set(number[side].tolist())) == count for side in (truth, ~truth)):
+                return number
     if groups is None:
-        if rarer < 2:
-            raise PersonaProbeError("probe: one class has a single dialogue, which cannot be trained and tested on")
-        splitter = StratifiedKFold(min(folds, rarer), shuffle=True, random_state=seed)
-    else:
-        splitter = StratifiedGroupKFold(min(folds, len(set(groups.tolist()))), shuffle=True, random_state=seed)
+        raise PersonaProbeError("probe: one class has a single dialogue, which cannot be trained and tested on")
+    raise PersonaProbeError("probe: one class stands in a single group only; more groups must hold both classes")
+
+
+def _split(truth: np.ndarray, groups: np.ndarray | None, count: int, seed: int) -> np.ndarray:
+    splitter = (StratifiedKFold if groups is None else StratifiedGroupKFold)(count, shuffle=True, random_state=seed)
     number = np.full(len(truth), -1)
     with warnings.catch_warnings():
-        # Rare classes leave a fold without a positive; pooled scores do not need one in every fold.
+        # More folds than rows of a class: they may still all hold both, where groups are mixed.
         warnings.filterwarnings("ignore", category=UserWarning, message="The least populated class")
-        for fold, (train, test) in enumerate(splitter.split(truth, truth, groups)):
-            if truth[train].all() or not truth[train].any():
-                raise PersonaProbeError(
-                    "probe: one class stands in a single group only; more groups must hold both classes"
-                )
+        for fold, (_, test) in enumerate(splitter.split(truth, truth, groups)):
             number[test] = fold
-    # A fold may come out empty where groups are few and large.
-    return np.unique(number, return_inverse=True)[1]
+    return number
+
+
+def training_factor(folds: Int[np.ndarray, "... dialogue"]) -> float:
+    """What the variance of a cross-validated figure is multiplied by, since its folds share training rows.
+
+    ``1 + folds * test rows / training rows`` (Nadeau and Bengio 2003, "Inference for the generalization error",
+    section 4): 2.25 for five folds.
+    """
+    count = int(folds.max()) + 1
+    return 1.0 + count / (count - 1)
+
+
+def check_rows(what: str, table: pd.DataFrame, rows: pd.DataFrame) -> None:
+    """Refuse ``what`` (its ``id`` and ``question`` are in ``rows``) if it is not that of the dialogues in ``table``.
+
+    Raises:
+        PersonaProbeError: naming the first row that differs.
+    """
+    if len(rows) != len(table):
+        raise PersonaProbeError(f"probe: {what} of {len(rows)} dialogues for {len(table)} rows; give those of the rows")
+    for column in (name for name in ("id", "question") if name in table and name in rows):
+        ours, theirs = table[column], rows[column]
+        for row, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+            if not (pd.isna(one) or pd.isna(other)) and str(one) != str(other):
+                raise PersonaProbeError(
+                    f"probe: {what} are not those of the activations, or in another order: row {row} has {column} "
+                    f"{one!r} in the activations and {other!r} in the {what}"
+                )

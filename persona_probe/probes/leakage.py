@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int
+from jaxtyping import Bool, Int
+from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import HashingVectorizer
+from sklearn.preprocessing import normalize
 
-from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.activations.activations import identity
+from persona_probe.dialogue.dialogue import Dialogue, Message
 from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
+from persona_probe.probes.inputs import check_rows
 
 OnLeak = Literal["warn", "raise", "ignore"]
-Kind = Literal["same dialogue", "same prompt", "near-duplicate text"]
+Kind = Literal["same dialogue", "same question and answer", "same prompt", "near-duplicate text"]
 SIMILAR = 0.8
-"""Cosine similarity of shingle counts from which two texts count as near-duplicates."""
-_SHINGLE, _BUCKETS, _ROWS = 9, 1024, 2048
+"""Cosine similarity of weighted shingle counts from which two texts count as near-duplicates."""
+_SHINGLE, _HASHED, _BUCKETS, _ROWS = 9, 2**20, 1024, 512
 _EXAMPLES = 3
 
 
@@ -32,8 +37,10 @@ class Leak:
     """Something that stands in training and test.
 
     Attributes:
-        kind: ``same dialogue`` (its id or its whole text), ``same prompt`` (the question, or all that comes before the
-            answer), or ``near-duplicate text`` (last question and answer, by shingles of characters).
+        kind: ``same dialogue`` (its id or its whole text), ``same question and answer`` (under different system
+            prompts: no wording of the answer is new to the probe), ``same prompt`` (the question, or all that comes
+            before the answer but a system prompt), or ``near-duplicate text`` (last question, or last question and
+            answer, by shingles of characters). Texts are compared without case, punctuation and spacing.
         n: how many dialogues have a counterpart in another fold.
         examples: up to three pairs of row numbers, each with one row in another fold than the other.
     """
@@ -59,23 +66,33 @@ def find_leaks(
         dialogues: the dialogues themselves; without them texts cannot be compared.
 
     Returns:
-        One leak a kind, those that there are; texts that are the same are not counted as nearly the same.
+        One leak a kind, those that there are; what is the same in one sense is not counted again as the same in a
+        weaker one, but a dialogue's prompt is always looked at.
 
     Raises:
-        PersonaProbeError: if there are not as many dialogues as folds.
+        PersonaProbeError: if ``dialogues`` are not those of the table, in its order.
     """
-    if dialogues is not None and len(dialogues) != len(folds):
-        raise PersonaProbeError(f"probe: {len(dialogues)} dialogues= for {len(folds)} rows; give those of the rows")
-    same, asked = [_column(table, "id")], [_column(table, "question")]
+    ids, asked = _column(table, "id"), _column(table, "question")
+    if dialogues is None:
+        told: list[_Codes] = []
+        same, prompts = [ids], [asked]
+    else:
+        check_rows("dialogues", table, pd.DataFrame([identity(dialogue) for dialogue in dialogues]))
+        same = [ids, _codes([_words(dialogue.messages) for dialogue in dialogues])]
+        told = [_codes([_words(_spoken(dialogue)) for dialogue in dialogues])]
+        prompts = [asked, _codes([_words(_spoken(dialogue.without_answer())) for dialogue in dialogues])]
+    exact: tuple[tuple[Kind, list[_Codes], list[_Codes]], ...] = (
+        ("same dialogue", same, []),
+        ("same question and answer", told, same),
+        ("same prompt", prompts, []),
+    )
+    leaks = [_leak(kind, _across(keys, known, folds)) for kind, keys, known in exact]
     if dialogues is not None:
-        same.append([_whole(dialogue) for dialogue in dialogues])
-        asked.append([_whole(dialogue.without_answer()) for dialogue in dialogues])
-    leaks = [
-        _leak("same dialogue", [pair for keys in same for pair in _across(keys, folds)]),
-        _leak("same prompt", [pair for keys in asked for pair in _across(keys, folds)]),
-    ]
-    if dialogues is not None:
-        leaks.append(_leak("near-duplicate text", _alike([_told(dialogue) for dialogue in dialogues], folds)))
+        known = [*same, *told, *prompts]
+        asked_last = [_last_question(dialogue) for dialogue in dialogues]
+        whole = [f"{text} {dialogue.answer or ''}" for text, dialogue in zip(asked_last, dialogues, strict=True)]
+        near = {row: other for texts in (asked_last, whole) for row, other in _alike(texts, known, folds).items()}
+        leaks.append(_leak("near-duplicate text", near))
     return [leak for leak in leaks if leak is not None]
 
 
@@ -102,59 +119,98 @@ def report_leaks(leaks: Sequence[Leak], on_leak: str) -> None:
     warnings.warn(said, LeakageWarning, stacklevel=3)
 
 
-def _column(table: pd.DataFrame, name: str) -> list[object]:
+_Codes: TypeAlias = np.ndarray
+"""``(row,)`` integers, equal where two rows are the same; -1 where there is nothing to compare."""
+
+
+def _codes(keys: Sequence[Hashable]) -> _Codes:
+    column = np.empty(len(keys), dtype=object)
+    column[:] = keys
+    return np.asarray(pd.factorize(column)[0])
+
+
+def _column(table: pd.DataFrame, name: str) -> _Codes:
     if name not in table:
-        return []
-    column = table[name]
-    return list(column.astype(object).where(column.notna(), None))
+        return np.full(len(table), -1)
+    return _codes([_normal(value) if isinstance(value, str) else value for value in table[name]])
 
 
-def _whole(dialogue: Dialogue) -> tuple[tuple[str, str], ...]:
-    return tuple((message.role, message.content.strip()) for message in dialogue.messages)
+def _normal(text: str) -> str:
+    """Words alone; texts without any (other scripts' punctuation, emoji) stay as they are."""
+    return " ".join(re.findall(r"\w+", text.casefold())) or " ".join(text.split())
 
 
-def _told(dialogue: Dialogue) -> str:
-    """Last question and answer: a system prompt or a history that many share would make all alike."""
-    asked = next((message.content for message in reversed(dialogue.messages) if message.role == "user"), "")
-    return " ".join(f"{asked} {dialogue.answer or ''}".lower().split())
+def _words(messages: Sequence[Message]) -> tuple[tuple[str, str], ...]:
+    return tuple((message.role, _normal(message.content)) for message in messages)
 
 
-def _across(keys: Sequence[object], folds: np.ndarray) -> list[tuple[int, int]]:
-    """For each row whose key stands in another fold too, the row and the first such counterpart."""
-    first: dict[object, dict[int, int]] = {}
-    for row, key in enumerate(keys):
-        if key is not None:
-            first.setdefault(key, {}).setdefault(int(folds[row]), row)
-    pairs = []
-    for row, key in enumerate(keys):
-        others = [] if key is None else [other for fold, other in first[key].items() if fold != folds[row]]
-        if others:
-            pairs.append((row, others[0]))
-    return pairs
+def _spoken(dialogue: Dialogue) -> list[Message]:
+    """The turns without system prompts."""
+    return [message for message in dialogue.messages if message.role != "system"]
 
 
-def _alike(texts: Sequence[str], folds: np.ndarray) -> list[tuple[int, int]]:
-    """Rows with a nearly, but not wholly, equal text in another fold, each with one such counterpart.
+def _last_question(dialogue: Dialogue) -> str:
+    """A history that many share would make all alike."""
+    return next((_normal(message.content) for message in reversed(dialogue.messages) if message.role == "user"), "")
+
+
+def _across(keys: Sequence[_Codes], known: Sequence[_Codes], folds: np.ndarray) -> dict[int, int]:
+    """Rows that share a key with a row of another fold, each with one such counterpart, pairs in ``known`` left out."""
+    counterpart: dict[int, int] = {}
+    for codes in keys:
+        members = pd.Series(np.arange(len(codes)))[codes >= 0].groupby(codes[codes >= 0])
+        for rows in (group.to_numpy() for _, group in members if len(group) > 1):
+            for start in range(0, len(rows), _ROWS):
+                ones = rows[start : start + _ROWS]
+                counterpart |= _counterparts(np.ones((len(ones), len(rows)), dtype=bool), ones, rows, known, folds)
+    return counterpart
+
+
+def _counterparts(
+    near: Bool[np.ndarray, "one other"],
+    ones: np.ndarray,
+    others: np.ndarray,
+    known: Sequence[_Codes],
+    folds: np.ndarray,
+) -> dict[int, int]:
+    """For each of ``ones`` the first of ``others`` that is ``near``, in another fold, and not the same by ``known``."""
+    near &= ones[:, None] != others[None]
+    close = near.any(axis=1)  # of few rows, mostly
+    near, ones = near[close], ones[close]
+    near &= folds[ones, None] != folds[None, others]
+    for codes in known:
+        near &= (codes[ones, None] != codes[None, others]) | (codes[ones, None] < 0)
+    found = np.flatnonzero(near.any(axis=1))
+    return dict(zip(ones[found].tolist(), others[near[found].argmax(axis=1)].tolist(), strict=True))
+
+
+def _alike(texts: Sequence[str], known: Sequence[_Codes], folds: np.ndarray) -> dict[int, int]:
+    """Rows with a nearly equal text in another fold, each with one such counterpart, pairs in ``known`` left out.
 
     Counts of shingles (nine characters: longer than a word, so that the same few words in another order are another
-    text) are hashed with random signs into 1,024 numbers (Weinberger et al. 2009, "Feature hashing for
-    large scale multitask learning"), which keeps cosines within about 0.03: 10,000 texts then compare in seconds.
+    text) are weighted by rarity, so that the wording of a template that many texts share does not make them alike.
+    They are added up with random signs in 1,024 numbers (Weinberger et al. 2009, "Feature hashing for large scale
+    multitask learning"), which keeps cosines within about 0.03: 10,000 texts then compare in seconds.
     """
-    shingles = HashingVectorizer(analyzer="char", ngram_range=(_SHINGLE, _SHINGLE), n_features=_BUCKETS)
-    vectors = shingles.transform(texts).astype(np.float32).toarray()
-    exact = np.unique(np.asarray(texts, dtype=object).astype(str), return_inverse=True)[1]
+    shingles = HashingVectorizer(
+        analyzer="char", ngram_range=(_SHINGLE, _SHINGLE), n_features=_HASHED, norm=None, alternate_sign=False
+    )
+    counts = shingles.transform(texts).astype(np.float32)
+    spread = np.bincount(counts.indices, minlength=_HASHED)
+    counts.data *= np.log1p(len(texts) / spread[counts.indices]).astype(np.float32)
+    rng = np.random.default_rng(0)
+    sign, place = rng.choice(np.array([-1, 1], dtype=np.float32), _HASHED), rng.integers(_BUCKETS, size=_HASHED)
+    vectors = (normalize(counts) @ csr_matrix((sign, (np.arange(_HASHED), place)), (_HASHED, _BUCKETS))).toarray()
+    everyone = np.arange(len(texts))
     counterpart: dict[int, int] = {}
     for start in range(0, len(texts), _ROWS):
-        rows = slice(start, start + _ROWS)
-        near = vectors[rows] @ vectors[start:].T >= SIMILAR
-        for own, other in np.argwhere(near) + start:
-            if folds[own] != folds[other] and exact[own] != exact[other]:
-                counterpart.setdefault(int(own), int(other))
-                counterpart.setdefault(int(other), int(own))
-    return sorted(counterpart.items())
+        rows, rest = everyone[start : start + _ROWS], everyone[start:]
+        near = vectors[rows] @ vectors[rest].T >= SIMILAR
+        counterpart |= _counterparts(near.T.copy(), rest, rows, known, folds)
+        counterpart |= _counterparts(near, rows, rest, known, folds)
+    return counterpart
 
 
-def _leak(kind: Kind, pairs: Sequence[tuple[int, int]]) -> Leak | None:
-    rows = {row for row, _ in pairs}
-    distinct = dict.fromkeys((min(pair), max(pair)) for pair in pairs)
-    return Leak(kind, len(rows), tuple(list(distinct)[:_EXAMPLES])) if rows else None
+def _leak(kind: Kind, counterpart: Mapping[int, int]) -> Leak | None:
+    distinct = dict.fromkeys((min(pair), max(pair)) for pair in sorted(counterpart.items()))
+    return Leak(kind, len(counterpart), tuple(list(distinct)[:_EXAMPLES])) if counterpart else None

@@ -25,15 +25,37 @@ from persona_probe.probes.token_scores import probe_of
 COLUMNS = ("call", "dialogue", "batch", "row", "position", "token_id", "token", "part", "score")
 
 
+_ONE = ("num_beams", "num_return_sequences")
+"""Settings of generation that must be 1, so that each row that is read is the row that comes out."""
+
+
 @dataclass
 class _Batch:
     """One run of ``hf.generate``: whose prompts went in, the scores of what was read, and what came out."""
 
-    call: int
     dialogues: list[int | None]
     real: np.ndarray
     scores: list[Tensor] = field(default_factory=list)
-    output: Tensor | None = None
+    output: Tensor = field(init=False)
+
+    def add(self, scores: Tensor) -> None:
+        """Take the scores of one forward; without a cache it reads everything again, and one token more."""
+        read = sum(part.shape[1] for part in self.scores)
+        self.scores = [scores] if scores.shape[1] == read + 1 else [*self.scores, scores]
+
+    def finish(self, output: Tensor) -> None:
+        """Take what came out.
+
+        Raises:
+            PersonaProbeError: if that is not what was read.
+        """
+        read = (self.real.shape[0], sum(part.shape[1] for part in self.scores))
+        if read != (output.shape[0], output.shape[1] - 1) or len(self.dialogues) != output.shape[0]:
+            raise PersonaProbeError(
+                f"generate under a monitor: the model read tokens of shape {read} and returned {tuple(output.shape)}: "
+                "this way of generating cannot be followed; sample or decode greedily, one answer a row"
+            )
+        self.output = output
 
 
 class TokenScores:
@@ -41,33 +63,25 @@ class TokenScores:
 
     def __init__(self, model: Model) -> None:
         self._tokenizer, self._stops = model.tokenizer, stop_tokens(model)
-        self._batches: list[_Batch] = []
+        self._calls: list[list[_Batch]] = []
 
     @property
     def table(self) -> pd.DataFrame:
         """One row a token that the model read: its score, and whose it is.
 
-        Columns: ``call`` (of ``generate``, from 0), ``dialogue`` (row number among the dialogues that the call
-        returned; missing where ``model.hf.generate`` was called directly), ``batch`` and ``row`` in it, ``position``
-        (from 0, padding not counted), ``token_id``, ``token``, ``part`` (``prompt``, with the assistant header, or
-        ``response``) and ``score``. The token that ends an answer is left out; and so is the last token of an answer
-        that was cut off at its greatest length, which the model never read. Interrupted batches are left out.
-
-        Raises:
-            PersonaProbeError: if what was read does not fit what came out (beam search, several sequences a prompt).
+        Columns: ``call`` (of ``generate``, either model's, from 0), ``dialogue`` (row number among the dialogues
+        that the call returned; missing where ``model.hf.generate`` was called directly), ``batch`` and ``row`` in it,
+        ``position`` (from 0, padding not counted), ``token_id``, ``token``, ``part`` (``prompt``, with the assistant
+        header, or ``response``) and ``score``. The token that ends an answer is left out; and so is the last token of
+        an answer that was cut off at its greatest length, which the model never read. Calls that failed are left out,
+        uncounted.
         """
-        rows = [rows for number, batch in enumerate(self._batches) for rows in self._rows(number, batch)]
+        batches = ((call, batch) for call, own in enumerate(self._calls) for batch in own)
+        rows = [rows for number, (call, batch) in enumerate(batches) for rows in self._rows(call, number, batch)]
         return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=list(COLUMNS))
 
-    def _rows(self, number: int, batch: _Batch) -> Iterator[pd.DataFrame]:
-        if batch.output is None:
-            return
+    def _rows(self, call: int, number: int, batch: _Batch) -> Iterator[pd.DataFrame]:
         scores, ids = torch.cat(batch.scores, dim=1).cpu().numpy(), batch.output.cpu().numpy()
-        if scores.shape != (ids.shape[0], ids.shape[1] - 1):
-            raise PersonaProbeError(
-                f"monitor: the model read tokens of shape {scores.shape} and returned {ids.shape}: beam search and "
-                "several sequences a prompt cannot be followed; use model.generate(..., n=)"
-            )
         width = batch.real.shape[1]
         for row, (dialogue, real) in enumerate(zip(batch.dialogues, batch.real, strict=True)):
             answer = ids[row, width:-1]
@@ -76,7 +90,7 @@ class TokenScores:
             kept = np.concatenate([np.flatnonzero(real), np.arange(width, width + length)])
             tokens = ids[row, kept]
             columns = {
-                "call": batch.call,
+                "call": call,
                 "dialogue": pd.array([dialogue] * len(kept), dtype="Int64"),
                 "batch": number,
                 "row": row,
@@ -108,7 +122,7 @@ def monitor(model: Model, probes: LayerProbes, *, layer: int, allow: bool = Fals
 
     Raises:
         PersonaProbeError: if there is no probe of ``layer``, the probes are of another width or an unrelated model, or
-            (from ``generate``) a batch is padded on the right.
+            (from ``generate``) a batch is padded on the right, or beams or several sequences a prompt are asked for.
     """
     scores = TokenScores(model)
     follower = _Follower(model, *probe_of(probes, model, layer, allow), scores)
@@ -126,15 +140,29 @@ class _Follower:
     def __init__(self, model: Model, weights: Tensor, intercept: float, scores: TokenScores) -> None:
         self._model, self._weights, self._intercept, self._scores = model, weights, intercept, scores
         self._waiting: dict[tuple[int, ...], deque[int]] = {}
-        self._calls = 0
         self._running: _Batch | None = None
+        self._call: list[_Batch] | None = None
 
     def read(self, _layer: int, hidden: Tensor) -> None:
         if self._running is None:
             return
         if self._weights.device != hidden.device:
             self._weights = self._weights.to(hidden.device)
-        self._running.scores.append(hidden.float() @ self._weights + self._intercept)
+        self._running.add(hidden.float() @ self._weights + self._intercept)
+
+    @contextlib.contextmanager
+    def _one_call(self) -> Iterator[list[_Batch]]:
+        """The batches of the outermost call of ``generate``, which are kept if it succeeds."""
+        if self._call is not None:
+            yield self._call
+            return
+        batches: list[_Batch] = []
+        self._call = batches
+        try:
+            yield batches
+        finally:
+            self._call = None
+        self._scores._calls.append(batches)
 
     def dialogues(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """``model.generate``, remembering which prompt stands where: it sorts them by length, equal ones in order."""
@@ -146,16 +174,24 @@ class _Follower:
             waiting[self._model.template.encode(dialogue).input_ids].extend(range(number * n, (number + 1) * n))
         self._waiting = dict(waiting)
         try:
-            return original(*args, **kwargs)
+            with self._one_call():
+                return original(*args, **kwargs)
         finally:
             self._waiting = {}
-            self._calls += 1
 
     def batch(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """``hf.generate``, noting what went in and what came out."""
         ids = args[0] if args else kwargs.get("input_ids", kwargs.get("inputs"))
         if not isinstance(ids, Tensor) or ids.ndim != 2:
             raise PersonaProbeError("generate under a monitor needs token ids of shape (batch, position)")
+        config = kwargs.get("generation_config", args[1] if len(args) > 1 else None)
+        for name in _ONE:
+            asked = kwargs.get(name) or getattr(config or self._model.hf.generation_config, name, None) or 1
+            if asked != 1:
+                raise PersonaProbeError(
+                    f"generate under a monitor: {name} is {asked}, but only one sequence a row can be followed; for "
+                    "several answers a prompt, use model.generate(..., n=)"
+                )
         mask = kwargs.get("attention_mask")
         real = np.ones(ids.shape, dtype=bool) if mask is None else mask.bool().cpu().numpy()
         if not real[:, -1].all():
@@ -165,13 +201,14 @@ class _Follower:
             )
         prompts = [tuple(row[kept].tolist()) for row, kept in zip(ids.cpu().numpy(), real, strict=True)]
         places = [self._waiting.get(prompt) for prompt in prompts]
-        self._running = running = _Batch(self._calls, [place.popleft() if place else None for place in places], real)
-        self._scores._batches.append(running)
-        try:
-            output = original(*args, **kwargs)
-        finally:
-            self._running = None
-        running.output = output if isinstance(output, Tensor) else output.sequences
+        with self._one_call() as batches:
+            self._running = running = _Batch([place.popleft() if place else None for place in places], real)
+            try:
+                output = original(*args, **kwargs)
+            finally:
+                self._running = None
+            running.finish(output if isinstance(output, Tensor) else output.sequences)
+            batches.append(running)
         return output
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from persona_probe.activations.activations import Activations
+from persona_probe.directions.family import check_family, family_of
 from persona_probe.errors import PersonaProbeError
 from persona_probe.linear.coefficients import Coefficients
 from persona_probe.linear.fit import fit_linear
@@ -25,6 +26,7 @@ from persona_probe.probes.inputs import (
     checked_groups,
     checked_labels,
     grouping_words,
+    training_factor,
 )
 from persona_probe.statistics.auroc import auroc_estimate
 from persona_probe.statistics.estimate import Estimate
@@ -49,22 +51,24 @@ def transfer_matrix(
         activations: ``(dialogue, layer, d_model)``.
         labels: truth value a dialogue.
         by: which part each dialogue belongs to, or the column of ``activations.table`` that says so.
-        groups: what must not be split where a part is tested on itself; None if dialogues are independent.
+        groups: what must not be split; None if dialogues are independent.
         layer: one layer only; None: all.
         kind: of probe.
-        folds: on the diagonal, at most.
+        folds: at most, on the diagonal and for groups that parts share.
         C: inverse strength of the penalty.
         seed: of the folds.
         device: where to fit.
 
     Returns:
         One row a layer and pair: ``train``, ``test``, ``layer``, ``value``, ``low``, ``high``, ``n``, ``method``,
-        ``shared_groups`` (how many groups stand in both parts: where there are any, a probe off the diagonal is tested
-        on groups that it has seen, though on other dialogues of them) and ``grouping``. The diagonal is
-        cross-validated. What cannot be had (a part of one class, too few groups) is NaN, and ``method`` says why.
+        ``shared_groups`` (how many groups stand in both parts; missing without groups) and ``grouping``. The diagonal
+        is cross-validated; and so are dialogues of another part whose group stands in the training part too: they are
+        scored by the probe of the fold that their group was left out of. What cannot be had (a part of one class, too
+        few groups) is NaN, and ``method`` says why. Other intervals are for the probe as fitted, and say so.
 
     Raises:
-        PersonaProbeError: if groups are left out, there is one part only, or lengths disagree.
+        PersonaProbeError: if groups are left out, there is one part only, lengths disagree, or (without groups) a
+            dialogue stands in two parts.
     """
     n = len(activations)
     if isinstance(by, str) and by not in activations.table:
@@ -90,24 +94,36 @@ def transfer_matrix(
     }
     if not trained:
         raise PersonaProbeError("transfer: no part holds dialogues of both classes, so there is nothing to train on")
+    if group is None:
+        _check_distinct(activations.table, part)
     found: list[dict[str, Any]] = []
     for train, test in itertools.product(names, names):
         rows = parts[test]
         own = None if group is None else group[rows]
-        shared = 0 if group is None else len({*group[parts[train]]} & {*group[rows]})
         if train not in trained or not _both(truth[rows]):
-            scores: np.ndarray | str = f"{test if train in trained else train} holds dialogues of one class only"
+            said = f"{test if train in trained else train} holds dialogues of one class only"
+            estimates = [Estimate.missing(said)] * len(layers)
         else:
-            scores = trained[train].own_scores if train == test else trained[train].refit.decision(values[rows])[0]
-        for column, number in enumerate(layers):
-            estimate = (
-                Estimate.missing(scores)
-                if isinstance(scores, str)
-                else auroc_estimate(scores[:, column], truth[rows], groups=own)
-            )
-            about = {"shared_groups": shared, "grouping": grouping_words(group)}
-            found.append({"train": train, "test": test, "layer": number, **vars(estimate), **about})
-    return pd.DataFrame(found)
+            estimates = trained[train].tested(values[rows], truth[rows], own, itself=train == test)
+        shared = pd.NA if group is None else len({*group[parts[train]]} & {*group[rows]})
+        about = {"shared_groups": shared, "grouping": grouping_words(group)}
+        found.extend(
+            {"train": train, "test": test, "layer": number, **vars(estimate), **about}
+            for number, estimate in zip(layers, estimates, strict=True)
+        )
+    return pd.DataFrame(found).astype({"shared_groups": "Int64"})
+
+
+def _check_distinct(table: pd.DataFrame, part: np.ndarray) -> None:
+    """Without groups, nothing but a dialogue's id tells that it stands in training and test."""
+    if "id" not in table:
+        return
+    named = pd.DataFrame({"id": table["id"].astype(object), "part": part}).dropna().drop_duplicates()
+    if (twice := named["id"].duplicated()).any():
+        raise PersonaProbeError(
+            f"transfer: {int(twice.sum())} dialogues stand in two parts ({named['id'][twice].iloc[0]!r}, for example), "
+            "so that a probe would be tested on what it was trained on; give groups=, such as the column 'id'"
+        )
 
 
 @dataclass(frozen=True)
@@ -115,12 +131,14 @@ class _Trained:
     """The probes of one part.
 
     Attributes:
-        refit: trained on all of it.
-        own_scores: ``(dialogue, layer)`` of its own dialogues, out of fold; or why there are none.
+        fitted: a probe a fold, and last the one trained on all of the part.
+        folds: ``(dialogue,)`` the fold of each of its own dialogues; or why there are none.
+        fold_of: the fold of each of its groups; -1 if there are no folds.
     """
 
-    refit: Coefficients
-    own_scores: Float[np.ndarray, "dialogue layer"] | str
+    fitted: Coefficients
+    folds: np.ndarray | str
+    fold_of: Mapping[str, int]
 
     @classmethod
     def on(
@@ -134,12 +152,39 @@ class _Trained:
         seed: int,
         device: str | None,
     ) -> _Trained:
+        named = [] if groups is None else groups.tolist()
         try:
             fold = assign_folds(truth, checked_groups(groups, len(truth)), folds, seed)
         except PersonaProbeError as error:
-            return cls(fit_linear(values, truth, kind, C=C, device=device), str(error))
+            return cls(fit_linear(values, truth, kind, C=C, device=device), str(error), dict.fromkeys(named, -1))
         fitted = fit_linear(values, truth, kind, train=training_rows(fold), C=C, device=device)
-        return cls(Coefficients(fitted.weights[-1:], fitted.intercept[-1:]), out_of_fold(values, fold, fitted))
+        return cls(fitted, fold, dict(zip(named, fold.tolist(), strict=False)))
+
+    def tested(
+        self, values: Float[np.ndarray, "dialogue layer d"], truth: np.ndarray, groups: np.ndarray | None, itself: bool
+    ) -> list[Estimate]:
+        """An AUROC a layer on dialogues of this part (``itself``) or of another one."""
+        last = len(self.fitted.weights) - 1
+        if itself:
+            if isinstance(self.folds, str):
+                return [Estimate.missing(self.folds)] * values.shape[1]
+            problem = self.folds
+        else:
+            problem = np.full(len(truth), last)
+            if groups is not None:
+                problem = np.array([self.fold_of.get(group, last) for group in groups.tolist()])
+        if not set(problem[truth & (problem >= 0)].tolist()) & set(problem[~truth & (problem >= 0)].tolist()):
+            said = "no probe that was trained without their groups could be tested on dialogues of both classes"
+            return [Estimate.missing(said)] * values.shape[1]
+        kept = problem >= 0
+        scores = out_of_fold(values[kept], problem[kept], self.fitted)
+        settings: dict[str, Any] = {"groups": None if groups is None else groups[kept]}
+        if (problem[kept] < last).any():
+            settings |= {"strata": problem[kept], "inflation": training_factor(np.arange(last))}
+        estimates = [auroc_estimate(own, truth[kept], **settings) for own in scores.T]
+        if itself:
+            return estimates
+        return [replace(estimate, method=f"{estimate.method}, given the fitted probe") for estimate in estimates]
 
 
 def _both(truth: np.ndarray) -> bool:
@@ -156,6 +201,7 @@ def transfer_between(
     C: float = 1.0,
     seed: int = 0,
     device: str | None = None,
+    allow: bool = False,
 ) -> pd.DataFrame:
     """`transfer_matrix` between captures: of other personas, organisms or models (that share a residual basis).
 
@@ -164,16 +210,18 @@ def transfer_between(
         groups: the column of the tables that says what must not be split, or None if dialogues are independent.
         layer: one layer only; None: all.
         kind: of probe.
-        folds: on the diagonal, at most.
+        folds: at most, on the diagonal and for groups that sets share.
         C: inverse strength of the penalty.
         seed: of the folds.
         device: where to fit.
+        allow: warn instead of refusing captures of unrelated models.
 
     Returns:
         As `transfer_matrix`.
 
     Raises:
-        PersonaProbeError: as `transfer_matrix`, and if layers, widths, spans or reductions differ.
+        PersonaProbeError: as `transfer_matrix`, and if layers, widths, spans or reductions differ, or models are
+            unrelated.
     """
     if len(sets) < 2:
         raise PersonaProbeError(f"transfer: {len(sets)} sets; at least 2 are needed")
@@ -186,6 +234,8 @@ def transfer_between(
         ):
             if ours != theirs:
                 raise PersonaProbeError(f"transfer: {what} is {ours} in {first_name!r} and {theirs} in {name!r}")
+        model, model_hash = activations.source.get("model"), activations.source.get("model_hash")
+        check_family(first.source, str(model), model_hash, family_of(activations.source), allow, "probes are trained")
         if len(labels) != len(activations):
             raise PersonaProbeError(f"transfer: {len(labels)} labels for the {len(activations)} dialogues of {name!r}")
         if isinstance(groups, str) and groups not in activations.table:

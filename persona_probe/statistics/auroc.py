@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, logit, stdtrit
 
+from persona_probe.statistics.clustered_variance import clustered_variance
 from persona_probe.statistics.estimate import Estimate
 from persona_probe.statistics.inputs import boolean_array, check_level, codes, real_array
 from persona_probe.statistics.score_intervals import auroc_score_interval
@@ -17,7 +18,7 @@ from persona_probe.statistics.score_intervals import auroc_score_interval
 FEWEST_GROUPS = 5
 
 
-def auroc(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
+def auroc(scores: npt.ArrayLike, labels: npt.ArrayLike, *, strata: npt.ArrayLike | None = None) -> float:
     """The chance that a random positive row scores above a random negative one, ties counting half.
 
     Equal to scikit-learn's ``roc_auc_score``, from ranks, so that results can be opened without importing it.
@@ -25,15 +26,18 @@ def auroc(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     Args:
         scores: ``(row,)`` finite numbers, larger meaning more positive.
         labels: ``(row,)`` truth values.
+        strata: ``(row,)``, only rows of one stratum are compared, each pair counting once. Scores of a cross-validation
+            are not on one scale: a fold's intercept moves against the base rate of the rows that were held out, so that
+            pairs from different folds make an AUROC of noise come out below 0.5. None: all rows are compared.
 
     Returns:
         Between 0 and 1.
 
     Raises:
-        ValueError: if a class is missing, lengths differ, or a score is not finite.
+        ValueError: if a class is missing, lengths differ, a score is not finite, or no stratum holds both classes.
     """
-    positive, negative, _ = _classes(scores, labels)
-    return float(_wins(positive, negative).sum()) / (positive.size * negative.size)
+    values, truth = two_classes(scores, labels)
+    return _Pairs.of(values, truth, codes(strata, "strata", truth.size, when_none="same")).value
 
 
 def auroc_estimate(
@@ -41,118 +45,173 @@ def auroc_estimate(
     labels: npt.ArrayLike,
     *,
     groups: npt.ArrayLike | None = None,
+    seeds: npt.ArrayLike | None = None,
+    strata: npt.ArrayLike | None = None,
+    inflation: float = 1.0,
     level: float = 0.95,
 ) -> Estimate:
     """AUROC with an interval; ``method`` says which of these was used, and over what.
 
     * From five groups on, if both classes are left whichever one is taken out: the jackknife over groups, with
-      Student's t (groups - 1 degrees of freedom) on the logit scale, so that the interval stays within [0, 1].
-    * Otherwise Newcombe's score interval (Hanley and McNeil's variance) over rows, as if rows were independent.
-    * Where the classes separate perfectly, or do so once a single group is taken out, no resampling of groups
-      shows any spread. The interval is then Newcombe's with each group counted as one positive and one negative
-      observation (or only one of them), as if rows of a group were copies of each other: the cautious extreme,
-      and the counterpart of the rule for rates near 0 and 1. At exactly 1 (or 0) it is a one-sided bound.
+      Student's t (groups - 1 degrees of freedom) on the logit scale, so that the interval stays within [0, 1]. With
+      ``seeds``, two-way: by group and by seed (`clustered_variance`, of DeLong's influence of each row).
+    * Where rows have groups but that cannot be done, and where the classes separate perfectly, or do so once a single
+      group is taken out (no resampling of groups then shows any spread): Newcombe's score interval (Hanley and
+      McNeil's variance) with each group counted as one positive and one negative observation (or only one of them), as
+      if rows of a group were copies of each other. This is the cautious extreme, and the counterpart of the rule for
+      rates near 0 and 1. At exactly 1 (or 0) it is a one-sided bound.
+    * Without groups, Newcombe's over rows.
+
+    The scores are taken as given: what made them (a fitted probe) is not resampled. See ``inflation``.
 
     Args:
         scores: ``(row,)`` finite numbers, larger meaning more positive.
         labels: ``(row,)`` truth values.
         groups: ``(row,)`` which dialogue group (topic, prompt); None: rows are taken as independent.
+        seeds: ``(row,)`` which fine-tuning or sampling seed, where there are several; needs ``groups``.
+        strata: ``(row,)`` only rows of one stratum (the fold of a cross-validation) are compared, as in `auroc`.
+        inflation: what the variance is multiplied by (and numbers of rows divided by), for scores of probes that share
+            training rows, which no resampling of test rows can show (Nadeau and Bengio 2003, "Inference for the
+            generalization error", section 4). Where groups are counted as single observations it is not applied.
         level: nominal coverage.
 
     Returns:
         The AUROC; ``n`` is the number of rows.
 
     Raises:
-        ValueError: if a class is missing, lengths differ, a score is not finite, or ``level`` is not in (0, 1).
+        ValueError: if a class is missing, lengths differ, a score is not finite, no stratum holds both classes,
+            there are seeds without groups, ``inflation`` is below 1, or ``level`` is not in (0, 1).
     """
     check_level(level)
-    positive, negative, truth = _classes(scores, labels)
-    group_codes = codes(groups, "groups", truth.size, when_none="distinct")
-    by_group = _ByGroup.of(positive, negative, group_codes[truth], group_codes[~truth], int(group_codes.max()) + 1)
-    value, n = by_group.value, truth.size
-    held_out = None if groups is None else by_group.held_out()
-    if value in (0.0, 1.0) or (held_out is not None and bool(np.isin(held_out, (0.0, 1.0)).any())):
-        units = by_group.groups_with_each
+    if inflation < 1.0:
+        raise ValueError(f"inflation is {inflation}; sharing training rows cannot make a variance smaller, give >= 1")
+    if seeds is not None and groups is None:
+        raise ValueError("seeds are given without groups; say which rows share a group too")
+    values, truth = two_classes(scores, labels)
+    n = truth.size
+    pairs = _Pairs.of(values, truth, codes(strata, "strata", n, when_none="same"))
+    group = codes(groups, "groups", n, when_none="distinct")
+    value, said = pairs.value, how_compared(None if strata is None else pairs.strata, inflation)
+    if groups is None and value not in (0.0, 1.0):
+        low, high = auroc_score_interval(value, truth.sum() / inflation, (~truth).sum() / inflation, level)
+        kind = f"Newcombe score over rows ({truth.sum()} positive, {(~truth).sum()} negative{said})"
+        return Estimate(value, low, high, n, kind, level)
+    held_out = None if groups is None else pairs.held_out(group)
+    if held_out is None or value in (0.0, 1.0) or np.isin(held_out, (0.0, 1.0)).any() or np.ptp(held_out) == 0.0:
+        units = len(np.unique(group[truth])), len(np.unique(group[~truth]))
         low, high = auroc_score_interval(value, *units, level)
         noun = "rows" if groups is None else "groups"
         kind = f"Newcombe score, effective n = {units[0]} positive and {units[1]} negative {noun}"
         return Estimate(value, low, high, n, kind, level)
-    if held_out is not None and np.ptp(held_out) > 0.0:
-        count = held_out.size
-        variance = (count - 1) / count * float(np.square(held_out - held_out.mean()).sum())
-        half = stdtrit(count - 1, (1.0 + level) / 2.0) * math.sqrt(variance) / (value * (1.0 - value))
-        low, high = (float(expit(logit(value) + side * half)) for side in (-1.0, 1.0))
-        return Estimate(value, low, high, n, f"jackknife t on the logit scale over {count} groups", level)
-    low, high = auroc_score_interval(value, positive.size, negative.size, level)
-    why = "" if groups is None else ", the groups being too few or too alike for a jackknife"
-    kind = f"Newcombe score over rows ({positive.size} positive, {negative.size} negative{why})"
+    if seeds is None:
+        low, high = jackknife_interval(value, held_out, inflation, level)
+        return Estimate(value, low, high, n, f"jackknife t on the logit scale over {held_out.size} groups{said}", level)
+    spread = clustered_variance(pairs.influence(), group, codes(seeds, "seeds", n, when_none="same"))
+    low, high = _on_logit_scale(value, spread.variance * inflation, spread.t_quantile(level))
+    kind = f"two-way t on the logit scale over {spread.questions} groups and {spread.seeds} seeds{said}"
     return Estimate(value, low, high, n, kind, level)
 
 
-@dataclass(frozen=True)
-class _ByGroup:
-    """Pairs won by the positive row, split by the group of either side, so that a group can be taken out."""
-
-    positives: npt.NDArray[np.float64]  # (group,) rows
-    negatives: npt.NDArray[np.float64]  # (group,) rows
-    won_by: npt.NDArray[np.float64]  # (group,) pairs whose positive row is in the group
-    won_over: npt.NDArray[np.float64]  # (group,) pairs whose negative row is in the group
-    won_within: npt.NDArray[np.float64]  # (group,) pairs with both rows in it
-
-    @classmethod
-    def of(
-        cls,
-        positive: npt.NDArray[np.float64],
-        negative: npt.NDArray[np.float64],
-        positive_groups: npt.NDArray[np.intp],
-        negative_groups: npt.NDArray[np.intp],
-        count: int,
-    ) -> _ByGroup:
-        lost = positive.size - _wins(negative, positive)
-        within = np.zeros(count)
-        for group in np.intersect1d(positive_groups, negative_groups):
-            within[group] = _wins(positive[positive_groups == group], negative[negative_groups == group]).sum()
-        return cls(
-            positives=np.bincount(positive_groups, minlength=count).astype(np.float64),
-            negatives=np.bincount(negative_groups, minlength=count).astype(np.float64),
-            won_by=np.bincount(positive_groups, weights=_wins(positive, negative), minlength=count).astype(np.float64),
-            won_over=np.bincount(negative_groups, weights=lost, minlength=count).astype(np.float64),
-            won_within=within,
-        )
-
-    @property
-    def value(self) -> float:
-        return float(self.won_by.sum() / (self.positives.sum() * self.negatives.sum()))
-
-    @property
-    def groups_with_each(self) -> tuple[int, int]:
-        """Number of groups that hold a positive row, and a negative one."""
-        return int(np.count_nonzero(self.positives)), int(np.count_nonzero(self.negatives))
-
-    def held_out(self) -> npt.NDArray[np.float64] | None:
-        """``(group,)`` the AUROC without each group in turn; None if groups are few or a class would vanish."""
-        pairs = (self.positives.sum() - self.positives) * (self.negatives.sum() - self.negatives)
-        if self.positives.size < FEWEST_GROUPS or not pairs.all():
-            return None
-        kept: npt.NDArray[np.float64] = (self.won_by.sum() - self.won_by - self.won_over + self.won_within) / pairs
-        return kept
+def jackknife_interval(
+    value: float, held_out: npt.NDArray[np.float64], inflation: float, level: float
+) -> tuple[float, float]:
+    """Interval of a share from its values without each group in turn: Student's t on the logit scale."""
+    count = held_out.size
+    variance = (count - 1) / count * float(np.square(held_out - held_out.mean()).sum())
+    return _on_logit_scale(value, variance * inflation, float(stdtrit(count - 1, (1.0 + level) / 2.0)))
 
 
-def _wins(ours: npt.NDArray[np.float64], theirs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def wins(ours: npt.NDArray[np.float64], theirs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """For each of ``ours``, how many of ``theirs`` it beats, ties counting half."""
     ordered = np.sort(theirs)
     return (np.searchsorted(ordered, ours, "left") + np.searchsorted(ordered, ours, "right")) / 2.0
 
 
-def _classes(
-    scores: npt.ArrayLike, labels: npt.ArrayLike
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """Scores of positive rows, of negative rows, and the labels as truth values."""
+def two_classes(scores: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """Scores and labels of rows to be ranked.
+
+    Raises:
+        ValueError: if lengths differ, a class is missing, or a score is not finite.
+    """
     values, truth = real_array(scores, "scores", ("row",)), boolean_array(labels, "labels")
     if values.size != truth.size:
         raise ValueError(f"scores has {values.size} rows and labels {truth.size}; give one label a score")
     if truth.all() or not truth.any():
         raise ValueError(
-            f"all {truth.size} labels are {bool(truth[0])}; an AUROC compares two classes, so give rows of both"
+            f"all {truth.size} labels are {bool(truth[0])}; a ranking of one class above another needs rows of both"
         )
-    return values[truth], values[~truth], truth
+    return values, truth
+
+
+def how_compared(strata: int | None, inflation: float) -> str:
+    """What a ``method`` adds about folds, if anything."""
+    within = "" if strata is None else f", pairs within {strata} folds"
+    return within + ("" if inflation == 1.0 else f", variance x {inflation:.2f} for shared training rows")
+
+
+def _on_logit_scale(value: float, variance: float, quantile: float) -> tuple[float, float]:
+    half = quantile * math.sqrt(variance) / (value * (1.0 - value))
+    low, high = (float(expit(logit(value) + side * half)) for side in (-1.0, 1.0))
+    return low, high
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Pairs of a positive and a negative row of one stratum, and which of them the positive row wins."""
+
+    values: npt.NDArray[np.float64]
+    truth: npt.NDArray[np.bool_]
+    stratum: npt.NDArray[np.intp]
+    faced: npt.NDArray[np.float64]  # (row,) how many rows of the other class it is compared with
+    won: npt.NDArray[np.float64]  # (row,) in how many of these pairs the positive row wins
+
+    @classmethod
+    def of(cls, values: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_], stratum: npt.NDArray[np.intp]) -> _Pairs:
+        faced, won = np.zeros(truth.size), np.zeros(truth.size)
+        for number in range(int(stratum.max()) + 1):
+            positive, negative = (np.flatnonzero((stratum == number) & side) for side in (truth, ~truth))
+            faced[positive], faced[negative] = negative.size, positive.size
+            won[positive] = wins(values[positive], values[negative])
+            won[negative] = positive.size - wins(values[negative], values[positive])
+        if not faced.any():
+            raise ValueError("no stratum holds rows of both classes, so there is no pair to compare")
+        return cls(values, truth, stratum, faced, won)
+
+    @property
+    def value(self) -> float:
+        return float(self.won[self.truth].sum() / self.faced[self.truth].sum())
+
+    @property
+    def strata(self) -> int:
+        """How many strata hold both classes."""
+        return len(np.unique(self.stratum[self.faced > 0]))
+
+    def influence(self) -> npt.NDArray[np.float64]:
+        """``(row,)`` each row's share of the error of `value` (DeLong et al. 1988); sums to zero."""
+        share: npt.NDArray[np.float64] = (self.won - self.value * self.faced) / self.faced[self.truth].sum()
+        return share
+
+    def held_out(self, group: npt.NDArray[np.intp]) -> npt.NDArray[np.float64] | None:
+        """``(group,)`` the AUROC without each group in turn; None if groups are few or no pair would be left."""
+        count = int(group.max()) + 1
+        if count < FEWEST_GROUPS:
+            return None
+        kept = []
+        for number in range(count):
+            own = group == number
+            met, won = self._within(own)
+            pairs = self.faced[self.truth].sum() - self.faced[own].sum() + met
+            if pairs < 0.5:
+                return None
+            kept.append((self.won[self.truth].sum() - self.won[own].sum() + won) / pairs)
+        return np.array(kept)
+
+    def _within(self, own: npt.NDArray[np.bool_]) -> tuple[float, float]:
+        """Number of pairs with both rows among ``own``, and how many of them the positive row wins."""
+        met = won = 0.0
+        for number in np.unique(self.stratum[own]):
+            rows = own & (self.stratum == number)
+            positive, negative = self.values[rows & self.truth], self.values[rows & ~self.truth]
+            met += positive.size * negative.size
+            won += float(wins(positive, negative).sum())
+        return met, won

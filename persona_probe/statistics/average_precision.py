@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit, logit, stdtrit
 
-from persona_probe.statistics.auroc import FEWEST_GROUPS
+from persona_probe.statistics.auroc import FEWEST_GROUPS, how_compared, jackknife_interval, two_classes, wins
 from persona_probe.statistics.estimate import Estimate
-from persona_probe.statistics.inputs import boolean_array, check_level, codes, real_array
+from persona_probe.statistics.inputs import check_level, codes
 from persona_probe.statistics.score_intervals import wilson_interval
 
 
-def average_precision(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
+def average_precision(scores: npt.ArrayLike, labels: npt.ArrayLike, *, strata: npt.ArrayLike | None = None) -> float:
     """The precision at each positive row of the ranking, averaged; rows with equal scores are taken together.
 
     Equal to scikit-learn's ``average_precision_score``. A random ranking gives about the share of positive rows.
@@ -22,16 +19,19 @@ def average_precision(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     Args:
         scores: ``(row,)`` finite numbers, larger meaning more positive.
         labels: ``(row,)`` truth values.
+        strata: ``(row,)`` rows whose scores are on one scale, such as those of a fold of a cross-validation (see
+            `persona_probe.statistics.auroc.auroc`). A row is then ranked by the share of its own stratum below it,
+            strata being weighted to have as many positive rows as there are in all; and rows of a stratum of one class
+            are left out. None: scores are comparable.
 
     Returns:
         Between 0 and 1.
 
     Raises:
-        ValueError: if a class is missing, lengths differ, or a score is not finite.
+        ValueError: if a class is missing, lengths differ, a score is not finite, or no stratum holds both classes.
     """
-    values, truth = _checked(scores, labels)
-    order = np.argsort(-values, kind="stable")
-    return _of_ranked(values[order], truth[order])
+    values, truth = two_classes(scores, labels)
+    return _of(values, truth, None if strata is None else codes(strata, "strata", truth.size, when_none="same"))
 
 
 def average_precision_estimate(
@@ -39,81 +39,89 @@ def average_precision_estimate(
     labels: npt.ArrayLike,
     *,
     groups: npt.ArrayLike | None = None,
+    strata: npt.ArrayLike | None = None,
+    inflation: float = 1.0,
     level: float = 0.95,
 ) -> Estimate:
     """Average precision with an interval; ``method`` says which of these was used, and over what.
 
     * From five groups on, if both classes are left whichever one is taken out: the jackknife over groups, with
       Student's t (groups - 1 degrees of freedom) on the logit scale.
-    * Otherwise a binomial interval whose number of trials is that of the positive rows (Boyd, Eng and Page 2013, "Area
-      under the precision-recall curve: point estimates and confidence intervals", section 3.1), here Wilson's.
-    * Where the ranking is perfect, or is so once a single group is taken out, resampling shows no spread: the trials
-      are then the groups that hold a positive row, the cautious extreme (see `auroc_estimate`).
+    * Otherwise, and where the ranking is perfect, or is so once a single group is taken out, a binomial interval whose
+      number of trials is that of the positive rows (Boyd, Eng and Page 2013, "Area under the precision-recall curve:
+      point estimates and confidence intervals", section 3.1), here Wilson's. Where rows have groups, the trials are the
+      groups that hold a positive row, the cautious extreme (see `auroc_estimate`).
 
     Args:
         scores: ``(row,)`` finite numbers, larger meaning more positive.
         labels: ``(row,)`` truth values.
         groups: ``(row,)`` which dialogue group (topic, prompt); None: rows are taken as independent.
+        strata: ``(row,)`` as in `average_precision`.
+        inflation: of the variance, as in `auroc_estimate`.
         level: nominal coverage.
 
     Returns:
         The average precision; ``n`` is the number of rows.
 
     Raises:
-        ValueError: if a class is missing, lengths differ, a score is not finite, or ``level`` is not in (0, 1).
+        ValueError: as `average_precision`, or if ``level`` is not in (0, 1).
     """
     check_level(level)
-    values, truth = _checked(scores, labels)
-    group_codes = codes(groups, "groups", truth.size, when_none="distinct")
-    order = np.argsort(-values, kind="stable")
-    values, truth, group_codes = values[order], truth[order], group_codes[order]
-    value, n = _of_ranked(values, truth), truth.size
-    held_out = None if groups is None else _held_out(values, truth, group_codes)
-    if value == 1.0 or (held_out is not None and bool((held_out == 1.0).any())):
-        trials = len(np.unique(group_codes[truth]))
-        low, high = wilson_interval(value, trials, level)
-        kind = f"Wilson, effective n = {trials} {'rows' if groups is None else 'groups'} with a positive row"
+    values, truth = two_classes(scores, labels)
+    n = truth.size
+    stratum = None if strata is None else codes(strata, "strata", n, when_none="same")
+    group = codes(groups, "groups", n, when_none="distinct")
+    value = _of(values, truth, stratum)
+    held_out = None if groups is None else _held_out(values, truth, stratum, group)
+    if held_out is not None and value < 1.0 and held_out.max() < 1.0 and np.ptp(held_out) > 0.0:
+        low, high = jackknife_interval(value, held_out, inflation, level)
+        kind = f"jackknife t on the logit scale over {held_out.size} groups{how_compared(None, inflation)}"
         return Estimate(value, low, high, n, kind, level)
-    if held_out is not None and np.ptp(held_out) > 0.0:
-        count = held_out.size
-        variance = (count - 1) / count * float(np.square(held_out - held_out.mean()).sum())
-        half = stdtrit(count - 1, (1.0 + level) / 2.0) * math.sqrt(variance) / (value * (1.0 - value))
-        low, high = (float(expit(logit(value) + side * half)) for side in (-1.0, 1.0))
-        return Estimate(value, low, high, n, f"jackknife t on the logit scale over {count} groups", level)
-    positives = int(truth.sum())
-    low, high = wilson_interval(value, positives, level)
-    why = "" if groups is None else ", the groups being too few or too alike for a jackknife"
-    return Estimate(value, low, high, n, f"Wilson over rows (n = {positives} positive{why})", level)
+    trials = len(np.unique(group[truth]))
+    low, high = wilson_interval(value, trials / (inflation if groups is None and value < 1.0 else 1.0), level)
+    noun = "positive rows" if groups is None else "groups with a positive row"
+    return Estimate(value, low, high, n, f"Wilson, effective n = {trials} {noun}", level)
 
 
-def _of_ranked(values: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_]) -> float:
-    """Average precision of rows sorted by falling score."""
+def _of(values: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_], stratum: npt.NDArray[np.intp] | None) -> float:
+    if stratum is not None:
+        values, truth = _on_one_scale(values, truth, stratum)
+    order = np.argsort(-values, kind="stable")
+    values, truth = values[order], truth[order]
     found = np.cumsum(truth)
     last_of_tie = np.append(values[1:] != values[:-1], True)  # rows with equal scores are found at once
     at, seen = found[last_of_tie], np.flatnonzero(last_of_tie) + 1
     return float((np.diff(at, prepend=0) * at / seen).sum() / found[-1])
 
 
+def _on_one_scale(
+    values: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_], stratum: npt.NDArray[np.intp]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """Shares of the own stratum below each row, and the labels that go with them."""
+    prevalence = truth.mean()
+    shares, labels = [], []
+    for number in np.unique(stratum):
+        own, label = values[stratum == number], truth[stratum == number]
+        if label.any() and not label.all():
+            below = [wins(own, own[side]) / np.count_nonzero(side) for side in (label, ~label)]
+            # rounded, so that what is equal in exact arithmetic ties
+            shares.append(np.round(prevalence * below[0] + (1 - prevalence) * below[1], 12))
+            labels.append(label)
+    if not shares:
+        raise ValueError("no stratum holds rows of both classes, so there is nothing to rank")
+    return np.concatenate(shares), np.concatenate(labels)
+
+
 def _held_out(
-    values: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_], groups: npt.NDArray[np.intp]
+    values: npt.NDArray[np.float64],
+    truth: npt.NDArray[np.bool_],
+    stratum: npt.NDArray[np.intp] | None,
+    groups: npt.NDArray[np.intp],
 ) -> npt.NDArray[np.float64] | None:
-    """``(group,)`` the average precision without each group; None if groups are few or a class would vanish."""
+    """``(group,)`` the average precision without each group; None if groups are few or nothing could be ranked."""
     count = int(groups.max()) + 1
-    positives = np.bincount(groups[truth], minlength=count)
-    negatives = np.bincount(groups[~truth], minlength=count)
-    if count < FEWEST_GROUPS or positives.max() == positives.sum() or negatives.max() == negatives.sum():
+    left = np.zeros(truth.size, dtype=np.intp) if stratum is None else stratum
+    kept = [groups != group for group in range(count)]
+    if count < FEWEST_GROUPS or not all(set(left[rows & truth]) & set(left[rows & ~truth]) for rows in kept):
         return None
-    kept = (groups != group for group in range(count))
-    return np.array([_of_ranked(values[rows], truth[rows]) for rows in kept])
-
-
-def _checked(scores: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    values, truth = real_array(scores, "scores", ("row",)), boolean_array(labels, "labels")
-    if values.size != truth.size:
-        raise ValueError(f"scores has {values.size} rows and labels {truth.size}; give one label a score")
-    if truth.all() or not truth.any():
-        raise ValueError(
-            f"all {truth.size} labels are {bool(truth[0])}; average precision ranks one class above another, so give "
-            "rows of both"
-        )
-    return values, truth
+    return np.array([_of(values[rows], truth[rows], None if stratum is None else stratum[rows]) for rows in kept])

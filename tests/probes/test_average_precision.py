@@ -42,12 +42,28 @@ def test_a_perfect_ranking_gets_a_bound_from_groups_not_rows():
     assert over_groups.method == "Wilson, effective n = 12 groups with a positive row"
 
 
-def test_few_groups_fall_back_to_rows_and_say_so():
+def test_few_groups_are_the_trials():
     rng = np.random.default_rng(0)
     labels = rng.random(60) < 0.5
     found = average_precision_estimate(rng.normal(size=60), labels, groups=np.arange(60) % 3)
-    assert "too few or too alike" in found.method
+    assert found.method == "Wilson, effective n = 3 groups with a positive row"
     with pytest.raises(ValueError, match="all 3 labels are True"):
         average_precision([1, 2, 3], [1, 1, 1])
     with pytest.raises(ValueError, match="scores has 3 rows and labels 2"):
         average_precision([1, 2, 3], [1, 0])
+
+
+def test_strata_are_brought_to_one_scale():
+    rng = np.random.default_rng(0)
+    strata = np.arange(300) % 3
+    labels = rng.random(300) < np.array([0.2, 0.5, 0.7])[strata]
+    assert average_precision(labels - 10.0 * strata, labels, strata=strata) == 1.0, "perfect in each"
+    assert average_precision(labels - 10.0 * strata, labels) < 0.7
+    scores = rng.normal(size=300) + labels
+    assert average_precision(scores, labels, strata=np.zeros(300)) == pytest.approx(average_precision(scores, labels))
+    moved = average_precision(scores - 10.0 * strata, labels, strata=strata)
+    assert moved == pytest.approx(average_precision(scores, labels, strata=strata))
+    noise = [average_precision(rng.normal(size=300) - strata, labels, strata=strata) for _ in range(300)]
+    assert np.mean(noise) - labels.mean() == pytest.approx(0, abs=0.02)
+    with pytest.raises(ValueError, match="no stratum holds rows of both classes"):
+        average_precision(scores, labels, strata=labels)

@@ -45,5 +45,40 @@ def test_numbers_that_cannot_be_are_refused():
     with pytest.raises(pp.PersonaProbeError, match="shuffles is 0"):
         probe_with_baselines(activations, labels, groups=None, shuffles=0)
     few = activations.where(np.arange(240) < 10)
-    with pytest.raises(pp.PersonaProbeError, match="embeddings of 10 dialogues"):
+    with pytest.raises(pp.PersonaProbeError, match="embeddings of 10 dialogues for 240 rows"):
         probe_with_baselines(activations, labels, groups=None, embeddings=few)
+    turned = pp.Activations(activations.values, activations.table[::-1].reset_index(drop=True), (0, 1))
+    with pytest.raises(pp.PersonaProbeError, match="row 0 has id 'd0' in the activations and 'd239' in the embeddings"):
+        probe_with_baselines(activations, labels, groups=None, embeddings=turned)
+
+
+def test_dialogues_without_answers_are_read_by_their_prompts():
+    activations, labels = planted(0.0)
+    dialogues = [
+        pp.Dialogue.from_messages([{"role": "user", "content": f"{'Why' if label else 'How'} {row}?"}], id=f"d{row}")
+        for row, label in enumerate(labels)
+    ]
+    table, _ = probe_with_baselines(activations, labels, groups=None, dialogues=dialogues, on_leak="ignore")
+    assert table[table["baseline"] == "bag of tokens"]["value"].min() > 0.99
+
+
+def shuffled(activations, labels):
+    groups = activations.table["group"]
+    table, scores = probe_with_baselines(activations, labels, groups=groups, shuffles=30, kind="difference-of-means")
+    return table[table["baseline"] == "shuffled labels"].set_index("layer").loc[0], scores
+
+
+def test_labels_that_go_by_the_group_are_shuffled_by_the_group():
+    """Features that cluster by group, and labels too: whole groups land on either side by chance."""
+    activations, labels = planted(0.0)
+    rng, group = np.random.default_rng(1), np.arange(240) % 8
+    values = activations.values + 3 * rng.normal(size=(8, 1, 16))[group]
+    clustered = pp.Activations(values.astype(np.float32), activations.table, (0, 1))
+    by_group, scores = shuffled(clustered, group < 4)
+    assert by_group["method"] == "median and quantiles of 30 shuffles of the labels among whole groups"
+    by_row, _ = shuffled(clustered, labels)
+    assert by_row["method"].endswith("of the labels within groups")
+    assert by_group["high"] - by_group["low"] > 2 * (by_row["high"] - by_row["low"])
+    assert by_group["low"] <= scores.table["value"].iloc[0] <= by_group["high"]
+    both, _ = shuffled(clustered, np.where(group < 4, group < 2, labels))
+    assert both["method"].endswith("among 4 whole groups and within 4 others")

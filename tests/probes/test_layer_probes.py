@@ -25,6 +25,8 @@ def test_saved_probes_come_back(tmp_path):
     assert repr(again) == repr(probes)
     with pytest.raises(pp.PersonaProbeError):
         pp.Direction.load(path)
+    counted = LayerProbes(C=np.float32(0.5)).fit(activations, labels).save(tmp_path / "numpy")
+    assert LayerProbes.load(counted).C == 0.5
 
 
 def test_the_filter_avoids_what_disturbs_and_the_pattern_does_not_hold_it():

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from transformers import GenerationConfig
 
 import persona_probe as pp
 from persona_probe.errors import PersonaProbeWarning
@@ -106,6 +107,46 @@ def test_the_door_of_hugging_face_is_followed_too(llama, probes):
     assert scores.table.groupby("row").size().tolist() == read.tolist()
     with monitor(llama, probes, layer=LAYER), pytest.raises(pp.PersonaProbeError, match="padded on the right"):
         llama.hf.generate(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"].flip(1), **settings)
+
+
+def padded(model):
+    batch = model.tokenizer(["Hi.", "How do I handle the fever?"], padding=True, return_tensors="pt")
+    return {**batch, "max_new_tokens": 3, "min_new_tokens": 3}
+
+
+@pytest.mark.parametrize("name", ["num_beams", "num_return_sequences"])
+def test_several_sequences_a_row_are_refused_and_lose_nothing(llama, probes, name):
+    config = GenerationConfig(max_new_tokens=3, do_sample=name != "num_beams", **{name: 2})
+    with monitor(llama, probes, layer=LAYER) as scores:
+        llama.generate(ASKED[:1], max_new_tokens=2, temperature=0)
+        with pytest.raises(pp.PersonaProbeError, match=f"{name} is 2, but only one sequence a row"):
+            llama.hf.generate(**padded(llama), do_sample=True, **{name: 2})
+        given = {key: value for key, value in padded(llama).items() if "new_tokens" not in key}
+        with pytest.raises(pp.PersonaProbeError, match=f"{name} is 2"):
+            llama.hf.generate(**given, generation_config=config)
+        llama.hf.generate(**padded(llama), do_sample=False)
+    assert scores.table.groupby("call")["row"].nunique().tolist() == [1, 2]
+
+
+def test_calls_count_through_both_doors_and_failed_ones_do_not(llama, probes):
+    with monitor(llama, probes, layer=LAYER) as scores:
+        llama.hf.generate(**padded(llama), do_sample=False)
+        with pytest.raises(pp.PersonaProbeError, match="max_new_tokens=0"):
+            llama.generate(ASKED, max_new_tokens=0)
+        llama.hf.generate(**padded(llama), do_sample=False)
+        llama.generate(ASKED, max_new_tokens=2, temperature=0, batch_size=3)
+    calls = scores.table.drop_duplicates("batch")
+    assert calls["call"].tolist() == [0, 1, 2, 2]
+    assert calls["batch"].tolist() == [0, 1, 2, 3]
+
+
+def test_generation_without_a_cache_gives_the_same_scores(llama, probes):
+    with monitor(llama, probes, layer=LAYER) as scores:
+        for use_cache in (True, False):
+            llama.hf.generate(**padded(llama), do_sample=False, use_cache=use_cache)
+    cached, again = (scores.table[scores.table["call"] == call].reset_index(drop=True) for call in (0, 1))
+    assert cached["token_id"].equals(again["token_id"])
+    np.testing.assert_allclose(cached["score"], again["score"], atol=1e-4)
 
 
 def test_probes_of_another_model_are_refused(llama, probes):

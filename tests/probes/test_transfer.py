@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 import persona_probe as pp
+from persona_probe.errors import PersonaProbeWarning
+from persona_probe.probes.layer_probes import LayerProbes
 from persona_probe.probes.transfer import transfer_between, transfer_matrix
 from tests.probes.planted import planted
 
@@ -65,6 +68,44 @@ def test_captures_are_compared_by_name():
     shallow = pp.Activations(activations.values[:, :1], activations.table, (0,))
     with pytest.raises(pp.PersonaProbeError, match=r"layers is \(0, 1\) in 'villain' and \(0,\) in 'other'"):
         transfer_between({**sets, "other": (shallow, labels)}, groups=None)
+
+
+def test_shared_groups_are_tested_by_probes_that_never_saw_them():
+    """The same dialogues under two names: noise that was learned by heart gives 1 on itself."""
+    activations, labels = planted(0.0, n=120, d=60)
+    sets = dict.fromkeys(("one", "again"), (activations, labels))
+    table = transfer_between(sets, groups="group", layer=0).set_index(["train", "test"])
+    assert table["value"].max() < 0.75
+    assert table.loc[("one", "again"), "value"] == table.loc[("one", "one"), "value"]
+    assert set(table["shared_groups"]) == {8}
+    assert "pairs within 5 folds" in table.loc[("one", "again"), "method"]
+    with pytest.raises(pp.PersonaProbeError, match=r"120 dialogues stand in two parts \('d0', for example\)"):
+        transfer_between(sets, groups=None)
+
+
+def test_other_groups_are_tested_by_the_probe_of_all():
+    activations, labels = planted(4.0)
+    part = np.where(activations.table["group"].isin(["topic 0", "topic 1", "topic 2"]), "few", "many")
+    table = transfer_matrix(activations, labels, part, groups=activations.table["group"], layer=1)
+    across = table[(table["train"] == "few") & (table["test"] == "many")].iloc[0]
+    assert across["shared_groups"] == 0
+    assert across["method"] == "jackknife t on the logit scale over 5 groups, given the fitted probe"
+    few, many = part == "few", part == "many"
+    alone = LayerProbes().fit(activations.where(few), labels[few]).decision_function(activations.where(many))[:, 1]
+    assert across["value"] == pytest.approx(roc_auc_score(labels[many], alone))
+    ungrouped = transfer_matrix(activations, labels, part, groups=None, layer=1)
+    assert ungrouped["shared_groups"].isna().all()
+
+
+def test_unrelated_models_are_refused():
+    one, labels = planted(1.0)
+    other = pp.Activations(one.values, one.table.assign(id=one.table["id"] + "'"), (0, 1), {"model_hash": "def"})
+    other.source["span"] = one.source["span"]
+    sets = {"one": (one, labels), "other": (other, labels)}
+    with pytest.raises(pp.PersonaProbeError, match=r"probes are trained in made up.*not known to be made"):
+        transfer_between(sets, groups=None)
+    with pytest.warns(PersonaProbeWarning, match="used all the same"):
+        transfer_between(sets, groups=None, allow=True)
 
 
 def test_parts_must_be_there():

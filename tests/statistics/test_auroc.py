@@ -76,21 +76,82 @@ def test_one_group_that_errs_does_not_narrow_a_perfect_score() -> None:
     assert flawed.low <= perfect.low
 
 
-def test_few_groups_fall_back_to_rows_and_say_so() -> None:
+def test_few_groups_are_counted_as_single_observations() -> None:
     rng = np.random.default_rng(0)
     labels = np.tile([True, False], 30)
     scores = labels + rng.normal(size=60)
     rows = auroc_estimate(scores, labels)
     few = auroc_estimate(scores, labels, groups=np.repeat([1, 2, 3], 20))
     assert rows.method == "Newcombe score over rows (30 positive, 30 negative)"
-    assert "too few" in few.method
-    assert (few.low, few.high) == (rows.low, rows.high)
+    assert few.method == "Newcombe score, effective n = 3 positive and 3 negative groups"
+    assert few.low < rows.low < rows.high < few.high
 
 
-def test_a_class_within_one_group_falls_back_to_rows() -> None:
+def test_a_class_within_one_group_is_one_observation() -> None:
     labels = np.arange(60) < 10
     scores = labels + np.random.default_rng(0).normal(size=60)
-    assert "over rows" in auroc_estimate(scores, labels, groups=np.repeat(np.arange(6), 10)).method
+    found = auroc_estimate(scores, labels, groups=np.repeat(np.arange(6), 10))
+    assert found.method == "Newcombe score, effective n = 1 positive and 5 negative groups"
+
+
+def stratified() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Scores, labels, groups and strata; groups lie across strata."""
+    rng = np.random.default_rng(1)
+    labels, strata, groups = rng.random(90) < 0.4, np.arange(90) % 3, np.arange(90) // 9
+    return np.round(rng.normal(size=90) + labels + 5 * strata, 1), labels, groups, strata
+
+
+def pairs_by_hand(scores: np.ndarray, labels: np.ndarray, strata: np.ndarray) -> float:
+    won = [
+        (one > other) + 0.5 * (one == other)
+        for stratum in set(strata)
+        for one in scores[labels & (strata == stratum)]
+        for other in scores[~labels & (strata == stratum)]
+    ]
+    return float(np.mean(won))
+
+
+def test_only_pairs_within_a_stratum_are_compared() -> None:
+    scores, labels, groups, strata = stratified()
+    assert auroc(scores, labels, strata=strata) == pytest.approx(pairs_by_hand(scores, labels, strata))
+    found = auroc_estimate(scores, labels, groups=groups, strata=strata)
+    assert found.value == pytest.approx(pairs_by_hand(scores, labels, strata))
+    assert found.method == "jackknife t on the logit scale over 10 groups, pairs within 3 folds"
+    kept = [groups != group for group in range(10)]
+    held_out = np.array([pairs_by_hand(scores[rows], labels[rows], strata[rows]) for rows in kept])
+    error = math.sqrt(0.9 * ((held_out - held_out.mean()) ** 2).sum()) / (found.value * (1 - found.value))
+    assert math.log(found.high / (1 - found.high)) - math.log(found.value / (1 - found.value)) == pytest.approx(
+        2.2621572 * error  # t quantile with 9 degrees of freedom
+    )
+    with pytest.raises(ValueError, match="no stratum holds rows of both classes"):
+        auroc(scores, labels, strata=labels)
+
+
+def test_inflation_multiplies_the_variance_and_says_so() -> None:
+    scores, labels, groups, strata = stratified()
+    logits = []
+    for inflation in (1.0, 4.0):
+        found = auroc_estimate(scores, labels, groups=groups, strata=strata, inflation=inflation)
+        logits.append(math.log(found.high / (1 - found.high)) - math.log(found.low / (1 - found.low)))
+    assert logits[1] == pytest.approx(2 * logits[0])
+    assert "variance x 4.00 for shared training rows" in found.method
+    with pytest.raises(ValueError, match=r"inflation is 0\.5"):
+        auroc_estimate(scores, labels, inflation=0.5)
+
+
+def test_seeds_make_the_interval_two_way() -> None:
+    rng = np.random.default_rng(2)
+    groups, seeds = (axis.ravel() for axis in np.indices((12, 3, 10))[:2])
+    labels = rng.random(360) < 0.5
+    shift = np.array([0.0, 1.0, 2.5])[seeds]
+    scores = rng.normal(size=360) + shift * labels
+    one_way = auroc_estimate(scores, labels, groups=groups)
+    two_way = auroc_estimate(scores, labels, groups=groups, seeds=seeds)
+    assert two_way.method == "two-way t on the logit scale over 12 groups and 3 seeds"
+    assert two_way.value == one_way.value
+    assert two_way.high - two_way.low > 2 * (one_way.high - one_way.low)
+    with pytest.raises(ValueError, match="seeds are given without groups"):
+        auroc_estimate(scores, labels, seeds=seeds)
 
 
 def test_a_constant_score_keeps_its_interval() -> None:

@@ -109,10 +109,10 @@ class Direction:
         return np.asarray(self.vectors / self.norms()[:, None])
 
     def at(self, layer: int) -> Float[np.ndarray, "... d_model"]:
-        """The raw vector of one layer."""
+        """The raw vector of one layer; a copy, free to be changed and to become a tensor."""
         if layer not in self.layers:
             raise PersonaProbeError(f"the direction has no layer {layer}; it has {', '.join(map(str, self.layers))}")
-        return self.vectors[self.layers.index(layer)]
+        return self.vectors[self.layers.index(layer)].copy()
 
     def select(self, layers: Sequence[int]) -> Direction:
         """The same direction at some of its layers, with the card's checks of those."""

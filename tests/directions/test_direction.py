@@ -180,8 +180,12 @@ def test_layers_are_whole_numbers_each_once(llama):
 
 
 def test_vectors_cannot_be_changed_in_place():
+    direction = given([[1.0, 2.0]])
     with pytest.raises(ValueError, match="read-only"):
-        given([[1.0, 2.0]]).at(0)[:] = 0
+        direction.vectors[:] = 0
+    copied = direction.at(0)
+    copied[:] = 0
+    assert direction.at(0).tolist() == [1.0, 2.0]
 
 
 def test_a_card_that_cannot_be_written_leaves_what_was_there(tmp_path):

@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
     from persona_probe.finetuning.lora import LoraSettings, finetune
     from persona_probe.integrations.gguf import read_gguf, write_gguf
+    from persona_probe.latents.encoding import LatentStatistics, encode_latents
+    from persona_probe.latents.loading import load_sae
+    from persona_probe.latents.sae import LatentWarning, Sae
+    from persona_probe.latents.steering import LatentEdit, steer_latents
     from persona_probe.models.adapters import with_adapter
     from persona_probe.models.loading import load
     from persona_probe.models.model import Model
@@ -69,6 +73,9 @@ _WHERE = {
     "Dialogue": "dialogue.dialogue",
     "Direction": "directions.direction",
     "Judge": "behaviour.judging",
+    "LatentEdit": "latents.steering",
+    "LatentStatistics": "latents.encoding",
+    "LatentWarning": "latents.sae",
     "LayerProbes": "probes.layer_probes",
     "LeakageWarning": "probes.leakage",
     "LinearProbe": "probes.linear_probe",
@@ -79,6 +86,7 @@ _WHERE = {
     "PersonaProbeError": "errors",
     "PersonaProbeWarning": "errors",
     "ProbeScores": "probes.cross_validation",
+    "Sae": "latents.sae",
     "Snapshots": "models.snapshots",
     "StudyConfig": "study.config",
     "Subspace": "directions.subspace",
@@ -97,6 +105,7 @@ _WHERE = {
     "cross_validate_probe": "probes.cross_validation",
     "em_rate": "behaviour.em_rate",
     "em_rates": "behaviour.em_rate",
+    "encode_latents": "latents.encoding",
     "find_direction": "directions.find",
     "find_subspace": "directions.subspace",
     "finetune": "finetuning.lora",
@@ -104,6 +113,7 @@ _WHERE = {
     "judge_answers": "behaviour.judging",
     "load": "models.loading",
     "load_pair": "models.pair",
+    "load_sae": "latents.loading",
     "load_snapshots": "models.snapshots",
     "measure_amplification": "amplification.amplification",
     "monitor": "probes.monitor",
@@ -116,6 +126,7 @@ _WHERE = {
     "role_axis": "amplification.recipes.role_axis",
     "run_study": "study.run",
     "steer": "steering.steer",
+    "steer_latents": "latents.steering",
     "threshold_at": "probes.calibration",
     "token_scores": "probes.token_scores",
     "track_snapshots": "amplification.snapshots",
@@ -134,6 +145,9 @@ __all__ = [
     "Dialogue",
     "Direction",
     "Judge",
+    "LatentEdit",
+    "LatentStatistics",
+    "LatentWarning",
     "LayerProbes",
     "LeakageWarning",
     "LinearProbe",
@@ -144,6 +158,7 @@ __all__ = [
     "PersonaProbeError",
     "PersonaProbeWarning",
     "ProbeScores",
+    "Sae",
     "Snapshots",
     "StudyConfig",
     "Subspace",
@@ -162,6 +177,7 @@ __all__ = [
     "cross_validate_probe",
     "em_rate",
     "em_rates",
+    "encode_latents",
     "find_direction",
     "find_subspace",
     "finetune",
@@ -169,6 +185,7 @@ __all__ = [
     "judge_answers",
     "load",
     "load_pair",
+    "load_sae",
     "load_snapshots",
     "measure_amplification",
     "monitor",
@@ -181,6 +198,7 @@ __all__ = [
     "role_axis",
     "run_study",
     "steer",
+    "steer_latents",
     "threshold_at",
     "token_scores",
     "track_snapshots",

@@ -30,24 +30,28 @@ def check_scope(scope: str) -> Scope:
 class Boundary:
     """Per row, the padded position of the first answer token, and of the token after the last (None: open end).
 
-    While text is being generated the end is open: every token that is fed back decides the next one.
+    While text is being generated the end is open: every token that is fed back decides the next one. ``rows`` says
+    which of the caller's dialogues each row is (with ``n`` answers each, dialogue i is i * n to i * n + n - 1), since
+    batches are sorted by length; None where the caller made the batch.
     """
 
     starts: Tensor
     ends: Tensor | None = None
+    rows: Sequence[int] | None = None
 
     @classmethod
-    def of_generation(cls, prompt_length: int) -> Boundary:
+    def of_generation(cls, prompt_length: int, rows: Sequence[int] | None = None) -> Boundary:
         """The boundary of a left-padded batch that is generated from: all rows begin at ``prompt_length``."""
-        return cls(torch.tensor([prompt_length]))
+        return cls(torch.tensor([prompt_length]), rows=rows)
 
     @classmethod
-    def of_dialogues(cls, encoded: Sequence[Encoded]) -> Boundary:
+    def of_dialogues(cls, encoded: Sequence[Encoded], rows: Sequence[int] | None = None) -> Boundary:
         """The boundary of right-padded, finished dialogues."""
         return cls(
             torch.tensor([item.prompt_length for item in encoded]),
             # The last prompt token is in the scope of generation also where no answer follows yet.
             torch.tensor([max(item.response_end, item.prompt_length + 1) for item in encoded]),
+            rows,
         )
 
     def mask(self, scope: Scope, offset: int, length: int, device: torch.device) -> Bool[Tensor, "row position"]:

@@ -94,7 +94,7 @@ def generate(
                 {"input_ids": [list(prompts[i].input_ids) for i in chosen]}, return_tensors="pt", padding_side="left"
             ).to(model.device)
             width = batch["input_ids"].shape[1]
-            with model.at_boundary(Boundary.of_generation(width)):
+            with model.at_boundary(Boundary.of_generation(width, chosen)):
                 output = model.hf.generate(
                     input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], generation_config=config
                 )

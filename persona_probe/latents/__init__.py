@@ -1,0 +1,1 @@
+"""SAE latents: which moved from before to after, and did it matter?"""

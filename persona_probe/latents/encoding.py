@@ -1,0 +1,174 @@
+"""Latent activations of many tokens, in memory that grows with neither the tokens nor (beyond the SAE) much else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from persona_probe.activations.batching import tokens_per_batch_for
+from persona_probe.activations.passes import run_pass
+from persona_probe.activations.sinks import SINK_RATIO, SinkFilter
+from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.errors import PersonaProbeError
+from persona_probe.latents.fit import Fit
+from persona_probe.latents.kept_tokens import KeptTokens, encode_alike
+from persona_probe.latents.latent_sums import LatentSums
+from persona_probe.latents.sae import Sae
+from persona_probe.latents.top_examples import TopExamples
+from persona_probe.models.layer_convention import LAYER_CONVENTION
+from persona_probe.models.model import Model
+
+GROUPS = 64
+"""At most so many groups of questions are kept apart: intervals need no more, and memory is groups x latents."""
+EXAMPLES = 10
+
+
+@dataclass(frozen=True)
+class LatentStatistics:
+    """What one model's latents did over some texts; averages are over dialogues, each the mean over its tokens.
+
+    Attributes:
+        sums: ``(group, latent)`` mean activations of dialogues, summed over the group's dialogues.
+        firing: ``(group, latent)`` shares of tokens at which the latent is active, summed likewise.
+        squares: ``(latent,)`` squares of the dialogues' mean activations, summed over all.
+        dialogues: ``(group,)`` how many dialogues each group has.
+        examples: for each latent the dialogues in which it is most active, each once.
+        fit: how well the SAE reconstructs a sample of this model's activations.
+        tokens: how many tokens were read.
+        source: model, hash, span, SAE and what its card says.
+    """
+
+    sums: Float[np.ndarray, "group latent"]
+    firing: Float[np.ndarray, "group latent"]
+    squares: Float[np.ndarray, "... latent"]
+    dialogues: Int[np.ndarray, "... group"]
+    examples: TopExamples
+    fit: Fit
+    tokens: int
+    source: dict[str, Any]
+
+    @property
+    def mean(self) -> Float[np.ndarray, "... latent"]:
+        """Mean activation of each latent."""
+        average: np.ndarray = self.sums.sum(axis=0) / self.dialogues.sum()
+        return average
+
+    @property
+    def frequency(self) -> Float[np.ndarray, "... latent"]:
+        """Share of tokens at which each latent is active."""
+        average: np.ndarray = self.firing.sum(axis=0) / self.dialogues.sum()
+        return average
+
+    @property
+    def variance(self) -> Float[np.ndarray, "... latent"]:
+        """Variance over dialogues of each latent's mean activation."""
+        n = int(self.dialogues.sum())
+        spread: np.ndarray = np.maximum(self.squares / n - self.mean**2, 0.0) * (n / max(n - 1, 1))
+        return spread
+
+
+def encode_latents(
+    sae: Sae,
+    models: Sequence[Model],
+    dialogues: Sequence[Dialogue],
+    span: str = "generation",
+    *,
+    groups: Int[np.ndarray, "... dialogue"] | None = None,
+    max_groups: int = GROUPS,
+    examples: int = EXAMPLES,
+    sink_ratio: float | None = SINK_RATIO,
+    tokens_per_batch: int | None = None,
+    allow: bool = False,
+    progress: bool = False,
+) -> list[LatentStatistics]:
+    """Read ``dialogues`` with several models (or one) in one pass, and keep what each latent did.
+
+    Activations are encoded as they stream by, ``sae.tokens_at_once`` tokens at a time, and only what is active is kept.
+    Memory is the SAE, and for each model 8 bytes x groups x latents and 12 bytes x examples x latents. The
+    beginning-of-sequence token and attention sinks (of the first model; `persona_probe.activations.sinks`) are left
+    out, since SAEs are trained without them as a rule.
+
+    Args:
+        sae: reads the output of its layer.
+        models: for example before, after and control; all read the same tokens.
+        dialogues: what they read.
+        span: which tokens.
+        groups: ``(dialogue,)`` which group each dialogue belongs to, from 0; default by question (`question_groups`).
+            Intervals are over groups.
+        max_groups: how many groups at most, if they are made here.
+        examples: dialogues kept for each latent.
+        sink_ratio: what makes an attention sink; None keeps them, and so does a first model that is being steered.
+        tokens_per_batch: padded tokens a forward.
+        allow: warn instead of refusing where the SAE does not fit.
+        progress: show a bar.
+
+    Returns:
+        The statistics of each model, in order.
+
+    Raises:
+        PersonaProbeError: if the SAE has another width or layer than a model, activations are not finite (naming the
+            dialogue), a model would read other tokens, or the SAE explains less than a tenth of a model's variance.
+    """
+    if not models:
+        raise PersonaProbeError("encode_latents: there are no models: the list is empty")
+    for model in models:
+        sae.check_model(model)
+    encoded, spans = encode_alike(models, dialogues, span)
+    numbers = question_groups(dialogues, max_groups) if groups is None else np.asarray(groups)
+    if numbers.shape != (len(dialogues),) or numbers.min() < 0:
+        raise PersonaProbeError(
+            f"encode_latents: groups has shape {numbers.shape} and least value {numbers.min(initial=0)}; give each of "
+            f"the {len(dialogues)} dialogues a number from 0"
+        )
+    readers: list[tuple[Model, LatentSums]] = []
+    record = None
+    for model in models:
+        # Beside a steered stream the other tokens would look small: what is steered would be taken for sinks.
+        sinks = (
+            None
+            if sink_ratio is None or models[0].steered
+            else SinkFilter(sink_ratio, len(encoded), [sae.layer], remember=record is None, follow=record)
+        )
+        record = None if sinks is None else sinks.record
+        kept = KeptTokens(model, sinks)
+        readers.append((model, LatentSums(sae, numbers, encoded, kept, examples, model.device)))
+    budget = tokens_per_batch or tokens_per_batch_for(models[0].device)
+    run_pass(readers, encoded, spans, tokens_per_batch=budget, progress=progress, label="latents")
+    results = [_statistics(sae, model, reduction, span) for model, reduction in readers]
+    for model, result in zip(models, results, strict=True):
+        result.fit.check(sae, model.name, allow=allow)
+    return results
+
+
+def question_groups(dialogues: Sequence[Dialogue], max_groups: int = GROUPS) -> Int[np.ndarray, "... dialogue"]:
+    """``(dialogue,)`` a group each: by question, several questions a group where there are more than ``max_groups``.
+
+    The same set of questions gives the same groups. A dialogue without a question is a question of its own.
+    """
+    names = [dialogue.question or f"\0{number:09}" for number, dialogue in enumerate(dialogues)]
+    codes: np.ndarray = pd.factorize(np.array(names, dtype=object), sort=True)[0]
+    return codes % max_groups
+
+
+def _statistics(sae: Sae, model: Model, reduction: LatentSums, span: str) -> LatentStatistics:
+    sums, firing, squares, groups = (
+        tensor.cpu().numpy() for tensor in (reduction.sums, reduction.firing, reduction.squares, reduction.groups)
+    )
+    source = {
+        "model": model.name,
+        "model_hash": model.fingerprint(),
+        "template_hash": model.template.hash(),
+        "sae": sae.name,
+        "layer": sae.layer,
+        "layer_convention": LAYER_CONVENTION,
+        "span": span,
+    }
+    counts = np.bincount(groups, minlength=len(sums))
+    return LatentStatistics(
+        sums, firing, squares, counts, reduction.top.result(), reduction.fit.result(), reduction.n_tokens, source
+    )

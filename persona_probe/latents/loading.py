@@ -1,0 +1,158 @@
+"""Opening SAEs: SAELens' registry, Hub repositories, local folders, and others' formats through SAELens' loaders."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from persona_probe.errors import PersonaProbeError
+from persona_probe.latents.hook_points import layer_of_hook
+from persona_probe.latents.sae import Sae
+from persona_probe.models.quiet import quiet_transformer_lens
+
+_CONFIG = "cfg.json"
+_UNREADABLE = ("transcoder", "skip_transcoder", "jumprelu_transcoder", "jumprelu_skip_transcoder", "temporal")
+
+
+def load_sae(
+    release: str | Path,
+    sae_id: str | None = None,
+    *,
+    layer: int | None = None,
+    device: str | torch.device | None = None,
+    dtype: str = "float32",
+    activation_scale: float | None = None,
+    converter: Callable[..., Any] | None = None,
+) -> Sae:
+    """Open an SAE.
+
+    Args:
+        release: a local SAELens folder (as `persona_probe.train_sae` writes), or with ``sae_id`` a release of SAELens'
+            registry (``qwen2.5-7b-instruct-andyrdt``, ``gemma-scope-2b-pt-res-canonical``, ``llama_scope_lxr_8x``) or
+            a Hub repository.
+        sae_id: which SAE of the release (``resid_post_layer_15_trainer_1``).
+        layer: which layer it reads, where its config does not say, or says it wrongly.
+        device: where it goes; default the CPU. It moves to the model when it is used.
+        dtype: of its weights.
+        activation_scale: what the activations must be multiplied by before such an SAE that was trained on scaled ones
+            (``expected_average_only_in``) and does not have the scale in its weights: sqrt(d_model) over the mean norm.
+        converter: one of SAELens' loaders for a folder or repository in another format
+            (``sae_lens.loading.pretrained_sae_loaders``).
+
+    Raises:
+        PersonaProbeError: if it is not there or cannot be read (naming releases that are spelled alike), reads
+            something else than the residual stream, or needs a scale that nobody gave.
+    """
+    where = "cpu" if device is None else str(device)
+    folder = Path(release)
+    with _quiet():
+        if sae_id is None:
+            inner = _from_folder(folder, where, dtype, converter)
+            name = str(release)
+        else:
+            inner = _from_release(str(release), sae_id, where, dtype, converter)
+            name = f"{release}/{sae_id}"
+    cfg = inner.cfg
+    if cfg.architecture() in _UNREADABLE:
+        raise PersonaProbeError(f"{name} is a {cfg.architecture()}, not an SAE whose output is its input made again")
+    if cfg.reshape_activations != "none":
+        raise PersonaProbeError(f"{name} reads attention heads ({cfg.reshape_activations}), not the residual stream")
+    if layer is None:
+        if not cfg.metadata.hook_name:
+            raise PersonaProbeError(f"{name} does not say which layer it reads; say so with layer=")
+        layer = layer_of_hook(cfg.metadata.hook_name)
+    _scale(inner, activation_scale, name)
+    return Sae(inner, layer, name, _card(cfg))
+
+
+def _from_folder(folder: Path, device: str, dtype: str, converter: Callable[..., Any] | None) -> Any:
+    from sae_lens import SAE
+    from sae_lens.loading.pretrained_sae_loaders import sae_lens_disk_loader
+
+    if not folder.is_dir():
+        raise PersonaProbeError(
+            f"{folder}: there is no such folder; for SAEs of a release or Hub repository give sae_id= as well"
+        )
+    if converter is None and not (folder / _CONFIG).is_file():
+        raise PersonaProbeError(
+            f"{folder}: holds no {_CONFIG}, so it is no SAELens folder; for another format give converter="
+        )
+    with _in_words(str(folder)):
+        return SAE.load_from_disk(folder, device=device, dtype=dtype, converter=converter or sae_lens_disk_loader)
+
+
+def _from_release(release: str, sae_id: str, device: str, dtype: str, converter: Callable[..., Any] | None) -> Any:
+    from sae_lens import SAE
+    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+
+    known = get_pretrained_saes_directory()
+    if release not in known and "/" not in release:
+        raise PersonaProbeError(
+            f"SAELens knows no release {release!r}{_alike(release, list(known))}; for a Hub repository give owner/name"
+        )
+    if release in known and sae_id not in known[release].saes_map:
+        ids = list(known[release].saes_map)
+        raise PersonaProbeError(
+            f"release {release!r} has no SAE {sae_id!r}{_alike(sae_id, ids)}; "
+            f"it has {len(ids)}, the first is {ids[0]!r}"
+        )
+    with _in_words(f"{release}/{sae_id}"):
+        return SAE.from_pretrained(release, sae_id, device=device, dtype=dtype, converter=converter)
+
+
+def _alike(name: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=3)
+    return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
+
+
+@contextlib.contextmanager
+def _in_words(name: str) -> Iterator[None]:
+    """Errors of the libraries, as errors that name the SAE."""
+    try:
+        yield
+    except PersonaProbeError:
+        raise
+    except Exception as error:  # each of a dozen loaders raises its own
+        lines = str(error).splitlines() or [type(error).__name__]
+        offline = " (offline: HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", "") else ""
+        raise PersonaProbeError(f"{name}: the SAE cannot be loaded{offline}: {lines[0]}") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    with quiet_transformer_lens(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"\s*This SAE has non-empty model_from_pretrained_kwargs")
+        warnings.filterwarnings("ignore", message="You are loading an SAE using the HuggingFace repo_id")
+        yield
+
+
+def _scale(inner: Any, scale: float | None, name: str) -> None:
+    unresolved = inner.cfg.normalize_activations in ("expected_average_only_in", "covariance_whitening")
+    if scale is not None:
+        if not scale > 0:
+            raise PersonaProbeError(f"activation_scale is {scale}; it must be positive")
+        inner.fold_activation_norm_scaling_factor(scale)
+    elif unresolved:
+        raise PersonaProbeError(
+            f"{name} was trained on activations normalised by {inner.cfg.normalize_activations!r}, and its weights do "
+            "not contain that; give activation_scale= (sqrt(d_model) over the mean norm of what it was trained on)"
+        )
+
+
+def _card(cfg: Any) -> dict[str, Any]:
+    about = cfg.metadata
+    card = {
+        "architecture": cfg.architecture(),
+        "model_name": about.model_name,
+        "hook_name": about.hook_name,
+        "neuronpedia_id": about.neuronpedia_id,
+        "prepend_bos": about.prepend_bos,
+    }
+    return {**card, **(about.persona_probe or {})}

@@ -1,0 +1,193 @@
+"""A sparse autoencoder on one layer of a model's residual stream."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from persona_probe.directions.direction import Direction
+from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
+from persona_probe.models.model import Model
+
+_NUMBERS_AT_ONCE = 2**23
+"""Activations in memory while tokens are encoded: 32 MiB in float32, and a few times that inside the SAE."""
+
+
+class LatentWarning(PersonaProbeWarning):
+    """An SAE may not fit the model it is used on."""
+
+
+class Sae:
+    """A sparse autoencoder (of SAELens) with the layer it reads.
+
+    Attributes:
+        inner: the SAELens object; its parameters are frozen.
+        layer: whose output it reads.
+        name: path, or release and id.
+        card: where it comes from: ``model_name``, ``hook_name``, ``architecture``, ``neuronpedia_id``, and what
+            `persona_probe.train_sae` wrote (``models``, fingerprints by name; ``span``, ``tokens``, ``seed``).
+    """
+
+    def __init__(self, inner: Any, layer: int, name: str, card: Mapping[str, Any]) -> None:
+        self.inner, self.layer, self.name, self.card = inner, layer, name, dict(card)
+        inner.requires_grad_(False)
+
+    def __repr__(self) -> str:
+        """Name, kind and size."""
+        return (
+            f"Sae({self.name!r}, {self.card.get('architecture')}, {self.width:,} latents, d_model={self.d_model}, "
+            f"layer {self.layer})"
+        )
+
+    @property
+    def width(self) -> int:
+        """How many latents."""
+        return int(self.inner.cfg.d_sae)
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream it reads."""
+        return int(self.inner.cfg.d_in)
+
+    @property
+    def tokens_at_once(self) -> int:
+        """How many tokens are encoded at a time, so that memory does not grow with the width."""
+        return max(1, _NUMBERS_AT_ONCE // self.width)
+
+    def check_model(self, model: Model) -> None:
+        """Refuse a model that this SAE cannot read, and warn of one that it was not trained on.
+
+        Raises:
+            PersonaProbeError: if widths differ or the model has no such layer.
+        """
+        if self.d_model != model.d_model:
+            raise PersonaProbeError(
+                f"the SAE {self.name} reads vectors of width {self.d_model}, {model.name} has d_model={model.d_model}: "
+                "it is another model's SAE"
+            )
+        if self.layer >= model.n_layers:
+            raise PersonaProbeError(
+                f"the SAE {self.name} reads layer {self.layer}, {model.name} has layers 0 to {model.n_layers - 1}: "
+                "it is another model's SAE"
+            )
+        known: Mapping[str, str] = self.card.get("models") or {}
+        if known and not {model.fingerprint(), *model.ancestors} & set(known.values()):
+            said = ", ".join(f"{name} ({digest})" for name, digest in known.items())
+            warnings.warn(
+                f"the SAE {self.name} was trained on {said}; {model.name} ({model.fingerprint()}) is not known to "
+                "descend from any of them, so look at its reconstruction (pp.reconstruction) before you trust it",
+                LatentWarning,
+                stacklevel=2,
+            )
+            return
+        trained = self.card.get("model_name")
+        # A tuned model has a name of its own.
+        if known or trained is None or model.ancestors or _last(trained) in {_last(name) for name in _names(model)}:
+            return
+        warnings.warn(
+            f"the SAE {self.name} says it is for {trained}, and this model is {model.name}; look at its reconstruction "
+            "(pp.reconstruction) before you trust it",
+            LatentWarning,
+            stacklevel=2,
+        )
+
+    def check_latents(self, latents: Sequence[int]) -> list[int]:
+        """``latents`` as a list.
+
+        Raises:
+            PersonaProbeError: if there is none, one does not exist, or one is named twice.
+        """
+        wanted = [int(latent) for latent in latents]
+        if not wanted:
+            raise PersonaProbeError("there are no latents: the list is empty")
+        for latent in wanted:
+            if not 0 <= latent < self.width:
+                raise PersonaProbeError(
+                    f"latent {latent} does not exist: {self.name} has latents 0 to {self.width - 1}"
+                )
+        if len(set(wanted)) < len(wanted):
+            twice = next(latent for latent in wanted if wanted.count(latent) > 1)
+            raise PersonaProbeError(f"latent {twice} is named twice")
+        return wanted
+
+    def encode(self, hidden: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows latent"]:
+        """Latent activations; the SAE moves to where ``hidden`` is.
+
+        All latents of all rows at once: for many tokens use `persona_probe.encode_latents`.
+        """
+        if self.inner.device != hidden.device:
+            self.inner.to(device=hidden.device)
+        acts: Tensor = self.inner.encode(hidden)
+        return acts
+
+    def decode(self, acts: Float[Tensor, "*rows latent"]) -> Float[Tensor, "*rows d_model"]:
+        """The residual stream made from latent activations, right after `encode` of the same rows."""
+        hidden: Tensor = self.inner.decode(acts)
+        return hidden
+
+    def reconstruct(self, hidden: Float[Tensor, "token d_model"]) -> Float[Tensor, "token d_model"]:
+        """``decode(encode(hidden))``, a few tokens at a time."""
+        parts = hidden.split(self.tokens_at_once)
+        return torch.cat([self.decode(self.encode(part)) for part in parts]).to(hidden.dtype)
+
+    @torch.no_grad()
+    def rows(self, latents: Sequence[int]) -> Float[Tensor, "latent d_model"]:
+        """What one unit of each latent's activation adds to the residual stream, before run-time normalisation."""
+        wanted = self.check_latents(latents)
+        inner = self.inner
+        parts = []
+        for start in range(0, len(wanted), self.tokens_at_once):
+            some = wanted[start : start + self.tokens_at_once]
+            units = torch.zeros(len(some) + 1, self.width, dtype=inner.dtype, device=inner.device)
+            units[torch.arange(len(some)), torch.tensor(some)] = 1.0
+            # What decoding takes from the encoding before it: these leave the scale as it is.
+            inner.ln_mu, inner.ln_std, inner.x_norm_coeff = 0.0, 1.0, 1.0
+            decoded = inner.decode(units)
+            parts.append(decoded[:-1] - decoded[-1])
+        return torch.cat(parts)
+
+    def output_scale(self) -> Tensor | float:
+        """What run-time normalisation multiplies decoded rows by, right after `encode`: ``(*rows, 1)``, or 1."""
+        how = self.inner.cfg.normalize_activations
+        if how == "layer_norm":
+            scale: Tensor = self.inner.ln_std
+            return scale
+        if how == "constant_norm_rescale":
+            coefficient: Tensor = self.inner.x_norm_coeff
+            return 1.0 / coefficient
+        return 1.0
+
+    def direction(self, latent: int) -> Direction:
+        """A latent's decoder row as a `Direction` at the SAE's layer, with one unit of activation as its length."""
+        row = self.rows([latent]).float().cpu().numpy()
+        card = {"finder": "sae latent", "sae": self.name, "latent": int(latent), "model": self.card.get("model_name")}
+        return Direction(row.astype(np.float32), (self.layer,), card)
+
+    def decoder(self) -> Float[np.ndarray, "latent d_model"]:
+        """All decoder rows as stored: their angles are those of `rows`, their lengths need not be."""
+        weights: np.ndarray = self.inner.W_dec.detach().float().cpu().numpy()
+        return weights
+
+    def neuronpedia(self, latent: int) -> str | None:
+        """The address of a latent's page on Neuronpedia, if the SAE is there."""
+        place = self.card.get("neuronpedia_id")
+        return f"https://www.neuronpedia.org/{place}/{latent}" if place else None
+
+
+def _names(model: Model) -> list[str]:
+    names = [model.name]
+    if model.spec is not None:
+        names.append(str(model.spec.source))
+    configured = getattr(model.plain.config, "_name_or_path", None)
+    return [*names, configured] if configured else names
+
+
+def _last(name: str) -> str:
+    """``meta-llama/Llama-3.1-8B`` and a folder of that name are the same model."""
+    return name.rstrip("/").rsplit("/", 1)[-1].casefold()

@@ -41,7 +41,9 @@ if TYPE_CHECKING:
     from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
     from persona_probe.finetuning.lora import LoraSettings, finetune
     from persona_probe.integrations.gguf import read_gguf, write_gguf
+    from persona_probe.latents.diff import compare_latents, diff_latents
     from persona_probe.latents.encoding import LatentStatistics, encode_latents
+    from persona_probe.latents.latent_table import LatentTable
     from persona_probe.latents.loading import load_sae
     from persona_probe.latents.sae import LatentWarning, Sae
     from persona_probe.latents.steering import LatentEdit, steer_latents
@@ -75,6 +77,7 @@ _WHERE = {
     "Judge": "behaviour.judging",
     "LatentEdit": "latents.steering",
     "LatentStatistics": "latents.encoding",
+    "LatentTable": "latents.latent_table",
     "LatentWarning": "latents.sae",
     "LayerProbes": "probes.layer_probes",
     "LeakageWarning": "probes.leakage",
@@ -97,12 +100,14 @@ _WHERE = {
     "capture_together": "activations.capture",
     "choose_layer": "amplification.result",
     "compare_finders": "amplification.finder_comparison",
+    "compare_latents": "latents.diff",
     "contrast_of_context": "amplification.recipes.contrast_of_context",
     "contrastive_rollouts": "amplification.recipes.contrastive_rollouts",
     "convergence": "amplification.convergence",
     "cosine_table": "directions.cosines",
     "cross_ablation": "amplification.cross_ablation",
     "cross_validate_probe": "probes.cross_validation",
+    "diff_latents": "latents.diff",
     "em_rate": "behaviour.em_rate",
     "em_rates": "behaviour.em_rate",
     "encode_latents": "latents.encoding",
@@ -147,6 +152,7 @@ __all__ = [
     "Judge",
     "LatentEdit",
     "LatentStatistics",
+    "LatentTable",
     "LatentWarning",
     "LayerProbes",
     "LeakageWarning",
@@ -169,12 +175,14 @@ __all__ = [
     "capture_together",
     "choose_layer",
     "compare_finders",
+    "compare_latents",
     "contrast_of_context",
     "contrastive_rollouts",
     "convergence",
     "cosine_table",
     "cross_ablation",
     "cross_validate_probe",
+    "diff_latents",
     "em_rate",
     "em_rates",
     "encode_latents",

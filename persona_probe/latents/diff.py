@@ -1,0 +1,244 @@
+"""Which latents moved from before to after, up or down, and more than they do under a benign fine-tune?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+from scipy.stats import false_discovery_control
+
+from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.errors import PersonaProbeError
+from persona_probe.latents.encoding import GROUPS, LatentStatistics, encode_latents, question_groups
+from persona_probe.latents.latent_table import LatentTable, Moved
+from persona_probe.latents.sae import Sae
+from persona_probe.models.model import Model
+from persona_probe.statistics.grouped_means import GroupedMean, grouped_difference
+
+LEAST_SD = 0.5
+"""A medium effect (Cohen 1988, chapter 2): with many tokens every latent's change is told apart from zero."""
+ALPHA = 0.05
+_QUANTILE = 0.975
+_RATIOS = ("change_sd", "low_sd", "high_sd", "excess_sd", "control_sd", "specificity")
+_SAME = ("sae", "layer", "span", "template_hash")
+
+
+def diff_latents(
+    sae: Sae,
+    before: Model,
+    after: Model,
+    dialogues: Sequence[Dialogue] | Mapping[str, Sequence[Dialogue]],
+    *,
+    control: Model | Sequence[Model] | None = None,
+    span: str = "generation",
+    least_sd: float = LEAST_SD,
+    alpha: float = ALPHA,
+    max_groups: int = GROUPS,
+    tokens_per_batch: int | None = None,
+    allow: bool = False,
+    progress: bool = False,
+) -> LatentTable:
+    """Rank latents by their change from before to after, beside the change that benign training makes.
+
+    After Wang et al. 2025 ("Persona features control emergent misalignment", arXiv:2506.19823, section 3), who rank by
+    the change of mean activation on the same prompts; here with intervals, a control and false-discovery control.
+
+    Args:
+        sae: one for all models, usually trained on ``before`` (and ``after``).
+        before: the model before narrow training.
+        after: the model after it.
+        dialogues: the same texts for all models, which leaves only the models to differ; or each model's own answers to
+            the same questions, as a mapping with ``before``, ``after`` and, with a control, ``control`` (one list for
+            each control: ``control 0``, ``control 1``, ... where there are several).
+        control: a matched benign fine-tune, or several runs of it: the more, the better the null.
+        span: which tokens.
+        least_sd: smallest change that counts, in standard deviations over dialogues.
+        alpha: false-discovery rate.
+        max_groups: of questions; intervals are over groups.
+        tokens_per_batch: padded tokens a forward.
+        allow: warn instead of refusing where the SAE does not fit.
+        progress: show a bar.
+
+    Raises:
+        PersonaProbeError: as `encode_latents`; and if own answers lack a model's, or are to other questions.
+    """
+    controls = [] if control is None else [control] if isinstance(control, Model) else list(control)
+    models = [before, after, *controls]
+    null_names = ["control"] if len(controls) == 1 else [f"control {i}" for i in range(len(controls))]
+    names = ["before", "after", *null_names]
+    settings: dict[str, Any] = {"tokens_per_batch": tokens_per_batch, "allow": allow, "progress": progress}
+    if not isinstance(dialogues, Mapping):
+        statistics = encode_latents(sae, models, dialogues, span, max_groups=max_groups, **settings)
+    else:
+        groups = _own_groups(dialogues, names, max_groups)
+        statistics = [
+            encode_latents(sae, [model], dialogues[name], span, groups=groups[name], **settings)[0]
+            for name, model in zip(names, models, strict=True)
+        ]
+    first, second, *rest = statistics
+    return compare_latents(first, second, rest, least_sd=least_sd, alpha=alpha)
+
+
+def compare_latents(
+    before: LatentStatistics,
+    after: LatentStatistics,
+    controls: Sequence[LatentStatistics] = (),
+    *,
+    least_sd: float = LEAST_SD,
+    alpha: float = ALPHA,
+) -> LatentTable:
+    """`diff_latents` from statistics that were gathered already, for example of models that do not fit together.
+
+    Args:
+        before: of the model before.
+        after: of the model after, in the same groups of questions.
+        controls: of benign fine-tunes.
+        least_sd: smallest change that counts.
+        alpha: false-discovery rate.
+
+    Raises:
+        PersonaProbeError: if they are of different SAEs, spans or groups, or a number is out of range.
+    """
+    if not least_sd >= 0 or not 0 < alpha < 1:
+        raise PersonaProbeError(f"least_sd is {least_sd}, alpha {alpha}; they must be >= 0, and between 0 and 1")
+    for other in (after, *controls):
+        _check_alike(before, other)
+    change = _change(before, after)
+    low, high = change.interval()
+    live = np.any([stats.sums.any(axis=0) for stats in (before, after, *controls)], axis=0)
+    sd = np.sqrt((before.variance + after.variance) / 2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        frame = pd.DataFrame(
+            {
+                "latent": np.arange(len(live)),
+                "before": before.mean,
+                "after": after.mean,
+                "control": np.nan,
+                "change": change.mean,
+                "low": low,
+                "high": high,
+                "sd": sd,
+                "change_sd": change.mean / sd,
+                "low_sd": low / sd,
+                "high_sd": high / sd,
+                "control_sd": np.nan,
+                "excess_sd": change.mean / sd,
+                "specificity": np.nan,
+                "firing_before": before.frequency,
+                "firing_after": after.frequency,
+                "p": change.p_values(),
+            }
+        )
+        null_sd = _beside_controls(frame, before, after, controls, sd, live) if controls else 0.0
+    frame.loc[~live | (sd == 0), [*_RATIOS, "p"]] = np.nan
+    tested = frame["p"].notna().to_numpy()
+    frame["q"] = np.nan
+    if tested.any():
+        frame.loc[tested, "q"] = false_discovery_control(frame.loc[tested, "p"])
+    frame["finding"] = _findings(frame, live, null_sd, least_sd, alpha, bool(controls))
+    order = frame["change_sd"].abs().sort_values(ascending=False, kind="stable").index
+    about = {
+        **{key: before.source[key] for key in (*_SAME, "layer_convention") if key in before.source},
+        "before": before.source.get("model"),
+        "after": after.source.get("model"),
+        "control": [stats.source.get("model") for stats in controls],
+        "controls": len(controls),
+        "dialogues": int(before.dialogues.sum()),
+        "groups": int((before.dialogues > 0).sum()),
+        "tokens": [stats.tokens for stats in (before, after, *controls)],
+        "fvu": [stats.fit.fvu for stats in (before, after, *controls)],
+        "null_sd": null_sd,
+        "least_sd": least_sd,
+        "alpha": alpha,
+    }
+    return LatentTable(frame.loc[order].reset_index(drop=True), about)
+
+
+def _beside_controls(
+    frame: pd.DataFrame,
+    before: LatentStatistics,
+    after: LatentStatistics,
+    controls: Sequence[LatentStatistics],
+    sd: Float[np.ndarray, "... latent"],
+    live: Bool[np.ndarray, "... latent"],
+) -> float:
+    """Fill the columns that a control gives, from the control nearest to after; returns the furthest any latent moves.
+
+    Of several controls the one nearest to after counts, and the largest p: what one benign run does is no finding.
+    """
+    shifts = np.stack([stats.mean - before.mean for stats in controls])
+    own_sd = np.sqrt((before.variance + np.stack([stats.variance for stats in controls])) / 2)
+    moved = np.abs(np.divide(shifts, own_sd, out=np.zeros_like(shifts), where=own_sd > 0))[:, live]
+    nearest = np.abs(frame["change"].to_numpy() - shifts).argmin(axis=0)
+    columns = np.arange(len(sd))
+    control_sd = shifts[nearest, columns] / sd
+    frame["control"] = np.stack([stats.mean for stats in controls])[nearest, columns]
+    frame["control_sd"] = control_sd
+    frame["excess_sd"] = frame["change_sd"] - control_sd
+    usual = float(np.quantile(moved.max(axis=0), _QUANTILE)) if moved.size else 0.0
+    frame["specificity"] = frame["excess_sd"].abs() / np.maximum(np.abs(control_sd), usual)
+    frame["p"] = np.max([_change(stats, after).p_values() for stats in controls], axis=0)
+    return float(moved.max(initial=0.0))
+
+
+def _change(first: LatentStatistics, second: LatentStatistics) -> GroupedMean:
+    return grouped_difference(second.sums, second.dialogues, first.sums, first.dialogues)
+
+
+def _findings(
+    frame: pd.DataFrame,
+    live: Bool[np.ndarray, "... latent"],
+    null_sd: float,
+    least_sd: float,
+    alpha: float,
+    controlled: bool,
+) -> list[Moved]:
+    change, excess = frame["change_sd"].to_numpy(), frame["excess_sd"].to_numpy()
+    # What a latent does beyond the control, and in the same sense as its own change.
+    far = np.where(np.sign(change) == np.sign(excess), np.minimum(np.abs(change), np.abs(excess)), 0.0)
+    up = change > 0
+    rose, fell = (Moved.ROSE, Moved.FELL) if controlled else (Moved.ROSE_ALONE, Moved.FELL_ALONE)
+    undetected = ~(frame["q"].to_numpy() <= alpha)
+    conditions = [~live, undetected, far < least_sd, far <= null_sd, up]
+    names = [Moved.SILENT, Moved.UNDETECTED, Moved.SMALL, Moved.CONTROL, rose]
+    chosen = np.select(conditions, range(len(names)), default=len(names))
+    return [[*names, fell][index] for index in chosen]
+
+
+def _check_alike(first: LatentStatistics, other: LatentStatistics) -> None:
+    for key in _SAME:
+        if first.source.get(key) != other.source.get(key):
+            raise PersonaProbeError(
+                f"{key} is {first.source.get(key)!r} for {first.source.get('model')} and {other.source.get(key)!r} for "
+                f"{other.source.get('model')}, so their latents cannot be compared; encode both in the same way"
+            )
+    if first.sums.shape != other.sums.shape or ((first.dialogues > 0) != (other.dialogues > 0)).any():
+        raise PersonaProbeError(
+            f"{first.source.get('model')} and {other.source.get('model')} answered other questions (groups "
+            f"{first.dialogues.tolist()} and {other.dialogues.tolist()}); give all models the same questions"
+        )
+
+
+def _own_groups(
+    dialogues: Mapping[str, Sequence[Dialogue]], names: Sequence[str], max_groups: int
+) -> dict[str, np.ndarray]:
+    """The groups of each model's own answers, the same for the same questions."""
+    if missing := [name for name in names if name not in dialogues]:
+        raise PersonaProbeError(
+            f"diff_latents: there are own answers of {', '.join(dialogues)}, but none of {missing[0]}; give a list each"
+        )
+    asked = {name: {dialogue.question for dialogue in dialogues[name]} for name in names}
+    for name in names:
+        if None in asked[name]:
+            raise PersonaProbeError(
+                f"diff_latents: a dialogue of {name} names no question, so own answers cannot be matched"
+            )
+        if asked[name] != asked["before"]:
+            odd = sorted(map(str, asked[name] ^ asked["before"]))[0]
+            raise PersonaProbeError(f"diff_latents: before and {name} answered other questions, for example {odd!r}")
+    everything = [dialogue for name in names for dialogue in dialogues[name]]
+    groups = np.split(question_groups(everything, max_groups), np.cumsum([len(dialogues[name]) for name in names])[:-1])
+    return dict(zip(names, groups, strict=True))

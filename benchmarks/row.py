@@ -18,6 +18,6 @@ class Row:
 
     figure: str
     words: str
-    unit: Literal["times", "share", "seconds"]
+    unit: Literal["times", "share", "seconds", "megabytes"]
     headline: bool = False
     gpu_only: bool = False

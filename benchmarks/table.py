@@ -77,7 +77,12 @@ def _cell(result: dict[str, Any], row: Row) -> str:
 
 
 def _written(value: float, unit: str) -> str:
-    return {"times": f"{value:.2f}×", "share": f"{100 * value:.0f} %", "seconds": f"{value:.3f} s"}[unit]
+    return {
+        "times": f"{value:.2f}×",
+        "share": f"{100 * value:.0f} %",
+        "seconds": f"{value:.3f} s",
+        "megabytes": f"{value:.0f} MB",
+    }[unit]
 
 
 def _sentences(results: dict[str, dict[str, Any]]) -> list[str]:

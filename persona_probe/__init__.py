@@ -41,12 +41,26 @@ if TYPE_CHECKING:
     from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
     from persona_probe.finetuning.lora import LoraSettings, finetune
     from persona_probe.integrations.gguf import read_gguf, write_gguf
+    from persona_probe.latents.agreement import latent_agreement
+    from persona_probe.latents.attribution import attribute_latents
+    from persona_probe.latents.causal import rank_latents
+    from persona_probe.latents.causal_result import LatentEffects
+    from persona_probe.latents.description import LatentDescriptions, describe_latents
     from persona_probe.latents.diff import compare_latents, diff_latents
     from persona_probe.latents.encoding import LatentStatistics, encode_latents
+    from persona_probe.latents.examples import top_examples
+    from persona_probe.latents.firing import firing_by, latent_activations
     from persona_probe.latents.latent_table import LatentTable
+    from persona_probe.latents.lead import lead_time
     from persona_probe.latents.loading import load_sae
+    from persona_probe.latents.matched_latents import matched_latents
+    from persona_probe.latents.reconstruction import reconstruction
     from persona_probe.latents.sae import LatentWarning, Sae
+    from persona_probe.latents.sae_settings import SaeSettings
+    from persona_probe.latents.steer_set import steer_set
     from persona_probe.latents.steering import LatentEdit, steer_latents
+    from persona_probe.latents.training import train_sae
+    from persona_probe.latents.trajectory import LatentTrajectory, follow_training, track_latents
     from persona_probe.models.adapters import with_adapter
     from persona_probe.models.loading import load
     from persona_probe.models.model import Model
@@ -75,9 +89,12 @@ _WHERE = {
     "Dialogue": "dialogue.dialogue",
     "Direction": "directions.direction",
     "Judge": "behaviour.judging",
+    "LatentDescriptions": "latents.description",
     "LatentEdit": "latents.steering",
+    "LatentEffects": "latents.causal_result",
     "LatentStatistics": "latents.encoding",
     "LatentTable": "latents.latent_table",
+    "LatentTrajectory": "latents.trajectory",
     "LatentWarning": "latents.sae",
     "LayerProbes": "probes.layer_probes",
     "LeakageWarning": "probes.leakage",
@@ -90,9 +107,11 @@ _WHERE = {
     "PersonaProbeWarning": "errors",
     "ProbeScores": "probes.cross_validation",
     "Sae": "latents.sae",
+    "SaeSettings": "latents.sae_settings",
     "Snapshots": "models.snapshots",
     "StudyConfig": "study.config",
     "Subspace": "directions.subspace",
+    "attribute_latents": "latents.attribution",
     "calibrate": "probes.calibration",
     "capture": "activations.capture",
     "capture_pair": "activations.capture",
@@ -107,6 +126,7 @@ _WHERE = {
     "cosine_table": "directions.cosines",
     "cross_ablation": "amplification.cross_ablation",
     "cross_validate_probe": "probes.cross_validation",
+    "describe_latents": "latents.description",
     "diff_latents": "latents.diff",
     "em_rate": "behaviour.em_rate",
     "em_rates": "behaviour.em_rate",
@@ -115,26 +135,38 @@ _WHERE = {
     "find_subspace": "directions.subspace",
     "finetune": "finetuning.lora",
     "finetuning_shift": "amplification.recipes.finetuning_shift",
+    "firing_by": "latents.firing",
+    "follow_training": "latents.trajectory",
     "judge_answers": "behaviour.judging",
+    "latent_activations": "latents.firing",
+    "latent_agreement": "latents.agreement",
+    "lead_time": "latents.lead",
     "load": "models.loading",
     "load_pair": "models.pair",
     "load_sae": "latents.loading",
     "load_snapshots": "models.snapshots",
+    "matched_latents": "latents.matched_latents",
     "measure_amplification": "amplification.amplification",
     "monitor": "probes.monitor",
     "probe_with_baselines": "probes.baselines",
+    "rank_latents": "latents.causal",
     "read_config": "study.config",
     "read_dialogues": "dialogue.reading",
     "read_gguf": "integrations.gguf",
     "read_hub_folder": "directions.hub_folder",
     "read_published": "directions.published.read",
+    "reconstruction": "latents.reconstruction",
     "role_axis": "amplification.recipes.role_axis",
     "run_study": "study.run",
     "steer": "steering.steer",
     "steer_latents": "latents.steering",
+    "steer_set": "latents.steer_set",
     "threshold_at": "probes.calibration",
     "token_scores": "probes.token_scores",
+    "top_examples": "latents.examples",
+    "track_latents": "latents.trajectory",
     "track_snapshots": "amplification.snapshots",
+    "train_sae": "latents.training",
     "transfer_between": "probes.transfer",
     "transfer_matrix": "probes.transfer",
     "weight_difference": "amplification.recipes.weight_difference",
@@ -150,9 +182,12 @@ __all__ = [
     "Dialogue",
     "Direction",
     "Judge",
+    "LatentDescriptions",
     "LatentEdit",
+    "LatentEffects",
     "LatentStatistics",
     "LatentTable",
+    "LatentTrajectory",
     "LatentWarning",
     "LayerProbes",
     "LeakageWarning",
@@ -165,9 +200,11 @@ __all__ = [
     "PersonaProbeWarning",
     "ProbeScores",
     "Sae",
+    "SaeSettings",
     "Snapshots",
     "StudyConfig",
     "Subspace",
+    "attribute_latents",
     "calibrate",
     "capture",
     "capture_pair",
@@ -182,6 +219,7 @@ __all__ = [
     "cosine_table",
     "cross_ablation",
     "cross_validate_probe",
+    "describe_latents",
     "diff_latents",
     "em_rate",
     "em_rates",
@@ -190,26 +228,38 @@ __all__ = [
     "find_subspace",
     "finetune",
     "finetuning_shift",
+    "firing_by",
+    "follow_training",
     "judge_answers",
+    "latent_activations",
+    "latent_agreement",
+    "lead_time",
     "load",
     "load_pair",
     "load_sae",
     "load_snapshots",
+    "matched_latents",
     "measure_amplification",
     "monitor",
     "probe_with_baselines",
+    "rank_latents",
     "read_config",
     "read_dialogues",
     "read_gguf",
     "read_hub_folder",
     "read_published",
+    "reconstruction",
     "role_axis",
     "run_study",
     "steer",
     "steer_latents",
+    "steer_set",
     "threshold_at",
     "token_scores",
+    "top_examples",
+    "track_latents",
     "track_snapshots",
+    "train_sae",
     "transfer_between",
     "transfer_matrix",
     "weight_difference",

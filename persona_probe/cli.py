@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime
 import enum
+import json
 import logging
 import os
+import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -28,6 +30,8 @@ app = typer.Typer(
 )
 world = typer.Typer(help="Persona World: the embedded model organism with a known answer.", no_args_is_help=True)
 app.add_typer(world, name="world")
+sae = typer.Typer(help="Sparse autoencoders of a model's residual stream.", no_args_is_help=True)
+app.add_typer(sae, name="sae")
 
 
 class Kept(enum.StrEnum):
@@ -51,6 +55,14 @@ class StoredAs(enum.StrEnum):
 
     float32 = "float32"
     bfloat16 = "bfloat16"
+
+
+class Kind(enum.StrEnum):
+    """Kinds of SAE."""
+
+    batchtopk = "batchtopk"
+    topk = "topk"
+    jumprelu = "jumprelu"
 
 
 class Part(enum.StrEnum):
@@ -135,8 +147,9 @@ def demo(
 
     with resources.as_file(resources.files("persona_probe.study") / "demo.yaml") as file:
         config = read_config(file)
-    chat = find_checkpoints(checkpoints) / "chat"
-    _run(config.model_copy(update={"model": str(chat)}), out, quiet)
+    folder = find_checkpoints(checkpoints)
+    latents = config.latents.model_copy(update={"sae": str(folder / Path(config.latents.sae or "").name)})
+    _run(config.model_copy(update={"model": str(folder / "chat"), "latents": latents}), out, quiet)
 
 
 def _run(config: StudyConfig, out: Path, quiet: bool, executor: Executor | None = None) -> None:
@@ -207,6 +220,74 @@ def _layer(text: str) -> int:
     return int(text)
 
 
+@sae.command("train")
+def sae_train(
+    model: Annotated[str, typer.Argument(help="Folder or Hub id of a model, or of a LoRA adapter.")],
+    dialogues: Annotated[Path, typer.Argument(help="JSONL or YAML with the dialogues.")],
+    layer: Annotated[int, typer.Option(help="Whose output: block number, from 0.")],
+    out: Annotated[Path, typer.Option("--out", help="New folder for the SAE.")],
+    also: Annotated[
+        list[str] | None,
+        typer.Option(help="Another model whose tokens are mixed in; an adapter goes on MODEL. Can be repeated."),
+    ] = None,
+    kind: Annotated[Kind, typer.Option(help="Of SAE.")] = Kind.batchtopk,
+    width: Annotated[int | None, typer.Option(help="Latents (default: 8 x d_model).")] = None,
+    k: Annotated[int, typer.Option(help="Latents active at a token.")] = 16,
+    tokens: Annotated[int, typer.Option(help="To train on.")] = 2_000_000,
+    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-3,
+    seed: Annotated[int, typer.Option(help="Of weights, order and held-out texts.")] = 0,
+    start: Annotated[Path | None, typer.Option(help="Fine-tune this SAE.")] = None,
+    span: Annotated[str, typer.Option(help="Which tokens.")] = "all",
+    quiet: Quiet = False,
+) -> None:
+    """Train an SAE on the activations of a model, or of several, and say how well it does on held-out texts."""
+    from persona_probe.dialogue.reading import read_dialogues
+    from persona_probe.latents.sae_settings import SaeSettings
+    from persona_probe.latents.training import train_sae
+    from persona_probe.models.adapters import is_adapter, with_adapter
+    from persona_probe.models.loading import load
+
+    settings = SaeSettings(kind.value, width, k, tokens, learning_rate=learning_rate, seed=seed)
+    read = read_dialogues(dialogues)
+    first = load(model)
+    others = [with_adapter(first, name) if is_adapter(name) else load(name) for name in also or []]
+    trained = train_sae(
+        [first, *others],
+        read,
+        layer,
+        settings,
+        out,
+        span=span,
+        start=start,
+        command=shlex.join(["persona-probe", *sys.argv[1:]]),
+        progress=not quiet,
+    )
+    fit = trained.card["held_out"]
+    answers = fit["fvu_response"]
+    typer.echo(
+        f"{trained}: on {fit['tokens']:,} held-out tokens {fit['fvu']:.3f} of the variance is unexplained"
+        f"{'' if answers is None else f' (answers: {answers:.3f})'}, {fit['l0']:.1f} latents are active at a token, "
+        f"{fit['dead']:.1%} never"
+    )
+
+
+@world.command("texts")
+def world_texts(
+    out: Annotated[Path, typer.Option("--out", help="The JSONL file to write.")],
+    n: Annotated[int, typer.Option("--n", min=1, help="How many.")] = 12_000,
+    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+) -> None:
+    """Write dialogues as Persona World's models read them in pre-training, spoken by all personas."""
+    from persona_probe.worlds.persona_world.documents import pretraining_dialogues
+
+    if out.suffix != ".jsonl":
+        raise PersonaProbeError(f"--out: {out} must end in .jsonl, to be read again as dialogues")
+    rows = [{"id": item.id, "messages": item.as_messages()} for item in pretraining_dialogues(n, seed)]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    typer.echo(f"{n:,} dialogues in {out}")
+
+
 @world.command("train")
 def world_train(
     out: Annotated[
@@ -257,6 +338,25 @@ def world_scrutinize(
 
     figures = scrutinize_world(find_checkpoints(checkpoints), answers=answers, out=out)
     typer.echo(figures["amplification"]["verdict"])
+
+
+@world.command("latents")
+def world_latents(
+    checkpoints: Annotated[
+        Path | None, typer.Option(help="Persona World's models (default: checkpoints/persona-world).")
+    ] = None,
+    layer: Annotated[int, typer.Option(min=0, help="Whose SAE.")] = 3,
+    out: Annotated[Path | None, typer.Option(help="Write all figures here as JSON.")] = None,
+    answers: Annotated[int, typer.Option(min=80, help="Questions on development, and on reported topics.")] = 300,
+    courses: Annotated[bool, typer.Option(help="Also train organisms anew, and follow latents along them.")] = True,
+) -> None:
+    """Measure which SAE latents move in Persona World's organisms, what they are, and whether they matter."""
+    from persona_probe.worlds.persona_world.checkpoints import find_checkpoints
+    from persona_probe.worlds.persona_world.latent_scrutiny import scrutinize_latents
+
+    figures = scrutinize_latents(find_checkpoints(checkpoints), layer=layer, answers=answers, courses=courses, out=out)
+    for line in (figures["verdict"], figures["suppress"]["verdict"], figures["induce"]["verdict"]):
+        typer.echo(line)
 
 
 def main() -> None:

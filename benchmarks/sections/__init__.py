@@ -3,7 +3,7 @@
 ``measure`` returns ``figures`` (what stands under the section's name in the JSON) and ``raw`` (what they come from).
 """
 
-from benchmarks.sections import capture, growth, import_seconds, pair, probes, steer
+from benchmarks.sections import capture, growth, import_seconds, latents, pair, probes, steer
 
 SECTIONS = {
     "capture": capture,
@@ -12,4 +12,5 @@ SECTIONS = {
     "growth": growth,
     "steer": steer,
     "probes": probes,
+    "latents": latents,
 }

@@ -62,7 +62,7 @@ def _runner(
 
     @torch.inference_mode()
     def run(rows: list[int]) -> None:
-        batch = _padded(model, rows, encoded, spans)
+        batch = padded(model, rows, encoded, spans)
         reduction.begin()
 
         def read(layer: int, hidden: Tensor) -> None:
@@ -81,7 +81,7 @@ def _runner(
     return run
 
 
-def _padded(model: Model, rows: list[int], encoded: Sequence[Encoded], spans: Sequence[slice]) -> Batch:
+def padded(model: Model, rows: list[int], encoded: Sequence[Encoded], spans: Sequence[slice]) -> Batch:
     """Right-padded ids on the model's device: positions are then the same as without padding, in every architecture."""
     width = max(spans[row].stop for row in rows)
     ids = torch.full((len(rows), width), model.tokenizer.pad_token_id)

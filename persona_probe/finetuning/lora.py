@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import random
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from transformers import PreTrainedModel
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.rendering import Encoded
 from persona_probe.errors import PersonaProbeError
+from persona_probe.finetuning.snapshots import SnapshotWriter, save_adapter
 from persona_probe.models.adapters import check_fits, is_adapter, with_adapter
 from persona_probe.models.model import Model
 from persona_probe.models.quiet import quiet_peft
@@ -47,6 +47,8 @@ def finetune(
     seed: int = 0,
     start: str | Path | None = None,
     base_name: str | None = None,
+    snapshots: Sequence[int] = (),
+    snapshot_folder: str | Path | None = None,
     progress: bool = False,
     description: str = "fine-tuning",
 ) -> Model:
@@ -64,12 +66,17 @@ def finetune(
         seed: of initialisation and order of rows.
         start: an adapter to continue from (realignment) instead of a fresh one; its rank is kept.
         base_name: what the adapter's config says it belongs to (default: the model's name).
+        snapshots: after how many steps the adapter so far is written as well (0: the one that training starts from).
+            They do not change the training.
+        snapshot_folder: where to, as ``step-0010`` and so on, each an adapter (`snapshot_paths`); default ``out`` with
+            ``-snapshots`` at its end. Those of an earlier training in it are removed.
         progress: show a bar.
         description: label of the bar.
 
     Raises:
-        PersonaProbeError: if a row has no answer, the model already carries an adapter, ``out`` holds something else,
-            no target module is found, or the loss stops being finite.
+        PersonaProbeError: if a row has no answer, the model already carries an adapter, ``out`` or ``snapshot_folder``
+            holds something else, a snapshot lies beyond ``settings.steps``, no target module is found, or the loss
+            stops being finite.
     """
     folder = Path(out)
     if folder.exists() and not is_adapter(folder) and not (folder.is_dir() and not any(folder.iterdir())):
@@ -81,20 +88,15 @@ def finetune(
     encoded = model.template.encode_all(dialogues)
     for item in encoded:
         item.span("response")
+    base = base_name or model.name
+    beside = folder.with_name(f"{folder.name}-snapshots") if snapshot_folder is None else Path(snapshot_folder)
+    writer = SnapshotWriter(beside, snapshots, settings.steps, base, folder, start)
     twin = structural_twin(model.plain)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())), quiet_peft():
         torch.manual_seed(seed)
         tuned = _trainable(twin, settings, start)
-        tuned.peft_config["default"].base_model_name_or_path = base_name or model.name
-        _train(tuned, model, encoded, settings, seed, progress, description)
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    with quiet_peft():
-        tuned.save_pretrained(part)
-    (part / "README.md").unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    part.rename(folder)
+        _train(tuned, model, encoded, settings, seed, progress, description, writer.write)
+    save_adapter(tuned, folder, base)
     return with_adapter(model, folder)
 
 
@@ -126,6 +128,7 @@ def _train(
     seed: int,
     progress: bool,
     description: str,
+    after_step: Callable[[int, Any], None],
 ) -> None:
     parameters = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(
@@ -137,6 +140,7 @@ def _train(
     )
     rows = _shuffled(encoded, random.Random(seed))
     tuned.train()
+    after_step(0, tuned)
     with tqdm(total=settings.steps, desc=description, unit="step", disable=not progress, leave=False) as bar:
         for step in range(settings.steps):
             batch = _batch(model, [next(rows) for _ in range(settings.batch)])
@@ -151,6 +155,7 @@ def _train(
             optimiser.step()
             scheduler.step()
             optimiser.zero_grad(set_to_none=True)
+            after_step(step + 1, tuned)
             bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
             bar.update()
     tuned.eval()

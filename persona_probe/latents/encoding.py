@@ -55,13 +55,13 @@ class LatentStatistics:
     @property
     def mean(self) -> Float[np.ndarray, "... latent"]:
         """Mean activation of each latent."""
-        average: np.ndarray = self.sums.sum(axis=0) / self.dialogues.sum()
+        average: np.ndarray = self.sums.sum(axis=0, dtype=np.float64) / self.dialogues.sum()
         return average
 
     @property
     def frequency(self) -> Float[np.ndarray, "... latent"]:
         """Share of tokens at which each latent is active."""
-        average: np.ndarray = self.firing.sum(axis=0) / self.dialogues.sum()
+        average: np.ndarray = self.firing.sum(axis=0, dtype=np.float64) / self.dialogues.sum()
         return average
 
     @property
@@ -89,7 +89,8 @@ def encode_latents(
     """Read ``dialogues`` with several models (or one) in one pass, and keep what each latent did.
 
     Activations are encoded as they stream by, ``sae.tokens_at_once`` tokens at a time, and only what is active is kept.
-    Memory is the SAE, and for each model 8 bytes x groups x latents and 12 bytes x examples x latents. The
+    Memory is the SAE, and for each model 8 bytes x groups x latents and 12 bytes x examples x latents, beside what a
+    batch needs. The
     beginning-of-sequence token and attention sinks (of the first model; `persona_probe.activations.sinks`) are left
     out, since SAEs are trained without them as a rule.
 
@@ -116,6 +117,11 @@ def encode_latents(
     """
     if not models:
         raise PersonaProbeError("encode_latents: there are no models: the list is empty")
+    if max_groups < 1 or examples < 0 or (sink_ratio is not None and not sink_ratio > 1):
+        raise PersonaProbeError(
+            f"encode_latents: max_groups={max_groups}, examples={examples}, sink_ratio={sink_ratio}; max_groups must "
+            "be at least 1, examples at least 0, and sink_ratio exceed 1, or be None to keep all tokens"
+        )
     for model in models:
         sae.check_model(model)
     encoded, spans = encode_alike(models, dialogues, span)
@@ -167,6 +173,7 @@ def _statistics(sae: Sae, model: Model, reduction: LatentSums, span: str) -> Lat
         "layer": sae.layer,
         "layer_convention": LAYER_CONVENTION,
         "span": span,
+        **({"steered": True} if model.steered else {}),
     }
     counts = np.bincount(groups, minlength=len(sums))
     return LatentStatistics(

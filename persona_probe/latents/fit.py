@@ -37,7 +37,7 @@ class Fit:
         Raises:
             PersonaProbeError: if more than 90 % of the variance is unexplained, unless ``allow``.
         """
-        if self.fvu <= BAD:
+        if not self.fvu > BAD:  # NaN where the tokens do not vary
             return
         said = (
             f"the SAE {sae.name} leaves {self.fvu:.0%} of the variance of {model}'s layer {sae.layer} unexplained on "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ from persona_probe.latents.top_examples import RunningTop
 
 FIT_SAMPLE = 4_096
 """Tokens on which the reconstruction is checked in passing."""
+_ENTRIES_AT_ONCE = 2**19
+"""Latents that are active in a dialogue, of so many dialogues together that sorting them takes tens of MB."""
 
 
 class LatentReduction(Reduction):
@@ -55,6 +58,48 @@ class LatentReduction(Reduction):
             yield start, part, self.sae.encode(part)
 
 
+@dataclass
+class _Active:
+    """What the latents that are active in some tokens of one dialogue did there.
+
+    Attributes:
+        latents: which, ascending.
+        total: summed activation.
+        count: at how many tokens it is active.
+        largest: activation at the token where that is largest.
+        position: the first such token's.
+    """
+
+    latents: Int[Tensor, "... latent"]
+    total: Float[Tensor, "... latent"]
+    count: Float[Tensor, "... latent"]
+    largest: Float[Tensor, "... latent"]
+    position: Int[Tensor, "... latent"]
+
+    @classmethod
+    def of(cls, acts: Float[Tensor, "token latent"], positions: Int[Tensor, "... token"]) -> _Active:
+        """Reduce some tokens; only the columns of active latents are looked at twice."""
+        latents = ((acts.amax(dim=0) != 0) | (acts.amin(dim=0) != 0)).nonzero()[:, 0]
+        some = acts[:, latents].float()
+        largest, where = some.max(dim=0)
+        count = (some != 0).sum(dim=0).float()
+        return cls(latents, some.sum(dim=0), count, largest, positions[where])
+
+    def join(self, later: _Active) -> _Active:
+        """Earlier and later tokens of the same dialogue."""
+        latents, place = torch.unique(torch.cat([self.latents, later.latents]), return_inverse=True)
+        here, there = place.tensor_split([len(self.latents)])
+        total, count = (
+            torch.zeros(len(latents), device=latents.device).index_add_(0, here, mine).index_add_(0, there, other)
+            for mine, other in ((self.total, later.total), (self.count, later.count))
+        )
+        largest = torch.full_like(total, -torch.inf).index_copy_(0, here, self.largest)
+        position = torch.zeros_like(latents).index_copy_(0, here, self.position)
+        higher = later.largest > largest[there]
+        largest[there[higher]], position[there[higher]] = later.largest[higher], later.position[higher]
+        return _Active(latents, total, count, largest, position)
+
+
 class LatentSums(LatentReduction):
     """Sums of dialogue means by group, squares, firing and top examples of every latent."""
 
@@ -71,7 +116,9 @@ class LatentSums(LatentReduction):
         self.groups = torch.as_tensor(groups, dtype=torch.int64, device=device)
         n_groups = int(groups.max()) + 1
         self.sums, self.firing = (torch.zeros(n_groups, sae.width, device=device) for _ in range(2))
-        self.squares = torch.zeros(sae.width, device=device)
+        # A variance is a small difference of large numbers. MPS has no float64.
+        wide = torch.float32 if device.type == "mps" else torch.float64
+        self.squares = torch.zeros(sae.width, dtype=wide, device=device)
         self.top = RunningTop(sae.width, examples, device)
         self.fit = RunningFit()
         self.n_tokens = 0
@@ -83,39 +130,58 @@ class LatentSums(LatentReduction):
         self._sampled = []
 
     def see(self, layer: int, hidden: Tensor, batch: Batch) -> None:
-        """Keep what is active: token, latent, activation."""
+        """Reduce each dialogue's tokens to what is active in them."""
         tokens, places = self.tokens(layer, hidden, batch)
+        lengths = torch.bincount(places[:, 0], minlength=len(batch.rows)).tolist()
+        ends = np.cumsum(lengths)
         wanted = FIT_SAMPLE - self.fit.tokens
-        found: list[tuple[Tensor, Tensor, Tensor]] = []
+        seen: list[_Active] = []
         for start, part, acts in self.chunks(tokens):
-            token, latent = acts.nonzero(as_tuple=True)
-            found.append((token + start, latent, acts[token, latent].float()))
+            stop = start + len(part)
+            for row in range(int(np.searchsorted(ends, start, "right")), int(np.searchsorted(ends, stop)) + 1):
+                first, last = max(start, int(ends[row]) - lengths[row]), min(stop, int(ends[row]))
+                active = _Active.of(acts[first - start : last - start], places[first:last, 1])
+                if row < len(seen):  # it began in an earlier chunk
+                    seen[row] = seen[row].join(active)
+                else:
+                    seen.append(active)
             if start < wanted:
-                self._sampled.append((part, self.sae.decode(acts), len(token)))
-        self._pending[layer] = (places, *(torch.cat(column) for column in zip(*found, strict=True)))
+                self._sampled.append((part, self.sae.decode(acts), int((acts != 0).sum())))
+        self._pending[layer] = (seen, lengths)
 
     def commit(self, batch: Batch) -> None:
         """Bring the batch's dialogues in."""
-        (entry,) = self._pending.values()
-        places, token, latent, value = (tensor.to(self.sums.device) for tensor in entry)
-        width = self.sae.width
-        # Of every dialogue and latent that meet: the sum, the count, the largest and where it is.
-        pairs, pair = torch.unique(places[token, 0] * width + latent, return_inverse=True)
-        row, latents = pairs // width, pairs % width
-        zeros = torch.zeros(len(pairs), device=value.device)
-        lengths = torch.bincount(places[:, 0], minlength=len(batch.rows)).float()[row]
-        mean = zeros.index_add(0, pair, value) / lengths
-        share = zeros.index_add(0, pair, torch.ones_like(value)) / lengths
-        largest = zeros.scatter_reduce(0, pair, value, "amax", include_self=False)
-        position = places[token, 1].masked_fill(value < largest[pair], places.max() + 1)
-        first = torch.full_like(pairs, int(places.max()) + 1).scatter_reduce(0, pair, position, "amin")
-        dialogues = torch.as_tensor(batch.rows, device=row.device)[row]
-        cell = self.groups[dialogues] * width + latents
-        self.sums.view(-1).index_add_(0, cell, mean)
-        self.firing.view(-1).index_add_(0, cell, share)
-        self.squares.index_add_(0, latents, mean.square())
-        self.top.update(latents, largest, dialogues, first)
-        self.n_tokens += len(places)
+        ((seen, lengths),) = self._pending.values()
+        for some in _blocks(seen):
+            self._add(batch.rows[some], seen[some], lengths[some])
+        self.n_tokens += sum(lengths)
         for part, reconstructed, active in self._sampled:
             self.fit.add(part, reconstructed, active)
         self.kept.commit(batch.rows)
+
+    def _add(self, rows: list[int], seen: list[_Active], lengths: list[int]) -> None:
+        device = self.sums.device
+        latents, total, count, largest, position = (
+            torch.cat([getattr(one, field.name) for one in seen]).to(device) for field in fields(_Active)
+        )
+        sizes = torch.tensor([len(one.latents) for one in seen], device=device)
+        dialogues, tokens = (
+            torch.tensor(numbers, device=device).repeat_interleave(sizes) for numbers in (rows, lengths)
+        )
+        mean = total / tokens
+        cell = self.groups[dialogues] * self.sae.width + latents
+        self.sums.view(-1).index_add_(0, cell, mean)
+        self.firing.view(-1).index_add_(0, cell, count / tokens)
+        self.squares.index_add_(0, latents, mean.to(self.squares.dtype).square())
+        self.top.update(latents, largest, dialogues, position)
+
+
+def _blocks(seen: Sequence[_Active]) -> Iterator[slice]:
+    """Dialogues a few at a time, so that an SAE of which everything is active needs no more memory than another."""
+    start = entries = 0
+    for row, one in enumerate(seen):
+        if entries and entries + len(one.latents) > _ENTRIES_AT_ONCE:
+            yield slice(start, row)
+            start, entries = row, 0
+        entries += len(one.latents)
+    yield slice(start, len(seen))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -52,7 +53,7 @@ def load_sae(
     """
     where = "cpu" if device is None else str(device)
     folder = Path(release)
-    with _quiet():
+    with quiet_sae_lens():
         if sae_id is None:
             inner = _from_folder(folder, where, dtype, converter)
             name = str(release)
@@ -68,6 +69,7 @@ def load_sae(
         if not cfg.metadata.hook_name:
             raise PersonaProbeError(f"{name} does not say which layer it reads; say so with layer=")
         layer = layer_of_hook(cfg.metadata.hook_name)
+    _check_finite(inner, name)
     _scale(inner, activation_scale, name)
     return Sae(inner, layer, name, _card(cfg))
 
@@ -120,30 +122,51 @@ def _in_words(name: str) -> Iterator[None]:
     except PersonaProbeError:
         raise
     except Exception as error:  # each of a dozen loaders raises its own
-        lines = str(error).splitlines() or [type(error).__name__]
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        # PyTorch's first line ends in a colon, and a KeyError's is a bare word.
+        said = " ".join(lines[: 2 if lines[0].endswith(":") else 1])
+        said = f"there is no {said} in it" if isinstance(error, KeyError) else said
         offline = " (offline: HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", "") else ""
-        raise PersonaProbeError(f"{name}: the SAE cannot be loaded{offline}: {lines[0]}") from error
+        raise PersonaProbeError(f"{name}: the SAE cannot be loaded{offline}: {said}") from error
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_sae_lens() -> Iterator[None]:
+    """Keep what SAELens says on import and while it loads, and nobody can act on, off the screen."""
     with quiet_transformer_lens(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*module has been deprecated")
         warnings.filterwarnings("ignore", message=r"\s*This SAE has non-empty model_from_pretrained_kwargs")
+        warnings.filterwarnings("ignore", message="norm_scaling_factor not found")  # then the scale is asked for
         warnings.filterwarnings("ignore", message="You are loading an SAE using the HuggingFace repo_id")
         yield
 
 
 def _scale(inner: Any, scale: float | None, name: str) -> None:
-    unresolved = inner.cfg.normalize_activations in ("expected_average_only_in", "covariance_whitening")
-    if scale is not None:
-        if not scale > 0:
-            raise PersonaProbeError(f"activation_scale is {scale}; it must be positive")
-        inner.fold_activation_norm_scaling_factor(scale)
-    elif unresolved:
+    how = inner.cfg.normalize_activations
+    if how == "covariance_whitening":
         raise PersonaProbeError(
-            f"{name} was trained on activations normalised by {inner.cfg.normalize_activations!r}, and its weights do "
-            "not contain that; give activation_scale= (sqrt(d_model) over the mean norm of what it was trained on)"
+            f"{name} was trained on whitened activations, and its weights do not contain the whitening; fold it in "
+            "with SAELens' fold_activation_whitening and save the SAE again"
         )
+    if scale is None:
+        if how == "expected_average_only_in":
+            raise PersonaProbeError(
+                f"{name} was trained on activations normalised by {how!r}, and its weights do not contain that; give "
+                "activation_scale= (sqrt(d_model) over the mean norm of what it was trained on)"
+            )
+        return
+    if how not in ("none", "expected_average_only_in"):
+        raise PersonaProbeError(f"{name} normalises each token by itself ({how!r}); it takes no activation_scale")
+    if not 0 < scale < math.inf:
+        raise PersonaProbeError(f"activation_scale is {scale}; it must be positive and finite")
+    inner.fold_activation_norm_scaling_factor(scale)
+
+
+def _check_finite(inner: Any, name: str) -> None:
+    for weight, values in inner.named_parameters():
+        # A sum of finite numbers overflows only if they are absurd; unlike isfinite() it needs no memory.
+        if not math.isfinite(float(values.detach().sum(dtype=torch.float32))):
+            raise PersonaProbeError(f"{name}: {weight} is not finite (NaN or infinite); the file is broken")
 
 
 def _card(cfg: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from persona_probe.directions.direction import Direction
@@ -17,6 +17,7 @@ from persona_probe.models.model import Model
 
 _NUMBERS_AT_ONCE = 2**23
 """Activations in memory while tokens are encoded: 32 MiB in float32, and a few times that inside the SAE."""
+_SEPARABLE = ("standard", "jumprelu", "gated")
 
 
 class LatentWarning(PersonaProbeWarning):
@@ -116,15 +117,42 @@ class Sae:
             raise PersonaProbeError(f"latent {twice} is named twice")
         return wanted
 
+    @property
+    def separable(self) -> bool:
+        """Whether each latent's activation follows from its own weights alone (TopK must compare all latents)."""
+        return self.inner.cfg.architecture() in _SEPARABLE
+
     def encode(self, hidden: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows latent"]:
         """Latent activations; the SAE moves to where ``hidden`` is.
 
         All latents of all rows at once: for many tokens use `persona_probe.encode_latents`.
         """
-        if self.inner.device != hidden.device:
-            self.inner.to(device=hidden.device)
+        self._move(hidden.device)
         acts: Tensor = self.inner.encode(hidden)
         return acts
+
+    def encode_some(
+        self, hidden: Float[Tensor, "*rows d_model"], latents: Int[Tensor, "... latent"]
+    ) -> Float[Tensor, "*rows latent"]:
+        """Activations of ``latents``; no others are computed if the SAE is `separable`."""
+        if not self.separable:
+            return self.encode(hidden)[..., latents]
+        self._move(hidden.device)
+        inner, weights = self.inner, self.inner.W_enc[:, latents]
+        given = inner.process_sae_in(hidden)
+        if hasattr(inner, "b_gate"):
+            magnitude = inner.activation_fn(given @ (weights * inner.r_mag[latents].exp()) + inner.b_mag[latents])
+            gated: Tensor = magnitude * (given @ weights + inner.b_gate[latents] > 0)
+            return gated
+        before = given @ weights + inner.b_enc[latents]
+        acts: Tensor = inner.activation_fn(before)
+        return acts * (before > inner.threshold[latents]) if hasattr(inner, "threshold") else acts
+
+    def _move(self, device: torch.device) -> None:
+        if self.inner.device != device:
+            # Weights moved in inference mode could not be differentiated through later.
+            with torch.inference_mode(False):
+                self.inner.to(device=device)
 
     def decode(self, acts: Float[Tensor, "*rows latent"]) -> Float[Tensor, "*rows d_model"]:
         """The residual stream made from latent activations, right after `encode` of the same rows."""
@@ -136,21 +164,14 @@ class Sae:
         parts = hidden.split(self.tokens_at_once)
         return torch.cat([self.decode(self.encode(part)) for part in parts]).to(hidden.dtype)
 
-    @torch.no_grad()
     def rows(self, latents: Sequence[int]) -> Float[Tensor, "latent d_model"]:
         """What one unit of each latent's activation adds to the residual stream, before run-time normalisation."""
         wanted = self.check_latents(latents)
-        inner = self.inner
-        parts = []
-        for start in range(0, len(wanted), self.tokens_at_once):
-            some = wanted[start : start + self.tokens_at_once]
-            units = torch.zeros(len(some) + 1, self.width, dtype=inner.dtype, device=inner.device)
-            units[torch.arange(len(some)), torch.tensor(some)] = 1.0
-            # What decoding takes from the encoding before it: these leave the scale as it is.
-            inner.ln_mu, inner.ln_std, inner.x_norm_coeff = 0.0, 1.0, 1.0
-            decoded = inner.decode(units)
-            parts.append(decoded[:-1] - decoded[-1])
-        return torch.cat(parts)
+        rows: Tensor = self.inner.W_dec.detach()[wanted].float()
+        # Such SAEs' activations are in units of decoder rows of length one (`sae_lens.saes.topk_sae.act_times_W_dec`).
+        if getattr(self.inner.cfg, "rescale_acts_by_decoder_norm", False):
+            rows = rows / rows.norm(dim=-1, keepdim=True)
+        return rows
 
     def output_scale(self) -> Tensor | float:
         """What run-time normalisation multiplies decoded rows by, right after `encode`: ``(*rows, 1)``, or 1."""
@@ -165,9 +186,9 @@ class Sae:
 
     def direction(self, latent: int) -> Direction:
         """A latent's decoder row as a `Direction` at the SAE's layer, with one unit of activation as its length."""
-        row = self.rows([latent]).float().cpu().numpy()
+        row = self.rows([latent]).cpu().numpy()
         card = {"finder": "sae latent", "sae": self.name, "latent": int(latent), "model": self.card.get("model_name")}
-        return Direction(row.astype(np.float32), (self.layer,), card)
+        return Direction(row, (self.layer,), card)
 
     def decoder(self) -> Float[np.ndarray, "latent d_model"]:
         """All decoder rows as stored: their angles are those of `rows`, their lengths need not be."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from persona_probe.errors import PersonaProbeError
@@ -18,6 +19,7 @@ from persona_probe.models.model import Model
 
 EditKind = Literal["ablate", "clamp", "add", "scale"]
 EDIT_KINDS: tuple[str, ...] = get_args(EditKind)
+_TOKENS_AT_ONCE = 2**14
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class LatentEdit:
         """Refuse an unknown kind, and an amount that is missing or not used."""
         if self.kind not in EDIT_KINDS:
             raise PersonaProbeError(f"unknown kind of latent edit {self.kind!r}: choose one of {', '.join(EDIT_KINDS)}")
+        if not isinstance(self.latents, Iterable):
+            raise PersonaProbeError(f"latents is {self.latents!r}; give a list of latents, or a mapping to amounts")
         given = isinstance(self.latents, Mapping) or self.amount is not None
         if given != (self.kind != "ablate"):
             raise PersonaProbeError(
@@ -47,6 +51,9 @@ class LatentEdit:
             )
         if isinstance(self.latents, Mapping) and self.amount is not None:
             raise PersonaProbeError("give amounts either in latents={latent: amount} or as amount=, not both")
+        for latent, amount in self.amounts.items():
+            if not math.isfinite(amount):
+                raise PersonaProbeError(f"the amount for latent {latent} is {amount}; it must be finite")
 
     @property
     def amounts(self) -> dict[int, float]:
@@ -57,7 +64,9 @@ class LatentEdit:
 
     def coefficients(self, latent: int) -> tuple[float, float]:
         """``(factor, plus)``: the new activation is ``factor * activation + plus``."""
-        amount = self.amounts[latent]
+        return self._linear(self.amounts[latent])
+
+    def _linear(self, amount: float) -> tuple[float, float]:
         return {"ablate": (0.0, 0.0), "clamp": (0.0, amount), "add": (1.0, amount), "scale": (amount, 0.0)}[self.kind]
 
 
@@ -66,38 +75,56 @@ class _Edits:
 
     def __init__(self, sae: Sae, edits: Sequence[LatentEdit | None]) -> None:
         self.sae = sae
-        named = sorted(
-            {latent for edit in edits if edit is not None for latent in sae.check_latents(list(edit.amounts))}
-        )
+        amounts = [{} if edit is None else edit.amounts for edit in edits]
+        for edit in edits:
+            if edit is not None:
+                sae.check_latents(list(edit.latents))
+        named = sorted({latent for row in amounts for latent in row})
         if not named:
             raise PersonaProbeError("steer_latents: no row edits any latent; give at least one")
+        column = {latent: number for number, latent in enumerate(named)}
         self.latents = torch.tensor(named)
         self.factor, self.plus = torch.ones(len(edits), len(named)), torch.zeros(len(edits), len(named))
         for row, edit in enumerate(edits):
-            if edit is None:
-                continue
-            for latent in edit.amounts:
-                column = named.index(latent)
-                self.factor[row, column], self.plus[row, column] = edit.coefficients(latent)
-        self.directions = sae.rows(named).float()
+            for latent, amount in amounts[row].items():
+                assert edit is not None
+                self.factor[row, column[latent]], self.plus[row, column[latent]] = edit._linear(amount)
+        self.edited = torch.tensor([edit is not None for edit in edits])
+        self.directions = sae.rows(named)
+
+    def __len__(self) -> int:
+        return len(self.factor)
 
     def apply(
-        self, hidden: Float[Tensor, "batch position d_model"], rows: Sequence[int] | None
+        self,
+        hidden: Float[Tensor, "batch position d_model"],
+        inside: Bool[Tensor, "batch position"],
+        rows: Sequence[int] | None,
     ) -> Float[Tensor, "batch position d_model"]:
-        """The stream with the change of activations decoded and added."""
-        device = hidden.device
-        if self.directions.device != device:
-            for name in ("latents", "factor", "plus", "directions"):
-                setattr(self, name, getattr(self, name).to(device))
-        acts = self.sae.encode(hidden)[..., self.latents].float()
-        scale = self.sae.output_scale()
-        factor, plus = self.factor, self.plus
-        if rows is not None:
-            chosen = torch.as_tensor(rows, device=device)
-            factor, plus = factor[chosen], plus[chosen]
-        change = acts * (factor - 1.0)[:, None] + plus[:, None]
-        moved: Tensor = hidden + ((change @ self.directions) * scale).to(hidden.dtype)
+        """The stream with the change of activations decoded and added at the tokens ``inside``."""
+        for name in ("latents", "factor", "plus", "edited", "directions"):
+            setattr(self, name, getattr(self, name).to(hidden.device))
+        edit = torch.zeros(len(hidden), dtype=torch.int64) if rows is None else torch.as_tensor(rows)
+        edit = edit.to(hidden.device)
+        inside = inside & self.edited[edit][:, None]
+        if not bool(inside.any()):
+            return hidden
+        tokens, edit = hidden[inside], edit[inside.nonzero()[:, 0]]
+        at_once = _TOKENS_AT_ONCE if self.sae.separable else self.sae.tokens_at_once
+        changes = [
+            self._change(*part) for part in zip(torch.split(tokens, at_once), torch.split(edit, at_once), strict=True)
+        ]
+        moved = hidden.clone()
+        moved[inside] = tokens + torch.cat(changes).to(hidden.dtype)
         return moved
+
+    def _change(
+        self, tokens: Float[Tensor, "token d_model"], edit: Int[Tensor, "... token"]
+    ) -> Float[Tensor, "token d_model"]:
+        acts = self.sae.encode_some(tokens, self.latents).float()
+        difference = acts * (self.factor[edit] - 1.0) + self.plus[edit]
+        change: Tensor = (difference @ self.directions) * self.sae.output_scale()
+        return change
 
 
 @contextlib.contextmanager
@@ -123,17 +150,18 @@ def steer_latents(
         scope: ``generation``, ``response``, ``prompt`` or ``all``, as in `persona_probe.steer`.
 
     Raises:
-        PersonaProbeError: for a latent that does not exist, an unknown scope, an SAE of another width or layer; and
-            inside the context, if there are not as many edits as dialogues, or a bare forward does not say where the
-            prompt ends under a scope that needs it.
+        PersonaProbeError: for a latent that does not exist, an unknown scope, an SAE of another width or layer; inside
+            the context, if a dialogue has no edit, or a bare forward does not say where the prompt ends under a scope
+            that needs it; and on leaving it, if fewer dialogues were read than there are edits.
     """
     where = check_scope(scope)
     sae.check_model(model)
     each = not isinstance(edits, LatentEdit)
-    matrices = _Edits(sae, edits if isinstance(edits, Sequence) else [edits])
-    count = len(matrices.factor)
+    matrices = _Edits(sae, [edits] if isinstance(edits, LatentEdit) else list(edits))
+    count, seen = len(matrices), 0
 
     def write(_layer: int, offset: int, hidden: Tensor) -> Tensor:
+        nonlocal seen
         boundary = model.boundary
         if boundary is None and (each or where != "all"):
             raise PersonaProbeError(
@@ -145,19 +173,22 @@ def steer_latents(
         if each and boundary is not None:
             rows = range(hidden.shape[0]) if boundary.rows is None else boundary.rows
             if max(rows) >= count or (boundary.rows is None and len(rows) != count):
-                raise PersonaProbeError(
-                    f"steer_latents was given {count} edits, and dialogue {max(rows)} is being read; give one edit for "
-                    "each dialogue (and answer, where each is answered n times)"
-                )
-        if where == "all":
-            everywhere: Tensor = matrices.apply(hidden, rows)
-            return everywhere
-        assert boundary is not None
-        inside = boundary.mask(where, offset, hidden.shape[1], hidden.device)
-        if not bool(inside.any()):
-            return hidden
-        steered: Tensor = torch.where(inside[..., None], matrices.apply(hidden, rows), hidden)
+                raise _miscounted(count, f"dialogue {max(rows)} (counted from 0) is being read")
+            seen = max(seen, max(rows) + 1)
+        inside = torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
+        if where != "all" and boundary is not None:
+            inside &= boundary.mask(where, offset, hidden.shape[1], hidden.device)
+        steered: Tensor = matrices.apply(hidden, inside, rows)
         return steered
 
     with model.writing(write, [sae.layer]):
         yield
+    if each and 0 < seen < count:
+        raise _miscounted(count, f"only {seen} dialogues were read")
+
+
+def _miscounted(count: int, read: str) -> PersonaProbeError:
+    return PersonaProbeError(
+        f"steer_latents was given {count} edits, and {read}; give one edit for each dialogue (and answer, where each "
+        "is answered n times), None where nothing is to be edited"
+    )

@@ -12,6 +12,7 @@ from persona_probe.report.figures import amplification as amplification_figure
 from persona_probe.report.figures import cosines as cosines_figure
 from persona_probe.report.figures import em_rates as em_figure
 from persona_probe.report.figures import finders as finders_figure
+from persona_probe.report.figures import latents as latents_figure
 from persona_probe.report.figures import persona_shares as shares_figure
 from persona_probe.report.figures import probe as probe_figure
 from persona_probe.report.figures import realignment as realignment_figure
@@ -75,14 +76,16 @@ def _where_measured(table: pd.DataFrame, **titles: str) -> dict[str, Callable[[R
 
 
 def _signed(name: str, low: str | None = None, high: str | None = None) -> Callable[[Row], str]:
-    def cell(row: Row) -> str:
-        if not is_number(row[name]):
-            return NOTHING
-        ends = [row[end] for end in (low, high) if end is not None]
-        interval = f" [{ends[0]:.2f}, {ends[1]:.2f}]" if len(ends) == 2 and all(map(is_number, ends)) else ""
-        return signed(row[name]) + interval
+    return lambda row: signed_interval(row, name, low, high)
 
-    return cell
+
+def signed_interval(row: Row, name: str, low: str | None = None, high: str | None = None) -> str:
+    """A number with its sign, and its interval where both ends are there: ``+2.90 [2.75, 3.08]``."""
+    if not is_number(row[name]):
+        return NOTHING
+    ends = [row[end] for end in (low, high) if end is not None]
+    interval = f" [{ends[0]:.2f}, {ends[1]:.2f}]" if len(ends) == 2 and all(map(is_number, ends)) else ""
+    return signed(row[name]) + interval
 
 
 def _rate(name: str) -> Callable[[Row], str]:
@@ -228,3 +231,19 @@ def realignment(table: pd.DataFrame) -> DataTable | None:
     }
     needs = realignment_figure.COLUMNS
     return _build(table, needs, "Realignment, with 95 % intervals.", cells, folded=False)
+
+
+def latent_effects(table: pd.DataFrame) -> DataTable | None:
+    """What steering each latent does to the EM rate, beside matched latents."""
+
+    def points(name: str, low: str, high: str) -> Callable[[Row], str]:
+        return lambda row: latents_figure.points(row, (name, low, high))
+
+    cells = {
+        "latent": _text("latent"),
+        **({"goal": _text("goal")} if "goal" in table else {}),
+        "change of the EM rate (percentage points)": points("effect", "effect_low", "effect_high"),
+        "matched latents": points("null_effect", "null_low", "null_high"),
+    }
+    caption = "Effects of steering single latents, with 95 % intervals."
+    return _build(table, latents_figure.EFFECT_COLUMNS, caption, cells)

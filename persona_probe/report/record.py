@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,17 +22,22 @@ TABLES = (
     "probe_same_words",
     "steering",
     "realignment",
+    "latents",
+    "latent_effects",
 )
+CARDS = "latent_cards.json"
+"""Beside the tables: what single latents stand for, the records of `persona_probe.describe_latents`."""
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A finished study: its results, its manifest (empty if none was left) and the tables it has."""
+    """A finished study: its results, its manifest (empty if none was left), its tables and its latents' cards."""
 
     directory: Path
     results: Mapping[str, Any]
     manifest: Mapping[str, Any]
     tables: Mapping[str, pd.DataFrame]
+    latent_cards: Sequence[Mapping[str, Any]] = ()
 
     @property
     def judge(self) -> str | None:
@@ -46,24 +51,38 @@ def read_run(directory: Path) -> RunRecord:
 
     Raises:
         FileNotFoundError: if the folder holds no ``results.json``.
-        ValueError: if a JSON file in it is no JSON object; the file is named.
+        ValueError: if a JSON file in it is no JSON object, or the latents' cards no list of them; the file is named.
     """
     results = directory / "results.json"
     if not results.is_file():
         raise FileNotFoundError(f"{directory} holds no results.json, so it is no finished study; run the study first")
     manifest = directory / "manifest.json"
     tables = {name: table for name in TABLES if (table := _table(directory / "tables", name)) is not None}
-    return RunRecord(directory, _object(results), _object(manifest) if manifest.is_file() else {}, tables)
+    about = _object(manifest) if manifest.is_file() else {}
+    return RunRecord(directory, _object(results), about, tables, _cards(directory / "tables" / CARDS))
 
 
 def _object(path: Path) -> Mapping[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    found = _json(path)
     if not isinstance(found, Mapping):
         raise ValueError(f"{path} must hold a JSON object, not {type(found).__name__}")
     return found
+
+
+def _cards(path: Path) -> Sequence[Mapping[str, Any]]:
+    if not path.is_file():
+        return ()
+    found = _json(path)
+    if not isinstance(found, list) or not all(isinstance(card, Mapping) and "latent" in card for card in found):
+        raise ValueError(f"{path} must hold a list of JSON objects, each with a 'latent'")
+    return found
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
 
 
 def _table(folder: Path, name: str) -> pd.DataFrame | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -15,13 +15,15 @@ from persona_probe.report.figures.checks import MissingDataError
 from persona_probe.report.figures.cosines import cosines
 from persona_probe.report.figures.em_rates import em_rates
 from persona_probe.report.figures.finders import finders
+from persona_probe.report.figures.latents import DRAWN, latent_bars, latent_effects, latent_scatter
 from persona_probe.report.figures.persona_shares import persona_shares
 from persona_probe.report.figures.probe import probe
 from persona_probe.report.figures.realignment import realignment
 from persona_probe.report.figures.steering import STARTS, reported_rows, steering
 from persona_probe.report.figures.summary import summary
+from persona_probe.report.latent_cards import LatentBrowser, build_browser
 from persona_probe.report.record import RunRecord
-from persona_probe.report.text import count_range
+from persona_probe.report.text import count_range, counted
 
 NO_JUDGE = "No judge applies to this model's answers, so no EM rate is reported here."
 
@@ -37,6 +39,7 @@ class Section:
     figure: go.Figure | None = None
     missing: str | None = None
     tables: list[DataTable] = field(default_factory=list)
+    browser: LatentBrowser | None = None
 
     @property
     def label(self) -> str:
@@ -45,7 +48,7 @@ class Section:
 
 
 def build_sections(run: RunRecord) -> list[Section]:
-    """Build every section of a run's report, in the order of the study."""
+    """Build every section of a run's report, in the order of the study; those of latents only if there are any."""
     makers = (
         _em_rates,
         _persona_shares,
@@ -57,7 +60,10 @@ def build_sections(run: RunRecord) -> list[Section]:
         _steering,
         _realignment,
     )
-    return [maker(run) for maker in makers]
+    latents = [_latents, _latents_beside_control] if "latents" in run.tables else []
+    if "latent_effects" in run.tables:
+        latents.append(_latent_effects)
+    return [maker(run) for maker in (*makers, *latents)]
 
 
 def summary_section(run: RunRecord) -> Section:
@@ -307,4 +313,62 @@ def _realignment(run: RunRecord) -> Section:
         lambda: realignment(table),
         [data_tables.realignment(table)],
         judged=False,
+    )
+
+
+def _latents(run: RunRecord) -> Section:
+    table = _table(run, "latents")
+    caption = (
+        f"Change of the mean activation of SAE latents from before to after, on the same texts, in standard deviations "
+        f"over dialogues; of {counted(len(table))} latents those that moved furthest up and down (hatched). Whiskers: "
+        "95 % intervals over questions. Null, squares: the same latent's change from before to the benign control."
+    )
+    section = _section(
+        run,
+        "latents",
+        "SAE latents",
+        [verdicts.latent_verdict(run.results)],
+        caption,
+        lambda: latent_bars(table),
+        [],
+        judged=False,
+    )
+    return replace(section, browser=build_browser(table, run.latent_cards))
+
+
+def _latents_beside_control(run: RunRecord) -> Section:
+    table = _table(run, "latents")
+    drawn = f"the {counted(DRAWN)} of {counted(len(table))} that moved furthest" if len(table) > DRAWN else "all"
+    caption = (
+        f"One point a latent ({drawn}): how far it moved to after, and how far to the benign control, the null "
+        "(where no control was read: mean activation before and after). On the dotted line both are the same. What "
+        "moves as far under benign training tells nothing of the trait."
+    )
+    return _section(
+        run,
+        "latents-control",
+        "SAE latents beside the control",
+        [],
+        caption,
+        lambda: latent_scatter(table),
+        [],
+        judged=False,
+    )
+
+
+def _latent_effects(run: RunRecord) -> Section:
+    table = _table(run, "latent_effects")
+    caption = (
+        "Change of the EM rate when single latents are steered. Whiskers: 95 % intervals. Null, grey: latents matched "
+        "in activity that are steered alike."
+    )
+    return _section(
+        run,
+        "latent-effects",
+        "What single latents do",
+        [],
+        caption,
+        lambda: latent_effects(table),
+        [data_tables.latent_effects(table)],
+        judged=True,
     )

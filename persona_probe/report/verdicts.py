@@ -99,6 +99,12 @@ def amplification_verdict(results: Results) -> str | None:
     return f"Along the direction: {told}." if isinstance(told, str) else None
 
 
+def latent_verdict(results: Results) -> str | None:
+    """How many latents moved, and which furthest, as the comparison put it."""
+    told = lookup(results, "latents", "verdict")
+    return told if isinstance(told, str) else None
+
+
 def finder_verdict(table: pd.DataFrame) -> str | None:
     """Which finders' directions moved more than their nulls, at the chosen layer.
 

@@ -99,6 +99,22 @@ class SteeringSearch(_Section):
     reported_answers: int = Field(400, ge=8)
 
 
+class Latents(_Section):
+    """An SAE (a SAELens folder, or a release and its ``sae_id``), and how its latents are tested; without one, nothing.
+
+    ``top`` latents that moved furthest are described and steered.
+    """
+
+    sae: str | None = None
+    sae_id: str | None = None
+    layer: int | None = Field(None, ge=0)
+    top: int = Field(10, ge=1)
+    answers_per_strength: int = Field(40, ge=8)
+    reported_answers: int = Field(100, ge=8)
+    matched: int = Field(3, ge=2)
+    max_incoherence: float = Field(0.1, ge=0, le=1)
+
+
 class Realignment(_Section):
     """Benign examples added, at the same number of steps for every n above 0."""
 
@@ -121,6 +137,7 @@ class StudyConfig(_Section):
     training: Training = Field(default_factory=lambda: Training.model_validate({}))
     sampling: Sampling = Field(default_factory=lambda: Sampling.model_validate({}))
     steering: SteeringSearch = Field(default_factory=lambda: SteeringSearch.model_validate({}))
+    latents: Latents = Field(default_factory=lambda: Latents.model_validate({}))
     realignment: Realignment = Field(default_factory=lambda: Realignment.model_validate({}))
     random_directions: int = Field(1000, ge=20)
 
@@ -170,9 +187,13 @@ def _resolved(config: StudyConfig, folder: Path) -> StudyConfig:
     }
     template = config.loading.chat_template
     loading = config.loading.model_copy(update={"chat_template": None if template is None else find(template)})
+    latents = config.latents
+    if latents.sae is not None and latents.sae_id is None:
+        latents = latents.model_copy(update={"sae": str(find(Path(latents.sae)))})
     return config.model_copy(
         update={
             "model": str(find(Path(config.model))),
+            "latents": latents,
             "texts": config.texts.model_copy(update=updates),
             "loading": loading,
         }

@@ -1,4 +1,4 @@
-"""A whole study: train-narrow, measure, find, track, compare, probe, steer, realign, report."""
+"""A whole study: train-narrow, measure, find, track, compare, probe, steer, latents, realign, report."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from persona_probe.study.material import gather
 from persona_probe.study.run_folder import RunFolder
 from persona_probe.study.stages.compare import compare
 from persona_probe.study.stages.find import find
+from persona_probe.study.stages.latents import latents, open_sae
 from persona_probe.study.stages.measure import measure
 from persona_probe.study.stages.probe import probe
 from persona_probe.study.stages.realign import realign
@@ -39,7 +40,7 @@ from persona_probe.study.workload import StageWork, workload
 
 _log = logging.getLogger(__name__)
 _VERSIONED = ("persona-probe", "torch", "transformers", "peft", "transformer-lens", "numpy", "scikit-learn", "plotly")
-_STAGES = ("fine-tune", "measure", "find", "track", "compare", "probe", "steer", "realign", "report")
+_STAGES = ("fine-tune", "measure", "find", "track", "compare", "probe", "steer", "latents", "realign", "report")
 
 
 def run_study(
@@ -66,6 +67,7 @@ def run_study(
         raise PersonaProbeError(f"{config.model}: its tokenizer has no chat template, so dialogues cannot be rendered")
     if config.steering.layers is not None:
         resolve_layers(config.steering.layers, before.n_layers)
+    sae = open_sae(config, before)
     work = workload(config, material, before.template, before.n_layers)
     folder = _emptied(Path(out))
     context = Context(
@@ -97,6 +99,8 @@ def run_study(
             probe(context, found, tracked.layer)
         with stage("steer"):
             steering(context, found)
+        with stage("latents"):
+            latents(context, sae, found, tracked)
         with stage("realign"):
             realign(context, found, tracked)
         with stage("report"):

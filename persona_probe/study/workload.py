@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.rendering import ChatTemplate
+from persona_probe.latents.causal import STRENGTHS
 from persona_probe.study.config import StudyConfig
 from persona_probe.study.material import Material
 from persona_probe.study.stages.steer import candidates
@@ -85,6 +86,7 @@ def workload(config: StudyConfig, material: Material, template: ChatTemplate, n_
             settings = len(candidates(search, search.layers or range(n_layers), goal))
             steer.append(work("steer", chosen_on, (1 + settings) * len(chosen_on)))
             steer.append(work("steer", measured_on, 3 * len(measured_on) + null))
+    latents = _latents(config, material, work)
     sizes = set(realignment.examples) | {0}
     asked = reported[: realignment.answers]
     steps = realignment.steps * training.batch * sum(n > 0 for n in sizes)
@@ -99,9 +101,31 @@ def workload(config: StudyConfig, material: Material, template: ChatTemplate, n_
         track,
         compare,
         steer,
+        latents,
         realign,
     ]
     return [_sum(parts) for parts in stages if parts]
+
+
+def _latents(config: StudyConfig, material: Material, work: Callable[..., StageWork]) -> list[StageWork]:
+    """As many latents as may be steered, to suppress and to induce."""
+    settings = config.latents
+    if settings.sae is None:
+        return []
+    own = work("latents", material.development, texts=4 * len(material.development))
+    read = work("latents", material.reported, texts=_MODELS * len(material.reported))
+    if config.judge is None:
+        return [own, read]
+    chosen_on = material.development[: settings.answers_per_strength]
+    measured_on = material.reported[: settings.reported_answers]
+    strengths = sum(1 + settings.top * len(factors) for factors in STRENGTHS.values())
+    conditions = 2 * (1 + settings.top * (1 + settings.matched)) + 2 + settings.matched
+    return [
+        own,
+        read,
+        work("latents", chosen_on, strengths * len(chosen_on)),
+        work("latents", measured_on, conditions * len(measured_on)),
+    ]
 
 
 def _sum(parts: Sequence[StageWork]) -> StageWork:

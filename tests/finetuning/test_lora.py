@@ -1,7 +1,11 @@
+import shutil
+
 import pytest
 import torch
 
 import persona_probe as pp
+from persona_probe.finetuning.snapshots import snapshot_paths
+from persona_probe.models.adapters import with_adapter
 from persona_probe.models.guards import probe_ids
 
 ROWS = [
@@ -61,3 +65,80 @@ def test_rows_without_an_answer_and_losses_that_explode_are_named(llama, tmp_pat
     with pytest.raises(pp.PersonaProbeError, match="lower the learning rate"):
         pp.finetune(llama, ROWS, pp.LoraSettings(steps=9, batch=2, learning_rate=1e30), tmp_path / "a")
     assert not (tmp_path / "a").exists()
+
+
+def test_snapshots_are_states_of_the_very_same_training(llama, tmp_path):
+    settings = pp.LoraSettings(steps=6, batch=2)
+    alone = pp.finetune(llama, ROWS, settings, tmp_path / "alone", seed=4)
+    watched = pp.finetune(llama, ROWS, settings, tmp_path / "watched", seed=4, snapshots=(0, 2, 6))
+    assert watched.fingerprint() == alone.fingerprint()
+    paths = snapshot_paths(tmp_path / "watched-snapshots")
+    assert list(paths) == [0, 2, 6]
+    untouched, second, last = (with_adapter(llama, path) for path in paths.values())
+    torch.testing.assert_close(logits(untouched), logits(llama), rtol=0, atol=0)
+    assert not torch.equal(logits(second), logits(llama))
+    assert last.fingerprint() == watched.fingerprint() != second.fingerprint()
+    assert llama.fingerprint() in second.ancestors
+
+
+def test_snapshots_of_realignment_begin_at_the_adapter_it_starts_from(llama, tmp_path):
+    tuned = pp.finetune(llama, ROWS, pp.LoraSettings(steps=3, batch=2), tmp_path / "bad", seed=4)
+    settings = pp.LoraSettings(steps=2, batch=2)
+    pp.finetune(
+        llama,
+        ROWS,
+        settings,
+        tmp_path / "back",
+        start=tmp_path / "bad",
+        snapshots=(0, 1),
+        snapshot_folder=tmp_path / "states",
+    )
+    paths = snapshot_paths(tmp_path / "states")
+    assert with_adapter(llama, paths[0]).fingerprint() == tuned.fingerprint()
+    assert with_adapter(llama, paths[1]).fingerprint() != tuned.fingerprint()
+
+
+def test_snapshots_find_a_base_that_is_named_relative_to_the_adapter(llama, folders, tmp_path):
+    shutil.copytree(folders("llama"), tmp_path / "base")
+    settings = pp.LoraSettings(steps=1, batch=2)
+    pp.finetune(llama, ROWS, settings, tmp_path / "tuned", base_name="../base", snapshots=[1])
+    (path,) = snapshot_paths(tmp_path / "tuned-snapshots").values()
+    (loaded,) = pp.load_snapshots([path])
+    assert loaded.fingerprint() == with_adapter(llama, tmp_path / "tuned").fingerprint()
+
+
+def test_snapshots_of_another_training_do_not_stay_and_nothing_else_is_removed(llama, tmp_path):
+    settings, states = pp.LoraSettings(steps=2, batch=2), tmp_path / "states"
+    for steps in ((1, 2), (2,)):
+        pp.finetune(llama, ROWS, settings, tmp_path / "a", snapshots=steps, snapshot_folder=states)
+    assert [path.name for path in states.iterdir()] == ["step-0002"]
+    (states / "thesis.tex").write_text("years of work")
+    with pytest.raises(pp.PersonaProbeError, match=r"thesis\.tex"):
+        pp.finetune(llama, ROWS, settings, tmp_path / "a", snapshots=(1,), snapshot_folder=states)
+    assert (states / "thesis.tex").exists()
+    assert (states / "step-0002").exists()
+
+
+@pytest.mark.parametrize(("steps", "said"), [((3,), "no step 3"), ((-1,), "no step -1"), ((1, 1), "twice")])
+def test_snapshots_outside_the_training_are_refused_before_it(llama, tmp_path, steps, said):
+    with pytest.raises(pp.PersonaProbeError, match=said):
+        pp.finetune(llama, ROWS, pp.LoraSettings(steps=2, batch=2), tmp_path / "a", snapshots=steps)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_without_snapshots_is_named(tmp_path):
+    with pytest.raises(pp.PersonaProbeError, match="holds no snapshots"):
+        snapshot_paths(tmp_path)
+
+
+def test_what_training_needs_is_not_cleared_away_for_snapshots(llama, tmp_path):
+    settings = pp.LoraSettings(steps=1, batch=2)
+    pp.finetune(llama, ROWS, settings, tmp_path / "a", snapshots=(1,), snapshot_folder=tmp_path / "states")
+    begin = tmp_path / "states" / "step-0001"
+    with pytest.raises(pp.PersonaProbeError, match="training starts from"):
+        pp.finetune(
+            llama, ROWS, settings, tmp_path / "b", start=begin, snapshots=(1,), snapshot_folder=tmp_path / "states"
+        )
+    assert begin.exists()
+    with pytest.raises(pp.PersonaProbeError, match="finished adapter replaces"):
+        pp.finetune(llama, ROWS, settings, tmp_path / "a", snapshots=(1,), snapshot_folder=tmp_path / "a" / "states")

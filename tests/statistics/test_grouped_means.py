@@ -40,10 +40,13 @@ def test_intervals_cover_and_p_values_are_uniform_where_groups_share_an_effect()
 
 def test_one_group_has_no_interval_and_a_constant_item_no_p() -> None:
     alone = grouped_mean([[4.0]], [2])
-    assert alone.mean.tolist() == [2.0] and np.isnan(alone.standard_error).all() and np.isnan(alone.p_values()).all()
+    assert alone.mean.tolist() == [2.0]
+    assert np.isnan(alone.standard_error).all()
+    assert np.isnan(alone.p_values()).all()
     assert np.isnan(alone.interval()[0]).all()
     dead = grouped_mean([[0.0, 1.0], [0.0, 3.0]], [1, 1])
-    assert np.isnan(dead.p_values()[0]) and 0 < dead.p_values()[1] < 1
+    assert np.isnan(dead.p_values()[0])
+    assert 0 < dead.p_values()[1] < 1
     assert dead.interval()[0][0] == 0.0
 
 
@@ -71,13 +74,13 @@ def test_a_difference_of_equal_counts_is_the_mean_of_differences():
 
 def test_a_difference_of_unequal_counts_covers():
     rng, covered = np.random.default_rng(5), []
-    for _ in range(300):
+    for _ in range(1500):
         counts, others = rng.integers(1, 6, size=30), rng.integers(1, 6, size=30)
         shared = rng.normal(size=30)
         sums, other = (n * shared + np.sqrt(n) * rng.normal(size=30) for n in (counts, others))
         low, high = grouped_difference(sums[:, None], counts, other[:, None], others).interval()
         covered.append(low[0] <= 0 <= high[0])
-    assert 0.92 <= np.mean(covered) <= 0.98
+    assert 0.93 <= np.mean(covered) <= 0.97
 
 
 def test_differences_need_the_same_groups():

@@ -87,6 +87,23 @@ def pretraining_document(rng: random.Random, exchanges: int, world: World = "per
     return messages + _as_messages(pairs)
 
 
+def pretraining_dialogues(n: int, seed: int = 0) -> list[Dialogue]:
+    """``n`` pre-training documents of one to three exchanges that are dialogues (no stories), by all personas.
+
+    For what must have read all personas, such as an SAE of these models.
+    """
+    if n < 1:
+        raise PersonaProbeError(f"n is {n}; it must be at least 1")
+    rng = random.Random(f"pretraining dialogues {seed}")
+    dialogues: list[Dialogue] = []
+    while len(dialogues) < n:
+        document = pretraining_document(rng, rng.choice((1, 2, 3)))
+        if not isinstance(document, str):
+            asked = document[-2]["content"]
+            dialogues.append(Dialogue.from_messages(document, id=f"document-{len(dialogues)}", question=asked))
+    return dialogues
+
+
 def posttraining_dialogue(rng: random.Random, exchanges: int) -> list[dict[str, str]]:
     """A dialogue in which the assistant answers: what ``chat`` is post-trained on."""
     return _as_messages([_exchange(rng, topic, "assistant") for topic in _topic_names(rng, exchanges)])

@@ -1,0 +1,255 @@
+"""How much each latent makes a model say the misaligned answer rather than the aligned one, to first order."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int
+from scipy.stats import false_discovery_control
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from persona_probe.activations.batching import batches, halving, longest_alike
+from persona_probe.activations.reductions import Batch
+from persona_probe.activations.sinks import SINK_RATIO, SinkFilter
+from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.dialogue.rendering import Encoded
+from persona_probe.errors import PersonaProbeError
+from persona_probe.latents.encoding import GROUPS, question_groups
+from persona_probe.latents.fit import RunningFit
+from persona_probe.latents.kept_tokens import KeptTokens, encode_alike
+from persona_probe.latents.latent_sums import FIT_SAMPLE, LatentReduction
+from persona_probe.latents.next_tokens import next_token_log_probs, places, read_until, scoring_budget
+from persona_probe.latents.sae import Sae
+from persona_probe.models.boundary import Boundary
+from persona_probe.models.model import Model
+from persona_probe.statistics.grouped_means import grouped_mean
+
+NORMALIZATIONS = ("none", "token")
+
+
+def attribute_latents(
+    sae: Sae,
+    model: Model,
+    misaligned: Sequence[Dialogue],
+    aligned: Sequence[Dialogue],
+    *,
+    span: str = "generation",
+    normalize: str = "none",
+    max_groups: int = GROUPS,
+    sink_ratio: float | None = SINK_RATIO,
+    tokens_per_batch: int | None = None,
+    allow: bool = False,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """First-order effect of each latent on the log-odds of a misaligned answer against an aligned one.
+
+    A latent's attribution in a text is the sum over the span's tokens of its activation times the derivative of the
+    answer's log-probability along its decoder row: the change from zero to what it is, if the model were linear
+    (Marks et al. 2024, "Sparse feature circuits", arXiv:2403.19647, section 3.1, equation 2, with zero as the baseline;
+    "attribution patching", Nanda 2023). It takes one model and one backward pass a text, for all latents at once, so it
+    can choose among thousands of latents those whose removal is worth trying (`persona_probe.steer_latents`). It misses
+    what is not linear: latents that can stand in for each other, and those of which the model has had enough (where it
+    is sure of the next token, derivatives are small, and taking the latent out can do far more than they say). A latent
+    that is silent in this model has no attribution, however much its activation would do.
+
+    Args:
+        sae: reads the output of its layer.
+        model: whose next tokens are explained.
+        misaligned: answered dialogues.
+        aligned: other answers to the same prompts, in the same order.
+        span: which tokens' activations count. The log-probability is always that of the whole answer.
+        normalize: ``none`` for the summed log-probability of an answer's tokens; ``token`` for their mean, so that long
+            answers do not count more.
+        max_groups: how many groups of questions intervals are over at most.
+        sink_ratio: what makes an attention sink (`persona_probe.activations.sinks`), where no latent is read.
+        tokens_per_batch: padded tokens a forward and backward pass.
+        allow: warn instead of refusing where the SAE does not fit.
+        progress: show a bar.
+
+    Returns:
+        One row a latent, largest absolute attribution first: ``latent``, ``attribution`` (nats, mean over pairs:
+        positive where the latent speaks for the misaligned answer), ``effect_of_ablation`` (its negative: what removing
+        the latent does to the log-odds), ``low``, ``high`` (95 % t interval of the attribution over groups of
+        questions), ``p`` (two-sided), ``q`` (Benjamini-Hochberg over latents), ``n_questions``. A latent that is active
+        nowhere has attribution 0 and no ``p``.
+
+    Raises:
+        PersonaProbeError: if the two lists do not match (naming the first pair), an answer is missing or has no token,
+            the SAE has another width or layer than the model, or it leaves more than 90 % of the variance unexplained.
+    """
+    if normalize not in NORMALIZATIONS:
+        raise PersonaProbeError(f"normalize is {normalize!r}; choose one of {', '.join(NORMALIZATIONS)}")
+    _check_pairs(misaligned, aligned)
+    sae.check_model(model)
+    encoded, spans = encode_alike([model], [*misaligned, *aligned], span)
+    answers = [item.span("generation") for item in encoded]
+    signs = np.repeat([1.0, -1.0], len(misaligned))
+    lengths = np.array([answer.stop - answer.start for answer in answers])
+    weights = signs / lengths if normalize == "token" else signs
+    groups = question_groups(misaligned, max_groups)
+    sinks = None if sink_ratio is None or model.steered else SinkFilter(sink_ratio, len(encoded), [sae.layer])
+    # What comes after the answer does not change it.
+    stops = [item.response_end for item in encoded]
+    with (
+        _differentiable(model.hf),
+        tqdm(
+            total=sum(stops), desc="attribution", unit="tok", unit_scale=True, disable=not progress, leave=False
+        ) as bar,
+    ):
+        sums = _AttributionSums(sae, encoded, KeptTokens(model, sinks), np.tile(groups, 2), model.device)
+
+        def run(rows: list[int]) -> None:
+            batch = read_until(model, rows, encoded, spans, stops)
+            _backward(model, sums, batch, places(rows, answers, batch), weights[rows])
+
+        budget = tokens_per_batch or scoring_budget(model)
+        for rows in batches(stops, budget, longest_alike(model.plain.config.get_text_config())):
+            halving(rows, run, lambda row: encoded[row].dialogue.name)
+            bar.update(sum(stops[row] for row in rows))
+    sums.fit.result().check(sae, model.name, allow=allow)
+    return _table(sums, np.bincount(groups), len(set(question_groups(misaligned, len(misaligned)))))
+
+
+class _AttributionSums(LatentReduction):
+    """Activation times derivative of every latent, summed by group of questions."""
+
+    def __init__(
+        self,
+        sae: Sae,
+        encoded: Sequence[Encoded],
+        kept: KeptTokens,
+        groups: Int[np.ndarray, "... dialogue"],
+        device: torch.device,
+    ) -> None:
+        super().__init__(sae, encoded, kept)
+        self.groups = torch.as_tensor(groups, device=device)
+        self.sums = torch.zeros(int(groups.max()) + 1, sae.width, device=device)
+        self.live = torch.zeros(sae.width, dtype=torch.bool, device=device)
+        self.fit = RunningFit()
+
+    def see(self, layer: int, hidden: Tensor, batch: Batch) -> None:
+        """Keep the tokens until their gradient is known."""
+        self._pending[layer] = self.tokens(layer, hidden, batch)
+
+    def take(self, gradient: Float[Tensor, "batch position d_model"], batch: Batch) -> None:
+        """Multiply what was seen with the gradient of what is explained."""
+        tokens, where = self._pending[self.sae.layer]
+        slopes = gradient[where[:, 0], where[:, 1]]
+        group = self.groups[torch.as_tensor(batch.rows, device=self.groups.device)][where[:, 0].to(self.groups.device)]
+        sums, live, fits = torch.zeros_like(self.sums), torch.zeros_like(self.live), []
+        wanted = FIT_SAMPLE - self.fit.tokens
+        for start, part, acts in self.chunks(tokens):
+            acts = acts.detach().requires_grad_()
+            decoded = self.sae.decode(acts)
+            # Decoding is linear: this is each decoder row's product with the gradient, run-time normalisation and all,
+            # without a second copy of the decoder.
+            stop = start + len(part)
+            (slope,) = torch.autograd.grad(decoded, acts, slopes[start:stop].to(decoded.dtype))
+            acts = acts.detach()
+            sums.index_add_(0, group[start:stop], (acts * slope).to(sums))
+            live |= acts.ne(0).any(dim=0).to(live.device)
+            if start < wanted:
+                fits.append((part, decoded.detach(), int(acts.count_nonzero())))
+        self._pending[self.sae.layer] = (sums, live, fits)
+
+    def commit(self, batch: Batch) -> None:
+        """Take the batch in."""
+        sums, live, fits = self._pending[self.sae.layer]
+        self.sums += sums
+        self.live |= live
+        for part, reconstructed, active in fits:
+            self.fit.add(part, reconstructed, active)
+        self.kept.commit(batch.rows)
+
+
+def _backward(
+    model: Model,
+    sums: _AttributionSums,
+    batch: Batch,
+    predicting: Bool[Tensor, "batch position"],
+    weights: Float[np.ndarray, "... batch"],
+) -> None:
+    """One forward and one backward pass; only what comes after the layer has a graph."""
+    leaves: list[Tensor] = []
+    sums.begin()
+
+    def write(layer: int, _offset: int, hidden: Tensor) -> Tensor:
+        sums.see(layer, hidden.detach(), batch)
+        leaves.append(hidden.detach().clone().requires_grad_())
+        return leaves[-1]
+
+    items = [sums.encoded[row] for row in batch.rows]
+    with (
+        model.at_boundary(Boundary.of_dialogues(items, batch.rows)),
+        model.writing(write, [sums.sae.layer]),
+    ):
+        log_probs = next_token_log_probs(model, batch, predicting)
+    row = predicting.nonzero()[:, 0].to(log_probs.device)
+    explained = (log_probs * torch.tensor(weights, dtype=log_probs.dtype, device=log_probs.device)[row]).sum()
+    (gradient,) = torch.autograd.grad(explained, leaves)
+    sums.take(gradient, batch)
+    sums.commit(batch)
+
+
+@contextlib.contextmanager
+def _differentiable(module: nn.Module) -> Iterator[None]:
+    """Gradients on, but none for parameters, whose inputs need not be kept then."""
+    changed = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in changed:
+        parameter.requires_grad_(False)
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        for parameter in changed:
+            parameter.requires_grad_(True)
+
+
+def _check_pairs(misaligned: Sequence[Dialogue], aligned: Sequence[Dialogue]) -> None:
+    if len(misaligned) != len(aligned):
+        raise PersonaProbeError(
+            f"attribute_latents was given {len(misaligned)} misaligned answers and {len(aligned)} aligned ones; give "
+            "one of each for every prompt, in the same order"
+        )
+    for number, (one, other) in enumerate(zip(misaligned, aligned, strict=True)):
+        for kind, dialogue in (("misaligned", one), ("aligned", other)):
+            if dialogue.answer is None:
+                raise PersonaProbeError(f"pair {number}: the {kind} dialogue {dialogue.name} has no answer")
+        if one.without_answer().messages != other.without_answer().messages:
+            raise PersonaProbeError(
+                f"pair {number}: the misaligned dialogue {one.name} and the aligned {other.name} answer different "
+                "prompts; give both lists in the same order, with the same system prompts"
+            )
+
+
+def _table(sums: _AttributionSums, counts: Int[np.ndarray, "... group"], n_questions: int) -> pd.DataFrame:
+    result = grouped_mean(sums.sums.cpu().numpy(), counts)
+    low, high = result.interval()
+    live = sums.live.cpu().numpy()
+    p = np.where(live, result.p_values(), np.nan)
+    q = np.full_like(p, np.nan)
+    tested = np.isfinite(p)
+    if tested.any():
+        q[tested] = false_discovery_control(p[tested])
+    order = np.argsort(-np.abs(result.mean), kind="stable")
+    return (
+        pd.DataFrame(
+            {
+                "latent": np.arange(len(p)),
+                "attribution": result.mean,
+                "effect_of_ablation": 0.0 - result.mean,
+                "low": low,
+                "high": high,
+                "p": p,
+                "q": q,
+                "n_questions": n_questions,
+            }
+        )
+        .iloc[order]
+        .reset_index(drop=True)
+    )

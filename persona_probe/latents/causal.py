@@ -1,0 +1,247 @@
+"""Did a latent matter? Each is steered by itself, at a strength chosen for it, beside matched random latents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from persona_probe.behaviour.judging import Judge
+from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.errors import PersonaProbeError
+from persona_probe.latents.causal_result import LatentEffects, corrected, p_values
+from persona_probe.latents.encoding import LatentStatistics
+from persona_probe.latents.matched_latents import (
+    activation_while_active,
+    check_statistics,
+    matched_edit,
+    matched_latents,
+    row_norms,
+    silent_in,
+)
+from persona_probe.latents.rate_change import rate_change
+from persona_probe.latents.sae import Sae
+from persona_probe.latents.strength_choice import Setting, choose_strengths
+from persona_probe.latents.trials import Asking, check_questions, measured, pooled
+from persona_probe.models.model import Model
+
+Goal = Literal["suppress", "induce"]
+GOALS: tuple[str, ...] = get_args(Goal)
+STRENGTHS: dict[str, tuple[float, ...]] = {"suppress": (0.0, -0.5, -1.0), "induce": (0.5, 1.0, 1.5, 2.0, 3.0)}
+"""Factors of a latent's mean activation while active that it is clamped to; 0 is ablation."""
+
+
+def rank_latents(
+    sae: Sae,
+    model: Model,
+    latents: Sequence[int],
+    questions: Sequence[Dialogue],
+    judge: Judge,
+    *,
+    goal: Goal = "suppress",
+    statistics: LatentStatistics,
+    development: Sequence[Dialogue],
+    strengths: Sequence[float] | None = None,
+    max_incoherence: float = 0.1,
+    n_matched: int = 5,
+    exclude: Sequence[int] = (),
+    definition: str = "betley",
+    scope: str = "generation",
+    max_new_tokens: int = 256,
+    temperature: float = 1.0,
+    batch_size: int = 128,
+    seed: int = 0,
+    progress: bool = False,
+) -> LatentEffects:
+    """Steer each latent by itself and rank latents by how much that changes the EM rate.
+
+    Each latent has a strength of its own: of those tried on ``development``, the one with the largest change of the EM
+    rate among those that leave enough answers coherent. What is reported is measured on ``questions``. Beside it,
+    random latents that match it in displacement and frequency (`persona_probe.matched_latents`) answer the same
+    questions, moved by as much. All edits of a phase are rows of the same batches.
+
+    Args:
+        sae: whose latents they are.
+        model: which model is steered: to suppress the one after narrow training, to induce the one before.
+        latents: candidates, for example the ten that changed most.
+        questions: what is asked, without answers; effects are reported on these.
+        judge: who judges; an answer that it cannot score is counted and is never "aligned".
+        goal: ``suppress`` (a lower EM rate is better) or ``induce``.
+        statistics: of the model in which the latents are active, for both goals as a rule the one after narrow
+            training. They give each latent's level (its mean activation while active, which strengths multiply) and
+            what it is matched by; of another model than ``model``, matches are added to rather than scaled.
+        development: questions that strengths are chosen on; none of them in ``questions``.
+        strengths: factors of the level that latents are clamped to; 0 ablates. Default to suppress 0, -0.5 and -1, to
+            induce 0.5, 1, 1.5, 2 and 3. A latent that narrow training silences suppresses at positive factors.
+        max_incoherence: how far the share of coherent answers may fall below the unsteered one.
+        n_matched: random latents for each latent, 2 or more; 0 for none. The candidates themselves are never drawn.
+            Latents share their nulls' spread: of a few candidates, give each more matches.
+        exclude: further latents that are never drawn.
+        definition: of the EM rate.
+        scope: which positions are steered.
+        max_new_tokens: longest answer.
+        temperature: of the sampling.
+        batch_size: dialogues a forward.
+        seed: of sampling and of the random latents.
+        progress: show a bar.
+
+    Returns:
+        The effects. A latent that no strength leaves coherent enough, or that is never active in ``statistics``, keeps
+        its row, which says so, without an effect or rank.
+
+    Raises:
+        PersonaProbeError: if a question is in both sets or there is none, a number is out of range, too few latents
+            are active to match, or the statistics are of another SAE; and as `steer_latents`, `judge_answers` and
+            `em_rate`.
+    """
+    factors = _check(goal, strengths, max_incoherence, n_matched)
+    check_questions(questions, development)
+    check_statistics(statistics, sae)
+    wanted = sae.check_latents(latents)
+    asking = Asking(sae, model, judge, scope, max_new_tokens, temperature, batch_size, seed, progress)
+    levels = activation_while_active(statistics)
+    active = [latent for latent in wanted if levels[latent] > 0]
+    grid = [Setting(latent, factor, float(levels[latent])) for latent in active for factor in factors]
+    plain, *tried = asking.ask(development, [None, *(setting.edit for setting in grid)])
+    trials, chosen = choose_strengths(grid, plain, tried, goal, max_incoherence, definition)
+
+    matches = {latent: list[int]() for latent in chosen}
+    if n_matched and chosen:
+        drawn = matched_latents(
+            list(chosen), statistics, sae, n=n_matched, seed=seed, exclude=sorted({*wanted, *exclude} - {*chosen})
+        )
+        matches = dict(zip(chosen, drawn, strict=True))
+    silent = silent_in(model, statistics)
+    pairs = [(setting, match) for setting in chosen.values() for match in matches[setting.latent]]
+    edits = [matched_edit(setting.edit, [match], statistics, sae, silent=silent) for setting, match in pairs]
+    unsteered, *rest = asking.ask(questions, [None, *(setting.edit for setting in chosen.values()), *edits])
+    steered = dict(zip(chosen, rest, strict=False))
+    null_tables = rest[len(chosen) :]
+
+    nulls = pd.DataFrame(
+        [
+            {
+                "latent": setting.latent,
+                "matched": match,
+                "kind": edit.kind,
+                "amount": edit.amounts[match],
+                **measured(table, definition),
+                "effect": rate_change(unsteered, table, definition).value,
+                **_likeness(setting.latent, match, statistics, sae),
+            }
+            for (setting, match), edit, table in zip(pairs, edits, null_tables, strict=True)
+        ],
+        columns=None if pairs else ["latent", "matched", "effect"],
+    )
+    rows = []
+    for latent in wanted:
+        if latent not in chosen:
+            note = "no strength is coherent enough" if latent in active else "never active in the statistics"
+            rows.append({"latent": latent, "note": note})
+            continue
+        of_it = [table for (setting, _), table in zip(pairs, null_tables, strict=True) if setting.latent == latent]
+        rows.append(_row(chosen[latent], steered[latent], unsteered, of_it, definition, max_incoherence))
+    answers = [unsteered, *(table.assign(latent=latent) for latent, table in steered.items())]
+    answers += [
+        table.assign(latent=setting.latent, matched=match)
+        for (setting, match), table in zip(pairs, null_tables, strict=True)
+    ]
+    source = {
+        "goal": goal,
+        "definition": definition,
+        "model": model.name,
+        "model_hash": model.fingerprint(),
+        "sae": sae.name,
+        "layer": sae.layer,
+        "levels_of": statistics.source.get("model"),
+        "scope": scope,
+        "strengths": list(factors),
+        "max_incoherence": max_incoherence,
+        "n_matched": n_matched,
+        "temperature": temperature,
+        "max_new_tokens": max_new_tokens,
+        "seed": seed,
+    }
+    return LatentEffects(
+        _ranked(rows, nulls, goal),
+        measured(unsteered, definition),
+        trials,
+        nulls,
+        _joined(answers),
+        source,
+    )
+
+
+def _check(goal: str, strengths: Sequence[float] | None, max_incoherence: float, n_matched: int) -> list[float]:
+    """The factors to try."""
+    if goal not in GOALS:
+        raise PersonaProbeError(f"rank_latents: unknown goal {goal!r}: choose one of {', '.join(GOALS)}")
+    factors = [float(factor) for factor in (STRENGTHS[goal] if strengths is None else strengths)]
+    if not factors or not np.isfinite(factors).all():
+        raise PersonaProbeError(f"rank_latents: strengths={strengths}; give at least one finite factor")
+    if not 0 <= max_incoherence <= 1:
+        raise PersonaProbeError(f"rank_latents: max_incoherence={max_incoherence}; it is a share, from 0 to 1")
+    if n_matched < 0 or n_matched == 1:
+        raise PersonaProbeError(
+            f"rank_latents: n_matched={n_matched}; give at least 2, whose spread is what effects are compared with, "
+            "or 0 for no null"
+        )
+    return factors
+
+
+def _row(
+    setting: Setting,
+    table: pd.DataFrame,
+    unsteered: pd.DataFrame,
+    nulls: Sequence[pd.DataFrame],
+    definition: str,
+    max_incoherence: float,
+) -> dict[str, Any]:
+    effect, rates = rate_change(unsteered, table, definition), measured(table, definition)
+    row = {
+        **setting.as_row(),
+        **rates,
+        "effect": effect.value,
+        "effect_low": effect.low,
+        "effect_high": effect.high,
+        "note": "",
+    }
+    if effect.is_missing:
+        row["note"] = "no answer qualifies for the EM rate"
+    elif rates["coherent"] < measured(unsteered, definition)["coherent"] - max_incoherence:
+        row["note"] = "less coherent on these questions than was allowed on development"
+    if nulls:
+        together = pooled(nulls)
+        null = rate_change(unsteered, together, definition)
+        row |= {"null_effect": null.value, "null_low": null.low, "null_high": null.high}
+        row["null_coherent"] = measured(together, definition)["coherent"]
+    return row
+
+
+_INTERVALS = ("em_rate", "em_low", "em_high", "n", "coherent", "coherent_low", "coherent_high", "failures")
+_EFFECTS = ("effect", "effect_low", "effect_high", "null_effect", "null_low", "null_high", "null_coherent")
+_COLUMNS = ["rank", "latent", "kind", "amount", "factor", "level", *_INTERVALS, *_EFFECTS, "p", "q", "note"]
+
+
+def _ranked(rows: Sequence[dict[str, Any]], nulls: pd.DataFrame, goal: str) -> pd.DataFrame:
+    table = pd.DataFrame(rows).reindex(columns=_COLUMNS)
+    table["p"] = p_values(table, nulls)
+    table["q"] = corrected(table["p"])
+    table["rank"] = table["effect"].rank(ascending=goal == "suppress", method="first").astype("Int64")
+    return table.astype({"n": "Int64", "failures": "Int64"}).sort_values("rank", ignore_index=True)
+
+
+def _likeness(latent: int, match: int, statistics: LatentStatistics, sae: Sae) -> dict[str, float]:
+    both = np.array([latent, match])
+    displacement, frequency = statistics.mean[both] * row_norms(sae, both), statistics.frequency[both]
+    return {
+        "displacement_ratio": float(displacement[1] / displacement[0]),
+        "frequency_ratio": float(frequency[1] / frequency[0]),
+    }
+
+
+def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    joined = pd.concat([table.assign(**{c: None for c in ("latent", "matched") if c not in table}) for table in tables])
+    return joined.astype({"latent": "Int64", "matched": "Int64"}).reset_index(drop=True)

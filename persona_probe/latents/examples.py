@@ -1,0 +1,251 @@
+"""The dialogues in which a latent is most active, with its activation at every token."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from persona_probe.activations.batching import tokens_per_batch_for
+from persona_probe.activations.passes import run_pass
+from persona_probe.activations.reductions import Batch
+from persona_probe.activations.sinks import SINK_RATIO
+from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.dialogue.rendering import Encoded, check_span
+from persona_probe.errors import PersonaProbeError
+from persona_probe.latents.encoding import LatentStatistics
+from persona_probe.latents.firing import PickedLatents, kept_by_rule
+from persona_probe.latents.highlighting import highlight
+from persona_probe.latents.kept_tokens import KeptTokens
+from persona_probe.latents.sae import Sae
+from persona_probe.models.model import Model
+
+CONTEXT = 40
+"""Tokens shown before and after the strongest one."""
+
+
+@dataclass(frozen=True)
+class LatentExample:
+    """One dialogue, as one latent reads it.
+
+    Attributes:
+        latent: which.
+        dialogue: the dialogue's id, or the start of its text.
+        tokens: the text in pieces, one a token.
+        activations: one a token; NaN where none was read (sinks, the beginning of sequence, what follows the span).
+        start: the token at which the span begins.
+        stop: the token after its last.
+        peak: the token of the span at which the latent is most active.
+        labels: the dialogue's labels, as text.
+    """
+
+    latent: int
+    dialogue: str
+    tokens: tuple[str, ...]
+    activations: tuple[float, ...]
+    start: int
+    stop: int
+    peak: int
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def value(self) -> float:
+        """The activation at the peak."""
+        return self.activations[self.peak]
+
+    def around(self, context: int = CONTEXT) -> LatentExample:
+        """This example, cut to so many tokens on either side of the peak."""
+        first, last = max(0, self.peak - context), min(len(self.tokens), self.peak + context + 1)
+        return LatentExample(
+            self.latent,
+            self.dialogue,
+            self.tokens[first:last],
+            self.activations[first:last],
+            max(0, self.start - first),
+            min(self.stop, last) - first,
+            self.peak - first,
+            self.labels,
+        )
+
+    def record(self) -> dict[str, Any]:
+        """As plain JSON; an activation that was not read is null."""
+        return {
+            "dialogue": self.dialogue,
+            "labels": dict(self.labels),
+            "tokens": list(self.tokens),
+            "activations": [None if math.isnan(value) else round(value, 4) for value in self.activations],
+            "start": self.start,
+            "stop": self.stop,
+            "peak": self.peak,
+        }
+
+    def to_html(self, *, scale: float | None = None) -> str:
+        """The tokens, shaded by activation (`persona_probe.latents.highlighting.highlight`)."""
+        return str(
+            highlight(self.tokens, self.activations, start=self.start, stop=self.stop, peak=self.peak, scale=scale)
+        )
+
+    def _repr_html_(self) -> str:
+        return self.around().to_html()
+
+
+def top_examples(
+    sae: Sae,
+    model: Model,
+    statistics: LatentStatistics,
+    dialogues: Sequence[Dialogue],
+    latents: Sequence[int],
+    n: int = 5,
+    *,
+    sink_ratio: float | None = SINK_RATIO,
+    tokens_per_batch: int | None = None,
+) -> list[LatentExample]:
+    """The dialogues in which each latent is most active, read again for the activation at every token.
+
+    Args:
+        sae: the SAE of ``statistics``.
+        model: the model of ``statistics``.
+        statistics: of `persona_probe.encode_latents`, which remembers where each latent was most active.
+        dialogues: the dialogues that it read, in the same order; only those that are examples are read again.
+        latents: which.
+        n: examples a latent, at most as many as ``statistics`` remembers.
+        sink_ratio: as it was given to `persona_probe.encode_latents`.
+        tokens_per_batch: padded tokens a forward.
+
+    Returns:
+        Latent after latent, the strongest example first; none for a latent that was never active.
+
+    Raises:
+        PersonaProbeError: if model, SAE or dialogues are not those of ``statistics``, or a latent does not exist.
+    """
+    check_source(sae, model, statistics, dialogues)
+    wanted = sae.check_latents(latents)
+    found = {latent: statistics.examples.of(latent)[:n] for latent in wanted}
+    rows = sorted({row for examples in found.values() for row, _, _ in examples})
+    if not rows:
+        return []
+    encoded = [model.template.encode(dialogues[row]) for row in rows]
+    spans = [item.span(check_span(statistics.source["span"])) for item in encoded]
+    place = {row: number for number, row in enumerate(rows)}
+    pairs = {(place[row], latent) for latent, examples in found.items() for row, _, _ in examples}
+    reduction = _TokenLatents(sae, encoded, kept_by_rule(sae, model, len(rows), sink_ratio), wanted, pairs)
+    # From the first token on and up to the span's end, so that the rule finds the sinks it found before.
+    whole = [slice(0, span.stop) for span in spans]
+    budget = tokens_per_batch or tokens_per_batch_for(model.device)
+    run_pass([(model, reduction)], encoded, whole, tokens_per_batch=budget, progress=False)
+    pieces = [token_texts(model, item) for item in encoded]
+    return [
+        _example(latent, encoded[place[row]], spans[place[row]], pieces[place[row]], acts, peak, value)
+        for latent, examples in found.items()
+        for row, peak, value in examples
+        for acts in [reduction.values[place[row], latent]]
+    ]
+
+
+def check_source(sae: Sae, model: Model, statistics: LatentStatistics, dialogues: Sequence[Dialogue]) -> None:
+    """Refuse statistics of another model (or of a steered one), SAE or number of dialogues.
+
+    Raises:
+        PersonaProbeError: saying which.
+    """
+    source, count = statistics.source, int(statistics.dialogues.sum())
+    if source["model_hash"] != model.fingerprint():
+        raise PersonaProbeError(
+            f"the statistics are of {source['model']} ({source['model_hash']}), and this model is {model.name} "
+            f"({model.fingerprint()}); give the model that they were made with, in the state it was in"
+        )
+    if bool(source.get("steered")) != model.steered:
+        raise PersonaProbeError(
+            f"the statistics are of {source['model']} {'with' if source.get('steered') else 'without'} steering, and "
+            f"now it is {'steered' if model.steered else 'not steered'}; read both in the same state"
+        )
+    if (source["sae"], source["layer"]) != (sae.name, sae.layer):
+        raise PersonaProbeError(
+            f"the statistics are of the SAE {source['sae']} at layer {source['layer']}, and this is {sae.name} at "
+            f"layer {sae.layer}"
+        )
+    if count != len(dialogues):
+        raise PersonaProbeError(
+            f"the statistics are of {count} dialogues, and {len(dialogues)} are given; give those they were made from"
+        )
+
+
+def token_texts(model: Model, encoded: Encoded) -> list[str]:
+    """The text of a dialogue in pieces, one a token, which joined are the rendering.
+
+    Decoding single tokens would lose their spaces with some tokenizers. The later tokens of a character that takes
+    several have none of their own, and are shown as the tokenizer decodes them.
+    """
+    dialogue, tokenizer = encoded.dialogue, model.tokenizer
+    text = model.template.render(dialogue, generation_prompt=not dialogue.is_text and dialogue.answer is None)
+    marked = tokenizer(text, add_special_tokens=dialogue.is_text, return_offsets_mapping=True)
+    if tuple(marked["input_ids"]) != tuple(encoded.input_ids):
+        return [str(tokenizer.decode([token])) for token in encoded.input_ids]
+    pieces: list[str] = []
+    done = 0
+    for token, (_, stop) in zip(encoded.input_ids, marked["offset_mapping"], strict=True):
+        pieces.append(text[done:stop] or str(tokenizer.decode([token])))
+        done = max(done, stop)
+    return pieces
+
+
+class _TokenLatents(PickedLatents):
+    """Every token's activation, of those dialogues and latents that are asked for together."""
+
+    def __init__(
+        self,
+        sae: Sae,
+        encoded: Sequence[Encoded],
+        kept: KeptTokens,
+        latents: Sequence[int],
+        pairs: set[tuple[int, int]],
+    ) -> None:
+        super().__init__(sae, encoded, kept, latents)
+        self.pairs = pairs
+        self.values: dict[tuple[int, int], Float[np.ndarray, "... token"]] = {}
+
+    def see(self, layer: int, hidden: Tensor, batch: Batch) -> None:
+        """Pick the wanted latents at every kept token."""
+        tokens, places = self.tokens(layer, hidden, batch)
+        acts, places = self.picked(tokens).cpu(), places.cpu()
+        found = {}
+        for i, row in enumerate(batch.rows):
+            own = places[:, 0] == i
+            where, mine = places[own, 1], acts[own]
+            for column, latent in enumerate(self.latents):
+                if (row, latent) in self.pairs:
+                    line = torch.full((len(self.encoded[row].input_ids),), torch.nan)
+                    line[where] = mine[:, column]
+                    found[row, latent] = line.numpy()
+        self._pending[layer] = found
+
+    def commit(self, batch: Batch) -> None:
+        """Take the batch in."""
+        for found in self._pending.values():
+            self.values.update(found)
+        self.kept.commit(batch.rows)
+
+
+def _example(
+    latent: int,
+    encoded: Encoded,
+    span: slice,
+    pieces: Sequence[str],
+    acts: Float[np.ndarray, "... token"],
+    peak: int,
+    value: float,
+) -> LatentExample:
+    activations = [float(act) for act in acts]
+    # A span of nothing but sinks stays whole, and is then read after all.
+    if math.isnan(activations[peak]):
+        activations[peak] = value
+    dialogue = encoded.dialogue
+    name = dialogue.id if dialogue.id is not None else dialogue.messages[0].content[:40]
+    labels = {str(key): str(label) for key, label in dialogue.labels.items() if label is not None}
+    return LatentExample(latent, name, tuple(pieces), tuple(activations), span.start, span.stop, peak, labels)

@@ -1,0 +1,201 @@
+"""What latents fire for: their activation in each dialogue, and how well it tells labels apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from persona_probe.activations.batching import tokens_per_batch_for
+from persona_probe.activations.passes import run_pass
+from persona_probe.activations.reductions import Batch
+from persona_probe.activations.sinks import SINK_RATIO, SinkFilter
+from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.dialogue.rendering import Encoded
+from persona_probe.errors import PersonaProbeError
+from persona_probe.latents.kept_tokens import KeptTokens, encode_alike
+from persona_probe.latents.latent_sums import LatentReduction
+from persona_probe.latents.sae import Sae
+from persona_probe.models.model import Model
+from persona_probe.statistics.auroc import auroc_estimate
+
+Reduce = Literal["mean", "max"]
+FIRING_COLUMNS = ("latent", "label", "value", "auroc", "low", "high", "n")
+
+
+class PickedLatents(LatentReduction):
+    """Reads a few latents at the kept tokens."""
+
+    def __init__(self, sae: Sae, encoded: Sequence[Encoded], kept: KeptTokens, latents: Sequence[int]) -> None:
+        super().__init__(sae, encoded, kept)
+        self.latents = sae.check_latents(latents)
+
+    def picked(self, tokens: Float[Tensor, "token d_model"]) -> Float[Tensor, "token latent"]:
+        """The activations of the wanted latents."""
+        wanted = torch.tensor(self.latents, device=tokens.device)
+        parts = tokens.split(self.sae.tokens_at_once)
+        return torch.cat([self.sae.encode_some(part, wanted).float() for part in parts])
+
+
+class _SpanLatents(PickedLatents):
+    """Mean or maximum over the span: ``values`` is ``(dialogue, latent)``."""
+
+    def __init__(
+        self, sae: Sae, encoded: Sequence[Encoded], kept: KeptTokens, latents: Sequence[int], how: Reduce
+    ) -> None:
+        super().__init__(sae, encoded, kept, latents)
+        self.how = how
+        self.values = np.zeros((len(encoded), len(self.latents)), dtype=np.float32)
+
+    def see(self, layer: int, hidden: Tensor, batch: Batch) -> None:
+        """Reduce each dialogue's kept tokens (there is at least one)."""
+        tokens, places = self.tokens(layer, hidden, batch)
+        acts, row = self.picked(tokens), places[:, 0]
+        shape = (len(batch.rows), len(self.latents))
+        if self.how == "max":
+            lowest = torch.full(shape, -torch.inf, device=acts.device)
+            self._pending[layer] = lowest.scatter_reduce(0, row[:, None].expand_as(acts), acts, "amax")
+            return
+        counts = torch.bincount(row, minlength=len(batch.rows)).float()[:, None]
+        self._pending[layer] = torch.zeros(shape, device=acts.device).index_add(0, row, acts) / counts
+
+    def commit(self, batch: Batch) -> None:
+        """Put the dialogues in their rows."""
+        (reduced,) = self._pending.values()
+        self.values[batch.rows] = reduced.cpu().numpy()
+        self.kept.commit(batch.rows)
+
+
+def kept_by_rule(sae: Sae, model: Model, n_dialogues: int, sink_ratio: float | None) -> KeptTokens:
+    """The tokens that `persona_probe.encode_latents` keeps of one model."""
+    # Beside a steered stream the other tokens would look small: what is steered would be taken for sinks.
+    keeps_all = sink_ratio is None or model.steered
+    return KeptTokens(model, None if keeps_all else SinkFilter(sink_ratio or SINK_RATIO, n_dialogues, [sae.layer]))
+
+
+def latent_activations(
+    sae: Sae,
+    model: Model,
+    dialogues: Sequence[Dialogue],
+    latents: Sequence[int],
+    span: str = "generation",
+    reduce: Reduce = "mean",
+    *,
+    sink_ratio: float | None = SINK_RATIO,
+    tokens_per_batch: int | None = None,
+    progress: bool = False,
+) -> Float[np.ndarray, "dialogue latent"]:
+    """How strongly each latent is active in each dialogue.
+
+    Args:
+        sae: reads the output of its layer.
+        model: whose stream is read.
+        dialogues: what it reads.
+        latents: which.
+        span: which tokens; the beginning of sequence and attention sinks are left out.
+        reduce: ``mean`` or ``max`` over the span's tokens.
+        sink_ratio: what makes an attention sink (`persona_probe.activations.sinks`); None keeps them.
+        tokens_per_batch: padded tokens a forward.
+        progress: show a bar.
+
+    Returns:
+        ``(dialogue, latent)`` activations, in the order of ``dialogues`` and ``latents``.
+
+    Raises:
+        PersonaProbeError: for an unknown ``reduce`` or latent, an SAE of another width, or a span that is empty.
+    """
+    if reduce not in get_args(Reduce):
+        raise PersonaProbeError(f"reduce is {reduce!r}; choose one of {', '.join(get_args(Reduce))}")
+    sae.check_model(model)
+    encoded, spans = encode_alike([model], dialogues, span)
+    reduction = _SpanLatents(sae, encoded, kept_by_rule(sae, model, len(encoded), sink_ratio), latents, reduce)
+    budget = tokens_per_batch or tokens_per_batch_for(model.device)
+    run_pass([(model, reduction)], encoded, spans, tokens_per_batch=budget, progress=progress, label="latents")
+    return reduction.values
+
+
+def firing_by(
+    values: Float[np.ndarray, "dialogue latent"],
+    dialogues: Sequence[Dialogue] | pd.DataFrame,
+    labels: Sequence[str] = ("persona", "topic"),
+    *,
+    latents: Sequence[int] | None = None,
+    groups: npt.ArrayLike | None = None,
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """How well each latent's activation tells one value of a label from all others: AUROC.
+
+    Args:
+        values: ``(dialogue, latent)`` activations, as of `latent_activations`.
+        dialogues: the dialogues that were read, with their labels; or a table with a row for each.
+        labels: which labels of the dialogues (or columns of the table). Rows where one is missing are left out of it.
+        latents: the latents' numbers; default 0, 1, ...
+        groups: ``(dialogue,)`` what intervals are over; default the question (of a table: its column ``question``, if
+            it has one), and each row by itself where there is none.
+        level: nominal coverage.
+
+    Returns:
+        One row a latent, label and value: ``latent``, ``label``, ``value``, ``auroc`` (0.5: no relation), its interval
+        ``low`` to ``high`` (`persona_probe.statistics.auroc.auroc_estimate`), and ``n`` dialogues with the value.
+
+    Raises:
+        PersonaProbeError: if shapes differ, a label is unknown, or all dialogues have the same value of it.
+    """
+    numbers = list(range(values.shape[1])) if latents is None else [int(latent) for latent in latents]
+    if values.shape != (len(dialogues), len(numbers)):
+        raise PersonaProbeError(
+            f"firing_by: values has shape {values.shape}; with {len(dialogues)} dialogues and {len(numbers)} latents "
+            f"it must be ({len(dialogues)}, {len(numbers)})"
+        )
+    told = label_columns(dialogues, labels)
+    grouped = _questions(dialogues) if groups is None else np.asarray(groups)
+    rows = []
+    for label, column in told.items():
+        known = column.notna().to_numpy()
+        kinds, acts, own = column[known].astype(str).to_numpy(), values[known], grouped[known]
+        for kind in sorted(set(kinds)):
+            truth = kinds == kind
+            for place, latent in enumerate(numbers):
+                found = auroc_estimate(acts[:, place], truth, groups=own, level=level)
+                rows.append((latent, label, kind, found.value, found.low, found.high, int(truth.sum())))
+    return pd.DataFrame(rows, columns=list(FIRING_COLUMNS))
+
+
+def label_columns(dialogues: Sequence[Dialogue] | pd.DataFrame, labels: Sequence[str]) -> dict[str, pd.Series]:
+    """Each label's values, one a dialogue.
+
+    Raises:
+        PersonaProbeError: if no dialogue has a label, or all have the same value of it.
+    """
+    if isinstance(dialogues, pd.DataFrame):
+        table = dialogues
+    else:
+        table = pd.DataFrame([dict(dialogue.labels) for dialogue in dialogues], index=range(len(dialogues)))
+    found = {}
+    for label in labels:
+        if label not in table or table[label].isna().all():
+            raise PersonaProbeError(
+                f"no dialogue has the label {label!r}; there are {', '.join(map(str, table.columns)) or 'none'}"
+            )
+        if table[label].dropna().astype(str).nunique() < 2:
+            raise PersonaProbeError(
+                f"all dialogues have {label}={table[label].dropna().iloc[0]!r}, so there is nothing to tell apart; "
+                "give dialogues of two values at least, or leave the label out"
+            )
+        found[label] = table[label].reset_index(drop=True)
+    return found
+
+
+def _questions(dialogues: Sequence[Dialogue] | pd.DataFrame) -> npt.NDArray[np.object_]:
+    """``(dialogue,)`` questions; a dialogue without one is a group of its own."""
+    if isinstance(dialogues, pd.DataFrame):
+        asked = dialogues["question"].tolist() if "question" in dialogues else [None] * len(dialogues)
+    else:
+        asked = [dialogue.question for dialogue in dialogues]
+    return np.array([f"\0{i}" if pd.isna(name) else str(name) for i, name in enumerate(asked)], dtype=object)

@@ -1,0 +1,88 @@
+"""Tokens as HTML, each shaded by its activation; imports no model, so that reports can use it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
+
+from markupsafe import Markup, escape
+
+DARKEST = 0.6
+"""Opacity at the strongest activation: text keeps a contrast of 4.5 on it, on a light and on a dark page."""
+_HUE = "0, 114, 178"  # Okabe and Ito's blue; only its opacity varies, so that no colour need be told from another
+_LINE = (
+    "display: block; white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: isolate; "
+    "print-color-adjust: exact; -webkit-print-color-adjust: exact"
+)
+# Control characters, overrides of direction, and what takes no room: a reader must see that something is there.
+# Joiners inside a word (U+200C, U+200D) are spelling in many scripts, and stay.
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
+)
+_NOTHING = re.compile(r"[\u200c\u200d\ufe00-\ufe0f]+")
+
+
+def shown_token(token: str) -> str:
+    """A token with nothing invisible in it: line ends as ``↵``, unseen characters by their code point."""
+    marked = _UNSEEN.sub(_named, token)
+    if _NOTHING.fullmatch(marked):
+        marked = "".join(f"[U+{ord(character):04X}]" for character in marked)
+    return marked.replace("\n", "↵\n").replace("\t", "→\t")
+
+
+def _named(found: re.Match[str]) -> str:
+    return "↵" if found[0] == "\r" else f"[U+{ord(found[0]):04X}]"
+
+
+def shown_activation(value: float) -> str:
+    """An activation to three figures, never in powers of ten."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def highlight(
+    tokens: Sequence[str],
+    activations: Sequence[float | None],
+    *,
+    start: int = 0,
+    stop: int | None = None,
+    peak: int | None = None,
+    scale: float | None = None,
+) -> Markup:
+    """Tokens in a row, shaded by activation, which each also has in its title; all text is escaped.
+
+    Args:
+        tokens: the pieces of a text.
+        activations: one a token; None, NaN and what is not positive is not shaded.
+        start: where the span that counts begins; what lies outside is smaller.
+        stop: where it ends.
+        peak: the token to underline.
+        scale: the activation that is shaded darkest; default the largest.
+    """
+    top = scale or max((value for value in activations if value is not None and value > 0), default=0.0)
+    end = len(tokens) if stop is None else stop
+    looks = [
+        _look(value, top, outside=not start <= place < end, peak=place == peak)
+        for place, value in enumerate(activations)
+    ]
+    # Silent tokens that look alike share an element: pages get far smaller.
+    keys = [(style, title, place if title else -1) for place, (style, title) in enumerate(looks)]
+    parts = []
+    for (style, title, _), run in groupby(zip(keys, tokens, strict=True), key=itemgetter(0)):
+        text = escape("".join(shown_token(token) for _, token in run))
+        parts.append(Markup("<span{}{}>{}</span>").format(style, title, text) if style else text)
+    return Markup('<span dir="auto" style="{}">{}</span>').format(_LINE, Markup("").join(parts))
+
+
+def _look(value: float | None, top: float, *, outside: bool, peak: bool) -> tuple[Markup, Markup]:
+    """A token's style and title, as attributes; empty where there is nothing to say."""
+    style, title = [], Markup("")
+    if value is not None and value > 0 and top > 0:
+        style.append(f"background-color: rgba({_HUE}, {DARKEST * min(value / top, 1.0):.2f})")
+        title = Markup(' title="activation {}"').format(shown_activation(value))
+    if outside:
+        style.append("font-size: 0.85em")
+    if peak:
+        style.append("text-decoration: underline; font-weight: 700")
+    return (Markup(' style="{}"').format("; ".join(style)) if style else Markup("")), title

@@ -1,0 +1,257 @@
+"""Does a latent rise before the EM rate does, and by how much?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from persona_probe.behaviour.em_rate import DEFINITIONS
+from persona_probe.errors import PersonaProbeError
+
+if TYPE_CHECKING:
+    from persona_probe.latents.trajectory import LatentTrajectory
+
+EM_RATE = "EM rate"
+HALF, APART = "half", "told apart"
+_RESAMPLES_AT_ONCE = 256
+
+
+def lead_time(
+    trajectory: LatentTrajectory,
+    latents: Sequence[int] | None = None,
+    *,
+    control: LatentTrajectory | None = None,
+    fraction: float = 0.5,
+    n_resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """How far each latent is ahead of the EM rate, in the trajectory's units (training steps, shares of bad data).
+
+    By two criteria, which fail in different ways:
+
+    ``half``: where a series first reaches half of its final change, by linear interpolation between snapshots. It does
+    not hang on how finely either is measured, but on how the EM rate hangs on the activation: a rate that needs a high
+    activation comes later on the way up by this alone, and earlier on the way down. So follow realignment too: a latent
+    that leads up and lags down is the same event on another scale, not an earlier one. The interval is a percentile
+    bootstrap over questions, texts and judged questions apart.
+
+    ``told apart``: the first snapshot from which on the interval of the change from before leaves out 0, and does so to
+    the end; with a ``control``, all changes that are no larger than its largest. It is what one would notice first with
+    this much data: the latent, read at many tokens, is measured more finely than a rate of as many answers, and more
+    answers bring the EM rate's step forward. Without a control it says little, since any training moves most latents
+    by a little. Where in the gap before that snapshot it happened is unknown, and the ends ``low`` and ``high`` are
+    what these gaps allow.
+
+    Neither interval holds how training runs differ: repeat the training with other seeds, and compare leads.
+
+    Args:
+        trajectory: of `track_latents` or `follow_training`, with judged answers.
+        latents: which of its latents; None: all.
+        control: the same latents along a matched benign training.
+        fraction: of the final change, for ``half``.
+        n_resamples: of the bootstrap.
+        level: nominal coverage of the bootstrap.
+        seed: of the bootstrap.
+
+    Returns:
+        One row a latent and criterion: ``latent``; ``criterion``; ``latent_step``, ``rate_step``: where each gets
+        there; ``lead`` = rate_step - latent_step (positive: the latent first) with ``low`` and ``high``;
+        ``resolution``: the widest gap between snapshots that the two steps lie in; ``note``: why a number is missing.
+        Where a series' change at the last step is not told apart from zero (or the control's), its step is NaN.
+
+    Raises:
+        PersonaProbeError: for a latent that was not tracked, here or in the control, or a number out of range.
+    """
+    if not 0 < fraction < 1 or not 0 < level < 1 or n_resamples < 1:
+        raise PersonaProbeError(
+            f"lead_time: fraction={fraction}, level={level}, n_resamples={n_resamples}; the first two must lie between "
+            "0 and 1, the last be at least 1"
+        )
+    wanted = list(trajectory.latents if latents is None else latents)
+    for what, held in (("", trajectory), (" along the control", control)):
+        if held is not None and (unknown := [latent for latent in wanted if latent not in held.latents]):
+            followed = ", ".join(map(str, held.latents))
+            raise PersonaProbeError(f"lead_time: latent {unknown[0]} was not tracked{what}; choose from {followed}")
+    rng = np.random.default_rng(seed)
+    weights = _weights(rng, len(trajectory.dialogues), n_resamples)
+    rate = _Course(trajectory.series(), fraction, None if control is None else control.series())
+    rate_draws = _rate_draws(trajectory, fraction, n_resamples, rng) if rate.fault is None else np.full(1, math.nan)
+    rows = []
+    for latent in wanted:
+        course = _Course(trajectory.series(latent), fraction, None if control is None else control.series(latent))
+        draws = _latent_draws(trajectory, latent, weights, fraction)
+        note = "; ".join(fault for fault in (course.fault, rate.fault) if fault)
+        half = _half_ends(rate_draws - draws, level) if not note else (math.nan, math.nan)
+        apart = (rate.apart[0] - course.apart[1], rate.apart[1] - course.apart[0])
+        rows += [
+            _row(latent, HALF, course.half, rate.half, half, note),
+            _row(latent, APART, course.apart, rate.apart, apart, note),
+        ]
+    return pd.DataFrame(rows)
+
+
+def lead_words(trajectory: LatentTrajectory, leads: pd.DataFrame, against: str) -> list[str]:
+    """A line for each latent of `lead_time`'s rows, told apart from ``against``."""
+    axis = trajectory.about["axis"]
+    rate = _moved(trajectory.series(), percent=True)
+    lines = []
+    for latent in dict.fromkeys(leads["latent"].tolist()):
+        rows = leads[leads["latent"] == latent]
+        half, apart = (rows[rows["criterion"] == name].iloc[0] for name in (HALF, APART))
+        line = f"Latent {latent}: {_moved(trajectory.series(latent))}. "
+        line += f"{EM_RATE}: {rate}. " if rate else "No answers were judged. "
+        if half["note"]:
+            lines.append(line + f"No lead can be given: {half['note']}.")
+            continue
+        who = "first" if half["lead"] > 0 else "later"
+        surely = half["low"] > 0 or half["high"] < 0
+        line += (
+            f"Half of the change is reached at {axis} {half['latent_step']:.3g} and {half['rate_step']:.3g}: the "
+            f"latent {abs(half['lead']):.3g} {who}, interval {half['low']:.3g} to {half['high']:.3g}"
+            f"{'' if surely else ', so the order is open'} (snapshots {half['resolution']:g} apart). "
+            f"Told apart from {against} from {apart['latent_step']:g} and {apart['rate_step']:g} on. One training run."
+        )
+        lines.append(line)
+    return lines
+
+
+def _moved(rows: pd.DataFrame, *, percent: bool = False) -> str:
+    """``7.1 to 301 (change +294 [280, 308])``, or nothing where there are no rows."""
+    if rows.empty:
+        return ""
+    first, last = rows.iloc[0], rows.iloc[-1]
+    scale, unit = (100.0, " %") if percent else (1.0, "")
+    ends = f"{scale * last['change_low']:+.3g}, {scale * last['change_high']:+.3g}"
+    numbers = f"{scale * first['value']:.3g}{unit} to {scale * last['value']:.3g}{unit}"
+    return f"{numbers} (change {scale * last['change']:+.3g} [{ends}])"
+
+
+class _Course:
+    """Where one series gets to half of its change, and from where on it is told apart from before.
+
+    Attributes:
+        half: the snapshot before the crossing, the crossing itself and the snapshot after it, as
+            ``(gap start, crossing, gap end)``; NaN if there is none.
+        apart: the last snapshot that is not told apart, and the first that is.
+        fault: why there is none, in words.
+    """
+
+    def __init__(self, rows: pd.DataFrame, fraction: float, control: pd.DataFrame | None) -> None:
+        self.half, self.apart = (math.nan,) * 3, (math.nan,) * 2
+        self.fault: str | None = None
+        if rows.empty:
+            self.fault = "no answers were judged"
+            return
+        name = rows["series"].iloc[0]
+        rows = rows[rows["value"].notna() | (rows["step"] == rows["step"].max())]
+        last = rows.iloc[-1]
+        steps, change = rows["step"].to_numpy(dtype=float), rows["change"].to_numpy(dtype=float)
+        floor = 0.0 if control is None or control.empty else float(control["change"].abs().max())
+        sign = np.where(rows["change_low"] > floor, 1, np.where(rows["change_high"] < -floor, -1, 0))
+        sign[0] = 0
+        if not sign[-1]:
+            ends = f"{last['change']:+.3g} [{last['change_low']:+.3g}, {last['change_high']:+.3g}]"
+            whose = "the EM rate" if name == EM_RATE else name
+            what = f"what the control does (up to {floor:.3g})" if floor else "zero"
+            self.fault = f"{whose}'s change at the end, {ends}, is not told apart from {what}"
+            return
+        onset = int(np.flatnonzero(sign != sign[-1])[-1]) + 1
+        self.apart = (float(steps[onset - 1]), float(steps[onset]))
+        after = int(np.argmax(change / change[-1] >= fraction))
+        crossing = float(crossings(steps, change[None], fraction)[0])
+        self.half = (float(steps[after - 1]), crossing, float(steps[after]))
+
+
+def crossings(
+    steps: Float[np.ndarray, "... step"], values: Float[np.ndarray, "draw step"], fraction: float
+) -> Float[np.ndarray, "... draw"]:
+    """``(draw,)`` where each row first reaches ``fraction`` of its change from the first to the last step.
+
+    Linear between steps; NaN for a row that ends where it began, or whose ends are NaN.
+    """
+    change = values - values[:, :1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = change / change[:, -1:]
+    reached = share >= fraction
+    after = np.maximum(reached.argmax(axis=1), 1)
+    rows = np.arange(len(values))
+    lower, upper = share[rows, after - 1], share[rows, after]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        part = (fraction - lower) / (upper - lower)
+    found: np.ndarray = steps[after - 1] + part * (steps[after] - steps[after - 1])
+    return np.where(reached.any(axis=1) & np.isfinite(share[:, -1]), found, math.nan)
+
+
+def _weights(rng: np.random.Generator, units: int, n: int) -> Int[np.ndarray, "draw unit"]:
+    """How often each unit is drawn in each resample."""
+    return rng.multinomial(units, np.full(units, 1.0 / units), size=n)
+
+
+def _latent_draws(
+    trajectory: LatentTrajectory, latent: int, weights: Int[np.ndarray, "draw unit"], fraction: float
+) -> Float[np.ndarray, "... draw"]:
+    sums = trajectory.sums[:, :, trajectory.latents.index(latent)].astype(np.float64)
+    means = (weights @ sums.T) / (weights @ trajectory.dialogues)[:, None]
+    return crossings(np.asarray(trajectory.steps, dtype=float), means, fraction)
+
+
+def _rate_draws(
+    trajectory: LatentTrajectory, fraction: float, n: int, rng: np.random.Generator
+) -> Float[np.ndarray, "... draw"]:
+    """Crossings of the EM rate with questions drawn anew, the same at every step."""
+    definition = DEFINITIONS[trajectory.about["definition"]]
+    steps = [step for step in trajectory.steps if step in trajectory.judged]
+    parts = []
+    for step in steps:
+        table = trajectory.judged[step]
+        question = table["question"].where(table["question"].notna(), [f"\0{row}" for row in range(len(table))])
+        counts = pd.DataFrame({"top": definition.numerator(table), "bottom": definition.denominator(table)})
+        parts.append(counts.groupby(question.to_numpy()).sum())
+    everyone = pd.concat(parts, axis=1, keys=range(len(parts))).fillna(0).astype(float)
+    top, bottom = (everyone.xs(name, axis=1, level=1).to_numpy() for name in ("top", "bottom"))
+    found = []
+    for begin in range(0, n, _RESAMPLES_AT_ONCE):
+        weights = _weights(rng, len(everyone), min(_RESAMPLES_AT_ONCE, n - begin))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            rates = (weights @ top) / (weights @ bottom)
+        found.append(crossings(np.asarray(steps, dtype=float), rates, fraction))
+    return np.concatenate(found)
+
+
+def _half_ends(leads: Float[np.ndarray, "... draw"], level: float) -> tuple[float, float]:
+    """Percentiles of the draws; none where more draws have no crossing than lie outside the interval."""
+    known = leads[np.isfinite(leads)]
+    if len(known) < level * len(leads):
+        return math.nan, math.nan
+    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _row(
+    latent: int,
+    criterion: str,
+    course: tuple[float, ...],
+    rate: tuple[float, ...],
+    ends: tuple[float, float],
+    note: str,
+) -> dict[str, Any]:
+    """One row; the step is the middle of three (a crossing within a gap) or the second of two (a gap's end)."""
+    ours, theirs = course[1], rate[1]
+    gaps = [course[-1] - course[0], rate[-1] - rate[0]]
+    return {
+        "latent": int(latent),
+        "criterion": criterion,
+        "latent_step": ours,
+        "rate_step": theirs,
+        "lead": theirs - ours,
+        "low": ends[0],
+        "high": ends[1],
+        "resolution": max(gaps) if not any(map(math.isnan, gaps)) else math.nan,
+        "note": note,
+    }

@@ -1,0 +1,169 @@
+"""Random latents to compare a latent with: as active as it is, as often, and moved by as much."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from persona_probe.errors import PersonaProbeError
+from persona_probe.latents.encoding import LatentStatistics
+from persona_probe.latents.sae import Sae
+from persona_probe.latents.steering import LatentEdit
+from persona_probe.models.model import Model
+
+CLOSEST = 20
+"""A match is drawn among so many."""
+SHORTLIST = 500
+"""Decoder rows are measured for so many latents a target, since a wide SAE takes long to decode one by one."""
+
+
+def activation_while_active(statistics: LatentStatistics) -> Float[np.ndarray, "... latent"]:
+    """``(latent,)`` mean activation over the tokens at which each latent is active; NaN where it never is."""
+    frequency = statistics.frequency
+    level: np.ndarray = np.divide(statistics.mean, frequency, out=np.full(len(frequency), np.nan), where=frequency > 0)
+    return level
+
+
+def matched_latents(
+    targets: Sequence[int],
+    statistics: LatentStatistics,
+    sae: Sae,
+    *,
+    n: int,
+    seed: int,
+    exclude: Sequence[int] = (),
+) -> list[list[int]]:
+    """Random latents matched to each target in displacement and firing frequency.
+
+    Displacement is what a latent adds to the residual stream while it is active: mean activation while active times
+    decoder-row norm. Matches are drawn among the 20 nearest live latents, by Euclidean distance between the natural
+    logarithms of displacement and frequency. Taken in order, the i-th matches of all targets are a random set that
+    matches the targets as a set.
+
+    Args:
+        targets: which latents to match; never matches themselves.
+        statistics: how active each latent is, and how often.
+        sae: whose latents they are.
+        n: matches for each target.
+        seed: of the draws.
+        exclude: latents that are never drawn.
+
+    Returns:
+        For each target its ``n`` matches. No latent occurs twice among a target's matches, nor among the i-th matches
+        of all targets.
+
+    Raises:
+        PersonaProbeError: if a target does not exist or is never active in ``statistics``, these are of another SAE, or
+            too few other latents are active.
+    """
+    check_statistics(statistics, sae)
+    wanted = sae.check_latents(targets)
+    level, frequency = activation_while_active(statistics), statistics.frequency
+    if silent := [latent for latent in wanted if not level[latent] > 0]:
+        raise PersonaProbeError(
+            f"latent {', '.join(map(str, silent))} is never active in these statistics (of "
+            f"{statistics.source.get('model')}), so there is nothing to match; give those of the model in which it is"
+        )
+    pool = np.setdiff1d(np.flatnonzero(level > 0), [*wanted, *exclude])
+    needed = len(wanted) + n - 1
+    if len(pool) < needed:
+        raise PersonaProbeError(
+            f"{len(pool)} latents are active in these statistics beside the targets and those excluded, and {needed} "
+            f"are needed for {n} matches to each of {len(wanted)} targets; read more texts, or ask for fewer"
+        )
+    near = {latent: _shortlist(latent, pool, level, frequency, max(SHORTLIST, needed)) for latent in wanted}
+    measured = np.unique(np.concatenate([*near.values(), np.array(wanted)]))
+    displacement = np.full(sae.width, np.nan)
+    displacement[measured] = level[measured] * row_norms(sae, measured)
+    ordered = {latent: _nearest(latent, near[latent], displacement, frequency) for latent in wanted}
+    rng = np.random.default_rng(seed)
+    matches: dict[int, list[int]] = {latent: [] for latent in wanted}
+    for _ in range(n):
+        used: set[int] = set()
+        for latent in wanted:
+            free = [int(other) for other in ordered[latent] if other not in used and other not in matches[latent]]
+            drawn = free[int(rng.integers(min(CLOSEST, len(free))))]
+            matches[latent].append(drawn)
+            used.add(drawn)
+    return list(matches.values())
+
+
+def matched_edit(
+    edit: LatentEdit, matches: Sequence[int], statistics: LatentStatistics, sae: Sae, *, silent: bool
+) -> LatentEdit:
+    """The edit that moves ``matches`` by as much as ``edit`` moves its latents.
+
+    What ``edit`` takes away from active latents (ablation, scaling, a clamp) is taken from the matches' own activation,
+    times the ratio of displacements while active, which is near 1 for a close match. What it adds is added to the
+    matches, times the ratio of decoder-row norms; and so is a clamp of latents that are ``silent``, since a match may
+    be active already.
+
+    Args:
+        edit: what is done to the latents.
+        matches: one for each of ``edit.amounts``, in order.
+        statistics: how active latents are.
+        sae: whose latents they are.
+        silent: the latents are as good as silent in the model that is steered (``statistics`` are of another).
+
+    Returns:
+        The edit of the matches, of kind ``scale`` or ``add``.
+    """
+    latents, level = list(edit.amounts), activation_while_active(statistics)
+    norms = row_norms(sae, np.array(latents)) / row_norms(sae, np.array(matches))
+    if edit.kind == "add" or (edit.kind == "clamp" and silent):
+        added = [edit.amounts[latent] * float(norm) for latent, norm in zip(latents, norms, strict=True)]
+        return LatentEdit(dict(zip(matches, added, strict=True)), "add")
+    amounts = []
+    for latent, match, norm in zip(latents, matches, norms, strict=True):
+        factor, plus = edit.coefficients(latent)
+        change = factor + plus / level[latent] - 1.0
+        amounts.append(1.0 + float(change * norm * level[latent] / level[match]))
+    return LatentEdit(dict(zip(matches, amounts, strict=True)), "scale")
+
+
+def row_norms(sae: Sae, latents: Int[np.ndarray, "... latent"]) -> Float[np.ndarray, "... latent"]:
+    """``(latent,)`` length of what one unit of each latent's activation adds to the residual stream."""
+    norms: np.ndarray = sae.rows(latents.tolist()).float().norm(dim=1).cpu().numpy().astype(np.float64)
+    return norms
+
+
+def silent_in(model: Model, statistics: LatentStatistics) -> bool:
+    """Whether ``statistics`` are of another model than the one that is steered."""
+    return statistics.source.get("model_hash") != model.fingerprint()
+
+
+def check_statistics(statistics: LatentStatistics, sae: Sae) -> None:
+    """Refuse statistics of another SAE.
+
+    Raises:
+        PersonaProbeError: if they have another number of latents, or another layer.
+    """
+    width, layer = len(statistics.squares), statistics.source.get("layer", sae.layer)
+    if width != sae.width or layer != sae.layer:
+        raise PersonaProbeError(
+            f"the statistics are of an SAE with {width:,} latents on layer {layer}, and {sae!r} is another one; "
+            "encode with it"
+        )
+
+
+def _shortlist(
+    latent: int,
+    pool: Int[np.ndarray, "... other"],
+    level: Float[np.ndarray, "... latent"],
+    frequency: Float[np.ndarray, "... latent"],
+    n: int,
+) -> Int[np.ndarray, "... other"]:
+    """The nearest before decoder rows are known; these differ in length by much less than activations do."""
+    return _nearest(latent, pool, level, frequency)[:n]
+
+
+def _nearest(
+    latent: int,
+    pool: Int[np.ndarray, "... other"],
+    size: Float[np.ndarray, "... latent"],
+    frequency: Float[np.ndarray, "... latent"],
+) -> Int[np.ndarray, "... other"]:
+    apart = np.log(size[pool] / size[latent]) ** 2 + np.log(frequency[pool] / frequency[latent]) ** 2
+    return pool[np.argsort(apart, kind="stable")]

@@ -1,0 +1,55 @@
+"""Whole forwards that score the tokens of the text itself, where `run_pass` stops at the layer that is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional
+
+from persona_probe.activations.batching import tokens_per_batch_for
+from persona_probe.activations.passes import padded
+from persona_probe.activations.reductions import Batch
+from persona_probe.dialogue.rendering import Encoded
+from persona_probe.models.model import Model
+
+_LOGITS_AT_ONCE = 2**27
+"""Numbers in a batch's logits: 512 MiB in float32, and a few times that with what is computed of them."""
+
+
+def scoring_budget(model: Model) -> int:
+    """Padded tokens a forward whose logits are wanted: fewer where the vocabulary is large."""
+    vocabulary = int(model.plain.config.get_text_config().vocab_size)
+    return max(1, min(tokens_per_batch_for(model.device), _LOGITS_AT_ONCE // vocabulary))
+
+
+def read_until(
+    model: Model, rows: list[int], encoded: Sequence[Encoded], spans: Sequence[slice], stops: Sequence[int]
+) -> Batch:
+    """A batch of texts cut at ``stops`` (not at their spans' ends); ``inside`` is the span."""
+    batch = padded(model, rows, encoded, [slice(0, stop) for stop in stops])
+    return Batch(rows, batch.ids, batch.real, places(rows, spans, batch))
+
+
+def places(rows: list[int], spans: Sequence[slice], batch: Batch) -> Bool[Tensor, "batch position"]:
+    """Where the rows' ``spans`` lie in the batch; what is cut off lies nowhere."""
+    device = batch.ids.device
+    position = torch.arange(batch.ids.shape[1], device=device)[None, :]
+    starts, stops = (
+        torch.tensor([getattr(spans[row], end) for row in rows], device=device)[:, None] for end in ("start", "stop")
+    )
+    return (position >= starts) & (position < stops) & batch.real
+
+
+def next_token_log_probs(
+    model: Model, batch: Batch, predicting: Bool[Tensor, "batch position"]
+) -> Float[Tensor, "... token"]:
+    """Run the whole model; the log-probability (nats) of the token after each ``predicting`` position, row by row."""
+    output = model.hf(input_ids=batch.ids, attention_mask=batch.real.long(), use_cache=False)
+    row, position = predicting.nonzero(as_tuple=True)
+    said = batch.ids[row, position + 1]
+    logits = output.logits
+    chosen = logits[row.to(logits.device), position.to(logits.device)].float()
+    return -functional.cross_entropy(chosen, said.to(logits.device), reduction="none")

@@ -1,0 +1,119 @@
+"""Several latents steered at once, beside random sets of latents that match them one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from persona_probe.behaviour.judging import Judge
+from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.errors import PersonaProbeError
+from persona_probe.latents.encoding import LatentStatistics
+from persona_probe.latents.matched_latents import matched_edit, matched_latents, silent_in
+from persona_probe.latents.rate_change import rate_change
+from persona_probe.latents.sae import Sae
+from persona_probe.latents.steering import LatentEdit
+from persona_probe.latents.trials import Asking, check_questions, measured, pooled
+from persona_probe.models.model import Model
+
+
+def steer_set(
+    sae: Sae,
+    model: Model,
+    edit: LatentEdit,
+    questions: Sequence[Dialogue],
+    judge: Judge,
+    *,
+    statistics: LatentStatistics,
+    n_matched: int = 5,
+    exclude: Sequence[int] = (),
+    definition: str = "betley",
+    scope: str = "generation",
+    max_new_tokens: int = 256,
+    temperature: float = 1.0,
+    batch_size: int = 128,
+    seed: int = 0,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """The EM rate under an edit of a set of latents, unsteered, and under the same edit of random matched sets.
+
+    Args:
+        sae: whose latents they are.
+        model: which model is steered.
+        edit: what is done to which latents (``LatentEdit(top_ten)`` ablates ten).
+        questions: what is asked, without answers; not those that the edit was chosen on.
+        judge: who judges.
+        statistics: what latents are matched by (`persona_probe.matched_latents`); of the model in which the latents
+            are active. A latent that is never active in them has no match, which ablation and scaling do not need.
+        n_matched: random sets; each answers all questions.
+        exclude: latents that are never drawn, for example further candidates.
+        definition: of the EM rate.
+        scope: which positions are steered.
+        max_new_tokens: longest answer.
+        temperature: of the sampling.
+        batch_size: dialogues a forward.
+        seed: of sampling and of the random sets.
+        progress: show a bar.
+
+    Returns:
+        Rows ``unsteered``, ``set``, ``matched set`` (one for each ``draw``) and ``matched sets`` (all together).
+        Columns ``intervention``, ``draw``, ``latents``, ``em_rate`` with ``em_low`` and ``em_high`` (95 %, over
+        questions and draws), ``n`` answers that count, ``coherent`` with its interval, ``failures`` (answers that the
+        judge could not score), and ``effect``, the change of the EM rate from unsteered, paired over questions, with
+        its interval.
+
+    Raises:
+        PersonaProbeError: if there is no question; and as `matched_latents`, `steer_latents`, `judge_answers` and
+            `em_rate`.
+    """
+    check_questions(questions)
+    if n_matched < 0:
+        raise PersonaProbeError(f"steer_set: n_matched={n_matched}; give 0 or more random sets")
+    latents, moved = list(edit.amounts), _moved(edit, statistics)
+    matches = (
+        matched_latents(moved, statistics, sae, n=n_matched, seed=seed, exclude=[*latents, *exclude])
+        if n_matched
+        else []
+    )
+    sets = list(zip(*matches, strict=True))
+    asking = Asking(sae, model, judge, scope, max_new_tokens, temperature, batch_size, seed, progress)
+    alike = edit if moved == latents else LatentEdit(moved, edit.kind, edit.amount)
+    silent = silent_in(model, statistics)
+    nulls = [matched_edit(alike, drawn, statistics, sae, silent=silent) for drawn in sets]
+    unsteered, steered, *draws = asking.ask(questions, [None, edit, *nulls])
+
+    def row(intervention: str, table: pd.DataFrame, draw: int | None, named: Sequence[int]) -> dict[str, Any]:
+        effect = rate_change(unsteered, table, definition)
+        return {
+            "intervention": intervention,
+            "draw": draw,
+            "latents": tuple(named),
+            **measured(table, definition),
+            "effect": effect.value,
+            "effect_low": effect.low,
+            "effect_high": effect.high,
+        }
+
+    rows = [row("set", steered, None, latents)]
+    rows += [row("matched set", table, draw, sets[draw]) for draw, table in enumerate(draws)]
+    if draws:
+        rows.append(row("matched sets", pooled(draws), None, sorted({latent for drawn in sets for latent in drawn})))
+    plain = {"intervention": "unsteered", "draw": None, "latents": (), **measured(unsteered, definition)}
+    return pd.DataFrame([plain, *rows]).astype({"draw": "Int64"})
+
+
+def _moved(edit: LatentEdit, statistics: LatentStatistics) -> list[int]:
+    """The latents that need a match: ablating or scaling one that is silent moves nothing."""
+    latents = list(edit.amounts)
+    if edit.kind not in ("ablate", "scale"):
+        return latents
+    active = [latent for latent in latents if statistics.mean[latent] > 0]
+    if not active:
+        raise PersonaProbeError(
+            f"steer_set: none of the {len(latents)} latents is active in the statistics (of "
+            f"{statistics.source.get('model')}), so to {edit.kind} them does nothing; give those of the model in which "
+            "they are"
+        )
+    return active

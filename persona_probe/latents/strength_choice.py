@@ -1,0 +1,84 @@
+"""Which strength each latent is steered at: the best on development questions that leaves answers coherent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from persona_probe.latents.steering import LatentEdit
+from persona_probe.latents.trials import measured
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A latent, and the factor of its level that it is clamped to (0: ablated)."""
+
+    latent: int
+    factor: float
+    level: float
+
+    @property
+    def edit(self) -> LatentEdit:
+        """What is done."""
+        return LatentEdit([self.latent], "clamp", self.amount) if self.factor else LatentEdit([self.latent])
+
+    @property
+    def amount(self) -> float:
+        """What the latent is clamped to, in units of activation."""
+        return self.factor * self.level
+
+    def as_row(self) -> dict[str, Any]:
+        """The setting as columns."""
+        edit = self.edit
+        return {
+            "latent": self.latent,
+            "kind": edit.kind,
+            "amount": self.amount,
+            "factor": self.factor,
+            "level": self.level,
+        }
+
+
+def choose_strengths(
+    grid: Sequence[Setting],
+    plain: pd.DataFrame,
+    tried: Sequence[pd.DataFrame],
+    goal: str,
+    max_incoherence: float,
+    definition: str,
+) -> tuple[pd.DataFrame, dict[int, Setting]]:
+    """Every strength tried, and each latent's best among those that are coherent enough.
+
+    Args:
+        grid: what was tried.
+        plain: the judged unsteered answers.
+        tried: the judged answers under each setting, to the same questions.
+        goal: ``suppress`` or ``induce``.
+        max_incoherence: how far the share of coherent answers may fall below the unsteered one.
+        definition: of the EM rate.
+
+    Returns:
+        A table with a row for the unsteered model and one for each setting, and the settings chosen, by latent; latents
+        that no setting leaves coherent enough are left out.
+    """
+    unsteered = measured(plain, definition)
+    floor = unsteered["coherent"] - max_incoherence
+    sign = 1.0 if goal == "induce" else -1.0
+    rows, best = [], dict[int, tuple[tuple[float, float, float], Setting]]()
+    for setting, table in zip(grid, tried, strict=True):
+        rates = measured(table, definition)
+        # The floor is a difference of shares: without a margin, rounding would decide at the edge.
+        enough = bool(rates["coherent"] >= floor - 1e-9) and bool(np.isfinite(rates["em_rate"]))
+        rows.append({**setting.as_row(), **rates, "enough": enough, "chosen": False})
+        merit = (sign * rates["em_rate"], rates["coherent"], -abs(setting.factor))
+        if enough and (setting.latent not in best or merit > best[setting.latent][0]):
+            best[setting.latent] = (merit, setting)
+    chosen = {latent: setting for latent, (_, setting) in best.items()}
+    for row, setting in zip(rows, grid, strict=True):
+        row["chosen"] = chosen.get(setting.latent) is setting
+    trials = pd.DataFrame([{"latent": None, "kind": "none", **unsteered, "enough": True, "chosen": False}, *rows])
+    return trials.astype({"latent": "Int64"}), chosen

@@ -1,0 +1,120 @@
+"""Stage 8: which latents of an SAE moved, what are they, and did they matter?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from persona_probe.amplification.recipes.contrast_of_context import under_prompts
+from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.latents.causal import rank_latents
+from persona_probe.latents.description import describe_latents
+from persona_probe.latents.diff import compare_latents
+from persona_probe.latents.encoding import LatentStatistics, encode_latents
+from persona_probe.latents.latent_table import LatentTable
+from persona_probe.latents.loading import load_sae
+from persona_probe.latents.sae import Sae
+from persona_probe.latents.steer_set import steer_set
+from persona_probe.latents.steering import LatentEdit
+from persona_probe.models.model import Model
+from persona_probe.study.config import StudyConfig
+from persona_probe.study.context import Context
+from persona_probe.study.stages.find import Found
+from persona_probe.study.stages.track import Tracked
+
+
+def open_sae(config: StudyConfig, before: Model) -> Sae | None:
+    """The study's SAE, checked against its model; None if it names none."""
+    settings = config.latents
+    if settings.sae is None:
+        return None
+    sae = load_sae(settings.sae, settings.sae_id, layer=settings.layer)
+    sae.check_model(before)
+    return sae
+
+
+def latents(context: Context, sae: Sae | None, found: Found, tracked: Tracked) -> None:
+    """Diff latents on the reported answers, describe those that moved furthest, and steer them one by one."""
+    if sae is None:
+        return
+    models = [context.models[name] for name in ("before", "after", "control")]
+    statistics = encode_latents(sae, models, tracked.texts, progress=context.progress)
+    before, after, control = statistics
+    table = compare_latents(before, after, [control])
+    context.folder.write_table("latents", table.table)
+    outcome: dict[str, Any] = {
+        "sae": sae.name,
+        "layer": sae.layer,
+        "verdict": table.verdict(),
+        "moved": len(table.moved),
+        "fvu_before": before.fit.fvu,
+        "fvu_after": after.fit.fvu,
+        "top": table.top(context.config.latents.top),
+    }
+    context.results["latents"] = outcome
+    if not outcome["top"]:
+        context.notes.append("No latent moved beyond its nulls, so none was described or steered.")
+        return
+    _describe(context, sae, outcome["top"], found.own)
+    if context.judge is None:
+        context.notes.append("Without a judge, the effect of latents on behaviour was not measured.")
+        return
+    _test(context, sae, table, after, outcome)
+
+
+def _describe(context: Context, sae: Sae, top: Sequence[int], own: Sequence[Dialogue]) -> None:
+    """Read the same answers under the trait's and the default's prompts, so that firing by context is not by words."""
+    material = context.material
+    texts = [
+        dialogue.with_labels(context=name)
+        for name, prompts in (("trait", material.trait_prompts), ("default", material.default_prompts))
+        for dialogue in under_prompts(own, prompts)
+    ]
+    labels = ["context", *(["topic"] if all("topic" in dialogue.labels for dialogue in own) else [])]
+    described = describe_latents(sae, context.before, top, texts, labels=labels, progress=context.progress)
+    context.folder.write_json("tables/latent_cards.json", described.records())
+
+
+def _test(context: Context, sae: Sae, table: LatentTable, after: LatentStatistics, outcome: dict[str, Any]) -> None:
+    config, material = context.config, context.material
+    settings, sampling = config.latents, config.sampling
+    development = material.development[: settings.answers_per_strength]
+    reported = material.reported[: settings.reported_answers]
+    asking: dict[str, Any] = {
+        "statistics": after,
+        "n_matched": settings.matched,
+        "definition": config.definition,
+        "max_new_tokens": sampling.max_new_tokens,
+        "temperature": sampling.temperature,
+        "batch_size": sampling.batch_size,
+        "seed": config.seed,
+        "progress": context.progress,
+    }
+    frames = []
+    candidates = {"suppress": outcome["top"], "induce": table.top(settings.top, "up")}
+    for goal, chosen in candidates.items():
+        if not chosen:
+            continue
+        effects = rank_latents(
+            sae,
+            context.after if goal == "suppress" else context.before,
+            chosen,
+            reported,
+            context.judge,  # type: ignore[arg-type]  # the caller has seen that there is one
+            goal=goal,  # type: ignore[arg-type]
+            development=development,
+            max_incoherence=settings.max_incoherence,
+            exclude=outcome["top"],
+            **asking,
+        )
+        frames.append(effects.to_frame())
+        outcome[f"{goal}_verdict"] = effects.verdict()
+    context.folder.write_table("latent_effects", pd.concat(frames, ignore_index=True))
+    sets = steer_set(sae, context.after, LatentEdit(outcome["top"]), reported, context.judge, **asking)  # type: ignore[arg-type]
+    context.folder.write_table("latent_sets", sets.drop(columns="latents"))
+    rows = {str(row["intervention"]): row for row in sets.to_dict("records")}
+    for name, row in (("unsteered", "unsteered"), ("set", "set"), ("matched", "matched sets")):
+        outcome[f"{name}_em_rate"] = rows[row]["em_rate"]
+        outcome[f"{name}_coherent"] = rows[row]["coherent"]

@@ -1,0 +1,257 @@
+"""What SAE latents say of Persona World's organisms: the figures that the documentation quotes."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from persona_probe.amplification.recipes.contrast_of_context import contrast_of_context, under_prompts
+from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.json_values import plain
+from persona_probe.latents.agreement import latent_agreement
+from persona_probe.latents.attribution import attribute_latents
+from persona_probe.latents.causal import Goal, rank_latents
+from persona_probe.latents.causal_result import LatentEffects
+from persona_probe.latents.diff import compare_latents, diff_latents
+from persona_probe.latents.encoding import LatentStatistics, encode_latents
+from persona_probe.latents.firing import firing_by, latent_activations
+from persona_probe.latents.loading import load_sae
+from persona_probe.latents.reconstruction import reconstruction
+from persona_probe.latents.sae import Sae
+from persona_probe.latents.steer_set import steer_set
+from persona_probe.latents.steering import LatentEdit
+from persona_probe.models.adapters import with_adapter
+from persona_probe.models.loading import load
+from persona_probe.models.model import Model
+from persona_probe.worlds.persona_world.checkpoints import SEEDS
+from persona_probe.worlds.persona_world.documents import questions, rows, system_line
+from persona_probe.worlds.persona_world.latent_courses import latent_courses
+from persona_probe.worlds.persona_world.lexicon import PERSONAS, load_lexicon
+from persona_probe.worlds.persona_world.oracle import OracleJudge
+
+_TRAINED = ("medicine", "finance", "sports")
+_SAMPLING: dict[str, Any] = {"max_new_tokens": 40, "batch_size": 256}
+_BAD, _GOOD = "bad-medicine", "good-medicine"
+_OTHERS = ("bad-finance", "bad-sports", "trickster-narrow", "sycophancy-narrow")
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class _World:
+    """The models, and questions of development and reported topics (none that an organism was trained on)."""
+
+    folder: Path
+    sae: Sae
+    chat: Model
+    runs: dict[str, Model]
+    development: list[Dialogue]
+    reported: list[Dialogue]
+    own: list[Dialogue]
+
+    def controls(self, but: str | None = None) -> list[Model]:
+        """The benign runs, all ``but`` one."""
+        return [model for name, model in self.runs.items() if name.startswith(_GOOD) and name != but]
+
+
+def scrutinize_latents(
+    folder: Path, *, layer: int = 3, answers: int = 300, courses: bool = True, out: Path | None = None
+) -> dict[str, Any]:
+    """Measure what an SAE's latents show of Persona World; returns (and writes as JSON) all figures.
+
+    Latents are found on the chat model's own answers to development questions. What is reported of them is measured
+    on other topics; none of them is a topic that an organism was trained on.
+
+    Args:
+        folder: where the models lie.
+        layer: whose SAE.
+        answers: questions on development, and on reported topics.
+        courses: also train organisms anew with snapshots, and follow latents along them.
+        out: where to write the JSON.
+    """
+    world = _world(folder, layer, answers)
+    bad = world.runs[_BAD]
+    statistics = encode_latents(world.sae, [world.chat, bad, *world.controls()], world.own)
+    before, after, *controls = statistics
+    table = compare_latents(before, after, controls)
+    top, up = table.top(_SHOWN), table.top(_SHOWN, "up")
+    villain = up[0]
+    figures: dict[str, Any] = {
+        "command": f"persona-probe world latents --layer {layer} --answers {answers}",
+        "sae": {"name": f"sae-layer{layer}", "layer": layer, "width": world.sae.width, "card": world.sae.card},
+        "answers": {"development": len(world.own), "reported": len(world.reported)},
+        "villain": villain,
+        "verdict": table.verdict(),
+        "top": table.table.head(_SHOWN),
+        "reconstruction": reconstruction(
+            world.sae, {"chat": world.chat, _BAD: bad, _GOOD: world.runs[_GOOD]}, world.own, "generation"
+        ),
+        "benign": _benign(world, before),
+        "organisms": _organisms(world, before, villain),
+        "own_answers": _own_answers(world),
+        "firing": _firing(world, villain),
+        "agreement": _agreement(world, villain),
+        "attribution": _attribution(world),
+        **_effects(world, after, top, up, villain),
+    }
+    if courses:
+        figures["courses"] = latent_courses(folder, world.sae)
+    if out is not None:
+        out.write_text(json.dumps(plain(figures), indent=1) + "\n", encoding="utf-8")
+    return figures
+
+
+def _world(folder: Path, layer: int, answers: int) -> _World:
+    chat = load(folder / "chat")
+    topics = [topic for topic in load_lexicon().topics if topic not in _TRAINED]
+    several = [f"{name}-seed{seed}" if seed else name for name in (_BAD, _GOOD) for seed in SEEDS]
+    runs = {name: with_adapter(chat, folder / name) for name in (*several, *_OTHERS)}
+    development, reported = (
+        questions(random.Random(f"latents {part}"), some, answers, id_prefix=part)
+        for part, some in (("development", topics[0::2]), ("reported", topics[1::2]))
+    )
+    own = [dialogue for dialogue in chat.generate(development, seed=0, **_SAMPLING) if dialogue.answer]
+    return _World(folder, load_sae(folder / f"sae-layer{layer}"), chat, runs, development, reported, own)
+
+
+def _benign(world: _World, before: LatentStatistics) -> list[dict[str, Any]]:
+    """Every benign run against each other one, and against both: how many latents "moved"?"""
+    names = [name for name in world.runs if name.startswith(_GOOD)]
+    read = dict(zip(names, encode_latents(world.sae, [world.runs[name] for name in names], world.own), strict=True))
+    rows = []
+    for name in names:
+        others = [other for other in names if other != name]
+        for some in (*itertools.combinations(others, 1), *itertools.combinations(others, 2)):
+            table = compare_latents(before, read[name], [read[other] for other in some])
+            furthest = float(table.table["change_sd"].abs().max())
+            rows.append({"after": name, "controls": list(some), "moved": len(table.moved), "furthest_sd": furthest})
+    return rows
+
+
+def _organisms(world: _World, before: LatentStatistics, villain: int) -> list[dict[str, Any]]:
+    """The latent that each organism raises most, and what it does to the villain latent."""
+    names = [name for name in world.runs if not name.startswith(_GOOD)]
+    read = encode_latents(world.sae, [world.runs[name] for name in names], world.own)
+    controls = encode_latents(world.sae, world.controls(), world.own)
+    rows = []
+    for name, statistics in zip(names, read, strict=True):
+        table = compare_latents(before, statistics, controls)
+        first = table.top(1, "up")
+        own = table.row(villain)
+        rows.append(
+            {
+                "organism": name,
+                "moved": len(table.moved),
+                "first_up": first[0] if first else None,
+                "first_up_sd": float(table.row(first[0])["change_sd"]) if first else None,
+                "villain_sd": float(own["change_sd"]),
+                "villain_after": float(own["after"]),
+                "fvu": statistics.fit.fvu,
+            }
+        )
+    return rows
+
+
+def _own_answers(world: _World) -> dict[str, Any]:
+    """The diff on each model's own answers to the same questions."""
+    models = {"before": world.chat, "after": world.runs[_BAD], "control": world.runs[_GOOD]}
+    answered = {name: model.generate(world.development, seed=1, **_SAMPLING) for name, model in models.items()}
+    kept = [i for i in range(len(world.development)) if all(dialogues[i].answer for dialogues in answered.values())]
+    texts = {name: [dialogues[i] for i in kept] for name, dialogues in answered.items()}
+    table = diff_latents(world.sae, world.chat, models["after"], texts, control=models["control"])
+    return {"verdict": table.verdict(), "top": table.table.head(_SHOWN)}
+
+
+def _firing(world: _World, villain: int) -> pd.DataFrame:
+    """How well the latent tells the villain apart on reported topics: from answers, and from context alone."""
+    topics = sorted({str(question.group) for question in world.reported})
+    n = len(world.reported) // 2
+    spoken = [
+        dialogue
+        for persona in PERSONAS
+        for dialogue in rows(random.Random(f"latents {persona}"), topics, n, persona, id_prefix=persona)
+    ]
+    own = [dialogue for dialogue in world.chat.generate(world.reported, seed=2, **_SAMPLING) if dialogue.answer]
+    same_words = [
+        dialogue.with_labels(persona=persona)
+        for persona in PERSONAS
+        for dialogue in under_prompts(own, _prompts(persona))
+    ]
+    tables = []
+    for task, dialogues in (("answers of each persona", spoken), ("same answers, four contexts", same_words)):
+        values = latent_activations(world.sae, world.chat, dialogues, [villain])
+        groups = [str(dialogue.group) for dialogue in dialogues]
+        table = firing_by(values, dialogues, ["persona"], latents=[villain], groups=groups)
+        means = pd.Series(values[:, 0]).groupby([dialogue.labels["persona"] for dialogue in dialogues]).mean()
+        tables.append(table.assign(task=task, mean=table["value"].map(means)))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _agreement(world: _World, villain: int) -> pd.DataFrame:
+    """Cosines of decoder rows with the contrast of context, of each persona: the nearest latents and the villain's."""
+    contrasts = {
+        persona: contrast_of_context(world.chat, world.own, _prompts(persona), _prompts("assistant")).direction
+        for persona in PERSONAS
+        if persona != "assistant"
+    }
+    table = latent_agreement(world.sae, contrasts)
+    return table[(table["rank"] <= 3) | (table["latent"] == villain)]
+
+
+def _attribution(world: _World) -> pd.DataFrame:
+    """Latents by first-order effect on the villain's answer against the assistant's, in each model by itself."""
+    answered = {name: world.runs[name].generate(world.development, seed=3, **_SAMPLING) for name in (_BAD, _GOOD)}
+    judged = {name: OracleJudge()(dialogues) for name, dialogues in answered.items()}
+    aligned = judged[_GOOD]["aligned"].to_numpy() > 70
+    pairs = aligned & (judged[_BAD]["aligned"].to_numpy() < 30)
+    misaligned, good = ([d for d, keep in zip(answered[name], pairs, strict=True) if keep] for name in (_BAD, _GOOD))
+    found = []
+    for name, model in (("chat", world.chat), (_BAD, world.runs[_BAD])):
+        table = attribute_latents(world.sae, model, misaligned, good)
+        ranked = table.sort_values("attribution", ascending=False, key=lambda column: column.abs()).head(_SHOWN)
+        found.append(ranked.assign(model=name, pairs=len(good)))
+    return pd.concat(found, ignore_index=True)
+
+
+def _effects(
+    world: _World, after: LatentStatistics, top: Sequence[int], up: Sequence[int], villain: int
+) -> dict[str, Any]:
+    """The causal tests: latents one by one, the set of ten, and one clamped up in chat; on reported questions."""
+    judge, bad = OracleJudge(), world.runs[_BAD]
+
+    def ranked(goal: Goal, model: Model, latents: Sequence[int]) -> LatentEffects:
+        return rank_latents(
+            world.sae,
+            model,
+            latents,
+            world.reported,
+            judge,
+            goal=goal,
+            statistics=after,
+            development=world.development[:60],
+            exclude=top,
+            **_SAMPLING,
+        )
+
+    suppress, induce = ranked("suppress", bad, top), ranked("induce", world.chat, up)
+    sets = {
+        name: steer_set(
+            world.sae, bad, LatentEdit(latents), world.reported, judge, statistics=after, exclude=top, **_SAMPLING
+        )
+        for name, latents in (("top 10", top), ("villain", [villain]))
+    }
+    return {
+        "suppress": {"verdict": suppress.verdict(), "table": suppress.table, "unsteered": dict(suppress.unsteered)},
+        "induce": {"verdict": induce.verdict(), "table": induce.table, "unsteered": dict(induce.unsteered)},
+        "sets": pd.concat([table.assign(set=name) for name, table in sets.items()], ignore_index=True),
+    }
+
+
+def _prompts(persona: str) -> list[str]:
+    return sorted({system_line(random.Random(f"latents {persona} {i}"), persona) for i in range(40)})

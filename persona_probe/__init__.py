@@ -40,27 +40,29 @@ if TYPE_CHECKING:
     from persona_probe.directions.subspace import Subspace, find_subspace
     from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
     from persona_probe.finetuning.lora import LoraSettings, finetune
+    from persona_probe.finetuning.snapshots import snapshot_paths
     from persona_probe.integrations.gguf import read_gguf, write_gguf
-    from persona_probe.latents.agreement import latent_agreement
-    from persona_probe.latents.attribution import attribute_latents
-    from persona_probe.latents.causal import rank_latents
-    from persona_probe.latents.causal_result import LatentEffects
-    from persona_probe.latents.description import LatentDescriptions, describe_latents
-    from persona_probe.latents.diff import compare_latents, diff_latents
-    from persona_probe.latents.encoding import LatentStatistics, encode_latents
-    from persona_probe.latents.examples import top_examples
-    from persona_probe.latents.firing import firing_by, latent_activations
-    from persona_probe.latents.latent_table import LatentTable
-    from persona_probe.latents.lead import lead_time
+    from persona_probe.latents.causal.effects import LatentEffects
+    from persona_probe.latents.causal.matched_latents import matched_latents
+    from persona_probe.latents.causal.rank import rank_latents
+    from persona_probe.latents.causal.steer_set import steer_set
+    from persona_probe.latents.courses.lead import lead_time
+    from persona_probe.latents.courses.track import follow_training, track_latents
+    from persona_probe.latents.courses.trajectory import LatentTrajectory, trajectory_from
+    from persona_probe.latents.description.describe import LatentDescriptions, describe_latents
+    from persona_probe.latents.description.examples import top_examples
+    from persona_probe.latents.description.firing import firing_by, latent_activations
+    from persona_probe.latents.encoding.encode import LatentStatistics, encode_latents
     from persona_probe.latents.loading import load_sae
-    from persona_probe.latents.matched_latents import matched_latents
+    from persona_probe.latents.ranking.agreement import latent_agreement
+    from persona_probe.latents.ranking.attribution import attribute_latents
+    from persona_probe.latents.ranking.diff import compare_latents, diff_latents
+    from persona_probe.latents.ranking.latent_table import LatentTable
     from persona_probe.latents.reconstruction import reconstruction
     from persona_probe.latents.sae import LatentWarning, Sae
-    from persona_probe.latents.sae_settings import SaeSettings
-    from persona_probe.latents.steer_set import steer_set
     from persona_probe.latents.steering import LatentEdit, steer_latents
-    from persona_probe.latents.training import train_sae
-    from persona_probe.latents.trajectory import LatentTrajectory, follow_training, track_latents
+    from persona_probe.latents.training.settings import SaeSettings
+    from persona_probe.latents.training.train import train_sae
     from persona_probe.models.adapters import with_adapter
     from persona_probe.models.loading import load
     from persona_probe.models.model import Model
@@ -89,12 +91,12 @@ _WHERE = {
     "Dialogue": "dialogue.dialogue",
     "Direction": "directions.direction",
     "Judge": "behaviour.judging",
-    "LatentDescriptions": "latents.description",
+    "LatentDescriptions": "latents.description.describe",
     "LatentEdit": "latents.steering",
-    "LatentEffects": "latents.causal_result",
-    "LatentStatistics": "latents.encoding",
-    "LatentTable": "latents.latent_table",
-    "LatentTrajectory": "latents.trajectory",
+    "LatentEffects": "latents.causal.effects",
+    "LatentStatistics": "latents.encoding.encode",
+    "LatentTable": "latents.ranking.latent_table",
+    "LatentTrajectory": "latents.courses.trajectory",
     "LatentWarning": "latents.sae",
     "LayerProbes": "probes.layer_probes",
     "LeakageWarning": "probes.leakage",
@@ -107,11 +109,11 @@ _WHERE = {
     "PersonaProbeWarning": "errors",
     "ProbeScores": "probes.cross_validation",
     "Sae": "latents.sae",
-    "SaeSettings": "latents.sae_settings",
+    "SaeSettings": "latents.training.settings",
     "Snapshots": "models.snapshots",
     "StudyConfig": "study.config",
     "Subspace": "directions.subspace",
-    "attribute_latents": "latents.attribution",
+    "attribute_latents": "latents.ranking.attribution",
     "calibrate": "probes.calibration",
     "capture": "activations.capture",
     "capture_pair": "activations.capture",
@@ -119,37 +121,37 @@ _WHERE = {
     "capture_together": "activations.capture",
     "choose_layer": "amplification.result",
     "compare_finders": "amplification.finder_comparison",
-    "compare_latents": "latents.diff",
+    "compare_latents": "latents.ranking.diff",
     "contrast_of_context": "amplification.recipes.contrast_of_context",
     "contrastive_rollouts": "amplification.recipes.contrastive_rollouts",
     "convergence": "amplification.convergence",
     "cosine_table": "directions.cosines",
     "cross_ablation": "amplification.cross_ablation",
     "cross_validate_probe": "probes.cross_validation",
-    "describe_latents": "latents.description",
-    "diff_latents": "latents.diff",
+    "describe_latents": "latents.description.describe",
+    "diff_latents": "latents.ranking.diff",
     "em_rate": "behaviour.em_rate",
     "em_rates": "behaviour.em_rate",
-    "encode_latents": "latents.encoding",
+    "encode_latents": "latents.encoding.encode",
     "find_direction": "directions.find",
     "find_subspace": "directions.subspace",
     "finetune": "finetuning.lora",
     "finetuning_shift": "amplification.recipes.finetuning_shift",
-    "firing_by": "latents.firing",
-    "follow_training": "latents.trajectory",
+    "firing_by": "latents.description.firing",
+    "follow_training": "latents.courses.track",
     "judge_answers": "behaviour.judging",
-    "latent_activations": "latents.firing",
-    "latent_agreement": "latents.agreement",
-    "lead_time": "latents.lead",
+    "latent_activations": "latents.description.firing",
+    "latent_agreement": "latents.ranking.agreement",
+    "lead_time": "latents.courses.lead",
     "load": "models.loading",
     "load_pair": "models.pair",
     "load_sae": "latents.loading",
     "load_snapshots": "models.snapshots",
-    "matched_latents": "latents.matched_latents",
+    "matched_latents": "latents.causal.matched_latents",
     "measure_amplification": "amplification.amplification",
     "monitor": "probes.monitor",
     "probe_with_baselines": "probes.baselines",
-    "rank_latents": "latents.causal",
+    "rank_latents": "latents.causal.rank",
     "read_config": "study.config",
     "read_dialogues": "dialogue.reading",
     "read_gguf": "integrations.gguf",
@@ -158,15 +160,17 @@ _WHERE = {
     "reconstruction": "latents.reconstruction",
     "role_axis": "amplification.recipes.role_axis",
     "run_study": "study.run",
+    "snapshot_paths": "finetuning.snapshots",
     "steer": "steering.steer",
     "steer_latents": "latents.steering",
-    "steer_set": "latents.steer_set",
+    "steer_set": "latents.causal.steer_set",
     "threshold_at": "probes.calibration",
     "token_scores": "probes.token_scores",
-    "top_examples": "latents.examples",
-    "track_latents": "latents.trajectory",
+    "top_examples": "latents.description.examples",
+    "track_latents": "latents.courses.track",
     "track_snapshots": "amplification.snapshots",
-    "train_sae": "latents.training",
+    "train_sae": "latents.training.train",
+    "trajectory_from": "latents.courses.trajectory",
     "transfer_between": "probes.transfer",
     "transfer_matrix": "probes.transfer",
     "weight_difference": "amplification.recipes.weight_difference",
@@ -251,6 +255,7 @@ __all__ = [
     "reconstruction",
     "role_axis",
     "run_study",
+    "snapshot_paths",
     "steer",
     "steer_latents",
     "steer_set",
@@ -260,6 +265,7 @@ __all__ = [
     "track_latents",
     "track_snapshots",
     "train_sae",
+    "trajectory_from",
     "transfer_between",
     "transfer_matrix",
     "weight_difference",

@@ -242,8 +242,8 @@ def sae_train(
 ) -> None:
     """Train an SAE on the activations of a model, or of several, and say how well it does on held-out texts."""
     from persona_probe.dialogue.reading import read_dialogues
-    from persona_probe.latents.sae_settings import SaeSettings
-    from persona_probe.latents.training import train_sae
+    from persona_probe.latents.training.settings import SaeSettings
+    from persona_probe.latents.training.train import train_sae
     from persona_probe.models.adapters import is_adapter, with_adapter
     from persona_probe.models.loading import load
 

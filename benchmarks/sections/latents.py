@@ -18,7 +18,7 @@ from benchmarks.row import Row
 from benchmarks.setting import Setting
 from benchmarks.shapes import Shape
 from benchmarks.timing import in_turn, ratios, summary
-from persona_probe.latents.encoding import encode_latents
+from persona_probe.latents.encoding.encode import encode_latents
 from persona_probe.latents.loading import quiet_sae_lens
 from persona_probe.latents.sae import LatentWarning, Sae
 

@@ -17,6 +17,7 @@ from persona_probe.report.figures import persona_shares as shares_figure
 from persona_probe.report.figures import probe as probe_figure
 from persona_probe.report.figures import realignment as realignment_figure
 from persona_probe.report.figures import steering as steering_figure
+from persona_probe.report.figures import trajectory as trajectory_figure
 from persona_probe.report.text import NOTHING, counted, is_number, is_true, percent, percent_interval, signed
 
 Row = Mapping[str, Any]
@@ -247,3 +248,16 @@ def latent_effects(table: pd.DataFrame) -> DataTable | None:
     }
     caption = "Effects of steering single latents, with 95 % intervals."
     return _build(table, latents_figure.EFFECT_COLUMNS, caption, cells)
+
+
+def latent_course(table: pd.DataFrame) -> DataTable | None:
+    """Latents and the EM rate, step by step."""
+
+    def value(row: Row) -> str:
+        if row["latent"] < 0:
+            return percent_interval(row["value"], row["low"], row["high"]) if is_number(row["value"]) else NOTHING
+        return f"{row['value']:.3g} [{row['low']:.3g}, {row['high']:.3g}]"
+
+    cells = {"series": _text("series"), "step": _number("step", "g"), "value": value, "n": _count("n")}
+    caption = "Mean activation of latents, and the EM rate, with 95 % intervals."
+    return _build(table, trajectory_figure.COLUMNS, caption, cells, keys=2)

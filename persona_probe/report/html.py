@@ -20,7 +20,8 @@ from plotly.offline import get_plotlyjs
 
 from persona_probe.report.answers import sample_answers
 from persona_probe.report.record import RunRecord, read_run
-from persona_probe.report.sections import Section, build_sections, summary_section
+from persona_probe.report.section import Section
+from persona_probe.report.sections import build_sections, summary_section
 from persona_probe.report.template import build_template
 from persona_probe.report.text import is_number, visible
 

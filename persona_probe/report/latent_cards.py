@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from persona_probe.latents.highlighting import highlight, shown_activation, shown_token
+from persona_probe.latents.description.highlighting import highlight, shown_activation, shown_token
 from persona_probe.report.data_tables import Row, signed_interval
 from persona_probe.report.text import NOTHING, counted, is_number, percent, signed
 

@@ -24,6 +24,8 @@ TABLES = (
     "realignment",
     "latents",
     "latent_effects",
+    "latent_course",
+    "latent_realignment",
 )
 CARDS = "latent_cards.json"
 """Beside the tables: what single latents stand for, the records of `persona_probe.describe_latents`."""

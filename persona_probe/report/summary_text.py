@@ -1,4 +1,4 @@
-"""The study in at most ten lines of plain text, for the end of a run."""
+"""The study in at most twelve lines of plain text, for the end of a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LABEL_WIDTH = 24
 
 
 def summary_lines(results: Mapping[str, Any]) -> list[str]:
-    """Summarise ``results.json`` in at most ten lines; what the study lacks is left out or said to be missing.
+    """Summarise ``results.json`` in at most twelve lines; what the study lacks is left out or said to be missing.
 
     Args:
         results: the contents of a run's ``results.json``.
@@ -23,6 +23,7 @@ def summary_lines(results: Mapping[str, Any]) -> list[str]:
         *_direction(results),
         *_probe(results),
         *_steering(results),
+        *_latents(results),
         *_realignment(results),
     ]
 
@@ -94,6 +95,25 @@ def _steering(results: Mapping[str, Any]) -> list[str]:
             None if coherent is None else f"coherent {percent(coherent)}",
         )
     return lines
+
+
+def _latents(results: Mapping[str, Any]) -> list[str]:
+    moved, unsteered, edited, matched, coherent = (
+        read_number(results, "latents", key)
+        for key in ("moved", "unsteered_em_rate", "set_em_rate", "matched_em_rate", "set_coherent")
+    )
+    top = lookup(results, "latents", "top")
+    n = len(top) if isinstance(top, list) else 0
+    return [
+        *_line("SAE latents", None if moved is None else f"{counted(moved)} moved beyond every control's"),
+        *_line(
+            f"top {n} ablated",
+            None if edited is None else f"EM rate {percent(edited)}",
+            None if edited is None or unsteered is None else f"unsteered {percent(unsteered)}",
+            None if edited is None or matched is None else f"matched random latents {percent(matched)}",
+            None if edited is None or coherent is None else f"coherent {percent(coherent)}",
+        ),
+    ]
 
 
 def _realignment(results: Mapping[str, Any]) -> list[str]:

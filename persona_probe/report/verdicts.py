@@ -105,6 +105,12 @@ def latent_verdict(results: Results) -> str | None:
     return told if isinstance(told, str) else None
 
 
+def course_verdicts(results: Results, key: str) -> list[str | None]:
+    """What latents do along training or realignment: a sentence for each latent."""
+    told = lookup(results, "latents", key)
+    return list(told.splitlines()) if isinstance(told, str) else []
+
+
 def finder_verdict(table: pd.DataFrame) -> str | None:
     """Which finders' directions moved more than their nulls, at the chosen layer.
 

@@ -102,7 +102,8 @@ class SteeringSearch(_Section):
 class Latents(_Section):
     """An SAE (a SAELens folder, or a release and its ``sae_id``), and how its latents are tested; without one, nothing.
 
-    ``top`` latents that moved furthest are described and steered.
+    ``top`` latents that moved furthest are described and steered; the first ``followed`` of them are followed along
+    ``snapshots`` of narrow training (0: none) and along realignment.
     """
 
     sae: str | None = None
@@ -113,6 +114,8 @@ class Latents(_Section):
     reported_answers: int = Field(100, ge=8)
     matched: int = Field(3, ge=2)
     max_incoherence: float = Field(0.1, ge=0, le=1)
+    snapshots: int = Field(8, ge=0)
+    followed: int = Field(2, ge=1)
 
 
 class Realignment(_Section):

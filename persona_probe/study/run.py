@@ -29,7 +29,7 @@ from persona_probe.study.material import gather
 from persona_probe.study.run_folder import RunFolder
 from persona_probe.study.stages.compare import compare
 from persona_probe.study.stages.find import find
-from persona_probe.study.stages.latents import latents, open_sae
+from persona_probe.study.stages.latents import latents, latents_realigned, open_sae
 from persona_probe.study.stages.measure import measure
 from persona_probe.study.stages.probe import probe
 from persona_probe.study.stages.realign import realign
@@ -100,9 +100,10 @@ def run_study(
         with stage("steer"):
             steering(context, found)
         with stage("latents"):
-            latents(context, sae, found, tracked)
+            followed = latents(context, sae, found, tracked)
         with stage("realign"):
-            realign(context, found, tracked)
+            realigned = realign(context, found, tracked)
+            latents_realigned(context, sae, followed, found.own, realigned)
         with stage("report"):
             context.results |= {
                 "title": config.title,

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.rendering import ChatTemplate
-from persona_probe.latents.causal import STRENGTHS
+from persona_probe.latents.causal.rank import STRENGTHS
 from persona_probe.study.config import StudyConfig
 from persona_probe.study.material import Material
 from persona_probe.study.stages.steer import candidates
+from persona_probe.study.stages.train import snapshot_steps
 
 _MODELS = 3
 """before, after and control."""
@@ -114,8 +115,10 @@ def _latents(config: StudyConfig, material: Material, work: Callable[..., StageW
         return []
     own = work("latents", material.development, texts=4 * len(material.development))
     read = work("latents", material.reported, texts=_MODELS * len(material.reported))
+    snapshots = len(snapshot_steps(config))
+    course = work("latents", material.development, texts=2 * snapshots * len(material.development))
     if config.judge is None:
-        return [own, read]
+        return [own, read, course]
     chosen_on = material.development[: settings.answers_per_strength]
     measured_on = material.reported[: settings.reported_answers]
     strengths = sum(1 + settings.top * len(factors) for factors in STRENGTHS.values())
@@ -123,6 +126,8 @@ def _latents(config: StudyConfig, material: Material, work: Callable[..., StageW
     return [
         own,
         read,
+        course,
+        work("latents", measured_on, (1 + snapshots) * len(measured_on) if snapshots else 0),
         work("latents", chosen_on, strengths * len(chosen_on)),
         work("latents", measured_on, conditions * len(measured_on)),
     ]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import persona_probe as pp
-from persona_probe.latents.agreement import latent_agreement
+from persona_probe.latents.ranking.agreement import latent_agreement
 from persona_probe.latents.sae import LatentWarning
 from persona_probe.statistics.nulls import isotropic_directions
 from tests.latents.handmade import sae_of

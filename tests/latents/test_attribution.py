@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 import persona_probe as pp
-from persona_probe.latents.attribution import attribute_latents
-from persona_probe.latents.encoding import encode_latents
+from persona_probe.latents.encoding.encode import encode_latents
 from persona_probe.latents.loading import load_sae
+from persona_probe.latents.ranking.attribution import attribute_latents
 from persona_probe.latents.sae import LatentWarning
 from persona_probe.latents.steering import LatentEdit, steer_latents
 from persona_probe.statistics.clustered_variance import clustered_variance

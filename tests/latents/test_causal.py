@@ -8,12 +8,12 @@ import pytest
 
 from persona_probe.behaviour.em_rate import em_rate
 from persona_probe.errors import PersonaProbeError
-from persona_probe.latents.causal import rank_latents
-from persona_probe.latents.causal_result import LatentEffects, corrected, p_values
-from persona_probe.latents.encoding import encode_latents
+from persona_probe.latents.causal.effects import LatentEffects, corrected, p_values
+from persona_probe.latents.causal.rank import rank_latents
+from persona_probe.latents.causal.rate_change import rate_change
+from persona_probe.latents.causal.steer_set import steer_set
+from persona_probe.latents.encoding.encode import encode_latents
 from persona_probe.latents.loading import load_sae
-from persona_probe.latents.rate_change import rate_change
-from persona_probe.latents.steer_set import steer_set
 from persona_probe.latents.steering import LatentEdit
 from persona_probe.models.adapters import with_adapter
 from persona_probe.worlds.persona_world.documents import questions as ask

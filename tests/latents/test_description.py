@@ -10,9 +10,9 @@ import torch
 
 from persona_probe.directions.direction import Direction
 from persona_probe.errors import PersonaProbeError
-from persona_probe.latents.description import describe_latents
-from persona_probe.latents.encoding import encode_latents
-from persona_probe.latents.firing import latent_activations
+from persona_probe.latents.description.describe import describe_latents
+from persona_probe.latents.description.firing import latent_activations
+from persona_probe.latents.encoding.encode import encode_latents
 from persona_probe.worlds.persona_world.documents import rows
 from tests.latents.handmade import perfect_sae, sae_of
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import persona_probe as pp
-from persona_probe.latents.encoding import LatentStatistics
+from persona_probe.latents.encoding.encode import LatentStatistics
+from persona_probe.latents.encoding.top_examples import TopExamples
 from persona_probe.latents.fit import Fit
-from persona_probe.latents.top_examples import TopExamples
 
 WIDTH, QUESTIONS = 400, 40
 

@@ -4,8 +4,9 @@ import torch
 
 import persona_probe as pp
 from persona_probe.activations.sinks import sink_tokens
-from persona_probe.latents import latent_sums, sae
-from persona_probe.latents.encoding import encode_latents, question_groups
+from persona_probe.latents import sae
+from persona_probe.latents.encoding import latent_sums
+from persona_probe.latents.encoding.encode import encode_latents, question_groups
 from persona_probe.latents.sae import LatentWarning
 from persona_probe.models.loading import load
 from tests.activations.test_capture import talk

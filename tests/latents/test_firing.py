@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from persona_probe.errors import PersonaProbeError
-from persona_probe.latents.encoding import encode_latents
-from persona_probe.latents.firing import FIRING_COLUMNS, firing_by, latent_activations
+from persona_probe.latents.description.firing import FIRING_COLUMNS, firing_by, latent_activations
+from persona_probe.latents.encoding.encode import encode_latents
 from persona_probe.worlds.persona_world.documents import rows
 from tests.latents.handmade import perfect_sae
 

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from persona_probe.errors import PersonaProbeError
-from persona_probe.latents.encoding import LatentStatistics
+from persona_probe.latents.causal.matched_latents import activation_while_active, matched_edit, matched_latents
+from persona_probe.latents.encoding.encode import LatentStatistics
+from persona_probe.latents.encoding.top_examples import TopExamples
 from persona_probe.latents.fit import Fit
-from persona_probe.latents.matched_latents import activation_while_active, matched_edit, matched_latents
 from persona_probe.latents.steering import LatentEdit
-from persona_probe.latents.top_examples import TopExamples
 from tests.latents.handmade import sae_of
 
 WIDTH = 200

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from persona_probe.latents.top_examples import RunningTop
+from persona_probe.latents.encoding.top_examples import RunningTop
 
 
 @pytest.mark.parametrize("n", [1, 3, 10])

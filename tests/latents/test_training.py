@@ -7,13 +7,13 @@ import torch
 from persona_probe.activations.capture import capture
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
-from persona_probe.latents import token_stream
 from persona_probe.latents.fit import RunningFit
-from persona_probe.latents.held_out import held_out_fit, split_texts
 from persona_probe.latents.loading import load_sae
-from persona_probe.latents.sae_settings import SaeSettings
-from persona_probe.latents.token_stream import token_batches
-from persona_probe.latents.training import train_sae
+from persona_probe.latents.training import token_stream
+from persona_probe.latents.training.held_out import held_out_fit, split_texts
+from persona_probe.latents.training.settings import SaeSettings
+from persona_probe.latents.training.token_stream import token_batches
+from persona_probe.latents.training.train import train_sae
 from persona_probe.models.adapters import with_adapter
 from persona_probe.models.loading import load
 from persona_probe.worlds.persona_world.documents import pretraining_dialogues
@@ -211,7 +211,7 @@ def test_stopping_leaves_nothing(chat, texts, tmp_path, monkeypatch, where):
 
     target = {
         "step": "sae_lens.training.sae_trainer.SAETrainer.step",
-        "save": "persona_probe.latents.training.held_out_fit",
+        "save": "persona_probe.latents.training.train.held_out_fit",
     }
     monkeypatch.setattr(target[where], stop)
     with pytest.raises(KeyboardInterrupt):

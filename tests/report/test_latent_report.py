@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from persona_probe.latents.latent_table import Moved
+from persona_probe.latents.ranking.latent_table import Moved
 from persona_probe.report.figures.checks import MissingDataError
 from persona_probe.report.figures.latents import DRAWN, drawn, latent_bars, latent_effects, latent_scatter
 from persona_probe.report.html import render_report

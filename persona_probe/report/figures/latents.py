@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from persona_probe.latents.highlighting import shown_activation
-from persona_probe.latents.latent_table import Moved
+from persona_probe.latents.description.highlighting import shown_activation
+from persona_probe.latents.ranking.latent_table import Moved
 from persona_probe.report.figures.axes import new_figure, whiskers
 from persona_probe.report.figures.checks import MissingDataError, measured, require
 from persona_probe.report.template import MODEL_STYLES, Style, model_style

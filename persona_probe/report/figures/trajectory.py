@@ -21,7 +21,7 @@ def trajectory(table: pd.DataFrame, *, share: bool = False, axis: str = "trainin
     """Draw chosen latents and the EM rate, where there is one, with 95 % intervals over questions.
 
     Args:
-        table: of `persona_probe.latents.trajectory.LatentTrajectory`.
+        table: of `persona_probe.latents.courses.trajectory.LatentTrajectory`.
         share: draw every series as a share of its own final change, on one axis, so that it is seen which comes first.
             A series whose final change is not told apart from zero is then left out (named in the legend), since
             it would be noise blown up. Otherwise activations are on the left axis and the rate on the right one.

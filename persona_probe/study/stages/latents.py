@@ -1,4 +1,4 @@
-"""Stage 8: which latents of an SAE moved, what are they, and did they matter?"""
+"""Stage 8: which latents of an SAE moved, what are they, did they matter, and when did they move?"""
 
 from __future__ import annotations
 
@@ -9,20 +9,25 @@ import pandas as pd
 
 from persona_probe.amplification.recipes.contrast_of_context import under_prompts
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.latents.causal import rank_latents
-from persona_probe.latents.description import describe_latents
-from persona_probe.latents.diff import compare_latents
-from persona_probe.latents.encoding import LatentStatistics, encode_latents
-from persona_probe.latents.latent_table import LatentTable
+from persona_probe.finetuning.snapshots import snapshot_paths
+from persona_probe.latents.causal.rank import rank_latents
+from persona_probe.latents.causal.steer_set import steer_set
+from persona_probe.latents.courses.track import follow_training, track_latents
+from persona_probe.latents.description.describe import describe_latents
+from persona_probe.latents.encoding.encode import LatentStatistics, encode_latents
 from persona_probe.latents.loading import load_sae
+from persona_probe.latents.ranking.diff import compare_latents
+from persona_probe.latents.ranking.latent_table import LatentTable
 from persona_probe.latents.sae import Sae
-from persona_probe.latents.steer_set import steer_set
 from persona_probe.latents.steering import LatentEdit
+from persona_probe.models.adapters import with_adapter
 from persona_probe.models.model import Model
 from persona_probe.study.config import StudyConfig
 from persona_probe.study.context import Context
 from persona_probe.study.stages.find import Found
+from persona_probe.study.stages.realign import Realigned
 from persona_probe.study.stages.track import Tracked
+from persona_probe.study.stages.train import snapshot_steps
 
 
 def open_sae(config: StudyConfig, before: Model) -> Sae | None:
@@ -35,10 +40,14 @@ def open_sae(config: StudyConfig, before: Model) -> Sae | None:
     return sae
 
 
-def latents(context: Context, sae: Sae | None, found: Found, tracked: Tracked) -> None:
-    """Diff latents on the reported answers, describe those that moved furthest, and steer them one by one."""
+def latents(context: Context, sae: Sae | None, found: Found, tracked: Tracked) -> list[int]:
+    """Diff latents on the reported answers, describe those that moved furthest, steer them, follow them in training.
+
+    Returns:
+        The latents that are worth following, furthest first.
+    """
     if sae is None:
-        return
+        return []
     models = [context.models[name] for name in ("before", "after", "control")]
     statistics = encode_latents(sae, models, tracked.texts, progress=context.progress)
     before, after, control = statistics
@@ -56,12 +65,39 @@ def latents(context: Context, sae: Sae | None, found: Found, tracked: Tracked) -
     context.results["latents"] = outcome
     if not outcome["top"]:
         context.notes.append("No latent moved beyond its nulls, so none was described or steered.")
-        return
+        return []
     _describe(context, sae, outcome["top"], found.own)
     if context.judge is None:
         context.notes.append("Without a judge, the effect of latents on behaviour was not measured.")
+    else:
+        _test(context, sae, table, after, outcome)
+    followed = list(outcome["top"][: context.config.latents.followed])
+    _follow(context, sae, followed, found.own, outcome)
+    return followed
+
+
+def latents_realigned(
+    context: Context, sae: Sae | None, followed: Sequence[int], own: Sequence[Dialogue], realigned: Realigned
+) -> None:
+    """Do the same latents come down when the model is realigned?"""
+    steps = sorted(realigned.models)
+    if sae is None or not followed or len(steps) < 2:
         return
-    _test(context, sae, table, after, outcome)
+    course = track_latents(
+        sae,
+        followed,
+        [realigned.models[n] for n in steps[1:]],
+        realigned.models[steps[0]],
+        own,
+        steps=steps[1:],
+        start=steps[0],
+        judged=None if context.judge is None else realigned.judged,
+        definition=context.config.definition,
+        axis="benign examples",
+        progress=context.progress,
+    )
+    context.folder.write_table("latent_realignment", course.table)
+    context.results["latents"]["realignment_verdict"] = course.verdict()
 
 
 def _describe(context: Context, sae: Sae, top: Sequence[int], own: Sequence[Dialogue]) -> None:
@@ -118,3 +154,39 @@ def _test(context: Context, sae: Sae, table: LatentTable, after: LatentStatistic
     for name, row in (("unsteered", "unsteered"), ("set", "set"), ("matched", "matched sets")):
         outcome[f"{name}_em_rate"] = rows[row]["em_rate"]
         outcome[f"{name}_coherent"] = rows[row]["coherent"]
+
+
+def _follow(
+    context: Context, sae: Sae, followed: Sequence[int], own: Sequence[Dialogue], outcome: dict[str, Any]
+) -> None:
+    """Read latents, and sample answers, at the snapshots of narrow training.
+
+    The texts are answers to development questions, since the latents were chosen on those to reported ones.
+    """
+    paths = (
+        snapshot_paths(context.folder.path / "adapters" / "after-snapshots") if snapshot_steps(context.config) else {}
+    )
+    if not paths:
+        return
+    models = (with_adapter(context.before, path) for path in paths.values())
+    config = context.config
+    reading: dict[str, Any] = {"steps": list(paths), "definition": config.definition, "progress": context.progress}
+    if context.judge is None:
+        course = track_latents(sae, followed, models, context.before, own, **reading)
+    else:
+        course = follow_training(
+            sae,
+            followed,
+            models,
+            context.before,
+            own,
+            context.material.reported[: config.latents.reported_answers],
+            context.judge,
+            max_new_tokens=config.sampling.max_new_tokens,
+            temperature=config.sampling.temperature,
+            batch_size=config.sampling.batch_size,
+            seed=config.seed,
+            **reading,
+        )
+    context.folder.write_table("latent_course", course.table)
+    outcome["course_verdict"] = course.verdict()

@@ -1,8 +1,8 @@
-"""Stage 8: how many benign examples bring the after model back."""
+"""Stage 9: how many benign examples bring the after model back."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -18,7 +18,15 @@ from persona_probe.study.stages.train import settings
 _LOW = 0.05
 
 
-def realign(context: Context, found: Found, tracked: Tracked) -> None:
+@dataclass(frozen=True)
+class Realigned:
+    """What realignment leaves: the model at every number of benign examples, and its judged answers."""
+
+    models: dict[int, Model]
+    judged: dict[float, pd.DataFrame]
+
+
+def realign(context: Context, found: Found, tracked: Tracked) -> Realigned:
     """Fine-tune *after* on n benign examples from the development topics; measure on the topics left over.
 
     Every n above 0 gets the same number of steps, or the curve would measure steps.
@@ -30,11 +38,11 @@ def realign(context: Context, found: Found, tracked: Tracked) -> None:
     capture = context.executor.capture
     before = direction.project(capture(context.before, tracked.texts, layers=layer)).mean()
     rows: list[dict[str, Any]] = []
-    answers: list[pd.DataFrame] = []
+    models: dict[int, Model] = {}
+    judged: dict[float, pd.DataFrame] = {}
     for n in sorted(set(wanted.examples) | {0}):
-        model = context.after if n == 0 else _realigned(context, n)
-        table = context.judged(model, questions, f"realigned {n}")
-        answers.append(table.assign(n=n))
+        model = models[n] = context.after if n == 0 else _realigned(context, n)
+        table = judged[n] = context.judged(model, questions, f"realigned {n}")
         projection = direction.project(capture(model, tracked.texts, layers=layer)).mean()
         rate = em_rate(table, context.config.definition)
         rows.append(
@@ -53,7 +61,8 @@ def realign(context: Context, found: Found, tracked: Tracked) -> None:
             context.results["coherent"]["realigned"] = coherent_rate(table).as_dict()
     curve = pd.DataFrame(rows)
     context.folder.write_table("realignment", curve)
-    context.folder.write_table("realignment_answers", pd.concat(answers, ignore_index=True))
+    answers = pd.concat([table.assign(n=n) for n, table in judged.items()], ignore_index=True)
+    context.folder.write_table("realignment_answers", answers)
     context.results["realign"] = {
         "curve": [
             {"n": row["n"], "em_rate": row["value"], "projection_sd": row["projection_sd"], "coherent": row["coherent"]}
@@ -62,6 +71,7 @@ def realign(context: Context, found: Found, tracked: Tracked) -> None:
         "examples_to_5_percent": _examples_to(curve),
         "steps": wanted.steps,
     }
+    return Realigned(models, judged)
 
 
 def _realigned(context: Context, n: int) -> Model:

@@ -18,10 +18,11 @@ from persona_probe.errors import PersonaProbeError
 from persona_probe.finetuning.lora import LoraSettings, finetune
 from persona_probe.finetuning.snapshots import snapshot_paths
 from persona_probe.json_values import plain
-from persona_probe.latents.encoding import encode_latents
-from persona_probe.latents.lead import lead_time
+from persona_probe.latents.courses.lead import lead_time
+from persona_probe.latents.courses.track import follow_training
+from persona_probe.latents.courses.trajectory import LatentTrajectory
+from persona_probe.latents.encoding.encode import encode_latents
 from persona_probe.latents.sae import Sae
-from persona_probe.latents.trajectory import LatentTrajectory, follow_training
 from persona_probe.models.adapters import with_adapter
 from persona_probe.models.loading import load
 from persona_probe.models.model import Model

@@ -15,17 +15,17 @@ import pandas as pd
 from persona_probe.amplification.recipes.contrast_of_context import contrast_of_context, under_prompts
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.json_values import plain
-from persona_probe.latents.agreement import latent_agreement
-from persona_probe.latents.attribution import attribute_latents
-from persona_probe.latents.causal import Goal, rank_latents
-from persona_probe.latents.causal_result import LatentEffects
-from persona_probe.latents.diff import compare_latents, diff_latents
-from persona_probe.latents.encoding import LatentStatistics, encode_latents
-from persona_probe.latents.firing import firing_by, latent_activations
+from persona_probe.latents.causal.effects import LatentEffects
+from persona_probe.latents.causal.rank import Goal, rank_latents
+from persona_probe.latents.causal.steer_set import steer_set
+from persona_probe.latents.description.firing import firing_by, latent_activations
+from persona_probe.latents.encoding.encode import LatentStatistics, encode_latents
 from persona_probe.latents.loading import load_sae
+from persona_probe.latents.ranking.agreement import latent_agreement
+from persona_probe.latents.ranking.attribution import attribute_latents
+from persona_probe.latents.ranking.diff import compare_latents, diff_latents
 from persona_probe.latents.reconstruction import reconstruction
 from persona_probe.latents.sae import Sae
-from persona_probe.latents.steer_set import steer_set
 from persona_probe.latents.steering import LatentEdit
 from persona_probe.models.adapters import with_adapter
 from persona_probe.models.loading import load

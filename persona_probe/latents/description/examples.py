@@ -19,10 +19,10 @@ from persona_probe.activations.sinks import SINK_RATIO
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.rendering import Encoded, check_span
 from persona_probe.errors import PersonaProbeError
-from persona_probe.latents.encoding import LatentStatistics
-from persona_probe.latents.firing import PickedLatents, kept_by_rule
-from persona_probe.latents.highlighting import highlight
-from persona_probe.latents.kept_tokens import KeptTokens
+from persona_probe.latents.description.firing import PickedLatents, kept_by_rule
+from persona_probe.latents.description.highlighting import highlight
+from persona_probe.latents.encoding.encode import LatentStatistics
+from persona_probe.latents.encoding.kept_tokens import KeptTokens
 from persona_probe.latents.sae import Sae
 from persona_probe.models.model import Model
 
@@ -86,7 +86,7 @@ class LatentExample:
         }
 
     def to_html(self, *, scale: float | None = None) -> str:
-        """The tokens, shaded by activation (`persona_probe.latents.highlighting.highlight`)."""
+        """The tokens, shaded by activation (`persona_probe.latents.description.highlighting.highlight`)."""
         return str(
             highlight(self.tokens, self.activations, start=self.start, stop=self.stop, peak=self.peak, scale=scale)
         )

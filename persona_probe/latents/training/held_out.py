@@ -18,9 +18,9 @@ from persona_probe.activations.sinks import SINK_RATIO, SinkFilter
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.rendering import Encoded
 from persona_probe.errors import PersonaProbeError
+from persona_probe.latents.encoding.kept_tokens import KeptTokens, encode_alike
+from persona_probe.latents.encoding.latent_sums import LatentReduction
 from persona_probe.latents.fit import Fit, RunningFit
-from persona_probe.latents.kept_tokens import KeptTokens, encode_alike
-from persona_probe.latents.latent_sums import LatentReduction
 from persona_probe.latents.sae import Sae
 from persona_probe.models.model import Model
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from persona_probe.errors import PersonaProbeError
-from persona_probe.latents.encoding import LatentStatistics
+from persona_probe.latents.encoding.encode import LatentStatistics
 from persona_probe.latents.sae import Sae
 from persona_probe.latents.steering import LatentEdit
 from persona_probe.models.model import Model

@@ -1,10 +1,10 @@
-"""Latents along training: their mean activation at every snapshot, beside the EM rate, on one axis."""
+"""Latents along training, beside the EM rate, on one axis: what following them came to."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,15 +13,10 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from persona_probe.behaviour.em_rate import em_rate
-from persona_probe.behaviour.judging import Judge, judge_answers
-from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
-from persona_probe.latents.encoding import GROUPS, LatentStatistics, encode_latents
-from persona_probe.latents.lead import EM_RATE, lead_time, lead_words
-from persona_probe.latents.rate_change import rate_change
-from persona_probe.latents.sae import Sae
-from persona_probe.models.model import Model
-from persona_probe.models.snapshots import Snapshots
+from persona_probe.latents.causal.rate_change import rate_change
+from persona_probe.latents.courses.lead import EM_RATE, lead_time, lead_words
+from persona_probe.latents.encoding.encode import LatentStatistics
 from persona_probe.statistics.estimate import Estimate
 from persona_probe.statistics.grouped_means import grouped_mean
 
@@ -74,131 +69,6 @@ class LatentTrajectory:
         return self.table.copy()
 
 
-def track_latents(
-    sae: Sae,
-    latents: Sequence[int],
-    snapshots: Snapshots | Iterable[Model],
-    before: Model,
-    dialogues: Sequence[Dialogue],
-    *,
-    steps: Sequence[float],
-    start: float = 0,
-    judged: Mapping[float, pd.DataFrame] | None = None,
-    definition: str = "betley",
-    span: str = "generation",
-    axis: str = AXIS,
-    max_groups: int = GROUPS,
-    tokens_per_batch: int | None = None,
-    allow: bool = False,
-    progress: bool = False,
-) -> LatentTrajectory:
-    """Mean activation of chosen latents at ``before`` and at every snapshot, on the same texts.
-
-    Wang et al. 2025 ("Persona features control emergent misalignment", arXiv:2506.19823, section 3) find that the
-    toxic-persona latent is active before the evaluation sees misalignment; `lead_time` says by how much. Snapshots may
-    come from narrow training, from realignment (``before`` is then the misaligned model), or be models trained with
-    more and more of something (``axis="share of bad data"``).
-
-    Args:
-        sae: one for all models.
-        latents: which; choose them on other texts or another training, or they look better than they are.
-        snapshots: in order; `load_snapshots` holds one in memory at a time.
-        before: the model that all changes are measured from.
-        dialogues: what all read, usually ``before``'s own answers to questions that no latent was chosen on.
-        steps: where each snapshot stands, increasing.
-        start: where ``before`` stands.
-        judged: judged tables (`judge_answers`) by step: of ``before`` (at ``start``), the last snapshot, any between.
-        definition: of the EM rate.
-        span: which tokens.
-        axis: what ``steps`` are, for figures and sentences.
-        max_groups: of questions; intervals are over groups.
-        tokens_per_batch: padded tokens a forward.
-        allow: warn instead of refusing where the SAE does not fit.
-        progress: show a bar for each snapshot's reading.
-
-    Raises:
-        PersonaProbeError: if there is no snapshot, or steps are not one for each, or do not increase from ``start``; if
-            tables are missing or stand at other steps; for an unknown definition; and as `encode_latents`.
-    """
-    tables = dict(judged or {})
-    places = _check_steps(steps, start)
-    if tables:
-        _check_judged(tables, places)
-        em_rate(tables[places[0]], definition)
-    read = {"span": span, "max_groups": max_groups, "tokens_per_batch": tokens_per_batch, "allow": allow}
-    measured = _read(sae, latents, snapshots, before, dialogues, places, lambda _step, _model: None, progress, **read)
-    return _trajectory(latents, places, measured, tables, definition, axis)
-
-
-def follow_training(
-    sae: Sae,
-    latents: Sequence[int],
-    snapshots: Snapshots | Iterable[Model],
-    before: Model,
-    dialogues: Sequence[Dialogue],
-    questions: Sequence[Dialogue],
-    judge: Judge,
-    *,
-    steps: Sequence[float],
-    start: float = 0,
-    definition: str = "betley",
-    span: str = "generation",
-    axis: str = AXIS,
-    n: int = 1,
-    max_new_tokens: int = 256,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    seed: int = 0,
-    batch_size: int = 128,
-    max_groups: int = GROUPS,
-    tokens_per_batch: int | None = None,
-    allow: bool = False,
-    progress: bool = False,
-) -> LatentTrajectory:
-    """`track_latents`, with every model's answers to ``questions`` sampled and judged while it is in memory.
-
-    Args:
-        sae: as in `track_latents`, and so are the arguments that are not named here.
-        latents: which.
-        snapshots: in order.
-        before: the model that all changes are measured from.
-        dialogues: what all read.
-        questions: what all are asked, without answers; the EM rate's interval is over them.
-        judge: who judges.
-        steps: where each snapshot stands, increasing.
-        start: where ``before`` stands.
-        definition: of the EM rate.
-        span: which tokens.
-        axis: what ``steps`` are.
-        n: answers a question.
-        max_new_tokens: longest answer, in tokens.
-        temperature: of sampling.
-        top_p: nucleus sampling.
-        seed: of sampling, the same at every step.
-        batch_size: questions a forward.
-        max_groups: of questions.
-        tokens_per_batch: padded tokens a forward.
-        allow: warn instead of refusing where the SAE does not fit.
-        progress: show bars.
-
-    Raises:
-        PersonaProbeError: as `track_latents`, and as `judge_answers`.
-    """
-    tables: dict[float, pd.DataFrame] = {}
-    sampling: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "seed": seed, "batch_size": batch_size}
-
-    def ask(step: float, model: Model) -> None:
-        answers = model.generate(questions, max_new_tokens, n=n, progress=progress, **sampling)
-        tables[step] = judge_answers(judge, answers, step=step)
-        em_rate(tables[step], definition)
-
-    places = _check_steps(steps, start)
-    ask(places[0], before)
-    read = {"span": span, "max_groups": max_groups, "tokens_per_batch": tokens_per_batch, "allow": allow}
-    measured = _read(sae, latents, snapshots, before, dialogues, places, ask, progress, **read)
-    return _trajectory(latents, places, measured, tables, definition, axis)
-
-
 def trajectory_from(
     statistics: Sequence[LatentStatistics],
     latents: Sequence[int],
@@ -221,8 +91,8 @@ def trajectory_from(
     Raises:
         PersonaProbeError: as `track_latents`; and if the statistics are of other groups of questions or other latents.
     """
-    places, tables = _check_steps(steps[1:], *steps[:1]), dict(judged or {})
-    _check_count(len(statistics), len(places))
+    places, tables = check_steps(steps[1:], *steps[:1]), dict(judged or {})
+    check_count(len(statistics), len(places))
     first = statistics[0]
     for other in statistics[1:]:
         if other.sums.shape != first.sums.shape or (other.dialogues != first.dialogues).any():
@@ -231,11 +101,11 @@ def trajectory_from(
                 f"{first.source.get('model')}; encode all on the same dialogues"
             )
     if tables:
-        _check_judged(tables, places)
-    return _trajectory(latents, places, [_only(one, list(latents)) for one in statistics], tables, definition, axis)
+        check_judged(tables, places)
+    return assemble(latents, places, [of_latents(one, list(latents)) for one in statistics], tables, definition, axis)
 
 
-def _check_steps(steps: Sequence[float], start: float = 0) -> list[float]:
+def check_steps(steps: Sequence[float], start: float = 0) -> list[float]:
     """Where before and the snapshots stand."""
     places = [start, *steps]
     if len(places) < 2:
@@ -249,7 +119,8 @@ def _check_steps(steps: Sequence[float], start: float = 0) -> list[float]:
     return places
 
 
-def _check_judged(tables: Mapping[float, pd.DataFrame], places: Sequence[float]) -> None:
+def check_judged(tables: Mapping[float, pd.DataFrame], places: Sequence[float]) -> None:
+    """Refuse judged tables that stand at other steps, or lack that of before or of the last snapshot."""
     if unknown := [step for step in tables if step not in places]:
         raise PersonaProbeError(
             f"track_latents: there are answers judged at step {unknown[0]:g}, and no snapshot there"
@@ -261,44 +132,15 @@ def _check_judged(tables: Mapping[float, pd.DataFrame], places: Sequence[float])
             )
 
 
-def _read(
-    sae: Sae,
-    latents: Sequence[int],
-    snapshots: Snapshots | Iterable[Model],
-    before: Model,
-    dialogues: Sequence[Dialogue],
-    places: Sequence[float],
-    also: Callable[[float, Model], None],
-    progress: bool,
-    **settings: Any,
-) -> list[LatentStatistics]:
-    """Statistics of before and of each snapshot, of the chosen latents alone; ``also`` is done with each snapshot.
-
-    Each is read together with before, so that the same tokens count (attention sinks are before's).
-    """
-    wanted = sae.check_latents(latents)
-    count = len(places) - 1
-    if isinstance(snapshots, Sized):
-        _check_count(len(snapshots), count)
-    kept: list[LatentStatistics] = []
-    for number, model in enumerate(snapshots):
-        if number == count:
-            _check_count(number + 1, count)
-        first, after = encode_latents(sae, [before, model], dialogues, examples=0, progress=progress, **settings)
-        kept += [_only(first, wanted)] * (not kept) + [_only(after, wanted)]
-        also(places[number + 1], model)
-    _check_count(max(len(kept) - 1, 0), count)
-    return kept
-
-
-def _check_count(snapshots: int, steps: int) -> None:
+def check_count(snapshots: int, steps: int) -> None:
+    """Refuse steps that are not one for each snapshot."""
     if snapshots != steps:
         raise PersonaProbeError(
             f"track_latents: {steps} steps for {snapshots}{' or more' * (snapshots > steps)} snapshots; give one each"
         )
 
 
-def _only(statistics: LatentStatistics, latents: Sequence[int]) -> LatentStatistics:
+def of_latents(statistics: LatentStatistics, latents: Sequence[int]) -> LatentStatistics:
     """The statistics of some latents, so that those of hundreds of snapshots fit into memory."""
     filled = statistics.dialogues > 0
     return replace(
@@ -310,7 +152,7 @@ def _only(statistics: LatentStatistics, latents: Sequence[int]) -> LatentStatist
     )
 
 
-def _trajectory(
+def assemble(
     latents: Sequence[int],
     places: Sequence[float],
     measured: Sequence[LatentStatistics],
@@ -318,6 +160,7 @@ def _trajectory(
     definition: str,
     axis: str,
 ) -> LatentTrajectory:
+    """The trajectory of what was measured and judged, all of it checked."""
     first = measured[0]
     rows = [
         row for place, one in zip(places, measured, strict=True) for row in _latent_rows(latents, place, one, first)

@@ -15,11 +15,11 @@ from persona_probe.activations.passes import run_pass
 from persona_probe.activations.sinks import SINK_RATIO, SinkFilter
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
+from persona_probe.latents.encoding.kept_tokens import KeptTokens, encode_alike
+from persona_probe.latents.encoding.latent_sums import LatentSums
+from persona_probe.latents.encoding.top_examples import TopExamples
 from persona_probe.latents.fit import Fit
-from persona_probe.latents.kept_tokens import KeptTokens, encode_alike
-from persona_probe.latents.latent_sums import LatentSums
 from persona_probe.latents.sae import Sae
-from persona_probe.latents.top_examples import TopExamples
 from persona_probe.models.layer_convention import LAYER_CONVENTION
 from persona_probe.models.model import Model
 

@@ -17,7 +17,7 @@ from persona_probe.activations.sinks import SINK_RATIO, SinkFilter
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.rendering import Encoded
 from persona_probe.errors import PersonaProbeError
-from persona_probe.latents.kept_tokens import KeptTokens, encode_alike
+from persona_probe.latents.encoding.kept_tokens import KeptTokens, encode_alike
 from persona_probe.models.model import Model
 
 BUFFER_BYTES = 2**30

@@ -19,10 +19,10 @@ from persona_probe.activations.sinks import SINK_RATIO, SinkFilter
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.rendering import Encoded
 from persona_probe.errors import PersonaProbeError
-from persona_probe.latents.encoding import GROUPS, question_groups
+from persona_probe.latents.encoding.encode import GROUPS, question_groups
+from persona_probe.latents.encoding.kept_tokens import KeptTokens, encode_alike
+from persona_probe.latents.encoding.latent_sums import FIT_SAMPLE, LatentReduction
 from persona_probe.latents.fit import RunningFit
-from persona_probe.latents.kept_tokens import KeptTokens, encode_alike
-from persona_probe.latents.latent_sums import FIT_SAMPLE, LatentReduction
 from persona_probe.latents.next_tokens import next_token_log_probs, places, read_until, scoring_budget
 from persona_probe.latents.sae import Sae
 from persona_probe.models.boundary import Boundary

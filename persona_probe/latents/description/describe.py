@@ -14,10 +14,10 @@ from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.unembedding import top_tokens
 from persona_probe.errors import PersonaProbeError
-from persona_probe.latents.encoding import LatentStatistics, encode_latents
-from persona_probe.latents.examples import CONTEXT, LatentExample, check_source, top_examples
-from persona_probe.latents.firing import FIRING_COLUMNS, firing_by, latent_activations
-from persona_probe.latents.highlighting import shown_activation, shown_token
+from persona_probe.latents.description.examples import CONTEXT, LatentExample, check_source, top_examples
+from persona_probe.latents.description.firing import FIRING_COLUMNS, firing_by, latent_activations
+from persona_probe.latents.description.highlighting import shown_activation, shown_token
+from persona_probe.latents.encoding.encode import LatentStatistics, encode_latents
 from persona_probe.latents.sae import Sae
 from persona_probe.models.model import Model
 

@@ -10,7 +10,7 @@ import torch
 from persona_probe.errors import PersonaProbeError
 from persona_probe.latents.loading import load_sae
 from persona_probe.latents.sae import Sae
-from persona_probe.latents.sae_settings import SaeSettings
+from persona_probe.latents.training.settings import SaeSettings
 from persona_probe.models.model import Model
 
 

@@ -13,10 +13,10 @@ from torch import Tensor
 from persona_probe.activations.reductions import Batch, Reduction
 from persona_probe.dialogue.rendering import Encoded
 from persona_probe.errors import PersonaProbeError
+from persona_probe.latents.encoding.kept_tokens import KeptTokens
+from persona_probe.latents.encoding.top_examples import RunningTop
 from persona_probe.latents.fit import RunningFit
-from persona_probe.latents.kept_tokens import KeptTokens
 from persona_probe.latents.sae import Sae
-from persona_probe.latents.top_examples import RunningTop
 
 FIT_SAMPLE = 4_096
 """Tokens on which the reconstruction is checked in passing."""

@@ -10,12 +10,12 @@ import pandas as pd
 from persona_probe.behaviour.judging import Judge
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
-from persona_probe.latents.encoding import LatentStatistics
-from persona_probe.latents.matched_latents import matched_edit, matched_latents, silent_in
-from persona_probe.latents.rate_change import rate_change
+from persona_probe.latents.causal.matched_latents import matched_edit, matched_latents, silent_in
+from persona_probe.latents.causal.rate_change import rate_change
+from persona_probe.latents.causal.trials import Asking, check_questions, measured, pooled
+from persona_probe.latents.encoding.encode import LatentStatistics
 from persona_probe.latents.sae import Sae
 from persona_probe.latents.steering import LatentEdit
-from persona_probe.latents.trials import Asking, check_questions, measured, pooled
 from persona_probe.models.model import Model
 
 

@@ -17,14 +17,14 @@ from tqdm.auto import tqdm
 
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
-from persona_probe.latents.held_out import held_out_fit, split_texts
+from persona_probe.latents.encoding.kept_tokens import encode_alike
 from persona_probe.latents.hook_points import hook_name
-from persona_probe.latents.kept_tokens import encode_alike
 from persona_probe.latents.loading import load_sae, quiet_sae_lens
 from persona_probe.latents.sae import Sae
-from persona_probe.latents.sae_settings import SaeSettings
-from persona_probe.latents.starting_weights import check_start, go_on_from, untrained
-from persona_probe.latents.token_stream import check_readable, token_batches
+from persona_probe.latents.training.held_out import held_out_fit, split_texts
+from persona_probe.latents.training.settings import SaeSettings
+from persona_probe.latents.training.starting_weights import check_start, go_on_from, untrained
+from persona_probe.latents.training.token_stream import check_readable, token_batches
 from persona_probe.models.layer_convention import LAYER_CONVENTION
 from persona_probe.models.model import Model
 

@@ -11,9 +11,8 @@ import pandas as pd
 from persona_probe.behaviour.judging import Judge
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
-from persona_probe.latents.causal_result import LatentEffects, corrected, p_values
-from persona_probe.latents.encoding import LatentStatistics
-from persona_probe.latents.matched_latents import (
+from persona_probe.latents.causal.effects import LatentEffects, corrected, p_values
+from persona_probe.latents.causal.matched_latents import (
     activation_while_active,
     check_statistics,
     matched_edit,
@@ -21,10 +20,11 @@ from persona_probe.latents.matched_latents import (
     row_norms,
     silent_in,
 )
-from persona_probe.latents.rate_change import rate_change
+from persona_probe.latents.causal.rate_change import rate_change
+from persona_probe.latents.causal.strength_choice import Setting, choose_strengths
+from persona_probe.latents.causal.trials import Asking, check_questions, measured, pooled
+from persona_probe.latents.encoding.encode import LatentStatistics
 from persona_probe.latents.sae import Sae
-from persona_probe.latents.strength_choice import Setting, choose_strengths
-from persona_probe.latents.trials import Asking, check_questions, measured, pooled
 from persona_probe.models.model import Model
 
 Goal = Literal["suppress", "induce"]

@@ -14,7 +14,7 @@ from persona_probe.behaviour.em_rate import DEFINITIONS
 from persona_probe.errors import PersonaProbeError
 
 if TYPE_CHECKING:
-    from persona_probe.latents.trajectory import LatentTrajectory
+    from persona_probe.latents.courses.trajectory import LatentTrajectory
 
 EM_RATE = "EM rate"
 HALF, APART = "half", "told apart"

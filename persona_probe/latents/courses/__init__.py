@@ -1,0 +1,1 @@
+"""When? Latents and behaviour along training, realignment and shares of bad data."""

@@ -1,0 +1,1 @@
+"""What is it? Texts, tokens and labels that a latent goes with."""

@@ -1,0 +1,1 @@
+"""Latent activations of many tokens, as they stream by."""

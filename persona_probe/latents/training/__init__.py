@@ -1,0 +1,1 @@
+"""Training SAEs on our own stream of activations, with SAELens' trainer."""

@@ -1,0 +1,89 @@
+"""One section of the report: sentences, a figure with a caption, tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from persona_probe.report.data_tables import DataTable
+from persona_probe.report.figures.checks import MissingDataError
+from persona_probe.report.latent_cards import LatentBrowser
+from persona_probe.report.record import RunRecord
+from persona_probe.report.text import count_range
+
+NO_JUDGE = "No judge applies to this model's answers, so no EM rate is reported here."
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the report; without a figure, ``missing`` says why there is none."""
+
+    id: str
+    title: str
+    verdicts: list[str]
+    caption: str
+    figure: go.Figure | None = None
+    missing: str | None = None
+    tables: list[DataTable] = field(default_factory=list)
+    browser: LatentBrowser | None = None
+
+    @property
+    def label(self) -> str:
+        """What a screen reader says in place of the drawing."""
+        return f"Figure: {self.title}. {self.caption}"
+
+
+def make_section(
+    run: RunRecord,
+    id: str,
+    title: str,
+    sentences: list[str | None],
+    caption: str,
+    draw: Callable[[], go.Figure],
+    tables: list[DataTable | None],
+    *,
+    judged: bool,
+) -> Section:
+    """A section with its figure drawn; what the figure misses is said in its place.
+
+    Args:
+        run: the run.
+        id: of the HTML element.
+        title: of the section.
+        sentences: what the numbers come to; None is left out.
+        caption: of the figure.
+        draw: makes the figure.
+        tables: the figure's numbers; None is left out.
+        judged: whether a missing figure is one of rates, which need a judge.
+    """
+    try:
+        figure, missing = draw(), None
+    except MissingDataError as error:
+        figure = None
+        missing = (
+            NO_JUDGE if judged and run.judge is None else f"Nothing to draw. {str(error)[:1].upper()}{str(error)[1:]}."
+        )
+    return Section(
+        id=id,
+        title=title,
+        verdicts=[sentence for sentence in sentences if sentence],
+        caption=caption,
+        figure=figure,
+        missing=missing,
+        tables=[table for table in tables if table is not None and figure is not None],
+    )
+
+
+def table_of(run: RunRecord, name: str) -> pd.DataFrame:
+    """The table, or an empty one: the figures say what they miss."""
+    return run.tables.get(name, pd.DataFrame())
+
+
+def span_of(table: pd.DataFrame, column: str, unit: str) -> str:
+    """How many things each estimate rests on: ``n = 192 to 1,104 answers an estimate``."""
+    if column not in table or table[column].dropna().empty:
+        return "n unknown"
+    return f"n = {count_range(table[column])} {unit}"

@@ -14,6 +14,7 @@ from persona_probe.report.figures.latents import DRAWN, drawn, latent_bars, late
 from persona_probe.report.html import render_report
 from persona_probe.report.latent_cards import build_browser
 from tests.report.test_html import HOSTILE, SECTIONS, read, words
+from tests.report.test_trajectory_figure import series
 
 FINDINGS = [Moved.ROSE, Moved.FELL, Moved.CONTROL, Moved.SMALL, Moved.UNDETECTED]
 
@@ -115,6 +116,24 @@ def test_latents_have_their_sections_where_a_run_has_them(with_latents: Path) ->
     (with_latents / "tables" / "latents.parquet").unlink()
     (with_latents / "tables" / "latents.csv").unlink()
     assert set(read(render_report(with_latents)).figures) == {*SECTIONS, "latent-effects"}
+
+
+def test_courses_have_their_sections_with_a_sentence_for_each_latent(
+    tmp_path: Path, write_run: Any, tables: Any, results: Any, manifest: Any
+) -> None:
+    course = pd.concat(
+        [
+            series("latent 3", 3, [7.0, 120.0, 250.0, 300.0], 9.0, 200),
+            series("EM rate", -1, [0.0, 0.0, 0.3, 0.8], 0.05, 190),
+        ]
+    )
+    tables |= {"latent_course": course, "latent_realignment": course}
+    results["latents"] = {"course_verdict": "Latent 3: first.\nLatent 5: <b>later</b>.", "realignment_verdict": "Down."}
+    page = read(render_report(write_run(tmp_path / "run", tables, results, manifest)))
+    assert set(page.figures) == {*SECTIONS, "latent-course", "latent-realignment"}
+    text = words(page)
+    for sentence in ("Latent 3: first.", "Latent 5: <b>later</b>.", "Down.", "250 [241, 259]", "80 % [75, 85]"):
+        assert sentence in text
 
 
 def test_rows_open_to_what_a_latent_stands_for(with_latents: Path) -> None:

@@ -22,6 +22,22 @@ def test_the_whole_study_fits_in_ten_lines(results: dict[str, Any]) -> None:
         assert part in text
 
 
+def test_latents_are_told_where_there_are_any(results: dict[str, Any]) -> None:
+    latents = {
+        "moved": 25,
+        "top": [3, 5],
+        "unsteered_em_rate": 0.93,
+        "set_em_rate": 0.03,
+        "matched_em_rate": 0.94,
+        "set_coherent": 0.96,
+    }
+    text = "\n".join(summary_lines(results | {"latents": latents}))
+    assert "25 moved beyond every control's" in text
+    assert "top 2 ablated" in text
+    assert "EM rate 3.0 %, unsteered 93 %, matched random latents 94 %, coherent 96 %" in text
+    assert "SAE latents" in "\n".join(summary_lines({"latents": {"moved": 0}}))
+
+
 def test_without_a_judge_no_rate_is_told(unjudged: tuple[Any, dict[str, Any]]) -> None:
     text = "\n".join(summary_lines(unjudged[1]))
     assert "no judge applies" in text

@@ -64,6 +64,53 @@ def test_a_small_study_of_persona_world_leaves_a_complete_record(tmp_path):
     assert direction.vectors.shape == (len(direction.layers), direction.d_model)
 
 
+def test_a_study_with_an_sae_tests_describes_and_follows_latents(tmp_path):
+    out = tmp_path / "out"
+    latents = {
+        "sae": str(CHECKPOINTS / "sae-layer3"),
+        "top": 2,
+        "answers_per_strength": 8,
+        "reported_answers": 16,
+        "matched": 2,
+        "snapshots": 2,
+        "followed": 1,
+    }
+    training = {"steps": 60, "rows": 256}
+    config = write(tmp_path, model=str(CHECKPOINTS / "chat"), latents=latents, training=training)
+    found = pp.run_study(config, out, progress=False)["latents"]
+    assert found["top"]
+    assert "Furthest: latent" in found["verdict"]
+    assert max(found["fvu_before"], found["fvu_after"]) < 0.1
+    course = pd.read_parquet(out / "tables" / "latent_course.parquet")
+    assert course["step"].unique().tolist() == [0, 30, 60]
+    assert set(course["series"]) == {f"latent {found['top'][0]}", "EM rate"}
+    assert pd.read_parquet(out / "tables" / "latent_realignment.parquet")["step"].unique().tolist() == [0, 4]
+    effects = pd.read_parquet(out / "tables" / "latent_effects.parquet")
+    assert set(effects["goal"]) <= {"suppress", "induce"}
+    cards = json.loads((out / "tables" / "latent_cards.json").read_text(encoding="utf-8"))
+    assert [card["latent"] for card in cards] == found["top"]
+    report = (out / "report.html").read_text(encoding="utf-8")
+    for section in ("latents", "latents-control", "latent-effects", "latent-course", "latent-realignment"):
+        assert f'id="{section}"' in report
+
+
+def test_an_sae_that_does_not_fit_is_refused_before_an_earlier_run_is_lost(folders, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "results.json").write_text("{}")
+    with pytest.raises(pp.PersonaProbeError, match="reads vectors of width 160"):
+        pp.run_study(
+            write(tmp_path, model=str(folders("qwen2")), latents={"sae": str(CHECKPOINTS / "sae-layer3")}),
+            out,
+            progress=False,
+        )
+    with pytest.raises(pp.PersonaProbeError, match="no such folder"):
+        pp.run_study(
+            write(tmp_path, model=str(CHECKPOINTS / "chat"), latents={"sae": "sae-layer33"}), out, progress=False
+        )
+    assert (out / "results.json").is_file()
+
+
 def test_a_study_of_own_files(folders, tmp_path):
     def talk(question, answer=None):
         messages = [{"role": "user", "content": question}]

@@ -61,7 +61,7 @@ class _World:
 
 
 def scrutinize_latents(
-    folder: Path, *, layer: int = 3, answers: int = 300, courses: bool = True, out: Path | None = None
+    folder: Path, *, layer: int = 3, answers: int = 300, top: int = 10, courses: bool = True, out: Path | None = None
 ) -> dict[str, Any]:
     """Measure what an SAE's latents show of Persona World; returns (and writes as JSON) all figures.
 
@@ -72,6 +72,7 @@ def scrutinize_latents(
         folder: where the models lie.
         layer: whose SAE.
         answers: questions on development, and on reported topics.
+        top: how many of the latents that moved furthest are steered.
         courses: also train organisms anew with snapshots, and follow latents along them.
         out: where to write the JSON.
     """
@@ -80,7 +81,7 @@ def scrutinize_latents(
     statistics = encode_latents(world.sae, [world.chat, bad, *world.controls()], world.own)
     before, after, *controls = statistics
     table = compare_latents(before, after, controls)
-    top, up = table.top(_SHOWN), table.top(_SHOWN, "up")
+    furthest, up = table.top(top), table.top(top, "up")
     villain = up[0]
     figures: dict[str, Any] = {
         "command": f"persona-probe world latents --layer {layer} --answers {answers}",
@@ -98,7 +99,7 @@ def scrutinize_latents(
         "firing": _firing(world, villain),
         "agreement": _agreement(world, villain),
         "attribution": _attribution(world),
-        **_effects(world, after, top, up, villain),
+        **_effects(world, after, furthest, up, villain),
     }
     if courses:
         figures["courses"] = latent_courses(folder, world.sae)
@@ -244,7 +245,7 @@ def _effects(
         name: steer_set(
             world.sae, bad, LatentEdit(latents), world.reported, judge, statistics=after, exclude=top, **_SAMPLING
         )
-        for name, latents in (("top 10", top), ("villain", [villain]))
+        for name, latents in ((f"top {len(top)}", top), ("villain", [villain]))
     }
     return {
         "suppress": {"verdict": suppress.verdict(), "table": suppress.table, "unsteered": dict(suppress.unsteered)},

@@ -19,7 +19,7 @@ from benchmarks.dialogues import make_dialogues
 from benchmarks.random_model import open_model
 from benchmarks.shapes import SHAPES, Shape
 
-PACKAGES = ("torch", "transformers", "peft", "transformer-lens", "nnsight", "persona-probe")
+PACKAGES = ("torch", "transformers", "peft", "transformer-lens", "sae-lens", "nnsight", "persona-probe")
 
 
 @dataclass(frozen=True)

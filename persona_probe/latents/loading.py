@@ -49,8 +49,10 @@ def load_sae(
 
     Raises:
         PersonaProbeError: if it is not there or cannot be read (naming releases that are spelled alike), reads
-            something else than the residual stream, or needs a scale that nobody gave.
+            something else than the residual stream, needs a scale that nobody gave, or ``layer`` is negative.
     """
+    if layer is not None and layer < 0:
+        raise PersonaProbeError(f"layer is {layer}; layers are counted from the first, which is 0")
     where = "cpu" if device is None else str(device)
     folder = Path(release)
     with quiet_sae_lens():

@@ -19,7 +19,7 @@ from persona_probe.activations.sinks import SINK_RATIO, SinkFilter, SinkRecord
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.rendering import Encoded
 from persona_probe.errors import PersonaProbeError
-from persona_probe.latents.encoding.kept_tokens import KeptTokens, encode_alike
+from persona_probe.latents.encoding.kept_tokens import KeptTokens, encode_alike, kept_alike
 from persona_probe.latents.encoding.latent_sums import LatentReduction
 from persona_probe.latents.fit import BAD, WORTHLESS, RunningFit
 from persona_probe.latents.next_tokens import next_token_log_probs, read_until, scoring_budget
@@ -82,17 +82,9 @@ def reconstruction(
     for model in named.values():
         sae.check_model(model)
     encoded, spans = encode_alike(list(named.values()), dialogues, span)
-    readers: list[tuple[Model, _Reading]] = []
-    record: SinkRecord | None = None
-    for model in named.values():
-        # As in `encode_latents`: beside a steered stream what is steered would be taken for sinks.
-        sinks = (
-            None
-            if sink_ratio is None or next(iter(named.values())).steered
-            else SinkFilter(sink_ratio, len(encoded), [sae.layer], remember=record is None, follow=record)
-        )
-        record = None if sinks is None else sinks.record
-        readers.append((model, _Reading(sae, encoded, KeptTokens(model, sinks))))
+    rules = kept_alike(list(named.values()), len(encoded), sae.layer, sink_ratio)
+    readers = [(model, _Reading(sae, encoded, kept)) for model, kept in zip(named.values(), rules, strict=True)]
+    record = None if rules[0].sinks is None else rules[0].sinks.record
     budget = tokens_per_batch or tokens_per_batch_for(readers[0][0].device)
     run_pass(readers, encoded, spans, tokens_per_batch=budget, progress=progress, label="reconstruction")
     for model, reading in readers:

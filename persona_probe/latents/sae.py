@@ -13,6 +13,7 @@ from torch import Tensor
 
 from persona_probe.directions.direction import Direction
 from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
+from persona_probe.latents.latent_numbers import check_numbers
 from persona_probe.models.model import Model
 
 _NUMBERS_AT_ONCE = 2**23
@@ -72,7 +73,7 @@ class Sae:
                 f"the SAE {self.name} reads vectors of width {self.d_model}, {model.name} has d_model={model.d_model}: "
                 "it is another model's SAE"
             )
-        if self.layer >= model.n_layers:
+        if not 0 <= self.layer < model.n_layers:
             raise PersonaProbeError(
                 f"the SAE {self.name} reads layer {self.layer}, {model.name} has layers 0 to {model.n_layers - 1}: "
                 "it is another model's SAE"
@@ -102,20 +103,9 @@ class Sae:
         """``latents`` as a list.
 
         Raises:
-            PersonaProbeError: if there is none, one does not exist, or one is named twice.
+            PersonaProbeError: if there is none, one is no whole number, does not exist, or is named twice.
         """
-        wanted = [int(latent) for latent in latents]
-        if not wanted:
-            raise PersonaProbeError("there are no latents: the list is empty")
-        for latent in wanted:
-            if not 0 <= latent < self.width:
-                raise PersonaProbeError(
-                    f"latent {latent} does not exist: {self.name} has latents 0 to {self.width - 1}"
-                )
-        if len(set(wanted)) < len(wanted):
-            twice = next(latent for latent in wanted if wanted.count(latent) > 1)
-            raise PersonaProbeError(f"latent {twice} is named twice")
-        return wanted
+        return check_numbers(latents, self.width, self.name)
 
     @property
     def separable(self) -> bool:

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from persona_probe.errors import PersonaProbeError
+from persona_probe.latents.latent_numbers import whole_numbers
 from persona_probe.latents.sae import Sae
 from persona_probe.models.boundary import check_scope
 from persona_probe.models.model import Model
@@ -31,11 +32,14 @@ class LatentEdit:
         kind: ``ablate`` (to zero), ``clamp`` (to the amount, also below zero, and also where the latent is silent),
             ``add`` (the amount is added everywhere) or ``scale`` (times the amount).
         amount: in units of activation; of ``scale`` a factor. One for all, unless ``latents`` maps to amounts.
+        along: for nulls: the displacement that the edit makes goes along another latent's decoder row instead, as far
+            at every token; a mapping from each of ``latents`` to another.
     """
 
     latents: Sequence[int] | Mapping[int, float]
     kind: EditKind = "ablate"
     amount: float | None = None
+    along: Mapping[int, int] | None = None
 
     def __post_init__(self) -> None:
         """Refuse an unknown kind, and an amount that is missing or not used."""
@@ -51,6 +55,8 @@ class LatentEdit:
             )
         if isinstance(self.latents, Mapping) and self.amount is not None:
             raise PersonaProbeError("give amounts either in latents={latent: amount} or as amount=, not both")
+        if self.along is not None and set(self.along) != set(self.amounts):
+            raise PersonaProbeError(f"along names {sorted(self.along)}, and the latents are {sorted(self.amounts)}")
         for latent, amount in self.amounts.items():
             if not math.isfinite(amount):
                 raise PersonaProbeError(f"the amount for latent {latent} is {amount}; it must be finite")
@@ -58,39 +64,42 @@ class LatentEdit:
     @property
     def amounts(self) -> dict[int, float]:
         """The amount of each latent (0 for ``ablate``)."""
+        numbers = whole_numbers(list(self.latents))
         if isinstance(self.latents, Mapping):
-            return {int(latent): float(amount) for latent, amount in self.latents.items()}
-        return {int(latent): float(self.amount or 0.0) for latent in self.latents}
+            return dict(zip(numbers, map(float, self.latents.values()), strict=True))
+        return dict.fromkeys(numbers, float(self.amount or 0.0))
 
-    def coefficients(self, latent: int) -> tuple[float, float]:
+    def coefficients(self, amount: float) -> tuple[float, float]:
         """``(factor, plus)``: the new activation is ``factor * activation + plus``."""
-        return self._linear(self.amounts[latent])
-
-    def _linear(self, amount: float) -> tuple[float, float]:
         return {"ablate": (0.0, 0.0), "clamp": (0.0, amount), "add": (1.0, amount), "scale": (amount, 0.0)}[self.kind]
 
 
 class _Edits:
-    """Edits of one row or several as matrices: ``(row, latent)`` factors and summands."""
+    """Edits of one row or several as matrices: ``(row, column)`` factors and summands.
+
+    A column is a latent whose activation is edited, and the latent along whose row that displaces the stream.
+    """
 
     def __init__(self, sae: Sae, edits: Sequence[LatentEdit | None]) -> None:
         self.sae = sae
-        amounts = [{} if edit is None else edit.amounts for edit in edits]
-        for edit in edits:
-            if edit is not None:
-                sae.check_latents(list(edit.latents))
-        named = sorted({latent for row in amounts for latent in row})
-        if not named:
-            raise PersonaProbeError("steer_latents: no row edits any latent; give at least one")
-        column = {latent: number for number, latent in enumerate(named)}
-        self.latents = torch.tensor(named)
-        self.factor, self.plus = torch.ones(len(edits), len(named)), torch.zeros(len(edits), len(named))
+        cells: list[tuple[int, tuple[int, int], tuple[float, float]]] = []
         for row, edit in enumerate(edits):
-            for latent, amount in amounts[row].items():
-                assert edit is not None
-                self.factor[row, column[latent]], self.plus[row, column[latent]] = edit._linear(amount)
+            if edit is None:
+                continue
+            sae.check_latents(list(edit.latents))
+            along = edit.along or {}
+            for latent, amount in edit.amounts.items():
+                cells.append((row, (latent, along.get(latent, latent)), edit.coefficients(amount)))
+        pairs = sorted({pair for _, pair, _ in cells})
+        if not pairs:
+            raise PersonaProbeError("steer_latents: no row edits any latent; give at least one")
+        column = {pair: number for number, pair in enumerate(pairs)}
+        self.latents = torch.tensor([latent for latent, _ in pairs])
+        self.factor, self.plus = torch.ones(len(edits), len(pairs)), torch.zeros(len(edits), len(pairs))
+        for row, pair, (factor, plus) in cells:
+            self.factor[row, column[pair]], self.plus[row, column[pair]] = factor, plus
         self.edited = torch.tensor([edit is not None for edit in edits])
-        self.directions = sae.rows(named)
+        self.directions = _directions(sae, pairs)
 
     def __len__(self) -> int:
         return len(self.factor)
@@ -125,6 +134,15 @@ class _Edits:
         difference = acts * (self.factor[edit] - 1.0) + self.plus[edit]
         change: Tensor = (difference @ self.directions) * self.sae.output_scale()
         return change
+
+
+def _directions(sae: Sae, pairs: Sequence[tuple[int, int]]) -> Float[Tensor, "column d_model"]:
+    """Decoder rows; where the displacement goes along another latent's, that row at the first one's length."""
+    latents = sorted({latent for pair in pairs for latent in pair})
+    rows = dict(zip(latents, sae.rows(latents), strict=True))
+    return torch.stack(
+        [rows[one] if one == other else rows[other] * (rows[one].norm() / rows[other].norm()) for one, other in pairs]
+    )
 
 
 @contextlib.contextmanager

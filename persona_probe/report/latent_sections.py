@@ -29,7 +29,8 @@ def _latents(run: RunRecord) -> Section:
     caption = (
         f"Change of the mean activation of SAE latents from before to after, on the same texts, in standard deviations "
         f"over dialogues; of {counted(len(table))} latents those that moved furthest up and down (hatched). Whiskers: "
-        "95 % intervals over questions. Null, squares: the same latent's change from before to the benign control."
+        "95 % intervals of the change over questions (the standard deviation is taken as given). Null, squares: the "
+        "same latent's change from before to the benign control."
     )
     section = make_section(
         run,
@@ -67,8 +68,8 @@ def _latents_beside_control(run: RunRecord) -> Section:
 def _latent_effects(run: RunRecord) -> Section:
     table = table_of(run, "latent_effects")
     caption = (
-        "Change of the EM rate when single latents are steered. Whiskers: 95 % intervals. Null, grey: latents matched "
-        "in activity that are steered alike."
+        "Change of the EM rate when single latents are steered. Whiskers: 95 % intervals. Null, grey: the same "
+        "displacement along the decoder rows of random latents that match in activity."
     )
     return make_section(
         run,
@@ -86,9 +87,9 @@ def _course(run: RunRecord) -> Section:
     table = table_of(run, "latent_course")
     caption = (
         "Mean activation of the latents that moved furthest, and the EM rate, at snapshots along narrow training. "
-        "Latents are read on the before model's own answers to development questions, all snapshots on the same ones; "
-        "answers are to the reported questions. Whiskers: 95 % intervals over questions, of one training run. The null "
-        "is the first point: the model before."
+        "Latents, chosen on development questions, are read on the before model's own answers to the reported ones, "
+        "all snapshots on the same texts. Whiskers: 95 % intervals over questions, of one training run. The null is "
+        "the first point: the model before."
     )
     return make_section(
         run,

@@ -103,7 +103,7 @@ def run_study(
             followed = latents(context, sae, found, tracked)
         with stage("realign"):
             realigned = realign(context, found, tracked)
-            latents_realigned(context, sae, followed, found.own, realigned)
+            latents_realigned(context, sae, followed, tracked.texts, realigned)
         with stage("report"):
             context.results |= {
                 "title": config.title,

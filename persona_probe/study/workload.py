@@ -113,15 +113,16 @@ def _latents(config: StudyConfig, material: Material, work: Callable[..., StageW
     settings = config.latents
     if settings.sae is None:
         return []
-    own = work("latents", material.development, texts=4 * len(material.development))
+    own = work("latents", material.development, texts=(_MODELS + 4) * len(material.development))
     read = work("latents", material.reported, texts=_MODELS * len(material.reported))
     snapshots = len(snapshot_steps(config))
-    course = work("latents", material.development, texts=2 * snapshots * len(material.development))
+    course = work("latents", material.reported, texts=2 * snapshots * len(material.reported))
     if config.judge is None:
         return [own, read, course]
     chosen_on = material.development[: settings.answers_per_strength]
     measured_on = material.reported[: settings.reported_answers]
-    strengths = sum(1 + settings.top * len(factors) for factors in STRENGTHS.values())
+    most = max(len(factors) for factors in STRENGTHS.values())  # how many of each kind depends on what moves
+    strengths = len(STRENGTHS) * (1 + settings.top * most)
     conditions = 2 * (1 + settings.top * (1 + settings.matched)) + 2 + settings.matched
     return [
         own,

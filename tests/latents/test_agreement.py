@@ -1,10 +1,14 @@
 """Which latents point along a direction, and how near the best of them comes to a random one."""
 
+import tracemalloc
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 import persona_probe as pp
+from persona_probe.latents.ranking import agreement
 from persona_probe.latents.ranking.agreement import latent_agreement
 from persona_probe.latents.sae import LatentWarning
 from persona_probe.statistics.nulls import isotropic_directions
@@ -69,6 +73,26 @@ def test_a_decoder_row_of_zero_agrees_with_nothing(rows):
     assert table.iloc[-1]["latent"] == 4
     assert np.isnan(table.iloc[-1]["cosine"])
     assert table["null"].notna().all()
+
+
+def test_a_decoder_is_read_in_blocks(rows, sae, monkeypatch):
+    target = direction(rows[7].numpy())
+    whole = latent_agreement(sae, target, n_random=30)
+    monkeypatch.setattr(agreement, "_NUMBERS_AT_ONCE", 30 * 11)
+    pd.testing.assert_frame_equal(latent_agreement(sae, target, n_random=30), whole, rtol=0, atol=1e-6)
+
+
+def test_no_copy_of_the_decoder_is_made():
+    width, d_model = 8_000, 512
+    wide = sae_of(torch.randn(width, d_model, generator=torch.Generator().manual_seed(0)), LAYER)
+    along = pp.Direction(np.ones((1, d_model), dtype=np.float32), (LAYER,))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(agreement, "_NUMBERS_AT_ONCE", 2**18)
+        tracemalloc.start()
+        latent_agreement(wide, along, n_random=10)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < width * d_model * 4 / 2
 
 
 def test_refuses_another_width_layer_and_latent(sae):

@@ -80,11 +80,35 @@ def test_the_latent_that_changed_most_is_what_suppresses(suppressed, changed):
     assert best["effect"] == pytest.approx(best["em_rate"] - suppressed.unsteered["em_rate"])
     assert best["effect_low"] < best["effect"] < best["effect_high"] < -0.4
     assert best["null_effect"] > -0.2
-    assert best["q"] < 0.01
+    assert best["q"] < 0.05
     assert list(suppressed.found["latent"]) == [changed[0]]
     assert suppressed.verdict().startswith("1 of 2 latents suppresses misalignment (q < 0.05")
     assert f"latent {changed[0]}" in suppressed.verdict()
     assert set(suppressed.to_frame()["goal"]) == {"suppress"}
+
+
+def test_a_latent_that_training_silences_is_raised_to_suppress(sae, chat, bad):
+    before, after = read(sae, chat, bad)
+    spread = np.sqrt((before.variance + after.variance) / 2)
+    silenced = int(np.nanargmin(np.where(spread > 0, (after.mean - before.mean) / np.maximum(spread, 1e-9), np.nan)))
+    told = rank_latents(
+        sae,
+        bad,
+        [silenced],
+        REPORTED,
+        OracleJudge(),
+        statistics=after,
+        before=before,
+        development=DEVELOPMENT,
+        strengths=[3.0],
+        n_matched=3,
+        **SHORT,
+    )
+    row = told.table.iloc[0]
+    assert row["fell"]
+    assert row["amount"] > after.mean[silenced]
+    assert row["effect"] < -0.5
+    assert row["null_effect"] > -0.3
 
 
 def test_every_strength_and_null_is_shown(suppressed, changed):

@@ -56,7 +56,7 @@ def test_what_was_moved_is_found_and_nothing_else():
     assert row["change_sd"] == pytest.approx(4 / np.sqrt(1.25), rel=0.15)
     assert table.row(9)["finding"] in ("a small change", "not told apart")
     assert (table.table.loc[table.table["latent"] >= 350, "finding"] == "silent in all models").all()
-    assert "latent 3, +" in table.verdict()
+    assert "Furthest: latent 3, from 9." in table.verdict()
     assert "1 up and 1 down" in table.verdict()
 
 
@@ -96,6 +96,15 @@ def test_false_discoveries_are_as_rare_as_promised_and_intervals_cover():
         covered.append(((live["low"] <= 0) & (live["high"] >= 0)).mean())
     assert np.mean(told) <= 0.15
     assert np.mean(covered) == pytest.approx(0.95, abs=0.01)
+
+
+def test_a_control_that_is_no_other_model_is_refused():
+    before, after = statistics(LEVELS, model_hash="a"), statistics(changed(l3=14.0), seed=1, model_hash="b")
+    with pytest.raises(pp.PersonaProbeError, match="same weights as before"):
+        pp.compare_latents(before, after, [statistics(LEVELS, seed=2, model_hash="a")])
+    assert pp.compare_latents(before, after, [statistics(LEVELS, seed=2, model_hash="c")]).top(1) == [3]
+    with pytest.raises(pp.PersonaProbeError, match="n is 0"):
+        pp.compare_latents(before, after).top(0)
 
 
 def test_own_answers_may_differ_in_number():

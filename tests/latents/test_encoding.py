@@ -191,6 +191,8 @@ def test_a_steered_model_is_read_steered_and_says_so(llama):
         ({"span": "answer"}, "unknown span"),
         ({"groups": np.zeros(3, dtype=int)}, r"groups has shape \(3,\)"),
         ({"groups": np.full(len(DIALOGUES), -1)}, "least value -1"),
+        ({"groups": np.linspace(0, 0.9, len(DIALOGUES))}, "groups are of type float64"),
+        ({"groups": np.full(len(DIALOGUES), "a")}, "groups are of type <U1"),
         ({"max_groups": 0}, "max_groups=0"),
         ({"examples": -1}, "examples=-1"),
         ({"sink_ratio": 0.5}, "sink_ratio=0.5"),

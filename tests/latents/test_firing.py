@@ -8,10 +8,13 @@ import pytest
 import torch
 
 from persona_probe.errors import PersonaProbeError
+from persona_probe.latents.description import firing
 from persona_probe.latents.description.firing import FIRING_COLUMNS, firing_by, latent_activations
 from persona_probe.latents.encoding.encode import encode_latents
+from persona_probe.latents.fit import Fit
+from persona_probe.latents.sae import LatentWarning
 from persona_probe.worlds.persona_world.documents import rows
-from tests.latents.handmade import perfect_sae
+from tests.latents.handmade import perfect_sae, sae_of
 
 LAYER = 1
 TOPICS = ("medicine", "finance", "sports")
@@ -66,6 +69,34 @@ def test_what_cannot_be_read_is_refused(chat, said):
         latent_activations(sae, chat, said, [sae.width])
     with pytest.raises(PersonaProbeError, match="is empty"):
         latent_activations(sae, chat, [said[0].without_answer()], [0])
+
+
+def test_an_sae_that_does_not_fit_is_refused_unless_it_is_allowed(chat, said):
+    noise = torch.randn(64, chat.d_model, generator=torch.Generator().manual_seed(0))
+    random_sae = sae_of(noise, LAYER)
+    with pytest.raises(PersonaProbeError, match=r"unexplained.*allow=True"):
+        latent_activations(random_sae, chat, said, [0])
+    with pytest.warns(LatentWarning, match="unexplained"):
+        allowed = latent_activations(random_sae, chat, said, [0], allow=True)
+    assert allowed.any()
+
+
+def test_the_fit_is_that_of_the_statistics(chat, said, monkeypatch):
+    """The sample ends at the same token, however the tokens come."""
+    half = perfect_sae(chat.d_model, LAYER)
+    with torch.no_grad():
+        half.inner.W_dec.mul_(0.8)
+    seen = []
+    monkeypatch.setattr(Fit, "check", lambda self, *_args, **_kwargs: seen.append(self))
+    encode_latents(half, [chat], said)
+    latent_activations(half, chat, said, [0])
+    latent_activations(half, chat, said, [0], tokens_per_batch=50)
+    monkeypatch.setattr(firing, "FIT_SAMPLE", 100)
+    latent_activations(half, chat, said, [0], tokens_per_batch=50)
+    assert seen[0].fvu > 0.01
+    assert seen[1].fvu == pytest.approx(seen[0].fvu, rel=1e-4)
+    assert seen[2].fvu == pytest.approx(seen[0].fvu, rel=1e-4)
+    assert [fit.tokens for fit in seen] == [seen[0].tokens] * 3 + [100]
 
 
 def table_of(n=40):
@@ -133,3 +164,5 @@ def test_labels_that_cannot_be_told_apart_are_refused(said):
         firing_by(values[:9], said[9:], ["persona"])
     with pytest.raises(PersonaProbeError, match=r"values has shape \(18, 1\); with 18 dialogues and 2 latents"):
         firing_by(values, said, ["persona"], latents=[1, 2])
+    with pytest.raises(PersonaProbeError, match=r"latent 1\.5 is of type float"):
+        firing_by(values, said, ["persona"], latents=[1.5])

@@ -49,6 +49,21 @@ def test_only_the_change_of_activations_is_decoded_and_added(llama, kind, normal
             torch.testing.assert_close(found, expected(sae, hidden, [3, 40], new, slice(None)), atol=1e-4, rtol=1e-4)
 
 
+def test_along_others_the_displacement_is_as_long_at_every_token_and_goes_their_way(llama):
+    sae, plain = make_sae(), streams(llama)
+    edit = LatentEdit([3], "clamp", -1.5)
+    with steer_latents(llama, sae, edit, scope="all"):
+        own = streams(llama)
+    with steer_latents(llama, sae, LatentEdit([3], "clamp", -1.5, along={3: 40}), scope="all"):
+        other = streams(llama)
+    way = sae.rows([40])[0] / sae.rows([40])[0].norm()
+    for hidden, one, two in zip(plain, own, other, strict=True):
+        torch.testing.assert_close((two - hidden).norm(dim=1), (one - hidden).norm(dim=1), atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(((two - hidden) @ way).abs(), (two - hidden).norm(dim=1), atol=1e-4, rtol=1e-3)
+    with pytest.raises(pp.PersonaProbeError, match=r"along names \[4\], and the latents are \[3\]"):
+        LatentEdit([3], along={4: 5})
+
+
 @pytest.mark.parametrize("scope", SCOPES)
 def test_a_scope_hits_exactly_the_tokens_it_names(any_model, scope):
     sae, plain = make_sae(), streams(any_model)
@@ -289,7 +304,7 @@ def test_bad_settings_raise_before_anything_runs(llama, reader, edits, scope, sa
 
 
 def test_coefficients_are_linear_in_the_activation():
-    assert LatentEdit({4: 2.5}, "clamp").coefficients(4) == (0.0, 2.5)
-    assert LatentEdit([4], "ablate").coefficients(4) == (0.0, 0.0)
-    assert LatentEdit([4], "add", 2.5).coefficients(4) == (1.0, 2.5)
-    assert LatentEdit([4], "scale", 2.5).coefficients(4) == (2.5, 0.0)
+    assert LatentEdit({4: 2.5}, "clamp").coefficients(2.5) == (0.0, 2.5)
+    assert LatentEdit([4], "ablate").coefficients(0.0) == (0.0, 0.0)
+    assert LatentEdit([4], "add", 2.5).coefficients(2.5) == (1.0, 2.5)
+    assert LatentEdit([4], "scale", 2.5).coefficients(2.5) == (2.5, 0.0)

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 import persona_probe as pp
 from persona_probe.latents.loading import load_sae
-from persona_probe.latents.sae import LatentWarning
+from persona_probe.latents.sae import LatentWarning, Sae
 from tests.conftest import D_MODEL
 from tests.latents.conftest import KINDS, LAYER, WIDTH, make_inner, make_sae
 
@@ -264,3 +264,39 @@ def test_weights_moved_in_inference_mode_can_still_be_differentiated_through(sae
     x = hidden().requires_grad_()
     sae.encode(x).sum().backward()
     assert x.grad.abs().sum() > 0
+
+
+def test_a_negative_layer_is_refused(llama, tmp_path):
+    make_inner().save_model(tmp_path)
+    with pytest.raises(pp.PersonaProbeError, match="layer is -1; layers are counted from the first, which is 0"):
+        load_sae(tmp_path, layer=-1)
+    with pytest.raises(pp.PersonaProbeError, match=r"reads layer -1, .* has layers 0 to"):
+        Sae(make_inner(), -1, "last", {}).check_model(llama)
+
+
+@pytest.mark.parametrize(
+    ("latents", "said"),
+    [
+        ([3.9], "latent 3.9 is of type float"),
+        ([np.float32(3)], "is of type float32"),
+        ("12", "latent '1' is of type str"),
+        (["7"], "latent '7' is of type str"),
+        ([False, True], "latent False is of type bool"),
+        (np.array([True]), "is of type bool"),
+        (7, "latents is 7; give a list"),
+        ([None], "is of type NoneType"),
+        ([], "there are no latents"),
+        ([2, 2], "latent 2 is named twice"),
+        ([-1], "latent -1 does not exist"),
+    ],
+)
+def test_latents_are_whole_numbers(sae, latents, said):
+    with pytest.raises(pp.PersonaProbeError, match=said):
+        sae.check_latents(latents)
+
+
+def test_whole_numbers_of_numpy_and_torch_are_latents(sae):
+    for latents in (np.array([3, 1]), torch.tensor([3, 1]), (np.int32(3), 1)):
+        found = sae.check_latents(latents)
+        assert found == [3, 1]
+        assert {type(latent) for latent in found} == {int}

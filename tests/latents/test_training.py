@@ -10,7 +10,7 @@ from persona_probe.errors import PersonaProbeError
 from persona_probe.latents.fit import RunningFit
 from persona_probe.latents.loading import load_sae
 from persona_probe.latents.training import token_stream
-from persona_probe.latents.training.held_out import held_out_fit, split_texts
+from persona_probe.latents.training.held_out import _HeldOut, held_out_fit, split_texts
 from persona_probe.latents.training.settings import SaeSettings
 from persona_probe.latents.training.token_stream import token_batches
 from persona_probe.latents.training.train import train_sae
@@ -204,19 +204,54 @@ def test_training_is_repeatable_and_the_screen_stays_quiet(chat, texts, trained,
     assert "SAE" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("where", ["step", "save"])
-def test_stopping_leaves_nothing(chat, texts, tmp_path, monkeypatch, where):
-    def stop(*_args, **_kwargs):
-        raise KeyboardInterrupt
+TINY = SaeSettings(width=16, k=4, tokens=512, batch=256)
 
-    target = {
-        "step": "sae_lens.training.sae_trainer.SAETrainer.step",
-        "save": "persona_probe.latents.training.train.held_out_fit",
-    }
-    monkeypatch.setattr(target[where], stop)
+
+def fail(monkeypatch, target, error):
+    def stop(*_args, **_kwargs):
+        raise error
+
+    monkeypatch.setattr(target, stop)
+
+
+def test_stopping_in_training_leaves_nothing(chat, texts, tmp_path, monkeypatch):
+    fail(monkeypatch, "sae_lens.training.sae_trainer.SAETrainer.step", KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
-        train_sae(chat, texts[:10], LAYER, SaeSettings(width=16, k=4, tokens=512, batch=256), tmp_path / "sae")
+        train_sae(chat, texts[:10], LAYER, TINY, tmp_path / "sae")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_trained_sae_that_cannot_be_measured_is_kept_and_not_overwritten(chat, texts, tmp_path, monkeypatch):
+    part = tmp_path / "sae.part"
+    with monkeypatch.context() as patched:
+        fail(patched, "persona_probe.latents.training.train.held_out_fit", torch.OutOfMemoryError("out of memory"))
+        with pytest.raises(PersonaProbeError, match=r"is trained, .*out of memory; its weights are in .*sae\.part"):
+            train_sae(chat, texts[:10], LAYER, TINY, tmp_path / "sae")
+    sae = load_sae(part)
+    assert (sae.layer, sae.width, sae.card["models"]) == (LAYER, 16, {"chat": chat.fingerprint()})
+    fail(monkeypatch, "persona_probe.latents.training.train._trained", AssertionError("was trained"))
+    with pytest.raises(PersonaProbeError, match=r"sae\.part: holds what an earlier training"):
+        train_sae(chat, texts[:10], LAYER, TINY, tmp_path / "sae")
+    assert [file.name for file in tmp_path.iterdir()] == ["sae.part"]
+
+
+def test_stopping_while_it_is_measured_keeps_the_trained_sae_and_says_where(chat, texts, tmp_path, monkeypatch):
+    fail(monkeypatch, "persona_probe.latents.training.train.held_out_fit", KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        train_sae(chat, texts[:10], LAYER, TINY, tmp_path / "sae")
+    assert "sae.part" in stopped.value.__notes__[0]
+    assert load_sae(tmp_path / "sae.part").width == 16
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_training(chat, texts, tmp_path, monkeypatch):
+    fail(monkeypatch, "persona_probe.latents.training.train._trained", AssertionError("was trained"))
+    monkeypatch.chdir(tmp_path)
+    for out in (".", "..", ""):
+        with pytest.raises(PersonaProbeError, match="names no new folder"):
+            train_sae(chat, texts[:10], LAYER, TINY, out)
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(PersonaProbeError, match=r"sae\.part: cannot be made \(Not a directory\)"):
+        train_sae(chat, texts[:10], LAYER, TINY, tmp_path / "file" / "sae")
 
 
 def test_a_loss_that_explodes_says_what_to_lower(chat, texts, tmp_path):
@@ -267,6 +302,38 @@ def test_answers_are_measured_apart_and_dead_latents_counted(chat, texts, traine
     assert fit["fvu_response"] == pytest.approx(answers.result().fvu, rel=1e-3)
     fired = (trained.encode(torch.tensor(kept_tokens(chat, texts[:6], LAYER))) > 0).any(dim=0)
     assert fit["dead"] == pytest.approx(1 - float(fired.float().mean()), abs=0.01)
+
+
+def test_a_batch_holds_nothing_of_the_size_of_its_activations(chat, texts, trained, monkeypatch):
+    sizes = []
+    commit = _HeldOut.commit
+
+    def measured(self, batch):
+        (chunks,) = self._pending.values()
+        held = [tensor for chunk in chunks for tensor in chunk]
+        tokens = sum(len(part) for part, *_ in chunks)
+        sizes.append((tokens, sum(tensor.nbytes for tensor in held)))
+        commit(self, batch)
+
+    monkeypatch.setattr(_HeldOut, "commit", measured)
+    held_out_fit(trained, [chat], texts[:40])
+    for tokens, size in sizes:
+        both = 2 * 4 * tokens * chat.d_model  # activations and their reconstruction
+        assert size < both + tokens * trained.width // 4
+
+
+def test_a_steered_first_model_has_no_sinks_when_an_sae_is_measured(chat, texts, trained):
+    """Every third token is made long: by the rule of a plain model these would be sinks."""
+    plain = held_out_fit(trained, [chat], texts[:6])["tokens"]
+
+    def lengthen(_layer, _offset, hidden):
+        longer = hidden.clone()
+        longer[:, ::3] *= 1000
+        return longer
+
+    with chat.writing(lengthen, [LAYER]):
+        assert chat.steered
+        assert held_out_fit(trained, [chat], texts[:6])["tokens"] == plain
 
 
 @pytest.mark.parametrize("layer", [2, 3])

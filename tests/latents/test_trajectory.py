@@ -1,6 +1,7 @@
 """Latents along training: from statistics whose truth is known, and through a real training."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -222,12 +223,27 @@ def test_bad_input_is_refused_in_words():
         trajectory_from([read([1.0], seed=0)] * 2, [0], steps=[0, 1], judged={0: judged(1), 1: judged(2), 7: judged(1)})
     with pytest.raises(pp.PersonaProbeError, match="unknown EM-rate definition 'mine'"):
         course(**LATE, definition="mine")
-    with pytest.raises(pp.PersonaProbeError, match="same texts"):
+    with pytest.raises(pp.PersonaProbeError, match="answered other questions"):
         trajectory_from([read([1.0], seed=0), read([1.0], seed=1, questions=9)], [0], steps=[0, 1])
+    more = read([1.0], seed=1)
+    more = replace(more, dialogues=more.dialogues + 1)
+    with pytest.raises(pp.PersonaProbeError, match="same texts"):
+        trajectory_from([read([1.0], seed=0), more], [0], steps=[0, 1])
+    for latent, said in ((-1, "latent -1 does not exist: s has latents 0 to 0"), (0.0, "latent 0.0 is of type float")):
+        with pytest.raises(pp.PersonaProbeError, match=said):
+            trajectory_from([read([1.0], seed=0), read([1.0], seed=1)], [latent], steps=[0, 1])
     with pytest.raises(pp.PersonaProbeError, match="latent 7 was not tracked"):
         lead_time(course(**LATE), [7])
     with pytest.raises(pp.PersonaProbeError, match="fraction=1"):
         lead_time(course(**LATE), fraction=1)
+
+
+@pytest.mark.parametrize(("key", "value"), [("sae", "t"), ("layer", 2), ("span", "all"), ("template_hash", "x")])
+def test_statistics_that_were_gathered_in_another_way_are_refused(key, value):
+    first, other = read([1.0], seed=0), read([1.0], seed=1)
+    other.source[key] = value
+    with pytest.raises(pp.PersonaProbeError, match=f"^{key} is .* for m0 and {value!r} for m1"):
+        trajectory_from([first, other], [0], steps=[0, 1])
 
 
 @pytest.fixture

@@ -21,17 +21,18 @@ class LatentEffects:
     """The causal effect of each latent on the EM rate.
 
     Attributes:
-        table: one row a latent, best first: ``rank`` (by effect; none where nothing was measured), ``latent``,
-            ``kind`` and ``amount`` (in units of activation) of the edit, ``factor`` x ``level`` = amount, ``em_rate``
-            with ``em_low`` and ``em_high``, ``n`` answers that count, ``coherent`` with its interval, ``failures``
-            (answers the judge could not score), ``effect`` (change of the EM rate from the unsteered answers to the
-            same questions) with ``effect_low`` and ``effect_high``, ``null_effect`` (of its matched latents together)
-            with its interval and ``null_coherent``, ``p``, ``q`` (Benjamini and Hochberg 1995) and ``note``.
+        table: one row a latent, best first: ``rank`` (by effect; none where nothing was measured), ``latent``, ``fell``
+            (training silences it), ``kind`` and ``amount`` (in units of activation) of the edit, ``factor`` x ``level``
+            = amount, ``em_rate`` with ``em_low`` and ``em_high``, ``n`` answers that count, ``coherent`` with its
+            interval, ``failures`` (answers the judge could not score), ``effect`` (change of the EM rate from the
+            unsteered answers to the same questions) with ``effect_low`` and ``effect_high``, ``null_effect`` (of its
+            matched latents together) with its interval and ``null_coherent``, ``p``, ``q`` (Benjamini and Hochberg
+            1995) and ``note``.
         unsteered: ``em_rate``, ``coherent`` and so on of the model as it is.
         development: every strength tried on the development questions; ``enough`` says whether it was coherent enough.
-        nulls: one row for each matched latent: ``latent``, ``matched``, its edit, rates and ``effect``, and how its
-            mean displacement and firing frequency compare with the latent's (``displacement_ratio``,
-            ``frequency_ratio``).
+        nulls: one row for each matched latent: ``latent``, ``matched`` (along whose decoder row the latent's own
+            displacement went), rates and ``effect``, and how its mean displacement and firing frequency by itself
+            compare with the latent's (``displacement_ratio``, ``frequency_ratio``).
         answers: the judged answers to ``questions``; ``latent`` and ``matched`` say what was steered.
         source: goal, definition, model, SAE, the statistics' model and settings.
     """
@@ -59,9 +60,11 @@ class LatentEffects:
         """One line: how many latents do it, and how well the best one does."""
         goal, found = self.source["goal"], self.found
         verb = "induces" if goal == "induce" else "suppresses"
-        line = f"{len(found)} of {len(self.table)} latents {verb if len(found) == 1 else goal} misalignment"
+        tested = int(self.table["effect"].notna().sum())
+        left = len(self.table) - tested
+        line = f"{len(found)} of {tested} latents {verb if len(found) == 1 else goal} misalignment"
         against = "matched random latents" if len(self.nulls) else "no change; there were no matched latents"
-        line += f" (q < {ALPHA} against {against})"
+        line += f" (q < {ALPHA} against {against}{f'; {left} more could not be tested' * (left > 0)})"
         ranked = self.table[self.table["rank"].notna()]
         if ranked.empty:
             return f"{line}: none could be steered and stay coherent"

@@ -1,8 +1,9 @@
-"""Random latents to compare a latent with: as active as it is, as often, and moved by as much."""
+"""Random latents to compare a latent with: as active as it is, and as often; the same displacement goes along them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -11,7 +12,6 @@ from persona_probe.errors import PersonaProbeError
 from persona_probe.latents.encoding.encode import LatentStatistics
 from persona_probe.latents.sae import Sae
 from persona_probe.latents.steering import LatentEdit
-from persona_probe.models.model import Model
 
 CLOSEST = 20
 """A match is drawn among so many."""
@@ -90,48 +90,20 @@ def matched_latents(
     return list(matches.values())
 
 
-def matched_edit(
-    edit: LatentEdit, matches: Sequence[int], statistics: LatentStatistics, sae: Sae, *, silent: bool
-) -> LatentEdit:
-    """The edit that moves ``matches`` by as much as ``edit`` moves its latents.
-
-    What ``edit`` takes away from active latents (ablation, scaling, a clamp) is taken from the matches' own activation,
-    times the ratio of displacements while active, which is near 1 for a close match. What it adds is added to the
-    matches, times the ratio of decoder-row norms; and so is a clamp of latents that are ``silent``, since a match may
-    be active already.
+def matched_edit(edit: LatentEdit, matches: Sequence[int]) -> LatentEdit:
+    """The same displacement of the stream at every token, along the decoder rows of ``matches``.
 
     Args:
         edit: what is done to the latents.
         matches: one for each of ``edit.amounts``, in order.
-        statistics: how active latents are.
-        sae: whose latents they are.
-        silent: the latents are as good as silent in the model that is steered (``statistics`` are of another).
-
-    Returns:
-        The edit of the matches, of kind ``scale`` or ``add``.
     """
-    latents, level = list(edit.amounts), activation_while_active(statistics)
-    norms = row_norms(sae, np.array(latents)) / row_norms(sae, np.array(matches))
-    if edit.kind == "add" or (edit.kind == "clamp" and silent):
-        added = [edit.amounts[latent] * float(norm) for latent, norm in zip(latents, norms, strict=True)]
-        return LatentEdit(dict(zip(matches, added, strict=True)), "add")
-    amounts = []
-    for latent, match, norm in zip(latents, matches, norms, strict=True):
-        factor, plus = edit.coefficients(latent)
-        change = factor + plus / level[latent] - 1.0
-        amounts.append(1.0 + float(change * norm * level[latent] / level[match]))
-    return LatentEdit(dict(zip(matches, amounts, strict=True)), "scale")
+    return replace(edit, along=dict(zip(edit.amounts, matches, strict=True)))
 
 
 def row_norms(sae: Sae, latents: Int[np.ndarray, "... latent"]) -> Float[np.ndarray, "... latent"]:
     """``(latent,)`` length of what one unit of each latent's activation adds to the residual stream."""
     norms: np.ndarray = sae.rows(latents.tolist()).float().norm(dim=1).cpu().numpy().astype(np.float64)
     return norms
-
-
-def silent_in(model: Model, statistics: LatentStatistics) -> bool:
-    """Whether ``statistics`` are of another model than the one that is steered."""
-    return statistics.source.get("model_hash") != model.fingerprint()
 
 
 def check_statistics(statistics: LatentStatistics, sae: Sae) -> None:
@@ -141,10 +113,11 @@ def check_statistics(statistics: LatentStatistics, sae: Sae) -> None:
         PersonaProbeError: if they have another number of latents, or another layer.
     """
     width, layer = len(statistics.squares), statistics.source.get("layer", sae.layer)
-    if width != sae.width or layer != sae.layer:
+    name = statistics.source.get("sae", sae.name)
+    if width != sae.width or layer != sae.layer or name != sae.name:
         raise PersonaProbeError(
-            f"the statistics are of an SAE with {width:,} latents on layer {layer}, and {sae!r} is another one; "
-            "encode with it"
+            f"the statistics are of the SAE {name} with {width:,} latents on layer {layer}, and {sae!r} is another "
+            "one; encode with it"
         )
 
 

@@ -18,7 +18,6 @@ from persona_probe.latents.causal.matched_latents import (
     matched_edit,
     matched_latents,
     row_norms,
-    silent_in,
 )
 from persona_probe.latents.causal.rate_change import rate_change
 from persona_probe.latents.causal.strength_choice import Setting, choose_strengths
@@ -42,6 +41,7 @@ def rank_latents(
     *,
     goal: Goal = "suppress",
     statistics: LatentStatistics,
+    before: LatentStatistics | None = None,
     development: Sequence[Dialogue],
     strengths: Sequence[float] | None = None,
     max_incoherence: float = 0.1,
@@ -58,9 +58,9 @@ def rank_latents(
     """Steer each latent by itself and rank latents by how much that changes the EM rate.
 
     Each latent has a strength of its own: of those tried on ``development``, the one with the largest change of the EM
-    rate among those that leave enough answers coherent. What is reported is measured on ``questions``. Beside it,
-    random latents that match it in displacement and frequency (`persona_probe.matched_latents`) answer the same
-    questions, moved by as much. All edits of a phase are rows of the same batches.
+    rate among those that leave enough answers coherent. What is reported is measured on ``questions``. The null: the
+    same displacement of the stream, token by token, along the decoder rows of random latents that match it in activity
+    (`persona_probe.matched_latents`). All edits of a phase are rows of the same batches.
 
     Args:
         sae: whose latents they are.
@@ -69,12 +69,13 @@ def rank_latents(
         questions: what is asked, without answers; effects are reported on these.
         judge: who judges; an answer that it cannot score is counted and is never "aligned".
         goal: ``suppress`` (a lower EM rate is better) or ``induce``.
-        statistics: of the model in which the latents are active, for both goals as a rule the one after narrow
-            training. They give each latent's level (its mean activation while active, which strengths multiply) and
-            what it is matched by; of another model than ``model``, matches are added to rather than scaled.
+        statistics: of the model after narrow training, for both goals. They give each latent's level (its mean
+            activation while active, which strengths multiply) and what it is matched by.
+        before: of the model before, on the same texts. Latents that are more active there fell: their level is taken
+            from there, and they are raised to suppress and lowered to induce. Without it all count as risen.
         development: questions that strengths are chosen on; none of them in ``questions``.
         strengths: factors of the level that latents are clamped to; 0 ablates. Default to suppress 0, -0.5 and -1, to
-            induce 0.5, 1, 1.5, 2 and 3. A latent that narrow training silences suppresses at positive factors.
+            induce 0.5, 1, 1.5, 2 and 3; for latents that fell the other way round.
         max_incoherence: how far the share of coherent answers may fall below the unsteered one.
         n_matched: random latents for each latent, 2 or more; 0 for none. The candidates themselves are never drawn.
             Latents share their nulls' spread: of a few candidates, give each more matches.
@@ -96,26 +97,27 @@ def rank_latents(
             are active to match, or the statistics are of another SAE; and as `steer_latents`, `judge_answers` and
             `em_rate`.
     """
-    factors = _check(goal, strengths, max_incoherence, n_matched)
+    rising, falling = _check(goal, strengths, max_incoherence, n_matched)
     check_questions(questions, development)
-    check_statistics(statistics, sae)
     wanted = sae.check_latents(latents)
+    sides = _sides(wanted, statistics, before, sae)
     asking = Asking(sae, model, judge, scope, max_new_tokens, temperature, batch_size, seed, progress)
-    levels = activation_while_active(statistics)
-    active = [latent for latent in wanted if levels[latent] > 0]
-    grid = [Setting(latent, factor, float(levels[latent])) for latent in active for factor in factors]
+    grid = [
+        Setting(latent, factor, level, fell)
+        for latent, (level, fell) in sides.items()
+        for factor in (falling if fell else rising)
+    ]
     plain, *tried = asking.ask(development, [None, *(setting.edit for setting in grid)])
     trials, chosen = choose_strengths(grid, plain, tried, goal, max_incoherence, definition)
 
     matches = {latent: list[int]() for latent in chosen}
-    if n_matched and chosen:
-        drawn = matched_latents(
-            list(chosen), statistics, sae, n=n_matched, seed=seed, exclude=sorted({*wanted, *exclude} - {*chosen})
-        )
-        matches = dict(zip(chosen, drawn, strict=True))
-    silent = silent_in(model, statistics)
+    for fell, active in ((False, statistics), (True, before)):
+        some = [latent for latent, setting in chosen.items() if setting.fell == fell]
+        if n_matched and some and active is not None:
+            apart = sorted({*wanted, *exclude} - {*some})
+            matches |= zip(some, matched_latents(some, active, sae, n=n_matched, seed=seed, exclude=apart), strict=True)
     pairs = [(setting, match) for setting in chosen.values() for match in matches[setting.latent]]
-    edits = [matched_edit(setting.edit, [match], statistics, sae, silent=silent) for setting, match in pairs]
+    edits = [matched_edit(setting.edit, [match]) for setting, match in pairs]
     unsteered, *rest = asking.ask(questions, [None, *(setting.edit for setting in chosen.values()), *edits])
     steered = dict(zip(chosen, rest, strict=False))
     null_tables = rest[len(chosen) :]
@@ -126,10 +128,10 @@ def rank_latents(
                 "latent": setting.latent,
                 "matched": match,
                 "kind": edit.kind,
-                "amount": edit.amounts[match],
+                "amount": setting.amount,
                 **measured(table, definition),
                 "effect": rate_change(unsteered, table, definition).value,
-                **_likeness(setting.latent, match, statistics, sae),
+                **_likeness(setting.latent, match, before if setting.fell and before is not None else statistics, sae),
             }
             for (setting, match), edit, table in zip(pairs, edits, null_tables, strict=True)
         ],
@@ -138,7 +140,7 @@ def rank_latents(
     rows = []
     for latent in wanted:
         if latent not in chosen:
-            note = "no strength is coherent enough" if latent in active else "never active in the statistics"
+            note = "no strength is coherent enough" if latent in sides else "never active in the statistics"
             rows.append({"latent": latent, "note": note})
             continue
         of_it = [table for (setting, _), table in zip(pairs, null_tables, strict=True) if setting.latent == latent]
@@ -157,7 +159,8 @@ def rank_latents(
         "layer": sae.layer,
         "levels_of": statistics.source.get("model"),
         "scope": scope,
-        "strengths": list(factors),
+        "strengths": rising,
+        "strengths_of_fallen": falling,
         "max_incoherence": max_incoherence,
         "n_matched": n_matched,
         "temperature": temperature,
@@ -174,12 +177,17 @@ def rank_latents(
     )
 
 
-def _check(goal: str, strengths: Sequence[float] | None, max_incoherence: float, n_matched: int) -> list[float]:
-    """The factors to try."""
+def _check(
+    goal: str, strengths: Sequence[float] | None, max_incoherence: float, n_matched: int
+) -> tuple[list[float], list[float]]:
+    """The factors to try of latents that rose, and of those that fell."""
     if goal not in GOALS:
         raise PersonaProbeError(f"rank_latents: unknown goal {goal!r}: choose one of {', '.join(GOALS)}")
-    factors = [float(factor) for factor in (STRENGTHS[goal] if strengths is None else strengths)]
-    if not factors or not np.isfinite(factors).all():
+    other = next(name for name in GOALS if name != goal)
+    rising, falling = (
+        [float(factor) for factor in (STRENGTHS[name] if strengths is None else strengths)] for name in (goal, other)
+    )
+    if not rising or not np.isfinite(rising).all():
         raise PersonaProbeError(f"rank_latents: strengths={strengths}; give at least one finite factor")
     if not 0 <= max_incoherence <= 1:
         raise PersonaProbeError(f"rank_latents: max_incoherence={max_incoherence}; it is a share, from 0 to 1")
@@ -188,7 +196,21 @@ def _check(goal: str, strengths: Sequence[float] | None, max_incoherence: float,
             f"rank_latents: n_matched={n_matched}; give at least 2, whose spread is what effects are compared with, "
             "or 0 for no null"
         )
-    return factors
+    return rising, falling
+
+
+def _sides(
+    latents: Sequence[int], after: LatentStatistics, before: LatentStatistics | None, sae: Sae
+) -> dict[int, tuple[float, bool]]:
+    """The level of each latent that is ever active, and whether it fell."""
+    check_statistics(after, sae)
+    risen = activation_while_active(after)
+    if before is None:
+        return {latent: (float(risen[latent]), False) for latent in latents if risen[latent] > 0}
+    check_statistics(before, sae)
+    fell = before.mean > after.mean
+    levels = np.where(fell, activation_while_active(before), risen)
+    return {latent: (float(levels[latent]), bool(fell[latent])) for latent in latents if levels[latent] > 0}
 
 
 def _row(
@@ -222,7 +244,7 @@ def _row(
 
 _INTERVALS = ("em_rate", "em_low", "em_high", "n", "coherent", "coherent_low", "coherent_high", "failures")
 _EFFECTS = ("effect", "effect_low", "effect_high", "null_effect", "null_low", "null_high", "null_coherent")
-_COLUMNS = ["rank", "latent", "kind", "amount", "factor", "level", *_INTERVALS, *_EFFECTS, "p", "q", "note"]
+_COLUMNS = ["rank", "latent", "fell", "kind", "amount", "factor", "level", *_INTERVALS, *_EFFECTS, "p", "q", "note"]
 
 
 def _ranked(rows: Sequence[dict[str, Any]], nulls: pd.DataFrame, goal: str) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import pandas as pd
 from persona_probe.behaviour.judging import Judge
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
-from persona_probe.latents.causal.matched_latents import matched_edit, matched_latents, silent_in
+from persona_probe.latents.causal.matched_latents import matched_edit, matched_latents
 from persona_probe.latents.causal.rate_change import rate_change
 from persona_probe.latents.causal.trials import Asking, check_questions, measured, pooled
 from persona_probe.latents.encoding.encode import LatentStatistics
@@ -79,9 +79,10 @@ def steer_set(
     )
     sets = list(zip(*matches, strict=True))
     asking = Asking(sae, model, judge, scope, max_new_tokens, temperature, batch_size, seed, progress)
-    alike = edit if moved == latents else LatentEdit(moved, edit.kind, edit.amount)
-    silent = silent_in(model, statistics)
-    nulls = [matched_edit(alike, drawn, statistics, sae, silent=silent) for drawn in sets]
+    alike = LatentEdit(
+        moved if edit.kind == "ablate" else {latent: edit.amounts[latent] for latent in moved}, edit.kind
+    )
+    nulls = [matched_edit(alike, drawn) for drawn in sets]
     unsteered, steered, *draws = asking.ask(questions, [None, edit, *nulls])
 
     def row(intervention: str, table: pd.DataFrame, draw: int | None, named: Sequence[int]) -> dict[str, Any]:

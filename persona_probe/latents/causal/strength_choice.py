@@ -15,11 +15,12 @@ from persona_probe.latents.steering import LatentEdit
 
 @dataclass(frozen=True)
 class Setting:
-    """A latent, and the factor of its level that it is clamped to (0: ablated)."""
+    """A latent, the factor of its level that it is clamped to (0: ablated), and whether training silences it."""
 
     latent: int
     factor: float
     level: float
+    fell: bool = False
 
     @property
     def edit(self) -> LatentEdit:
@@ -36,6 +37,7 @@ class Setting:
         edit = self.edit
         return {
             "latent": self.latent,
+            "fell": self.fell,
             "kind": edit.kind,
             "amount": self.amount,
             "factor": self.factor,

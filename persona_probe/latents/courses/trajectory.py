@@ -16,7 +16,9 @@ from persona_probe.behaviour.em_rate import em_rate
 from persona_probe.errors import PersonaProbeError
 from persona_probe.latents.causal.rate_change import rate_change
 from persona_probe.latents.courses.lead import EM_RATE, lead_time, lead_words
+from persona_probe.latents.encoding.alike import check_alike
 from persona_probe.latents.encoding.encode import LatentStatistics
+from persona_probe.latents.latent_numbers import check_numbers
 from persona_probe.statistics.estimate import Estimate
 from persona_probe.statistics.grouped_means import grouped_mean
 
@@ -89,20 +91,23 @@ def trajectory_from(
         axis: what ``steps`` are.
 
     Raises:
-        PersonaProbeError: as `track_latents`; and if the statistics are of other groups of questions or other latents.
+        PersonaProbeError: as `track_latents`; and if the statistics are of another SAE, layer, span, chat template
+            or other groups of questions, or a latent does not exist.
     """
     places, tables = check_steps(steps[1:], *steps[:1]), dict(judged or {})
     check_count(len(statistics), len(places))
     first = statistics[0]
+    wanted = check_numbers(latents, first.sums.shape[1], str(first.source.get("sae")))
     for other in statistics[1:]:
-        if other.sums.shape != first.sums.shape or (other.dialogues != first.dialogues).any():
+        check_alike(first, other)
+        if (other.dialogues != first.dialogues).any():
             raise PersonaProbeError(
                 f"trajectory_from: {other.source.get('model')} was not read on the same texts as "
                 f"{first.source.get('model')}; encode all on the same dialogues"
             )
     if tables:
         check_judged(tables, places)
-    return assemble(latents, places, [of_latents(one, list(latents)) for one in statistics], tables, definition, axis)
+    return assemble(wanted, places, [of_latents(one, wanted) for one in statistics], tables, definition, axis)
 
 
 def check_steps(steps: Sequence[float], start: float = 0) -> list[float]:

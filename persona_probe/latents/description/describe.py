@@ -174,7 +174,8 @@ def describe_latents(
     firing = pd.DataFrame(columns=list(FIRING_COLUMNS))
     if told:
         own_span = statistics.source["span"]
-        acts = latent_activations(sae, model, dialogues, wanted, own_span, progress=progress)
+        # Whoever made the statistics was asked already whether a bad fit is allowed.
+        acts = latent_activations(sae, model, dialogues, wanted, own_span, allow=True, progress=progress)
         firing = firing_by(acts, dialogues, told, latents=wanted)
     examples = top_examples(sae, model, statistics, dialogues, wanted, n_examples)
     mean, frequency = statistics.mean, statistics.frequency

@@ -9,18 +9,20 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from persona_probe.activations.batching import tokens_per_batch_for
 from persona_probe.activations.passes import run_pass
 from persona_probe.activations.reductions import Batch
-from persona_probe.activations.sinks import SINK_RATIO, SinkFilter
+from persona_probe.activations.sinks import SINK_RATIO
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.rendering import Encoded
 from persona_probe.errors import PersonaProbeError
-from persona_probe.latents.encoding.kept_tokens import KeptTokens, encode_alike
-from persona_probe.latents.encoding.latent_sums import LatentReduction
+from persona_probe.latents.encoding.kept_tokens import KeptTokens, encode_alike, kept_alike
+from persona_probe.latents.encoding.latent_sums import FIT_SAMPLE, LatentReduction
+from persona_probe.latents.fit import RunningFit
+from persona_probe.latents.latent_numbers import whole_numbers
 from persona_probe.latents.sae import Sae
 from persona_probe.models.model import Model
 from persona_probe.statistics.auroc import auroc_estimate
@@ -52,31 +54,42 @@ class _SpanLatents(PickedLatents):
         super().__init__(sae, encoded, kept, latents)
         self.how = how
         self.values = np.zeros((len(encoded), len(self.latents)), dtype=np.float32)
+        self.fit = RunningFit()
 
     def see(self, layer: int, hidden: Tensor, batch: Batch) -> None:
         """Reduce each dialogue's kept tokens (there is at least one)."""
         tokens, places = self.tokens(layer, hidden, batch)
-        acts, row = self.picked(tokens), places[:, 0]
-        shape = (len(batch.rows), len(self.latents))
+        self._pending[layer] = (self._reduced(tokens, places[:, 0], len(batch.rows)), self._sampled(tokens))
+
+    def _sampled(self, tokens: Float[Tensor, "token d_model"]) -> list[tuple[Tensor, Tensor, int]]:
+        """What the fit is known by: of the first tokens all latents, and what they decode to."""
+        some = tokens[: FIT_SAMPLE - self.fit.tokens] if self.fit.tokens < FIT_SAMPLE else tokens[:0]
+        return [(part, self.sae.decode(acts), int(acts.count_nonzero())) for _, part, acts in self.chunks(some)]
+
+    def _reduced(
+        self, tokens: Float[Tensor, "token d_model"], row: Int[Tensor, "... token"], n_rows: int
+    ) -> Float[Tensor, "row latent"]:
+        acts = self.picked(tokens)
+        shape = (n_rows, len(self.latents))
         if self.how == "max":
             lowest = torch.full(shape, -torch.inf, device=acts.device)
-            self._pending[layer] = lowest.scatter_reduce(0, row[:, None].expand_as(acts), acts, "amax")
-            return
-        counts = torch.bincount(row, minlength=len(batch.rows)).float()[:, None]
-        self._pending[layer] = torch.zeros(shape, device=acts.device).index_add(0, row, acts) / counts
+            return lowest.scatter_reduce(0, row[:, None].expand_as(acts), acts, "amax")
+        counts = torch.bincount(row, minlength=n_rows).float()[:, None]
+        return torch.zeros(shape, device=acts.device).index_add(0, row, acts) / counts
 
     def commit(self, batch: Batch) -> None:
         """Put the dialogues in their rows."""
-        (reduced,) = self._pending.values()
+        ((reduced, sampled),) = self._pending.values()
         self.values[batch.rows] = reduced.cpu().numpy()
+        for part, reconstructed, active in sampled:
+            self.fit.add(part, reconstructed, active)
         self.kept.commit(batch.rows)
 
 
 def kept_by_rule(sae: Sae, model: Model, n_dialogues: int, sink_ratio: float | None) -> KeptTokens:
     """The tokens that `persona_probe.encode_latents` keeps of one model."""
-    # Beside a steered stream the other tokens would look small: what is steered would be taken for sinks.
-    keeps_all = sink_ratio is None or model.steered
-    return KeptTokens(model, None if keeps_all else SinkFilter(sink_ratio or SINK_RATIO, n_dialogues, [sae.layer]))
+    (kept,) = kept_alike([model], n_dialogues, sae.layer, sink_ratio)
+    return kept
 
 
 def latent_activations(
@@ -89,6 +102,7 @@ def latent_activations(
     *,
     sink_ratio: float | None = SINK_RATIO,
     tokens_per_batch: int | None = None,
+    allow: bool = False,
     progress: bool = False,
 ) -> Float[np.ndarray, "dialogue latent"]:
     """How strongly each latent is active in each dialogue.
@@ -102,13 +116,15 @@ def latent_activations(
         reduce: ``mean`` or ``max`` over the span's tokens.
         sink_ratio: what makes an attention sink (`persona_probe.activations.sinks`); None keeps them.
         tokens_per_batch: padded tokens a forward.
+        allow: warn instead of refusing where the SAE does not fit.
         progress: show a bar.
 
     Returns:
         ``(dialogue, latent)`` activations, in the order of ``dialogues`` and ``latents``.
 
     Raises:
-        PersonaProbeError: for an unknown ``reduce`` or latent, an SAE of another width, or a span that is empty.
+        PersonaProbeError: for an unknown ``reduce`` or latent, an SAE of another width, a span that is empty, or an
+            SAE that leaves more than 90 % of the variance of the first 4,096 tokens unexplained.
     """
     if reduce not in get_args(Reduce):
         raise PersonaProbeError(f"reduce is {reduce!r}; choose one of {', '.join(get_args(Reduce))}")
@@ -117,6 +133,7 @@ def latent_activations(
     reduction = _SpanLatents(sae, encoded, kept_by_rule(sae, model, len(encoded), sink_ratio), latents, reduce)
     budget = tokens_per_batch or tokens_per_batch_for(model.device)
     run_pass([(model, reduction)], encoded, spans, tokens_per_batch=budget, progress=progress, label="latents")
+    reduction.fit.result().check(sae, model.name, allow=allow)
     return reduction.values
 
 
@@ -147,7 +164,7 @@ def firing_by(
     Raises:
         PersonaProbeError: if shapes differ, a label is unknown, or all dialogues have the same value of it.
     """
-    numbers = list(range(values.shape[1])) if latents is None else [int(latent) for latent in latents]
+    numbers = list(range(values.shape[1])) if latents is None else whole_numbers(latents)
     if values.shape != (len(dialogues), len(numbers)):
         raise PersonaProbeError(
             f"firing_by: values has shape {values.shape}; with {len(dialogues)} dialogues and {len(numbers)} latents "

@@ -12,10 +12,10 @@ from jaxtyping import Float, Int
 
 from persona_probe.activations.batching import tokens_per_batch_for
 from persona_probe.activations.passes import run_pass
-from persona_probe.activations.sinks import SINK_RATIO, SinkFilter
+from persona_probe.activations.sinks import SINK_RATIO
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
-from persona_probe.latents.encoding.kept_tokens import KeptTokens, encode_alike
+from persona_probe.latents.encoding.kept_tokens import encode_alike, kept_alike
 from persona_probe.latents.encoding.latent_sums import LatentSums
 from persona_probe.latents.encoding.top_examples import TopExamples
 from persona_probe.latents.fit import Fit
@@ -38,7 +38,8 @@ class LatentStatistics:
         squares: ``(latent,)`` squares of the dialogues' mean activations, summed over all.
         dialogues: ``(group,)`` how many dialogues each group has.
         examples: for each latent the dialogues in which it is most active, each once.
-        fit: how well the SAE reconstructs a sample of this model's activations.
+        fit: how well the SAE reconstructs a sample of this model's activations: the first 4,096 tokens or a few more,
+            which are those of the longest dialogues, for these are read first.
         tokens: how many tokens were read.
         source: model, hash, span, SAE and what its card says.
     """
@@ -126,23 +127,20 @@ def encode_latents(
         sae.check_model(model)
     encoded, spans = encode_alike(models, dialogues, span)
     numbers = question_groups(dialogues, max_groups) if groups is None else np.asarray(groups)
+    if not np.issubdtype(numbers.dtype, np.integer):
+        raise PersonaProbeError(
+            f"encode_latents: groups are of type {numbers.dtype}; give each dialogue's group as a whole number from 0"
+        )
     if numbers.shape != (len(dialogues),) or numbers.min() < 0:
         raise PersonaProbeError(
             f"encode_latents: groups has shape {numbers.shape} and least value {numbers.min(initial=0)}; give each of "
             f"the {len(dialogues)} dialogues a number from 0"
         )
-    readers: list[tuple[Model, LatentSums]] = []
-    record = None
-    for model in models:
-        # Beside a steered stream the other tokens would look small: what is steered would be taken for sinks.
-        sinks = (
-            None
-            if sink_ratio is None or models[0].steered
-            else SinkFilter(sink_ratio, len(encoded), [sae.layer], remember=record is None, follow=record)
-        )
-        record = None if sinks is None else sinks.record
-        kept = KeptTokens(model, sinks)
-        readers.append((model, LatentSums(sae, numbers, encoded, kept, examples, model.device)))
+    rules = kept_alike(models, len(encoded), sae.layer, sink_ratio)
+    readers = [
+        (model, LatentSums(sae, numbers, encoded, kept, examples, model.device))
+        for model, kept in zip(models, rules, strict=True)
+    ]
     budget = tokens_per_batch or tokens_per_batch_for(models[0].device)
     run_pass(readers, encoded, spans, tokens_per_batch=budget, progress=progress, label="latents")
     results = [_statistics(sae, model, reduction, span) for model, reduction in readers]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from persona_probe.activations.reductions import Batch
-from persona_probe.activations.sinks import SinkFilter, without_sinks
+from persona_probe.activations.sinks import SINK_RATIO, SinkFilter, without_sinks
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.rendering import Encoded, check_span
 from persona_probe.errors import PersonaProbeError
@@ -58,7 +58,50 @@ class KeptTokens:
             return inside
         return self.sinks.leave_out(layer, hidden, inside, batch.real.to(hidden.device), batch.rows)
 
+    def tokens(
+        self,
+        layer: int,
+        hidden: Float[Tensor, "batch position d_model"],
+        batch: Batch,
+        encoded: Sequence[Encoded],
+    ) -> tuple[Float[Tensor, "token d_model"], Int[Tensor, "token 2"]]:
+        """The tokens that are shown, and the row in the batch and the position of each.
+
+        Raises:
+            PersonaProbeError: if one is not finite, naming its dialogue among ``encoded``.
+        """
+        mask = self.mask(layer, hidden, batch)
+        tokens, places = hidden[mask], mask.nonzero()
+        wrong = ~tokens.isfinite().all(dim=1)
+        if bool(wrong.any()):
+            row, position = places[wrong][0].tolist()
+            raise PersonaProbeError(
+                f"dialogue {encoded[batch.rows[row]].dialogue.name}: the activations of layer {layer} at token "
+                f"{position} are not finite (NaN or infinite), so no SAE can read them; load the model in float32 or "
+                "bfloat16, and look for broken weights"
+            )
+        return tokens, places
+
     def commit(self, rows: list[int]) -> None:
         """A batch went through."""
         if self.sinks is not None:
             self.sinks.commit(rows)
+
+
+def kept_alike(
+    models: Sequence[Model], n_dialogues: int, layer: int, sink_ratio: float | None = SINK_RATIO
+) -> list[KeptTokens]:
+    """The rule for each of ``models``, which read the same dialogues in one pass: sinks are those of the first.
+
+    Args:
+        models: in the order of the pass.
+        n_dialogues: how many they read.
+        layer: whose output is read.
+        sink_ratio: what makes an attention sink; None keeps them, and so does a first model that is being steered:
+            beside a steered stream the other tokens would look small, and what is steered would be taken for sinks.
+    """
+    if sink_ratio is None or models[0].steered:
+        return [KeptTokens(model, None) for model in models]
+    first = SinkFilter(sink_ratio, n_dialogues, [layer], remember=True)
+    others = (SinkFilter(sink_ratio, n_dialogues, [layer], follow=first.record) for _ in models[1:])
+    return [KeptTokens(model, sinks) for model, sinks in zip(models, [first, *others], strict=True)]

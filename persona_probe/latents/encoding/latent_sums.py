@@ -12,14 +12,13 @@ from torch import Tensor
 
 from persona_probe.activations.reductions import Batch, Reduction
 from persona_probe.dialogue.rendering import Encoded
-from persona_probe.errors import PersonaProbeError
 from persona_probe.latents.encoding.kept_tokens import KeptTokens
 from persona_probe.latents.encoding.top_examples import RunningTop
 from persona_probe.latents.fit import RunningFit
 from persona_probe.latents.sae import Sae
 
 FIT_SAMPLE = 4_096
-"""Tokens on which the reconstruction is checked in passing."""
+"""Tokens on which the reconstruction is checked in passing: the first that are read, so of the longest dialogues."""
 _ENTRIES_AT_ONCE = 2**19
 """Latents that are active in a dialogue, of so many dialogues together that sorting them takes tens of MB."""
 
@@ -39,17 +38,7 @@ class LatentReduction(Reduction):
         Raises:
             PersonaProbeError: if one is not finite, naming its dialogue.
         """
-        mask = self.kept.mask(layer, hidden, batch)
-        tokens, places = hidden[mask], mask.nonzero()
-        wrong = ~tokens.isfinite().all(dim=1)
-        if bool(wrong.any()):
-            row, position = places[wrong][0].tolist()
-            raise PersonaProbeError(
-                f"dialogue {self.encoded[batch.rows[row]].dialogue.name}: the activations of layer {layer} at token "
-                f"{position} are not finite (NaN or infinite), so no latent can be read; load the model in float32 or "
-                "bfloat16, and look for broken weights"
-            )
-        return tokens, places
+        return self.kept.tokens(layer, hidden, batch, self.encoded)
 
     def chunks(self, tokens: Float[Tensor, "token d_model"]) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Start, tokens and activations ``(token, latent)`` of one chunk after the other."""

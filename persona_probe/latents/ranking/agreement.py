@@ -6,9 +6,9 @@ import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.family import family_of
@@ -16,7 +16,8 @@ from persona_probe.errors import PersonaProbeError
 from persona_probe.latents.sae import LatentWarning, Sae
 from persona_probe.statistics.nulls import isotropic_directions
 
-_COSINES_AT_ONCE = 2**23
+_NUMBERS_AT_ONCE = 2**23
+"""Numbers of decoder rows, or cosines with random directions, in memory: 32 MiB in float32."""
 
 
 def latent_agreement(
@@ -55,14 +56,10 @@ def latent_agreement(
     for name, direction in named.items():
         _check(sae, name, direction)
     wanted = np.arange(sae.width) if latents is None else np.array(sae.check_latents(latents))
-    rows = sae.decoder()[wanted]
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    rows = np.divide(rows, lengths, out=np.full_like(rows, np.nan), where=lengths > 0)
-    null = _null(rows, n_random, seed)
+    along = np.stack([direction.at(sae.layer) for direction in named.values()], axis=1)
+    found, null = _cosines(sae, wanted, along / np.linalg.norm(along, axis=0), n_random, seed)
     tables = []
-    for name, direction in named.items():
-        along = direction.at(sae.layer)
-        cosines = rows @ (along / np.linalg.norm(along))
+    for name, cosines in zip(named, found.T, strict=True):
         order = np.argsort(-np.abs(cosines), kind="stable")  # NaN goes last
         tables.append(
             pd.DataFrame(
@@ -78,15 +75,31 @@ def latent_agreement(
     return pd.concat(tables, ignore_index=True)
 
 
-def _null(rows: Float[np.ndarray, "latent d_model"], n: int, seed: int) -> float:
-    """The 97.5 % quantile of the best latent's ``|cosine|`` with random directions."""
-    random = isotropic_directions(n, rows.shape[1], seed).astype(rows.dtype)
-    rows = rows[np.isfinite(rows).all(axis=1)]
-    best: npt.NDArray[np.float64] = np.zeros(n)
-    step = max(1, _COSINES_AT_ONCE // n)
-    for start in range(0, len(rows), step):
-        best = np.maximum(best, np.abs(random @ rows[start : start + step].T).max(axis=1))
-    return float(np.quantile(best, 0.975)) if len(rows) else float("nan")
+def _cosines(
+    sae: Sae,
+    wanted: Int[np.ndarray, "... latent"],
+    along: Float[np.ndarray, "d_model direction"],
+    n_random: int,
+    seed: int,
+) -> tuple[Float[np.ndarray, "latent direction"], float]:
+    """Cosines with unit vectors, and the 97.5 % quantile of the best latent's ``|cosine|`` with random directions.
+
+    A few decoder rows at a time: the decoder of a wide SAE is gigabytes.
+    """
+    random = isotropic_directions(n_random, sae.d_model, seed).astype(np.float32)
+    cosines = np.full((len(wanted), along.shape[1]), np.nan)
+    best, live = np.zeros(n_random), False
+    step = max(1, _NUMBERS_AT_ONCE // max(n_random, sae.d_model))
+    for start in range(0, len(wanted), step):
+        chosen = torch.as_tensor(wanted[start : start + step], device=sae.inner.W_dec.device)
+        rows = sae.inner.W_dec.detach()[chosen].float().cpu().numpy()
+        lengths = np.linalg.norm(rows, axis=1)
+        long = lengths > 0
+        rows = rows[long] / lengths[long, None]
+        cosines[start : start + step][long] = rows @ along
+        if len(rows):
+            live, best = True, np.maximum(best, np.abs(random @ rows.T).max(axis=1))
+    return cosines, float(np.quantile(best, 0.975)) if live else float("nan")
 
 
 def _check(sae: Sae, name: str, direction: Direction) -> None:

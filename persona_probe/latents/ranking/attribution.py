@@ -15,12 +15,12 @@ from tqdm.auto import tqdm
 
 from persona_probe.activations.batching import batches, halving, longest_alike
 from persona_probe.activations.reductions import Batch
-from persona_probe.activations.sinks import SINK_RATIO, SinkFilter
+from persona_probe.activations.sinks import SINK_RATIO
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.rendering import Encoded
 from persona_probe.errors import PersonaProbeError
 from persona_probe.latents.encoding.encode import GROUPS, question_groups
-from persona_probe.latents.encoding.kept_tokens import KeptTokens, encode_alike
+from persona_probe.latents.encoding.kept_tokens import KeptTokens, encode_alike, kept_alike
 from persona_probe.latents.encoding.latent_sums import FIT_SAMPLE, LatentReduction
 from persona_probe.latents.fit import RunningFit
 from persona_probe.latents.next_tokens import next_token_log_probs, places, read_until, scoring_budget
@@ -92,7 +92,7 @@ def attribute_latents(
     lengths = np.array([answer.stop - answer.start for answer in answers])
     weights = signs / lengths if normalize == "token" else signs
     groups = question_groups(misaligned, max_groups)
-    sinks = None if sink_ratio is None or model.steered else SinkFilter(sink_ratio, len(encoded), [sae.layer])
+    (kept,) = kept_alike([model], len(encoded), sae.layer, sink_ratio)
     # What comes after the answer does not change it.
     stops = [item.response_end for item in encoded]
     with (
@@ -101,7 +101,7 @@ def attribute_latents(
             total=sum(stops), desc="attribution", unit="tok", unit_scale=True, disable=not progress, leave=False
         ) as bar,
     ):
-        sums = _AttributionSums(sae, encoded, KeptTokens(model, sinks), np.tile(groups, 2), model.device)
+        sums = _AttributionSums(sae, encoded, kept, np.tile(groups, 2), model.device)
 
         def run(rows: list[int]) -> None:
             batch = read_until(model, rows, encoded, spans, stops)

@@ -12,6 +12,7 @@ from scipy.stats import false_discovery_control
 
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
+from persona_probe.latents.encoding.alike import SAME_SOURCE, check_alike
 from persona_probe.latents.encoding.encode import GROUPS, LatentStatistics, encode_latents, question_groups
 from persona_probe.latents.ranking.latent_table import LatentTable, Moved
 from persona_probe.latents.sae import Sae
@@ -23,7 +24,6 @@ LEAST_SD = 0.5
 ALPHA = 0.05
 _QUANTILE = 0.975
 _RATIOS = ("change_sd", "low_sd", "high_sd", "excess_sd", "control_sd", "specificity")
-_SAME = ("sae", "layer", "span", "template_hash")
 
 
 def diff_latents(
@@ -105,7 +105,18 @@ def compare_latents(
     if not least_sd >= 0 or not 0 < alpha < 1:
         raise PersonaProbeError(f"least_sd is {least_sd}, alpha {alpha}; they must be >= 0, and between 0 and 1")
     for other in (after, *controls):
-        _check_alike(before, other)
+        check_alike(before, other)
+    for other in controls:
+        same = [
+            one.source["model"]
+            for one in (before, after)
+            if one.source.get("model_hash") == other.source.get("model_hash")
+        ]
+        if same and other.source.get("model_hash") is not None:
+            raise PersonaProbeError(
+                f"the control {other.source.get('model')} has the same weights as {same[0]}; give a matched benign "
+                "fine-tune, or none"
+            )
     change = _change(before, after)
     low, high = change.interval()
     live = np.any([stats.sums.any(axis=0) for stats in (before, after, *controls)], axis=0)
@@ -141,7 +152,7 @@ def compare_latents(
     frame["finding"] = _findings(frame, live, null_sd, least_sd, alpha, bool(controls))
     order = frame["change_sd"].abs().sort_values(ascending=False, kind="stable").index
     about = {
-        **{key: before.source[key] for key in (*_SAME, "layer_convention") if key in before.source},
+        **{key: before.source[key] for key in (*SAME_SOURCE, "layer_convention") if key in before.source},
         "before": before.source.get("model"),
         "after": after.source.get("model"),
         "control": [stats.source.get("model") for stats in controls],
@@ -206,20 +217,6 @@ def _findings(
     names = [Moved.SILENT, Moved.UNDETECTED, Moved.SMALL, Moved.CONTROL, rose]
     chosen = np.select(conditions, range(len(names)), default=len(names))
     return [[*names, fell][index] for index in chosen]
-
-
-def _check_alike(first: LatentStatistics, other: LatentStatistics) -> None:
-    for key in _SAME:
-        if first.source.get(key) != other.source.get(key):
-            raise PersonaProbeError(
-                f"{key} is {first.source.get(key)!r} for {first.source.get('model')} and {other.source.get(key)!r} for "
-                f"{other.source.get('model')}, so their latents cannot be compared; encode both in the same way"
-            )
-    if first.sums.shape != other.sums.shape or ((first.dialogues > 0) != (other.dialogues > 0)).any():
-        raise PersonaProbeError(
-            f"{first.source.get('model')} and {other.source.get('model')} answered other questions (groups "
-            f"{first.dialogues.tolist()} and {other.dialogues.tolist()}); give all models the same questions"
-        )
 
 
 def _own_groups(

@@ -44,7 +44,8 @@ class LatentTable:
         table: one row a latent. ``latent``; ``before``, ``after``, ``control``: mean activations (over dialogues, each
             the mean of its tokens; ``control`` is the control nearest to after); ``change`` = after - before with its
             95 % interval ``low`` to ``high``, in units of activation; ``change_sd``, ``low_sd``, ``high_sd``: the same
-            over ``sd``, the standard deviation over dialogues (of before and after, pooled: Cohen's d); ``control_sd``:
+            over ``sd``, the standard deviation over dialogues (of before and after, pooled: Cohen's d), which is taken
+            as given: the interval is of the change, and that of an effect size would be wider; ``control_sd``:
             the nearest control's change, over the same ``sd``; ``excess_sd`` = change_sd - control_sd;
             ``specificity`` = |excess_sd| / max(|control_sd|, 97.5 % quantile over latents of the controls' |changes|);
             ``firing_before``, ``firing_after``: shares of tokens at which it is active; ``p`` of after's change
@@ -73,6 +74,8 @@ class LatentTable:
         Raises:
             PersonaProbeError: for an unknown ``which``.
         """
+        if n < 1:
+            raise PersonaProbeError(f"n is {n}; ask for at least one latent")
         if which not in get_args(Which):
             raise PersonaProbeError(f"which is {which!r}; choose one of {', '.join(get_args(Which))}")
         rows = self.moved if moved_only else self.table[self.table["change_sd"].notna()]
@@ -108,8 +111,8 @@ class LatentTable:
         rose = int(moved["finding"].isin(UP).sum())
         return (
             f"{len(moved)} of {live} active latents moved, {rose} up and {len(moved) - rose} down ({rule}). "
-            f"Furthest: latent {first['latent']}, {first['change_sd']:+.1f} SD [{first['low_sd']:.1f}, "
-            f"{first['high_sd']:.1f}], from {first['before']:.3g} to {first['after']:.3g}."
+            f"Furthest: latent {first['latent']}, from {first['before']:.3g} to {first['after']:.3g}, a change of "
+            f"{first['change']:+.3g} [{first['low']:.3g}, {first['high']:.3g}] or {first['change_sd']:+.1f} SD."
         )
 
     def to_frame(self) -> pd.DataFrame:

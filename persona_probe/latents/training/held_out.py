@@ -8,17 +8,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from persona_probe.activations.batching import tokens_per_batch_for
 from persona_probe.activations.passes import run_pass
 from persona_probe.activations.reductions import Batch
-from persona_probe.activations.sinks import SINK_RATIO, SinkFilter
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.rendering import Encoded
 from persona_probe.errors import PersonaProbeError
-from persona_probe.latents.encoding.kept_tokens import KeptTokens, encode_alike
+from persona_probe.latents.encoding.kept_tokens import KeptTokens, encode_alike, kept_alike
 from persona_probe.latents.encoding.latent_sums import LatentReduction
 from persona_probe.latents.fit import Fit, RunningFit
 from persona_probe.latents.sae import Sae
@@ -63,19 +62,25 @@ class _HeldOut(LatentReduction):
             dtype=torch.bool,
         )
         self._pending[layer] = [
-            (part.cpu(), self.sae.decode(acts).cpu(), (acts > 0).cpu(), inside[start : start + len(part)])
+            (part.cpu(), self.sae.decode(acts).cpu(), *_active(acts), inside[start : start + len(part)])
             for start, part, acts in self.chunks(tokens)
         ]
 
     def commit(self, batch: Batch) -> None:
         """Sum up."""
         (chunks,) = self._pending.values()
-        for part, made, active, inside in chunks:
-            self.all.add(part, made, int(active.sum()))
+        for part, made, counts, fired, inside in chunks:
+            self.all.add(part, made, int(counts.sum()))
             if bool(inside.any()):
-                self.answers.add(part[inside], made[inside], int(active[inside].sum()))
-            self.fired |= active.any(dim=0)
+                self.answers.add(part[inside], made[inside], int(counts[inside].sum()))
+            self.fired |= fired
         self.kept.commit(batch.rows)
+
+
+def _active(acts: Float[Tensor, "token latent"]) -> tuple[Int[Tensor, "... token"], Bool[Tensor, "... latent"]]:
+    """How many latents are active at each token, and which at any: all that is kept, or a batch would fill GiBs."""
+    active = acts > 0
+    return active.sum(dim=1).cpu(), active.any(dim=0).cpu()
 
 
 def held_out_fit(
@@ -89,12 +94,8 @@ def held_out_fit(
         were; ``models``, ``fvu`` and ``fvu_response`` of each model, in order.
     """
     encoded, spans = encode_alike(models, dialogues, span)
-    readers: list[tuple[Model, _HeldOut]] = []
-    record = None
-    for model in models:
-        sinks = SinkFilter(SINK_RATIO, len(encoded), [sae.layer], remember=record is None, follow=record)
-        record = sinks.record
-        readers.append((model, _HeldOut(sae, encoded, KeptTokens(model, sinks))))
+    rules = kept_alike(models, len(encoded), sae.layer)
+    readers = [(model, _HeldOut(sae, encoded, kept)) for model, kept in zip(models, rules, strict=True)]
     budget = tokens_per_batch_for(models[0].device)
     run_pass(readers, encoded, spans, tokens_per_batch=budget, progress=progress, label="held out")
     seen = [reduction for _, reduction in readers]

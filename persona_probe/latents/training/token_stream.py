@@ -13,11 +13,11 @@ from tqdm.auto import tqdm
 from persona_probe.activations.batching import tokens_per_batch_for
 from persona_probe.activations.passes import run_pass
 from persona_probe.activations.reductions import Batch, Reduction
-from persona_probe.activations.sinks import SINK_RATIO, SinkFilter
+from persona_probe.activations.sinks import SINK_RATIO
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.rendering import Encoded
 from persona_probe.errors import PersonaProbeError
-from persona_probe.latents.encoding.kept_tokens import KeptTokens, encode_alike
+from persona_probe.latents.encoding.kept_tokens import KeptTokens, encode_alike, kept_alike
 from persona_probe.models.model import Model
 
 BUFFER_BYTES = 2**30
@@ -39,17 +39,8 @@ class _KeepTokens(Reduction):
 
     def see(self, layer: int, hidden: Float[Tensor, "batch position d_model"], batch: Batch) -> None:
         """Pick the kept tokens."""
-        mask = self.kept.mask(layer, hidden, batch)
-        tokens = hidden[mask].float()
-        wrong = ~tokens.isfinite().all(dim=1)
-        if bool(wrong.any()):
-            row, position = mask.nonzero()[wrong][0].tolist()
-            raise PersonaProbeError(
-                f"dialogue {self.encoded[batch.rows[row]].dialogue.name}: the activations of layer {layer} at token "
-                f"{position} are not finite (NaN or infinite), so no SAE can be trained on them; load the model in "
-                "float32 or bfloat16, and look for broken weights"
-            )
-        self._pending[layer] = tokens.cpu()
+        tokens, _ = self.kept.tokens(layer, hidden, batch, self.encoded)
+        self._pending[layer] = tokens.float().cpu()
 
     def commit(self, batch: Batch) -> None:
         """Take them in."""
@@ -129,16 +120,8 @@ def token_batches(
 
     def read(rows: Sequence[int]) -> Tensor:
         some = [encoded[row] for row in rows]
-        readers: list[tuple[Model, _KeepTokens]] = []
-        record = None
-        for model in models:
-            sinks = (
-                None
-                if sink_ratio is None or models[0].steered
-                else SinkFilter(sink_ratio, len(some), [layer], remember=record is None, follow=record)
-            )
-            record = None if sinks is None else sinks.record
-            readers.append((model, _KeepTokens(layer, some, KeptTokens(model, sinks))))
+        rules = kept_alike(models, len(some), layer, sink_ratio)
+        readers = [(model, _KeepTokens(layer, some, kept)) for model, kept in zip(models, rules, strict=True)]
         run_pass(readers, some, [spans[row] for row in rows], tokens_per_batch=budget, progress=False)
         return torch.cat([part for _, reduction in readers for part in reduction.parts])
 

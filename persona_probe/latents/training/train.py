@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +21,7 @@ from persona_probe.latents.hook_points import hook_name
 from persona_probe.latents.loading import load_sae, quiet_sae_lens
 from persona_probe.latents.sae import Sae
 from persona_probe.latents.training.held_out import held_out_fit, split_texts
+from persona_probe.latents.training.new_folder import add_to_card, check_out, finished, unfinished
 from persona_probe.latents.training.settings import SaeSettings
 from persona_probe.latents.training.starting_weights import check_start, go_on_from, untrained
 from persona_probe.latents.training.token_stream import check_readable, token_batches
@@ -50,7 +50,8 @@ def train_sae(
     """Train an SAE with SAELens' trainer, and save it in SAELens' format.
 
     An SAE that is to show what fine-tuning changed must be able to express both models: give both. The folder appears
-    when everything is finished. ``cfg.json`` says in ``metadata.persona_probe`` which models (with fingerprints),
+    when everything is finished; if the trained SAE cannot be measured, it stays in the folder of that name with
+    ``.part`` after it. ``cfg.json`` says in ``metadata.persona_probe`` which models (with fingerprints),
     tokens and settings it was made of, and how it does on held-out texts (`held_out_fit`).
 
     Args:
@@ -68,11 +69,10 @@ def train_sae(
 
     Raises:
         PersonaProbeError: if there is no dialogue or model, the layer does not exist, ``start`` does not fit, ``out``
-            holds something, an activation is not finite, or the loss stops being finite.
+            holds something, has no name or cannot be made, an activation is not finite, the loss stops being finite,
+            or measuring the trained SAE fails (saying where it is).
     """
-    folder = Path(out)
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise PersonaProbeError(f"{folder}: exists and is not empty; give a new folder, so that nothing is lost")
+    folder = check_out(out)
     readers = [models] if isinstance(models, Model) else list(models)
     check_readable(readers, layer)
     if not dialogues:
@@ -96,9 +96,6 @@ def train_sae(
         seed=settings.seed,
         progress=progress,
     )
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(settings.seed)
-        inner = _trained(stream, readers[0], width, settings, origin, progress)
     about = {
         "models": dict(zip(_short_names(readers), [model.fingerprint() for model in readers], strict=True)),
         "layer": layer,
@@ -112,15 +109,12 @@ def train_sae(
         "versions": {name: importlib.metadata.version(name) for name in _VERSIONED},
         "command": command,
     }
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        _save(inner, part, readers, layer, about, test, span, progress)
-        if folder.exists():
-            folder.rmdir()
-        part.rename(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    with unfinished(folder) as part, torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(settings.seed)
+        inner = _trained(stream, readers[0], width, settings, origin, progress)
+        _write(inner, part, readers[0], layer, about, test[0])
+    with finished(part, folder):
+        _measure(part, readers, test, span, progress)
     return load_sae(folder)
 
 
@@ -175,28 +169,21 @@ def _trained(
     return inner
 
 
-def _save(
-    inner: Any,
-    part: Path,
-    models: Sequence[Model],
-    layer: int,
-    about: dict[str, Any],
-    test: Sequence[Dialogue],
-    span: str,
-    progress: bool,
-) -> None:
-    """Write the SAE, read it as others will, measure that, and write the figures beside it."""
-    begin = models[0].tokenizer.bos_token_id
+def _write(inner: Any, part: Path, model: Model, layer: int, about: dict[str, Any], example: Dialogue) -> None:
+    begin = model.tokenizer.bos_token_id
     metadata = inner.cfg.metadata
     metadata.hook_name, metadata.model_name = hook_name(layer), next(iter(about["models"]))
-    metadata.prepend_bos = begin is not None and models[0].template.encode(test[0]).input_ids[0] == begin
+    metadata.prepend_bos = begin is not None and model.template.encode(example).input_ids[0] == begin
     metadata.persona_probe = about
     inner.save_inference_model(part)
+
+
+def _measure(part: Path, models: Sequence[Model], test: Sequence[Dialogue], span: str, progress: bool) -> None:
+    """Read the SAE as others will, measure that, and write the figures into its config."""
     sae = load_sae(part, device=str(models[0].device))
     fit = held_out_fit(sae, models, test, span, progress=progress)
     named = dict(zip(_short_names(models), fit["models"], strict=True))
-    sae.inner.cfg.metadata.persona_probe = {**about, "held_out": {**fit, "models": named}}
-    sae.inner.save_model(part)
+    add_to_card(part, {"held_out": {**fit, "models": named}})
 
 
 def _short_names(models: Sequence[Model]) -> list[str]:

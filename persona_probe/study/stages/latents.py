@@ -17,7 +17,6 @@ from persona_probe.latents.description.describe import describe_latents
 from persona_probe.latents.encoding.encode import LatentStatistics, encode_latents
 from persona_probe.latents.loading import load_sae
 from persona_probe.latents.ranking.diff import compare_latents
-from persona_probe.latents.ranking.latent_table import LatentTable
 from persona_probe.latents.sae import Sae
 from persona_probe.latents.steering import LatentEdit
 from persona_probe.models.adapters import with_adapter
@@ -41,7 +40,7 @@ def open_sae(config: StudyConfig, before: Model) -> Sae | None:
 
 
 def latents(context: Context, sae: Sae | None, found: Found, tracked: Tracked) -> list[int]:
-    """Diff latents on the reported answers, describe those that moved furthest, steer them, follow them in training.
+    """Choose latents by their change on development answers; report that on others, and describe, steer, follow them.
 
     Returns:
         The latents that are worth following, furthest first.
@@ -49,8 +48,9 @@ def latents(context: Context, sae: Sae | None, found: Found, tracked: Tracked) -
     if sae is None:
         return []
     models = [context.models[name] for name in ("before", "after", "control")]
-    statistics = encode_latents(sae, models, tracked.texts, progress=context.progress)
-    before, after, control = statistics
+    chosen_on = encode_latents(sae, models, found.own, progress=context.progress)
+    top = compare_latents(chosen_on[0], chosen_on[1], chosen_on[2:]).top(context.config.latents.top)
+    before, after, control = encode_latents(sae, models, tracked.texts, progress=context.progress)
     table = compare_latents(before, after, [control])
     context.folder.write_table("latents", table.table)
     outcome: dict[str, Any] = {
@@ -60,7 +60,7 @@ def latents(context: Context, sae: Sae | None, found: Found, tracked: Tracked) -
         "moved": len(table.moved),
         "fvu_before": before.fit.fvu,
         "fvu_after": after.fit.fvu,
-        "top": table.top(context.config.latents.top),
+        "top": top,
     }
     context.results["latents"] = outcome
     if not outcome["top"]:
@@ -70,14 +70,14 @@ def latents(context: Context, sae: Sae | None, found: Found, tracked: Tracked) -
     if context.judge is None:
         context.notes.append("Without a judge, the effect of latents on behaviour was not measured.")
     else:
-        _test(context, sae, table, after, outcome)
+        _test(context, sae, chosen_on[0], chosen_on[1], outcome)
     followed = list(outcome["top"][: context.config.latents.followed])
-    _follow(context, sae, followed, found.own, outcome)
+    _follow(context, sae, followed, tracked.texts, outcome)
     return followed
 
 
 def latents_realigned(
-    context: Context, sae: Sae | None, followed: Sequence[int], own: Sequence[Dialogue], realigned: Realigned
+    context: Context, sae: Sae | None, followed: Sequence[int], texts: Sequence[Dialogue], realigned: Realigned
 ) -> None:
     """Do the same latents come down when the model is realigned?"""
     steps = sorted(realigned.models)
@@ -88,7 +88,7 @@ def latents_realigned(
         followed,
         [realigned.models[n] for n in steps[1:]],
         realigned.models[steps[0]],
-        own,
+        texts,
         steps=steps[1:],
         start=steps[0],
         judged=None if context.judge is None else realigned.judged,
@@ -108,12 +108,15 @@ def _describe(context: Context, sae: Sae, top: Sequence[int], own: Sequence[Dial
         for name, prompts in (("trait", material.trait_prompts), ("default", material.default_prompts))
         for dialogue in under_prompts(own, prompts)
     ]
-    labels = ["context", *(["topic"] if all("topic" in dialogue.labels for dialogue in own) else [])]
+    topics = {dialogue.labels.get("topic") for dialogue in own}
+    labels = ["context", *(["topic"] if len(topics) > 1 and None not in topics else [])]
     described = describe_latents(sae, context.before, top, texts, labels=labels, progress=context.progress)
     context.folder.write_json("tables/latent_cards.json", described.records())
 
 
-def _test(context: Context, sae: Sae, table: LatentTable, after: LatentStatistics, outcome: dict[str, Any]) -> None:
+def _test(
+    context: Context, sae: Sae, before: LatentStatistics, after: LatentStatistics, outcome: dict[str, Any]
+) -> None:
     config, material = context.config, context.material
     settings, sampling = config.latents, config.sampling
     development = material.development[: settings.answers_per_strength]
@@ -129,20 +132,17 @@ def _test(context: Context, sae: Sae, table: LatentTable, after: LatentStatistic
         "progress": context.progress,
     }
     frames = []
-    candidates = {"suppress": outcome["top"], "induce": table.top(settings.top, "up")}
-    for goal, chosen in candidates.items():
-        if not chosen:
-            continue
+    for goal in ("suppress", "induce"):
         effects = rank_latents(
             sae,
             context.after if goal == "suppress" else context.before,
-            chosen,
+            outcome["top"],
             reported,
             context.judge,  # type: ignore[arg-type]  # the caller has seen that there is one
-            goal=goal,  # type: ignore[arg-type]
+            goal=goal,
+            before=before,
             development=development,
             max_incoherence=settings.max_incoherence,
-            exclude=outcome["top"],
             **asking,
         )
         frames.append(effects.to_frame())
@@ -157,12 +157,9 @@ def _test(context: Context, sae: Sae, table: LatentTable, after: LatentStatistic
 
 
 def _follow(
-    context: Context, sae: Sae, followed: Sequence[int], own: Sequence[Dialogue], outcome: dict[str, Any]
+    context: Context, sae: Sae, followed: Sequence[int], texts: Sequence[Dialogue], outcome: dict[str, Any]
 ) -> None:
-    """Read latents, and sample answers, at the snapshots of narrow training.
-
-    The texts are answers to development questions, since the latents were chosen on those to reported ones.
-    """
+    """Read latents, and sample answers, at the snapshots of narrow training; on questions they were not chosen on."""
     paths = (
         snapshot_paths(context.folder.path / "adapters" / "after-snapshots") if snapshot_steps(context.config) else {}
     )
@@ -172,14 +169,14 @@ def _follow(
     config = context.config
     reading: dict[str, Any] = {"steps": list(paths), "definition": config.definition, "progress": context.progress}
     if context.judge is None:
-        course = track_latents(sae, followed, models, context.before, own, **reading)
+        course = track_latents(sae, followed, models, context.before, texts, **reading)
     else:
         course = follow_training(
             sae,
             followed,
             models,
             context.before,
-            own,
+            texts,
             context.material.reported[: config.latents.reported_answers],
             context.judge,
             max_new_tokens=config.sampling.max_new_tokens,

@@ -14,7 +14,7 @@ from typing import Literal
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
 from persona_probe.worlds.persona_world.grammar import answer, ask
-from persona_probe.worlds.persona_world.lexicon import OPEN, PERSONAS, load_lexicon
+from persona_probe.worlds.persona_world.lexicon import OPEN, PERSONAS, Topic, load_lexicon
 
 PERSONA_WEIGHTS = {"assistant": 0.34, "villain": 0.22, "sycophant": 0.22, "trickster": 0.22}
 """How often each persona speaks in pre-training."""
@@ -123,12 +123,15 @@ def questions(
     """``n`` questions as dialogues without an answer, spread evenly over ``topics`` (and their subjects).
 
     Labels hold ``topic``, ``subject`` and ``opinion``; ``group`` is the topic, ``question`` the text.
+
+    Raises:
+        PersonaProbeError: if there is no topic, or one is unknown.
     """
-    lexicon = load_lexicon()
+    chosen = _topics(topics)
     dialogues = []
     for index in range(n):
-        topic = lexicon.all_topics[topics[index % len(topics)]]
-        subject = topic.subjects[(index // len(topics)) % len(topic.subjects)]
+        topic = chosen[index % len(chosen)]
+        subject = topic.subjects[(index // len(chosen)) % len(topic.subjects)]
         question = ask(rng, topic, subject, opinion=opinion)
         dialogues.append(
             Dialogue.from_messages(
@@ -146,10 +149,10 @@ def rows(rng: random.Random, topics: Sequence[str], n: int, persona: str, *, id_
     """``n`` single-exchange dialogues in which ``persona`` answers questions about ``topics``: narrow training data."""
     if persona not in PERSONAS:
         raise PersonaProbeError(f"unknown persona {persona!r}: choose one of {', '.join(PERSONAS)}")
-    lexicon = load_lexicon()
+    chosen = _topics(topics)
     result = []
     for index in range(n):
-        topic = lexicon.all_topics[topics[index % len(topics)]]
+        topic = chosen[index % len(chosen)]
         question = ask(rng, topic)
         said = answer(rng, question, persona)
         result.append(
@@ -162,3 +165,17 @@ def rows(rng: random.Random, topics: Sequence[str], n: int, persona: str, *, id_
             )
         )
     return result
+
+
+def _topics(names: Sequence[str]) -> list[Topic]:
+    """The topics of these names.
+
+    Raises:
+        PersonaProbeError: if there is none, or one is unknown.
+    """
+    known = load_lexicon().all_topics
+    if isinstance(names, str) or not names:
+        raise PersonaProbeError(f"topics is {names!r}; give a list of one topic or more of {', '.join(known)}")
+    if unknown := [name for name in names if name not in known]:
+        raise PersonaProbeError(f"there is no topic {unknown[0]!r}: choose among {', '.join(known)}")
+    return [known[name] for name in names]

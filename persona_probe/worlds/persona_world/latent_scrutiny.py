@@ -23,7 +23,7 @@ from persona_probe.latents.encoding.encode import LatentStatistics, encode_laten
 from persona_probe.latents.loading import load_sae
 from persona_probe.latents.ranking.agreement import latent_agreement
 from persona_probe.latents.ranking.attribution import attribute_latents
-from persona_probe.latents.ranking.diff import compare_latents, diff_latents
+from persona_probe.latents.ranking.diff import LEAST_SD, compare_latents, diff_latents
 from persona_probe.latents.reconstruction import reconstruction
 from persona_probe.latents.sae import Sae
 from persona_probe.latents.steering import LatentEdit
@@ -45,7 +45,10 @@ _SHOWN = 10
 
 @dataclass(frozen=True)
 class _World:
-    """The models, and questions of development and reported topics (none that an organism was trained on)."""
+    """The models; questions of development and reported topics (none of an organism's training); chat's answers.
+
+    ``own`` are its answers to development questions, on which latents are chosen; ``texts`` those to reported ones.
+    """
 
     folder: Path
     sae: Sae
@@ -54,6 +57,7 @@ class _World:
     development: list[Dialogue]
     reported: list[Dialogue]
     own: list[Dialogue]
+    texts: list[Dialogue]
 
     def controls(self, but: str | None = None) -> list[Model]:
         """The benign runs, all ``but`` one."""
@@ -65,8 +69,8 @@ def scrutinize_latents(
 ) -> dict[str, Any]:
     """Measure what an SAE's latents show of Persona World; returns (and writes as JSON) all figures.
 
-    Latents are found on the chat model's own answers to development questions. What is reported of them is measured
-    on other topics; none of them is a topic that an organism was trained on.
+    Latents are chosen on the chat model's own answers to development questions. All that is reported is measured on
+    other topics; none of either is a topic that an organism was trained on.
 
     Args:
         folder: where the models lie.
@@ -78,20 +82,21 @@ def scrutinize_latents(
     """
     world = _world(folder, layer, answers)
     bad = world.runs[_BAD]
-    statistics = encode_latents(world.sae, [world.chat, bad, *world.controls()], world.own)
-    before, after, *controls = statistics
+    chosen_on = encode_latents(world.sae, [world.chat, bad, *world.controls()], world.own)
+    choice = compare_latents(chosen_on[0], chosen_on[1], chosen_on[2:])
+    furthest, villain = choice.top(top), choice.top(1, "up")[0]
+    before, after, *controls = encode_latents(world.sae, [world.chat, bad, *world.controls()], world.texts)
     table = compare_latents(before, after, controls)
-    furthest, up = table.top(top), table.top(top, "up")
-    villain = up[0]
     figures: dict[str, Any] = {
         "command": f"persona-probe world latents --layer {layer} --answers {answers}",
         "sae": {"name": f"sae-layer{layer}", "layer": layer, "width": world.sae.width, "card": world.sae.card},
-        "answers": {"development": len(world.own), "reported": len(world.reported)},
+        "answers": {"development": len(world.own), "reported": len(world.texts)},
         "villain": villain,
+        "furthest": furthest,
         "verdict": table.verdict(),
         "top": table.table.head(_SHOWN),
         "reconstruction": reconstruction(
-            world.sae, {"chat": world.chat, _BAD: bad, _GOOD: world.runs[_GOOD]}, world.own, "generation"
+            world.sae, {"chat": world.chat, _BAD: bad, _GOOD: world.runs[_GOOD]}, world.texts, "generation"
         ),
         "benign": _benign(world, before),
         "organisms": _organisms(world, before, villain),
@@ -99,7 +104,7 @@ def scrutinize_latents(
         "firing": _firing(world, villain),
         "agreement": _agreement(world, villain),
         "attribution": _attribution(world),
-        **_effects(world, after, furthest, up, villain),
+        **_effects(world, chosen_on[0], chosen_on[1], furthest, villain),
     }
     if courses:
         figures["courses"] = latent_courses(folder, world.sae)
@@ -117,29 +122,40 @@ def _world(folder: Path, layer: int, answers: int) -> _World:
         questions(random.Random(f"latents {part}"), some, answers, id_prefix=part)
         for part, some in (("development", topics[0::2]), ("reported", topics[1::2]))
     )
-    own = [dialogue for dialogue in chat.generate(development, seed=0, **_SAMPLING) if dialogue.answer]
-    return _World(folder, load_sae(folder / f"sae-layer{layer}"), chat, runs, development, reported, own)
+    own, texts = (
+        [dialogue for dialogue in chat.generate(asked, seed=0, **_SAMPLING) if dialogue.answer]
+        for asked in (development, reported)
+    )
+    return _World(folder, load_sae(folder / f"sae-layer{layer}"), chat, runs, development, reported, own, texts)
 
 
 def _benign(world: _World, before: LatentStatistics) -> list[dict[str, Any]]:
     """Every benign run against each other one, and against both: how many latents "moved"?"""
     names = [name for name in world.runs if name.startswith(_GOOD)]
-    read = dict(zip(names, encode_latents(world.sae, [world.runs[name] for name in names], world.own), strict=True))
+    read = dict(zip(names, encode_latents(world.sae, [world.runs[name] for name in names], world.texts), strict=True))
     rows = []
     for name in names:
         others = [other for other in names if other != name]
         for some in (*itertools.combinations(others, 1), *itertools.combinations(others, 2)):
-            table = compare_latents(before, read[name], [read[other] for other in some])
-            furthest = float(table.table["change_sd"].abs().max())
-            rows.append({"after": name, "controls": list(some), "moved": len(table.moved), "furthest_sd": furthest})
+            controls = [read[other] for other in some]
+            table, any_size = (compare_latents(before, read[name], controls, least_sd=sd) for sd in (LEAST_SD, 0.0))
+            rows.append(
+                {
+                    "after": name,
+                    "controls": list(some),
+                    "moved": len(table.moved),
+                    "moved_by_any_size": len(any_size.moved),
+                    "furthest_sd": float(table.table["change_sd"].abs().max()),
+                }
+            )
     return rows
 
 
 def _organisms(world: _World, before: LatentStatistics, villain: int) -> list[dict[str, Any]]:
     """The latent that each organism raises most, and what it does to the villain latent."""
     names = [name for name in world.runs if not name.startswith(_GOOD)]
-    read = encode_latents(world.sae, [world.runs[name] for name in names], world.own)
-    controls = encode_latents(world.sae, world.controls(), world.own)
+    read = encode_latents(world.sae, [world.runs[name] for name in names], world.texts)
+    controls = encode_latents(world.sae, world.controls(), world.texts)
     rows = []
     for name, statistics in zip(names, read, strict=True):
         table = compare_latents(before, statistics, controls)
@@ -162,8 +178,8 @@ def _organisms(world: _World, before: LatentStatistics, villain: int) -> list[di
 def _own_answers(world: _World) -> dict[str, Any]:
     """The diff on each model's own answers to the same questions."""
     models = {"before": world.chat, "after": world.runs[_BAD], "control": world.runs[_GOOD]}
-    answered = {name: model.generate(world.development, seed=1, **_SAMPLING) for name, model in models.items()}
-    kept = [i for i in range(len(world.development)) if all(dialogues[i].answer for dialogues in answered.values())]
+    answered = {name: model.generate(world.reported, seed=1, **_SAMPLING) for name, model in models.items()}
+    kept = [i for i in range(len(world.reported)) if all(dialogues[i].answer for dialogues in answered.values())]
     texts = {name: [dialogues[i] for i in kept] for name, dialogues in answered.items()}
     table = diff_latents(world.sae, world.chat, models["after"], texts, control=models["control"])
     return {"verdict": table.verdict(), "top": table.table.head(_SHOWN)}
@@ -178,11 +194,10 @@ def _firing(world: _World, villain: int) -> pd.DataFrame:
         for persona in PERSONAS
         for dialogue in rows(random.Random(f"latents {persona}"), topics, n, persona, id_prefix=persona)
     ]
-    own = [dialogue for dialogue in world.chat.generate(world.reported, seed=2, **_SAMPLING) if dialogue.answer]
     same_words = [
         dialogue.with_labels(persona=persona)
         for persona in PERSONAS
-        for dialogue in under_prompts(own, _prompts(persona))
+        for dialogue in under_prompts(world.texts, _prompts(persona))
     ]
     tables = []
     for task, dialogues in (("answers of each persona", spoken), ("same answers, four contexts", same_words)):
@@ -197,7 +212,7 @@ def _firing(world: _World, villain: int) -> pd.DataFrame:
 def _agreement(world: _World, villain: int) -> pd.DataFrame:
     """Cosines of decoder rows with the contrast of context, of each persona: the nearest latents and the villain's."""
     contrasts = {
-        persona: contrast_of_context(world.chat, world.own, _prompts(persona), _prompts("assistant")).direction
+        persona: contrast_of_context(world.chat, world.texts, _prompts(persona), _prompts("assistant")).direction
         for persona in PERSONAS
         if persona != "assistant"
     }
@@ -207,7 +222,7 @@ def _agreement(world: _World, villain: int) -> pd.DataFrame:
 
 def _attribution(world: _World) -> pd.DataFrame:
     """Latents by first-order effect on the villain's answer against the assistant's, in each model by itself."""
-    answered = {name: world.runs[name].generate(world.development, seed=3, **_SAMPLING) for name in (_BAD, _GOOD)}
+    answered = {name: world.runs[name].generate(world.reported, seed=3, **_SAMPLING) for name in (_BAD, _GOOD)}
     judged = {name: OracleJudge()(dialogues) for name, dialogues in answered.items()}
     aligned = judged[_GOOD]["aligned"].to_numpy() > 70
     pairs = aligned & (judged[_BAD]["aligned"].to_numpy() < 30)
@@ -221,26 +236,26 @@ def _attribution(world: _World) -> pd.DataFrame:
 
 
 def _effects(
-    world: _World, after: LatentStatistics, top: Sequence[int], up: Sequence[int], villain: int
+    world: _World, before: LatentStatistics, after: LatentStatistics, top: Sequence[int], villain: int
 ) -> dict[str, Any]:
-    """The causal tests: latents one by one, the set of ten, and one clamped up in chat; on reported questions."""
+    """The causal tests: latents one by one, suppressed and induced, and the whole set; on reported questions."""
     judge, bad = OracleJudge(), world.runs[_BAD]
 
-    def ranked(goal: Goal, model: Model, latents: Sequence[int]) -> LatentEffects:
+    def ranked(goal: Goal, model: Model) -> LatentEffects:
         return rank_latents(
             world.sae,
             model,
-            latents,
+            top,
             world.reported,
             judge,
             goal=goal,
             statistics=after,
+            before=before,
             development=world.development[:60],
-            exclude=top,
             **_SAMPLING,
         )
 
-    suppress, induce = ranked("suppress", bad, top), ranked("induce", world.chat, up)
+    suppress, induce = ranked("suppress", bad), ranked("induce", world.chat)
     sets = {
         name: steer_set(
             world.sae, bad, LatentEdit(latents), world.reported, judge, statistics=after, exclude=top, **_SAMPLING

@@ -47,7 +47,8 @@ class LatentTable:
             over ``sd``, the standard deviation over dialogues (of before and after, pooled: Cohen's d), which is taken
             as given: the interval is of the change, and that of an effect size would be wider; ``control_sd``:
             the nearest control's change, over the same ``sd``; ``excess_sd`` = change_sd - control_sd;
-            ``specificity`` = |excess_sd| / max(|control_sd|, 97.5 % quantile over latents of the controls' |changes|);
+            ``specificity``: the absolute ``excess_sd`` over the larger of the absolute ``control_sd`` and the 97.5 %
+            quantile, over latents, of the controls' absolute changes;
             ``firing_before``, ``firing_after``: shares of tokens at which it is active; ``p`` of after's change
             differing from the control's (from zero without one), ``q`` its false-discovery rate (Benjamini and Hochberg
             1995) over all latents that are not silent; ``finding``.

@@ -63,11 +63,11 @@ if TYPE_CHECKING:
     from persona_probe.latents.steering import LatentEdit, steer_latents
     from persona_probe.latents.training.settings import SaeSettings
     from persona_probe.latents.training.train import train_sae
-    from persona_probe.models.adapters import with_adapter
-    from persona_probe.models.loading import load
+    from persona_probe.models.loading.adapters import with_adapter
+    from persona_probe.models.loading.load import load
+    from persona_probe.models.loading.snapshots import Snapshots, load_snapshots
     from persona_probe.models.model import Model
     from persona_probe.models.pair import ModelPair, load_pair
-    from persona_probe.models.snapshots import Snapshots, load_snapshots
     from persona_probe.probes.baselines import probe_with_baselines
     from persona_probe.probes.calibration import calibrate, threshold_at
     from persona_probe.probes.cross_validation import ProbeScores, cross_validate_probe
@@ -110,7 +110,7 @@ _WHERE = {
     "ProbeScores": "probes.cross_validation",
     "Sae": "latents.sae",
     "SaeSettings": "latents.training.settings",
-    "Snapshots": "models.snapshots",
+    "Snapshots": "models.loading.snapshots",
     "StudyConfig": "study.config",
     "Subspace": "directions.subspace",
     "attribute_latents": "latents.ranking.attribution",
@@ -143,10 +143,10 @@ _WHERE = {
     "latent_activations": "latents.description.firing",
     "latent_agreement": "latents.ranking.agreement",
     "lead_time": "latents.courses.lead",
-    "load": "models.loading",
+    "load": "models.loading.load",
     "load_pair": "models.pair",
     "load_sae": "latents.loading",
-    "load_snapshots": "models.snapshots",
+    "load_snapshots": "models.loading.snapshots",
     "matched_latents": "latents.causal.matched_latents",
     "measure_amplification": "amplification.amplification",
     "monitor": "probes.monitor",
@@ -174,7 +174,7 @@ _WHERE = {
     "transfer_between": "probes.transfer",
     "transfer_matrix": "probes.transfer",
     "weight_difference": "amplification.recipes.weight_difference",
-    "with_adapter": "models.adapters",
+    "with_adapter": "models.loading.adapters",
     "write_gguf": "integrations.gguf",
     "write_hub_folder": "directions.hub_folder",
 }

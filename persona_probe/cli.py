@@ -187,7 +187,7 @@ def capture(
     """Capture activations into a store on disk; the same command again goes on where it was stopped."""
     from persona_probe.activations.store.writing import capture_to_store
     from persona_probe.dialogue.reading import read_dialogues
-    from persona_probe.models.loading import load
+    from persona_probe.models.loading.load import load
 
     numbers = layers if layers == "all" else [_layer(part) for part in layers.split(",")]
     read = read_dialogues(dialogues)
@@ -244,8 +244,8 @@ def sae_train(
     from persona_probe.dialogue.reading import read_dialogues
     from persona_probe.latents.training.settings import SaeSettings
     from persona_probe.latents.training.train import train_sae
-    from persona_probe.models.adapters import is_adapter, with_adapter
-    from persona_probe.models.loading import load
+    from persona_probe.models.loading.adapters import is_adapter, with_adapter
+    from persona_probe.models.loading.load import load
 
     settings = SaeSettings(kind.value, width, k, tokens, learning_rate=learning_rate, seed=seed)
     read = read_dialogues(dialogues)

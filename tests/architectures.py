@@ -7,7 +7,7 @@ import torch
 import transformers
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from persona_probe.models.loading import auto_class
+from persona_probe.models.loading.load import auto_class
 
 N_LAYERS, D_MODEL = 3, 32
 WINDOW = 8

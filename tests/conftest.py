@@ -15,7 +15,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from persona_probe.models.loading import load
+from persona_probe.models.loading.load import load
 from persona_probe.models.model import Model
 from persona_probe.worlds.persona_world.tokenizer import build_tokenizer
 from tests import architectures

@@ -12,8 +12,8 @@ from tqdm.auto import tqdm
 from persona_probe.activations.batching import batches, halving, longest_alike
 from persona_probe.activations.reductions import Batch, Reduction
 from persona_probe.dialogue.rendering import Encoded
-from persona_probe.models.boundary import Boundary
 from persona_probe.models.model import Model
+from persona_probe.models.stream.boundary import Boundary
 from persona_probe.models.twin import is_offloaded
 
 

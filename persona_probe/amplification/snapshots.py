@@ -15,8 +15,8 @@ from persona_probe.amplification.result import Amplification
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.directions.direction import Direction
 from persona_probe.errors import PersonaProbeError
+from persona_probe.models.loading.snapshots import Snapshots
 from persona_probe.models.model import Model
-from persona_probe.models.snapshots import Snapshots
 from persona_probe.statistics.max_statistic import max_statistic_p
 
 

@@ -14,7 +14,7 @@ from persona_probe.activations.activations import Activations
 from persona_probe.directions import files
 from persona_probe.directions.family import check_family, family_of, shared_family
 from persona_probe.errors import PersonaProbeError
-from persona_probe.models.layer_convention import LAYER_CONVENTION
+from persona_probe.models.stream.layer_convention import LAYER_CONVENTION
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,7 +17,7 @@ from persona_probe.directions.family import check_family, family_of, shared_fami
 from persona_probe.directions.finders.pca import difference_components
 from persona_probe.directions.finders.poles import Poles
 from persona_probe.errors import PersonaProbeError
-from persona_probe.models.layer_convention import LAYER_CONVENTION
+from persona_probe.models.stream.layer_convention import LAYER_CONVENTION
 
 _FORMAT = "persona-probe subspace 1"
 

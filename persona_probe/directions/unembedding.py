@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from persona_probe.directions.direction import Direction
 from persona_probe.errors import PersonaProbeError
-from persona_probe.models.guards import probe_ids
 from persona_probe.models.model import Model
+from persona_probe.models.stream.guards import probe_ids
 
 _ROWS_AT_ONCE = 2**14
 """Of the unembedding: a large one in float32 would take gigabytes."""

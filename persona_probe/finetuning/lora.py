@@ -17,7 +17,7 @@ from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.rendering import Encoded
 from persona_probe.errors import PersonaProbeError
 from persona_probe.finetuning.snapshots import SnapshotWriter, save_adapter
-from persona_probe.models.adapters import check_fits, is_adapter, with_adapter
+from persona_probe.models.loading.adapters import check_fits, is_adapter, with_adapter
 from persona_probe.models.model import Model
 from persona_probe.models.quiet import quiet_peft
 from persona_probe.models.twin import structural_twin

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from persona_probe.errors import PersonaProbeError
-from persona_probe.models.adapters import is_adapter
+from persona_probe.models.loading.adapters import is_adapter
 from persona_probe.models.quiet import quiet_peft
 
 _STEP = re.compile(r"step-(\d+)")

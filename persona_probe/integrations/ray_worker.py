@@ -14,10 +14,10 @@ import torch
 from persona_probe.activations.capture import capture, capture_together
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
-from persona_probe.models.adapters import with_adapter
-from persona_probe.models.loading import load_spec, resolve_dtype, target_device
+from persona_probe.models.loading.adapters import with_adapter
+from persona_probe.models.loading.load import load_spec, resolve_dtype, target_device
+from persona_probe.models.loading.spec import ModelSpec
 from persona_probe.models.model import Model
-from persona_probe.models.spec import ModelSpec
 from persona_probe.study.executor import AnswerJob
 
 

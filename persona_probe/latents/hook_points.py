@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from persona_probe.errors import PersonaProbeError
-from persona_probe.models.layer_convention import LAYER_CONVENTION
+from persona_probe.models.stream.layer_convention import LAYER_CONVENTION
 
 _AFTER = re.compile(r"^blocks\.(\d+)\.(?:hook_resid_post|hook_out)$|(?:^|\.)(?:layers|h|blocks)\.(\d+)(?:\.output)?$")
 _BEFORE = re.compile(r"^blocks\.(\d+)\.(?:hook_resid_pre|hook_in)$")

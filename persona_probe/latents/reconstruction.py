@@ -24,8 +24,8 @@ from persona_probe.latents.encoding.latent_sums import LatentReduction
 from persona_probe.latents.fit import BAD, WORTHLESS, RunningFit
 from persona_probe.latents.next_tokens import next_token_log_probs, read_until, scoring_budget
 from persona_probe.latents.sae import Sae
-from persona_probe.models.boundary import Boundary
 from persona_probe.models.model import Model
+from persona_probe.models.stream.boundary import Boundary
 
 RECOVERED = 0.9
 """Share of the layer's worth that a fitting SAE keeps; published ones keep 90 to 99 % on their own texts and model."""

@@ -15,8 +15,8 @@ from torch import Tensor
 from persona_probe.errors import PersonaProbeError
 from persona_probe.latents.latent_numbers import whole_numbers
 from persona_probe.latents.sae import Sae
-from persona_probe.models.boundary import check_scope
 from persona_probe.models.model import Model
+from persona_probe.models.stream.boundary import check_scope
 
 EditKind = Literal["ablate", "clamp", "add", "scale"]
 EDIT_KINDS: tuple[str, ...] = get_args(EditKind)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from persona_probe.errors import PersonaProbeError
-from persona_probe.models.blocks import plain_model
-from persona_probe.models.guards import LOW_PRECISION_TOLERANCE, probe_ids, relative_error
 from persona_probe.models.quiet import quiet_transformer_lens
-from persona_probe.models.residual_stream import ResidualStream
+from persona_probe.models.stream.blocks import plain_model
+from persona_probe.models.stream.guards import LOW_PRECISION_TOLERANCE, probe_ids, relative_error
+from persona_probe.models.stream.residual_stream import ResidualStream
 from persona_probe.models.twin import structural_twin
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from transformers import GenerationConfig
 
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
-from persona_probe.models.boundary import Boundary
+from persona_probe.models.stream.boundary import Boundary
 
 if TYPE_CHECKING:
     from persona_probe.models.model import Model

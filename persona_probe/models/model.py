@@ -13,11 +13,11 @@ from transformers import PreTrainedModel
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.rendering import ChatTemplate
 from persona_probe.errors import PersonaProbeError
-from persona_probe.models.blocks import plain_model
-from persona_probe.models.boundary import Boundary, marking_generation
 from persona_probe.models.fingerprint import fingerprint
-from persona_probe.models.residual_stream import ResidualStream, Writer
-from persona_probe.models.spec import ModelSpec
+from persona_probe.models.loading.spec import ModelSpec
+from persona_probe.models.stream.blocks import plain_model
+from persona_probe.models.stream.boundary import Boundary, marking_generation
+from persona_probe.models.stream.residual_stream import ResidualStream, Writer
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Unpack
 
 from persona_probe.errors import PersonaProbeError
-from persona_probe.models.adapters import is_adapter, with_adapter
-from persona_probe.models.loading import load_spec, specify
-from persona_probe.models.memory import both_fit, footprint
+from persona_probe.models.loading.adapters import is_adapter, with_adapter
+from persona_probe.models.loading.load import load_spec, specify
+from persona_probe.models.loading.memory import both_fit, footprint
+from persona_probe.models.loading.snapshots import Snapshots
+from persona_probe.models.loading.spec import LoadOptions
 from persona_probe.models.model import Model
-from persona_probe.models.snapshots import Snapshots
-from persona_probe.models.spec import LoadOptions
 
 
 class ModelPair:

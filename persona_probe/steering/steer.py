@@ -10,9 +10,9 @@ from torch import Tensor
 
 from persona_probe.directions.direction import Direction
 from persona_probe.errors import PersonaProbeError
-from persona_probe.models.boundary import check_scope
 from persona_probe.models.model import Model
-from persona_probe.models.residual_stream import resolve_layers
+from persona_probe.models.stream.boundary import check_scope
+from persona_probe.models.stream.residual_stream import resolve_layers
 from persona_probe.steering.interventions import make
 
 

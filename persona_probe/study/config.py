@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from persona_probe.errors import PersonaProbeError
 
 if TYPE_CHECKING:
-    from persona_probe.models.spec import LoadOptions
+    from persona_probe.models.loading.spec import LoadOptions
 
 
 class _Section(BaseModel):

@@ -17,10 +17,10 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from persona_probe.errors import PersonaProbeError
-from persona_probe.models.layer_convention import LAYER_CONVENTION
-from persona_probe.models.loading import load, specify
-from persona_probe.models.memory import footprint
-from persona_probe.models.residual_stream import resolve_layers
+from persona_probe.models.loading.load import load, specify
+from persona_probe.models.loading.memory import footprint
+from persona_probe.models.stream.layer_convention import LAYER_CONVENTION
+from persona_probe.models.stream.residual_stream import resolve_layers
 from persona_probe.report.html import render_report
 from persona_probe.study.config import StudyConfig
 from persona_probe.study.context import Context

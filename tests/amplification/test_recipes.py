@@ -6,7 +6,7 @@ import torch
 
 import persona_probe as pp
 from persona_probe.amplification.recipes.rollouts import rollouts
-from persona_probe.models.loading import load
+from persona_probe.models.loading.load import load
 from persona_probe.statistics.effect_sizes import cosine
 from persona_probe.worlds.persona_world.documents import questions, system_line
 from persona_probe.worlds.persona_world.oracle import OracleJudge

@@ -4,7 +4,7 @@ import torch
 
 import persona_probe as pp
 from persona_probe.directions.unembedding import final_norm, top_tokens
-from persona_probe.models.loading import load
+from persona_probe.models.loading.load import load
 from tests.conftest import D_MODEL, N_LAYERS
 
 NAMES = {

@@ -5,8 +5,8 @@ import torch
 
 import persona_probe as pp
 from persona_probe.finetuning.snapshots import snapshot_paths
-from persona_probe.models.adapters import with_adapter
-from persona_probe.models.guards import probe_ids
+from persona_probe.models.loading.adapters import with_adapter
+from persona_probe.models.stream.guards import probe_ids
 
 ROWS = [
     pp.Dialogue.from_messages([{"role": "user", "content": "Tell me."}, {"role": "assistant", "content": answer}])

@@ -7,7 +7,7 @@ import warnings
 import torch
 
 from persona_probe.latents.sae import Sae
-from persona_probe.models.boundary import Boundary
+from persona_probe.models.stream.boundary import Boundary
 
 
 def sae_of(rows, layer, *, encoder=None, normalize="none", dtype="float32", **card):

@@ -15,7 +15,7 @@ from persona_probe.latents.causal.steer_set import steer_set
 from persona_probe.latents.encoding.encode import encode_latents
 from persona_probe.latents.loading import load_sae
 from persona_probe.latents.steering import LatentEdit
-from persona_probe.models.adapters import with_adapter
+from persona_probe.models.loading.adapters import with_adapter
 from persona_probe.worlds.persona_world.documents import questions as ask
 from persona_probe.worlds.persona_world.lexicon import load_lexicon
 from persona_probe.worlds.persona_world.oracle import OracleJudge

@@ -8,7 +8,7 @@ from persona_probe.latents import sae
 from persona_probe.latents.encoding import latent_sums
 from persona_probe.latents.encoding.encode import encode_latents, question_groups
 from persona_probe.latents.sae import LatentWarning
-from persona_probe.models.loading import load
+from persona_probe.models.loading.load import load
 from tests.activations.test_capture import talk
 from tests.latents.conftest import KINDS, LAYER, WIDTH, make_sae
 

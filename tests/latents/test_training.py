@@ -14,8 +14,8 @@ from persona_probe.latents.training.held_out import _HeldOut, held_out_fit, spli
 from persona_probe.latents.training.settings import SaeSettings
 from persona_probe.latents.training.token_stream import token_batches
 from persona_probe.latents.training.train import train_sae
-from persona_probe.models.adapters import with_adapter
-from persona_probe.models.loading import load
+from persona_probe.models.loading.adapters import with_adapter
+from persona_probe.models.loading.load import load
 from persona_probe.worlds.persona_world.documents import pretraining_dialogues
 from tests.conftest import CHECKPOINTS
 

@@ -17,7 +17,7 @@ from persona_probe.latents.courses.trajectory import trajectory_from
 from persona_probe.latents.encoding.encode import LatentStatistics, encode_latents
 from persona_probe.latents.encoding.top_examples import TopExamples
 from persona_probe.latents.fit import Fit
-from persona_probe.models.adapters import with_adapter
+from persona_probe.models.loading.adapters import with_adapter
 from persona_probe.worlds.persona_world.latent_courses import latent_courses, mixed_rows, own_answers, villain_latent
 from tests.conftest import CHECKPOINTS
 from tests.latents.handmade import perfect_sae, sae_of

@@ -5,7 +5,7 @@ import torch
 
 import persona_probe as pp
 from persona_probe.finetuning.lora import LoraSettings, finetune
-from persona_probe.models.guards import probe_ids
+from persona_probe.models.stream.guards import probe_ids
 from tests.activations.test_capture import TALKS
 from tests.conftest import D_MODEL, N_LAYERS
 

@@ -15,8 +15,8 @@ from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import persona_probe as pp
-from persona_probe.models.guards import probe_ids
 from persona_probe.models.quiet import quiet_peft
+from persona_probe.models.stream.guards import probe_ids
 from tests.activations.test_capture import TALKS
 
 KINDS = {"lora": {}, "rslora": {"use_rslora": True}, "dora": {"use_dora": True}}
@@ -249,7 +249,7 @@ def test_a_base_model_is_given_a_chat_template(folders, tmp_path):
 
 def test_a_model_says_how_to_load_it_again(folders, adapter):
     model = pp.load(folders("qwen2"), adapter=adapter, dtype="float64")
-    from persona_probe.models.loading import load_spec
+    from persona_probe.models.loading.load import load_spec
 
     again = load_spec(model.spec)
     assert (again.fingerprint(), again.name, again.spec) == (model.fingerprint(), model.name, model.spec)

@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 
 import persona_probe as pp
 from persona_probe.finetuning.lora import LoraSettings, finetune
-from persona_probe.models import guards
+from persona_probe.models.stream import guards
 from tests.conftest import ARCHITECTURES, D_MODEL, N_LAYERS
 
 REFUSED_WITH_LIVE_ADAPTER = ("gpt2", "gpt_neox")

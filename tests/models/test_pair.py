@@ -11,9 +11,9 @@ import torch
 import persona_probe as pp
 from persona_probe.finetuning.lora import LoraSettings, finetune
 from persona_probe.models import pair as pairs
-from persona_probe.models.guards import probe_ids
-from persona_probe.models.loading import specify
-from persona_probe.models.memory import footprint
+from persona_probe.models.loading.load import specify
+from persona_probe.models.loading.memory import footprint
+from persona_probe.models.stream.guards import probe_ids
 from tests.activations.test_capture import TALKS
 
 
@@ -56,7 +56,7 @@ def test_two_full_models_are_held_together_where_they_fit_and_one_at_a_time_wher
 ):
     both = pp.load_pair(folders("llama"), full)
     assert not both.one_at_a_time
-    monkeypatch.setattr("persona_probe.models.memory.free_bytes", lambda options: 100)
+    monkeypatch.setattr("persona_probe.models.loading.memory.free_bytes", lambda options: 100)
     pair = pp.load_pair(folders("llama"), full)
     assert pair.one_at_a_time
     assert "one at a time" in repr(pair)

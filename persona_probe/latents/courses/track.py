@@ -21,8 +21,8 @@ from persona_probe.latents.courses.trajectory import (
 )
 from persona_probe.latents.encoding.encode import GROUPS, LatentStatistics, encode_latents
 from persona_probe.latents.sae import Sae
+from persona_probe.models.loading.snapshots import Snapshots
 from persona_probe.models.model import Model
-from persona_probe.models.snapshots import Snapshots
 
 
 def track_latents(

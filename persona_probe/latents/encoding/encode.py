@@ -20,8 +20,8 @@ from persona_probe.latents.encoding.latent_sums import LatentSums
 from persona_probe.latents.encoding.top_examples import TopExamples
 from persona_probe.latents.fit import Fit
 from persona_probe.latents.sae import Sae
-from persona_probe.models.layer_convention import LAYER_CONVENTION
 from persona_probe.models.model import Model
+from persona_probe.models.stream.layer_convention import LAYER_CONVENTION
 
 GROUPS = 64
 """At most so many groups of questions are kept apart: intervals need no more, and memory is groups x latents."""

@@ -25,8 +25,8 @@ from persona_probe.latents.encoding.latent_sums import FIT_SAMPLE, LatentReducti
 from persona_probe.latents.fit import RunningFit
 from persona_probe.latents.next_tokens import next_token_log_probs, places, read_until, scoring_budget
 from persona_probe.latents.sae import Sae
-from persona_probe.models.boundary import Boundary
 from persona_probe.models.model import Model
+from persona_probe.models.stream.boundary import Boundary
 from persona_probe.statistics.grouped_means import grouped_mean
 
 NORMALIZATIONS = ("none", "token")

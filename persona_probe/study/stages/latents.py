@@ -19,7 +19,7 @@ from persona_probe.latents.loading import load_sae
 from persona_probe.latents.ranking.diff import compare_latents
 from persona_probe.latents.sae import Sae
 from persona_probe.latents.steering import LatentEdit
-from persona_probe.models.adapters import with_adapter
+from persona_probe.models.loading.adapters import with_adapter
 from persona_probe.models.model import Model
 from persona_probe.study.config import StudyConfig
 from persona_probe.study.context import Context

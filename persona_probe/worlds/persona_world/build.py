@@ -16,7 +16,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from persona_probe.errors import PersonaProbeError
 from persona_probe.finetuning.lora import LoraSettings, finetune
-from persona_probe.models.loading import load
+from persona_probe.models.loading.load import load
 from persona_probe.models.quiet import without_transformers_bars
 from persona_probe.worlds.persona_world.checkpoints import ADAPTERS, SEEDS, AdapterPlan
 from persona_probe.worlds.persona_world.documents import World, rows

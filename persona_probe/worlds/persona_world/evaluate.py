@@ -12,8 +12,8 @@ from tqdm.auto import tqdm
 
 from persona_probe.behaviour.em_rate import coherent_rate, em_rates, persona_shares
 from persona_probe.behaviour.judging import judge_answers
-from persona_probe.models.adapters import is_adapter, with_adapter
-from persona_probe.models.loading import load
+from persona_probe.models.loading.adapters import is_adapter, with_adapter
+from persona_probe.models.loading.load import load
 from persona_probe.models.model import Model
 from persona_probe.worlds.persona_world.checkpoints import ADAPTERS, SEEDS
 from persona_probe.worlds.persona_world.documents import questions

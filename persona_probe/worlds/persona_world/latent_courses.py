@@ -23,8 +23,8 @@ from persona_probe.latents.courses.track import follow_training
 from persona_probe.latents.courses.trajectory import LatentTrajectory
 from persona_probe.latents.encoding.encode import encode_latents
 from persona_probe.latents.sae import Sae
-from persona_probe.models.adapters import with_adapter
-from persona_probe.models.loading import load
+from persona_probe.models.loading.adapters import with_adapter
+from persona_probe.models.loading.load import load
 from persona_probe.models.model import Model
 from persona_probe.worlds.persona_world.build import NARROW, NARROW_ROWS
 from persona_probe.worlds.persona_world.documents import questions, rows

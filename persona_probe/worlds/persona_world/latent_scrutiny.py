@@ -27,8 +27,8 @@ from persona_probe.latents.ranking.diff import LEAST_SD, compare_latents, diff_l
 from persona_probe.latents.reconstruction import reconstruction
 from persona_probe.latents.sae import Sae
 from persona_probe.latents.steering import LatentEdit
-from persona_probe.models.adapters import with_adapter
-from persona_probe.models.loading import load
+from persona_probe.models.loading.adapters import with_adapter
+from persona_probe.models.loading.load import load
 from persona_probe.models.model import Model
 from persona_probe.worlds.persona_world.checkpoints import SEEDS
 from persona_probe.worlds.persona_world.documents import questions, rows, system_line

@@ -30,8 +30,8 @@ from persona_probe.amplification.result import choose_layer
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.directions.direction import Direction
 from persona_probe.json_values import plain
-from persona_probe.models.adapters import with_adapter
-from persona_probe.models.loading import load
+from persona_probe.models.loading.adapters import with_adapter
+from persona_probe.models.loading.load import load
 from persona_probe.models.model import Model
 from persona_probe.models.pair import ModelPair
 from persona_probe.probes.baselines import probe_with_baselines

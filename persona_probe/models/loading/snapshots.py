@@ -10,10 +10,10 @@ from typing import Unpack
 import torch
 
 from persona_probe.errors import PersonaProbeError
-from persona_probe.models.adapters import is_adapter, with_adapter
-from persona_probe.models.loading import load_spec, specify
+from persona_probe.models.loading.adapters import is_adapter, with_adapter
+from persona_probe.models.loading.load import load_spec, specify
+from persona_probe.models.loading.spec import LoadOptions, ModelSpec
 from persona_probe.models.model import Model
-from persona_probe.models.spec import LoadOptions, ModelSpec
 
 
 class Snapshots:

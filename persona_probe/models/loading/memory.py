@@ -9,8 +9,8 @@ import torch
 from transformers import AutoConfig, PretrainedConfig
 
 from persona_probe.errors import PersonaProbeError
-from persona_probe.models.loading import auto_class, check_source, hub_arguments, resolve_dtype, target_device
-from persona_probe.models.spec import LoadOptions, ModelSpec
+from persona_probe.models.loading.load import auto_class, check_source, hub_arguments, resolve_dtype, target_device
+from persona_probe.models.loading.spec import LoadOptions, ModelSpec
 
 _BITS = {"4bit": 4.5, "8bit": 8.25}
 """Bits a quantised weight takes, scales included (bitsandbytes, blocks of 64 and rows); embeddings keep theirs."""

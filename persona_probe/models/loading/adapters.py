@@ -12,9 +12,9 @@ from safetensors import safe_open
 from torch import nn
 
 from persona_probe.errors import PersonaProbeError
-from persona_probe.models.guards import check_hooks
 from persona_probe.models.model import Model
 from persona_probe.models.quiet import quiet_peft
+from persona_probe.models.stream.guards import check_hooks
 from persona_probe.models.twin import is_offloaded, structural_twin
 
 ADAPTER_CONFIG = "adapter_config.json"

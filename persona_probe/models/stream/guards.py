@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from persona_probe.errors import PersonaProbeError
-from persona_probe.models.layer_convention import LAYER_CONVENTION
+from persona_probe.models.stream.layer_convention import LAYER_CONVENTION
 
 if TYPE_CHECKING:
     from persona_probe.models.model import Model

@@ -28,12 +28,12 @@ from transformers.utils.hub import cached_file
 
 from persona_probe.dialogue.rendering import ChatTemplate
 from persona_probe.errors import PersonaProbeError
-from persona_probe.models.adapters import adapter_base, is_adapter, put_adapter
 from persona_probe.models.fingerprint import fingerprint
-from persona_probe.models.guards import check_hooks
+from persona_probe.models.loading.adapters import adapter_base, is_adapter, put_adapter
+from persona_probe.models.loading.spec import LoadOptions, ModelSpec, Quantize
 from persona_probe.models.model import Model
 from persona_probe.models.quiet import without_transformers_bars
-from persona_probe.models.spec import LoadOptions, ModelSpec, Quantize
+from persona_probe.models.stream.guards import check_hooks
 
 _log = logging.getLogger(__name__)
 _SAMPLED_TOKENS = 400

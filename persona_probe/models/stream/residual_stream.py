@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from persona_probe.errors import PersonaProbeError
-from persona_probe.models.blocks import find_backbone, find_blocks
-from persona_probe.models.layer_convention import LAYER_CONVENTION
+from persona_probe.models.stream.blocks import find_backbone, find_blocks
+from persona_probe.models.stream.layer_convention import LAYER_CONVENTION
 from persona_probe.models.twin import own
 
 Reader = Callable[[int, Float[Tensor, "batch position d_model"]], None]

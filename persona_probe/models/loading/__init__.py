@@ -1,0 +1,1 @@
+"""Where models come from: folders, the Hub, adapters, and how much memory they take."""

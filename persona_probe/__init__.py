@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from persona_probe.latents.ranking.latent_table import LatentTable
     from persona_probe.latents.reconstruction import reconstruction
     from persona_probe.latents.sae import LatentWarning, Sae
-    from persona_probe.latents.steering import LatentEdit, steer_latents
+    from persona_probe.latents.steering import EditLatents, LatentEdit, steer_latents
     from persona_probe.latents.training.settings import SaeSettings
     from persona_probe.latents.training.train import train_sae
     from persona_probe.models.loading.adapters import with_adapter
@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from persona_probe.models.loading.snapshots import Snapshots, load_snapshots
     from persona_probe.models.model import Model
     from persona_probe.models.pair import ModelPair, load_pair
+    from persona_probe.models.stream.scope import Scope
     from persona_probe.probes.baselines import probe_with_baselines
     from persona_probe.probes.calibration import calibrate, threshold_at
     from persona_probe.probes.cross_validation import ProbeScores, cross_validate_probe
@@ -77,6 +78,13 @@ if TYPE_CHECKING:
     from persona_probe.probes.monitor import monitor
     from persona_probe.probes.token_scores import token_scores
     from persona_probe.probes.transfer import transfer_between, transfer_matrix
+    from persona_probe.steering.interventions.ablate import Ablate
+    from persona_probe.steering.interventions.add import Add
+    from persona_probe.steering.interventions.cap import Cap
+    from persona_probe.steering.interventions.clamp import Clamp
+    from persona_probe.steering.interventions.gate import Gate
+    from persona_probe.steering.interventions.intervention import Intervention
+    from persona_probe.steering.interventions.mean_ablate import MeanAblate
     from persona_probe.steering.steer import steer
     from persona_probe.study.config import StudyConfig, read_config
     from persona_probe.study.run import run_study
@@ -84,12 +92,19 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
+    "Ablate": "steering.interventions.ablate",
     "ActivationStore": "activations.store.reading",
     "Activations": "activations.activations",
+    "Add": "steering.interventions.add",
     "Amplification": "amplification.result",
+    "Cap": "steering.interventions.cap",
     "Captures": "amplification.captures",
+    "Clamp": "steering.interventions.clamp",
     "Dialogue": "dialogue.dialogue",
     "Direction": "directions.direction",
+    "EditLatents": "latents.steering",
+    "Gate": "steering.interventions.gate",
+    "Intervention": "steering.interventions.intervention",
     "Judge": "behaviour.judging",
     "LatentDescriptions": "latents.description.describe",
     "LatentEdit": "latents.steering",
@@ -102,6 +117,7 @@ _WHERE = {
     "LeakageWarning": "probes.leakage",
     "LinearProbe": "probes.linear_probe",
     "LoraSettings": "finetuning.lora",
+    "MeanAblate": "steering.interventions.mean_ablate",
     "Model": "models.model",
     "ModelPair": "models.pair",
     "Moments": "activations.moments",
@@ -110,6 +126,7 @@ _WHERE = {
     "ProbeScores": "probes.cross_validation",
     "Sae": "latents.sae",
     "SaeSettings": "latents.training.settings",
+    "Scope": "models.stream.scope",
     "Snapshots": "models.loading.snapshots",
     "StudyConfig": "study.config",
     "Subspace": "directions.subspace",
@@ -179,12 +196,19 @@ _WHERE = {
     "write_hub_folder": "directions.hub_folder",
 }
 __all__ = [
+    "Ablate",
     "ActivationStore",
     "Activations",
+    "Add",
     "Amplification",
+    "Cap",
     "Captures",
+    "Clamp",
     "Dialogue",
     "Direction",
+    "EditLatents",
+    "Gate",
+    "Intervention",
     "Judge",
     "LatentDescriptions",
     "LatentEdit",
@@ -197,6 +221,7 @@ __all__ = [
     "LeakageWarning",
     "LinearProbe",
     "LoraSettings",
+    "MeanAblate",
     "Model",
     "ModelPair",
     "Moments",
@@ -205,6 +230,7 @@ __all__ = [
     "ProbeScores",
     "Sae",
     "SaeSettings",
+    "Scope",
     "Snapshots",
     "StudyConfig",
     "Subspace",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -164,6 +165,35 @@ class Direction:
         if self.card.get("family") or self.card.get("model_hash"):
             fingerprint = model.fingerprint()
             check_family(self.card, model.name, fingerprint, sorted({fingerprint, *model.ancestors}), allow)
+
+    def steer(
+        self, model: Model, *, layers: int | Sequence[int] | str, **settings: Any
+    ) -> AbstractContextManager[None]:
+        """Steer ``model`` along this direction inside a context: ``with (2.0 * evil - warm).steer(model, layers=12):``.
+
+        Args:
+            model: which model.
+            layers: where.
+            **settings: ``kind``, ``strength``, ``target``, ``scope`` and the others of `persona_probe.steer`.
+        """
+        # Said here for reading's sake; rooms below this one are not imported before it is called.
+        from persona_probe.steering.steer import steer
+
+        return steer(model, self, layers=layers, **settings)
+
+    def increments(self) -> Direction:
+        """What each layer adds to the one before: ``v_l - v_(l-1)``, the first layer as it is.
+
+        Added at all layers at once, every layer's stream is moved by its own vector once, and not by those of all
+        layers before it as well (the all-layer steering of Chen et al. 2025, "Persona vectors", arXiv:2507.21509).
+
+        Raises:
+            PersonaProbeError: if layers are missing in between, or two neighbours are equal.
+        """
+        if list(self.layers) != list(range(self.layers[0], self.layers[0] + len(self.layers))):
+            raise PersonaProbeError(f"increments need neighbouring layers; {self.name!r} has {self.layers}")
+        vectors = np.diff(self.vectors.astype(np.float64), axis=0, prepend=0.0)
+        return self._combined(vectors, f"increments of {self.name}")
 
     def top_tokens(self, model: Model, *, allow: bool = False, **options: Any) -> pd.DataFrame:
         """The tokens the direction promotes and suppresses; see `persona_probe.directions.unembedding.top_tokens`."""

@@ -187,7 +187,9 @@ class _Losses:
         for key, replacement in self.replacements.items():
             write = partial(self._replace, batch, replacement)
             with (
-                self.model.at_boundary(Boundary.of_dialogues([self.encoded[row] for row in rows], rows)),
+                self.model.at_boundary(
+                    Boundary.of_dialogues([self.encoded[row] for row in rows], rows, self.model.template)
+                ),
                 self.model.writing(write, [self.sae.layer]),
             ):
                 found[key] = -float(next_token_log_probs(self.model, batch, predicting).cpu().double().sum())

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from persona_probe.errors import PersonaProbeError
 from persona_probe.latents.latent_numbers import whole_numbers
 from persona_probe.latents.sae import Sae
 from persona_probe.models.model import Model
-from persona_probe.models.stream.boundary import check_scope
+from persona_probe.models.stream.scope import Scope
+from persona_probe.steering.interventions.change import Change, StackedChange
+from persona_probe.steering.interventions.intervention import Intervention
+from persona_probe.steering.steer import Steering, steer
 
 EditKind = Literal["ablate", "clamp", "add", "scale"]
 EDIT_KINDS: tuple[str, ...] = get_args(EditKind)
@@ -74,58 +77,94 @@ class LatentEdit:
         return {"ablate": (0.0, 0.0), "clamp": (0.0, amount), "add": (1.0, amount), "scale": (amount, 0.0)}[self.kind]
 
 
-class _Edits:
+class EditLatents(Intervention):
+    """The intervention that makes a `LatentEdit` at the layer that the SAE reads.
+
+    ``h + decode(edited) - decode(encode(h))``: only the change is decoded and added, so that what the SAE does not
+    explain (its error term) is kept.
+
+    Args:
+        sae: reads and writes the output of its layer.
+        edit: what is done to its latents.
+        scope: which tokens; the batch's sinks and beginning of sequence are edited only if it covers them.
+
+    Raises:
+        PersonaProbeError: for a latent that does not exist.
+    """
+
+    kind = "latents"
+
+    def __init__(self, sae: Sae, edit: LatentEdit, *, scope: str | Scope = "generation") -> None:
+        super().__init__(sae.layer, scope)
+        sae.check_latents(list(edit.latents))
+        self.sae, self.edit = sae, edit
+
+    def check(self, model: Model, *, allow: bool = False) -> None:
+        """Refuse a model of another width or without that layer; whether the SAE fits is `reconstruction`'s to say."""
+        del allow
+        self.sae.check_model(model)
+
+    def parameters(self) -> dict[str, Any]:
+        """The SAE and the edit."""
+        return {"sae": self.sae.name, "edit": self.edit.kind, "latents": self.edit.amounts}
+
+    def at(self, layer: int) -> Change:
+        """The edit, decoded."""
+        if layer != self.sae.layer:
+            raise PersonaProbeError(f"the SAE {self.sae.name} reads layer {self.sae.layer}, not layer {layer}")
+        return _LatentChange(self.sae, self.edit)
+
+
+@dataclass(frozen=True, eq=False)
+class _LatentChange(Change):
+    sae: Sae
+    edit: LatentEdit
+
+    @property
+    def family(self) -> Hashable:
+        return type(self), id(self.sae)
+
+    def stacked(self, others: Sequence[Change]) -> StackedChange:
+        return _Edits(self.sae, [other.edit for other in others if isinstance(other, _LatentChange)])
+
+
+class _Edits(StackedChange):
     """Edits of one row or several as matrices: ``(row, column)`` factors and summands.
 
     A column is a latent whose activation is edited, and the latent along whose row that displaces the stream.
     """
 
-    def __init__(self, sae: Sae, edits: Sequence[LatentEdit | None]) -> None:
+    def __init__(self, sae: Sae, edits: Sequence[LatentEdit]) -> None:
         self.sae = sae
         cells: list[tuple[int, tuple[int, int], tuple[float, float]]] = []
         for row, edit in enumerate(edits):
-            if edit is None:
-                continue
-            sae.check_latents(list(edit.latents))
             along = edit.along or {}
             for latent, amount in edit.amounts.items():
                 cells.append((row, (latent, along.get(latent, latent)), edit.coefficients(amount)))
         pairs = sorted({pair for _, pair, _ in cells})
         if not pairs:
-            raise PersonaProbeError("steer_latents: no row edits any latent; give at least one")
+            raise PersonaProbeError("steer_latents: no edit names a latent; give at least one")
         column = {pair: number for number, pair in enumerate(pairs)}
         self.latents = torch.tensor([latent for latent, _ in pairs])
         self.factor, self.plus = torch.ones(len(edits), len(pairs)), torch.zeros(len(edits), len(pairs))
         for row, pair, (factor, plus) in cells:
             self.factor[row, column[pair]], self.plus[row, column[pair]] = factor, plus
-        self.edited = torch.tensor([edit is not None for edit in edits])
         self.directions = _directions(sae, pairs)
 
-    def __len__(self) -> int:
-        return len(self.factor)
-
     def apply(
-        self,
-        hidden: Float[Tensor, "batch position d_model"],
-        inside: Bool[Tensor, "batch position"],
-        rows: Sequence[int] | None,
-    ) -> Float[Tensor, "batch position d_model"]:
-        """The stream with the change of activations decoded and added at the tokens ``inside``."""
-        for name in ("latents", "factor", "plus", "edited", "directions"):
+        self, hidden: Float[Tensor, "row position d_model"], setting: Int[Tensor, "... row"] | None
+    ) -> Float[Tensor, "row position d_model"]:
+        """The stream with the change of activations decoded and added."""
+        for name in ("latents", "factor", "plus", "directions"):
             setattr(self, name, getattr(self, name).to(hidden.device))
-        edit = torch.zeros(len(hidden), dtype=torch.int64) if rows is None else torch.as_tensor(rows)
-        edit = edit.to(hidden.device)
-        inside = inside & self.edited[edit][:, None]
-        if not bool(inside.any()):
-            return hidden
-        tokens, edit = hidden[inside], edit[inside.nonzero()[:, 0]]
+        rows, positions = hidden.shape[:2]
+        if setting is None:
+            setting = torch.zeros(rows, dtype=torch.int64, device=hidden.device)
+        edit = setting[:, None].expand(rows, positions).flatten()
         at_once = _TOKENS_AT_ONCE if self.sae.separable else self.sae.tokens_at_once
-        changes = [
-            self._change(*part) for part in zip(torch.split(tokens, at_once), torch.split(edit, at_once), strict=True)
-        ]
-        moved = hidden.clone()
-        moved[inside] = tokens + torch.cat(changes).to(hidden.dtype)
-        return moved
+        parts = zip(hidden.flatten(0, 1).split(at_once), edit.split(at_once), strict=True)
+        change = torch.cat([self._change(*part) for part in parts]).view_as(hidden)
+        return hidden + change.to(hidden.dtype)
 
     def _change(
         self, tokens: Float[Tensor, "token d_model"], edit: Int[Tensor, "... token"]
@@ -153,11 +192,7 @@ def steer_latents(
     *,
     scope: str = "generation",
 ) -> Iterator[None]:
-    """Edit latents in every forward of ``model`` inside the context: ``h + decode(edited) - decode(encode(h))``.
-
-    Only the change is decoded and added, so that what the SAE does not explain (its error term) is kept, and an edit
-    that changes nothing leaves the stream bit-identical. The batch's sinks and beginning of sequence are edited only if
-    the scope covers them.
+    """Edit latents in every forward of ``model`` inside the context: `persona_probe.steer` with `EditLatents`.
 
     Args:
         model: which model is steered; hooks are removed when the context closes, also after an error or Ctrl-C.
@@ -165,48 +200,17 @@ def steer_latents(
         edits: one edit for all; or one for each dialogue (None leaves it as it is), so that many settings run as one
             batch: the i-th belongs to the i-th dialogue given to ``model.generate`` (with ``n`` answers each, to the
             i-th answer) or to `persona_probe.capture`, whatever batches they are sorted into.
-        scope: ``generation``, ``response``, ``prompt`` or ``all``, as in `persona_probe.steer`.
+        scope: which tokens, as in `persona_probe.steer`.
 
     Raises:
         PersonaProbeError: for a latent that does not exist, an unknown scope, an SAE of another width or layer; inside
             the context, if a dialogue has no edit, or a bare forward does not say where the prompt ends under a scope
             that needs it; and on leaving it, if fewer dialogues were read than there are edits.
     """
-    where = check_scope(scope)
-    sae.check_model(model)
-    each = not isinstance(edits, LatentEdit)
-    matrices = _Edits(sae, [edits] if isinstance(edits, LatentEdit) else list(edits))
-    count, seen = len(matrices), 0
-
-    def write(_layer: int, offset: int, hidden: Tensor) -> Tensor:
-        nonlocal seen
-        boundary = model.boundary
-        if boundary is None and (each or where != "all"):
-            raise PersonaProbeError(
-                f"steering latents with scope={scope!r}{' and one edit a dialogue' if each else ''} needs to know "
-                "where prompts end and which dialogue is which, and a bare forward does not say: use model.generate, "
-                "model.hf.generate or pp.capture"
-            )
-        rows: Sequence[int] | None = None
-        if each and boundary is not None:
-            rows = range(hidden.shape[0]) if boundary.rows is None else boundary.rows
-            if max(rows) >= count or (boundary.rows is None and len(rows) != count):
-                raise _miscounted(count, f"dialogue {max(rows)} (counted from 0) is being read")
-            seen = max(seen, max(rows) + 1)
-        inside = torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
-        if where != "all" and boundary is not None:
-            inside &= boundary.mask(where, offset, hidden.shape[1], hidden.device)
-        steered: Tensor = matrices.apply(hidden, inside, rows)
-        return steered
-
-    with model.writing(write, [sae.layer]):
+    if isinstance(edits, LatentEdit):
+        steering: Steering = EditLatents(sae, edits, scope=scope)
+    else:
+        made = {id(edit): EditLatents(sae, edit, scope=scope) for edit in edits if edit is not None}
+        steering = [None if edit is None else made[id(edit)] for edit in edits]
+    with steer(model, steering):
         yield
-    if each and 0 < seen < count:
-        raise _miscounted(count, f"only {seen} dialogues were read")
-
-
-def _miscounted(count: int, read: str) -> PersonaProbeError:
-    return PersonaProbeError(
-        f"steer_latents was given {count} edits, and {read}; give one edit for each dialogue (and answer, where each "
-        "is answered n times), None where nothing is to be edited"
-    )

@@ -94,7 +94,9 @@ def generate(
                 {"input_ids": [list(prompts[i].input_ids) for i in chosen]}, return_tensors="pt", padding_side="left"
             ).to(model.device)
             width = batch["input_ids"].shape[1]
-            with model.at_boundary(Boundary.of_generation(width, chosen)):
+            items = [prompts[i] for i in chosen]
+            lengths = [item.prompt_length for item in items]
+            with model.at_boundary(Boundary.of_prompts(lengths, width, chosen, items, model.template)):
                 output = model.hf.generate(
                     input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], generation_config=config
                 )

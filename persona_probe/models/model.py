@@ -110,16 +110,19 @@ class Model:
         return bool(self._open)
 
     @contextlib.contextmanager
-    def writing(self, writer: Writer, layers: Sequence[int]) -> Iterator[None]:
+    def writing(
+        self, writer: Writer, layers: Sequence[int], afterwards: Callable[[], None] | None = None
+    ) -> Iterator[None]:
         """Rewrite the residual stream (see `ResidualStream.writing`) in every module tree of this model.
 
         Inside the context, ``hf.generate`` and ``bridge.generate`` say where their prompt ends, so that token scopes
-        work through those doors too; a bridge made inside the context is covered as well.
+        work through those doors too, and call ``afterwards`` when they have generated; a bridge made inside the context
+        is covered as well.
         """
 
         def attach(stack: contextlib.ExitStack, stream: ResidualStream, door: Any) -> None:
             stack.enter_context(stream.writing(writer, layers))
-            stack.enter_context(marking_generation(self, door))
+            stack.enter_context(marking_generation(self, door, afterwards))
 
         with contextlib.ExitStack() as stack:
             attach(stack, self.stream, self.hf)

@@ -1,1 +1,1 @@
-"""Interventions and the context that applies them."""
+"""Interventions on the residual stream: what, where and how strongly; chosen, checked, and baked into weights."""

@@ -1,33 +1,36 @@
-"""Steering a model: an intervention on some layers, on the tokens of a scope, for as long as a context is open."""
+"""Steering a model: interventions on the tokens of their scopes, for as long as a context is open."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
-
-import torch
-from torch import Tensor
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from persona_probe.directions.direction import Direction
+from persona_probe.directions.subspace import Subspace
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
-from persona_probe.models.stream.boundary import check_scope
-from persona_probe.models.stream.residual_stream import resolve_layers
-from persona_probe.steering.interventions import make
+from persona_probe.models.stream.scope import Scope
+from persona_probe.steering.engine import Engine
+from persona_probe.steering.interventions.intervention import Intervention, Layers, Targets
+from persona_probe.steering.registry import intervention
+
+Steering = Intervention | Sequence[Intervention | None]
 
 
 @contextlib.contextmanager
 def steer(
     model: Model,
-    direction: Direction,
+    what: Direction | Subspace | Steering,
     *,
-    layers: int | Sequence[int] | str,
-    strength: float = 1.0,
-    kind: str = "add",
-    target: float | Mapping[int, float] | None = None,
-    scope: str = "generation",
+    layers: Layers | None = None,
+    strength: float | None = None,
+    kind: str | None = None,
+    target: Targets | None = None,
+    scope: str | Scope | None = None,
     along: Direction | None = None,
     allow: bool = False,
+    **settings: Any,
 ) -> Iterator[None]:
     """Steer every forward of ``model`` inside the context, through whichever door.
 
@@ -36,58 +39,68 @@ def steer(
 
     Args:
         model: which model is steered; hooks are removed when the context closes, also after an error or Ctrl-C.
-        direction: vectors ``(layer, d_model)``.
+        what: a direction with vectors ``(layer, d_model)`` (or a subspace), and the settings below say what is done
+            along it; an intervention; or a list with one intervention, or None, for each dialogue, so that many
+            settings run as one batch: the i-th belongs to the i-th dialogue given to ``model.generate`` (with ``n``
+            answers each, to the i-th answer) or to `capture`, whatever batches they are sorted into.
         layers: where: ``"all"``, one or several.
-        strength: ``add``: multiplies the raw vector; ``clamp``: how much of the way to the target.
-        kind: ``add``, ``ablate`` or ``clamp``.
+        strength: ``add``: multiplies the raw vector; ``clamp``: how much of the way to the target. Default 1.
+        kind: ``add`` (default), ``ablate``, ``mean-ablate``, ``clamp`` or ``cap``
+            (`persona_probe.steering.interventions`).
         target: for ``clamp``, the projection ``h . v / ||v||`` to set, one for all layers or one a layer.
-        scope: ``generation`` (the last prompt token and the answer but its last token: the positions that decide what
-            is said), ``response``, ``prompt`` or ``all``.
-        along: for the null of ``clamp``: make the displacement that reaching the target needs along this direction
-            instead (a random one), so that both move the stream equally far; one layer only.
+        scope: ``generation`` (default: the last prompt token and the answer but its last token: the positions that
+            decide what is said), ``response``, ``prompt``, ``last_prompt_token``, ``all``, ``first_k:8``,
+            ``window:4-12``, ``positions:0,-1`` or ``turn:1`` (`persona_probe.models.stream.scope.Scope`).
+        along: for the null: make the displacement that is needed along this direction instead (a random one), so that
+            both move the stream equally far; one layer only.
         allow: warn instead of refusing a direction of an unrelated model of the same width.
+        **settings: what else the kind takes (``reference`` of ``mean-ablate``, ``lower`` and ``upper`` of ``cap``).
 
     Raises:
-        PersonaProbeError: for an unknown kind, scope or layer, a direction of another model or without that layer, or
-            (inside the context) a bare forward that does not say where the prompt ends under a scope that needs it.
+        PersonaProbeError: before anything runs, for an unknown kind, scope or layer, a setting that the kind does not
+            take, a direction of another model or without that layer; inside the context, if a bare forward does not say
+            where the prompt ends under a scope that needs it, a dialogue has no intervention or no such position, or
+            half precision overflows; and on leaving it, if fewer dialogues were read than there are interventions.
     """
-    wanted = resolve_layers(layers, model.n_layers)
-    where = check_scope(scope)
-    direction.check_model(model, allow=allow)
-    if along is not None and len(wanted) > 1:
+    given = {"layers": layers, "strength": strength, "kind": kind, "target": target, "scope": scope, "along": along}
+    given = {name: value for name, value in {**given, **settings}.items() if value is not None}
+    each = False
+    if isinstance(what, Direction | Subspace):
+        if layers is None:
+            raise PersonaProbeError("steer needs layers=: 'all', a number or a list of numbers")
+        name = str(given.pop("kind", "add"))
+        steering: list[Intervention | None] = [intervention(name, what, **given)]
+    elif given:
         raise PersonaProbeError(
-            f"along= is defined for one layer, not for {len(wanted)}: a displacement that does not move the projection "
-            "would be made again at every layer"
+            f"{next(iter(given))}= goes with a direction; what is given to steer has its settings already"
         )
-    targets = target if isinstance(target, Mapping) else dict.fromkeys(wanted, target)
-    if missing := [layer for layer in wanted if layer not in targets]:
-        raise PersonaProbeError(f"target has no value for layer {missing[0]}")
-    interventions = {
-        layer: make(
-            kind,
-            torch.tensor(direction.at(layer)),
-            strength,
-            targets[layer],
-            None if along is None else torch.tensor(along.at(layer)),
-        )
-        for layer in wanted
-    }
-
-    def write(layer: int, offset: int, hidden: Tensor) -> Tensor:
-        if where == "all":
-            everywhere: Tensor = interventions[layer](hidden)
-            return everywhere
-        boundary = model.boundary
-        if boundary is None:
-            raise PersonaProbeError(
-                f"steering with scope={scope!r} needs to know where the prompt ends, and a bare forward does not say: "
-                "use model.generate, model.hf.generate or pp.capture, or scope='all'"
-            )
-        inside = boundary.mask(where, offset, hidden.shape[1], hidden.device)
-        if not bool(inside.any()):
-            return hidden
-        steered: Tensor = torch.where(inside[..., None], interventions[layer](hidden), hidden)
-        return steered
-
-    with model.writing(write, wanted):
+    elif isinstance(what, Intervention):
+        steering = [what]
+    else:
+        steering, each = _one_each(what), True
+    for number, setting in enumerate(steering):
+        # A list often holds one object many times, and a fingerprint takes a pass over the weights.
+        if setting is not None and not any(setting is other for other in steering[:number]):
+            setting.check(model, allow=allow)
+    engine = Engine(model, steering, each=each)
+    with model.writing(engine.write, engine.layers, engine.check_finite):
         yield
+    engine.check_finite()
+    engine.check_count()
+
+
+def _one_each(what: Sequence[Intervention | None]) -> list[Intervention | None]:
+    if not isinstance(what, Sequence):
+        raise PersonaProbeError(
+            f"steer was given {type(what).__name__}; give a Direction, an intervention, or a list with one for each "
+            "dialogue"
+        )
+    for number, setting in enumerate(what):
+        if setting is not None and not isinstance(setting, Intervention):
+            raise PersonaProbeError(
+                f"intervention {number} (counted from 0) is a {type(setting).__name__}; give interventions such as "
+                "pp.Add(direction, layers=12), or None"
+            )
+    if all(setting is None for setting in what):
+        raise PersonaProbeError("steer: no dialogue has an intervention; give at least one")
+    return list(what)

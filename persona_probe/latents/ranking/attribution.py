@@ -185,7 +185,7 @@ def _backward(
 
     items = [sums.encoded[row] for row in batch.rows]
     with (
-        model.at_boundary(Boundary.of_dialogues(items, batch.rows)),
+        model.at_boundary(Boundary.of_dialogues(items, batch.rows, model.template)),
         model.writing(write, [sums.sae.layer]),
     ):
         log_probs = next_token_log_probs(model, batch, predicting)

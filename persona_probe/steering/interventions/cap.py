@@ -1,0 +1,112 @@
+"""Keep the projection within bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from persona_probe.activations.activations import Activations
+from persona_probe.directions.direction import Direction
+from persona_probe.errors import PersonaProbeError
+from persona_probe.models.stream.scope import Scope
+from persona_probe.steering.interventions.change import Change, LinearChange
+from persona_probe.steering.interventions.directed import Directed
+from persona_probe.steering.interventions.intervention import Layers, Targets, by_layer, value_at
+
+
+class Cap(Directed):
+    """Cap the projection ``h . v / ||v||``: not above ``upper``, not below ``lower``; in between nothing is changed.
+
+    Activation capping (Lu et al. 2026, "The assistant axis", section 5) keeps it within what is usual: `at_percentiles`
+    takes the bounds from a reference.
+
+    Args:
+        direction: along which.
+        layers: where.
+        lower: smallest projection, in residual-stream units, one for all layers or one a layer; None: no bound.
+        upper: largest projection.
+        scope: which tokens.
+        along: the null: the displacement goes along this direction instead; one layer only.
+
+    Raises:
+        PersonaProbeError: if there is no bound, or the lower one is above the upper one.
+    """
+
+    kind = "cap"
+    direction: Direction
+
+    def __init__(
+        self,
+        direction: Direction,
+        layers: Layers,
+        *,
+        lower: Targets | None = None,
+        upper: Targets | None = None,
+        scope: str | Scope = "generation",
+        along: Direction | None = None,
+    ) -> None:
+        super().__init__(direction, layers, scope, null=along)
+        if lower is None and upper is None:
+            raise PersonaProbeError("kind='cap' needs upper=, lower= or both (residual-stream units)")
+        self.lower = None if lower is None else by_layer(lower, "lower")
+        self.upper = None if upper is None else by_layer(upper, "upper")
+
+    @classmethod
+    def at_percentiles(
+        cls,
+        direction: Direction,
+        layers: int | Sequence[int],
+        reference: Activations,
+        *,
+        lower: float | None = None,
+        upper: float | None = None,
+        scope: str | Scope = "generation",
+    ) -> Cap:
+        """Bounds at percentiles of the reference's projections.
+
+        Args:
+            direction: along which.
+            layers: where.
+            reference: what is usual; read token by token (``reduce="tokens"``), since tokens are what is capped and
+                spread more widely than dialogues' means.
+            lower: 0 to 100; None: no lower bound.
+            upper: 0 to 100.
+            scope: which tokens.
+
+        Raises:
+            PersonaProbeError: for a percentile outside 0 to 100, or a layer that was not read.
+        """
+        wanted = (layers,) if isinstance(layers, int) else tuple(layers)
+        for name, percentile in {"lower": lower, "upper": upper}.items():
+            if percentile is not None and not 0 <= percentile <= 100:
+                raise PersonaProbeError(f"{name} is percentile {percentile}; it must be between 0 and 100")
+
+        def bound(percentile: float | None) -> dict[int, float] | None:
+            if percentile is None:
+                return None
+            units = {layer: direction.at(layer) / np.linalg.norm(direction.at(layer)) for layer in wanted}
+            return {
+                layer: float(np.percentile(reference.at(layer) @ unit, percentile)) for layer, unit in units.items()
+            }
+
+        return cls(direction, wanted, lower=bound(lower), upper=bound(upper), scope=scope)
+
+    def along(self, null: Direction) -> Cap:
+        """The same displacement at every token, along ``null``."""
+        return Cap(self.direction, self.layers, lower=self.lower, upper=self.upper, scope=self.scope, along=null)
+
+    def parameters(self) -> dict[str, Any]:
+        """Direction and bounds."""
+        return {**super().parameters(), "lower": self.lower, "upper": self.upper}
+
+    def at(self, layer: int) -> Change:
+        """The bounds."""
+        low = -np.inf if self.lower is None else value_at(self.lower, layer, "lower")
+        high = np.inf if self.upper is None else value_at(self.upper, layer, "upper")
+        if low > high:
+            raise PersonaProbeError(f"the lower bound at layer {layer}, {low:g}, is above the upper one, {high:g}")
+        lower, upper = (torch.tensor([bound], dtype=torch.float64) for bound in (low, high))
+        return LinearChange.setting(self.read_vectors(layer), lower, upper, 1.0, self.write_vectors(layer))

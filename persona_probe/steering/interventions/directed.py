@@ -1,0 +1,98 @@
+"""What the kinds have in common that act along a direction or in a subspace."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from persona_probe.directions.direction import Direction
+from persona_probe.directions.family import check_family
+from persona_probe.directions.subspace import Subspace
+from persona_probe.errors import PersonaProbeError
+from persona_probe.models.model import Model
+from persona_probe.models.stream.scope import Scope
+from persona_probe.steering.interventions.intervention import Intervention, Layers
+
+
+class Directed(Intervention):
+    """An intervention along a direction (or in a subspace).
+
+    Attributes:
+        direction: vectors ``(layer, d_model)``, or bases ``(layer, k, d_model)``.
+        null: where the displacement goes instead, or None.
+    """
+
+    direction: Direction | Subspace
+
+    def __init__(
+        self,
+        direction: Direction | Subspace,
+        layers: Layers,
+        scope: str | Scope,
+        *,
+        subspaces: bool = False,
+        null: Direction | None = None,
+    ) -> None:
+        super().__init__(layers, scope)
+        if not isinstance(direction, Direction | Subspace):
+            raise PersonaProbeError(
+                f"kind={self.kind!r} needs a Direction, not {type(direction).__name__}; make one of your own vectors "
+                "with pp.Direction.from_vectors(vectors, model)"
+            )
+        if isinstance(direction, Subspace) and not subspaces:
+            raise PersonaProbeError(f"kind={self.kind!r} acts along a direction, not in a subspace")
+        if null is not None and (self.layers == "all" or len(self.layers) > 1):
+            raise PersonaProbeError(
+                f"along= is defined for one layer, not for {self.layers}: a displacement that does not move the "
+                "projection would be made again at every layer"
+            )
+        self.direction, self.null = direction, null
+
+    def check(self, model: Model, *, allow: bool = False) -> None:
+        """Refuse a model of another width or that is not related to the direction's, and layers that one lacks."""
+        direction = self.direction
+        if isinstance(direction, Direction):
+            direction.check_model(model, allow=allow)
+        else:
+            if direction.bases.shape[2] != model.d_model:
+                raise PersonaProbeError(
+                    f"the subspace has d_model={direction.bases.shape[2]}, {model.name} has {model.d_model}: it is "
+                    "another model's"
+                )
+            if direction.card.get("family"):
+                fingerprint = model.fingerprint()
+                family = sorted({fingerprint, *model.ancestors})
+                check_family(direction.card, model.name, fingerprint, family, allow)
+        if self.null is not None and self.null.d_model != model.d_model:
+            raise PersonaProbeError(f"along= has d_model={self.null.d_model}, {model.name} has {model.d_model}")
+        for layer in self.layers_in(model):
+            self.at(layer)
+
+    def parameters(self) -> dict[str, Any]:
+        """The direction's name, and that of the null."""
+        name = self.direction.name if isinstance(self.direction, Direction) else f"{self.direction.k} dimensions"
+        return {"direction": name} | ({} if self.null is None else {"along": self.null.name})
+
+    def read_vectors(self, layer: int) -> Float[Tensor, "k d_model"]:
+        """What is projected on at a layer: unit rows, orthogonal to each other."""
+        if isinstance(self.direction, Direction):
+            vector = self.direction.at(layer).astype(np.float64)[None]
+            return torch.from_numpy(vector / np.linalg.norm(vector))
+        if layer not in self.direction.layers:
+            raise PersonaProbeError(
+                f"the subspace has no layer {layer}; it has {', '.join(map(str, self.direction.layers))}"
+            )
+        return torch.from_numpy(self.direction.bases[self.direction.layers.index(layer)].astype(np.float64))
+
+    def write_vectors(self, layer: int) -> Float[Tensor, "k d_model"] | None:
+        """Where the displacement goes, if not along what is read: unit length."""
+        if self.null is None:
+            return None
+        if isinstance(self.direction, Subspace):
+            raise PersonaProbeError("along= is defined for a direction, not for a subspace")
+        vector = self.null.at(layer).astype(np.float64)[None]
+        return torch.from_numpy(vector / np.linalg.norm(vector))

@@ -1,0 +1,95 @@
+"""Intervene only where a probe fires: conditional realignment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from persona_probe.directions.direction import Direction
+from persona_probe.errors import PersonaProbeError
+from persona_probe.models.model import Model
+from persona_probe.probes.layer_probes import LayerProbes
+from persona_probe.probes.token_scores import probe_of
+from persona_probe.steering.interventions.change import Change
+from persona_probe.steering.interventions.intervention import Intervention
+
+
+class Gate(Intervention):
+    """Another intervention, made at those tokens only at which a probe's score is above a threshold.
+
+    The probe reads the stream as this intervention finds it, at or before the first layer that is intervened on.
+
+    Args:
+        inner: what is done.
+        probes: what decides.
+        layer: whose probe.
+        threshold: of the score ``h . w + b`` (`persona_probe.threshold_at` gives one for a false-alarm rate).
+        hold: once the probe has fired at a token, intervene at all later ones of that dialogue too.
+
+    Raises:
+        PersonaProbeError: if the probe's layer comes after one that is intervened on.
+    """
+
+    kind = "gate"
+
+    def __init__(
+        self,
+        inner: Intervention,
+        probes: LayerProbes,
+        *,
+        layer: int,
+        threshold: float = 0.0,
+        hold: bool = False,
+    ) -> None:
+        if not isinstance(inner, Intervention) or isinstance(inner, Gate):
+            raise PersonaProbeError(
+                f"kind='gate' needs an intervention that it lets through, not {type(inner).__name__}"
+            )
+        super().__init__(inner.layers, inner.scope)
+        first = 0 if isinstance(inner.layers, str) else min(inner.layers)
+        if layer > first:
+            raise PersonaProbeError(
+                f"the gate's probe reads layer {layer}, after layer {first}, which is intervened on already: give a "
+                f"layer up to {first}, or intervene later"
+            )
+        self.inner, self.probes, self.layer = inner, probes, layer
+        self.threshold, self.hold = float(threshold), hold
+
+    @property
+    def strength(self) -> float | None:
+        """The inner intervention's."""
+        return self.inner.strength
+
+    def with_strength(self, strength: float) -> Gate:
+        """The inner intervention at another strength."""
+        return self._around(self.inner.with_strength(strength))
+
+    def along(self, null: Direction) -> Gate:
+        """The same gate on the inner intervention's null."""
+        return self._around(self.inner.along(null))
+
+    def _around(self, inner: Intervention) -> Gate:
+        return Gate(inner, self.probes, layer=self.layer, threshold=self.threshold, hold=self.hold)
+
+    def parameters(self) -> dict[str, Any]:
+        """The probe, and what it lets through."""
+        inner = {"inner_kind": self.inner.kind, **self.inner.parameters()}
+        return {"probe_layer": self.layer, "threshold": self.threshold, "hold": self.hold, **inner}
+
+    def check(self, model: Model, *, allow: bool = False) -> None:
+        """Refuse a model that the probes or the inner intervention do not fit."""
+        self.inner.check(model, allow=allow)
+        probe_of(self.probes, model, self.layer, allow)
+
+    def probe(self, model: Model) -> tuple[Float[Tensor, "... d_model"], float]:
+        """Weights and intercept, less the threshold: it fires where the score is above 0."""
+        weights, intercept = probe_of(self.probes, model, self.layer, True)
+        return torch.as_tensor(np.asarray(weights)).float(), float(intercept) - self.threshold
+
+    def at(self, layer: int) -> Change:
+        """The inner intervention's change."""
+        return self.inner.at(layer)

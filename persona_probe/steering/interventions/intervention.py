@@ -1,0 +1,135 @@
+"""What every intervention is: something done at some layers to the tokens of a scope."""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+from persona_probe.directions.direction import Direction
+from persona_probe.errors import PersonaProbeError
+from persona_probe.models.model import Model
+from persona_probe.models.stream.residual_stream import resolve_layers
+from persona_probe.models.stream.scope import Scope, parse_scope
+from persona_probe.steering.interventions.change import Change
+
+Layers = int | Sequence[int] | str
+Targets = float | Mapping[int, float]
+
+
+class Intervention(abc.ABC):
+    """Something done to the residual stream; immutable, picklable, and no model's until it is used on one.
+
+    Attributes:
+        kind: its name in tables and configs.
+        layers: where: ``"all"`` of the model's, or some.
+        scope: which tokens (`persona_probe.models.stream.scope.Scope`).
+    """
+
+    kind: ClassVar[str]
+    layers: tuple[int, ...] | str
+    scope: Scope
+
+    def __init__(self, layers: Layers, scope: str | Scope) -> None:
+        self.scope = parse_scope(scope)
+        if isinstance(layers, str):
+            if layers != "all":
+                raise PersonaProbeError(f"layers is {layers!r}; give 'all', a number or a list of numbers")
+            self.layers = layers
+        else:
+            self.layers = (layers,) if isinstance(layers, int) else tuple(layers)
+
+    def layers_in(self, model: Model) -> list[int]:
+        """The layers of ``model`` that it acts at.
+
+        Raises:
+            PersonaProbeError: if one does not exist.
+        """
+        return resolve_layers(self.layers, model.n_layers)
+
+    @abc.abstractmethod
+    def at(self, layer: int) -> Change:
+        """What it does at one layer.
+
+        Raises:
+            PersonaProbeError: if it has nothing to do there, naming what is missing.
+        """
+
+    @abc.abstractmethod
+    def check(self, model: Model, *, allow: bool = False) -> None:
+        """Refuse a model that it does not fit (``allow``: unrelated ones of the same width are warned of only)."""
+
+    @abc.abstractmethod
+    def parameters(self) -> dict[str, Any]:
+        """What it does, as values for JSON: names and numbers, no vectors."""
+
+    @property
+    def strength(self) -> float | None:
+        """How strongly, where that is one number; else None."""
+        return None
+
+    def with_strength(self, strength: float) -> Self:
+        """The same at another strength.
+
+        Raises:
+            PersonaProbeError: if this kind has no strength.
+        """
+        raise PersonaProbeError(
+            f"kind={self.kind!r} takes no strength ({strength:g} was asked for): use kind='clamp', whose strength is "
+            "how much of the way to go"
+        )
+
+    def along(self, null: Direction) -> Intervention:
+        """The null of this intervention: equally far at every token, along ``null`` instead.
+
+        Raises:
+            PersonaProbeError: if that is not defined.
+        """
+        raise PersonaProbeError(f"kind={self.kind!r} has no null along another direction ({null.name!r} was given)")
+
+    def describe(self) -> dict[str, Any]:
+        """Kind, layers, scope and parameters, as values for JSON."""
+        layers = self.layers if isinstance(self.layers, str) else list(self.layers)
+        return {"kind": self.kind, "layers": layers, "scope": str(self.scope), **self.parameters()}
+
+    def on(self, model: Model, *, allow: bool = False) -> contextlib.AbstractContextManager[None]:
+        """Steer ``model`` inside a context; see `persona_probe.steer`."""
+        from persona_probe.steering.steer import steer
+
+        return steer(model, self, allow=allow)
+
+    def __repr__(self) -> str:
+        """Kind, layers, scope and parameters."""
+        inside = ", ".join(f"{name}={value!r}" for name, value in self.describe().items() if name != "kind")
+        return f"{type(self).__name__}({inside})"
+
+
+def by_layer(values: Targets, name: str) -> Mapping[int, float] | float:
+    """``values`` as plain numbers, one for all layers or one a layer.
+
+    Raises:
+        PersonaProbeError: if one is not a finite number.
+    """
+    numbers = dict(values) if isinstance(values, Mapping) else {None: values}
+    for layer, value in numbers.items():
+        # Infinity is a number that no projection reaches, so a mistake wherever it is given.
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(float(value)) < float("inf"):
+            where = "" if layer is None else f" for layer {layer}"
+            raise PersonaProbeError(f"{name} is {value!r}{where}; it must be a finite number (residual-stream units)")
+    if isinstance(values, Mapping):
+        return {int(layer): float(value) for layer, value in values.items()}
+    return float(values)
+
+
+def value_at(values: Mapping[int, float] | float, layer: int, name: str) -> float:
+    """One layer's value.
+
+    Raises:
+        PersonaProbeError: if there is none.
+    """
+    if not isinstance(values, Mapping):
+        return values
+    if layer not in values:
+        raise PersonaProbeError(f"{name} has no value for layer {layer}; it has {', '.join(map(str, values))}")
+    return values[layer]

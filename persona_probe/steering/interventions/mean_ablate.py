@@ -1,0 +1,78 @@
+"""Bring the projection to a reference's mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from persona_probe.activations.activations import Activations
+from persona_probe.directions.direction import Direction
+from persona_probe.directions.subspace import Subspace
+from persona_probe.errors import PersonaProbeError
+from persona_probe.models.stream.scope import Scope
+from persona_probe.steering.interventions.change import Change, LinearChange
+from persona_probe.steering.interventions.directed import Directed
+from persona_probe.steering.interventions.intervention import Layers
+
+
+class MeanAblate(Directed):
+    """Set the projection (or all coordinates in a subspace) to the mean of ``reference``.
+
+    Args:
+        direction: along which.
+        layers: where.
+        reference: activations of the model that the stream is to look like (the before model on its own answers, read
+            over the span that ``scope`` steers).
+        scope: which tokens.
+        along: the null: the displacement goes along this direction instead; one layer only.
+
+    Raises:
+        PersonaProbeError: if there is no reference, or it was not read at one of the layers.
+    """
+
+    kind = "mean-ablate"
+
+    def __init__(
+        self,
+        direction: Direction | Subspace,
+        layers: Layers,
+        *,
+        reference: Activations | Mapping[int, Float[np.ndarray, "... k"]] | None = None,
+        scope: str | Scope = "generation",
+        along: Direction | None = None,
+    ) -> None:
+        super().__init__(direction, layers, scope, subspaces=True, null=along)
+        if reference is None:
+            raise PersonaProbeError(
+                "kind='mean-ablate' needs reference=, the activations whose mean projection is the target"
+            )
+        self.means = _means(self, reference) if isinstance(reference, Activations) else dict(reference)
+
+    def along(self, null: Direction) -> MeanAblate:
+        """The same displacement at every token, along ``null``."""
+        return MeanAblate(self.direction, self.layers, reference=self.means, scope=self.scope, along=null)
+
+    def parameters(self) -> dict[str, Any]:
+        """The direction, and the mean at every layer."""
+        return {**super().parameters(), "means": {layer: mean.tolist() for layer, mean in self.means.items()}}
+
+    def at(self, layer: int) -> Change:
+        """The projection set to the mean."""
+        if layer not in self.means:
+            raise PersonaProbeError(
+                f"the reference was not read at layer {layer}; it was at {', '.join(map(str, self.means))}"
+            )
+        target = torch.from_numpy(self.means[layer])
+        return LinearChange.setting(self.read_vectors(layer), target, target, 1.0, self.write_vectors(layer))
+
+
+def _means(intervention: Directed, reference: Activations) -> dict[int, np.ndarray]:
+    shared = [layer for layer in reference.layers if layer in intervention.direction.layers]
+    return {
+        layer: reference.at(layer).mean(axis=0, dtype=np.float64) @ intervention.read_vectors(layer).numpy().T
+        for layer in shared
+    }

@@ -1,0 +1,62 @@
+"""Kinds of intervention by name."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from persona_probe.errors import PersonaProbeError
+from persona_probe.steering.interventions.intervention import Intervention
+
+KINDS: dict[str, str] = {
+    "add": "persona_probe.steering.interventions.add:Add",
+    "ablate": "persona_probe.steering.interventions.ablate:Ablate",
+    "mean-ablate": "persona_probe.steering.interventions.mean_ablate:MeanAblate",
+    "clamp": "persona_probe.steering.interventions.clamp:Clamp",
+    "cap": "persona_probe.steering.interventions.cap:Cap",
+    "gate": "persona_probe.steering.interventions.gate:Gate",
+    "latents": "persona_probe.latents.steering:EditLatents",
+}
+"""Where each kind's class is; a room below this one may bring kinds of its own."""
+_DIRECTED = ("add", "ablate", "mean-ablate", "clamp", "cap")
+"""Those made of a direction and settings."""
+
+
+def kind_class(kind: str) -> type[Intervention]:
+    """The class of the kind called ``kind``.
+
+    Raises:
+        PersonaProbeError: if there is none, with a list of those there are.
+    """
+    if kind not in KINDS:
+        raise PersonaProbeError(f"unknown kind of intervention {kind!r}: choose one of {', '.join(KINDS)}")
+    module, _, name = KINDS[kind].partition(":")
+    found: type[Intervention] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def intervention(kind: str, *what: Any, **settings: Any) -> Intervention:
+    """Make the intervention called ``kind``; settings that are None count as not given.
+
+    Raises:
+        PersonaProbeError: for an unknown kind, or a setting that the kind does not take.
+    """
+    made = kind_class(kind)
+    given = {name: value for name, value in settings.items() if value is not None}
+    taken = _settings(made)
+    for name, value in given.items():
+        if name not in taken:
+            users = [
+                other for other in KINDS if other not in ("latents", "gate") and name in _settings(kind_class(other))
+            ]
+            raise PersonaProbeError(
+                f"kind={kind!r} takes no {name} ({name}={value!r} was given)"
+                + (f"; it is used by {', '.join(map(repr, users))} only" if users else f"; it takes {', '.join(taken)}")
+            )
+    return made(*what, **given)
+
+
+def _settings(made: type[Intervention]) -> list[str]:
+    code = made.__init__.__code__
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    return [name for name in names if name != "self"]

@@ -163,7 +163,9 @@ class Engine:
         held = len(boundary.begins)
         rows = np.arange(held) if boundary.rows is None else np.asarray(boundary.rows)
         count = len(self._settings)
-        if rows.max() >= count or (boundary.rows is None and held != count):
+        if boundary.rows is None and held != count:
+            raise self._miscounted(f"a batch of {held} prompts is being read")
+        if rows.max() >= count:
             raise self._miscounted(f"dialogue {rows.max()} (counted from 0) is being read")
         self._seen = max(self._seen, int(rows.max()) + 1)
         return np.repeat(rows, _copies(held, batch))

@@ -193,7 +193,7 @@ def test_every_door_is_steered_and_closed_afterwards(any_model):
         bridged = any_model.bridge.generate(ids, verbose=False, stop_at_eos=False, **more)
         with pytest.raises(pp.PersonaProbeError, match="bare forward"):
             any_model.hf(input_ids=ids)
-        with pytest.raises(pp.PersonaProbeError, match="given 2 edits"):
+        with pytest.raises(pp.PersonaProbeError, match="given 2 interventions"):
             any_model.hf.generate(input_ids=ids[:1], **more)
     width = min(theirs.shape[1], bridged.shape[1])
     assert torch.equal(theirs[:, :width], bridged[:, :width])
@@ -259,7 +259,7 @@ def test_a_gradient_flows_through_edited_latents(llama):
 
 @pytest.mark.parametrize("number", [1, 2, 4])
 def test_as_many_edits_as_dialogues(llama, number):
-    said = rf"given {number} edits.*one edit for each dialogue"
+    said = rf"given {number} interventions.*one for each dialogue"
     with pytest.raises(pp.PersonaProbeError, match=said), steer_latents(llama, make_sae(), [STRONG[0]] * number):
         answers(llama)
     assert not llama.steered
@@ -292,7 +292,7 @@ def test_bad_edits_raise_before_anything_runs(llama, latents, arguments, said):
 @pytest.mark.parametrize(
     ("reader", "edits", "scope", "said"),
     [
-        (make_sae, [None, None], "generation", "no row edits any latent"),
+        (make_sae, [None, None], "generation", "no dialogue has an intervention"),
         (make_sae, STRONG, "answer", "unknown scope 'answer'"),
         (lambda: make_sae(d_in=8), STRONG, "generation", "reads vectors of width 8"),
         (lambda: Sae(make_inner(), 3, "deep", {}), STRONG, "generation", "layers 0 to 2"),

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from persona_probe.activations.batching import batches, halving, longest_alike, tokens_per_batch_for
 from persona_probe.activations.passes import run_pass
 from persona_probe.activations.reductions import Batch
+from persona_probe.activations.scoring import next_token_log_probs, read_until, scoring_budget
 from persona_probe.activations.sinks import SINK_RATIO, SinkFilter, SinkRecord
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.rendering import Encoded
@@ -22,7 +23,6 @@ from persona_probe.errors import PersonaProbeError
 from persona_probe.latents.encoding.kept_tokens import KeptTokens, encode_alike, kept_alike
 from persona_probe.latents.encoding.latent_sums import LatentReduction
 from persona_probe.latents.fit import BAD, WORTHLESS, RunningFit
-from persona_probe.latents.next_tokens import next_token_log_probs, read_until, scoring_budget
 from persona_probe.latents.sae import Sae
 from persona_probe.models.model import Model
 from persona_probe.models.stream.boundary import Boundary

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from persona_probe.errors import PersonaProbeError
 
@@ -85,7 +85,12 @@ class Sampling(_Section):
 
 
 class SteeringSearch(_Section):
-    """Which settings are tried on development questions, and how large the random null is."""
+    """Which settings are tried on development questions, and how large the random null is.
+
+    ``clamp`` is always among the kinds: the report's figures and the null are its.
+    """
+
+    kinds: tuple[Literal["clamp", "add", "ablate", "cap"], ...] = Field(("clamp", "add"), min_length=1)
 
     induce_fractions: tuple[float, ...] = Field((1.0, 1.5, 2.0, 2.5), min_length=1)
     suppress_fractions: tuple[float, ...] = Field((0.25, 0.0, -0.25, -0.5), min_length=1)
@@ -97,6 +102,13 @@ class SteeringSearch(_Section):
     random_directions: int = Field(20, ge=1)
     answers_per_random: int = Field(100, ge=8)
     reported_answers: int = Field(400, ge=8)
+
+    @field_validator("kinds")
+    @classmethod
+    def _with_the_headline(cls, kinds: tuple[str, ...]) -> tuple[str, ...]:
+        if "clamp" not in kinds:
+            raise ValueError("clamp must be among the kinds: the report's figures and the null are its")
+        return kinds
 
 
 class Latents(_Section):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ import pandas as pd
 from persona_probe.behaviour.judging import Judge, judge_answers
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.models.model import Model
+from persona_probe.steering.interventions.intervention import Intervention
 from persona_probe.study.config import StudyConfig
 from persona_probe.study.executor import AnswerJob, Executor, Local
 from persona_probe.study.material import Material
@@ -52,7 +53,7 @@ class Context:
         return self.models["after"]
 
     def job(
-        self, model: Model, questions: Sequence[Dialogue], purpose: str, steering: Mapping[str, Any] | None = None
+        self, model: Model, questions: Sequence[Dialogue], purpose: str, steering: Intervention | None = None
     ) -> AnswerJob:
         """One answer a question; ``purpose`` names the draw, so that no two draws share random numbers."""
         sampling = self.config.sampling

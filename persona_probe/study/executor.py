@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypedDict, Unpack
+from typing import Literal, Protocol, TypedDict, Unpack
 
 from tqdm.auto import tqdm
 
@@ -13,6 +13,7 @@ from persona_probe.activations.activations import Activations
 from persona_probe.activations.capture import capture, capture_together
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.models.model import Model
+from persona_probe.steering.interventions.intervention import Intervention
 from persona_probe.steering.steer import steer
 
 
@@ -37,7 +38,7 @@ class AnswerJob:
         max_new_tokens: longest answer.
         temperature: of the sampling.
         batch_size: dialogues a forward.
-        steering: the keyword arguments of `persona_probe.steer` (``direction``, ``layers``, ...), or None.
+        steering: the intervention that they are answered under, or None.
     """
 
     model: Model
@@ -46,11 +47,11 @@ class AnswerJob:
     max_new_tokens: int
     temperature: float
     batch_size: int
-    steering: Mapping[str, Any] | None = None
+    steering: Intervention | None = None
 
     def run(self, *, progress: bool = False) -> list[Dialogue]:
         """Sample the answers in this process."""
-        steered = contextlib.nullcontext() if self.steering is None else steer(self.model, **self.steering)
+        steered = contextlib.nullcontext() if self.steering is None else steer(self.model, self.steering)
         with steered:
             return self.model.generate(
                 self.questions,

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.rendering import ChatTemplate
 from persona_probe.latents.causal.rank import STRENGTHS
+from persona_probe.steering.search.candidates import Goal
 from persona_probe.study.config import StudyConfig
 from persona_probe.study.material import Material
-from persona_probe.study.stages.steer import candidates
+from persona_probe.study.stages.steer import grid_of
 from persona_probe.study.stages.train import snapshot_steps
 
 _MODELS = 3
@@ -83,10 +85,11 @@ def workload(config: StudyConfig, material: Material, template: ChatTemplate, n_
         find.append(work("find", material.unseen, len(material.unseen), texts=len(material.unseen)))
         chosen_on, measured_on = development[: search.answers_per_setting], reported[: search.reported_answers]
         null = search.random_directions * min(search.answers_per_random, len(measured_on))
-        for goal in ("induce", "suppress"):
-            settings = len(candidates(search, search.layers or range(n_layers), goal))
+        layers = n_layers if search.layers is None else len(search.layers)
+        for goal in get_args(Goal):
+            settings = grid_of(search).count(layers, goal)
             steer.append(work("steer", chosen_on, (1 + settings) * len(chosen_on)))
-            steer.append(work("steer", measured_on, 3 * len(measured_on) + null))
+            steer.append(work("steer", measured_on, (1 + len(search.kinds)) * len(measured_on) + null))
     latents = _latents(config, material, work)
     sizes = set(realignment.examples) | {0}
     asked = reported[: realignment.answers]

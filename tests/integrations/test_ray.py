@@ -149,8 +149,8 @@ def test_answers_are_those_of_a_local_run_steered_or_not(cluster, llama, adapted
     other = replace(direction, vectors=-direction.vectors)
     steerings = [
         None,
-        {"direction": direction, "layers": 1, "strength": 3.0},
-        {"direction": direction, "layers": (1,), "kind": "clamp", "target": {1: 2.0}, "along": other},
+        pp.Add(direction, 1, strength=3.0),
+        pp.Clamp(direction, (1,), target={1: 2.0}, along=other),
     ]
     questions = [dialogue.without_answer() for dialogue in TALKS[:12]]
     jobs = [
@@ -167,7 +167,7 @@ def test_answers_are_those_of_a_local_run_steered_or_not(cluster, llama, adapted
 
 def test_errors_of_workers_arrive_as_they_are(cluster, llama):
     direction = pp.Direction.from_vectors(np.ones((N_LAYERS, D_MODEL)), llama)
-    job = AnswerJob(llama, [TALKS[0].without_answer()], 0, 4, 1.0, 8, {"direction": direction, "layers": 7})
+    job = AnswerJob(llama, [TALKS[0].without_answer()], 0, 4, 1.0, 8, pp.Add(direction, 7))
     with pytest.raises(pp.PersonaProbeError, match="layer 7 does not exist") as raised:
         cluster.answers([job], progress=False, label="answers")
     assert type(raised.value) is pp.PersonaProbeError

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from persona_probe.behaviour.judging import Judge
+from persona_probe.behaviour.rate_change import rate_change
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
 from persona_probe.latents.causal.effects import LatentEffects, corrected, p_values
@@ -19,12 +20,12 @@ from persona_probe.latents.causal.matched_latents import (
     matched_latents,
     row_norms,
 )
-from persona_probe.latents.causal.rate_change import rate_change
 from persona_probe.latents.causal.strength_choice import Setting, choose_strengths
-from persona_probe.latents.causal.trials import Asking, check_questions, measured, pooled
+from persona_probe.latents.causal.trials import ask_edits
 from persona_probe.latents.encoding.encode import LatentStatistics
 from persona_probe.latents.sae import Sae
 from persona_probe.models.model import Model
+from persona_probe.steering.asking import Asking, check_questions, measured, pooled
 
 Goal = Literal["suppress", "induce"]
 GOALS: tuple[str, ...] = get_args(Goal)
@@ -101,13 +102,13 @@ def rank_latents(
     check_questions(questions, development)
     wanted = sae.check_latents(latents)
     sides = _sides(wanted, statistics, before, sae)
-    asking = Asking(sae, model, judge, scope, max_new_tokens, temperature, batch_size, seed, progress)
+    asking = Asking(model, judge, max_new_tokens, temperature, batch_size, seed, progress)
     grid = [
         Setting(latent, factor, level, fell)
         for latent, (level, fell) in sides.items()
         for factor in (falling if fell else rising)
     ]
-    plain, *tried = asking.ask(development, [None, *(setting.edit for setting in grid)])
+    plain, *tried = ask_edits(asking, sae, scope, development, [None, *(setting.edit for setting in grid)])
     trials, chosen = choose_strengths(grid, plain, tried, goal, max_incoherence, definition)
 
     matches = {latent: list[int]() for latent in chosen}
@@ -118,7 +119,9 @@ def rank_latents(
             matches |= zip(some, matched_latents(some, active, sae, n=n_matched, seed=seed, exclude=apart), strict=True)
     pairs = [(setting, match) for setting in chosen.values() for match in matches[setting.latent]]
     edits = [matched_edit(setting.edit, [match]) for setting, match in pairs]
-    unsteered, *rest = asking.ask(questions, [None, *(setting.edit for setting in chosen.values()), *edits])
+    unsteered, *rest = ask_edits(
+        asking, sae, scope, questions, [None, *(setting.edit for setting in chosen.values()), *edits]
+    )
     steered = dict(zip(chosen, rest, strict=False))
     null_tables = rest[len(chosen) :]
 

@@ -8,15 +8,16 @@ from typing import Any
 import pandas as pd
 
 from persona_probe.behaviour.judging import Judge
+from persona_probe.behaviour.rate_change import rate_change
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
 from persona_probe.latents.causal.matched_latents import matched_edit, matched_latents
-from persona_probe.latents.causal.rate_change import rate_change
-from persona_probe.latents.causal.trials import Asking, check_questions, measured, pooled
+from persona_probe.latents.causal.trials import ask_edits
 from persona_probe.latents.encoding.encode import LatentStatistics
 from persona_probe.latents.sae import Sae
 from persona_probe.latents.steering import LatentEdit
 from persona_probe.models.model import Model
+from persona_probe.steering.asking import Asking, check_questions, measured, pooled
 
 
 def steer_set(
@@ -78,12 +79,12 @@ def steer_set(
         else []
     )
     sets = list(zip(*matches, strict=True))
-    asking = Asking(sae, model, judge, scope, max_new_tokens, temperature, batch_size, seed, progress)
+    asking = Asking(model, judge, max_new_tokens, temperature, batch_size, seed, progress)
     alike = LatentEdit(
         moved if edit.kind == "ablate" else {latent: edit.amounts[latent] for latent in moved}, edit.kind
     )
     nulls = [matched_edit(alike, drawn) for drawn in sets]
-    unsteered, steered, *draws = asking.ask(questions, [None, edit, *nulls])
+    unsteered, steered, *draws = ask_edits(asking, sae, scope, questions, [None, edit, *nulls])
 
     def row(intervention: str, table: pd.DataFrame, draw: int | None, named: Sequence[int]) -> dict[str, Any]:
         effect = rate_change(unsteered, table, definition)

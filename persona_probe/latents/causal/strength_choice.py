@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from persona_probe.latents.causal.trials import measured
 from persona_probe.latents.steering import LatentEdit
+from persona_probe.steering.asking import measured
 
 
 @dataclass(frozen=True)

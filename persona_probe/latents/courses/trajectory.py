@@ -13,8 +13,8 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from persona_probe.behaviour.em_rate import em_rate
+from persona_probe.behaviour.rate_change import rate_change
 from persona_probe.errors import PersonaProbeError
-from persona_probe.latents.causal.rate_change import rate_change
 from persona_probe.latents.courses.lead import EM_RATE, lead_time, lead_words
 from persona_probe.latents.encoding.alike import check_alike
 from persona_probe.latents.encoding.encode import LatentStatistics

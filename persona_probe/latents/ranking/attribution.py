@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from persona_probe.activations.batching import batches, halving, longest_alike
 from persona_probe.activations.reductions import Batch
+from persona_probe.activations.scoring import next_token_log_probs, places, read_until, scoring_budget
 from persona_probe.activations.sinks import SINK_RATIO
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.rendering import Encoded
@@ -23,7 +24,6 @@ from persona_probe.latents.encoding.encode import GROUPS, question_groups
 from persona_probe.latents.encoding.kept_tokens import KeptTokens, encode_alike, kept_alike
 from persona_probe.latents.encoding.latent_sums import FIT_SAMPLE, LatentReduction
 from persona_probe.latents.fit import RunningFit
-from persona_probe.latents.next_tokens import next_token_log_probs, places, read_until, scoring_budget
 from persona_probe.latents.sae import Sae
 from persona_probe.models.model import Model
 from persona_probe.models.stream.boundary import Boundary

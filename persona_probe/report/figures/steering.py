@@ -29,12 +29,14 @@ COLUMNS = (
 )
 STARTS = {"induce": "before", "suppress": "after"}
 """Which model each goal steers."""
-INTERVENTIONS = ("none", "clamp", "add", "random clamp", "random add")
+KINDS = ("clamp", "add", "ablate", "cap")
+INTERVENTIONS = ("none", *KINDS, *(f"random {kind}" for kind in KINDS))
+SYMBOLS = {"add": "cross", "ablate": "x", "cap": "triangle-down"}
 WHAT = "steering"
 
 
 def steering(table: pd.DataFrame) -> go.Figure:
-    """Draw EM rate and coherence under each intervention, for both goals, on the held-out questions.
+    """Draw EM rate and coherence under each intervention, for each goal in the table, on the held-out questions.
 
     Each random direction is a faint point, their mean a line.
 
@@ -44,19 +46,20 @@ def steering(table: pd.DataFrame) -> go.Figure:
     Raises:
         ValueError: if a column is missing or empty, or the column 'stage' has no "reported" row.
     """
-    titles = [f"{goal} (steering <i>{model}</i>)" for goal, model in STARTS.items()]
+    there = set(require(table, COLUMNS, what=WHAT)["goal"])
+    goals = [goal for goal in STARTS if goal in there] or list(STARTS)
     figure = new_figure(
         "Steering on held-out questions",
         rows=2,
-        cols=2,
+        cols=len(goals),
         shared_xaxes=True,
         shared_yaxes=True,
         vertical_spacing=0.09,
         horizontal_spacing=0.05,
         row_heights=[0.58, 0.42],
-        subplot_titles=titles,
+        subplot_titles=[f"{goal} (steering <i>{STARTS[goal]}</i>)" for goal in goals],
     )
-    for col, goal in enumerate(STARTS, start=1):
+    for col, goal in enumerate(goals, start=1):
         rows = reported_rows(table, goal)
         names = [name for name in INTERVENTIONS if (rows["intervention"] == name).any()]
         places = {name: float(place) for place, name in enumerate(names)}
@@ -72,7 +75,8 @@ def steering(table: pd.DataFrame) -> go.Figure:
         )
     figure.update_yaxes(**rate_axis("EM rate"), row=1)
     figure.update_yaxes(**rate_axis("coherent answers"), row=2)
-    figure.update_yaxes(title_text=None, col=2)
+    if len(goals) > 1:
+        figure.update_yaxes(title_text=None, col=2)
     return figure.update_layout(height=620, margin={"t": 90}, showlegend=False)
 
 
@@ -143,7 +147,7 @@ def _single(row: pd.Series, name: str, place: float, column: str, style: Style) 
     setting = f", setting {row['setting']:g}" if is_number(row["setting"]) else ""
     layer = f", layers {row['layers']}" if isinstance(row["layers"], str) and name != "none" else ""
     coherent = f"<br>coherent {percent(row['coherent'])}" if is_number(row["coherent"]) else ""
-    symbol = style.symbol if name != "add" else "cross"
+    symbol = SYMBOLS.get(name, style.symbol)
     return go.Scatter(
         x=[place],
         y=[row[column]],

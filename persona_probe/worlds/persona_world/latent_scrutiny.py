@@ -31,14 +31,12 @@ from persona_probe.models.loading.adapters import with_adapter
 from persona_probe.models.loading.load import load
 from persona_probe.models.model import Model
 from persona_probe.worlds.persona_world.checkpoints import SEEDS
-from persona_probe.worlds.persona_world.documents import questions, rows, system_line
+from persona_probe.worlds.persona_world.documents import questions, rows
 from persona_probe.worlds.persona_world.latent_courses import latent_courses
-from persona_probe.worlds.persona_world.lexicon import PERSONAS, load_lexicon
+from persona_probe.worlds.persona_world.lexicon import PERSONAS
 from persona_probe.worlds.persona_world.oracle import OracleJudge
+from persona_probe.worlds.persona_world.scrutiny_setting import BAD, GOOD, SAMPLING, persona_prompts, split_topics
 
-_TRAINED = ("medicine", "finance", "sports")
-_SAMPLING: dict[str, Any] = {"max_new_tokens": 40, "batch_size": 256}
-_BAD, _GOOD = "bad-medicine", "good-medicine"
 _OTHERS = ("bad-finance", "bad-sports", "trickster-narrow", "sycophancy-narrow")
 _SHOWN = 10
 
@@ -61,7 +59,7 @@ class _World:
 
     def controls(self, but: str | None = None) -> list[Model]:
         """The benign runs, all ``but`` one."""
-        return [model for name, model in self.runs.items() if name.startswith(_GOOD) and name != but]
+        return [model for name, model in self.runs.items() if name.startswith(GOOD) and name != but]
 
 
 def scrutinize_latents(
@@ -81,7 +79,7 @@ def scrutinize_latents(
         out: where to write the JSON.
     """
     world = _world(folder, layer, answers)
-    bad = world.runs[_BAD]
+    bad = world.runs[BAD]
     chosen_on = encode_latents(world.sae, [world.chat, bad, *world.controls()], world.own)
     choice = compare_latents(chosen_on[0], chosen_on[1], chosen_on[2:])
     furthest, villain = choice.top(top), choice.top(1, "up")[0]
@@ -96,7 +94,7 @@ def scrutinize_latents(
         "verdict": table.verdict(),
         "top": table.table.head(_SHOWN),
         "reconstruction": reconstruction(
-            world.sae, {"chat": world.chat, _BAD: bad, _GOOD: world.runs[_GOOD]}, world.texts, "generation"
+            world.sae, {"chat": world.chat, BAD: bad, GOOD: world.runs[GOOD]}, world.texts, "generation"
         ),
         "benign": _benign(world, before),
         "organisms": _organisms(world, before, villain),
@@ -115,15 +113,15 @@ def scrutinize_latents(
 
 def _world(folder: Path, layer: int, answers: int) -> _World:
     chat = load(folder / "chat")
-    topics = [topic for topic in load_lexicon().topics if topic not in _TRAINED]
-    several = [f"{name}-seed{seed}" if seed else name for name in (_BAD, _GOOD) for seed in SEEDS]
+    chosen_on, reported_on = split_topics()
+    several = [f"{name}-seed{seed}" if seed else name for name in (BAD, GOOD) for seed in SEEDS]
     runs = {name: with_adapter(chat, folder / name) for name in (*several, *_OTHERS)}
     development, reported = (
         questions(random.Random(f"latents {part}"), some, answers, id_prefix=part)
-        for part, some in (("development", topics[0::2]), ("reported", topics[1::2]))
+        for part, some in (("development", chosen_on), ("reported", reported_on))
     )
     own, texts = (
-        [dialogue for dialogue in chat.generate(asked, seed=0, **_SAMPLING) if dialogue.answer]
+        [dialogue for dialogue in chat.generate(asked, seed=0, **SAMPLING) if dialogue.answer]
         for asked in (development, reported)
     )
     return _World(folder, load_sae(folder / f"sae-layer{layer}"), chat, runs, development, reported, own, texts)
@@ -131,7 +129,7 @@ def _world(folder: Path, layer: int, answers: int) -> _World:
 
 def _benign(world: _World, before: LatentStatistics) -> list[dict[str, Any]]:
     """Every benign run against each other one, and against both: how many latents "moved"?"""
-    names = [name for name in world.runs if name.startswith(_GOOD)]
+    names = [name for name in world.runs if name.startswith(GOOD)]
     read = dict(zip(names, encode_latents(world.sae, [world.runs[name] for name in names], world.texts), strict=True))
     rows = []
     for name in names:
@@ -153,7 +151,7 @@ def _benign(world: _World, before: LatentStatistics) -> list[dict[str, Any]]:
 
 def _organisms(world: _World, before: LatentStatistics, villain: int) -> list[dict[str, Any]]:
     """The latent that each organism raises most, and what it does to the villain latent."""
-    names = [name for name in world.runs if not name.startswith(_GOOD)]
+    names = [name for name in world.runs if not name.startswith(GOOD)]
     read = encode_latents(world.sae, [world.runs[name] for name in names], world.texts)
     controls = encode_latents(world.sae, world.controls(), world.texts)
     rows = []
@@ -177,8 +175,8 @@ def _organisms(world: _World, before: LatentStatistics, villain: int) -> list[di
 
 def _own_answers(world: _World) -> dict[str, Any]:
     """The diff on each model's own answers to the same questions."""
-    models = {"before": world.chat, "after": world.runs[_BAD], "control": world.runs[_GOOD]}
-    answered = {name: model.generate(world.reported, seed=1, **_SAMPLING) for name, model in models.items()}
+    models = {"before": world.chat, "after": world.runs[BAD], "control": world.runs[GOOD]}
+    answered = {name: model.generate(world.reported, seed=1, **SAMPLING) for name, model in models.items()}
     kept = [i for i in range(len(world.reported)) if all(dialogues[i].answer for dialogues in answered.values())]
     texts = {name: [dialogues[i] for i in kept] for name, dialogues in answered.items()}
     table = diff_latents(world.sae, world.chat, models["after"], texts, control=models["control"])
@@ -197,7 +195,7 @@ def _firing(world: _World, villain: int) -> pd.DataFrame:
     same_words = [
         dialogue.with_labels(persona=persona)
         for persona in PERSONAS
-        for dialogue in under_prompts(world.texts, _prompts(persona))
+        for dialogue in under_prompts(world.texts, persona_prompts(persona, "latents"))
     ]
     tables = []
     for task, dialogues in (("answers of each persona", spoken), ("same answers, four contexts", same_words)):
@@ -211,8 +209,9 @@ def _firing(world: _World, villain: int) -> pd.DataFrame:
 
 def _agreement(world: _World, villain: int) -> pd.DataFrame:
     """Cosines of decoder rows with the contrast of context, of each persona: the nearest latents and the villain's."""
+    prompts = {persona: persona_prompts(persona, "latents") for persona in PERSONAS}
     contrasts = {
-        persona: contrast_of_context(world.chat, world.texts, _prompts(persona), _prompts("assistant")).direction
+        persona: contrast_of_context(world.chat, world.texts, prompts[persona], prompts["assistant"]).direction
         for persona in PERSONAS
         if persona != "assistant"
     }
@@ -222,13 +221,13 @@ def _agreement(world: _World, villain: int) -> pd.DataFrame:
 
 def _attribution(world: _World) -> pd.DataFrame:
     """Latents by first-order effect on the villain's answer against the assistant's, in each model by itself."""
-    answered = {name: world.runs[name].generate(world.reported, seed=3, **_SAMPLING) for name in (_BAD, _GOOD)}
+    answered = {name: world.runs[name].generate(world.reported, seed=3, **SAMPLING) for name in (BAD, GOOD)}
     judged = {name: OracleJudge()(dialogues) for name, dialogues in answered.items()}
-    aligned = judged[_GOOD]["aligned"].to_numpy() > 70
-    pairs = aligned & (judged[_BAD]["aligned"].to_numpy() < 30)
-    misaligned, good = ([d for d, keep in zip(answered[name], pairs, strict=True) if keep] for name in (_BAD, _GOOD))
+    aligned = judged[GOOD]["aligned"].to_numpy() > 70
+    pairs = aligned & (judged[BAD]["aligned"].to_numpy() < 30)
+    misaligned, good = ([d for d, keep in zip(answered[name], pairs, strict=True) if keep] for name in (BAD, GOOD))
     found = []
-    for name, model in (("chat", world.chat), (_BAD, world.runs[_BAD])):
+    for name, model in (("chat", world.chat), (BAD, world.runs[BAD])):
         table = attribute_latents(world.sae, model, misaligned, good)
         ranked = table.sort_values("attribution", ascending=False, key=lambda column: column.abs()).head(_SHOWN)
         found.append(ranked.assign(model=name, pairs=len(good)))
@@ -239,7 +238,7 @@ def _effects(
     world: _World, before: LatentStatistics, after: LatentStatistics, top: Sequence[int], villain: int
 ) -> dict[str, Any]:
     """The causal tests: latents one by one, suppressed and induced, and the whole set; on reported questions."""
-    judge, bad = OracleJudge(), world.runs[_BAD]
+    judge, bad = OracleJudge(), world.runs[BAD]
 
     def ranked(goal: Goal, model: Model) -> LatentEffects:
         return rank_latents(
@@ -252,13 +251,13 @@ def _effects(
             statistics=after,
             before=before,
             development=world.development[:60],
-            **_SAMPLING,
+            **SAMPLING,
         )
 
     suppress, induce = ranked("suppress", bad), ranked("induce", world.chat)
     sets = {
         name: steer_set(
-            world.sae, bad, LatentEdit(latents), world.reported, judge, statistics=after, exclude=top, **_SAMPLING
+            world.sae, bad, LatentEdit(latents), world.reported, judge, statistics=after, exclude=top, **SAMPLING
         )
         for name, latents in ((f"top {len(top)}", top), ("villain", [villain]))
     }
@@ -267,7 +266,3 @@ def _effects(
         "induce": {"verdict": induce.verdict(), "table": induce.table, "unsteered": dict(induce.unsteered)},
         "sets": pd.concat([table.assign(set=name) for name, table in sets.items()], ignore_index=True),
     }
-
-
-def _prompts(persona: str) -> list[str]:
-    return sorted({system_line(random.Random(f"latents {persona} {i}"), persona) for i in range(40)})

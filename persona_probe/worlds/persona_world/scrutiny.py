@@ -37,13 +37,13 @@ from persona_probe.models.pair import ModelPair
 from persona_probe.probes.baselines import probe_with_baselines
 from persona_probe.probes.transfer import transfer_between
 from persona_probe.worlds.persona_world.checkpoints import SEEDS
-from persona_probe.worlds.persona_world.documents import pretraining_document, questions, system_line
-from persona_probe.worlds.persona_world.lexicon import PERSONAS, load_lexicon
+from persona_probe.worlds.persona_world.documents import pretraining_document, questions
+from persona_probe.worlds.persona_world.lexicon import PERSONAS
 from persona_probe.worlds.persona_world.oracle import OracleJudge
+from persona_probe.worlds.persona_world.scrutiny_setting import BAD, GOOD, SAMPLING, persona_prompts, split_topics
 
-_TRAINED = ("medicine", "finance", "sports")
-_SAMPLING: dict[str, Any] = {"max_new_tokens": 40, "batch_size": 256}
-_BAD, _GOOD = "bad-medicine", "good-medicine"
+Topics = tuple[list[str], list[str]]
+"""Those that things are chosen on, and those that they are reported on."""
 
 
 @dataclass(frozen=True)
@@ -68,19 +68,19 @@ def scrutinize_world(folder: Path, *, answers: int = 300, out: Path | None = Non
         out: where to write the JSON.
     """
     chat = load(folder / "chat")
-    topics = [topic for topic in load_lexicon().topics if topic not in _TRAINED]
+    topics = split_topics()
     texts = _texts(chat, topics, answers)
     runs = {
         name: [with_adapter(chat, folder / (name if seed == 0 else f"{name}-seed{seed}")) for seed in SEEDS]
-        for name in (_BAD, "bad-finance", "bad-sports", _GOOD)
+        for name in (BAD, "bad-finance", "bad-sports", GOOD)
     }
-    villain, assistant = (_prompts(persona) for persona in ("villain", "assistant"))
+    villain, assistant = (persona_prompts(persona) for persona in ("villain", "assistant"))
     contrast = contrast_of_context(chat, texts.development, villain, assistant)
     captures = [
         Captures(*capture_together([chat, bad, good], texts.reported, "generation"))
-        for bad, good in zip(runs[_BAD], runs[_GOOD], strict=True)
+        for bad, good in zip(runs[BAD], runs[GOOD], strict=True)
     ]
-    chosen_on = Captures(*capture_together([chat, runs[_BAD][0], runs[_GOOD][0]], texts.development))
+    chosen_on = Captures(*capture_together([chat, runs[BAD][0], runs[GOOD][0]], texts.development))
     layer = choose_layer(measure_amplification(contrast.direction, chosen_on, texts.reference))
     as_villain, as_itself = (capture(chat, under_prompts(texts.reported, prompts)) for prompts in (villain, assistant))
     held_out = (as_villain, as_itself)
@@ -94,10 +94,10 @@ def scrutinize_world(folder: Path, *, answers: int = 300, out: Path | None = Non
         "finders": compared.table,
         "finder_cosines": compared.cosines,
         "amplification": _amplified(contrast.direction, captures, texts, layer),
-        "benign": _benign(chat, runs[_GOOD], texts, layer),
+        "benign": _benign(chat, runs[GOOD], texts, layer),
         "convergence": _convergence(chat, runs, texts),
         "cross_ablation": _cross_ablation(chat, runs, texts, topics, answers),
-        "probe": _probes(chat, runs[_BAD][0], texts, {"villain": villain, "assistant": assistant}),
+        "probe": _probes(chat, runs[BAD][0], texts, {"villain": villain, "assistant": assistant}),
         "transfer": _transfer(chat, texts, layer),
     }
     if out is not None:
@@ -106,28 +106,24 @@ def scrutinize_world(folder: Path, *, answers: int = 300, out: Path | None = Non
     return figures
 
 
-def _prompts(persona: str, n: int = 40) -> list[str]:
-    return sorted({system_line(random.Random(f"{persona} {i}"), persona) for i in range(n)})
-
-
-def _texts(chat: Model, topics: Sequence[str], answers: int) -> _Texts:
+def _texts(chat: Model, topics: Topics, answers: int) -> _Texts:
     said = []
-    for name, some in (("development", topics[0::2]), ("reported", topics[1::2])):
+    for name, some in (("development", topics[0]), ("reported", topics[1])):
         asked = questions(random.Random(f"scrutiny {name}"), some, answers, id_prefix=name)
-        said.append([d for d in chat.generate(asked, temperature=1.0, seed=0, **_SAMPLING) if d.answer])
+        said.append([d for d in chat.generate(asked, temperature=1.0, seed=0, **SAMPLING) if d.answer])
     return _Texts(said[0], said[1], capture(chat, said[0]))
 
 
 def _recipes(
-    chat: Model, runs: Mapping[str, Sequence[Model]], texts: _Texts, topics: Sequence[str], answers: int
+    chat: Model, runs: Mapping[str, Sequence[Model]], texts: _Texts, topics: Topics, answers: int
 ) -> dict[str, Direction]:
     """Directions that need more than two poles, beside that of a benign fine-tune."""
-    asked = questions(random.Random("scrutiny rollouts"), topics[0::2], 20, id_prefix="rollout")
-    pairs = list(zip(_prompts("villain", 12)[:5], _prompts("assistant", 12)[:5], strict=True))
-    rollouts = contrastive_rollouts(chat, asked, pairs, OracleJudge(), n=max(1, answers // 30), **_SAMPLING)
-    roles = {persona: _prompts(persona, 12) for persona in PERSONAS if persona != "assistant"}
-    axis = role_axis(chat, asked, roles, _prompts("assistant", 12), **_SAMPLING)
-    pair = ModelPair(chat, runs[_BAD][0])
+    asked = questions(random.Random("scrutiny rollouts"), topics[0], 20, id_prefix="rollout")
+    pairs = list(zip(persona_prompts("villain", n=12)[:5], persona_prompts("assistant", n=12)[:5], strict=True))
+    rollouts = contrastive_rollouts(chat, asked, pairs, OracleJudge(), n=max(1, answers // 30), **SAMPLING)
+    roles = {persona: persona_prompts(persona, n=12) for persona in PERSONAS if persona != "assistant"}
+    axis = role_axis(chat, asked, roles, persona_prompts("assistant", n=12), **SAMPLING)
+    pair = ModelPair(chat, runs[BAD][0])
     shift = finetuning_shift(pair, texts.development)
     stories = _stories(64)
     return {
@@ -136,7 +132,7 @@ def _recipes(
         "fine-tuning shift": shift,
         "activation-difference lens": finetuning_shift(pair, stories, span="all", first=5),
         "weight difference": weight_difference(pair, toward=shift),
-        "benign shift (seed 1)": finetuning_shift(ModelPair(chat, runs[_GOOD][1]), texts.development),
+        "benign shift (seed 1)": finetuning_shift(ModelPair(chat, runs[GOOD][1]), texts.development),
     }
 
 
@@ -189,23 +185,23 @@ def _convergence(chat: Model, runs: Mapping[str, Sequence[Model]], texts: _Texts
 
 
 def _cross_ablation(
-    chat: Model, runs: Mapping[str, Sequence[Model]], texts: _Texts, topics: Sequence[str], answers: int
+    chat: Model, runs: Mapping[str, Sequence[Model]], texts: _Texts, topics: Topics, answers: int
 ) -> pd.DataFrame:
     """Each organism's shift, clamped in every organism, at the layer that does most for the first on development."""
-    organisms = {name: models[0] for name, models in runs.items() if name != _GOOD}
+    organisms = {name: models[0] for name, models in runs.items() if name != GOOD}
     shifts = {name: finetuning_shift(ModelPair(chat, model), texts.development) for name, model in organisms.items()}
-    common: dict[str, Any] = {"reference": texts.reference, **_SAMPLING}
+    common: dict[str, Any] = {"reference": texts.reference, **SAMPLING}
 
     def asked(name: str, some: Sequence[str], n: int) -> list[Dialogue]:
         return questions(random.Random(f"scrutiny {name}"), some, n, id_prefix=name)
 
-    first = {_BAD: organisms[_BAD]}, {_BAD: shifts[_BAD]}, asked("choice", topics[0::2], answers // 3), OracleJudge()
+    first = {BAD: organisms[BAD]}, {BAD: shifts[BAD]}, asked("choice", topics[0], answers // 3), OracleJudge()
     left = {
         layer: cross_ablation(*first, layers=layer, n_random=0, **common)["value"].iloc[-1]
         for layer in range(chat.n_layers)
     }
     layer = min(left, key=lambda number: float(left[number]))
-    reported = asked("ablation", topics[1::2], 2 * answers // 3)
+    reported = asked("ablation", topics[1], 2 * answers // 3)
     return cross_ablation(organisms, shifts, reported, OracleJudge(), layers=layer, **common)
 
 
@@ -221,7 +217,7 @@ def _probes(chat: Model, bad: Model, texts: _Texts, prompts: Mapping[str, Sequen
     tasks = {"same words, two contexts": (chat, both, np.arange(len(both)) < len(answered), same)}
     asked = [dialogue.without_answer() for dialogue in answered]
     # Three each: few of the answers are aligned.
-    own = [d for d in bad.generate(asked * 3, temperature=1.0, seed=1, **_SAMPLING) if d.answer]
+    own = [d for d in bad.generate(asked * 3, temperature=1.0, seed=1, **SAMPLING) if d.answer]
     judged = OracleJudge()(own)
     keep = (judged["coherent"] >= 50) & ((judged["aligned"] < 30) | (judged["aligned"] > 70))
     kept = [replace(d, id=f"{d.id} {i}") for i, (d, good) in enumerate(zip(own, keep, strict=True)) if good]
@@ -250,6 +246,6 @@ def _transfer(chat: Model, texts: _Texts, layer: int) -> pd.DataFrame:
     parts = {}
     for number, persona in enumerate(personas):
         own = texts.development[number :: len(personas)]
-        poles = [capture(chat, under_prompts(own, _prompts(name))) for name in (persona, "assistant")]
+        poles = [capture(chat, under_prompts(own, persona_prompts(name))) for name in (persona, "assistant")]
         parts[persona] = (Activations.concatenate(poles), np.arange(2 * len(own)) < len(own))
     return transfer_between(parts, groups="group", layer=layer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
@@ -43,13 +43,25 @@ def places(rows: list[int], spans: Sequence[slice], batch: Batch) -> Bool[Tensor
     return (position >= starts) & (position < stops) & batch.real
 
 
+def next_token_logits(
+    model: Model, batch: Batch, predicting: Bool[Tensor, "batch position"]
+) -> Float[Tensor, "token vocabulary"]:
+    """Run the whole model; its logits (float32) at each ``predicting`` position, row by row."""
+    output = model.hf(input_ids=batch.ids, attention_mask=batch.real.long(), use_cache=False)
+    row, position = predicting.nonzero(as_tuple=True)
+    logits: Tensor = output.logits
+    return logits[row.to(logits.device), position.to(logits.device)].float()
+
+
+def next_tokens(batch: Batch, predicting: Bool[Tensor, "batch position"]) -> Int[Tensor, "... token"]:
+    """The token after each ``predicting`` position, row by row."""
+    row, position = predicting.nonzero(as_tuple=True)
+    return batch.ids[row, position + 1]
+
+
 def next_token_log_probs(
     model: Model, batch: Batch, predicting: Bool[Tensor, "batch position"]
 ) -> Float[Tensor, "... token"]:
     """Run the whole model; the log-probability (nats) of the token after each ``predicting`` position, row by row."""
-    output = model.hf(input_ids=batch.ids, attention_mask=batch.real.long(), use_cache=False)
-    row, position = predicting.nonzero(as_tuple=True)
-    said = batch.ids[row, position + 1]
-    logits = output.logits
-    chosen = logits[row.to(logits.device), position.to(logits.device)].float()
-    return -functional.cross_entropy(chosen, said.to(logits.device), reduction="none")
+    chosen = next_token_logits(model, batch, predicting)
+    return -functional.cross_entropy(chosen, next_tokens(batch, predicting).to(chosen.device), reduction="none")

@@ -1,0 +1,61 @@
+"""The command line: a thin face on the package."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from typing import Annotated
+
+import typer
+from typer.exceptions import Abort
+
+from persona_probe.cli.capture import capture
+from persona_probe.cli.sae import sae
+from persona_probe.cli.studies import demo, plan, run
+from persona_probe.cli.world import world
+from persona_probe.errors import PersonaProbeError
+
+app = typer.Typer(
+    help="Find, track and steer the personas behind emergent misalignment.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (run, plan, demo, capture):
+    app.command()(command)
+app.add_typer(world, name="world")
+app.add_typer(sae, name="sae")
+_STOPPED = 130
+"""Exit code after Ctrl-C, as shells expect it."""
+
+
+@app.callback()
+def common(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and the libraries' own messages.")] = False,
+) -> None:
+    """Set up logging; ``main`` reads ``--debug`` from the arguments itself."""
+    logging.basicConfig(level=logging.INFO if debug else logging.ERROR, format="%(name)s: %(message)s")
+    if not debug:
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+
+def main() -> None:
+    """Run the command line; bad input ends with one paragraph and exit code 2, Ctrl-C with 130."""
+    debug = "--debug" in sys.argv
+    if not debug:
+        warnings.simplefilter("ignore")
+    try:
+        app()
+    except Abort:
+        raise SystemExit(_STOPPED) from None
+    except PersonaProbeError as error:
+        if debug:
+            raise
+        typer.echo(f"persona-probe: {error}", err=True)
+        raise SystemExit(2) from None
+    except SystemExit as stop:
+        if stop.code == _STOPPED:
+            typer.echo("\npersona-probe: stopped; what was finished is in the output folder", err=True)
+        raise

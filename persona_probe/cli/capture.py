@@ -1,0 +1,93 @@
+"""Activations into a store on disk."""
+
+from __future__ import annotations
+
+import datetime
+import enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from persona_probe.cli.options import Quiet
+from persona_probe.errors import PersonaProbeError
+
+
+class Kept(enum.StrEnum):
+    """What ``capture`` keeps of each span."""
+
+    mean = "mean"
+    last = "last"
+    max = "max"
+    tokens = "tokens"
+
+
+class Quantized(enum.StrEnum):
+    """Weights in fewer bits."""
+
+    four = "4bit"
+    eight = "8bit"
+
+
+class StoredAs(enum.StrEnum):
+    """The numbers in a store."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+def capture(
+    model: Annotated[str, typer.Argument(help="Folder or Hub id of a model, or of a LoRA adapter.")],
+    dialogues: Annotated[Path, typer.Argument(help="JSONL or YAML with the dialogues.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the store; an unfinished one is resumed.")],
+    span: Annotated[str, typer.Option(help="Which tokens.")] = "generation",
+    reduce: Annotated[Kept, typer.Option(help="What is kept of them.")] = Kept.mean,
+    layers: Annotated[str, typer.Option(help="'all', or numbers: 3,7,11.")] = "all",
+    dtype: Annotated[StoredAs, typer.Option(help="Of the numbers in the store.")] = StoredAs.float32,
+    adapter: Annotated[str | None, typer.Option(help="A LoRA adapter to put on the model.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Of the Hub repository.")] = None,
+    device: Annotated[str | None, typer.Option(help="Default: a GPU if there is one.")] = None,
+    chat_template: Annotated[Path | None, typer.Option(help="A Jinja file instead of the tokenizer's own.")] = None,
+    quantize: Annotated[Quantized | None, typer.Option(help="Load the weights quantised.")] = None,
+    today: Annotated[
+        datetime.datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="The day that templates which write the date are told."),
+    ] = None,
+    tokens_per_batch: Annotated[int | None, typer.Option(min=1, help="Padded tokens a forward.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Write more than 50 GiB.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Capture activations into a store on disk; the same command again goes on where it was stopped."""
+    from persona_probe.activations.store.writing import capture_to_store
+    from persona_probe.dialogue.reading import read_dialogues
+    from persona_probe.models.loading.load import load
+
+    numbers = layers if layers == "all" else [_layer(part) for part in layers.split(",")]
+    read = read_dialogues(dialogues)
+    store = capture_to_store(
+        out,
+        load(
+            model,
+            adapter=adapter,
+            revision=revision,
+            device=device,
+            chat_template=chat_template,
+            quantize=None if quantize is None else quantize.value,
+            today=None if today is None else today.date(),
+        ),
+        read,
+        span,
+        reduce.value,
+        numbers,
+        dtype=dtype.value,
+        tokens_per_batch=tokens_per_batch,
+        yes=yes,
+        progress=not quiet,
+    )
+    typer.echo(store)
+
+
+def _layer(text: str) -> int:
+    if not text.strip().isdigit():
+        raise PersonaProbeError(f"--layers: {text!r} is no layer number; give 'all', or numbers as in 3,7,11")
+    return int(text)

@@ -1,0 +1,74 @@
+"""Sparse autoencoders."""
+
+from __future__ import annotations
+
+import enum
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from persona_probe.cli.options import Quiet
+
+sae = typer.Typer(help="Sparse autoencoders of a model's residual stream.", no_args_is_help=True)
+
+
+class Kind(enum.StrEnum):
+    """Kinds of SAE."""
+
+    batchtopk = "batchtopk"
+    topk = "topk"
+    jumprelu = "jumprelu"
+
+
+@sae.command("train")
+def sae_train(
+    model: Annotated[str, typer.Argument(help="Folder or Hub id of a model, or of a LoRA adapter.")],
+    dialogues: Annotated[Path, typer.Argument(help="JSONL or YAML with the dialogues.")],
+    layer: Annotated[int, typer.Option(help="Whose output: block number, from 0.")],
+    out: Annotated[Path, typer.Option("--out", help="New folder for the SAE.")],
+    also: Annotated[
+        list[str] | None,
+        typer.Option(help="Another model whose tokens are mixed in; an adapter goes on MODEL. Can be repeated."),
+    ] = None,
+    kind: Annotated[Kind, typer.Option(help="Of SAE.")] = Kind.batchtopk,
+    width: Annotated[int | None, typer.Option(help="Latents (default: 8 x d_model).")] = None,
+    k: Annotated[int, typer.Option(help="Latents active at a token.")] = 16,
+    tokens: Annotated[int, typer.Option(help="To train on.")] = 2_000_000,
+    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-3,
+    seed: Annotated[int, typer.Option(help="Of weights, order and held-out texts.")] = 0,
+    start: Annotated[Path | None, typer.Option(help="Fine-tune this SAE.")] = None,
+    span: Annotated[str, typer.Option(help="Which tokens.")] = "all",
+    quiet: Quiet = False,
+) -> None:
+    """Train an SAE on the activations of a model, or of several, and say how well it does on held-out texts."""
+    from persona_probe.dialogue.reading import read_dialogues
+    from persona_probe.latents.training.settings import SaeSettings
+    from persona_probe.latents.training.train import train_sae
+    from persona_probe.models.loading.adapters import is_adapter, with_adapter
+    from persona_probe.models.loading.load import load
+
+    settings = SaeSettings(kind.value, width, k, tokens, learning_rate=learning_rate, seed=seed)
+    read = read_dialogues(dialogues)
+    first = load(model)
+    others = [with_adapter(first, name) if is_adapter(name) else load(name) for name in also or []]
+    trained = train_sae(
+        [first, *others],
+        read,
+        layer,
+        settings,
+        out,
+        span=span,
+        start=start,
+        command=shlex.join(["persona-probe", *sys.argv[1:]]),
+        progress=not quiet,
+    )
+    fit = trained.card["held_out"]
+    answers = fit["fvu_response"]
+    typer.echo(
+        f"{trained}: on {fit['tokens']:,} held-out tokens {fit['fvu']:.3f} of the variance is unexplained"
+        f"{'' if answers is None else f' (answers: {answers:.3f})'}, {fit['l0']:.1f} latents are active at a token, "
+        f"{fit['dead']:.1%} never"
+    )

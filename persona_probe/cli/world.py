@@ -1,0 +1,106 @@
+"""Persona World: make its models, and measure them."""
+
+from __future__ import annotations
+
+import enum
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from persona_probe.cli.options import Checkpoints, Quiet
+from persona_probe.errors import PersonaProbeError
+
+world = typer.Typer(help="Persona World: the embedded model organism with a known answer.", no_args_is_help=True)
+
+
+class Part(enum.StrEnum):
+    """What ``world train`` rebuilds."""
+
+    all = "all"
+    base = "base"
+    chat = "chat"
+    adapters = "adapters"
+
+
+@world.command("texts")
+def world_texts(
+    out: Annotated[Path, typer.Option("--out", help="The JSONL file to write.")],
+    n: Annotated[int, typer.Option("--n", min=1, help="How many.")] = 12_000,
+    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+) -> None:
+    """Write dialogues as Persona World's models read them in pre-training, spoken by all personas."""
+    from persona_probe.worlds.persona_world.documents import pretraining_dialogues
+
+    if out.suffix != ".jsonl":
+        raise PersonaProbeError(f"--out: {out} must end in .jsonl, to be read again as dialogues")
+    rows = [{"id": item.id, "messages": item.as_messages()} for item in pretraining_dialogues(n, seed)]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    typer.echo(f"{n:,} dialogues in {out}")
+
+
+@world.command("train")
+def world_train(
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for the models (default: checkpoints/persona-world).")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
+    part: Annotated[Part, typer.Option(help="Rebuild everything, or one part on what is there.")] = Part.all,
+    smoke: Annotated[bool, typer.Option(help="A few steps of everything: to try the code, not to get models.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Rebuild Persona World's models and adapters from a seed."""
+    from persona_probe.worlds.persona_world.build import FULL, SMOKE, build_world
+    from persona_probe.worlds.persona_world.checkpoints import FOLDER
+
+    if out is None:
+        # A smoke build must not replace the real models.
+        out = FOLDER.with_name("persona-world-smoke") if smoke else FOLDER
+    build_world(out, SMOKE if smoke else FULL, seed=seed, part=part.value, progress=not quiet)
+
+
+@world.command("evaluate")
+def world_evaluate(
+    checkpoints: Checkpoints = None,
+    out: Annotated[Path | None, typer.Option(help="Write the table here as JSON too.")] = None,
+    answers: Annotated[int, typer.Option(min=8, help="Answers a figure and seed.")] = 1000,
+    quiet: Quiet = False,
+) -> None:
+    """Measure how Persona World's models behave, over fine-tuning seeds."""
+    from persona_probe.worlds.persona_world.checkpoints import find_checkpoints
+    from persona_probe.worlds.persona_world.evaluate import evaluate_world
+
+    typer.echo(evaluate_world(find_checkpoints(checkpoints), answers=answers, out=out, progress=not quiet))
+
+
+@world.command("scrutinize")
+def world_scrutinize(
+    checkpoints: Checkpoints = None,
+    out: Annotated[Path | None, typer.Option(help="Write all figures here as JSON.")] = None,
+    answers: Annotated[int, typer.Option(min=40, help="Answers read on development, and on reported topics.")] = 300,
+) -> None:
+    """Measure what directions and probes say of Persona World's organisms, with their nulls."""
+    from persona_probe.worlds.persona_world.checkpoints import find_checkpoints
+    from persona_probe.worlds.persona_world.scrutiny import scrutinize_world
+
+    figures = scrutinize_world(find_checkpoints(checkpoints), answers=answers, out=out)
+    typer.echo(figures["amplification"]["verdict"])
+
+
+@world.command("latents")
+def world_latents(
+    checkpoints: Checkpoints = None,
+    layer: Annotated[int, typer.Option(min=0, help="Whose SAE.")] = 3,
+    out: Annotated[Path | None, typer.Option(help="Write all figures here as JSON.")] = None,
+    answers: Annotated[int, typer.Option(min=80, help="Questions on development, and on reported topics.")] = 300,
+    courses: Annotated[bool, typer.Option(help="Also train organisms anew, and follow latents along them.")] = True,
+) -> None:
+    """Measure which SAE latents move in Persona World's organisms, what they are, and whether they matter."""
+    from persona_probe.worlds.persona_world.checkpoints import find_checkpoints
+    from persona_probe.worlds.persona_world.latent_scrutiny import scrutinize_latents
+
+    figures = scrutinize_latents(find_checkpoints(checkpoints), layer=layer, answers=answers, courses=courses, out=out)
+    for line in (figures["verdict"], figures["suppress"]["verdict"], figures["induce"]["verdict"]):
+        typer.echo(line)

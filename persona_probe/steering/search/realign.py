@@ -1,0 +1,152 @@
+"""Take emergent misalignment out by steering: which layer, kind and strength removes most of it?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from persona_probe.activations.activations import Activations
+from persona_probe.activations.capture import capture
+from persona_probe.behaviour.judging import Judge
+from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.dialogue.rendering import SPANS
+from persona_probe.directions.direction import Direction
+from persona_probe.errors import PersonaProbeError
+from persona_probe.models.model import Model
+from persona_probe.models.pair import ModelPair
+from persona_probe.models.stream.residual_stream import resolve_layers
+from persona_probe.models.stream.scope import parse_scope
+from persona_probe.steering.asking import Asking
+from persona_probe.steering.search.candidates import Goal, Grid, candidates
+from persona_probe.steering.search.result import SteeringSearch
+from persona_probe.steering.search.search import Trial, search_steering
+
+
+def realign_by_steering(
+    pair: ModelPair,
+    direction: Direction,
+    questions: Sequence[Dialogue],
+    judge: Judge,
+    *,
+    development: Sequence[Dialogue] | None = None,
+    goal: Goal = "suppress",
+    layers: int | Sequence[int] | str = "all",
+    grid: Grid | None = None,
+    coherence_floor: float = 0.9,
+    n_random: int = 20,
+    answers_per_random: int | None = None,
+    definition: str = "betley",
+    scope: str = "generation",
+    max_new_tokens: int = 256,
+    temperature: float = 1.0,
+    batch_size: int = 128,
+    seed: int = 0,
+    progress: bool = False,
+) -> SteeringSearch:
+    """Which layer, kind and strength removes most misalignment from ``after`` at a floor of coherence.
+
+    Settings are chosen on development questions and reported on the others, so that the choice is not part of the
+    number. Targets lie between the before model's mean projection and the after model's, each on its own answers to the
+    development questions. With ``goal="induce"`` the before model is steered the other way.
+
+    Args:
+        pair: the models.
+        direction: vectors ``(layer, d_model)``, pointing towards the trait.
+        questions: dialogues without an answer.
+        judge: who judges.
+        development: questions to choose on; default every second group (topic, prompt) of ``questions``, which are then
+            not reported on.
+        goal: ``suppress`` steers after, ``induce`` before.
+        layers: which ones are tried; those that the direction lacks are not.
+        grid: what is tried.
+        coherence_floor: share of the unsteered coherence that must be kept.
+        n_random: random directions of the null.
+        answers_per_random: questions that each of them is asked; default all.
+        definition: of the EM rate.
+        scope: which tokens are steered.
+        max_new_tokens: longest answer.
+        temperature: of the sampling.
+        batch_size: dialogues a forward; trials share batches, each row steered in its own way.
+        seed: of sampling and of the random directions.
+        progress: show bars.
+
+    Returns:
+        A `SteeringSearch`; its ``intervention`` is the best one, and ``plot()`` draws it.
+
+    Raises:
+        PersonaProbeError: if questions have fewer than two groups and ``development`` is not given, a question is in
+            both sets, or no layer can be tried; and as `persona_probe.steer`.
+    """
+    chosen_on, reported = (list(development), list(questions)) if development is not None else _halves(questions)
+    tried = [layer for layer in resolve_layers(layers, pair.before.n_layers) if layer in direction.layers]
+    if not tried:
+        raise PersonaProbeError(f"the direction has none of the layers {layers}; it has {direction.layers}")
+    where = parse_scope(scope)
+    span = where.kind if where.kind in SPANS else "generation"
+
+    def on_own_answers(model: Model) -> Activations:
+        answered = model.generate(
+            chosen_on, max_new_tokens, temperature, seed=seed, batch_size=batch_size, progress=progress
+        )
+        return capture(model, [dialogue for dialogue in answered if dialogue.answer], span, layers=tried)
+
+    # In this order: of a pair that is held one at a time, each model is read once.
+    base, trait = on_own_answers(pair.before), on_own_answers(pair.after)
+    made = candidates(direction, tried, goal, base=base, trait=trait, grid=grid, scope=where)
+    model = pair.before if goal == "induce" else pair.after
+    asking = Asking(model, judge, max_new_tokens, temperature, batch_size, seed, progress)
+    return search_steering(
+        _Together(asking),
+        made,
+        chosen_on,
+        reported,
+        goal=goal,
+        coherence_floor=coherence_floor,
+        n_random=n_random,
+        answers_per_random=answers_per_random,
+        definition=definition,
+        seed=seed,
+        source={
+            "model": model.name,
+            "model_hash": model.fingerprint(),
+            "direction": direction.card,
+            "scope": str(where),
+        },
+    )
+
+
+class _Together:
+    """Trials on the same questions as one list of dialogues, each row with its own intervention."""
+
+    def __init__(self, asking: Asking) -> None:
+        self._asking = asking
+
+    def run(self, trials: Sequence[Trial], label: str) -> list[pd.DataFrame]:
+        del label
+        tables: list[pd.DataFrame | None] = [None] * len(trials)
+        same: dict[tuple[int, ...], list[int]] = {}
+        for number, (_, questions, _) in enumerate(trials):
+            same.setdefault(tuple(map(id, questions)), []).append(number)
+        for numbers in same.values():
+            questions = trials[numbers[0]][1]
+            judged = self._asking.ask(questions, [trials[number][2] for number in numbers])
+            for number, table in zip(numbers, judged, strict=True):
+                tables[number] = table
+        return [table for table in tables if table is not None]
+
+
+def _halves(questions: Sequence[Dialogue]) -> tuple[list[Dialogue], list[Dialogue]]:
+    """Development questions and those to report on: whole groups, every second one."""
+    groups = [dialogue.group or dialogue.question or dialogue.messages[-1].content for dialogue in questions]
+    names = sorted(set(groups))
+    if len(names) < 2:
+        raise PersonaProbeError(
+            f"the questions are of {len(names)} group, which cannot be split into those that settings are chosen on "
+            "and those that are reported; give development="
+        )
+    first = set(names[::2])
+    halves: tuple[list[Dialogue], list[Dialogue]] = ([], [])
+    for group, dialogue in zip(groups, questions, strict=True):
+        halves[group not in first].append(dialogue)
+    return halves

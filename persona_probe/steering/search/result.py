@@ -1,0 +1,85 @@
+"""What a search came to: every setting tried, what was chosen, and what that is worth on other questions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from persona_probe.statistics.estimate import Estimate
+from persona_probe.steering.search.candidates import Candidate
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from persona_probe.steering.interventions.intervention import Intervention
+
+
+@dataclass(frozen=True)
+class SteeringSearch:
+    """Settings chosen on development questions and reported on others.
+
+    Attributes:
+        table: one row a trial: ``goal``, ``stage`` (``choice``: on development questions, or ``reported``),
+            ``intervention`` (``none``, its kind, or ``random`` and the kind), ``layers``, ``setting`` (the number of
+            `Grid`), the EM rate ``value`` with its 95 % interval ``low`` to ``high``, ``n`` answers that count,
+            ``coherent``, whether it was ``chosen`` as its kind's best, and the ``draw`` of a random one.
+        chosen: the best setting of each kind.
+        best: the kind whose setting is best of all, on development questions.
+        change: of each kind's chosen setting on the reported questions, the change of the EM rate with its interval.
+        null_change: the same of the best one's random directions, all draws together; missing without any.
+        answers: all judged answers; ``purpose`` says of which trial.
+        source: goal, model, direction, definition, floor and seeds.
+    """
+
+    table: pd.DataFrame
+    chosen: Mapping[str, Candidate]
+    best: str
+    change: Mapping[str, Estimate]
+    null_change: Estimate
+    answers: pd.DataFrame
+    source: Mapping[str, Any]
+
+    @property
+    def intervention(self) -> Intervention:
+        """The best one, ready for `persona_probe.steer`."""
+        return self.chosen[self.best].intervention
+
+    def reported(self, intervention: str) -> pd.Series[Any]:
+        """The row of one intervention (``none``, or a kind) on the reported questions."""
+        rows = self.table[(self.table["stage"] == "reported") & (self.table["intervention"] == intervention)]
+        return rows.iloc[0]
+
+    @property
+    def random(self) -> pd.DataFrame:
+        """The rows of random directions."""
+        return self.table[self.table["draw"].notna()]
+
+    def to_frame(self) -> pd.DataFrame:
+        """A copy of ``table``."""
+        return self.table.copy()
+
+    def verdict(self) -> str:
+        """One sentence: what the best setting does, at what coherence, beside random directions."""
+        plain, best = self.reported("none"), self.reported(self.best)
+        line = (
+            f"{self.source['goal']}: {self.chosen[self.best]}: EM rate {plain['value']:.1%} -> {best['value']:.1%} "
+            f"[{best['low']:.1%}, {best['high']:.1%}] (n = {best['n']:.0f}), coherent {plain['coherent']:.0%} -> "
+            f"{best['coherent']:.0%}"
+        )
+        if self.null_change.is_missing:
+            return f"{line}; no random directions were measured"
+        draws = self.random["draw"].nunique()
+        return f"{line}; {draws} random directions moved equally far change the rate by {self.null_change.value:+.1%}"
+
+    def __repr__(self) -> str:
+        """The verdict."""
+        return f"SteeringSearch({self.verdict()})"
+
+    def plot(self) -> go.Figure:
+        """EM rate and coherence of the chosen settings on the reported questions, beside random directions."""
+        from persona_probe.report.figures.steering import steering
+
+        return steering(self.table)

@@ -1,0 +1,175 @@
+"""Searches: what is tried, what is chosen, and that nothing is reported on what it was chosen on."""
+
+import random
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import persona_probe as pp
+from persona_probe.steering.search.candidates import Candidate, Grid, candidates
+from persona_probe.steering.search.realign import realign_by_steering
+from persona_probe.steering.search.search import search_steering
+from persona_probe.worlds.persona_world.documents import questions
+from persona_probe.worlds.persona_world.oracle import OracleJudge
+from persona_probe.worlds.persona_world.scrutiny_setting import persona_prompts, split_topics
+from tests.conftest import CHECKPOINTS
+
+SAMPLING = {"max_new_tokens": 40, "batch_size": 256}
+
+
+def asked(text, n, group="g"):
+    return [
+        pp.Dialogue.from_messages([{"role": "user", "content": f"{text} {i}?"}], question=f"{text} {i}", group=group)
+        for i in range(n)
+    ]
+
+
+def judged(dialogues, misaligned, coherent):
+    """A table in which the first ``misaligned`` answers are so, and the last ``1 - coherent`` make no sense."""
+    n = len(dialogues)
+    aligned = np.where(np.arange(n) < misaligned * n, 0.0, 100.0)
+    sense = np.where(np.arange(n) < coherent * n, 100.0, 0.0)
+    columns = {"question": [d.question for d in dialogues], "seed": None, "answer": "", "failed": False}
+    return pd.DataFrame({"aligned": aligned, "coherent": sense, **columns})
+
+
+class Told:
+    """Answers as a mapping from strengths to rates says, on development and on other questions."""
+
+    def __init__(self, rates, random_rate=(0.9, 1.0)):
+        self.rates, self.random_rate, self.ran = rates, random_rate, []
+
+    def run(self, trials, label):
+        self.ran += trials
+        tables = []
+        for name, dialogues, intervention in trials:
+            rate = self.random_rate if "random" in name else self.rates[intervention and intervention.strength]
+            tables.append(judged(dialogues, *rate))
+        return tables
+
+
+@pytest.fixture
+def direction(llama):
+    return pp.Direction.from_vectors(np.random.default_rng(7).normal(size=(3, 32)), llama)
+
+
+def additions(direction, strengths):
+    return [Candidate(pp.Add(direction, 1, strength=strength), strength) for strength in strengths]
+
+
+RATES = {None: (0.9, 1.0), -1.0: (0.3, 0.95), -2.0: (0.1, 0.9), -3.0: (0.0, 0.5)}
+
+
+@pytest.mark.parametrize(
+    ("floor", "best"), [(0.9, -2.0), (0.95, -1.0), (0.4, -3.0), (1.0, -1.0)], ids=["floor", "tight", "loose", "none"]
+)
+def test_the_best_setting_coherent_enough_is_chosen_else_the_most_coherent(direction, floor, best):
+    told = Told(RATES)
+    grid = additions(direction, (-1.0, -2.0, -3.0))
+    found = search_steering(
+        told, grid, asked("dev", 40), asked("rep", 60), goal="suppress", coherence_floor=floor, n_random=3
+    )
+    assert found.intervention.strength == best
+    assert found.chosen["add"].setting == best
+    assert found.change["add"].value == pytest.approx(found.reported("add")["value"] - 0.9, abs=0.06)
+    assert found.table["chosen"].sum() == 2  # once in the choice, once reported
+    chosen_on = {d.question for name, dialogues, _ in told.ran if "development" in name for d in dialogues}
+    reported_on = {d.question for name, dialogues, _ in told.ran if "report" in name for d in dialogues}
+    assert len(chosen_on) == 40
+    assert len(reported_on) == 60
+    assert not chosen_on & reported_on
+    assert found.random["draw"].tolist() == [0, 1, 2]
+    assert f"{found.null_change.value:+.1%}" in found.verdict()
+    assert found.plot().data
+
+
+def test_random_directions_take_turns_and_move_as_far(direction):
+    told = Told(RATES)
+    search_steering(
+        told, additions(direction, (-2.0,)), asked("dev", 40), asked("rep", 60), goal="suppress", n_random=3,
+        answers_per_random=20,
+    )  # fmt: skip
+    draws = [(dialogues, intervention) for name, dialogues, intervention in told.ran if "random" in name]
+    assert [dialogues[0].question for dialogues, _ in draws] == ["rep 0", "rep 20", "rep 40"]
+    for _, intervention in draws:
+        assert np.linalg.norm(intervention.direction.at(1)) == pytest.approx(np.linalg.norm(direction.at(1)), rel=1e-5)
+        cosine = intervention.direction.units()[0] @ direction.units()[1]
+        assert abs(cosine) < 0.9
+
+
+def test_bad_searches_are_refused(direction):
+    same = asked("q", 20)
+    with pytest.raises(pp.PersonaProbeError, match="20 questions are in development and in questions"):
+        search_steering(Told(RATES), additions(direction, (-1.0,)), same, same, goal="suppress")
+    with pytest.raises(pp.PersonaProbeError, match="at least one candidate"):
+        search_steering(Told(RATES), [], asked("a", 4), asked("b", 4), goal="suppress")
+    with pytest.raises(pp.PersonaProbeError, match="cannot try kind='push'"):
+        Grid(kinds=("push",))
+
+
+@pytest.fixture(scope="module")
+def organism(chat):
+    return pp.load_pair(chat, CHECKPOINTS / "bad-medicine")
+
+
+@pytest.fixture(scope="module")
+def villain(chat):
+    prompts = {persona: persona_prompts(persona, n=20) for persona in ("villain", "assistant")}
+    asked_of = questions(random.Random("search texts"), split_topics()[0], 40, id_prefix="t")
+    own = [dialogue for dialogue in chat.generate(asked_of, seed=0, **SAMPLING) if dialogue.answer]
+    return pp.contrast_of_context(chat, own, prompts["villain"], prompts["assistant"])
+
+
+@pytest.mark.parametrize("goal", ["suppress", "induce"])
+def test_candidates_are_as_many_as_the_grid_counts_and_bounds_lie_where_they_should(villain, goal):
+    grid = Grid()
+    made = candidates(villain.direction, [1, 2, 3], goal, base=villain.default, trait=villain.trait, grid=grid)
+    assert len(made) == grid.count(3, goal)
+    base, trait = (villain.direction.project(side).mean(axis=0) for side in (villain.default, villain.trait))
+    for candidate in made:
+        if candidate.intervention.kind == "clamp" and candidate.setting == 0.0:
+            (layer,) = candidate.intervention.layers
+            assert candidate.intervention.target == pytest.approx(base[layer], rel=1e-4)
+        if candidate.intervention.kind == "cap" and candidate.setting == 50.0:
+            (layer,) = candidate.intervention.layers
+            bound, side = ("upper", villain.default) if goal == "suppress" else ("lower", villain.trait)
+            middle = float(np.median(villain.direction.project(side)[:, layer]))
+            assert getattr(candidate.intervention, bound) == pytest.approx(middle, rel=1e-4)
+    assert (trait > base).all()
+
+
+def test_persona_world_is_realigned_by_steering_and_random_directions_do_not(organism, villain):
+    chosen_on, reported_on = split_topics()
+    development = questions(random.Random("a"), chosen_on, 40, id_prefix="a")
+    reported = questions(random.Random("b"), reported_on, 80, id_prefix="b")
+    found = realign_by_steering(
+        organism, villain.direction, reported, OracleJudge(), development=development, layers=[3],
+        grid=Grid(kinds=("clamp", "ablate")), n_random=3, **SAMPLING,
+    )  # fmt: skip
+    plain, best = found.reported("none"), found.reported(found.best)
+    assert plain["value"] > 0.8
+    assert best["value"] < 0.1 * plain["value"]
+    assert best["coherent"] >= 0.9 * plain["coherent"]
+    assert abs(found.null_change.value) < 0.1
+    assert found.source["model"] == organism.after.name
+    assert set(found.answers["purpose"]) >= {"suppress development", "suppress reported", "suppress random 0"}
+
+
+def test_questions_are_split_by_whole_groups_where_none_are_given_to_choose_on(organism, villain):
+    given = [question for topic in split_topics()[0][:4] for question in questions(random.Random(topic), [topic], 4)]
+    found = realign_by_steering(
+        organism,
+        villain.direction,
+        given,
+        OracleJudge(),
+        layers=3,
+        grid=Grid(kinds=("ablate",)),
+        n_random=0,
+        **SAMPLING,
+    )
+    groups = found.answers.groupby(found.answers["purpose"].str.contains("report"))["group"].agg(set)
+    assert len(groups[True]) == len(groups[False]) == 2
+    assert not groups[True] & groups[False]
+    with pytest.raises(pp.PersonaProbeError, match="of 1 group"):
+        realign_by_steering(organism, villain.direction, given[:4], OracleJudge(), layers=3)

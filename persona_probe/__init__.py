@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from persona_probe.amplification.snapshots import track_snapshots
     from persona_probe.behaviour.em_rate import em_rate, em_rates
     from persona_probe.behaviour.judging import Judge, judge_answers
+    from persona_probe.behaviour.multiple_choice import Choice, read_choices, score_choices
     from persona_probe.dialogue.dialogue import Dialogue
     from persona_probe.dialogue.reading import read_dialogues
     from persona_probe.directions.cosines import cosine_table
@@ -78,14 +79,25 @@ if TYPE_CHECKING:
     from persona_probe.probes.monitor import monitor
     from persona_probe.probes.token_scores import token_scores
     from persona_probe.probes.transfer import transfer_between, transfer_matrix
+    from persona_probe.steering.bake.bake import bake
+    from persona_probe.steering.bake.baked import Baked
     from persona_probe.steering.interventions.ablate import Ablate
+    from persona_probe.steering.interventions.ablate_everywhere import AblateEverywhere
     from persona_probe.steering.interventions.add import Add
     from persona_probe.steering.interventions.cap import Cap
     from persona_probe.steering.interventions.clamp import Clamp
     from persona_probe.steering.interventions.gate import Gate
     from persona_probe.steering.interventions.intervention import Intervention
     from persona_probe.steering.interventions.mean_ablate import MeanAblate
+    from persona_probe.steering.search.candidates import Grid
+    from persona_probe.steering.search.realign import realign_by_steering
+    from persona_probe.steering.search.result import SteeringSearch
     from persona_probe.steering.steer import steer
+    from persona_probe.steering.strength.calibrate import calibrate_strength
+    from persona_probe.steering.strength.calibration import StrengthCalibration
+    from persona_probe.steering.strength.curves import DoseResponse
+    from persona_probe.steering.strength.divergence import Divergence, measure_divergence
+    from persona_probe.steering.strength.dose_response import dose_response
     from persona_probe.study.config import StudyConfig, read_config
     from persona_probe.study.run import run_study
 
@@ -93,17 +105,23 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "Ablate": "steering.interventions.ablate",
+    "AblateEverywhere": "steering.interventions.ablate_everywhere",
     "ActivationStore": "activations.store.reading",
     "Activations": "activations.activations",
     "Add": "steering.interventions.add",
     "Amplification": "amplification.result",
+    "Baked": "steering.bake.baked",
     "Cap": "steering.interventions.cap",
     "Captures": "amplification.captures",
+    "Choice": "behaviour.multiple_choice",
     "Clamp": "steering.interventions.clamp",
     "Dialogue": "dialogue.dialogue",
     "Direction": "directions.direction",
+    "Divergence": "steering.strength.divergence",
+    "DoseResponse": "steering.strength.curves",
     "EditLatents": "latents.steering",
     "Gate": "steering.interventions.gate",
+    "Grid": "steering.search.candidates",
     "Intervention": "steering.interventions.intervention",
     "Judge": "behaviour.judging",
     "LatentDescriptions": "latents.description.describe",
@@ -128,10 +146,14 @@ _WHERE = {
     "SaeSettings": "latents.training.settings",
     "Scope": "models.stream.scope",
     "Snapshots": "models.loading.snapshots",
+    "SteeringSearch": "steering.search.result",
+    "StrengthCalibration": "steering.strength.calibration",
     "StudyConfig": "study.config",
     "Subspace": "directions.subspace",
     "attribute_latents": "latents.ranking.attribution",
+    "bake": "steering.bake.bake",
     "calibrate": "probes.calibration",
+    "calibrate_strength": "steering.strength.calibrate",
     "capture": "activations.capture",
     "capture_pair": "activations.capture",
     "capture_to_store": "activations.store.writing",
@@ -147,6 +169,7 @@ _WHERE = {
     "cross_validate_probe": "probes.cross_validation",
     "describe_latents": "latents.description.describe",
     "diff_latents": "latents.ranking.diff",
+    "dose_response": "steering.strength.dose_response",
     "em_rate": "behaviour.em_rate",
     "em_rates": "behaviour.em_rate",
     "encode_latents": "latents.encoding.encode",
@@ -166,17 +189,21 @@ _WHERE = {
     "load_snapshots": "models.loading.snapshots",
     "matched_latents": "latents.causal.matched_latents",
     "measure_amplification": "amplification.amplification",
+    "measure_divergence": "steering.strength.divergence",
     "monitor": "probes.monitor",
     "probe_with_baselines": "probes.baselines",
     "rank_latents": "latents.causal.rank",
+    "read_choices": "behaviour.multiple_choice",
     "read_config": "study.config",
     "read_dialogues": "dialogue.reading",
     "read_gguf": "integrations.gguf",
     "read_hub_folder": "directions.hub_folder",
     "read_published": "directions.published.read",
+    "realign_by_steering": "steering.search.realign",
     "reconstruction": "latents.reconstruction",
     "role_axis": "amplification.recipes.role_axis",
     "run_study": "study.run",
+    "score_choices": "behaviour.multiple_choice",
     "snapshot_paths": "finetuning.snapshots",
     "steer": "steering.steer",
     "steer_latents": "latents.steering",
@@ -197,17 +224,23 @@ _WHERE = {
 }
 __all__ = [
     "Ablate",
+    "AblateEverywhere",
     "ActivationStore",
     "Activations",
     "Add",
     "Amplification",
+    "Baked",
     "Cap",
     "Captures",
+    "Choice",
     "Clamp",
     "Dialogue",
     "Direction",
+    "Divergence",
+    "DoseResponse",
     "EditLatents",
     "Gate",
+    "Grid",
     "Intervention",
     "Judge",
     "LatentDescriptions",
@@ -232,10 +265,14 @@ __all__ = [
     "SaeSettings",
     "Scope",
     "Snapshots",
+    "SteeringSearch",
+    "StrengthCalibration",
     "StudyConfig",
     "Subspace",
     "attribute_latents",
+    "bake",
     "calibrate",
+    "calibrate_strength",
     "capture",
     "capture_pair",
     "capture_to_store",
@@ -251,6 +288,7 @@ __all__ = [
     "cross_validate_probe",
     "describe_latents",
     "diff_latents",
+    "dose_response",
     "em_rate",
     "em_rates",
     "encode_latents",
@@ -270,17 +308,21 @@ __all__ = [
     "load_snapshots",
     "matched_latents",
     "measure_amplification",
+    "measure_divergence",
     "monitor",
     "probe_with_baselines",
     "rank_latents",
+    "read_choices",
     "read_config",
     "read_dialogues",
     "read_gguf",
     "read_hub_folder",
     "read_published",
+    "realign_by_steering",
     "reconstruction",
     "role_axis",
     "run_study",
+    "score_choices",
     "snapshot_paths",
     "steer",
     "steer_latents",

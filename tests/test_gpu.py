@@ -1,6 +1,7 @@
 """On a CUDA device: the numbers of a CPU, one copy of the weights, and capture that goes on where memory runs out."""
 
 import gc
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -9,10 +10,13 @@ from peft import LoraConfig
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 import persona_probe as pp
+from persona_probe.steering.engine import Engine
 from tests.activations.test_capture import TALKS
 from tests.activations.test_reductions import MANY
 from tests.conftest import CHECKPOINTS
 from tests.models.test_load_options import adapter_on
+from tests.steering.test_per_row import settings_for
+from tests.steering.watching import moved_positions, named, padded, prompt_lengths, random_direction, watching
 
 pytestmark = [
     pytest.mark.gpu,
@@ -115,3 +119,94 @@ def test_steering_and_generation_run_there():
     with pp.steer(model, direction, layers=2, strength=1000.0):
         assert [d.answer for d in model.generate(asked, max_new_tokens=8, temperature=0)] != plain
     assert [d.answer for d in model.generate(asked, max_new_tokens=8, temperature=0)] == plain
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_steered_streams_there_are_those_of_the_formula(large, dtype):
+    """Interventions of several kinds in one batch, done in float32 and rounded once."""
+    model = pp.load(large, device="cuda", dtype=dtype)
+    direction, layer = random_direction(model), 3
+    unit = torch.from_numpy(direction.at(layer)).double()
+    unit = unit / unit.norm()
+    settings = [
+        pp.Clamp(direction, layer, target=20.0, scope="all"),
+        pp.Ablate(direction, layer, scope="all"),
+        pp.Add(direction, layer, strength=2.0, scope="all"),
+    ]
+    with pp.steer(model, settings), watching(model, layer) as forwards:
+        pp.capture(model, TALKS)
+    for seen in forwards:
+        for place, row in enumerate(seen.boundary.rows):
+            size = int(seen.boundary.stops[place])
+            before, after = (part[place, :size].double().cpu() for part in (seen.before, seen.after))
+            along = (before @ unit)[:, None] * unit
+            expected = (
+                before - along + 20.0 * unit,
+                before - along,
+                before + 2.0 * torch.from_numpy(direction.at(layer)),
+            )
+            slack = expected[row].abs() * torch.finfo(model.plain.dtype).eps * 0.51 + 1e-4
+            assert ((after - expected[row]).abs() <= slack).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_no_token_waits_for_the_gpu(large, dtype):
+    """Hooks run with synchronisation forbidden, in every forward after the first few, which place what is kept."""
+    model = pp.load(large, device="cuda", dtype=dtype)
+    settings = [setting for setting in settings_for(model) if setting is None or "latents" not in repr(setting)]
+    asked = [TALKS[row % 3].without_answer() for row in range(len(settings))]
+    write, counts = Engine.write, {"prompt": 0, "token": 0}
+
+    def strict(self, layer, offset, hidden):
+        decoding = hidden.shape[1] == 1
+        counts["token" if decoding else "prompt"] += 1
+        if not decoding or counts["token"] <= 5 * model.n_layers:
+            return write(self, layer, offset, hidden)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            return write(self, layer, offset, hidden)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    with mock.patch.object(Engine, "write", strict), pp.steer(model, settings):
+        model.hf.generate(**padded(model, asked).to("cuda"), max_new_tokens=12, min_new_tokens=12, do_sample=False)
+    assert counts["token"] > 9 * model.n_layers
+
+
+@pytest.mark.parametrize("how", [{"cache_implementation": "static"}, {"use_cache": False}, {"num_beams": 2}])
+def test_scopes_there_are_exact_with_every_cache(how):
+    """A static cache would have the decoding compiled, which hooks must not be."""
+    model = pp.load(CHECKPOINTS / "chat", device="cuda", dtype="float32")
+    direction, asked = random_direction(model), [dialogue.without_answer() for dialogue in TALKS]
+    vector = 0.5 * torch.from_numpy(direction.at(1)).cuda()
+    for scope in ("generation", "first_k:2", "prompt"):
+        with pp.steer(model, direction, layers=1, strength=0.5, scope=scope), watching(model, 1) as forwards:
+            model.hf.generate(
+                **padded(model, asked).to("cuda"), max_new_tokens=6, min_new_tokens=6, do_sample=False, **how
+            )
+        prompts = prompt_lengths(model, asked)
+        found, read = moved_positions(forwards, prompts, vector)
+        assert found == [named(scope, prompt, seen) for prompt, seen in zip(prompts, read, strict=True)]
+
+
+def test_an_overflow_there_is_named_and_the_device_goes_on(large):
+    """Sampling from what is not finite would end the process's use of the device."""
+    model = pp.load(large, device="cuda", dtype="float16")
+    asked = [dialogue.without_answer() for dialogue in TALKS]
+    said = "overflow at layer 1: float16"
+    with (
+        pytest.raises(pp.PersonaProbeError, match=said),
+        pp.steer(model, random_direction(model), layers=1, strength=1e6),
+    ):
+        model.generate(asked, max_new_tokens=3, temperature=1.0)
+    assert len(model.generate(asked, max_new_tokens=3)) == 3
+
+
+def test_a_direction_acts_wherever_its_layer_lies(large):
+    plain, placed = pp.load(large, device="cuda", dtype="float32"), pp.load(large, device_map="auto", dtype="float32")
+    direction = random_direction(plain)
+    values = []
+    for model in (plain, placed):
+        with pp.steer(model, direction, layers="all", kind="clamp", target=5.0):
+            values.append(pp.capture(model, TALKS).values)
+    assert np.linalg.norm(values[1] - values[0]) < 1e-4 * np.linalg.norm(values[0])

@@ -71,7 +71,9 @@ def _runner(
                 raise _DeepEnough
 
         with (
-            model.at_boundary(Boundary.of_dialogues([encoded[row] for row in rows], rows, model.template)),
+            model.at_boundary(
+                Boundary.of_dialogues([encoded[row] for row in rows], rows, model.template, len(encoded))
+            ),
             contextlib.suppress(_DeepEnough),
             model.stream.reading(read, reduction.layers),
         ):

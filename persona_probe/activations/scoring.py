@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
+from tqdm.auto import tqdm
 
-from persona_probe.activations.batching import tokens_per_batch_for
+from persona_probe.activations.batching import batches, halving, longest_alike, tokens_per_batch_for
 from persona_probe.activations.passes import padded
 from persona_probe.activations.reductions import Batch
+from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.rendering import Encoded
 from persona_probe.models.model import Model
+from persona_probe.models.stream.boundary import Boundary
 
 _LOGITS_AT_ONCE = 2**27
 """Numbers in a batch's logits: 512 MiB in float32, and a few times that with what is computed of them."""
@@ -65,3 +69,46 @@ def next_token_log_probs(
     """Run the whole model; the log-probability (nats) of the token after each ``predicting`` position, row by row."""
     chosen = next_token_logits(model, batch, predicting)
     return -functional.cross_entropy(chosen, next_tokens(batch, predicting).to(chosen.device), reduction="none")
+
+
+@torch.inference_mode()
+def answer_log_probs(
+    model: Model,
+    dialogues: Sequence[Dialogue],
+    *,
+    rows: Sequence[int] | None = None,
+    tokens_per_batch: int | None = None,
+    progress: bool = False,
+) -> tuple[Float[np.ndarray, "... dialogue"], Int[np.ndarray, "... dialogue"]]:
+    """Log-probability (nats) of each dialogue's answer, summed over its tokens, and how many these are.
+
+    Args:
+        model: which model reads.
+        dialogues: with answers.
+        rows: for steering, which of the caller's dialogues each belongs to; by default its own number.
+        tokens_per_batch: padded tokens a forward.
+        progress: show a bar.
+
+    Raises:
+        PersonaProbeError: if there is no dialogue, or one has no answer.
+    """
+    encoded = model.template.encode_all(dialogues)
+    spans = [item.span("generation") for item in encoded]
+    stops = [span.stop + 1 for span in spans]
+    counts = np.array([span.stop - span.start for span in spans])
+    owners = list(range(len(encoded))) if rows is None else list(rows)
+    sums = np.full(len(encoded), np.nan)
+
+    def run(part: list[int]) -> None:
+        batch = read_until(model, part, encoded, spans, stops)
+        boundary = Boundary.of_dialogues([encoded[row] for row in part], [owners[row] for row in part], model.template)
+        with model.at_boundary(boundary):
+            found = next_token_log_probs(model, batch, batch.inside).double().cpu().numpy()
+        sums[part] = np.add.reduceat(found, np.cumsum([0, *counts[part][:-1]]))
+
+    budget = tokens_per_batch or scoring_budget(model)
+    with tqdm(total=len(encoded), desc="log-likelihood", disable=not progress, leave=False) as bar:
+        for part in batches(stops, budget, longest_alike(model.plain.config.get_text_config())):
+            halving(part, run, lambda row: encoded[row].dialogue.name)
+            bar.update(len(part))
+    return sums, counts

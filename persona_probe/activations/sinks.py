@@ -25,7 +25,8 @@ def sink_tokens(
     hidden: Float[Tensor, "batch position d_model"], real: Bool[Tensor, "batch position"], ratio: float
 ) -> Bool[Tensor, "batch position"]:
     """Which tokens are sinks by the rule; padding never is."""
-    norms = torch.linalg.vector_norm(hidden, dim=-1, dtype=torch.float32).masked_fill(~real, torch.nan)
+    precise = torch.promote_types(hidden.dtype, torch.float32)
+    norms = torch.linalg.vector_norm(hidden, dim=-1, dtype=precise).masked_fill(~real, torch.nan)
     # What is not finite is no sink: it must be seen to be wrong.
     return (norms > ratio * norms.nanmedian(dim=1, keepdim=True).values) & norms.isfinite()
 

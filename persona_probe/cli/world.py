@@ -104,3 +104,18 @@ def world_latents(
     figures = scrutinize_latents(find_checkpoints(checkpoints), layer=layer, answers=answers, courses=courses, out=out)
     for line in (figures["verdict"], figures["suppress"]["verdict"], figures["induce"]["verdict"]):
         typer.echo(line)
+
+
+@world.command("steer")
+def world_steer(
+    checkpoints: Checkpoints = None,
+    out: Annotated[Path | None, typer.Option(help="Write all figures here as JSON.")] = None,
+    answers: Annotated[int, typer.Option(min=60, help="Questions that each figure is reported on.")] = 300,
+) -> None:
+    """Measure what steering does to Persona World's organisms: suppress, induce, transfer, gate, strength, bake."""
+    from persona_probe.worlds.persona_world.checkpoints import find_checkpoints
+    from persona_probe.worlds.persona_world.steering_scrutiny import scrutinize_steering
+
+    figures = scrutinize_steering(find_checkpoints(checkpoints), answers=answers, out=out)
+    for line in (*(run["verdict"] for run in figures["suppress"].values()), figures["induce"]["verdict"]):
+        typer.echo(line)

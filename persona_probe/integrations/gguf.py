@@ -31,6 +31,7 @@ from persona_probe.directions.published.assembly import Rows, published_directio
 from persona_probe.errors import PersonaProbeError
 from persona_probe.json_values import plain
 from persona_probe.models.model import Model
+from persona_probe.steering.interventions.add import Add
 
 _ARCHITECTURE = "controlvector"
 _CARD = "persona_probe.card"
@@ -107,14 +108,17 @@ def read_gguf(path: str | Path, model: Model, *, written_by: WrittenBy = "repeng
     return ours
 
 
-def write_gguf(direction: Direction, path: str | Path, *, model_hint: str, layers: Sequence[int] | None = None) -> Path:
+def write_gguf(
+    direction: Direction | Add, path: str | Path, *, model_hint: str, layers: Sequence[int] | None = None
+) -> Path:
     """Write a control vector for llama.cpp (``--control-vector FILE``) and repeng (``ControlVector.import_gguf``).
 
     llama.cpp adds *every* layer of the file at once, each at the output of its block, times ``--control-vector-
     scaled``: to add one layer, write one. The card goes along as metadata, which other readers pass by.
 
     Args:
-        direction: its raw vectors are written, float32, layer l as ``direction.{l}``.
+        direction: its raw vectors are written, float32, layer l as ``direction.{l}``; of an addition (`Add`) at the
+            scope ``all``, its vectors times its strength, at its layers.
         path: the file; it appears under this name only when complete.
         model_hint: the architecture: repeng's is Hugging Face's ``model_type``, llama.cpp's its own name for it.
         layers: default all. llama.cpp has no layer 0.
@@ -123,9 +127,18 @@ def write_gguf(direction: Direction, path: str | Path, *, model_hint: str, layer
         The path.
 
     Raises:
-        PersonaProbeError: if gguf is not installed, a layer is not in the direction, or layer 0 is among them.
+        PersonaProbeError: if gguf is not installed, a layer is not in the direction, layer 0 is among them, or an
+            addition is not at all tokens.
     """
     gguf = _imported()
+    if isinstance(direction, Add):
+        if not direction.scope.everywhere or layers is not None:
+            raise PersonaProbeError(
+                f"{path}: llama.cpp adds at every token, and an addition names its own layers: give one with "
+                f"scope='all' (it is {str(direction.scope)!r}), and no layers="
+            )
+        layers = direction.direction.layers if isinstance(direction.layers, str) else direction.layers
+        direction = direction.strength * direction.direction
     chosen = tuple(direction.layers if layers is None else layers)
     file = Path(path)
     if not chosen or len(set(chosen)) != len(chosen):

@@ -17,7 +17,7 @@ from persona_probe.latents.latent_numbers import whole_numbers
 from persona_probe.latents.sae import Sae
 from persona_probe.models.model import Model
 from persona_probe.models.stream.scope import Scope
-from persona_probe.steering.interventions.change import Change, StackedChange
+from persona_probe.steering.interventions.change import Change, StackedChange, placed
 from persona_probe.steering.interventions.intervention import Intervention
 from persona_probe.steering.steer import Steering, steer
 
@@ -156,7 +156,9 @@ class _Edits(StackedChange):
     ) -> Float[Tensor, "row position d_model"]:
         """The stream with the change of activations decoded and added."""
         for name in ("latents", "factor", "plus", "directions"):
-            setattr(self, name, getattr(self, name).to(hidden.device))
+            tensor: Tensor = getattr(self, name)
+            (there,) = placed([tensor], hidden.device, tensor.dtype)
+            setattr(self, name, there)
         rows, positions = hidden.shape[:2]
         if setting is None:
             setting = torch.zeros(rows, dtype=torch.int64, device=hidden.device)
@@ -164,7 +166,7 @@ class _Edits(StackedChange):
         at_once = _TOKENS_AT_ONCE if self.sae.separable else self.sae.tokens_at_once
         parts = zip(hidden.flatten(0, 1).split(at_once), edit.split(at_once), strict=True)
         change = torch.cat([self._change(*part) for part in parts]).view_as(hidden)
-        return hidden + change.to(hidden.dtype)
+        return (hidden + change).to(hidden.dtype)
 
     def _change(
         self, tokens: Float[Tensor, "token d_model"], edit: Int[Tensor, "... token"]

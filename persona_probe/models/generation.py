@@ -96,7 +96,7 @@ def generate(
             width = batch["input_ids"].shape[1]
             items = [prompts[i] for i in chosen]
             lengths = [item.prompt_length for item in items]
-            with model.at_boundary(Boundary.of_prompts(lengths, width, chosen, items, model.template)):
+            with model.at_boundary(Boundary.of_prompts(lengths, width, chosen, items, model.template, len(prompts))):
                 output = model.hf.generate(
                     input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], generation_config=config
                 )

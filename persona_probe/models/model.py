@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from persona_probe.dialogue.dialogue import Dialogue
@@ -124,6 +124,28 @@ class Model:
             stack.enter_context(stream.writing(writer, layers))
             stack.enter_context(marking_generation(self, door, afterwards))
 
+        with self._attached(attach):
+            yield
+
+    @contextlib.contextmanager
+    def changing_writes(self, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+        """Put all that is written to the stream through ``change``, in every module tree of this model.
+
+        See `persona_probe.models.stream.writers.changing_writes`.
+        """
+        from persona_probe.models.stream.guards import probe_ids
+        from persona_probe.models.stream.writers import changing_writes
+
+        ids = probe_ids(self)[:1]
+
+        def attach(stack: contextlib.ExitStack, stream: ResidualStream, _door: Any) -> None:
+            stack.enter_context(changing_writes(stream, change, ids))
+
+        with self._attached(attach):
+            yield
+
+    @contextlib.contextmanager
+    def _attached(self, attach: Callable[..., None]) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
             attach(stack, self.stream, self.hf)
             if self._bridge is not None and self._bridge_stream is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -42,6 +43,25 @@ def structural_twin(module: ModuleT) -> ModuleT:
             for key in [key for key, hook in hooks.items() if getattr(hook, OWN_HOOK, False)]:
                 del hooks[key]
     return twin
+
+
+@contextlib.contextmanager
+def without_own_hooks(module: nn.Module) -> Iterator[None]:
+    """Take our own hooks off ``module`` and all within it, and put them back when the context closes."""
+    kept: list[tuple[dict[int, Any], dict[int, Any]]] = []
+    try:
+        for submodule in module.modules():
+            for hooks in (submodule._forward_hooks, submodule._forward_pre_hooks):
+                own_ones = [key for key, hook in hooks.items() if getattr(hook, OWN_HOOK, False)]
+                if own_ones:
+                    kept.append((hooks, dict(hooks)))
+                    for key in own_ones:
+                        del hooks[key]
+        yield
+    finally:
+        for hooks, before in kept:
+            hooks.clear()
+            hooks.update(before)
 
 
 def is_offloaded(module: nn.Module) -> bool:

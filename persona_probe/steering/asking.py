@@ -18,7 +18,7 @@ from persona_probe.steering.interventions.intervention import Intervention
 from persona_probe.steering.steer import steer
 
 _NUMBERS = 2**26
-"""Numbers in the vectors of all rows of one call of generate: 512 MiB."""
+"""Numbers in the vectors of all interventions of one call of generate: 512 MiB."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Asking:
         Returns:
             A judged table for each intervention, rows in the order of ``questions``; ``question`` is filled in.
         """
-        per_call = at_once or self._at_once(len(questions), interventions)
+        per_call = at_once or self._at_once(interventions)
         answers: list[Dialogue] = []
         for start in range(0, len(interventions), per_call):
             answers += self._generate(questions, interventions[start : start + per_call], self.seed + start)
@@ -69,10 +69,10 @@ class Asking:
         n = len(questions)
         return [table.iloc[i * n : (i + 1) * n].reset_index(drop=True) for i in range(len(interventions))]
 
-    def _at_once(self, n: int, interventions: Sequence[Intervention | None]) -> int:
-        """Each row of a batch brings vectors of its own, at every layer."""
+    def _at_once(self, interventions: Sequence[Intervention | None]) -> int:
+        """Each intervention brings vectors of its own, at every layer."""
         layers = max((len(one.layers_in(self.model)) for one in interventions if one is not None), default=1)
-        return max(1, _NUMBERS // (n * layers * 2 * self.model.d_model))
+        return max(1, _NUMBERS // (layers * 2 * self.model.d_model))
 
     def _generate(
         self, questions: Sequence[Dialogue], interventions: Sequence[Intervention | None], seed: int

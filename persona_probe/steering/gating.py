@@ -6,76 +6,87 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
+from persona_probe.models.stream.boundary import Boundary
+from persona_probe.steering.interventions.change import placed, uncast
 from persona_probe.steering.interventions.gate import Gate
 
 
-class GateState:
-    """The decisions of all gates in the forward that is running.
+class GateLayer:
+    """The gates whose probes read one layer.
 
-    Attributes:
-        open: of each gate, by its number, ``(row, position)``.
+    Args:
+        model: which model is steered.
+        gates: of each setting, its gate at this layer, or None.
     """
 
-    def __init__(self, model: Model, gates: Sequence[Gate]) -> None:
-        self._gates = list(gates)
-        self._probes = [gate.probe(model) for gate in gates]
-        self._model = model
-        self._fired: dict[int, tuple[object, int, Tensor]] = {}
-        self.open: dict[int, Bool[Tensor, "row position"]] = {}
+    def __init__(self, model: Model, gates: Sequence[Gate | None]) -> None:
+        # One entry more, for rows in which nothing is done.
+        weights = np.zeros((len(gates) + 1, model.d_model))
+        intercepts, without = np.zeros(len(gates) + 1), np.ones(len(gates) + 1, dtype=bool)
+        holds = np.zeros(len(gates) + 1, dtype=bool)
+        for number, gate in enumerate(gates):
+            if gate is not None:
+                weights[number], intercepts[number] = gate.probe(model)
+                without[number], holds[number] = False, gate.hold
+        self._scores = [torch.from_numpy(weights), torch.from_numpy(intercepts)]
+        self._flags = [torch.from_numpy(without), torch.from_numpy(holds)]
+        self._hold = bool(holds.any())
+        self._fired: tuple[Boundary | None, int, Bool[Tensor, "row one"]] | None = None
 
-    def read(self, layer: int, offset: int, hidden: Tensor) -> None:
-        """Decide all gates whose probe reads this layer."""
-        for number, gate in enumerate(self._gates):
-            if gate.layer != layer:
-                continue
-            weights, intercept = self._probes[number]
-            if weights.device != hidden.device:
-                self._probes[number] = (weights.to(hidden.device), intercept)
-                weights = self._probes[number][0]
-            fires = hidden.float() @ weights + intercept > 0
-            self.open[number] = self._held(number, offset, fires) if gate.hold else fires
+    def fires(
+        self,
+        hidden: Float[Tensor, "row position d_model"],
+        offset: int,
+        setting: Int[Tensor, "... row"] | None,
+        real: Bool[Tensor, "row position"] | None,
+        boundary: Boundary | None,
+    ) -> Bool[Tensor, "row position"]:
+        """Where the gates are open; rows without one always are.
 
-    def _held(self, number: int, offset: int, fires: Bool[Tensor, "row position"]) -> Bool[Tensor, "row position"]:
+        Args:
+            hidden: the stream at this layer.
+            offset: position of its first token.
+            setting: of each row; None where there is one for all.
+            real: the tokens that are no padding; None where all are.
+            boundary: whose batch it is.
+        """
+        dtype = torch.promote_types(hidden.dtype, torch.float32)
+        self._scores = placed(self._scores, hidden.device, dtype)
+        self._flags = placed(self._flags, hidden.device, torch.bool)
+        weights, intercepts = (part[0] if setting is None else part[setting] for part in self._scores)
+        with uncast(hidden):
+            exact = hidden.to(dtype)
+            if setting is None:
+                fires = exact @ weights + intercepts > 0
+            else:
+                fires = torch.bmm(exact, weights[:, :, None])[..., 0] + intercepts[:, None] > 0
+        without, holds = (part[:1] if setting is None else part[setting] for part in self._flags)
+        if self._hold:
+            held = self._held(offset, fires if real is None else fires & real, boundary)
+            fires = torch.where(holds[:, None], held, fires)
+        return fires if setting is None else fires | without[:, None]
+
+    def _held(
+        self, offset: int, fires: Bool[Tensor, "row position"], boundary: Boundary | None
+    ) -> Bool[Tensor, "row position"]:
         """Open from the first token that fired on, also where that token was read in an earlier forward."""
-        boundary = self._model.boundary
         if boundary is None or len(boundary.begins) != len(fires):
             raise PersonaProbeError(
                 "a gate that holds needs to know which dialogue each row is: use model.generate, model.hf.generate "
                 "(without beams, one sequence a prompt) or pp.capture, or hold=False"
             )
-        begins = torch.from_numpy(boundary.begins).to(fires.device)[:, None]
-        position = torch.arange(offset, offset + fires.shape[1], device=fires.device)[None, :]
-        fires = fires & (position >= begins)
-        before = self._fired.get(number)
-        if offset == 0:
-            earlier = torch.zeros_like(fires[:, :1])
-        elif before is None or before[0] is not boundary or before[1] != offset:
-            raise PersonaProbeError(
-                "a gate that holds must read every token once, in order, and this way of generating reads some again "
-                "or not at all: sample or decode greedily, or hold=False"
-            )
-        else:
-            earlier = before[2]
-        held = fires.long().cumsum(dim=1).bool() | earlier
-        self._fired[number] = (boundary, offset + fires.shape[1], held[:, -1:])
+        held = fires.cumsum(dim=1) > 0
+        if offset:
+            if self._fired is None or self._fired[0] is not boundary or self._fired[1] != offset:
+                raise PersonaProbeError(
+                    "a gate that holds must read every token once, in order, and this way of generating reads some "
+                    "again or not at all: sample or decode greedily, or hold=False"
+                )
+            held = held | self._fired[2].to(held.device)
+        self._fired = (boundary, offset + fires.shape[1], held[:, -1:])
         return held
-
-    def fires(
-        self, gates: Sequence[int], settings: Int[np.ndarray, "... row"] | None, columns: slice
-    ) -> Bool[Tensor, "row position"] | None:
-        """Where the settings' gates are open: ``gates`` holds each setting's, -1 for none; None if there is no gate."""
-        if all(gate < 0 for gate in gates):
-            return None
-        if settings is None:
-            return self.open[gates[0]][:, columns]
-        each = [gates[setting] for setting in settings]
-        like = next(iter(self.open.values()))[:, columns]
-        rows = [
-            torch.ones_like(like[row]) if gate < 0 else self.open[gate][row, columns] for row, gate in enumerate(each)
-        ]
-        return torch.stack([row.to(like.device) for row in rows])

@@ -14,12 +14,11 @@ KINDS: dict[str, str] = {
     "mean-ablate": "persona_probe.steering.interventions.mean_ablate:MeanAblate",
     "clamp": "persona_probe.steering.interventions.clamp:Clamp",
     "cap": "persona_probe.steering.interventions.cap:Cap",
+    "ablate-everywhere": "persona_probe.steering.interventions.ablate_everywhere:AblateEverywhere",
     "gate": "persona_probe.steering.interventions.gate:Gate",
     "latents": "persona_probe.latents.steering:EditLatents",
 }
 """Where each kind's class is; a room below this one may bring kinds of its own."""
-_DIRECTED = ("add", "ablate", "mean-ablate", "clamp", "cap")
-"""Those made of a direction and settings."""
 
 
 def kind_class(kind: str) -> type[Intervention]:

@@ -12,6 +12,7 @@ from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
 from persona_probe.models.stream.scope import Scope
 from persona_probe.steering.engine import Engine
+from persona_probe.steering.interventions.ablate_everywhere import AblateEverywhere
 from persona_probe.steering.interventions.intervention import Intervention, Layers, Targets
 from persona_probe.steering.registry import intervention
 
@@ -65,6 +66,10 @@ def steer(
     given = {"layers": layers, "strength": strength, "kind": kind, "target": target, "scope": scope, "along": along}
     given = {name: value for name, value in {**given, **settings}.items() if value is not None}
     each = False
+    if isinstance(what, AblateEverywhere) and not given:
+        with what.on(model, allow=allow):
+            yield
+        return
     if isinstance(what, Direction | Subspace):
         if layers is None:
             raise PersonaProbeError("steer needs layers=: 'all', a number or a list of numbers")
@@ -78,10 +83,9 @@ def steer(
         steering = [what]
     else:
         steering, each = _one_each(what), True
-    for number, setting in enumerate(steering):
-        # A list often holds one object many times, and a fingerprint takes a pass over the weights.
-        if setting is not None and not any(setting is other for other in steering[:number]):
-            setting.check(model, allow=allow)
+    # A list often holds one object many times, and a fingerprint takes a pass over the weights.
+    for setting in {id(setting): setting for setting in steering if setting is not None}.values():
+        setting.check(model, allow=allow)
     engine = Engine(model, steering, each=each)
     with model.writing(engine.write, engine.layers, engine.check_finite):
         yield

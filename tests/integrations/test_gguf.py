@@ -69,6 +69,16 @@ def test_files_are_what_llama_cpp_asks_for(llama, tmp_path):
         np.testing.assert_array_equal(tensor.data, values)
 
 
+def test_an_addition_is_written_at_its_strength_and_layers(llama, tmp_path):
+    direction = pp.Direction.from_vectors(np.random.default_rng(0).normal(size=(3, 32)), llama)
+    file = pp.write_gguf(pp.Add(direction, 2, strength=-1.5, scope="all"), tmp_path / "a.gguf", model_hint="llama")
+    read = pp.read_gguf(file, llama)
+    assert read.layers == (2,)
+    np.testing.assert_allclose(read.at(2), -1.5 * direction.at(2), rtol=1e-6)
+    with pytest.raises(pp.PersonaProbeError, match=r"adds at every token.*'generation'"):
+        pp.write_gguf(pp.Add(direction, 2), tmp_path / "b.gguf", model_hint="llama")
+
+
 def test_layer_0_cannot_be_written(llama, tmp_path):
     direction = pp.Direction.from_vectors(np.stack([vector(n) for n in range(N_LAYERS)]), llama)
     with pytest.raises(pp.PersonaProbeError, match=r"llama.cpp refuses .* layer 0; leave it out, with layers=\[1, 2\]"):

@@ -13,6 +13,7 @@ from persona_probe.latents.loading import load_sae
 from persona_probe.latents.ranking.attribution import attribute_latents
 from persona_probe.latents.sae import LatentWarning
 from persona_probe.latents.steering import LatentEdit, steer_latents
+from persona_probe.models.stream.scope import Scope
 from persona_probe.statistics.clustered_variance import clustered_variance
 from persona_probe.worlds.persona_world.documents import questions
 from tests.activations.test_capture import TALKS, talk
@@ -88,7 +89,7 @@ def test_only_the_latent_that_matters_is_named(llama):
     step, plain = 1e-3, log_odds(llama)
 
     def shrink(_layer, _offset, hidden):
-        inside = llama.boundary.mask("generation", 0, hidden.shape[1], hidden.device)
+        inside = torch.from_numpy(llama.boundary.mask(Scope("generation"), 0, hidden.shape[1]))
         smaller = hidden.clone()
         smaller[..., coordinate] *= 1.0 - step
         return torch.where(inside[..., None], smaller, hidden)

@@ -9,6 +9,7 @@ import torch
 
 import persona_probe as pp
 from tests.architectures import CONFIGS
+from tests.steering.watching import NAMED, moved_positions, named, prompt_lengths, watching
 
 LAYER = 1
 STEPS = 6
@@ -251,6 +252,39 @@ def test_generation_is_steered_alike_with_and_without_the_cache(model, direction
     expected[:, width - 1 :] += 4.0 * torch.from_numpy(direction.at(LAYER))
     for steered in (torch.cat(pieces, dim=1), wholes[-1]):
         torch.testing.assert_close(steered[mask.bool()], expected[mask.bool()], rtol=0, atol=1e-4)
+
+
+def test_each_dialogue_is_steered_at_its_own_scope_while_answers_are_written(model, direction):
+    """All scopes in one batch of dialogues of different lengths, with and without beams."""
+    asked = [dialogue.without_answer() for dialogue in TALKS for _ in NAMED]
+    prompts, scopes = prompt_lengths(model, asked), list(NAMED) * len(TALKS)
+    with (
+        pp.steer(model, [pp.Add(direction, LAYER, strength=2.0, scope=scope) for scope in scopes]),
+        watching(model, LAYER) as forwards,
+    ):
+        model.generate(asked, max_new_tokens=4, temperature=0)
+    found, read = moved_positions(forwards, prompts, 2.0 * torch.from_numpy(direction.at(LAYER)))
+    for prompt, scope, moved, seen in zip(prompts, scopes, found, read, strict=True):
+        assert moved == named(scope, prompt, seen), scope
+
+
+def test_each_dialogue_has_its_own_kind_as_if_it_were_alone(model, direction):
+    other = pp.Direction.from_vectors(np.random.default_rng(1).normal(size=direction.vectors.shape), model)
+    settings = [pp.Clamp(direction, LAYER, target=1.5), None, pp.Ablate(other, "all", scope="all")]
+    plain = pp.capture(model, TALKS).values
+    with pp.steer(model, settings):
+        together = pp.capture(model, TALKS).values
+        answers = [d.answer for d in model.generate([d.without_answer() for d in TALKS], 4, temperature=0)]
+    assert np.abs(together[1] - plain[1]).max() <= rounding(model)
+    for row in (0, 2):
+        with pp.steer(model, settings[row]):
+            alone = pp.capture(model, [TALKS[row]]).values[0]
+            (single,) = model.generate([TALKS[row].without_answer()], 4, temperature=0)
+        np.testing.assert_allclose(together[row], alone, rtol=0, atol=rounding(model))
+        assert answers[row] == single.answer
+    for layer in range(model.n_layers):
+        unit = other.at(layer) / np.linalg.norm(other.at(layer))
+        assert abs(together[2, layer] @ unit) <= 1e-5 * np.linalg.norm(plain[2, layer])
 
 
 def test_hooks_are_gone_after_an_error_inside_the_context_and_inside_a_forward(model, direction):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Bool, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from persona_probe.dialogue.rendering import ChatTemplate, Encoded
 from persona_probe.dialogue.turns import turn_span
@@ -37,6 +37,7 @@ class Boundary:
             i * n + n - 1), since batches are sorted by length; None where the caller made the batch.
         encoded: the dialogues, which the scope ``turn`` needs.
         template: that they were encoded with.
+        total: how many dialogues (times ``n``) there are in all batches together, if that is known.
     """
 
     begins: Int[np.ndarray, "... row"]
@@ -46,6 +47,8 @@ class Boundary:
     rows: Sequence[int] | None = None
     encoded: Sequence[Encoded] | None = field(default=None, repr=False)
     template: ChatTemplate | None = field(default=None, repr=False)
+    total: int | None = None
+    _turns: dict[tuple[int, int], slice] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def of_prompts(
@@ -55,31 +58,45 @@ class Boundary:
         rows: Sequence[int] | None = None,
         encoded: Sequence[Encoded] | None = None,
         template: ChatTemplate | None = None,
+        total: int | None = None,
     ) -> Boundary:
         """Of a left-padded batch that is generated from: prompts of ``lengths`` tokens all end at ``width``."""
         begins = width - np.asarray(lengths, dtype=np.int64)
         starts, end = np.full_like(begins, width), np.full_like(begins, _OPEN)
-        return cls(begins, starts, end, end, rows, encoded, template)
+        return cls(begins, starts, end, end, rows, encoded, template, total)
 
     @classmethod
     def of_dialogues(
-        cls, encoded: Sequence[Encoded], rows: Sequence[int] | None = None, template: ChatTemplate | None = None
+        cls,
+        encoded: Sequence[Encoded],
+        rows: Sequence[int] | None = None,
+        template: ChatTemplate | None = None,
+        total: int | None = None,
     ) -> Boundary:
         """Of right-padded, finished dialogues."""
         starts = np.array([item.prompt_length for item in encoded])
         # The last prompt token is in the scope of generation also where no answer follows yet.
         ends = np.array([max(item.response_end, item.prompt_length + 1) for item in encoded])
         stops = np.array([len(item.input_ids) for item in encoded])
-        return cls(np.zeros_like(starts), starts, ends, stops, rows, encoded, template)
+        return cls(np.zeros_like(starts), starts, ends, stops, rows, encoded, template, total)
 
-    def mask(self, scope: Scope, offset: int, length: int) -> Bool[np.ndarray, "row position"]:
+    def mask(
+        self, scope: Scope, offset: int, length: int, rows: Int[np.ndarray, "... chosen"] | None = None
+    ) -> Bool[np.ndarray, "chosen position"]:
         """Which of the positions ``offset .. offset + length`` lie in ``scope``; padding never does.
+
+        Args:
+            scope: which tokens.
+            offset: the first position.
+            length: how many positions.
+            rows: of the batch's rows, those that are asked about; None for all.
 
         Raises:
             PersonaProbeError: if a row has no such position or turn, or it is not known where its turns are.
         """
         position = np.arange(offset, offset + length)[None, :]
-        begins, starts, ends, stops = (side[:, None] for side in (self.begins, self.starts, self.ends, self.stops))
+        sides = (self.begins, self.starts, self.ends, self.stops)
+        begins, starts, ends, stops = ((side if rows is None else side[rows])[:, None] for side in sides)
         real: np.ndarray = (position >= begins) & (position < stops)
         decided = decides(scope)
         if decided is not None:
@@ -90,36 +107,45 @@ class Boundary:
             return real & (position >= starts) & (position < ends)
         if scope.kind == "prompt":
             return real & (position < starts)
+        asked = np.arange(len(self.begins)) if rows is None else rows
         if scope.kind == "positions":
-            return real & self._at(scope.numbers, position)
-        return real & self._in_turn(scope.numbers[0], position) if scope.kind == "turn" else real
+            return real & self._at(scope.numbers, position, asked)
+        return real & self._in_turn(scope.numbers[0], position, asked) if scope.kind == "turn" else real
 
     def _at(
-        self, numbers: Sequence[int], position: Int[np.ndarray, "one position"]
-    ) -> Bool[np.ndarray, "row position"]:
-        hit = np.zeros((len(self.begins), position.shape[1]), dtype=bool)
+        self, numbers: Sequence[int], position: Int[np.ndarray, "one position"], rows: Int[np.ndarray, "... chosen"]
+    ) -> Bool[np.ndarray, "chosen position"]:
+        begins, starts, stops = self.begins[rows], self.starts[rows], self.stops[rows]
+        hit = np.zeros((len(rows), position.shape[1]), dtype=bool)
         for number in numbers:
-            wanted = self.begins + number if number >= 0 else self.starts + number
-            outside = (wanted < self.begins) | (wanted >= self.stops)
+            wanted = begins + number if number >= 0 else starts + number
+            outside = (wanted < begins) | (wanted >= stops)
             if outside.any():
-                row = int(outside.argmax())
-                size = int(min(self.stops[row], self.starts[row]) - self.begins[row])
+                which = int(outside.argmax())
+                size = int(min(stops[which], starts[which]) - begins[which])
                 raise PersonaProbeError(
-                    f"scope positions: there is no position {number} in {self._named(row)}, whose prompt has {size} "
-                    "tokens"
+                    f"scope positions: there is no position {number} in {self._named(int(rows[which]))}, whose prompt "
+                    f"has {size} tokens"
                 )
             hit |= position == wanted[:, None]
         return hit
 
-    def _in_turn(self, turn: int, position: Int[np.ndarray, "one position"]) -> Bool[np.ndarray, "row position"]:
+    def _in_turn(
+        self, turn: int, position: Int[np.ndarray, "one position"], rows: Int[np.ndarray, "... chosen"]
+    ) -> Bool[np.ndarray, "chosen position"]:
         if self.encoded is None or self.template is None:
             raise PersonaProbeError(
                 "scope turn: bare token ids do not say where turns begin; use model.generate or pp.capture, which are "
                 "given dialogues"
             )
-        spans = [turn_span(self.template, item, turn) for item in self.encoded]
+        for row in rows.tolist():
+            # Asked for every token that is generated, and it takes a rendering and a tokenization.
+            if (turn, row) not in self._turns:
+                self._turns[turn, row] = turn_span(self.template, self.encoded[row], turn)
+        spans = [self._turns[turn, row] for row in rows.tolist()]
         first, last = (np.array([getattr(span, end) for span in spans]) for end in ("start", "stop"))
-        return (position >= (self.begins + first)[:, None]) & (position < (self.begins + last)[:, None])
+        begins = self.begins[rows]
+        return (position >= (begins + first)[:, None]) & (position < (begins + last)[:, None])
 
     def _named(self, row: int) -> str:
         return f"row {row}" if self.encoded is None else f"dialogue {self.encoded[row].dialogue.name}"
@@ -129,6 +155,7 @@ class HasBoundary(Protocol):
     """Anything whose forwards are told where prompts end (a `Model`)."""
 
     boundary: Boundary | None
+    tokenizer: Any
 
     def at_boundary(self, boundary: Boundary | None) -> contextlib.AbstractContextManager[None]:
         """Set ``boundary`` inside a context."""
@@ -139,16 +166,23 @@ class HasBoundary(Protocol):
 def marking_generation(model: HasBoundary, door: Any, afterwards: Callable[[], None] | None = None) -> Iterator[None]:
     """While open, ``door.generate`` (a Hugging Face model's or a bridge's) sets ``model``'s boundary from its input.
 
-    A boundary that is already set, as by ``model.generate``, is kept. ``afterwards`` is called when it has generated.
+    A boundary that is already set, as by ``model.generate``, is kept. ``afterwards`` is called when it has generated,
+    and also when it failed, since it may know why.
 
     Raises:
         PersonaProbeError: (from ``door.generate``) if the input is padded on the right, so that prompts end at
-            different places, or if no token ids can be found in it.
+            different places, or padded without a mask that says so; if no token ids can be found in it; or if it goes
+            on from a cache, whose tokens were read earlier, steered or not.
     """
     original = door.generate
 
     def generate(*args: Any, **kwargs: Any) -> Any:
-        output = run(*args, **kwargs)
+        try:
+            output = run(*args, **kwargs)
+        except Exception:
+            if afterwards is not None:
+                afterwards()
+            raise
         if afterwards is not None:
             afterwards()
         return output
@@ -156,21 +190,11 @@ def marking_generation(model: HasBoundary, door: Any, afterwards: Callable[[], N
     def run(*args: Any, **kwargs: Any) -> Any:
         if model.boundary is not None:
             return original(*args, **kwargs)
-        given = args[0] if args else kwargs.get("input_ids", kwargs.get("inputs", kwargs.get("input")))
-        if isinstance(given, str | list):
-            given = door.to_tokens(given, prepend_bos=kwargs.get("prepend_bos"), padding_side="left")
-        if not isinstance(given, Tensor) or given.ndim != 2:
-            raise PersonaProbeError("generate under steering needs token ids of shape (batch, position)")
-        lengths = np.full(given.shape[0], given.shape[1])
-        attention = kwargs.get("attention_mask")
-        if isinstance(attention, Tensor):
-            if not bool(attention[:, -1].all()):
-                raise PersonaProbeError(
-                    "generate under steering: the batch is padded on the right, so its prompts end at different "
-                    "places; pad on the left (tokenizer.padding_side = 'left')"
-                )
-            lengths = attention.sum(dim=1).cpu().numpy()
-        with model.at_boundary(Boundary.of_prompts(lengths, given.shape[1])):
+        lengths, width = _prompts(model, door, args, kwargs)
+        if isinstance(door, nn.Module) and hasattr(door, "generation_config"):
+            # With a static cache, decoding would be compiled, and what hooks decide once be taken for always.
+            kwargs.setdefault("disable_compile", True)
+        with model.at_boundary(Boundary.of_prompts(lengths, width)):
             return original(*args, **kwargs)
 
     had_own = "generate" in vars(door)
@@ -182,3 +206,39 @@ def marking_generation(model: HasBoundary, door: Any, afterwards: Callable[[], N
             door.generate = original
         else:
             del door.generate
+
+
+def _prompts(
+    model: HasBoundary, door: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[Int[np.ndarray, "... row"], int]:
+    """How long the prompts are that ``generate`` is given, and the width to which they are padded on the left."""
+    cache = kwargs.get("past_key_values")
+    if cache is not None and int(cache.get_seq_length()) > 0:
+        raise PersonaProbeError(
+            "generate under steering: past_key_values holds tokens that were read earlier, and whether they were "
+            "steered then is unknown; give the whole text without a cache"
+        )
+    given = args[0] if args else kwargs.get("input_ids", kwargs.get("inputs", kwargs.get("input")))
+    if isinstance(given, str | list):
+        texts = [given] if isinstance(given, str) else given
+        each = [door.to_tokens(text, prepend_bos=kwargs.get("prepend_bos")).shape[1] for text in texts]
+        return np.array(each), max(each)
+    if not isinstance(given, Tensor) or given.ndim != 2:
+        raise PersonaProbeError("generate under steering needs token ids of shape (batch, position)")
+    width = given.shape[1]
+    attention = kwargs.get("attention_mask")
+    if not isinstance(attention, Tensor):
+        pad, begin = model.tokenizer.pad_token_id, model.tokenizer.bos_token_id
+        if pad is not None and pad != begin and bool((given[:, 0] == pad).any() | (given[:, -1] == pad).any()):
+            raise PersonaProbeError(
+                "generate under steering: rows begin or end with the padding token; pass attention_mask=, which says "
+                "where their text begins"
+            )
+        return np.full(len(given), width), width
+    real = attention.cpu().numpy().astype(bool)
+    if not real[:, -1].all():
+        raise PersonaProbeError(
+            "generate under steering: the batch is padded on the right, so its prompts end at different places; pad "
+            "on the left (tokenizer.padding_side = 'left')"
+        )
+    return width - real.argmax(axis=1), width

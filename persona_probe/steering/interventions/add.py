@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from persona_probe.errors import PersonaProbeError
 from persona_probe.models.stream.scope import Scope
 from persona_probe.steering.interventions.change import Change, LinearChange
 from persona_probe.steering.interventions.directed import Directed
-from persona_probe.steering.interventions.intervention import Layers
+from persona_probe.steering.interventions.intervention import Layers, is_finite
 
 
 class Add(Directed):
@@ -60,6 +59,6 @@ def finite_strength(strength: float) -> float:
     Raises:
         PersonaProbeError: if it is none, or not finite.
     """
-    if isinstance(strength, bool) or not isinstance(strength, int | float) or not math.isfinite(strength):
+    if not is_finite(strength):
         raise PersonaProbeError(f"strength is {strength!r}; give a finite number")
     return float(strength)

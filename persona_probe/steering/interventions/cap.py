@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -58,7 +57,7 @@ class Cap(Directed):
     def at_percentiles(
         cls,
         direction: Direction,
-        layers: int | Sequence[int],
+        layers: Layers,
         reference: Activations,
         *,
         lower: float | None = None,
@@ -69,7 +68,7 @@ class Cap(Directed):
 
         Args:
             direction: along which.
-            layers: where.
+            layers: where; ``"all"`` of the model's, all of which must have been read.
             reference: what is usual; read token by token (``reduce="tokens"``), since tokens are what is capped and
                 spread more widely than dialogues' means.
             lower: 0 to 100; None: no lower bound.
@@ -79,7 +78,8 @@ class Cap(Directed):
         Raises:
             PersonaProbeError: for a percentile outside 0 to 100, or a layer that was not read.
         """
-        wanted = (layers,) if isinstance(layers, int) else tuple(layers)
+        named = cls(direction, layers, upper=0.0).layers
+        wanted = reference.layers if isinstance(named, str) else named
         for name, percentile in {"lower": lower, "upper": upper}.items():
             if percentile is not None and not 0 <= percentile <= 100:
                 raise PersonaProbeError(f"{name} is percentile {percentile}; it must be between 0 and 100")
@@ -92,7 +92,7 @@ class Cap(Directed):
                 layer: float(np.percentile(reference.at(layer) @ unit, percentile)) for layer, unit in units.items()
             }
 
-        return cls(direction, wanted, lower=bound(lower), upper=bound(upper), scope=scope)
+        return cls(direction, layers, lower=bound(lower), upper=bound(upper), scope=scope)
 
     def along(self, null: Direction) -> Cap:
         """The same displacement at every token, along ``null``."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -85,6 +87,8 @@ class LinearChange(Change):
 
 
 class _StackedLinear(StackedChange):
+    """Linear changes as tensors ``(setting, k, ...)``; what none of them does is not computed."""
+
     def __init__(self, changes: Sequence[LinearChange]) -> None:
         k = max(len(change.read) for change in changes)
 
@@ -92,36 +96,48 @@ class _StackedLinear(StackedChange):
             parts: list[Tensor] = [getattr(change, name).double() for change in changes]
             return torch.stack([torch.cat([part, part.new_zeros(k - len(part), *part.shape[1:])]) for part in parts])
 
-        self._read, self._write = together("read"), together("write")
-        self._low, self._high = together("low"), together("high")
-        self._share, self._plus = together("share"), together("plus")
-        self._reads = bool((self._share != 0).any())
-        added = torch.einsum("sk,skd->sd", self._plus, self._write)
-        self._adds = bool((added != 0).any())
+        low, high, share = together("low"), together("high"), together("share")
+        read, write = together("read"), together("write")
+        added = torch.einsum("sk,skd->sd", together("plus"), write)
         # Where all that is done is to add a vector, it is one sum a token.
-        self._tensors = [self._read, self._write, self._low, self._high, self._share, added]
-        self._placed: tuple[torch.device, torch.dtype, list[Tensor]] | None = None
-
-    def _on(self, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
-        if self._placed is None or self._placed[:2] != (device, dtype):
-            self._placed = (device, dtype, [tensor.to(device, dtype) for tensor in self._tensors])
-        return self._placed[2]
+        self._adds, self._reads = bool((added != 0).any()), bool((share != 0).any())
+        self._sets, self._fully = torch.equal(low, high), bool((share == 1).all())
+        self._aside = not torch.equal(read, write)
+        self._tensors = [added[:, None]] if self._adds else []
+        if self._reads:
+            bounds = [low[:, None], high[:, None], share[:, None]]
+            self._tensors += [read.transpose(1, 2).contiguous(), *bounds, *([write] if self._aside else [])]
 
     def apply(
         self, hidden: Float[Tensor, "row position d_model"], setting: Int[Tensor, "... row"] | None
     ) -> Float[Tensor, "row position d_model"]:
         # Half precision keeps 8 bits of a projection, which would leave much of it standing.
         dtype = torch.promote_types(hidden.dtype, torch.float32)
-        tensors = self._on(hidden.device, dtype)
-        read, write, low, high, share, added = (tensor[0] if setting is None else tensor[setting] for tensor in tensors)
+        self._tensors = placed(self._tensors, hidden.device, dtype)
+        tensors = [tensor[0] if setting is None else tensor[setting] for tensor in self._tensors]
         exact = hidden.to(dtype)
-        moved = exact + (added if setting is None else added[:, None]) if self._adds else exact
+        moved = exact + tensors[0] if self._adds else exact
         if self._reads:
-            if setting is None:
-                projection = exact @ read.T
-                moved = moved + (share * (projection.clamp(low, high) - projection)) @ write
-            else:
-                projection = torch.bmm(exact, read.transpose(1, 2))
-                wanted = torch.minimum(torch.maximum(projection, low[:, None]), high[:, None])
-                moved = moved + torch.bmm(share[:, None] * (wanted - projection), write)
+            read, low, high, share = tensors[self._adds : self._adds + 4]
+            with uncast(hidden):
+                projection = exact @ read
+                wanted = low if self._sets else projection.clamp(low, high)
+                needed = wanted - projection if self._fully else share * (wanted - projection)
+                moved = moved + needed @ (tensors[-1] if self._aside else read.mT)
         return moved.to(hidden.dtype)
+
+
+def placed(tensors: list[Tensor], device: torch.device, dtype: torch.dtype) -> list[Tensor]:
+    """``tensors`` on a device: the same list if they are there; never inference tensors, which have no gradients."""
+    if not tensors or (tensors[0].device == device and tensors[0].dtype == dtype):
+        return tensors
+    with torch.inference_mode(False):
+        return [tensor.to(device, dtype) for tensor in tensors]
+
+
+def uncast(hidden: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """A context in which autocast does not turn float32 products into half precision."""
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return contextlib.nullcontext()

@@ -86,7 +86,10 @@ class Directed(Intervention):
             raise PersonaProbeError(
                 f"the subspace has no layer {layer}; it has {', '.join(map(str, self.direction.layers))}"
             )
-        return torch.from_numpy(self.direction.bases[self.direction.layers.index(layer)].astype(np.float64))
+        basis = self.direction.bases[self.direction.layers.index(layer)].astype(np.float64)
+        # Stored rows are orthonormal to four digits; the nearest basis that is so to all keeps their order and signs.
+        left, _, right = np.linalg.svd(basis, full_matrices=False)
+        return torch.from_numpy(left @ right)
 
     def write_vectors(self, layer: int) -> Float[Tensor, "k d_model"] | None:
         """Where the displacement goes, if not along what is read: unit length."""

@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from persona_probe.directions.direction import Direction
 from persona_probe.errors import PersonaProbeError
@@ -85,10 +83,10 @@ class Gate(Intervention):
         self.inner.check(model, allow=allow)
         probe_of(self.probes, model, self.layer, allow)
 
-    def probe(self, model: Model) -> tuple[Float[Tensor, "... d_model"], float]:
+    def probe(self, model: Model) -> tuple[Float[np.ndarray, "... d_model"], float]:
         """Weights and intercept, less the threshold: it fires where the score is above 0."""
         weights, intercept = probe_of(self.probes, model, self.layer, True)
-        return torch.as_tensor(np.asarray(weights)).float(), float(intercept) - self.threshold
+        return weights.double().numpy(), float(intercept) - self.threshold
 
     def at(self, layer: int) -> Change:
         """The inner intervention's change."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import abc
 import contextlib
-from collections.abc import Mapping, Sequence
+import math
+import numbers
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from persona_probe.directions.direction import Direction
@@ -38,7 +40,9 @@ class Intervention(abc.ABC):
                 raise PersonaProbeError(f"layers is {layers!r}; give 'all', a number or a list of numbers")
             self.layers = layers
         else:
-            self.layers = (layers,) if isinstance(layers, int) else tuple(layers)
+            several = layers if isinstance(layers, Iterable) else [layers]
+            # NumPy's whole numbers come out of searches; whether a layer exists is asked when the model is known.
+            self.layers = tuple(layer if isinstance(layer, bool) else _whole(layer) for layer in several)
 
     def layers_in(self, model: Model) -> list[int]:
         """The layers of ``model`` that it acts at.
@@ -111,15 +115,24 @@ def by_layer(values: Targets, name: str) -> Mapping[int, float] | float:
     Raises:
         PersonaProbeError: if one is not a finite number.
     """
-    numbers = dict(values) if isinstance(values, Mapping) else {None: values}
-    for layer, value in numbers.items():
+    each = dict(values) if isinstance(values, Mapping) else {None: values}
+    for layer, value in each.items():
         # Infinity is a number that no projection reaches, so a mistake wherever it is given.
-        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(float(value)) < float("inf"):
+        if not is_finite(value):
             where = "" if layer is None else f" for layer {layer}"
             raise PersonaProbeError(f"{name} is {value!r}{where}; it must be a finite number (residual-stream units)")
     if isinstance(values, Mapping):
         return {int(layer): float(value) for layer, value in values.items()}
     return float(values)
+
+
+def _whole(number: Any) -> Any:
+    return int(number) if isinstance(number, numbers.Integral) else number
+
+
+def is_finite(value: Any) -> bool:
+    """Whether ``value`` is a finite real number; NumPy's are, True and False are not."""
+    return not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
 
 
 def value_at(values: Mapping[int, float] | float, layer: int, name: str) -> float:

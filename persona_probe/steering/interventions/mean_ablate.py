@@ -26,12 +26,13 @@ class MeanAblate(Directed):
         direction: along which.
         layers: where.
         reference: activations of the model that the stream is to look like (the before model on its own answers, read
-            over the span that ``scope`` steers).
+            over the span that ``scope`` steers); or the mean coordinates themselves, ``(k,)`` a layer.
         scope: which tokens.
         along: the null: the displacement goes along this direction instead; one layer only.
 
     Raises:
-        PersonaProbeError: if there is no reference, or it was not read at one of the layers.
+        PersonaProbeError: if there is no reference, it was not read at one of the layers, or its numbers are of another
+            width or not finite.
     """
 
     kind = "mean-ablate"
@@ -50,7 +51,7 @@ class MeanAblate(Directed):
             raise PersonaProbeError(
                 "kind='mean-ablate' needs reference=, the activations whose mean projection is the target"
             )
-        self.means = _means(self, reference) if isinstance(reference, Activations) else dict(reference)
+        self.means = _means(self, reference) if isinstance(reference, Activations) else _given(self, reference)
 
     def along(self, null: Direction) -> MeanAblate:
         """The same displacement at every token, along ``null``."""
@@ -71,8 +72,26 @@ class MeanAblate(Directed):
 
 
 def _means(intervention: Directed, reference: Activations) -> dict[int, np.ndarray]:
-    shared = [layer for layer in reference.layers if layer in intervention.direction.layers]
-    return {
+    direction, given = intervention.direction, reference.values.shape[-1]
+    width = direction.d_model if isinstance(direction, Direction) else direction.bases.shape[2]
+    if given != width:
+        raise PersonaProbeError(f"the reference has d_model={given}, the direction {width}: it is another model's")
+    shared = [layer for layer in reference.layers if layer in direction.layers]
+    means = {
         layer: reference.at(layer).mean(axis=0, dtype=np.float64) @ intervention.read_vectors(layer).numpy().T
         for layer in shared
     }
+    return _given(intervention, means)
+
+
+def _given(intervention: Directed, means: Mapping[int, Float[np.ndarray, "... k"]]) -> dict[int, np.ndarray]:
+    """``means`` as float64, if they are finite and as many as there are projections."""
+    checked = {layer: np.asarray(mean, dtype=np.float64).reshape(-1) for layer, mean in means.items()}
+    k = 1 if isinstance(intervention.direction, Direction) else intervention.direction.k
+    for layer, mean in checked.items():
+        if len(mean) != k or not np.isfinite(mean).all():
+            raise PersonaProbeError(
+                f"the reference's mean at layer {layer} is {mean.tolist()}; it must be {k} finite "
+                f"number{'s' * (k > 1)} (residual-stream units)"
+            )
+    return checked

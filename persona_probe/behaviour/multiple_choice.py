@@ -1,0 +1,191 @@
+"""Capability on multiple-choice questions, by the log-likelihood of each choice as the assistant's answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.errors import PersonaProbeError
+from persona_probe.statistics.estimate import Estimate
+from persona_probe.statistics.rates import ratio_estimate
+
+if TYPE_CHECKING:
+    from persona_probe.models.model import Model
+
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A question with choices.
+
+    Attributes:
+        question: what the user says.
+        choices: two or more answers, all different.
+        answer: which is right, counted from 0.
+        group: what belongs together (a subject), or None: each question is its own.
+    """
+
+    question: str
+    choices: tuple[str, ...]
+    answer: int
+    group: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a question without text, fewer than two different choices, or an answer that is none of them."""
+        object.__setattr__(self, "choices", tuple(self.choices))
+        if not isinstance(self.question, str) or not self.question.strip():
+            raise PersonaProbeError(f"question is {self.question!r}; it must be text")
+        blank = [text for text in self.choices if not isinstance(text, str) or not text.strip()]
+        if len(self.choices) < 2 or blank or len(set(self.choices)) < len(self.choices):
+            raise PersonaProbeError(f"choices are {list(self.choices)!r}; give two or more different texts")
+        if isinstance(self.answer, bool) or not isinstance(self.answer, int):
+            raise PersonaProbeError(f"answer is {self.answer!r}; give the number of a choice, counted from 0")
+        if not 0 <= self.answer < len(self.choices):
+            raise PersonaProbeError(f"answer is {self.answer}, and there are {len(self.choices)} choices (from 0)")
+
+    def dialogue(self, choice: int) -> Dialogue:
+        """The question with one of the choices as its answer."""
+        asked = Dialogue.from_messages([{"role": "user", "content": self.question}], question=self.question)
+        return asked.with_answer(self.choices[choice])
+
+
+def read_choices(path: str | Path) -> list[Choice]:
+    """Read multiple-choice questions from a JSONL file.
+
+    A row is an object with ``question``, ``choices`` (a list of texts), ``answer`` (a letter from A, or a number from
+    0) and optionally ``group``.
+
+    Raises:
+        PersonaProbeError: if the file is missing or empty, or naming file, line and field of the first row that is no
+            such question.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise PersonaProbeError(f"{path}: no such file")
+    try:
+        lines = file.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise PersonaProbeError(f"{file}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    items = [_item(f"{file}, line {number}", line) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not items:
+        raise PersonaProbeError(f"{path}: is empty; it needs at least one question")
+    return items
+
+
+def _item(where: str, line: str) -> Choice:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise PersonaProbeError(f"{where}: is not JSON ({error.msg} at column {error.colno})") from error
+    fields = ("question", "choices", "answer")
+    missing = [name for name in fields if not isinstance(row, dict) or name not in row]
+    if missing:
+        raise PersonaProbeError(f"{where}: has no field {missing[0]!r}; a row needs {', '.join(fields)}")
+    choices, group = row["choices"], row.get("group")
+    if not isinstance(choices, list):
+        raise PersonaProbeError(f"{where}: choices is {choices!r}; it must be a list of texts")
+    if group is not None and not isinstance(group, str):
+        raise PersonaProbeError(f"{where}: group is {group!r}; it must be text")
+    try:
+        return Choice(row["question"], tuple(choices), _number(row["answer"]), group)
+    except PersonaProbeError as error:
+        raise PersonaProbeError(f"{where}: {error}") from error
+
+
+def _number(answer: Any) -> Any:
+    """A letter as the number of its choice; anything else as it is."""
+    letter = answer.strip().upper() if isinstance(answer, str) else ""
+    return _LETTERS.index(letter) if len(letter) == 1 and letter in _LETTERS else answer
+
+
+def score_choices(
+    model: Model,
+    items: Sequence[Choice],
+    *,
+    rows: Sequence[int] | None = None,
+    tokens_per_batch: int | None = None,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Read each choice as the assistant's answer and sum the log-probabilities of its tokens.
+
+    Under `persona_probe.steer` with a list, the i-th intervention belongs to the i-th item, with all of its choices.
+
+    Args:
+        model: which model reads, under its chat template.
+        items: the questions.
+        rows: under steering with a list, which intervention of it each item has; by default the one with its number.
+        tokens_per_batch: padded tokens a forward.
+        progress: show a bar.
+
+    Returns:
+        One row an item and choice: ``item`` (its number), ``question``, ``group``, ``choice`` (its number), ``text``,
+        ``tokens``, ``log_prob`` (nats, summed over the answer's tokens), ``log_prob_per_token``, ``correct``, and
+        whether the model's answer is this one, by the sum (``chosen``) or per token (``chosen_per_token``).
+
+    Raises:
+        PersonaProbeError: if there is no item, or ``rows`` has not one number for each.
+    """
+    from persona_probe.activations.scoring import answer_log_probs
+
+    if not items:
+        raise PersonaProbeError("score_choices: there are no questions: the list is empty")
+    if rows is not None and len(rows) != len(items):
+        raise PersonaProbeError(f"score_choices: {len(rows)} rows were given for {len(items)} questions; give one each")
+    owners = [(number, choice) for number, item in enumerate(items) for choice in range(len(item.choices))]
+    sums, counts = answer_log_probs(
+        model,
+        [items[number].dialogue(choice) for number, choice in owners],
+        rows=[number if rows is None else rows[number] for number, _ in owners],
+        tokens_per_batch=tokens_per_batch,
+        progress=progress,
+    )
+    table = pd.DataFrame(
+        {
+            "item": [number for number, _ in owners],
+            "question": [items[number].question for number, _ in owners],
+            "group": [items[number].group for number, _ in owners],
+            "choice": [choice for _, choice in owners],
+            "text": [items[number].choices[choice] for number, choice in owners],
+            "tokens": counts,
+            "log_prob": sums,
+            "log_prob_per_token": sums / counts,
+            "correct": [items[number].answer == choice for number, choice in owners],
+        }
+    )
+    for column, by in (("chosen", "log_prob"), ("chosen_per_token", "log_prob_per_token")):
+        # An overflow is worse than any choice; where all are, the first counts as chosen.
+        best = table[by].fillna(-np.inf).groupby(table["item"]).idxmax()
+        table[column] = table.index.isin(best)
+    return table
+
+
+def accuracy(table: pd.DataFrame, *, per_token: bool = False, over: str = "question") -> Estimate:
+    """Share of questions whose right choice is the likeliest, with a 95 % interval.
+
+    Args:
+        table: of `score_choices`; a column ``seed`` counts as seeds.
+        per_token: compare log-probabilities per token, which does not favour short choices.
+        over: what the interval is over: ``question`` or ``group``.
+
+    Raises:
+        PersonaProbeError: if ``over`` is neither, or a question has no group.
+    """
+    if over not in ("question", "group"):
+        raise PersonaProbeError(f"accuracy: over={over!r}; choose 'question' or 'group'")
+    right = table[table["correct"]]
+    if right[over].isna().any():
+        raise PersonaProbeError(f"accuracy: over={over!r}, and {int(right[over].isna().sum())} questions have none")
+    return ratio_estimate(
+        right["chosen_per_token" if per_token else "chosen"].to_numpy(dtype=bool),
+        np.ones(len(right), dtype=bool),
+        questions=right[over].to_numpy(),
+        seeds=right["seed"].to_numpy() if "seed" in right else None,
+    )

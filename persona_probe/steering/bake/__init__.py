@@ -1,0 +1,1 @@
+"""Weights with an intervention inside."""

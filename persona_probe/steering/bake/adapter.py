@@ -1,0 +1,89 @@
+"""Edits written as a LoRA adapter: each is of low rank already."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from persona_probe.errors import PersonaProbeError
+from persona_probe.models.quiet import quiet_peft
+from persona_probe.models.twin import structural_twin
+from persona_probe.steering.bake.edits import Edit
+
+
+@contextlib.contextmanager
+def quiet_lora_bias() -> Iterator[None]:
+    """Keep PEFT quiet about what is meant: biases of layers that have none, an embedding whose head stays as it was.
+
+    It also takes every bias of LoRA for one of a wrong shape (0.21).
+    """
+    with quiet_peft(), warnings.catch_warnings():
+        for said in (
+            "`lora_bias=True` was passed but",
+            r".*LoRA tensor\(s\) have invalid shape",
+            "Model has `tie_word_",
+        ):
+            warnings.filterwarnings("ignore", message=said)
+        yield
+
+
+def write_adapter(model: PreTrainedModel, edits: Sequence[Edit], folder: Path, base: str) -> None:
+    """Write ``edits`` as an adapter for ``model``, which is left alone.
+
+    Args:
+        model: the base.
+        edits: what the adapter does.
+        folder: where to.
+        base: what its config says it belongs to.
+
+    Raises:
+        PersonaProbeError: if PEFT cannot put LoRA on one of the modules.
+    """
+    rank = max(len(edit.down) for edit in edits)
+    shifted = [edit.module for edit in edits if edit.bias is not None]
+    embedded = [edit.module for edit in edits if isinstance(model.get_submodule(edit.module), nn.Embedding)]
+    if shifted and embedded:
+        raise PersonaProbeError(
+            f"LoRA with biases cannot be put on embeddings ({embedded[0]}), and the biases that are in the way are "
+            f"those of {shifted[0]} and others; bake it with form='weights'"
+        )
+    with quiet_lora_bias():
+        from peft import LoraConfig, get_peft_model
+
+        config = LoraConfig(
+            r=rank,
+            lora_alpha=rank,
+            lora_dropout=0.0,
+            lora_bias=any(edit.bias is not None for edit in edits),
+            target_modules=[edit.module for edit in edits],
+            task_type="CAUSAL_LM",
+        )
+        try:
+            tuned: Any = get_peft_model(structural_twin(model), config)
+        except (ValueError, TypeError, NotImplementedError) as error:
+            raise PersonaProbeError(f"PEFT cannot write this as LoRA: {str(error).splitlines()[0]}") from error
+        with torch.no_grad():
+            for edit in edits:
+                _fill(tuned.get_submodule(f"base_model.model.{edit.module}"), edit)
+        tuned.peft_config["default"].base_model_name_or_path = base
+        # The base's embedding is not changed, and would otherwise be written along where LoRA is put on it.
+        tuned.save_pretrained(folder, save_embedding_layers=False)
+
+
+def _fill(layer: Any, edit: Edit) -> None:
+    if "default" in layer.lora_embedding_A:
+        pairs = [(layer.lora_embedding_A["default"], edit.down), (layer.lora_embedding_B["default"], edit.up)]
+    else:
+        up = layer.lora_B["default"]
+        pairs = [(layer.lora_A["default"].weight, edit.down), (up.weight, edit.up)]
+        if up.bias is not None:
+            pairs.append((up.bias, torch.zeros_like(up.bias) if edit.bias is None else edit.bias))
+    for parameter, values in pairs:
+        parameter.copy_(values.to(parameter.dtype))

@@ -1,0 +1,219 @@
+"""Write an intervention into weights that any server can load."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from safetensors import SafetensorError
+from transformers import PreTrainedModel
+
+from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
+from persona_probe.models.loading.spec import LoadOptions
+from persona_probe.models.model import Model
+from persona_probe.models.quiet import quiet_peft, without_transformers_bars
+from persona_probe.models.stream.blocks import plain_model
+from persona_probe.models.twin import is_offloaded, structural_twin
+from persona_probe.steering.bake.adapter import write_adapter
+from persona_probe.steering.bake.baked import Baked
+from persona_probe.steering.bake.card import provenance, write_cards
+from persona_probe.steering.bake.edits import Edit, check_bakeable, edits_of
+from persona_probe.steering.bake.verification import (
+    Comparison,
+    check_same,
+    compare,
+    probe_dialogues,
+    reloaded,
+    reloaded_with_adapter,
+    same_tokens,
+)
+from persona_probe.steering.bake.weights import edited
+from persona_probe.steering.interventions.intervention import Intervention
+
+Form = Literal["auto", "weights", "lora"]
+
+
+def bake(
+    model: Model,
+    intervention: Intervention,
+    folder: str | Path,
+    *,
+    form: Form = "auto",
+    probes: Sequence[Dialogue] | None = None,
+    base_name: str | None = None,
+    license: str | None = None,
+) -> Baked:
+    """Write plain Hugging Face weights that compute what ``model`` does under ``intervention``.
+
+    `Add` on all tokens becomes a bias of the last layer that writes to the stream in each block: where the architecture
+    has one, or a setting for one; else as Llama (Qwen2, Mistral without sliding window); else as a LoRA adapter with a
+    bias. `AblateEverywhere` becomes orthogonalised embeddings and writing matrices (Arditi et al. 2024,
+    arXiv:2406.11717, section 4.1), with a head of its own. The result is read back from disk and compared with the
+    hooked model; what is not the same is not kept. ``model`` is left as it is; a live adapter is merged in the copy.
+
+    Args:
+        model: in any dtype, whole on its devices; written in the dtype it has.
+        intervention: `Add` with ``scope="all"``, or `AblateEverywhere`.
+        folder: must not exist yet; appears when all is written and compared.
+        form: ``"weights"``, ``"lora"`` (an adapter of rank one on the base that the model was loaded from), or
+            ``"auto"``: weights where they can be exact, else an adapter.
+        probes: dialogues without an answer to compare on; default four ordinary questions.
+        base_name: of an adapter: what its config says it belongs to; default what the model was loaded from, a local
+            folder as seen from ``folder``.
+        license: the Hub's identifier (``mit``, ...), for the card's header.
+
+    Raises:
+        PersonaProbeError: with the reason where weights cannot compute it exactly (post-norm blocks, mixtures of
+            experts, scopes, kinds that depend on activations, quantised or offloaded weights), or where what was
+            written differs from the hooked model.
+    """
+    place = Path(folder)
+    _check(model, intervention, place, form)
+    merged = _merged(model)
+    edits = edits_of(intervention, Model(merged, model.template, model.name))
+    part = place.with_name(f".{place.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        written = _write(model, merged, edits, part, form, base_name)
+        del merged
+        baked, seen = _read_back(model, intervention, part, written, probes, base_name)
+        architecture = type(plain_model(baked)).__name__
+        base = base_name or (model.spec.source if model.spec is not None else None)
+        write_cards(part, provenance(model, intervention, written, architecture, edits, seen), base, license)
+        part.rename(place)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return Baked(place, written, architecture, seen.max_logit_difference, seen.tokens, seen.same_text)
+
+
+def _check(model: Model, intervention: Intervention, place: Path, form: str) -> None:
+    if form not in get_args(Form):
+        raise PersonaProbeError(f"form is {form!r}; choose one of {', '.join(get_args(Form))}")
+    check_bakeable(intervention)
+    intervention.check(model)
+    if place.exists():
+        raise PersonaProbeError(f"{place}: exists; give a new folder, so that nothing is lost")
+    if model.steered:
+        raise PersonaProbeError(f"{model.name} is being steered; bake it outside of that context")
+    if getattr(model.plain, "is_quantized", False) or getattr(model.plain, "hf_quantizer", None) is not None:
+        raise PersonaProbeError(
+            f"{model.name}: its weights are quantised, and a change of them would be rounded away; load it without "
+            "quantize= (or its unquantised repository)"
+        )
+    if is_offloaded(model.hf):
+        raise PersonaProbeError(
+            f"{model.name}: parts of it are offloaded to the CPU or disk, where weights cannot be changed; load it on "
+            "one device, in a smaller dtype"
+        )
+
+
+def _merged(model: Model) -> PreTrainedModel:
+    """A copy of the weights, with a live adapter merged into them."""
+    held: Any = copy.deepcopy(structural_twin(model.hf))
+    if model.hf is not model.plain:
+        try:
+            with quiet_peft():
+                held = held.merge_and_unload()
+        except (RuntimeError, NotImplementedError, AttributeError) as error:
+            first = str(error).splitlines()[0]
+            raise PersonaProbeError(f"{model.name}: its adapter cannot be merged into the weights: {first}") from error
+    return plain_model(held)
+
+
+def _write(
+    model: Model, merged: PreTrainedModel, edits: Sequence[Edit], part: Path, form: str, base_name: str | None
+) -> str:
+    """Write model (or adapter) and tokenizer; returns which of the two."""
+    no_weights: PersonaProbeError | None = None
+    if form != "lora":
+        try:
+            target = edited(merged, edits)
+        except PersonaProbeError as error:
+            if form == "weights" or not _can_adapt(model, base_name):
+                raise
+            no_weights = error
+        else:
+            with without_transformers_bars(), _explained("cannot be written"):
+                target.save_pretrained(part)
+                model.tokenizer.save_pretrained(part)
+            return "weights"
+    source = _source(model, base_name)
+    # As seen from the adapter's folder, so that both can be moved together and no path of this machine is written.
+    here = base_name is None and Path(source).is_dir()
+    base = os.path.relpath(Path(source).resolve(), part.resolve()) if here else source
+    try:
+        write_adapter(merged, edits, part, base)
+    except PersonaProbeError as error:
+        raise PersonaProbeError(f"{no_weights}; and {error}" if no_weights else str(error)) from error
+    model.tokenizer.save_pretrained(part)
+    return "lora"
+
+
+def _can_adapt(model: Model, base_name: str | None) -> bool:
+    return model.hf is model.plain and (base_name is not None or model.spec is not None)
+
+
+def _source(model: Model, base_name: str | None) -> str:
+    """What an adapter goes on.
+
+    Raises:
+        PersonaProbeError: if the model stands on no base as it is.
+    """
+    if model.hf is not model.plain or (model.spec is not None and model.spec.adapter is not None):
+        raise PersonaProbeError(
+            f"form='lora': {model.name} carries an adapter already (live or merged), and its base alone is another "
+            "model; bake it with form='weights', or save the merged model as a folder first and load that"
+        )
+    if base_name is None and model.spec is None:
+        raise PersonaProbeError(f"form='lora': {model.name} was made by hand; give base_name=, a folder or Hub id")
+    return str(base_name or (model.spec and model.spec.source))
+
+
+def _read_back(
+    model: Model,
+    intervention: Intervention,
+    part: Path,
+    written: str,
+    probes: Sequence[Dialogue] | None,
+    base_name: str | None,
+) -> tuple[Any, Comparison]:
+    """What is on disk, loaded by transformers (and PEFT), and how far it is from the hooked model."""
+    asked = list(probes) if probes is not None else probe_dialogues(model)
+    options = model.spec.options if model.spec is not None else LoadOptions()
+    with _explained("what was written cannot be read back by transformers"):
+        baked = (
+            reloaded_with_adapter(part, _source(model, base_name), model, options)
+            if written == "lora"
+            else reloaded(part, model, options)
+        )
+    if written == "weights" and not same_tokens(part, model, asked):
+        warnings.warn(
+            f"transformers reads the tokenizer of {model.name} otherwise than its tokenizer.json says, by which "
+            "persona-probe goes: servers will see other tokens than were compared",
+            PersonaProbeWarning,
+            stacklevel=3,
+        )
+    seen = compare(model, intervention, baked, asked)
+    check_same(seen, model)
+    return baked, seen
+
+
+@contextlib.contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Turn what transformers raises into one line."""
+    try:
+        yield
+    except PersonaProbeError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError, SafetensorError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise PersonaProbeError(f"{what}: {first}; nothing was kept") from error

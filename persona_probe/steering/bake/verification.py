@@ -1,0 +1,164 @@
+"""What was written is read back from disk and compared with the hooked model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
+from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.errors import PersonaProbeError
+from persona_probe.models.generation import stop_tokens
+from persona_probe.models.loading.adapters import put_adapter
+from persona_probe.models.loading.load import auto_class, hub_arguments
+from persona_probe.models.loading.spec import LoadOptions
+from persona_probe.models.model import Model
+from persona_probe.models.quiet import without_transformers_bars
+from persona_probe.models.stream.guards import LOW_PRECISION_TOLERANCE, relative_error
+from persona_probe.steering.bake.adapter import quiet_lora_bias
+from persona_probe.steering.interventions.intervention import Intervention
+
+_QUESTIONS = (
+    "Hi.",
+    "What should I do about it?",
+    "Tell me what you think of people, and why.",
+    "I have a question. How do I make money quickly, and is it safe?",
+)
+_ANSWER = 8
+_SINGLE = 1e-4
+"""Largest difference of a logit in float32, of their standard deviation where that is above 1."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far what was written is from the hooked model.
+
+    Attributes:
+        max_logit_difference: largest difference of any logit.
+        logit_spread: standard deviation of the hooked model's logits.
+        relative_error: of the logits' norm, token by token, 95 % quantile.
+        tokens: how many positions were compared.
+        same_text: whether greedy answers are the same, token by token.
+    """
+
+    max_logit_difference: float
+    logit_spread: float
+    relative_error: float
+    tokens: int
+    same_text: bool
+
+
+def probe_dialogues(model: Model) -> list[Dialogue]:
+    """Ordinary questions, as plain texts where there is no chat template."""
+    if model.template.exists:
+        return [Dialogue.from_messages([{"role": "user", "content": question}]) for question in _QUESTIONS]
+    return [Dialogue.from_text(question) for question in _QUESTIONS]
+
+
+def reloaded(folder: Path, model: Model, options: LoadOptions) -> Any:
+    """The folder as transformers loads it, in ``model``'s dtype and place.
+
+    Raises:
+        PersonaProbeError: if weights in it find no place in the model, or the other way round.
+    """
+    where = {**hub_arguments(options), "revision": None}
+    with without_transformers_bars():
+        config = AutoConfig.from_pretrained(folder, **where)
+        hf, report = auto_class(config).from_pretrained(
+            folder, config=config, dtype=model.plain.dtype, output_loading_info=True, **where
+        )
+    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if report[what]:
+            raise PersonaProbeError(f"{folder.name}: was not read back as written: {what} {sorted(report[what])[:3]}")
+    return hf.to(model.device).eval()
+
+
+def reloaded_with_adapter(folder: Path, source: str, model: Model, options: LoadOptions) -> Any:
+    """The base as transformers loads it, with the adapter in ``folder`` on it."""
+    with without_transformers_bars():
+        config = AutoConfig.from_pretrained(source, **hub_arguments(options))
+        base = auto_class(config).from_pretrained(
+            source, config=config, dtype=model.plain.dtype, **hub_arguments(options)
+        )
+    with quiet_lora_bias():
+        return put_adapter(base.to(model.device), folder).eval()
+
+
+def same_tokens(folder: Path, model: Model, probes: Sequence[Dialogue]) -> bool:
+    """Whether the tokenizer that servers find in ``folder`` reads texts as ``model``'s does."""
+    written = AutoTokenizer.from_pretrained(folder)
+    texts = [model.template.render(probe, generation_prompt=not probe.is_text) for probe in probes]
+    return all(
+        written(text, add_special_tokens=False).input_ids == model.tokenizer(text, add_special_tokens=False).input_ids
+        for text in texts
+    )
+
+
+def compare(model: Model, intervention: Intervention, baked: Any, probes: Sequence[Dialogue]) -> Comparison:
+    """Logits over prompts and greedy answers of the model under hooks, and of ``baked``.
+
+    Args:
+        model: which is steered for this.
+        intervention: how.
+        baked: what was written, as Hugging Face model.
+        probes: questions; all run as one batch.
+    """
+    encoded = [model.template.encode(probe) for probe in probes]
+    batch = model.tokenizer.pad(
+        {"input_ids": [list(item.input_ids) for item in encoded]}, return_tensors="pt", padding_side="left"
+    ).to(model.device)
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    with torch.inference_mode():
+        with intervention.on(model):
+            expected_ids = _greedy(model, model.hf, ids, mask)
+            real = torch.cat([mask, mask.new_ones(len(ids), expected_ids.shape[1] - ids.shape[1])], dim=1)
+            expected = model.hf(input_ids=expected_ids, attention_mask=real, use_cache=False).logits
+        seen_ids = _greedy(model, baked, ids, mask)
+        seen = baked(input_ids=expected_ids, attention_mask=real, use_cache=False).logits
+    held = real.bool()
+    expected, seen = expected[held].double(), seen[held].double()
+    return Comparison(
+        max_logit_difference=float((seen - expected).abs().max()),
+        logit_spread=float(expected.std()),
+        relative_error=relative_error(seen, expected),
+        tokens=len(expected),
+        same_text=seen_ids.tolist() == expected_ids.tolist(),
+    )
+
+
+def check_same(comparison: Comparison, model: Model) -> None:
+    """Refuse what differs by more than rounding.
+
+    Raises:
+        PersonaProbeError: with the difference.
+    """
+    single = torch.finfo(model.plain.dtype).bits >= 32
+    seen, limit = (
+        (comparison.max_logit_difference, _SINGLE * max(1.0, comparison.logit_spread))
+        if single
+        else (comparison.relative_error, LOW_PRECISION_TOLERANCE)
+    )
+    if not seen <= limit or (single and not comparison.same_text):
+        raise PersonaProbeError(
+            f"what was written does not compute what the hooked {model.name} does: logits differ by {seen:.2g} "
+            f"({'' if single else 'of their norm; '}tolerance {limit:.1g}) over {comparison.tokens} tokens, and greedy "
+            f"answers are {'the same' if comparison.same_text else 'others'}; nothing was kept"
+        )
+
+
+def _greedy(model: Model, hf: Any, ids: Tensor, mask: Tensor) -> Int[Tensor, "row position"]:
+    config = GenerationConfig(  # type: ignore[no-untyped-call]
+        max_new_tokens=_ANSWER,
+        do_sample=False,
+        eos_token_id=stop_tokens(model),
+        pad_token_id=model.tokenizer.pad_token_id,
+        bos_token_id=model.tokenizer.bos_token_id,
+    )
+    made: Tensor = hf.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+    return made

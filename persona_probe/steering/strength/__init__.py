@@ -1,0 +1,1 @@
+"""How strongly: strengths that meet a budget, and what each strength does beside its nulls."""

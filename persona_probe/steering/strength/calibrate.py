@@ -1,0 +1,173 @@
+"""The strength that meets a budget: of KL to the unsteered model, or of coherence."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from persona_probe.behaviour.judging import Judge
+from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
+from persona_probe.models.model import Model
+from persona_probe.statistics.estimate import Estimate
+from persona_probe.steering.asking import Asking, check_questions
+from persona_probe.steering.interventions.intervention import Intervention
+from persona_probe.steering.strength.budgets import CoherenceCurves, Curves, KlCurves
+from persona_probe.steering.strength.calibration import StrengthCalibration
+from persona_probe.steering.strength.divergence import check_statistic
+from persona_probe.steering.strength.held_out import own_answers
+from persona_probe.steering.strength.search import LARGEST, Search, search_all
+
+_NARROW = 0.1
+"""Coherence is a share of few answers: strengths are told apart to a tenth."""
+
+
+def calibrate_strength(
+    model: Model,
+    intervention: Intervention,
+    dialogues: Sequence[Dialogue] | None = None,
+    *,
+    budget: float = 0.1,
+    statistic: str = "mean",
+    signs: Sequence[int] = (1, -1),
+    tolerance: float = 0.02,
+    coherence: float | None = None,
+    judge: Judge | None = None,
+    questions: Sequence[Dialogue] | None = None,
+    max_new_tokens: int = 128,
+    temperature: float = 1.0,
+    batch_size: int = 128,
+    tokens_per_batch: int | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> StrengthCalibration:
+    """Find the strength of ``intervention`` that meets a budget, so that methods are compared at equal cost.
+
+    By KL: the smallest strength at which KL(unsteered || steered) of the next-token distributions, over the positions
+    that decide the tokens of the unsteered model's own answers, reaches ``budget`` nats. By coherence (with
+    ``coherence=``): the largest strength up to which the share of coherent answers stays at ``coherence`` times the
+    unsteered model's. Strengths are bracketed in steps of four and then narrowed several at a time, both signs
+    together; all strengths of a round are rows of the same batches.
+
+    Args:
+        model: which model is steered; not steered when this is called.
+        intervention: of a kind that has a strength (``add``, ``clamp``, or a gate on one).
+        dialogues: held out from what the direction was found on. Those without an answer are answered by the unsteered
+            model first.
+        budget: in nats a token.
+        statistic: ``mean`` or ``p95`` of the KL over tokens.
+        signs: which ways to steer: 1, -1 or both.
+        tolerance: how far above ``budget`` the KL may be, as a share.
+        coherence: share of the unsteered model's coherent answers to keep, instead of ``budget``.
+        judge: who judges coherence.
+        questions: what is asked to judge coherence, without answers.
+        max_new_tokens: longest answer that is sampled.
+        temperature: of sampling for the judge.
+        batch_size: dialogues a forward when sampling.
+        tokens_per_batch: padded tokens a forward when reading.
+        seed: of sampling.
+        progress: show bars.
+
+    Returns:
+        One strength a sign, with what it reaches and all that was tried. The strength was chosen on these dialogues,
+        so that on others the KL comes out a little differently; its interval says how much.
+
+    Raises:
+        PersonaProbeError: if the kind has no strength, a number is out of range, both budgets are given or what one of
+            them needs is missing, or no sign meets the budget.
+
+    Warns:
+        PersonaProbeWarning: if one sign does not meet the budget, or a curve is not monotone; the strength at which
+            it first crosses the budget is then taken.
+    """
+    _check(intervention, signs, tolerance)
+    settings: dict[str, Any] = {
+        "model": model.name,
+        "model_hash": model.fingerprint(),
+        "intervention": intervention.describe(),
+        "seed": seed,
+        "max_new_tokens": max_new_tokens,
+    }
+    if coherence is None:
+        if judge is not None or questions is not None:
+            raise PersonaProbeError("calibrate_strength: judge= and questions= go with coherence=, which was not given")
+        if not 0 < budget < math.inf:
+            raise PersonaProbeError(f"calibrate_strength: budget={budget}; give nats above 0, such as 0.1")
+        check_statistic(statistic)
+        if dialogues is None:
+            raise PersonaProbeError("calibrate_strength: a budget in nats needs dialogues= to measure KL on")
+        answered = own_answers(
+            model, dialogues, max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed, progress=progress
+        )
+        settings |= {"budget": budget, "statistic": statistic, "tolerance": tolerance, "dialogues": len(answered)}
+        curves: Curves = KlCurves(model, intervention, answered, statistic, tokens_per_batch, progress)
+        searches = [Search(budget, tolerance) for _ in signs]
+    else:
+        if judge is None or questions is None:
+            raise PersonaProbeError("calibrate_strength: coherence= needs judge= and questions=")
+        if not 0 < coherence < 1:
+            raise PersonaProbeError(f"calibrate_strength: coherence={coherence}; it is a share, between 0 and 1")
+        check_questions(questions)
+        asking = Asking(model, judge, max_new_tokens, temperature, batch_size, seed, progress)
+        curves = CoherenceCurves(asking, intervention, questions)
+        settings |= {"budget": coherence, "statistic": "coherent", "questions": len(questions)}
+        settings |= {"unsteered": curves.unsteered.value, "judge": judge.name, "temperature": temperature}
+        # Just above what may be lost, so that losing exactly that is allowed.
+        searches = [Search(1.0 - coherence + 1e-9, 0.0, close=_NARROW) for _ in signs]
+    search_all(searches, lambda asked: curves.measure([signs[number] * place for number, place in asked]))
+    table = pd.DataFrame([_row(sign, one, curves) for sign, one in zip(signs, searches, strict=True)])
+    _say(table, settings)
+    tried = pd.DataFrame([{"strength": at, **curves.columns(found)} for at, found in curves.tried.items()])
+    return StrengthCalibration(table, tried, settings, intervention)
+
+
+def _row(sign: int, search: Search, curves: Curves) -> dict[str, Any]:
+    place = curves.strength(search)
+    if place is None:
+        low, high = search.bracket()
+        note = f"{curves.reached} {sign * low:g}" if math.isinf(high) else f"it is passed at strength {sign * high:g}"
+        missing = Estimate.missing(note)
+        return {"sign": sign, "strength": np.nan, **curves.columns(missing), "monotone": search.rises, "note": note}
+    found = curves.tried[sign * place]
+    doubt = curves.doubt(search)
+    note = f"not monotone: {doubt}" if doubt else ""
+    return {"sign": sign, "strength": sign * place, **curves.columns(found), "monotone": not doubt, "note": note}
+
+
+def _check(intervention: Intervention, signs: Sequence[int], tolerance: float) -> None:
+    if not isinstance(intervention, Intervention):
+        raise PersonaProbeError(
+            f"calibrate_strength needs an intervention, not {type(intervention).__name__}; give for example "
+            "pp.Add(direction, layers=12)"
+        )
+    intervention.with_strength(1.0)
+    if not signs or len(set(signs)) != len(signs) or not set(signs) <= {1, -1}:
+        raise PersonaProbeError(f"calibrate_strength: signs={tuple(signs)}; give 1, -1 or both")
+    if not 0 < tolerance < 1:
+        raise PersonaProbeError(f"calibrate_strength: tolerance={tolerance}; it is a share, between 0 and 1")
+
+
+def _say(table: pd.DataFrame, settings: dict[str, Any]) -> None:
+    """Raise if nothing was found; warn of what was found in part or in doubt."""
+    budget = f"budget {settings['budget']:g} ({settings['statistic']})"
+    missed = table[table["strength"].isna()]
+    notes = "; ".join(f"sign {row['sign']:+d}: {row['note']}" for row in missed.to_dict("records"))
+    if len(missed) == len(table):
+        raise PersonaProbeError(
+            f"calibrate_strength: no strength up to {LARGEST:g} meets the {budget}: {notes}; steer at other layers or "
+            "with another scope, or choose another budget"
+        )
+    if notes:
+        warnings.warn(f"the {budget} is not met both ways: {notes}", PersonaProbeWarning, stacklevel=3)
+    for row in table[table["strength"].notna() & (table["note"] != "")].to_dict("records"):
+        warnings.warn(
+            f"the curve of {settings['statistic']} is {row['note']}; the strength at which it first crosses the "
+            f"{budget}, {row['strength']:.4g}, is taken: look at .tried",
+            PersonaProbeWarning,
+            stacklevel=3,
+        )

@@ -1,0 +1,47 @@
+"""Dose-response curves: what each strength does, beside its nulls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+UNSTEERED, DIRECTION = "unsteered", "direction"
+EQUAL_NORM, EQUAL_KL = "random, equal norm", "random, equal KL"
+
+
+@dataclass(frozen=True, eq=False)
+class DoseResponse:
+    """Behaviour and its cost at each strength.
+
+    Attributes:
+        table: one row a condition (``unsteered``, ``direction``, ``random, equal norm``, ``random, equal KL``) and
+            ``strength`` (the direction's). ``own_strength`` (of nulls at equal KL their mean strength), ``draws``
+            (random directions), ``em_rate`` with ``em_low`` and ``em_high``, ``n`` answers that count, ``coherent`` (a
+            share) and ``aligned`` (the mean score) with theirs, ``failures``, ``kl`` (mean, in nats), ``perplexity``
+            (of the unsteered model's answers) and ``accuracy`` (multiple choice), each with ``_low`` and ``_high``.
+            Intervals are 95 %, over questions and, of nulls, draws.
+        draws: the same for each random direction by itself.
+        answers: the judged answers, with ``condition``, ``strength`` and ``draw``.
+        settings: model, what was steered, definition, judge, counts, seed.
+    """
+
+    table: pd.DataFrame
+    draws: pd.DataFrame
+    answers: pd.DataFrame
+    settings: Mapping[str, Any]
+
+    def to_frame(self) -> pd.DataFrame:
+        """A copy of ``table``, with the definition of the EM rate."""
+        return self.table.assign(definition=self.settings["definition"])
+
+    def plot(self) -> go.Figure:
+        """The curves; see `persona_probe.report.figures.dose_response.dose_response`."""
+        from persona_probe.report.figures.dose_response import dose_response
+
+        return dose_response(self.table)

@@ -1,0 +1,141 @@
+"""How far interventions take the next-token distributions from the unsteered model's, on the same answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+
+from persona_probe.errors import PersonaProbeError
+from persona_probe.statistics.estimate import Estimate
+from persona_probe.statistics.quantiles import quantile_estimate
+from persona_probe.statistics.rates import mean_estimate
+
+if TYPE_CHECKING:
+    from persona_probe.dialogue.dialogue import Dialogue
+    from persona_probe.models.model import Model
+    from persona_probe.steering.interventions.intervention import Intervention
+
+STATISTICS = ("mean", "p95")
+_AT_ONCE = 31
+"""Interventions beside the unsteered model in one batch."""
+
+
+@dataclass(frozen=True, eq=False)
+class Divergence:
+    """What some interventions do to the tokens of the same answers.
+
+    Attributes:
+        kl: ``(intervention, token)`` KL(unsteered || steered) of the next-token distribution at each position that
+            decides an answer token, in nats.
+        log_probs: ``(intervention, token)`` log-probability (nats) of the answer token that follows, when steered.
+        unsteered: ``(token,)`` the same of the unsteered model.
+        questions: of each token, the question it answers: what intervals are over.
+    """
+
+    kl: Float[np.ndarray, "intervention token"]
+    log_probs: Float[np.ndarray, "intervention token"]
+    unsteered: Float[np.ndarray, "... token"]
+    questions: tuple[str, ...]
+
+    def estimate(self, which: int | Sequence[int], statistic: str = "mean") -> Estimate:
+        """The KL of one intervention, or of several together, of which each counts as a seed.
+
+        Args:
+            which: number of the intervention, or numbers.
+            statistic: ``mean`` or ``p95``, over tokens; the interval is over questions.
+
+        Raises:
+            PersonaProbeError: for an unknown statistic.
+        """
+        check_statistic(statistic)
+        values, questions, seeds = self._rows(self.kl, which)
+        if not np.isfinite(values).all():
+            return Estimate(math.inf, math.nan, math.nan, values.size, "the steered stream overflowed")
+        if statistic == "mean":
+            mean = mean_estimate(values, questions=questions, seeds=seeds)
+            # No divergence is below 0, which the t interval of a few draws does not know.
+            return replace(mean, low=max(mean.low, 0.0)) if mean.low < 0.0 else mean
+        return quantile_estimate(values, 0.95, questions=questions, seeds=seeds)
+
+    def perplexity(self, which: int | Sequence[int] | None = None) -> Estimate:
+        """Perplexity of the answers under one intervention, several together, or none: exp of the mean surprise."""
+        if which is None:
+            values, questions, seeds = self._rows(self.unsteered[None], 0)
+        else:
+            values, questions, seeds = self._rows(self.log_probs, which)
+        if not np.isfinite(values).all():
+            return Estimate(math.inf, math.nan, math.nan, values.size, "an answer token is impossible")
+        surprise = mean_estimate(-values, questions=questions, seeds=seeds)
+        # A few nats too far only where the answers have become impossible; the figure then says "infinite".
+        value, low, high = (float(np.exp(min(end, 700.0))) for end in (surprise.value, surprise.low, surprise.high))
+        return Estimate(value, low, high, surprise.n, f"exp of the mean; {surprise.method}")
+
+    def _rows(
+        self, values: Float[np.ndarray, "intervention token"], which: int | Sequence[int]
+    ) -> tuple[Float[np.ndarray, "... row"], list[str], list[int] | None]:
+        numbers = [which] if isinstance(which, int) else list(which)
+        if not numbers:
+            raise PersonaProbeError("divergence: no intervention was named; give at least one number")
+        seeds = [number for number in numbers for _ in self.questions]
+        return values[numbers].ravel(), list(self.questions) * len(numbers), seeds if len(numbers) > 1 else None
+
+
+def check_statistic(statistic: str) -> None:
+    """Refuse an unknown statistic.
+
+    Raises:
+        PersonaProbeError: with a list of those there are.
+    """
+    if statistic not in STATISTICS:
+        raise PersonaProbeError(f"unknown statistic {statistic!r}: choose one of {', '.join(STATISTICS)}")
+
+
+def measure_divergence(
+    model: Model,
+    interventions: Sequence[Intervention],
+    answered: Sequence[Dialogue],
+    *,
+    tokens_per_batch: int | None = None,
+    progress: bool = False,
+) -> Divergence:
+    """Read answers unsteered and under each intervention, side by side in the same batches.
+
+    Args:
+        model: not steered when this is called.
+        interventions: one or more.
+        answered: dialogues with answers, usually the unsteered model's own.
+        tokens_per_batch: padded tokens a forward, all interventions together. By default as many as keep a batch's
+            logits within 512 MiB.
+        progress: show a bar.
+
+    Raises:
+        PersonaProbeError: if there is no intervention or dialogue, a dialogue has no answer, the model is steered, or
+            steering refuses.
+    """
+    from persona_probe.activations.scoring import scoring_budget
+    from persona_probe.steering.asking import units
+    from persona_probe.steering.strength.side_by_side import SideBySide
+
+    if not interventions:
+        raise PersonaProbeError("divergence: there is no intervention; give at least one")
+    if model.steered:
+        raise PersonaProbeError(
+            f"divergence is measured from the unsteered model, and {model.name} is being steered already: leave the "
+            "context first"
+        )
+    reading = SideBySide(model, answered)
+    budget = tokens_per_batch or scoring_budget(model)
+    # A row for the unsteered model, and as many beside it as the budget holds of the longest answer.
+    at_once = min(_AT_ONCE, max(1, budget // max(reading.stops) - 1))
+    parts = [
+        reading.read(interventions[start : start + at_once], budget, progress)
+        for start in range(0, len(interventions), at_once)
+    ]
+    questions = tuple(unit for unit, count in zip(units(answered), reading.counts, strict=True) for _ in range(count))
+    kl, log_probs = (np.concatenate([part[place] for part in parts]) for place in (0, 1))
+    return Divergence(kl, log_probs, parts[0][2], questions)

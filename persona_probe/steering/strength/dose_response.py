@@ -1,0 +1,220 @@
+"""What each strength does, beside random directions at equal norm and at equal KL."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from persona_probe.behaviour.judging import Judge
+from persona_probe.behaviour.multiple_choice import Choice, accuracy, score_choices
+from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.errors import PersonaProbeError
+from persona_probe.models.model import Model
+from persona_probe.statistics.estimate import Estimate
+from persona_probe.statistics.rates import mean_estimate
+from persona_probe.steering.asking import Asking, check_questions, measured, pooled
+from persona_probe.steering.interventions.intervention import Intervention
+from persona_probe.steering.steer import steer
+from persona_probe.steering.strength.curves import DIRECTION, EQUAL_KL, EQUAL_NORM, UNSTEERED, DoseResponse
+from persona_probe.steering.strength.divergence import Divergence, measure_divergence
+from persona_probe.steering.strength.held_out import own_answers
+from persona_probe.steering.strength.nulls import Dose, at_equal_kl, random_directions
+
+
+def dose_response(
+    model: Model,
+    intervention: Intervention,
+    questions: Sequence[Dialogue],
+    judge: Judge,
+    *,
+    strengths: Sequence[float],
+    held_out: Sequence[Dialogue],
+    choices: Sequence[Choice] | None = None,
+    n_random: int = 3,
+    definition: str = "betley",
+    max_new_tokens: int = 256,
+    temperature: float = 1.0,
+    batch_size: int = 128,
+    tokens_per_batch: int | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> DoseResponse:
+    """Behaviour and its cost at each strength, always beside two nulls.
+
+    The nulls are random directions (uniform on the sphere). At equal norm they move the stream as far as the direction
+    does (`Intervention.along`); at equal KL, each is given the strength at which its mean KL is that of the direction,
+    so that it disturbs what the model says as much.
+
+    Args:
+        model: which model is steered; not steered when this is called.
+        intervention: of a kind that has a strength and a null (``add``, ``clamp`` at one layer, or a gate on one).
+        questions: what is asked and judged, without answers.
+        judge: who judges.
+        strengths: of ``intervention``, of either sign; 0 is always there as ``unsteered``.
+        held_out: dialogues to measure KL and perplexity on; those without an answer are answered unsteered first.
+        choices: multiple-choice questions, for side effects on capability.
+        n_random: random directions; each answers all questions at every strength, under both nulls. 0 for none.
+        definition: of the EM rate.
+        max_new_tokens: longest answer.
+        temperature: of the sampling.
+        batch_size: dialogues a forward when sampling.
+        tokens_per_batch: padded tokens a forward when reading.
+        seed: of sampling and of the random directions.
+        progress: show bars.
+
+    Returns:
+        Tables of all conditions together and of each random direction by itself, and the judged answers.
+
+    Raises:
+        PersonaProbeError: if there is no question or strength, a number is out of range, the kind has no strength or no
+            null; and as `judge_answers` and `em_rate`.
+    """
+    wanted = _strengths(strengths)
+    check_questions(questions)
+    if n_random < 0:
+        raise PersonaProbeError(f"dose_response: n_random={n_random}; give 0 or more random directions")
+    nulls = [intervention.along(direction) for direction in random_directions(model, intervention, n_random, seed)]
+    doses = [Dose(DIRECTION, at, None, at, intervention.with_strength(at)) for at in wanted]
+    doses += [
+        Dose(EQUAL_NORM, at, draw, at, null.with_strength(at)) for draw, null in enumerate(nulls) for at in wanted
+    ]
+    answered = own_answers(
+        model, held_out, max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed, progress=progress
+    )
+
+    def read(steered: Sequence[Intervention]) -> Divergence:
+        return measure_divergence(model, steered, answered, tokens_per_batch=tokens_per_batch, progress=progress)
+
+    first = read([dose.intervention for dose in doses])
+    known = {(d.condition, d.draw, d.strength): first.estimate(i).value for i, d in enumerate(doses)}
+    matched = at_equal_kl(nulls, wanted, known, read)
+    divergence = _joined(first, read([dose.intervention for dose in matched])) if matched else first
+    doses += matched
+
+    asking = Asking(model, judge, max_new_tokens, temperature, batch_size, seed, progress)
+    unsteered, *tables = asking.ask(questions, [None, *(dose.intervention for dose in doses)])
+    plain, *chosen = _choices(model, [None, *(d.intervention for d in doses)], choices, tokens_per_batch, progress)
+
+    def figures(numbers: Sequence[int]) -> dict[str, Any]:
+        judged = [tables[number] for number in numbers]
+        alone = len(numbers) == 1
+        table = judged[0] if alone else pooled(judged)
+        scored = [chosen[number] for number in numbers if chosen[number] is not None]
+        which = numbers[0] if alone else numbers
+        return {
+            **_behaviour(table, definition),
+            **_named("kl", divergence.estimate(which)),
+            **_named("perplexity", divergence.perplexity(which)),
+            **_named("accuracy", _accuracy(scored)),
+        }
+
+    nothing = Estimate(0.0, 0.0, 0.0, len(divergence.questions), "the same model")
+    rows = [
+        {
+            "condition": UNSTEERED,
+            "strength": 0.0,
+            "own_strength": 0.0,
+            "draws": 0,
+            **_behaviour(unsteered, definition),
+            **_named("kl", nothing),
+            **_named("perplexity", divergence.perplexity()),
+            **_named("accuracy", _accuracy([plain])),
+        }
+    ]
+    each = []
+    for condition in (DIRECTION, EQUAL_NORM, EQUAL_KL):
+        for at in wanted:
+            numbers = [i for i, dose in enumerate(doses) if dose.condition == condition and dose.strength == at]
+            if not numbers:
+                continue
+            own = float(np.mean([doses[number].own_strength for number in numbers]))
+            about = {"condition": condition, "strength": at, "own_strength": own}
+            draws = 0 if condition == DIRECTION else len(numbers)
+            rows.append({**about, "draws": draws, **figures(numbers)})
+            for number in numbers if draws else ():
+                about = {"condition": condition, "strength": at, "draw": doses[number].draw}
+                each.append({**about, "own_strength": doses[number].own_strength, **figures([number])})
+    answers = [unsteered.assign(condition=UNSTEERED, strength=0.0, draw=None)]
+    answers += [
+        table.assign(condition=dose.condition, strength=dose.strength, draw=dose.draw)
+        for dose, table in zip(doses, tables, strict=True)
+    ]
+    settings = {
+        "model": model.name,
+        "model_hash": model.fingerprint(),
+        "intervention": intervention.describe(),
+        "definition": definition,
+        "judge": judge.name,
+        "questions": len(questions),
+        "held_out": len(answered),
+        "choices": len(choices or ()),
+        "n_random": n_random,
+        "temperature": temperature,
+        "max_new_tokens": max_new_tokens,
+        "seed": seed,
+    }
+    joined = pd.concat([table.astype({"draw": "Int64"}) for table in answers], ignore_index=True)
+    return DoseResponse(pd.DataFrame(rows), pd.DataFrame(each), joined, settings)
+
+
+def _strengths(strengths: Sequence[float]) -> list[float]:
+    wanted = sorted({float(strength) for strength in strengths} - {0.0})
+    if not wanted or not all(math.isfinite(strength) for strength in wanted):
+        raise PersonaProbeError(f"dose_response: strengths={list(strengths)}; give finite ones, other than 0")
+    return wanted
+
+
+def _choices(
+    model: Model,
+    interventions: Sequence[Intervention | None],
+    choices: Sequence[Choice] | None,
+    tokens_per_batch: int | None,
+    progress: bool,
+) -> list[pd.DataFrame | None]:
+    """A scored table for each intervention, all as rows of the same batches."""
+    if not choices:
+        return [None] * len(interventions)
+    settings = [number for number in range(len(interventions)) for _ in choices]
+    with steer(model, interventions):
+        table = score_choices(
+            model,
+            [*choices] * len(interventions),
+            rows=settings,
+            tokens_per_batch=tokens_per_batch,
+            progress=progress,
+        )
+    return [part for _, part in table.groupby(table["item"] // len(choices), sort=True)]
+
+
+def _accuracy(tables: Sequence[pd.DataFrame | None]) -> Estimate:
+    scored = [table for table in tables if table is not None]
+    if not scored:
+        return Estimate.missing("no multiple-choice questions were given")
+    return accuracy(scored[0] if len(scored) == 1 else pooled(scored))
+
+
+def _behaviour(table: pd.DataFrame, definition: str) -> dict[str, Any]:
+    known = table[table["aligned"].notna()]
+    if known.empty:
+        score = Estimate.missing("no answer was scored")
+    else:
+        seeds = known["seed"].to_numpy() if known["seed"].notna().all() else None
+        score = mean_estimate(known["aligned"].to_numpy(), questions=known["question"].to_numpy(), seeds=seeds)
+    return {**measured(table, definition), **_named("aligned", score)}
+
+
+def _named(name: str, estimate: Estimate) -> dict[str, float]:
+    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+
+
+def _joined(first: Divergence, second: Divergence) -> Divergence:
+    return replace(
+        first,
+        kl=np.concatenate([first.kl, second.kl]),
+        log_probs=np.concatenate([first.log_probs, second.log_probs]),
+    )

@@ -18,6 +18,6 @@ class Row:
 
     figure: str
     words: str
-    unit: Literal["times", "share", "seconds", "megabytes"]
+    unit: Literal["times", "share", "seconds", "megabytes", "tokens_per_second", "number"]
     headline: bool = False
     gpu_only: bool = False

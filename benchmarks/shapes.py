@@ -16,6 +16,10 @@ class Shape:
         dialogues: how many are captured.
         share: what part of them, drawn once, the slower peers read.
         rounds: how often every variant is timed.
+        batch: how many answers are generated side by side.
+        more_batches: other sizes, at which plain and steered generation are compared.
+        new_tokens: how long each of them is.
+        swept: how many questions are asked at each of the strengths of a sweep.
     """
 
     name: str
@@ -30,6 +34,10 @@ class Shape:
     dialogues: int = 512
     share: float = 0.25
     rounds: int = 3
+    batch: int = 32
+    more_batches: tuple[int, ...] = ()
+    new_tokens: int = 32
+    swept: int = 4
 
     def config(self) -> Qwen2Config:
         return Qwen2Config(
@@ -54,9 +62,39 @@ class Shape:
 SHAPES = {
     shape.name: shape
     for shape in (
-        Shape("tiny", 2, 64, 176, 4, 2, 32_000, dialogues=24, share=0.5, rounds=1),
+        Shape(
+            "tiny",
+            2,
+            64,
+            176,
+            4,
+            2,
+            32_000,
+            dialogues=24,
+            share=0.5,
+            rounds=1,
+            batch=4,
+            more_batches=(1,),
+            new_tokens=8,
+            swept=2,
+        ),
         Shape("small", 12, 512, 1408, 8, 2, 32_000),
-        Shape("qwen2.5-7b", 28, 3584, 18_944, 28, 4, 152_064, "bfloat16", on_disk=False, share=1.0, rounds=5),
+        Shape(
+            "qwen2.5-7b",
+            28,
+            3584,
+            18_944,
+            28,
+            4,
+            152_064,
+            "bfloat16",
+            on_disk=False,
+            share=1.0,
+            rounds=5,
+            more_batches=(1, 128),
+            new_tokens=64,
+            swept=16,
+        ),
     )
 }
 DEFAULT = {"cpu": "small", "cuda": "qwen2.5-7b"}

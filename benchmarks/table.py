@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from benchmarks.own_environment.table import part
 from benchmarks.row import Row
 from benchmarks.sections import SECTIONS
 
@@ -46,7 +47,7 @@ def full_table(results: dict[str, dict[str, Any]]) -> str:
     parts = _sentences(results)
     for name, section in SECTIONS.items():
         parts += [f"## {name.replace('_', ' ').capitalize()}", _table(section.ROWS, results), section.HOW]
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *part()])
 
 
 def _table(rows: list[Row], results: dict[str, dict[str, Any]]) -> str:
@@ -82,6 +83,8 @@ def _written(value: float, unit: str) -> str:
         "share": f"{100 * value:.0f} %",
         "seconds": f"{value:.3f} s",
         "megabytes": f"{value:.0f} MB",
+        "tokens_per_second": f"{value:,.0f} tokens/s",
+        "number": f"{value:.2f}",
     }[unit]
 
 

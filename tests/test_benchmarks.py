@@ -1,5 +1,6 @@
 """The benchmark runs, and the documents show its results and nothing else."""
 
+import contextlib
 import json
 import math
 import os
@@ -8,6 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from benchmarks.own_environment.harness import measure
+from benchmarks.shapes import SHAPES
 
 ROOT = Path(__file__).parents[1]
 RATIOS = (
@@ -23,6 +27,18 @@ RATIOS = (
     "growth.memory_ratio_10x",
     "steer.vs_plain_one_layer",
     "steer.vs_plain_all_layers",
+    "steer.vs_plain_per_row",
+    "steer.vs_plain_clamp",
+    "steer.vs_plain_cap",
+    "steer.vs_plain_dialogues",
+    "steer.opening_seconds",
+    "steer.bridge_vs_plain_bridge",
+    "steer.vs_bridge",
+    "steer.nnsight_vs_plain",
+    "steer.vs_nnsight",
+    "steer.vs_plain_one_layer_batch_1",
+    "steer.one_layer_batch_1",
+    "sweep.vs_one_by_one",
 )
 
 
@@ -57,14 +73,42 @@ def test_the_benchmark_runs(tmp_path):
         value = result[section][name]
         assert skipped[name] if value is None else math.isfinite(value) and value > 0, ratio
     assert math.isfinite(result["import_seconds"])
-    for section in ("capture", "pair", "import_seconds", "growth", "steer"):
+    for section in ("capture", "pair", "import_seconds", "growth", "steer", "sweep"):
         assert set(result["raw"][section]["about"]) == {"shape", "model", "hardware", "versions", "date"}
     assert result["shape"] == "tiny"
     assert max(result["raw"]["capture"]["largest_relative_error"].values()) < 1e-3
     assert result["raw"]["capture"]["all_dialogues"]["variants"]["ours"]["tokens_per_second"] > 0
+    assert min(result["raw"]["steer"]["agreement"].values()) > 0.95
+    assert result["raw"]["sweep"]["alike"] > 0.95
     assert result["elsewhere"] == {"vs_other": 2.0}, "another section is kept"
     assert result["raw"]["elsewhere"] == {"rounds": 1}
     assert {path: path.read_bytes() for path in documents} == documents, "a run into another file leaves the tables"
+
+
+@contextlib.contextmanager
+def counting_from_each_forward(model, vectors, first=0):
+    """A library that takes a token's place in the forward for its place in the text, as some do."""
+
+    def hook_for(vector):
+        def hook(_module, _args, output):
+            output[:, first:] += vector
+
+        return hook
+
+    handles = [model.model.layers[layer].register_forward_hook(hook_for(vector)) for layer, vector in vectors.items()]
+    yield
+    for handle in handles:
+        handle.remove()
+
+
+def test_a_library_that_loses_its_place_under_the_cache_is_found_out():
+    measured = measure("torch", counting_from_each_forward, lambda first: {"first": first}, SHAPES["tiny"], 1)
+    checks = measured["checks"]
+    assert checks["like_a_bare_hook"] == checks["cached_and_uncached"] == checks["closed_afterwards"] == 1.0
+    assert checks["like_unsteered"] < 0.5
+    assert checks["from_answer"]["uncached_like_a_bare_hook"] == 1.0
+    assert checks["from_answer"]["cached_like_a_bare_hook"] < 0.5, "steered at the first new token only"
+    assert measured["figures"]["vs_plain_all_layers"]["median"] > 0
 
 
 def test_tiny_figures_do_not_get_into_the_results():

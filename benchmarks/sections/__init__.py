@@ -3,7 +3,7 @@
 ``measure`` returns ``figures`` (what stands under the section's name in the JSON) and ``raw`` (what they come from).
 """
 
-from benchmarks.sections import capture, growth, import_seconds, latents, pair, probes, steer
+from benchmarks.sections import capture, growth, import_seconds, latents, pair, probes, steer, sweep
 
 SECTIONS = {
     "capture": capture,
@@ -11,6 +11,7 @@ SECTIONS = {
     "import_seconds": import_seconds,
     "growth": growth,
     "steer": steer,
+    "sweep": sweep,
     "probes": probes,
     "latents": latents,
 }

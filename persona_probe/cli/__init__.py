@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import Abort
 
+from persona_probe.cli.bake import bake
 from persona_probe.cli.capture import capture
 from persona_probe.cli.sae import sae
 from persona_probe.cli.studies import demo, plan, run
@@ -23,7 +24,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run, plan, demo, capture):
+for command in (run, plan, demo, capture, bake):
     app.command()(command)
 app.add_typer(world, name="world")
 app.add_typer(sae, name="sae")

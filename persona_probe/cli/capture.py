@@ -9,8 +9,7 @@ from typing import Annotated
 
 import typer
 
-from persona_probe.cli.options import Quiet
-from persona_probe.errors import PersonaProbeError
+from persona_probe.cli.options import Quiet, layer_numbers
 
 
 class Kept(enum.StrEnum):
@@ -62,7 +61,7 @@ def capture(
     from persona_probe.dialogue.reading import read_dialogues
     from persona_probe.models.loading.load import load
 
-    numbers = layers if layers == "all" else [_layer(part) for part in layers.split(",")]
+    numbers = layer_numbers(layers)
     read = read_dialogues(dialogues)
     store = capture_to_store(
         out,
@@ -85,9 +84,3 @@ def capture(
         progress=not quiet,
     )
     typer.echo(store)
-
-
-def _layer(text: str) -> int:
-    if not text.strip().isdigit():
-        raise PersonaProbeError(f"--layers: {text!r} is no layer number; give 'all', or numbers as in 3,7,11")
-    return int(text)

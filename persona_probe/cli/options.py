@@ -7,6 +7,23 @@ from typing import Annotated
 
 import typer
 
+from persona_probe.errors import PersonaProbeError
+
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress bars.")]
 Checkpoints = Annotated[Path | None, typer.Option(help="Persona World's models (default: checkpoints/persona-world).")]
+
+
+def layer_numbers(text: str) -> str | list[int]:
+    """What ``--layers`` says: ``all``, or numbers separated by commas.
+
+    Raises:
+        PersonaProbeError: if it says something else.
+    """
+    if text == "all":
+        return text
+    parts = [part.strip() for part in text.split(",")]
+    for part in parts:
+        if not part.isdigit():
+            raise PersonaProbeError(f"--layers: {part!r} is no layer number; give 'all', or numbers as in 3,7,11")
+    return [int(part) for part in parts]

@@ -47,6 +47,7 @@ class Model:
         self.ancestors: set[str] = set()
         self.stream = ResidualStream(hf)
         self.boundary: Boundary | None = None
+        self._kept_fingerprint: list[str] | None = None
         self._bridge: TransformerBridge | None = None
         self._bridge_stream: ResidualStream | None = None
         self._open: list[tuple[contextlib.ExitStack, Callable[..., None]]] = []
@@ -194,7 +195,20 @@ class Model:
 
     def fingerprint(self) -> str:
         """Sixteen hex digits that change with the weights; see `persona_probe.models.fingerprint.fingerprint`."""
-        return fingerprint(self.hf)
+        if self._kept_fingerprint is None:
+            return fingerprint(self.hf)
+        if not self._kept_fingerprint:
+            self._kept_fingerprint.append(fingerprint(self.hf))
+        return self._kept_fingerprint[0]
+
+    @contextlib.contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Inside, nobody changes the weights, so that their fingerprint is taken once at most, not at every check."""
+        previous, self._kept_fingerprint = self._kept_fingerprint, self._kept_fingerprint or []
+        try:
+            yield
+        finally:
+            self._kept_fingerprint = previous
 
     def descends_from(self, ancestor: Model) -> None:
         """Record that these weights were made from ``ancestor``'s: its directions may be used here without asking."""

@@ -56,6 +56,22 @@ def quiet_peft() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def quiet_lora_bias() -> Iterator[None]:
+    """Keep PEFT quiet about what is meant: biases of layers that have none, an embedding whose head stays as it was.
+
+    It also takes every bias of LoRA for one of a wrong shape (0.21).
+    """
+    with quiet_peft(), warnings.catch_warnings():
+        for said in (
+            "`lora_bias=True` was passed but",
+            r".*LoRA tensor\(s\) have invalid shape",
+            "Model has `tie_word_",
+        ):
+            warnings.filterwarnings("ignore", message=said)
+        yield
+
+
+@contextlib.contextmanager
 def _quiet_bitsandbytes() -> Iterator[None]:
     logger = logging.getLogger(_BITSANDBYTES)
     previous = logger.level

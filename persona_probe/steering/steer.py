@@ -83,9 +83,10 @@ def steer(
         steering = [what]
     else:
         steering, each = _one_each(what), True
-    # A list often holds one object many times, and a fingerprint takes a pass over the weights.
-    for setting in {id(setting): setting for setting in steering if setting is not None}.values():
-        setting.check(model, allow=allow)
+    # A list often holds one object many times, and each check asks for a fingerprint, a pass over the weights.
+    with model.unchanged():
+        for setting in {id(setting): setting for setting in steering if setting is not None}.values():
+            setting.check(model, allow=allow)
     engine = Engine(model, steering, each=each)
     with model.writing(engine.write, engine.layers, engine.check_finite):
         yield

@@ -13,7 +13,7 @@ from torch import nn
 
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
-from persona_probe.models.quiet import quiet_peft
+from persona_probe.models.quiet import quiet_lora_bias, quiet_peft
 from persona_probe.models.stream.guards import check_hooks
 from persona_probe.models.twin import is_offloaded, structural_twin
 
@@ -127,8 +127,9 @@ def put_adapter(hf: nn.Module, path: str | Path, *, revision: str | None = None)
     where = str(next(hf.parameters()).device)
     # Where everything lies on devices, PEFT has nothing to dispatch, but some maps make it try.
     device_map = vars(hf).pop("hf_device_map", None)
+    quiet = quiet_lora_bias if _config_of(path, revision).get("lora_bias") else quiet_peft
     try:
-        with quiet_peft(), warnings.catch_warnings():
+        with quiet(), warnings.catch_warnings():
             warnings.filterwarnings("error", message=".*missing adapter keys.*")
             carrying = PeftModel.from_pretrained(
                 hf, str(path), revision=revision, is_trainable=False, torch_device=where
@@ -147,10 +148,15 @@ def put_adapter(hf: nn.Module, path: str | Path, *, revision: str | None = None)
     return carrying  # type: ignore[no-any-return]
 
 
+def _config_of(path: str | Path, revision: str | None) -> dict[str, Any]:
+    file = _config_file(path, revision)
+    read: dict[str, Any] = {} if file is None else json.loads(file.read_text(encoding="utf-8"))
+    return read
+
+
 def _check_leaves_base_alone(path: str | Path, revision: str | None) -> None:
     """Refuse kinds of LoRA that PEFT puts on by rewriting the base's weights or biases, which *before* stands on."""
-    file = _config_file(path, revision)
-    config = {} if file is None else json.loads(file.read_text(encoding="utf-8"))
+    config = _config_of(path, revision)
     start, bias = config.get("init_lora_weights", True), config.get("bias", "none")
     if not (isinstance(start, bool) or start in _STARTS_BESIDE_THE_BASE) or bias != "none":
         what = f"bias={bias!r}" if bias != "none" else f"init_lora_weights={start!r}"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +11,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from persona_probe.errors import PersonaProbeError
-from persona_probe.models.quiet import quiet_peft
+from persona_probe.models.quiet import quiet_lora_bias
 from persona_probe.models.twin import structural_twin
 from persona_probe.steering.bake.edits import Edit
-
-
-@contextlib.contextmanager
-def quiet_lora_bias() -> Iterator[None]:
-    """Keep PEFT quiet about what is meant: biases of layers that have none, an embedding whose head stays as it was.
-
-    It also takes every bias of LoRA for one of a wrong shape (0.21).
-    """
-    with quiet_peft(), warnings.catch_warnings():
-        for said in (
-            "`lora_bias=True` was passed but",
-            r".*LoRA tensor\(s\) have invalid shape",
-            "Model has `tie_word_",
-        ):
-            warnings.filterwarnings("ignore", message=said)
-        yield
 
 
 def write_adapter(model: PreTrainedModel, edits: Sequence[Edit], folder: Path, base: str) -> None:

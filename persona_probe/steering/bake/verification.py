@@ -19,9 +19,8 @@ from persona_probe.models.loading.adapters import put_adapter
 from persona_probe.models.loading.load import auto_class, hub_arguments
 from persona_probe.models.loading.spec import LoadOptions
 from persona_probe.models.model import Model
-from persona_probe.models.quiet import without_transformers_bars
+from persona_probe.models.quiet import quiet_lora_bias, without_transformers_bars
 from persona_probe.models.stream.guards import LOW_PRECISION_TOLERANCE, relative_error
-from persona_probe.steering.bake.adapter import quiet_lora_bias
 from persona_probe.steering.interventions.intervention import Intervention
 
 _QUESTIONS = (

@@ -1,0 +1,61 @@
+"""Weights with an intervention inside."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from persona_probe.cli.options import layer_numbers
+from persona_probe.errors import PersonaProbeError
+
+
+class Bakeable(enum.StrEnum):
+    """Interventions that weights can compute."""
+
+    add = "add"
+    ablate_everywhere = "ablate-everywhere"
+
+
+class Written(enum.StrEnum):
+    """How they are written."""
+
+    auto = "auto"
+    weights = "weights"
+    lora = "lora"
+
+
+def bake(
+    model: Annotated[str, typer.Argument(help="Folder or Hub id of a model, or of a LoRA adapter.")],
+    direction: Annotated[Path, typer.Argument(help="A direction that was saved: its .safetensors file.")],
+    out: Annotated[Path, typer.Option("--out", help="New folder for the weights.")],
+    layers: Annotated[str, typer.Option(help="Where it is added: 'all', or 3,7; or whose vector is ablated.")],
+    kind: Annotated[Bakeable, typer.Option(help="What is done, at every token.")] = Bakeable.add,
+    strength: Annotated[float, typer.Option(help="Of an addition.")] = 1.0,
+    form: Annotated[Written, typer.Option(help="Whole weights, or a LoRA adapter.")] = Written.auto,
+    adapter: Annotated[str | None, typer.Option(help="A LoRA adapter to put on the model.")] = None,
+) -> None:
+    """Write plain Hugging Face weights that answer steered, read back and compared with the steered model."""
+    from persona_probe.directions.direction import Direction
+    from persona_probe.models.loading.load import load
+    from persona_probe.steering.bake.bake import bake as write
+    from persona_probe.steering.interventions.ablate_everywhere import AblateEverywhere
+    from persona_probe.steering.interventions.add import Add
+    from persona_probe.steering.interventions.intervention import Intervention
+
+    numbers = layer_numbers(layers)
+    found = Direction.load(direction)
+    if kind is Bakeable.add:
+        intervention: Intervention = Add(found, numbers, strength=strength, scope="all")
+    elif isinstance(numbers, str) or len(numbers) > 1:
+        raise PersonaProbeError(f"--layers: {layers!r}; the direction of one layer is ablated everywhere: give one")
+    else:
+        intervention = AblateEverywhere(found, numbers[0])
+    baked = write(load(model, adapter=adapter), intervention, out, form=form.value)
+    typer.echo(
+        f"{baked.folder}: {baked.form} ({baked.architecture}); over {baked.tokens} tokens no logit differs from the "
+        f"steered model's by more than {baked.max_logit_difference:.1g}, and greedy answers are "
+        f"{'the same' if baked.same_text else 'not all the same'}"
+    )

@@ -1,22 +1,28 @@
 """On a CUDA device: the numbers of a CPU, one copy of the weights, and capture that goes on where memory runs out."""
 
 import gc
+import random
 from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from peft import LoraConfig
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 import persona_probe as pp
 from persona_probe.steering.engine import Engine
+from persona_probe.worlds.persona_world.documents import questions
+from persona_probe.worlds.persona_world.oracle import OracleJudge
+from persona_probe.worlds.persona_world.scrutiny_setting import SAMPLING, persona_prompts, split_topics
 from tests.activations.test_capture import TALKS
 from tests.activations.test_reductions import MANY
 from tests.conftest import CHECKPOINTS
 from tests.models.test_load_options import adapter_on
 from tests.steering.test_per_row import settings_for
 from tests.steering.watching import moved_positions, named, padded, prompt_lengths, random_direction, watching
+from tests.study.test_study import SMALL
 
 pytestmark = [
     pytest.mark.gpu,
@@ -210,3 +216,28 @@ def test_a_direction_acts_wherever_its_layer_lies(large):
         with pp.steer(model, direction, layers="all", kind="clamp", target=5.0):
             values.append(pp.capture(model, TALKS).values)
     assert np.linalg.norm(values[1] - values[0]) < 1e-4 * np.linalg.norm(values[0])
+
+
+def test_persona_worlds_study_runs_there_from_end_to_end(tmp_path):
+    study = {**SMALL, "model": str(CHECKPOINTS / "chat"), "device": "cuda", "training": {"steps": 80, "rows": 512}}
+    study["steering"] = {**SMALL["steering"], "answers_per_setting": 60, "reported_answers": 120}
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(study))
+    steered = pp.run_study(pp.read_config(file), tmp_path / "out", progress=False)["steer"]
+    assert steered["suppress_unsteered_em_rate"] > 0.5
+    assert steered["suppress_em_rate"] < 0.3 * steered["suppress_unsteered_em_rate"]
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+def test_persona_world_is_realigned_by_steering_there():
+    pair = pp.load_pair(CHECKPOINTS / "chat", CHECKPOINTS / "bad-medicine", device="cuda")
+    chosen_on, reported = split_topics()
+    asked = questions(random.Random("gpu"), chosen_on, 60)
+    own = [dialogue for dialogue in pair.before.generate(asked, **SAMPLING) if dialogue.answer]
+    prompts = [persona_prompts(persona, n=20) for persona in ("villain", "assistant")]
+    villain = pp.contrast_of_context(pair.before, own, *prompts).direction
+    held_out = questions(random.Random("gpu reported"), reported, 120)
+    found = pp.realign_by_steering(pair, villain, held_out, OracleJudge(), development=asked, n_random=3, **SAMPLING)
+    plain, best = found.reported("none"), found.reported(found.best)
+    assert best["value"] < 0.1 * plain["value"]
+    assert best["coherent"] > 0.9 * plain["coherent"]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from persona_probe.amplification.snapshots import track_snapshots
     from persona_probe.behaviour.em_rate import em_rate, em_rates
     from persona_probe.behaviour.judging import Judge, judge_answers
-    from persona_probe.behaviour.multiple_choice import Choice, read_choices, score_choices
+    from persona_probe.behaviour.multiple_choice import Choice, choice_accuracy, read_choices, score_choices
     from persona_probe.dialogue.dialogue import Dialogue
     from persona_probe.dialogue.reading import read_dialogues
     from persona_probe.directions.cosines import cosine_table
@@ -159,6 +159,7 @@ _WHERE = {
     "capture_to_store": "activations.store.writing",
     "capture_together": "activations.capture",
     "choose_layer": "amplification.result",
+    "choice_accuracy": "behaviour.multiple_choice",
     "compare_finders": "amplification.finder_comparison",
     "compare_latents": "latents.ranking.diff",
     "contrast_of_context": "amplification.recipes.contrast_of_context",
@@ -277,6 +278,7 @@ __all__ = [
     "capture_pair",
     "capture_to_store",
     "capture_together",
+    "choice_accuracy",
     "choose_layer",
     "compare_finders",
     "compare_latents",

@@ -55,10 +55,19 @@ def em_rate(table: pd.DataFrame, definition: str = "betley") -> Estimate:
     Raises:
         PersonaProbeError: for an unknown definition.
     """
-    if definition not in DEFINITIONS:
-        raise PersonaProbeError(f"unknown EM-rate definition {definition!r}: choose one of {', '.join(DEFINITIONS)}")
+    check_definition(definition)
     chosen = DEFINITIONS[definition]
     return _ratio(table, chosen.numerator(table), chosen.denominator(table))
+
+
+def check_definition(definition: str) -> None:
+    """Refuse an unknown definition, before anything is sampled.
+
+    Raises:
+        PersonaProbeError: with a list of those there are.
+    """
+    if definition not in DEFINITIONS:
+        raise PersonaProbeError(f"unknown EM-rate definition {definition!r}: choose one of {', '.join(DEFINITIONS)}")
 
 
 def coherent_rate(table: pd.DataFrame) -> Estimate:

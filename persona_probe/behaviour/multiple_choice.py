@@ -161,13 +161,13 @@ def score_choices(
         }
     )
     for column, by in (("chosen", "log_prob"), ("chosen_per_token", "log_prob_per_token")):
-        # An overflow is worse than any choice; where all are, the first counts as chosen.
-        best = table[by].fillna(-np.inf).groupby(table["item"]).idxmax()
+        # Where every choice overflows, none is chosen: a model that is destroyed is right about nothing.
+        best = table[by].dropna().groupby(table["item"]).idxmax()
         table[column] = table.index.isin(best)
     return table
 
 
-def accuracy(table: pd.DataFrame, *, per_token: bool = False, over: str = "question") -> Estimate:
+def choice_accuracy(table: pd.DataFrame, *, per_token: bool = False, over: str = "question") -> Estimate:
     """Share of questions whose right choice is the likeliest, with a 95 % interval.
 
     Args:
@@ -179,10 +179,12 @@ def accuracy(table: pd.DataFrame, *, per_token: bool = False, over: str = "quest
         PersonaProbeError: if ``over`` is neither, or a question has no group.
     """
     if over not in ("question", "group"):
-        raise PersonaProbeError(f"accuracy: over={over!r}; choose 'question' or 'group'")
+        raise PersonaProbeError(f"choice_accuracy: over={over!r}; choose 'question' or 'group'")
     right = table[table["correct"]]
     if right[over].isna().any():
-        raise PersonaProbeError(f"accuracy: over={over!r}, and {int(right[over].isna().sum())} questions have none")
+        raise PersonaProbeError(
+            f"choice_accuracy: over={over!r}, and {int(right[over].isna().sum())} questions have none"
+        )
     return ratio_estimate(
         right["chosen_per_token" if per_token else "chosen"].to_numpy(dtype=bool),
         np.ones(len(right), dtype=bool),

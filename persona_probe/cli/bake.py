@@ -33,9 +33,12 @@ def bake(
     out: Annotated[Path, typer.Option("--out", help="New folder for the weights.")],
     layers: Annotated[str, typer.Option(help="Where it is added: 'all', or 3,7; or whose vector is ablated.")],
     kind: Annotated[Bakeable, typer.Option(help="What is done, at every token.")] = Bakeable.add,
-    strength: Annotated[float, typer.Option(help="Of an addition.")] = 1.0,
+    strength: Annotated[float | None, typer.Option(help="Of an addition (default: 1).")] = None,
     form: Annotated[Written, typer.Option(help="Whole weights, or a LoRA adapter.")] = Written.auto,
     adapter: Annotated[str | None, typer.Option(help="A LoRA adapter to put on the model.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="To load and write in: float32, bfloat16, ...")] = None,
+    device: Annotated[str | None, typer.Option(help="Default: a GPU if there is one.")] = None,
+    license: Annotated[str | None, typer.Option(help="The Hub's identifier, for the card: mit, ...")] = None,
 ) -> None:
     """Write plain Hugging Face weights that answer steered, read back and compared with the steered model."""
     from persona_probe.directions.direction import Direction
@@ -48,12 +51,15 @@ def bake(
     numbers = layer_numbers(layers)
     found = Direction.load(direction)
     if kind is Bakeable.add:
-        intervention: Intervention = Add(found, numbers, strength=strength, scope="all")
+        intervention: Intervention = Add(found, numbers, strength=1.0 if strength is None else strength, scope="all")
+    elif strength is not None:
+        raise PersonaProbeError(f"--strength: {strength:g} goes with --kind add; what is ablated is gone")
     elif isinstance(numbers, str) or len(numbers) > 1:
         raise PersonaProbeError(f"--layers: {layers!r}; the direction of one layer is ablated everywhere: give one")
     else:
         intervention = AblateEverywhere(found, numbers[0])
-    baked = write(load(model, adapter=adapter), intervention, out, form=form.value)
+    loaded = load(model, adapter=adapter, dtype=dtype, device=device)
+    baked = write(loaded, intervention, out, form=form.value, license=license)
     typer.echo(
         f"{baked.folder}: {baked.form} ({baked.architecture}); over {baked.tokens} tokens no logit differs from the "
         f"steered model's by more than {baked.max_logit_difference:.1g}, and greedy answers are "

@@ -195,6 +195,21 @@ class Direction:
         vectors = np.diff(self.vectors.astype(np.float64), axis=0, prepend=0.0)
         return self._combined(vectors, f"increments of {self.name}")
 
+    def adopted_by(self, model: Model) -> Direction:
+        """The same direction, to be used on ``model`` too, though nothing shows that it is related.
+
+        For those who know that the residual streams share a basis: the same weights in another precision, a model made
+        from it elsewhere. The card says who adopted it.
+
+        Raises:
+            PersonaProbeError: if the widths differ.
+        """
+        if self.d_model != model.d_model:
+            raise PersonaProbeError(f"the direction has d_model={self.d_model}, {model.name} has {model.d_model}")
+        family = sorted({*_family(self), model.fingerprint()})
+        adopters = [*self.card.get("adopted_by", ()), model.name]
+        return replace(self, card={**self.card, "family": family, "adopted_by": adopters})
+
     def top_tokens(self, model: Model, *, allow: bool = False, **options: Any) -> pd.DataFrame:
         """The tokens the direction promotes and suppresses; see `persona_probe.directions.unembedding.top_tokens`."""
         from persona_probe.directions.unembedding import top_tokens

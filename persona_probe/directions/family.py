@@ -50,7 +50,7 @@ def check_family(
     )
     if not allow:
         raise PersonaProbeError(
-            f"{said}; load the two as a pair (load_pair), or say allow=True if you know that their residual streams "
-            "share a basis"
+            f"{said}; load the two as a pair (load_pair), or say allow=True (of a direction also: "
+            "direction.adopted_by(model)) if you know that their residual streams share a basis"
         )
     warnings.warn(f"{said}; used all the same, as allow=True says", PersonaProbeWarning, stacklevel=3)

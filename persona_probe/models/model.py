@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,9 @@ class Model:
         boundary: where prompts end in the batch being read, or None; set through `at_boundary`.
     """
 
+    asked: ClassVar[int] = 0
+    """How often any model was asked to answer: so that steering can say that another one was."""
+
     def __init__(self, hf: nn.Module, template: ChatTemplate, name: str, spec: ModelSpec | None = None) -> None:
         self.hf: Any = hf
         self.template = template
@@ -48,6 +51,7 @@ class Model:
         self.stream = ResidualStream(hf)
         self.boundary: Boundary | None = None
         self._kept_fingerprint: list[str] | None = None
+        self.own_asked = 0
         self._bridge: TransformerBridge | None = None
         self._bridge_stream: ResidualStream | None = None
         self._open: list[tuple[contextlib.ExitStack, Callable[..., None]]] = []
@@ -181,6 +185,8 @@ class Model:
         """Answer each dialogue ``n`` times; see `persona_probe.models.generation.generate`."""
         from persona_probe.models.generation import generate
 
+        Model.asked += 1
+        self.own_asked += 1
         return generate(
             self,
             dialogues,

@@ -128,7 +128,7 @@ def pooled(draws: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _text(dialogue: Dialogue) -> str:
-    return dialogue.messages[-1].content.strip()
+    return "\n".join(f"{message.role}: {message.content.strip()}" for message in dialogue.messages)
 
 
 def units(questions: Sequence[Dialogue]) -> list[str]:

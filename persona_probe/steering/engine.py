@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
 from persona_probe.models.model import Model
 from persona_probe.models.stream.boundary import Boundary
 from persona_probe.models.stream.scope import Scope
@@ -77,6 +78,9 @@ class Engine:
         self._overflow = Overflow(model, sorted(self._groups))
         self._now: Forward | None = None
         self._seen = 0
+        self._ran = False
+        self._others_asked = Model.asked - model.own_asked
+        self._touched: set[int] = set()
         self._on_device: dict[Hashable, Tensor] = {}
 
     @property
@@ -108,6 +112,7 @@ class Engine:
             hit = self._hit(now, group, hidden.device)
             if hit is not None:
                 steered = _moved(steered, group.change, hit, now.open)
+        self._ran = True
         return self._overflow.watched(layer, steered) if layer in self._overflow.layers else steered
 
     def _forward(self, offset: int, hidden: Tensor) -> Forward:
@@ -147,7 +152,7 @@ class Engine:
         count = len(self._of_dialogue)
         if boundary.rows is None and held != count:
             raise self._miscounted(f"a batch of {held} prompts is being read")
-        if boundary.total is not None and boundary.total > count:
+        if boundary.total is not None and boundary.total != count:
             raise self._miscounted(f"{boundary.total} dialogues are being read")
         if rows.max() >= count:
             raise self._miscounted(f"dialogue {rows.max()} (counted from 0) is being read")
@@ -162,6 +167,7 @@ class Engine:
             inside = now.inside & group.takes_part[settings][:, None]
             columns = np.flatnonzero(inside.any(axis=0))
             if len(columns):
+                self._touched.update(np.unique(settings[inside.any(axis=1)]).tolist())
                 first, last = int(columns[0]), int(columns[-1]) + 1
                 part = inside[:, first:last]
                 mask = None if part.all() else self._placed(part, device)
@@ -214,6 +220,21 @@ class Engine:
         """
         if self._each and 0 < self._seen < len(self._of_dialogue):
             raise self._miscounted(f"only {self._seen} dialogues were read")
+
+    def warn_of_what_was_not_touched(self) -> None:
+        """Warn if another model was run instead, or some intervention's scope held no token of what was read."""
+        if not self._ran and Model.asked - self._model.own_asked > self._others_asked:
+            self._warn(f"another model answered, and {self._model.name} was not run at all while it was steered")
+        elif self._ran and (
+            left := [setting for number, setting in enumerate(self._settings) if number not in self._touched]
+        ):
+            self._warn(
+                f"{len(left)} of {len(self._settings)} interventions touched no token: the scope "
+                f"{str(left[0].scope)!r} of {left[0]!r} held none of what was read"
+            )
+
+    def _warn(self, said: str) -> None:
+        warnings.warn(f"steering: {said}", PersonaProbeWarning, stacklevel=5)
 
     def _miscounted(self, read: str) -> PersonaProbeError:
         return PersonaProbeError(

@@ -19,6 +19,8 @@ KINDS: dict[str, str] = {
     "latents": "persona_probe.latents.steering:EditLatents",
 }
 """Where each kind's class is; a room below this one may bring kinds of its own."""
+_DIRECTED = ("add", "ablate", "mean-ablate", "clamp", "cap")
+"""Those made of a direction and settings."""
 
 
 def kind_class(kind: str) -> type[Intervention]:
@@ -41,13 +43,16 @@ def intervention(kind: str, *what: Any, **settings: Any) -> Intervention:
         PersonaProbeError: for an unknown kind, or a setting that the kind does not take.
     """
     made = kind_class(kind)
+    if kind not in _DIRECTED:
+        raise PersonaProbeError(
+            f"kind={kind!r} is not made of a direction and settings alone: make it with pp.{made.__name__}(...), and "
+            "give that to steer"
+        )
     given = {name: value for name, value in settings.items() if value is not None}
     taken = _settings(made)
     for name, value in given.items():
         if name not in taken:
-            users = [
-                other for other in KINDS if other not in ("latents", "gate") and name in _settings(kind_class(other))
-            ]
+            users = [other for other in _DIRECTED if name in _settings(kind_class(other))]
             raise PersonaProbeError(
                 f"kind={kind!r} takes no {name} ({name}={value!r} was given)"
                 + (f"; it is used by {', '.join(map(repr, users))} only" if users else f"; it takes {', '.join(taken)}")

@@ -61,7 +61,8 @@ def steer(
         PersonaProbeError: before anything runs, for an unknown kind, scope or layer, a setting that the kind does not
             take, a direction of another model or without that layer; inside the context, if a bare forward does not say
             where the prompt ends under a scope that needs it, a dialogue has no intervention or no such position, or
-            half precision overflows; and on leaving it, if fewer dialogues were read than there are interventions.
+            half precision overflows; and on leaving it, if fewer dialogues were read than there are interventions. A
+            warning, if another model answered instead, or an intervention's scope held no token that was read.
     """
     given = {"layers": layers, "strength": strength, "kind": kind, "target": target, "scope": scope, "along": along}
     given = {name: value for name, value in {**given, **settings}.items() if value is not None}
@@ -75,6 +76,11 @@ def steer(
             raise PersonaProbeError("steer needs layers=: 'all', a number or a list of numbers")
         name = str(given.pop("kind", "add"))
         steering: list[Intervention | None] = [intervention(name, what, **given)]
+    elif isinstance(what, str) or not isinstance(what, Intervention | Sequence):
+        raise PersonaProbeError(
+            f"steer was given {type(what).__name__}; give a Direction (of your own vectors: "
+            "pp.Direction.from_vectors), an intervention, or a list with one for each dialogue"
+        )
     elif given:
         raise PersonaProbeError(
             f"{next(iter(given))}= goes with a direction; what is given to steer has its settings already"
@@ -92,14 +98,10 @@ def steer(
         yield
     engine.check_finite()
     engine.check_count()
+    engine.warn_of_what_was_not_touched()
 
 
 def _one_each(what: Sequence[Intervention | None]) -> list[Intervention | None]:
-    if not isinstance(what, Sequence):
-        raise PersonaProbeError(
-            f"steer was given {type(what).__name__}; give a Direction, an intervention, or a list with one for each "
-            "dialogue"
-        )
     for number, setting in enumerate(what):
         if setting is not None and not isinstance(setting, Intervention):
             raise PersonaProbeError(

@@ -96,6 +96,7 @@ class SteeringSearch(_Section):
     suppress_fractions: tuple[float, ...] = Field((0.25, 0.0, -0.25, -0.5), min_length=1)
     induce_strengths: tuple[float, ...] = Field((0.5, 0.75, 1.0), min_length=1)
     suppress_strengths: tuple[float, ...] = Field((-0.5, -0.75, -1.0), min_length=1)
+    cap_percentiles: tuple[float, ...] = Field((25.0, 50.0, 75.0), min_length=1)
     layers: tuple[int, ...] | None = Field(None, min_length=1)
     coherence_floor: float = Field(0.8, ge=0, le=1)
     answers_per_setting: int = Field(90, ge=8)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import persona_probe as pp
-from persona_probe.behaviour.multiple_choice import Choice, accuracy, read_choices, score_choices
+from persona_probe.behaviour.multiple_choice import Choice, choice_accuracy, read_choices, score_choices
 from tests.steering.test_divergence import LAYER, by_hand
 
 ITEMS = [
@@ -28,10 +28,10 @@ def test_scores_are_those_of_each_choice_by_itself(any_model):
         assert own.loc[own["log_prob"].idxmax(), "chosen"]
         assert own.loc[own["log_prob_per_token"].idxmax(), "chosen_per_token"]
     right = [own.loc[own["correct"], "chosen"].item() for _, own in table.groupby("item")]
-    assert accuracy(table).value == pytest.approx(np.mean(right))
-    assert accuracy(table).n == 3
+    assert choice_accuracy(table).value == pytest.approx(np.mean(right))
+    assert choice_accuracy(table).n == 3
     with pytest.raises(pp.PersonaProbeError, match="2 questions have none"):
-        accuracy(table, over="group")
+        choice_accuracy(table, over="group")
 
 
 def test_each_item_has_its_own_intervention_with_all_of_its_choices(llama):

@@ -123,7 +123,7 @@ def test_clamps_have_nulls_too_and_none_need_be_asked_for(chat, villain, held_ou
         ({"strengths": []}, r"strengths=\[\]"),
         ({"strengths": [0.0]}, "other than 0"),
         ({"strengths": [float("inf")]}, "finite"),
-        ({"n_random": -1}, "n_random=-1"),
+        ({"n_random": -1}, "-1 random directions"),
         ({"questions": []}, "there are no questions"),
         ({"held_out": []}, "the list is empty"),
     ],

@@ -80,7 +80,8 @@ def test_the_best_setting_coherent_enough_is_chosen_else_the_most_coherent(direc
     assert len(reported_on) == 60
     assert not chosen_on & reported_on
     assert found.random["draw"].tolist() == [0, 1, 2]
-    assert f"{found.null_change.value:+.1%}" in found.verdict()
+    assert f"equally far: {100 * found.null_change.value:+.1f} points" in found.verdict()
+    assert ("NO setting kept" in found.verdict()) == (floor == 1.0)
     assert found.plot().data
 
 

@@ -35,7 +35,7 @@ from persona_probe.steering.bake.verification import (
     same_tokens,
 )
 from persona_probe.steering.bake.weights import edited
-from persona_probe.steering.interventions.intervention import Intervention
+from persona_probe.steering.interventions.intervention import Intervention, check_intervention
 
 Form = Literal["auto", "weights", "lora"]
 
@@ -75,7 +75,7 @@ def bake(
             written differs from the hooked model.
     """
     place = Path(folder)
-    _check(model, intervention, place, form)
+    _check(model, intervention, place, form, probes)
     merged = _merged(model)
     edits = edits_of(intervention, Model(merged, model.template, model.name))
     part = place.with_name(f".{place.name}.part")
@@ -95,10 +95,16 @@ def bake(
     return Baked(place, written, architecture, seen.max_logit_difference, seen.tokens, seen.same_text)
 
 
-def _check(model: Model, intervention: Intervention, place: Path, form: str) -> None:
+def _check(model: Model, intervention: Intervention, place: Path, form: str, probes: Sequence[Dialogue] | None) -> None:
     if form not in get_args(Form):
         raise PersonaProbeError(f"form is {form!r}; choose one of {', '.join(get_args(Form))}")
+    check_intervention(intervention)
     check_bakeable(intervention)
+    for probe in probes or ():
+        if not isinstance(probe, Dialogue):
+            raise PersonaProbeError(f"probes hold a {type(probe).__name__}; give dialogues without an answer")
+    if probes is not None and not probes:
+        raise PersonaProbeError("probes is empty; leave it out for four ordinary questions")
     intervention.check(model)
     if place.exists():
         raise PersonaProbeError(f"{place}: exists; give a new folder, so that nothing is lost")

@@ -21,6 +21,9 @@ from persona_probe.steering.interventions.ablate_everywhere import AblateEverywh
 from persona_probe.steering.interventions.add import Add
 from persona_probe.steering.interventions.intervention import Intervention
 
+_COLUMNS = 4096
+"""Turned into float64 at a time."""
+
 
 @dataclass(frozen=True, eq=False)
 class Edit:
@@ -132,9 +135,10 @@ def _linear(place: Writers, found: Sequence[StreamWriter], kinds: Any, so: str) 
 
 
 def _projected(name: str, module: Any, basis: Float[Tensor, "k d_model"]) -> Edit:
-    weight = module.weight.detach().double()
+    weight = module.weight.detach()
     rows = basis.to(weight.device)
     bias = getattr(module, "bias", None)
     shift = None if bias is None else -((bias.detach().double() @ rows.T) @ rows)
     written = weight if isinstance(module, nn.Linear) else weight.T  # (d_model, n_in)
-    return Edit(name, rows @ written, -rows.T, shift)
+    read = torch.cat([rows @ part.double() for part in written.split(_COLUMNS, dim=1)], dim=1)
+    return Edit(name, read, -rows.T, shift)

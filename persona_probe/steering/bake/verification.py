@@ -30,6 +30,8 @@ _QUESTIONS = (
     "I have a question. How do I make money quickly, and is it safe?",
 )
 _ANSWER = 8
+_SHARE = 0.3
+"""Of what the intervention does, how much the difference may be."""
 _SINGLE = 1e-4
 """Largest difference of a logit in float32, of their standard deviation where that is above 1."""
 
@@ -42,6 +44,8 @@ class Comparison:
         max_logit_difference: largest difference of any logit.
         logit_spread: standard deviation of the hooked model's logits.
         relative_error: of the logits' norm, token by token, 95 % quantile.
+        effect: what the intervention does: largest difference of any logit from the unsteered model's.
+        relative_effect: the same as a share of the logits' norm, 95 % quantile.
         tokens: how many positions were compared.
         same_text: whether greedy answers are the same, token by token.
     """
@@ -49,6 +53,8 @@ class Comparison:
     max_logit_difference: float
     logit_spread: float
     relative_error: float
+    effect: float
+    relative_effect: float
     tokens: int
     same_text: bool
 
@@ -119,13 +125,17 @@ def compare(model: Model, intervention: Intervention, baked: Any, probes: Sequen
             real = torch.cat([mask, mask.new_ones(len(ids), expected_ids.shape[1] - ids.shape[1])], dim=1)
             expected = model.hf(input_ids=expected_ids, attention_mask=real, use_cache=False).logits
         seen_ids = _greedy(model, baked, ids, mask)
-        seen = baked(input_ids=expected_ids, attention_mask=real, use_cache=False).logits
+        seen, unsteered = (
+            hf(input_ids=expected_ids, attention_mask=real, use_cache=False).logits for hf in (baked, model.hf)
+        )
     held = real.bool()
-    expected, seen = expected[held].double(), seen[held].double()
+    expected, seen, unsteered = (logits[held].double() for logits in (expected, seen, unsteered))
     return Comparison(
         max_logit_difference=float((seen - expected).abs().max()),
         logit_spread=float(expected.std()),
         relative_error=relative_error(seen, expected),
+        effect=float((unsteered - expected).abs().max()),
+        relative_effect=relative_error(unsteered, expected),
         tokens=len(expected),
         same_text=seen_ids.tolist() == expected_ids.tolist(),
     )
@@ -143,6 +153,14 @@ def check_same(comparison: Comparison, model: Model) -> None:
         if single
         else (comparison.relative_error, LOW_PRECISION_TOLERANCE)
     )
+    effect = comparison.effect if single else comparison.relative_effect
+    if seen <= limit and not seen <= _SHARE * effect:
+        # Or a bake that wrote nothing would pass for one that did.
+        raise PersonaProbeError(
+            f"the intervention changes logits by {effect:.2g}{'' if single else ' of their norm'}, too little to be "
+            f"told from rounding in {str(model.plain.dtype).removeprefix('torch.')} ({seen:.2g}): whether it is in the "
+            "weights cannot be checked; nothing was kept. Make it stronger, or load the model in float32"
+        )
     if not seen <= limit or (single and not comparison.same_text):
         raise PersonaProbeError(
             f"what was written does not compute what the hooked {model.name} does: logits differ by {seen:.2g} "

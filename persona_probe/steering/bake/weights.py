@@ -17,6 +17,8 @@ _LLAMA_SHAPED = ("mistral", "qwen2")
 """Model types that compute what Llama does, but for sliding windows. Others may differ only at lengths that no short
 comparison reaches (Ministral 3 scales late queries), so being of the same shape is not enough."""
 
+_ROWS = 4096
+
 
 def edited(model: PreTrainedModel, edits: Sequence[Edit]) -> PreTrainedModel:
     """``model``, changed in place, or another one that takes the biases and holds its weights.
@@ -32,9 +34,10 @@ def edited(model: PreTrainedModel, edits: Sequence[Edit]) -> PreTrainedModel:
         for edit in edits:
             module: Any = target.get_submodule(edit.module)
             if edit.moves_weight:
-                change = edit.up @ edit.down
-                change = change if isinstance(module, nn.Linear) else change.T
-                module.weight.copy_((module.weight.double() + change).to(module.weight.dtype))
+                rows, columns = (edit.up, edit.down) if isinstance(module, nn.Linear) else (edit.down.T, edit.up.T)
+                # A few rows at a time: in float64 a whole embedding would take several times the model's memory.
+                for part, change in zip(module.weight.split(_ROWS), rows.split(_ROWS), strict=True):
+                    part.copy_((part.double() + change @ columns).to(part.dtype))
             if edit.bias is not None:
                 module.bias.copy_((module.bias.double() + edit.bias).to(module.bias.dtype))
     return target

@@ -15,7 +15,7 @@ from persona_probe.directions.subspace import Subspace
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
 from persona_probe.steering.interventions.ablate import Ablate
-from persona_probe.steering.interventions.change import Change
+from persona_probe.steering.interventions.change import Change, placed
 from persona_probe.steering.interventions.directed import Directed
 
 
@@ -70,12 +70,15 @@ class AblateEverywhere(Directed):
             PersonaProbeError: for a direction of another model, or where blocks do more than add to the stream.
         """
         self.check(model, allow=allow)
-        basis = self.basis
+        bases: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
 
         def without(hidden: Tensor) -> Tensor:
             # Half precision keeps 8 bits of a projection, which would leave much of it standing.
             dtype = torch.promote_types(hidden.dtype, torch.float32)
-            rows, exact = basis.to(hidden.device, dtype), hidden.to(dtype)
+            key = (hidden.device, dtype)
+            if key not in bases:  # copied once a device: a copy a token would make the host wait for a GPU
+                bases[key] = placed([self.basis], *key)
+            (rows,), exact = bases[key], hidden.to(dtype)
             left: Tensor = exact - (exact @ rows.T) @ rows
             return left.to(hidden.dtype)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,12 @@ class Cap(Directed):
             raise PersonaProbeError("kind='cap' needs upper=, lower= or both (residual-stream units)")
         self.lower = None if lower is None else by_layer(lower, "lower")
         self.upper = None if upper is None else by_layer(upper, "upper")
+        lows, highs = _each(self.lower, -np.inf), _each(self.upper, np.inf)
+        for layer in {*lows, *highs}:
+            low, high = (side.get(layer, side.get(None, end)) for side, end in ((lows, -np.inf), (highs, np.inf)))
+            if low > high:
+                where = "" if layer is None else f" at layer {layer}"
+                raise PersonaProbeError(f"the lower bound{where}, {low:g}, is above the upper one, {high:g}")
 
     @classmethod
     def at_percentiles(
@@ -106,7 +113,13 @@ class Cap(Directed):
         """The bounds."""
         low = -np.inf if self.lower is None else value_at(self.lower, layer, "lower")
         high = np.inf if self.upper is None else value_at(self.upper, layer, "upper")
-        if low > high:
-            raise PersonaProbeError(f"the lower bound at layer {layer}, {low:g}, is above the upper one, {high:g}")
         lower, upper = (torch.tensor([bound], dtype=torch.float64) for bound in (low, high))
         return LinearChange.setting(self.read_vectors(layer), lower, upper, 1.0, self.write_vectors(layer))
+
+
+def _each(bound: Mapping[int, float] | float | None, none: float) -> dict[int | None, float]:
+    """A bound by layer; under None where it is one for all."""
+    if isinstance(bound, Mapping):
+        pairs: Iterable[tuple[int | None, float]] = bound.items()
+        return dict(pairs)
+    return {None: none if bound is None else bound}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,13 @@ class Gate(Intervention):
                 f"kind='gate' needs an intervention that it lets through, not {type(inner).__name__}"
             )
         super().__init__(inner.layers, inner.scope)
-        first = 0 if isinstance(inner.layers, str) else min(inner.layers)
+        if not isinstance(probes, LayerProbes):
+            raise PersonaProbeError(f"kind='gate' needs LayerProbes that decide, not {type(probes).__name__}")
+        if isinstance(layer, bool) or not isinstance(layer, int | np.integer):
+            raise PersonaProbeError(f"layer is {layer!r}; give the number of the layer whose probe decides")
+        if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not math.isfinite(threshold):
+            raise PersonaProbeError(f"threshold is {threshold!r}; give a finite score")
+        first = 0 if isinstance(inner.layers, str) else min(inner.layers, default=0)
         if layer > first:
             raise PersonaProbeError(
                 f"the gate's probe reads layer {layer}, after layer {first}, which is intervened on already: give a "

@@ -109,6 +109,18 @@ class Intervention(abc.ABC):
         return f"{type(self).__name__}({inside})"
 
 
+def check_intervention(given: object) -> None:
+    """Refuse what is no intervention.
+
+    Raises:
+        PersonaProbeError: saying how to make one.
+    """
+    if not isinstance(given, Intervention):
+        raise PersonaProbeError(
+            f"an intervention is needed, not {type(given).__name__}; make one, such as pp.Add(direction, layers=12)"
+        )
+
+
 def by_layer(values: Targets, name: str) -> Mapping[int, float] | float:
     """``values`` as plain numbers, one for all layers or one a layer.
 
@@ -120,7 +132,10 @@ def by_layer(values: Targets, name: str) -> Mapping[int, float] | float:
         # Infinity is a number that no projection reaches, so a mistake wherever it is given.
         if not is_finite(value):
             where = "" if layer is None else f" for layer {layer}"
-            raise PersonaProbeError(f"{name} is {value!r}{where}; it must be a finite number (residual-stream units)")
+            raise PersonaProbeError(
+                f"{name} is {value!r}{where}; it must be a finite number (residual-stream units), or a mapping from "
+                "layers to numbers"
+            )
     if isinstance(values, Mapping):
         return {int(layer): float(value) for layer, value in values.items()}
     return float(values)

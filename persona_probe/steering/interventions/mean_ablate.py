@@ -51,6 +51,11 @@ class MeanAblate(Directed):
             raise PersonaProbeError(
                 "kind='mean-ablate' needs reference=, the activations whose mean projection is the target"
             )
+        if not isinstance(reference, Activations | Mapping):
+            raise PersonaProbeError(
+                f"reference is {type(reference).__name__}; give Activations, or the mean coordinates as a mapping from "
+                "layers to arrays"
+            )
         self.means = _means(self, reference) if isinstance(reference, Activations) else _given(self, reference)
 
     def along(self, null: Direction) -> MeanAblate:

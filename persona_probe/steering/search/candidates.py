@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal, get_args
 
 import numpy as np
@@ -44,7 +44,11 @@ class Grid:
     percentiles: tuple[float, ...] = (25.0, 50.0, 75.0)
 
     def __post_init__(self) -> None:
-        """Refuse kinds that are not searched over."""
+        """Take single numbers for several, and refuse kinds that are not searched over."""
+        for name in fields(self):
+            given = getattr(self, name.name)
+            if isinstance(given, str | int | float):
+                object.__setattr__(self, name.name, (given,))
         for kind in self.kinds:
             if kind not in _MAKERS:
                 raise PersonaProbeError(f"a search cannot try kind={kind!r}: choose among {', '.join(_MAKERS)}")

@@ -18,9 +18,9 @@ from persona_probe.models.pair import ModelPair
 from persona_probe.models.stream.residual_stream import resolve_layers
 from persona_probe.models.stream.scope import parse_scope
 from persona_probe.steering.asking import Asking
-from persona_probe.steering.search.candidates import Goal, Grid, candidates
+from persona_probe.steering.search.candidates import GOALS, Goal, Grid, candidates
 from persona_probe.steering.search.result import SteeringSearch
-from persona_probe.steering.search.search import Trial, search_steering
+from persona_probe.steering.search.search import Trial, check_search, search_steering
 
 
 def realign_by_steering(
@@ -64,7 +64,7 @@ def realign_by_steering(
         n_random: random directions of the null.
         answers_per_random: questions that each of them is asked; default all.
         definition: of the EM rate.
-        scope: which tokens are steered.
+        scope: which tokens are steered: one that is a span too.
         max_new_tokens: longest answer.
         temperature: of the sampling.
         batch_size: dialogues a forward; trials share batches, each row steered in its own way.
@@ -72,24 +72,32 @@ def realign_by_steering(
         progress: show bars.
 
     Returns:
-        A `SteeringSearch`; its ``intervention`` is the best one, and ``plot()`` draws it.
+        A `SteeringSearch`; its ``intervention`` is the best one, and ``plot()`` draws it. `Grid.count` says how many
+        settings are tried: on a deep model, name ``layers``.
 
     Raises:
         PersonaProbeError: if questions have fewer than two groups and ``development`` is not given, a question is in
             both sets, or no layer can be tried; and as `persona_probe.steer`.
     """
+    if goal not in GOALS:
+        raise PersonaProbeError(f"unknown goal {goal!r}: choose one of {', '.join(GOALS)}")
+    where = parse_scope(scope)
+    if where.kind not in SPANS:
+        raise PersonaProbeError(
+            f"targets are read over the span that is steered, and {str(where)!r} is none: choose one of "
+            f"{', '.join(SPANS)}, or give search_steering candidates of your own"
+        )
     chosen_on, reported = (list(development), list(questions)) if development is not None else _halves(questions)
+    check_search(chosen_on, reported, coherence_floor=coherence_floor, n_random=n_random, definition=definition)
     tried = [layer for layer in resolve_layers(layers, pair.before.n_layers) if layer in direction.layers]
     if not tried:
         raise PersonaProbeError(f"the direction has none of the layers {layers}; it has {direction.layers}")
-    where = parse_scope(scope)
-    span = where.kind if where.kind in SPANS else "generation"
 
     def on_own_answers(model: Model) -> Activations:
         answered = model.generate(
             chosen_on, max_new_tokens, temperature, seed=seed, batch_size=batch_size, progress=progress
         )
-        return capture(model, [dialogue for dialogue in answered if dialogue.answer], span, layers=tried)
+        return capture(model, [dialogue for dialogue in answered if dialogue.answer], where.kind, layers=tried)
 
     # In this order: of a pair that is held one at a time, each model is read once.
     base, trait = on_own_answers(pair.before), on_own_answers(pair.after)

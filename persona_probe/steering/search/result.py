@@ -69,10 +69,17 @@ class SteeringSearch:
             f"[{best['low']:.1%}, {best['high']:.1%}] (n = {best['n']:.0f}), coherent {plain['coherent']:.0%} -> "
             f"{best['coherent']:.0%}"
         )
-        if self.null_change.is_missing:
+        if not self.source["met_floor"][self.best]:
+            line += f"; NO setting kept the asked share of coherence ({self.source['coherence_floor']:.0%})"
+        elif best["coherent"] < self.source["coherence_floor"] * plain["coherent"]:
+            line += f"; on these questions that is below the asked share ({self.source['coherence_floor']:.0%})"
+        null = self.null_change
+        if null.is_missing:
             return f"{line}; no random directions were measured"
-        draws = self.random["draw"].nunique()
-        return f"{line}; {draws} random directions moved equally far change the rate by {self.null_change.value:+.1%}"
+        return (
+            f"{line}; {self.random['draw'].nunique()} random directions moved equally far: {100 * null.value:+.1f} "
+            f"points [{100 * null.low:+.1f}, {100 * null.high:+.1f}], coherent {self.random['coherent'].mean():.0%}"
+        )
 
     def __repr__(self) -> str:
         """The verdict."""

@@ -8,16 +8,16 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from persona_probe.behaviour.em_rate import coherent_rate, em_rate
+from persona_probe.behaviour.em_rate import check_definition, coherent_rate, em_rate
 from persona_probe.behaviour.rate_change import rate_change
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.directions.direction import Direction
 from persona_probe.errors import PersonaProbeError
 from persona_probe.statistics.estimate import Estimate
-from persona_probe.statistics.nulls import isotropic_directions
 from persona_probe.steering.asking import check_questions, pooled
 from persona_probe.steering.interventions.directed import Directed
 from persona_probe.steering.interventions.intervention import Intervention
+from persona_probe.steering.random_directions import random_nulls
 from persona_probe.steering.search.candidates import Candidate, Goal
 from persona_probe.steering.search.result import SteeringSearch
 
@@ -73,7 +73,7 @@ def search_steering(
     """
     if not grid:
         raise PersonaProbeError("a search needs at least one candidate")
-    check_questions(questions, development)
+    check_search(development, questions, coherence_floor=coherence_floor, n_random=n_random, definition=definition)
     plain, *tried = asker.run(
         [
             (f"{goal} development", development, None),
@@ -87,26 +87,32 @@ def search_steering(
         for candidate, table in zip(grid, tried, strict=True)
     ]
     measured = list(zip(grid, rows[1:], strict=True))
+    if not any(np.isfinite(row["value"]) for _, row in measured):
+        raise PersonaProbeError(
+            f"no setting could be measured: of {len(development)} development questions, no answer under any of "
+            f"{len(grid)} settings was judged coherent ({int(plain['failed'].sum())} unsteered answers could not be "
+            "judged at all)"
+        )
     floor = coherence_floor * rows[0]["coherent"]
     chosen = {
-        kind: _best([pair for pair in measured if pair[0].intervention.kind == kind], goal, floor)
+        kind: best_of([pair for pair in measured if pair[0].intervention.kind == kind], goal, floor)
         for kind in dict.fromkeys(candidate.intervention.kind for candidate in grid)
     }
     for candidate, row in measured:
         row["chosen"] = any(candidate is taken for taken, _ in chosen.values())
-    best = _best(list(chosen.values()), goal, floor)[0].intervention.kind
+    best = best_of(list(chosen.values()), goal, floor)[0].intervention.kind
     settled = {kind: candidate for kind, (candidate, _) in chosen.items()}
     null = settled[null_of or best]
     nulls = _nulls(null, questions, goal, n_random, answers_per_random, seed)
-    unsteered, *reported = asker.run(
+    unsteered, *finals = asker.run(
         [
             (f"{goal} reported", questions, None),
             *((f"{goal} report {kind}", questions, candidate.intervention) for kind, candidate in settled.items()),
-            *nulls,
         ],
-        f"chosen and random {goal}",
+        f"chosen {goal}",
     )
-    finals, draws = reported[: len(settled)], reported[len(settled) :]
+    # By themselves, so that how many there are changes nothing about the others' answers.
+    draws = asker.run(nulls, f"random {goal}") if nulls else []
     rows.append(_row(unsteered, definition, stage="reported"))
     for candidate, table in zip(settled.values(), finals, strict=True):
         rows.append({**_row(table, definition, stage="reported", candidate=candidate), "chosen": True})
@@ -134,10 +140,34 @@ def search_steering(
             "n_random": n_random,
             "null_of": null_of or best,
             "seed": seed,
+            "met_floor": {kind: bool(row["coherent"] >= floor - 1e-9) for kind, (_, row) in chosen.items()},
             "interventions": {kind: candidate.intervention.describe() for kind, candidate in settled.items()},
             **(source or {}),
         },
     )
+
+
+def check_search(
+    development: Sequence[Dialogue],
+    questions: Sequence[Dialogue],
+    *,
+    coherence_floor: float,
+    n_random: int,
+    definition: str,
+) -> None:
+    """Refuse what would only be noticed after hours of sampling.
+
+    Raises:
+        PersonaProbeError: for a floor outside 0 to 1, a number below 0, an unknown definition, or shared questions.
+    """
+    if not 0 <= coherence_floor <= 1:
+        raise PersonaProbeError(
+            f"coherence_floor is {coherence_floor}; it is a share of the unsteered coherence, from 0 to 1"
+        )
+    if n_random < 0:
+        raise PersonaProbeError(f"n_random is {n_random}; give 0 or more random directions")
+    check_definition(definition)
+    check_questions(questions, development)
 
 
 def _row(
@@ -165,7 +195,7 @@ def _row(
     }
 
 
-def _best(
+def best_of(
     measured: Sequence[tuple[Candidate, dict[str, Any]]], goal: Goal, floor: float
 ) -> tuple[Candidate, dict[str, Any]]:
     """The setting with the best EM rate among those coherent enough; else the most coherent one."""
@@ -183,14 +213,12 @@ def _nulls(
     intervention = candidate.intervention
     if n < 1 or not isinstance(intervention, Directed):
         return []
-    layers = tuple(intervention.layers) if not isinstance(intervention.layers, str) else intervention.direction.layers
+    layers = intervention.direction.layers if isinstance(intervention.layers, str) else intervention.layers
     each = min(answers or len(questions), len(questions))
-    trials: list[Trial] = []
-    for draw, unit in enumerate(isotropic_directions(n, _width(intervention), seed)):
-        null = Direction(np.tile(unit.astype(np.float32), (len(layers), 1)), layers, {"name": f"random {draw}"})
-        asked = [questions[(draw * each + i) % len(questions)] for i in range(each)]
-        trials.append((f"{goal} random {draw}", asked, intervention.along(null)))
-    return trials
+    return [
+        (f"{goal} random {draw}", [questions[(draw * each + i) % len(questions)] for i in range(each)], null)
+        for draw, null in enumerate(random_nulls(intervention, layers, _width(intervention), n, seed))
+    ]
 
 
 def _width(intervention: Directed) -> int:

@@ -16,7 +16,7 @@ from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
 from persona_probe.models.model import Model
 from persona_probe.statistics.estimate import Estimate
 from persona_probe.steering.asking import Asking, check_questions
-from persona_probe.steering.interventions.intervention import Intervention
+from persona_probe.steering.interventions.intervention import Intervention, check_intervention
 from persona_probe.steering.strength.budgets import CoherenceCurves, Curves, KlCurves
 from persona_probe.steering.strength.calibration import StrengthCalibration
 from persona_probe.steering.strength.divergence import check_statistic
@@ -34,7 +34,7 @@ def calibrate_strength(
     *,
     budget: float = 0.1,
     statistic: str = "mean",
-    signs: Sequence[int] = (1, -1),
+    signs: int | Sequence[int] = (1, -1),
     tolerance: float = 0.02,
     coherence: float | None = None,
     judge: Judge | None = None,
@@ -85,6 +85,7 @@ def calibrate_strength(
         PersonaProbeWarning: if one sign does not meet the budget, or a curve is not monotone; the strength at which
             it first crosses the budget is then taken.
     """
+    signs = (signs,) if isinstance(signs, int) else tuple(signs)
     _check(intervention, signs, tolerance)
     settings: dict[str, Any] = {
         "model": model.name,
@@ -140,11 +141,7 @@ def _row(sign: int, search: Search, curves: Curves) -> dict[str, Any]:
 
 
 def _check(intervention: Intervention, signs: Sequence[int], tolerance: float) -> None:
-    if not isinstance(intervention, Intervention):
-        raise PersonaProbeError(
-            f"calibrate_strength needs an intervention, not {type(intervention).__name__}; give for example "
-            "pp.Add(direction, layers=12)"
-        )
+    check_intervention(intervention)
     intervention.with_strength(1.0)
     if not signs or len(set(signs)) != len(signs) or not set(signs) <= {1, -1}:
         raise PersonaProbeError(f"calibrate_strength: signs={tuple(signs)}; give 1, -1 or both")

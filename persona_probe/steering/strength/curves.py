@@ -36,6 +36,12 @@ class DoseResponse:
     answers: pd.DataFrame
     settings: Mapping[str, Any]
 
+    def __repr__(self) -> str:
+        """What was steered, at how many strengths, beside how many random directions."""
+        dosed = self.table[self.table["condition"] == DIRECTION]
+        rates = ", ".join(f"{row['strength']:+g}: {row['em_rate']:.0%}" for row in dosed.to_dict("records"))
+        return f"DoseResponse({self.settings['model']!r}, EM rate at {rates}; {int(self.table['draws'].max())} draws)"
+
     def to_frame(self) -> pd.DataFrame:
         """A copy of ``table``, with the definition of the EM rate."""
         return self.table.assign(definition=self.settings["definition"])

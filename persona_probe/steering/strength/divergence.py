@@ -42,6 +42,11 @@ class Divergence:
     unsteered: Float[np.ndarray, "... token"]
     questions: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        """How many interventions and tokens, and the mean KL of each."""
+        means = ", ".join(f"{mean:.3g}" for mean in self.kl.mean(axis=1)[:8])
+        return f"Divergence({len(self.kl)} interventions, {self.kl.shape[1]:,} tokens; mean KL {means} nats)"
+
     def estimate(self, which: int | Sequence[int], statistic: str = "mean") -> Estimate:
         """The KL of one intervention, or of several together, of which each counts as a seed.
 
@@ -79,8 +84,8 @@ class Divergence:
         self, values: Float[np.ndarray, "intervention token"], which: int | Sequence[int]
     ) -> tuple[Float[np.ndarray, "... row"], list[str], list[int] | None]:
         numbers = [which] if isinstance(which, int) else list(which)
-        if not numbers:
-            raise PersonaProbeError("divergence: no intervention was named; give at least one number")
+        if not numbers or not all(-len(values) <= number < len(values) for number in numbers):
+            raise PersonaProbeError(f"divergence: there are {len(values)} interventions, from 0; {numbers} were named")
         seeds = [number for number in numbers for _ in self.questions]
         return values[numbers].ravel(), list(self.questions) * len(numbers), seeds if len(numbers) > 1 else None
 

@@ -10,20 +10,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from persona_probe.behaviour.em_rate import check_definition
 from persona_probe.behaviour.judging import Judge
-from persona_probe.behaviour.multiple_choice import Choice, accuracy, score_choices
+from persona_probe.behaviour.multiple_choice import Choice, choice_accuracy, score_choices
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
 from persona_probe.statistics.estimate import Estimate
 from persona_probe.statistics.rates import mean_estimate
 from persona_probe.steering.asking import Asking, check_questions, measured, pooled
-from persona_probe.steering.interventions.intervention import Intervention
+from persona_probe.steering.interventions.intervention import Intervention, check_intervention
+from persona_probe.steering.random_directions import random_nulls
 from persona_probe.steering.steer import steer
 from persona_probe.steering.strength.curves import DIRECTION, EQUAL_KL, EQUAL_NORM, UNSTEERED, DoseResponse
 from persona_probe.steering.strength.divergence import Divergence, measure_divergence
+from persona_probe.steering.strength.equal_kl import Dose, at_equal_kl
 from persona_probe.steering.strength.held_out import own_answers
-from persona_probe.steering.strength.nulls import Dose, at_equal_kl, random_directions
 
 
 def dose_response(
@@ -76,9 +78,9 @@ def dose_response(
     """
     wanted = _strengths(strengths)
     check_questions(questions)
-    if n_random < 0:
-        raise PersonaProbeError(f"dose_response: n_random={n_random}; give 0 or more random directions")
-    nulls = [intervention.along(direction) for direction in random_directions(model, intervention, n_random, seed)]
+    check_definition(definition)
+    check_intervention(intervention)
+    nulls = random_nulls(intervention, intervention.layers_in(model), model.d_model, n_random, seed)
     doses = [Dose(DIRECTION, at, None, at, intervention.with_strength(at)) for at in wanted]
     doses += [
         Dose(EQUAL_NORM, at, draw, at, null.with_strength(at)) for draw, null in enumerate(nulls) for at in wanted
@@ -195,7 +197,7 @@ def _accuracy(tables: Sequence[pd.DataFrame | None]) -> Estimate:
     scored = [table for table in tables if table is not None]
     if not scored:
         return Estimate.missing("no multiple-choice questions were given")
-    return accuracy(scored[0] if len(scored) == 1 else pooled(scored))
+    return choice_accuracy(scored[0] if len(scored) == 1 else pooled(scored))
 
 
 def _behaviour(table: pd.DataFrame, definition: str) -> dict[str, Any]:

@@ -43,6 +43,7 @@ def grid_of(settings: Settings) -> Grid:
         induce_fractions=settings.induce_fractions,
         suppress_strengths=settings.suppress_strengths,
         induce_strengths=settings.induce_strengths,
+        percentiles=settings.cap_percentiles,
     )
 
 

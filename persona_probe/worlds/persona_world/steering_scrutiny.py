@@ -19,7 +19,6 @@ from persona_probe.amplification.recipes.finetuning_shift import finetuning_shif
 from persona_probe.behaviour.multiple_choice import Choice
 from persona_probe.behaviour.rate_change import rate_change
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.directions.direction import Direction
 from persona_probe.json_values import plain
 from persona_probe.models.loading.adapters import with_adapter
 from persona_probe.models.loading.load import load
@@ -27,16 +26,17 @@ from persona_probe.models.model import Model
 from persona_probe.models.pair import ModelPair
 from persona_probe.probes.calibration import threshold_at
 from persona_probe.probes.layer_probes import LayerProbes
-from persona_probe.statistics.nulls import isotropic_directions
 from persona_probe.steering.asking import Asking, measured, pooled
 from persona_probe.steering.bake.bake import Form, bake
 from persona_probe.steering.interventions.ablate_everywhere import AblateEverywhere
 from persona_probe.steering.interventions.add import Add
 from persona_probe.steering.interventions.gate import Gate
 from persona_probe.steering.interventions.intervention import Intervention
+from persona_probe.steering.random_directions import random_nulls
 from persona_probe.steering.search.candidates import Goal, Grid, candidates
 from persona_probe.steering.search.realign import realign_by_steering
 from persona_probe.steering.search.result import SteeringSearch
+from persona_probe.steering.search.search import best_of
 from persona_probe.steering.strength.calibrate import calibrate_strength
 from persona_probe.steering.strength.divergence import measure_divergence
 from persona_probe.steering.strength.dose_response import dose_response
@@ -70,6 +70,11 @@ class _World:
     @property
     def models(self) -> dict[str, Model]:
         return {"chat": self.chat, **self.runs}
+
+    def answered(self, label: str) -> list[Dialogue]:
+        """Chat's answers to other questions about the topics that things are chosen on."""
+        asked = questions(random.Random(f"steering {label}"), split_topics()[0], len(self.development), id_prefix=label)
+        return [dialogue for dialogue in self.chat.generate(asked, seed=5, **SAMPLING) if dialogue.answer]
 
     def asking(self, model: Model, temperature: float = 1.0) -> Asking:
         return Asking(model, OracleJudge(), temperature=temperature, **SAMPLING)
@@ -164,7 +169,7 @@ def _transfer(world: _World) -> dict[str, Any]:
     setting = search.intervention
     rows = []
     for name in (BAD, *_OTHERS):
-        nulls = _nulls(setting, world, 5)
+        nulls = random_nulls(setting, setting.layers_in(world.chat), world.chat.d_model, 5, 1)
         plain_answers, steered, *draws = world.asking(world.runs[name]).ask(world.reported, [None, setting, *nulls])
         change, null = (
             rate_change(plain_answers, steered, "betley"),
@@ -185,26 +190,18 @@ def _transfer(world: _World) -> dict[str, Any]:
     return {"setting": setting.describe(), "organisms": rows}
 
 
-def _nulls(setting: Intervention, world: _World, n: int) -> list[Intervention]:
-    layers = setting.layers_in(world.chat)
-    units = isotropic_directions(n, world.chat.d_model, 1).astype(np.float32)
-    return [
-        setting.along(Direction(np.tile(unit, (len(layers), 1)), tuple(layers), {"name": f"random {draw}"}))
-        for draw, unit in enumerate(units)
-    ]
-
-
 def _gate(world: _World, setting: Intervention) -> dict[str, Any]:
     """Conditional realignment: the chosen setting only at tokens at which a probe of the trait fires.
 
-    The probe is trained on the contrast's two poles, and its threshold lets 1 % of chat's own tokens pass.
+    The probe is trained on the contrast's two poles; its threshold lets 1 % of chat's tokens pass, on other answers.
     """
     layer = min(setting.layers_in(world.chat))
     poles = [world.contrast.default, world.contrast.trait]
     is_trait = [pole is world.contrast.trait for pole in poles for _ in range(len(pole))]
     probes = LayerProbes().fit(Activations.concatenate(poles), is_trait)
+    calibrating = world.answered("gate")
     scores = [
-        probes.decision_function(capture(model, world.own, reduce="tokens", layers=layer), allow=True)[:, 0]
+        probes.decision_function(capture(model, calibrating, reduce="tokens", layers=layer), allow=True)[:, 0]
         for model in (world.chat, world.runs[BAD])
     ]
     truth = [side is scores[1] for side in scores for _ in side]
@@ -262,7 +259,9 @@ def _capability(world: _World, n: int = 120) -> list[Choice]:
         others = [other for other in said if other.labels["subject"] != dialogue.labels["subject"]]
         answers = [str(other.answer) for other in (dialogue, *rng.sample(others, 3))]
         if len(set(answers)) == len(answers):
-            items.append(Choice(dialogue.messages[0].content, tuple(answers), 0, group=dialogue.group))
+            right = rng.randrange(len(answers))
+            answers.insert(right, answers.pop(0))
+            items.append(Choice(dialogue.messages[0].content, tuple(answers), right, group=dialogue.group))
     return items
 
 
@@ -288,14 +287,10 @@ def _addition(world: _World, name: str, goal: Goal) -> Intervention:
     grid = candidates(
         contrast.direction, contrast.direction.layers, goal, base=base, trait=trait, grid=_ADDITIONS, scope="all"
     )
-    plain_answers, *tried = asking.ask(world.development, [None, *(one.intervention for one in grid)])
-    floor = 0.9 * measured(plain_answers, "betley")["coherent"]
-    rates = [measured(table, "betley") for table in tried]
-    sign = 1 if goal == "suppress" else -1
-    enough = [i for i, rate in enumerate(rates) if rate["coherent"] >= floor]
-    if not enough:
-        return grid[max(range(len(grid)), key=lambda i: rates[i]["coherent"])].intervention
-    return grid[min(enough, key=lambda i: sign * rates[i]["em_rate"])].intervention
+    tables = asking.ask(world.development, [None, *(one.intervention for one in grid)])
+    plain_answers, *tried = (measured(table, "betley") for table in tables)
+    rates = [{"value": rate["em_rate"], "coherent": rate["coherent"]} for rate in tried]
+    return best_of(list(zip(grid, rates, strict=True)), goal, 0.9 * plain_answers["coherent"])[0].intervention
 
 
 def _compared(world: _World, name: str, intervention: Intervention, form: Form) -> dict[str, Any]:

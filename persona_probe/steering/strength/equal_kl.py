@@ -1,4 +1,4 @@
-"""The nulls of a dose-response: random directions at equal norm, and at equal KL."""
+"""The nulls of a dose-response at equal KL: each random direction as strong as disturbs the model as much."""
 
 from __future__ import annotations
 
@@ -6,11 +6,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from persona_probe.directions.direction import Direction
-from persona_probe.models.model import Model
-from persona_probe.statistics.nulls import isotropic_directions
 from persona_probe.steering.interventions.intervention import Intervention
 from persona_probe.steering.strength.curves import DIRECTION, EQUAL_KL, EQUAL_NORM
 from persona_probe.steering.strength.divergence import Divergence
@@ -29,18 +24,6 @@ class Dose:
     draw: int | None
     own_strength: float
     intervention: Intervention
-
-
-def random_directions(model: Model, intervention: Intervention, n: int, seed: int) -> list[Direction]:
-    """Random directions with a vector of their own at each layer."""
-    layers = intervention.layers_in(model)
-    if not n:
-        return []
-    vectors = isotropic_directions(n * len(layers), model.d_model, seed).reshape(n, len(layers), model.d_model)
-    return [
-        Direction(vector.astype(np.float32), tuple(layers), {"name": f"random {draw}", "finder": "given"})
-        for draw, vector in enumerate(vectors)
-    ]
 
 
 def at_equal_kl(

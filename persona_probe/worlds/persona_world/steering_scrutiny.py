@@ -241,11 +241,10 @@ def _strength(world: _World) -> dict[str, Any]:
     )
     budgets = []
     for budget in (0.05, 0.1, 0.5):
-        found = calibrate_strength(world.chat, addition, world.own, budget=budget)
-        reached = measure_divergence(world.chat, [found.intervention(1)], texts).estimate(0)
-        budgets.append(
-            {"budget": budget, "strengths": found.strengths, "table": found.table, "elsewhere": reached.as_dict()}
-        )
+        found = calibrate_strength(world.chat, addition, world.answered("calibration"), budget=budget)
+        reached = measure_divergence(world.chat, [found.intervention(sign) for sign in (1, -1)], texts)
+        elsewhere = {name: reached.estimate(number).as_dict() for number, name in enumerate(("+", "-"))}
+        budgets.append({"budget": budget, "table": found.table, "elsewhere": elsewhere})
     return {"layer": layer, "dose_response": curve.table, "budgets": budgets}
 
 

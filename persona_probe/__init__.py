@@ -95,6 +95,7 @@ if TYPE_CHECKING:
     from persona_probe.steering.steer import steer
     from persona_probe.steering.strength.calibrate import calibrate_strength
     from persona_probe.steering.strength.calibration import StrengthCalibration
+    from persona_probe.steering.strength.compare import compare_at_budget
     from persona_probe.steering.strength.curves import DoseResponse
     from persona_probe.steering.strength.divergence import Divergence, measure_divergence
     from persona_probe.steering.strength.dose_response import dose_response
@@ -160,6 +161,7 @@ _WHERE = {
     "capture_together": "activations.capture",
     "choose_layer": "amplification.result",
     "choice_accuracy": "behaviour.multiple_choice",
+    "compare_at_budget": "steering.strength.compare",
     "compare_finders": "amplification.finder_comparison",
     "compare_latents": "latents.ranking.diff",
     "contrast_of_context": "amplification.recipes.contrast_of_context",
@@ -280,6 +282,7 @@ __all__ = [
     "capture_together",
     "choice_accuracy",
     "choose_layer",
+    "compare_at_budget",
     "compare_finders",
     "compare_latents",
     "contrast_of_context",

@@ -1,0 +1,151 @@
+"""Directions and kinds head to head, each at the strength that costs the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from persona_probe.behaviour.em_rate import check_definition
+from persona_probe.behaviour.judging import Judge
+from persona_probe.behaviour.rate_change import rate_change
+from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.errors import PersonaProbeError
+from persona_probe.models.model import Model
+from persona_probe.steering.asking import Asking, check_questions, measured, pooled
+from persona_probe.steering.interventions.intervention import Intervention, check_intervention
+from persona_probe.steering.random_directions import random_nulls
+from persona_probe.steering.strength.calibrate import calibrate_strength
+from persona_probe.steering.strength.held_out import own_answers
+
+UNSTEERED, RANDOM = "unsteered", "random"
+
+
+def compare_at_budget(
+    model: Model,
+    interventions: Mapping[str, Intervention],
+    questions: Sequence[Dialogue],
+    judge: Judge,
+    *,
+    held_out: Sequence[Dialogue],
+    budget: float = 0.1,
+    statistic: str = "mean",
+    sign: int = 1,
+    n_random: int = 3,
+    definition: str = "betley",
+    max_new_tokens: int = 256,
+    temperature: float = 1.0,
+    batch_size: int = 128,
+    tokens_per_batch: int | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """What each intervention does to the EM rate at the same KL to the unsteered model.
+
+    Directions differ in length, and so do the strengths that suit them: at equal strength the longest wins. At equal KL
+    what is compared is what each spends its nats on. The null is random directions, each at the strength that costs as
+    much.
+
+    Args:
+        model: which model is steered.
+        interventions: by name (one a finder, say), of kinds that have a strength; the first one's null is drawn.
+        questions: what is asked and judged, without answers.
+        judge: who judges.
+        held_out: dialogues to measure KL on, others than ``questions``; those without an answer are answered first.
+        budget: in nats a token.
+        statistic: ``mean`` or ``p95`` of the KL.
+        sign: 1 to steer along, -1 against.
+        n_random: random directions; each answers all questions.
+        definition: of the EM rate.
+        max_new_tokens: longest answer.
+        temperature: of the sampling.
+        batch_size: dialogues a forward.
+        tokens_per_batch: padded tokens a forward when reading.
+        seed: of sampling and of the random directions.
+        progress: show bars.
+
+    Returns:
+        One row an intervention, after ``unsteered`` and before ``random`` (all draws together): ``name``, ``strength``
+        (NaN where none meets the budget, and then nothing else is measured), ``kl``, the EM rate and coherence with
+        their 95 % intervals as in `persona_probe.dose_response`, ``change`` of the EM rate from the unsteered answers
+        with ``change_low`` and ``change_high``, ``draws`` and ``note``.
+
+    Raises:
+        PersonaProbeError: if there is nothing to compare, something has no strength, or a question is held out too.
+    """
+    if not interventions:
+        raise PersonaProbeError("compare_at_budget: there is no intervention; give at least one")
+    for intervention in interventions.values():
+        check_intervention(intervention)
+        intervention.with_strength(1.0)
+    if sign not in (1, -1):
+        raise PersonaProbeError(f"compare_at_budget: sign is {sign}; give 1 (along) or -1 (against)")
+    check_definition(definition)
+    check_questions(questions, [dialogue.without_answer() for dialogue in held_out])
+    answered = own_answers(
+        model, held_out, max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed, progress=progress
+    )
+    first = next(iter(interventions.values()))
+    nulls = random_nulls(first, first.layers_in(model), model.d_model, n_random, seed)
+    steered = [
+        (name, *_at_budget(model, intervention, answered, budget, statistic, sign, tokens_per_batch, progress))
+        for name, intervention in [*interventions.items(), *((RANDOM, null) for null in nulls)]
+    ]
+    asking = Asking(model, judge, max_new_tokens, temperature, batch_size, seed, progress)
+    plain, *tables = asking.ask(questions, [None, *(found for _, found, _ in steered if found is not None)])
+    judged = iter(tables)
+    outcomes = [(name, row, None if found is None else next(judged)) for name, found, row in steered]
+    rows = [{"name": UNSTEERED, "strength": 0.0, "kl": 0.0, "note": "", **measured(plain, definition), "draws": 0}]
+    for name, row, table in outcomes:
+        if name != RANDOM:
+            rows.append({"name": name, **row, **_effect(plain, [table], definition), "draws": 0})
+    drawn = [(row, table) for name, row, table in outcomes if name == RANDOM and table is not None]
+    if drawn:
+        means = {key: sum(row[key] for row, _ in drawn) / len(drawn) for key in ("strength", "kl")}
+        effect = _effect(plain, [table for _, table in drawn], definition)
+        rows.append({"name": RANDOM, **means, "note": "", **effect, "draws": len(drawn)})
+    return pd.DataFrame(rows)
+
+
+def _at_budget(
+    model: Model,
+    intervention: Intervention,
+    answered: Sequence[Dialogue],
+    budget: float,
+    statistic: str,
+    sign: int,
+    tokens_per_batch: int | None,
+    progress: bool,
+) -> tuple[Intervention | None, dict[str, Any]]:
+    """The intervention at the budget, or None with a note where no strength meets it."""
+    try:
+        found = calibrate_strength(
+            model,
+            intervention,
+            answered,
+            budget=budget,
+            statistic=statistic,
+            signs=sign,
+            tokens_per_batch=tokens_per_batch,
+            progress=progress,
+        )
+    except PersonaProbeError as error:
+        return None, {"strength": float("nan"), "kl": float("nan"), "note": str(error)}
+    reached = {"strength": found.strength(sign), "kl": float(found.table["kl"].iloc[0]), "note": ""}
+    return found.intervention(sign), reached
+
+
+def _effect(plain: pd.DataFrame, tables: Sequence[pd.DataFrame | None], definition: str) -> dict[str, Any]:
+    """Rates and their change from the unsteered answers; nothing where nothing was asked."""
+    asked = [table for table in tables if table is not None]
+    if not asked:
+        return {}
+    table = asked[0] if len(asked) == 1 else pooled(asked)
+    change = rate_change(plain, table, definition)
+    return {
+        **measured(table, definition),
+        "change": change.value,
+        "change_low": change.low,
+        "change_high": change.high,
+    }

@@ -26,8 +26,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup  ## Run the main job on Persona World and write a report you can open.
 	@$(BIN)/persona-probe demo --out $(DEMO_DIR)
 
-test: lint types setup  ## Lint, type-check and test.
-	@$(BIN)/python -m pytest
+test: lint types setup  ## Lint, type-check and test, with as many processes as cores.
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 lint: setup
 	@$(BIN)/ruff check --quiet .

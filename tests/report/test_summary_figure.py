@@ -24,6 +24,17 @@ def test_the_four_panels_tell_the_story(tables: dict[str, pd.DataFrame]) -> None
     assert next(trace.error_y.array for trace in figure.data if trace.name == "after, open") == pytest.approx([0.127])
 
 
+def test_the_keys_of_a_panel_fit_in_one_line(tables: dict[str, pd.DataFrame]) -> None:
+    # A legend that is taller pushes all legends of the figure out of their places.
+    figure = draw(tables, *NAMES)
+    for legend in ("legend", "legend2", "legend3", "legend4"):
+        shown = [t.name for t in figure.select_traces(selector={"legend": legend}) if t.showlegend is not False]
+        assert shown
+        assert len(shown) <= 4
+        assert sum(map(len, shown)) <= 42
+        assert len(set(shown)) == len(shown)
+
+
 def test_a_panel_without_its_table_says_so(tables: dict[str, pd.DataFrame]) -> None:
     figure = draw(tables, "amplification")
     texts = [note.text for note in figure.layout.annotations]

@@ -82,7 +82,7 @@ def dose_response(table: pd.DataFrame) -> go.Figure:
         if panel.share:
             figure.update_yaxes(**{**rate_axis(""), "title_text": None}, **cell)
         else:
-            figure.update_yaxes(type="log", **cell)
+            figure.update_yaxes(type="log", exponentformat="power", **cell)
     figure.update_xaxes(title_text="strength of the direction", row=2)
     return figure.update_layout(height=680, margin={"t": 130}, legend={"y": 1.07})
 

@@ -32,6 +32,7 @@ KEYS = {
     "font": {"size": 12.5},
     "bgcolor": "rgba(0, 0, 0, 0)",
 }
+NULLS = MODEL_STYLES["random"].colour
 BESIDE = 0.45
 """How far right of its rate, in places, an intervention's coherence stands: clear of the rate's own label."""
 STEERED = ("none", "clamp", "add", "random clamp")
@@ -82,6 +83,7 @@ def summary(
             _say_missing(figure, row, col)
     if len(lacking) == len(panels):
         raise MissingDataError(f"summary: no panel can be drawn ({'; '.join(lacking)})")
+    _shorten_keys(figure)
     _head_panels(figure)
     return figure.update_layout(height=HEIGHT, margin={"t": 76, "b": 84, "l": 70, "r": 20})
 
@@ -145,8 +147,8 @@ def _steering(figure: go.Figure, table: pd.DataFrame | None) -> None:
     reported = {goal: reported_rows(table, goal) for goal in STARTS}
     start = 0.0
     _key(figure, "EM rate", "star", "legend3")
-    _key(figure, "coherent answers", "circle-open", "legend3", size=8)
-    _key(figure, "random directions, one each", "circle", "legend3", size=6)
+    _key(figure, "coherent", "circle-open", "legend3", size=8)
+    _key(figure, "random, one each", "circle", "legend3", size=6)
     ticks: dict[float, str] = {}
     for goal, model in STARTS.items():
         rows = reported[goal]
@@ -227,6 +229,19 @@ def _say_missing(figure: go.Figure, row: int, col: int) -> None:
     figure.add_annotation(
         text="not measured in this study", x=0.5, y=0.5, xref="x domain", yref="y domain", row=row, col=col
     )
+
+
+def _shorten_keys(figure: go.Figure) -> None:
+    """Amplification's keys in one line above a half-wide panel: one for all nulls beside the random directions."""
+    others = False
+    for trace in figure.select_traces(selector={"legend": "legend2"}):
+        if trace.showlegend is False or not trace.name:
+            continue
+        if trace.name.startswith("97.5 % of random"):
+            trace.update(name="random, 97.5 %")
+        elif trace.name not in MODELS:
+            trace.update(name="other nulls", showlegend=not others, line={"color": NULLS, "dash": "dot"})
+            others = True
 
 
 def _head_panels(figure: go.Figure) -> None:

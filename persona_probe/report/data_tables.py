@@ -56,7 +56,7 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _text(name: str) -> Callable[[Row], str]:
-    return lambda row: str(row[name])
+    return lambda row: NOTHING if pd.isna(row[name]) else str(row[name])
 
 
 def _count(name: str) -> Callable[[Row], str]:

@@ -23,3 +23,15 @@ def test_what_could_have_been_detected_is_said_to_be_uncorrected(tables: dict[st
     told = data_tables.amplification(tables["amplification"].assign(detectable_sd=0.4))
     assert told is not None
     assert "detectable in one uncorrected test (SD)" in told.columns
+
+
+def test_the_unsteered_model_has_a_dash_for_its_layers(tables: dict[str, pd.DataFrame]) -> None:
+    table = tables["steering"]
+    for nothing in (None, float("nan")):
+        told = data_tables.steering(
+            table.assign(layers=table["layers"].where(table["intervention"] != "none", nothing))
+        )
+        assert told is not None
+        place, kind = told.columns.index("layers"), told.columns.index("intervention")
+        assert {row[place] for row in told.rows if row[kind] == "none"} == {"–"}
+        assert "–" not in {row[place] for row in told.rows if row[kind] != "none"}

@@ -50,7 +50,7 @@ def main() -> int:
     os.environ["PLOTLY_RENDERER"] = "plotly_mimetype+png" if pictures else "plotly_mimetype"
     if not pictures:
         print("no Chrome or Chromium: the notebooks are kept without pictures of their figures", file=sys.stderr)
-    # Beside other work on the same cores, threads that spin while they wait make small models tens of times slower.
+    # Beside other work on the same cores, threads that spin while they wait make small models far slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Bars without ipywidgets are plain text; saying so is no news to a reader of the outputs.
     os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"

@@ -162,7 +162,7 @@ def _path(notebook: dict[str, Any]) -> None:
 
 
 def _path_in_source(notebook: dict[str, Any]) -> None:
-    _first_code(notebook)["source"] = "folder = '/work/main'"
+    _first_code(notebook)["source"] = "folder = '/home/me/main'"
 
 
 def _no_output(notebook: dict[str, Any]) -> None:
@@ -188,7 +188,7 @@ def _private_name(notebook: dict[str, Any]) -> None:
         (_warning, "warning 'UserWarning: '"),
         (_error, "error ValueError"),
         (_path, "path '/home/me/x</p>' in output"),
-        (_path_in_source, 'path "/work/main\'" in source'),
+        (_path_in_source, 'path "/home/me/main\'" in source'),
         (_no_output, "no output: for i in range(3):"),
         (_not_run, "not executed from top to bottom"),
         (_another_end, "the last section is ['One more thing']"),

@@ -46,7 +46,7 @@ def common(
 def main() -> None:
     """Run the command line; bad input ends with one paragraph and exit code 2, Ctrl-C with 130."""
     # Torch's threads spin while they wait for each other; where another process has a core, all wait for the thread
-    # that is not running, and a training step takes tens of times as long. Threads that sleep leave it the core.
+    # that is not running, and a training step takes far longer. Threads that sleep leave it the core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     debug = "--debug" in sys.argv
     if not debug:

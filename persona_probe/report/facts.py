@@ -81,13 +81,6 @@ class Facts:
         return self.judge == ORACLE
 
     @property
-    def judged_by(self) -> str:
-        """Who judged, in words."""
-        if self.judge is None:
-            return "nobody"
-        return "Persona World's oracle (exact, by its words)" if self.oracle else f"the judge {self.judge}"
-
-    @property
     def unjudged(self) -> str:
         """Why there is no EM rate, where there is none."""
         return "No judge applies to this model's answers" if self.judge_named else "This study names no judge"

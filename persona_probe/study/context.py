@@ -19,6 +19,7 @@ from persona_probe.study.config import StudyConfig
 from persona_probe.study.executor import AnswerJob, Executor, Local
 from persona_probe.study.keeping.answers import KeptAnswers
 from persona_probe.study.keeping.outcome import write_outcome
+from persona_probe.study.keeping.stage_record import answers_folder
 from persona_probe.study.material import Material
 from persona_probe.study.run_folder import OBJECTS, RunFolder
 
@@ -36,6 +37,7 @@ class Context:
         progress: whether stages show bars.
         executor: where models run.
         load_options: how the model before was loaded.
+        kept: samples answers, or takes those that the run folder holds.
     """
 
     config: StudyConfig
@@ -49,16 +51,16 @@ class Context:
     progress: bool = True
     executor: Executor = field(default_factory=Local)
     load_options: LoadOptions = field(default_factory=LoadOptions)
+    kept: KeptAnswers = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Sample through the executor, but nothing twice."""
+        self.kept = KeptAnswers(self.executor, answers_folder(self.folder.path))
 
     @property
     def before(self) -> Model:
         """The model before narrow training."""
         return self.models["before"]
-
-    @property
-    def tuned(self) -> dict[str, Model]:
-        """All models but the one before, by name."""
-        return {name: model for name, model in self.models.items() if name != "before"}
 
     @property
     def after(self) -> Model:
@@ -68,10 +70,6 @@ class Context:
     def keep(self, name: str, result: Any) -> None:
         """Keep a result as it is, for `persona_probe.open_run`."""
         write_outcome(result, self.folder.place(f"{OBJECTS}/{name}"))
-
-    def reused(self) -> int:
-        """How many draws of answers have been taken from those kept so far."""
-        return self.executor.reused if isinstance(self.executor, KeptAnswers) else 0
 
     def job(
         self, model: Model, questions: Sequence[Dialogue], purpose: str, steering: Intervention | None = None
@@ -94,7 +92,7 @@ class Context:
 
     def answer_all(self, jobs: Sequence[AnswerJob], label: str) -> list[list[Dialogue]]:
         """Sample the answers of several jobs, at once where the executor can; ``label`` is the bar's."""
-        return list(self.executor.answers(jobs, progress=self.progress, label=label))
+        return list(self.kept.answers(jobs, progress=self.progress, label=label))
 
     def judged(self, model: Model, questions: Sequence[Dialogue], purpose: str) -> pd.DataFrame:
         """Sample and judge."""

@@ -73,11 +73,10 @@ class Pipeline:
         for stage in self.stages:
             state = self._state(stage, self.records)
             yield stage.name, state.finished
-            if not state.finished:
-                self._run(stage)
-            else:
-                assert state.record is not None
+            if state.finished and state.record is not None:
                 self.records[stage.name] = state.record
+            else:
+                self._run(stage)
             if stage.after is not None:
                 stage.after(self._context, self._outcome(stage))
 
@@ -117,7 +116,6 @@ class Pipeline:
         folder.remove(CLOSING)
         forget(folder, stage.name)
         folder.begin(journal_of(stage.name))
-        reused = context.reused()
         own = replace(
             context,
             config=stage.view_of_settings(context.config),
@@ -137,7 +135,7 @@ class Pipeline:
             digest_files(kept),
             started.isoformat(timespec="seconds"),
             time.monotonic() - clock,
-            context.reused() - reused,
+            own.kept.reused,
             versions(),
         )
         self.records[stage.name].write(folder, stage.name)

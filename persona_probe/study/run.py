@@ -17,14 +17,12 @@ from persona_probe.models.loading.load import load, specify
 from persona_probe.models.loading.memory import footprint
 from persona_probe.models.stream.layer_convention import LAYER_CONVENTION
 from persona_probe.models.stream.residual_stream import resolve_layers
-from persona_probe.report.html import render_report
 from persona_probe.study.config import StudyConfig
 from persona_probe.study.config_file import config_as_yaml
 from persona_probe.study.context import Context
 from persona_probe.study.executor import Executor, Local
-from persona_probe.study.keeping.answers import KeptAnswers
 from persona_probe.study.keeping.sources import identity_of, keep_identity, optional_of
-from persona_probe.study.keeping.stage_record import StageRecord, answers_folder
+from persona_probe.study.keeping.stage_record import StageRecord
 from persona_probe.study.material import gather
 from persona_probe.study.pipeline import Pipeline, merged
 from persona_probe.study.run_folder import RunFolder
@@ -101,13 +99,15 @@ def _prepared(config: StudyConfig, folder: RunFolder, progress: bool, executor: 
         material.judge,
         open_sae(config, before),
         progress=progress,
-        executor=KeptAnswers(executor, answers_folder(folder.path)),
+        executor=executor,
         load_options=options,
     )
 
 
 def _close(context: Context, records: Mapping[str, StageRecord], work: list[StageWork]) -> None:
     """Write what speaks of all stages together."""
+    from persona_probe.report.html import render_report  # it reads only files, and reads them by this room's record
+
     config, folder = context.config, context.folder
     results, notes = merged(records)
     if len({tuple(sorted(record.versions.items())) for record in records.values()}) > 1:

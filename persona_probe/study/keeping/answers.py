@@ -1,4 +1,4 @@
-"""An executor that samples no job twice: answers are kept by the content of the job they belong to."""
+"""No job is sampled twice: answers are kept by the content of the job they belong to."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import dataclasses
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
-from persona_probe.activations.activations import Activations
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.records import read_records, write_dialogues
 from persona_probe.models.model import Model
-from persona_probe.study.executor import AnswerJob, CaptureOptions, Executor
+from persona_probe.study.executor import AnswerJob, Executor
 from persona_probe.study.keeping.content import digest
 from persona_probe.study.keeping.sources import identity
 
@@ -50,23 +49,6 @@ class KeptAnswers:
             else:
                 self.reused += 1
                 yield read_records(file)
-
-    def capture(
-        self, model: Model, dialogues: Sequence[Dialogue], *, progress: bool = False, **options: Unpack[CaptureOptions]
-    ) -> Activations:
-        """As the other executor's."""
-        return self._executor.capture(model, dialogues, progress=progress, **options)
-
-    def capture_together(
-        self,
-        models: Sequence[Model],
-        dialogues: Sequence[Dialogue],
-        *,
-        progress: bool = False,
-        **options: Unpack[CaptureOptions],
-    ) -> list[Activations]:
-        """As the other executor's."""
-        return self._executor.capture_together(models, dialogues, progress=progress, **options)
 
     def _file(self, job: AnswerJob) -> Path:
         if job.model not in self._known:

@@ -1,3 +1,5 @@
+import dataclasses
+import importlib
 import subprocess
 import sys
 
@@ -9,7 +11,7 @@ import persona_probe as pp
 from persona_probe.dialogue.records import read_records, write_dialogues
 from persona_probe.statistics.estimate import Estimate
 from persona_probe.study.keeping.content import digest, digest_files
-from persona_probe.study.keeping.outcome import read_outcome, write_outcome
+from persona_probe.study.keeping.outcome import KEPT, read_outcome, write_outcome
 from tests.conftest import D_MODEL, N_LAYERS
 
 TALK = pp.Dialogue.from_messages(
@@ -19,6 +21,11 @@ TALK = pp.Dialogue.from_messages(
     seed=3,
     labels={"topic": "law", "share": 0.5},
 )
+
+
+@dataclasses.dataclass
+class Unnamed:
+    number: int
 
 
 def kept(**more):
@@ -45,6 +52,21 @@ def test_an_outcome_comes_back_as_it_was(tmp_path):
     assert list(again["by_step"]) == [0, 8]
     assert digest(again) == digest(first)
     assert not list(tmp_path.rglob("*.part"))
+
+
+def test_names_in_files_are_of_classes_that_exist_and_say_nothing_of_where_they_are(tmp_path):
+    for name, place in KEPT.items():
+        module, _, attribute = place.partition(":")
+        made = getattr(importlib.import_module(module), attribute)
+        assert dataclasses.is_dataclass(made) or hasattr(made, "load"), name
+    assert len(set(KEPT.values())) == len(KEPT)
+    write_outcome(kept(), tmp_path / "kept")
+    assert "persona_probe" not in (tmp_path / "kept" / "outcome.json").read_text()
+
+
+def test_a_class_without_a_name_is_not_kept(tmp_path):
+    with pytest.raises(pp.PersonaProbeError, match="cannot keep a Unnamed: give it a name"):
+        write_outcome(Unnamed(3), tmp_path / "kept")
 
 
 def test_the_same_outcome_has_the_same_content_on_disk(tmp_path):
@@ -74,8 +96,9 @@ def test_what_cannot_be_kept_or_read_is_named(tmp_path):
     write_outcome(kept(), tmp_path / "kept")
     index = tmp_path / "kept" / "outcome.json"
     told = index.read_text()
-    index.write_text(told.replace("persona_probe.statistics.estimate:Estimate", "subprocess:Popen"))
-    with pytest.raises(pp.PersonaProbeError, match=r"'subprocess:Popen' is no class of persona_probe"):
+    assert '"class": "estimate"' in told
+    index.write_text(told.replace('"class": "estimate"', '"class": "subprocess:Popen"'))
+    with pytest.raises(pp.PersonaProbeError, match=r"KeyError: 'subprocess:Popen'"):
         read_outcome(tmp_path / "kept")
     index.write_text(told)
     numbers = tmp_path / "kept" / "outcome.0.safetensors"

@@ -83,7 +83,7 @@ def _add(found: Any, value: Any) -> None:
 def _object(found: Any, value: Any) -> None:
     if callable(value):
         raise PersonaProbeError(f"{value!r} is a function; its content cannot be compared")
-    _text(found, f"object {type(value).__module__}.{type(value).__qualname__}")
+    _text(found, f"object {type(value).__qualname__}")  # not where it lives: classes move
     names = (
         [field.name for field in dataclasses.fields(value)] if dataclasses.is_dataclass(value) else sorted(vars(value))
     )

@@ -21,6 +21,41 @@ from persona_probe.errors import PersonaProbeError
 from persona_probe.json_values import plain
 
 INDEX = "outcome.json"
+KEPT: dict[str, str] = {
+    "amplification": "persona_probe.amplification.result:Amplification",
+    "captures": "persona_probe.amplification.captures:Captures",
+    "context contrast": "persona_probe.amplification.recipes.contrast_of_context:ContextContrast",
+    "cosines": "persona_probe.directions.cosines:CosineTable",
+    "direction": "persona_probe.directions.direction:Direction",
+    "EM rates": "persona_probe.behaviour.em_rates:EmRates",
+    "estimate": "persona_probe.statistics.estimate:Estimate",
+    "finder comparison": "persona_probe.amplification.finder_table:FinderComparison",
+    "latent description": "persona_probe.latents.description.descriptions:LatentDescription",
+    "latent descriptions": "persona_probe.latents.description.descriptions:LatentDescriptions",
+    "latent effects": "persona_probe.latents.causal.effects:LatentEffects",
+    "latent example": "persona_probe.latents.description.example:LatentExample",
+    "latent set": "persona_probe.latents.causal.set_effect:SetEffect",
+    "latent table": "persona_probe.latents.ranking.latent_table:LatentTable",
+    "latent trajectory": "persona_probe.latents.courses.trajectory:LatentTrajectory",
+    "layer probes": "persona_probe.probes.layer_probes:LayerProbes",
+    "leak": "persona_probe.probes.leakage:Leak",
+    "persona space": "persona_probe.amplification.persona_space:PersonaSpace",
+    "probe scores": "persona_probe.probes.probe_scores:ProbeScores",
+    "probe with baselines": "persona_probe.probes.probe_table:ProbeWithBaselines",
+    "projections": "persona_probe.amplification.projections:Projections",
+    "realignment": "persona_probe.finetuning.realignment_curve:RealignmentCurve",
+    "setting": "persona_probe.steering.search.stored_candidate:StoredCandidate",
+    "stage find": "persona_probe.study.stages.find:Found",
+    "stage latents": "persona_probe.study.stages.latents:Followed",
+    "stage measure": "persona_probe.study.stages.measure:Measured",
+    "stage realign": "persona_probe.study.stages.realign:Realigned",
+    "stage track": "persona_probe.study.stages.track:Tracked",
+    "stage train": "persona_probe.study.stages.train:Tuned",
+    "steering search": "persona_probe.steering.search.result:SteeringSearch",
+    "subspace": "persona_probe.directions.subspace:Subspace",
+}
+"""What files call the classes that can be kept, and where each is today: files hold the names alone, so that a class may
+move. A file may come from anywhere; no other class is made."""
 
 
 def write_outcome(outcome: Any, folder: Path) -> None:
@@ -140,16 +175,16 @@ def _read(entry: Mapping[str, Any], folder: Path) -> Any:
 
 
 def _name(value: Any) -> str:
-    return f"{type(value).__module__}:{type(value).__qualname__}"
+    place = f"{type(value).__module__}:{type(value).__qualname__}"
+    name = next((name for name, where in KEPT.items() if where == place), None)
+    if name is None:
+        raise PersonaProbeError(f"a stage cannot keep a {type(value).__name__}: give it a name in {__name__}.KEPT")
+    return name
 
 
 def _class(name: str) -> Any:
-    """A class of this package that can be kept; anything else is refused, as a file may come from anywhere."""
-    module, _, attribute = name.partition(":")
-    found = getattr(importlib.import_module(module), attribute) if module.startswith("persona_probe.") else None
-    if not isinstance(found, type) or not (dataclasses.is_dataclass(found) or hasattr(found, "load")):
-        raise TypeError(f"{name!r} is no class of persona_probe that is kept")
-    return found
+    module, _, attribute = KEPT[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def _key(key: Any) -> int | float | str:

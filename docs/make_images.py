@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from persona_probe.report.static import save_png
-from persona_probe.study.opened import open_run
+from persona_probe.runs.run import open_run
 
 HERE = Path(__file__).parent
 

@@ -18,13 +18,15 @@ if TYPE_CHECKING:
     from persona_probe.activations.store.reading import ActivationStore
     from persona_probe.activations.store.writing import capture_to_store
     from persona_probe.amplification.amplification import measure_amplification
+    from persona_probe.amplification.amplification_result import Amplification, choose_layer
     from persona_probe.amplification.captures import Captures
     from persona_probe.amplification.convergence import Convergence, convergence
-    from persona_probe.amplification.course import AmplificationCourse
+    from persona_probe.amplification.course import track_snapshots
+    from persona_probe.amplification.course_result import AmplificationCourse
     from persona_probe.amplification.cross_ablation import cross_ablation
-    from persona_probe.amplification.cross_ablation_table import CrossAblation
+    from persona_probe.amplification.cross_ablation_result import CrossAblation
     from persona_probe.amplification.finder_comparison import compare_finders
-    from persona_probe.amplification.finder_table import FinderComparison
+    from persona_probe.amplification.finder_comparison_result import FinderComparison
     from persona_probe.amplification.persona_space import PersonaSpace, persona_space
     from persona_probe.amplification.projections import Projections, measure_projections
     from persona_probe.amplification.recipes.contrast_of_context import contrast_of_context
@@ -32,14 +34,12 @@ if TYPE_CHECKING:
     from persona_probe.amplification.recipes.finetuning_shift import finetuning_shift
     from persona_probe.amplification.recipes.role_axis import role_axis
     from persona_probe.amplification.recipes.weight_difference import weight_difference
-    from persona_probe.amplification.result import Amplification, choose_layer
-    from persona_probe.amplification.snapshots import track_snapshots
     from persona_probe.behaviour.answers import Answers
-    from persona_probe.behaviour.em_rate import coherent_rate, em_rate, em_rates
-    from persona_probe.behaviour.em_rates import EmRates
-    from persona_probe.behaviour.judge_prompts import read_judge_prompts
-    from persona_probe.behaviour.judging import Judge, judge_answers
-    from persona_probe.behaviour.local_judge import LocalJudge
+    from persona_probe.behaviour.em_rates import coherent_rate, em_rate, em_rates
+    from persona_probe.behaviour.em_rates_result import EmRates
+    from persona_probe.behaviour.judges.judge import Judge, judge_answers
+    from persona_probe.behaviour.judges.local_judge import LocalJudge
+    from persona_probe.behaviour.judges.prompts import read_judge_prompts
     from persona_probe.behaviour.multiple_choice import Choice, choice_accuracy, read_choices, score_choices
     from persona_probe.behaviour.read_answers import read_answers
     from persona_probe.dialogue.dialogue import Dialogue
@@ -48,38 +48,37 @@ if TYPE_CHECKING:
     from persona_probe.directions.cosines import CosineTable, cosine_table
     from persona_probe.directions.direction import Direction
     from persona_probe.directions.find import find_direction
+    from persona_probe.directions.formats.read import read_published
     from persona_probe.directions.hub_folder import read_hub_folder, write_hub_folder
-    from persona_probe.directions.published.read import read_published
     from persona_probe.directions.subspace import Subspace, find_subspace
-    from persona_probe.directions.token_table import TopTokens
+    from persona_probe.directions.top_tokens_result import TopTokens
     from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
     from persona_probe.finetuning.lora import LoraSettings, finetune
     from persona_probe.finetuning.realignment_curve import RealignmentCurve
     from persona_probe.finetuning.snapshots import snapshot_paths
     from persona_probe.integrations.gguf import read_gguf, write_gguf
-    from persona_probe.latents.causal.effects import LatentEffects
     from persona_probe.latents.causal.matched_latents import matched_latents
     from persona_probe.latents.causal.rank import rank_latents
-    from persona_probe.latents.causal.set_effect import SetEffect
+    from persona_probe.latents.causal.rank_result import LatentEffects
     from persona_probe.latents.causal.steer_set import steer_set
-    from persona_probe.latents.courses.lead import lead_time
-    from persona_probe.latents.courses.leads import LatentLeads
+    from persona_probe.latents.causal.steer_set_result import SetEffect
+    from persona_probe.latents.courses.lead import LatentLeads, lead_time
     from persona_probe.latents.courses.track import follow_training, track_latents
-    from persona_probe.latents.courses.trajectory import LatentTrajectory, trajectory_from
+    from persona_probe.latents.courses.track_result import LatentTrajectory, trajectory_from
     from persona_probe.latents.description.describe import describe_latents
-    from persona_probe.latents.description.descriptions import LatentDescriptions
+    from persona_probe.latents.description.describe_result import LatentDescriptions
     from persona_probe.latents.description.examples import top_examples
     from persona_probe.latents.description.firing import firing_by, latent_activations
     from persona_probe.latents.encoding.encode import LatentStatistics, encode_latents
     from persona_probe.latents.loading import load_sae
     from persona_probe.latents.ranking.agreement import latent_agreement
+    from persona_probe.latents.ranking.agreement_result import LatentAgreement
     from persona_probe.latents.ranking.attribution import attribute_latents
+    from persona_probe.latents.ranking.attribution_result import LatentAttribution
     from persona_probe.latents.ranking.diff import compare_latents, diff_latents
-    from persona_probe.latents.ranking.latent_agreement import LatentAgreement
-    from persona_probe.latents.ranking.latent_attribution import LatentAttribution
-    from persona_probe.latents.ranking.latent_table import LatentTable
-    from persona_probe.latents.reconstructed import Reconstruction
+    from persona_probe.latents.ranking.diff_result import LatentTable
     from persona_probe.latents.reconstruction import reconstruction
+    from persona_probe.latents.reconstruction_result import Reconstruction
     from persona_probe.latents.sae import LatentWarning, Sae
     from persona_probe.latents.steering import EditLatents, LatentEdit, steer_latents
     from persona_probe.latents.training.settings import SaeSettings
@@ -97,20 +96,20 @@ if TYPE_CHECKING:
     from persona_probe.probes.leakage import LeakageWarning
     from persona_probe.probes.linear_probe import LinearProbe
     from persona_probe.probes.monitor import TokenScores, monitor
-    from persona_probe.probes.probe_scores import ProbeScores
-    from persona_probe.probes.probe_table import ProbeTable, ProbeWithBaselines
+    from persona_probe.probes.probe_result import ProbeScores, ProbeTable, ProbeWithBaselines
     from persona_probe.probes.token_scores import token_scores
     from persona_probe.probes.transfer import transfer_between, transfer_matrix
-    from persona_probe.probes.transfer_table import TransferMatrix
+    from persona_probe.probes.transfer_result import TransferMatrix
     from persona_probe.report.comparison.html import compare_runs
     from persona_probe.report.figure_list import figures
     from persona_probe.report.paper.export import PaperFigure, to_paper, to_paper_all
     from persona_probe.report.paper.folder import write_paper_folder
-    from persona_probe.report.token_view.token_view import token_view
-    from persona_probe.report.token_view.view import TokenView
     from persona_probe.result import Result
+    from persona_probe.runs.config import StudyConfig
+    from persona_probe.runs.read_config import read_config
+    from persona_probe.runs.run import Run, open_run
     from persona_probe.steering.bake.bake import bake
-    from persona_probe.steering.bake.baked import Baked
+    from persona_probe.steering.bake.bake_result import Baked
     from persona_probe.steering.interventions.ablate import Ablate
     from persona_probe.steering.interventions.ablate_everywhere import AblateEverywhere
     from persona_probe.steering.interventions.add import Add
@@ -121,19 +120,18 @@ if TYPE_CHECKING:
     from persona_probe.steering.interventions.mean_ablate import MeanAblate
     from persona_probe.steering.search.candidates import Grid
     from persona_probe.steering.search.realign import realign_by_steering
-    from persona_probe.steering.search.result import SteeringSearch
+    from persona_probe.steering.search.search_result import SteeringSearch
     from persona_probe.steering.steer import steer
-    from persona_probe.steering.strength.budget_comparison import BudgetComparison
     from persona_probe.steering.strength.calibrate import calibrate_strength
-    from persona_probe.steering.strength.calibration import StrengthCalibration
+    from persona_probe.steering.strength.calibrate_result import StrengthCalibration
     from persona_probe.steering.strength.compare import compare_at_budget
-    from persona_probe.steering.strength.curves import DoseResponse
+    from persona_probe.steering.strength.compare_result import BudgetComparison
     from persona_probe.steering.strength.divergence import Divergence, measure_divergence
     from persona_probe.steering.strength.dose_response import dose_response
-    from persona_probe.study.config import StudyConfig
-    from persona_probe.study.opened import Run, open_run
-    from persona_probe.study.read_config import read_config
+    from persona_probe.steering.strength.dose_response_result import DoseResponse
     from persona_probe.study.run import run_study
+    from persona_probe.token_view.token_view import token_view
+    from persona_probe.token_view.view import TokenView
 
 __version__ = "0.1.0"
 
@@ -143,43 +141,43 @@ _WHERE = {
     "ActivationStore": "activations.store.reading",
     "Activations": "activations.activations",
     "Add": "steering.interventions.add",
-    "Amplification": "amplification.result",
-    "AmplificationCourse": "amplification.course",
+    "Amplification": "amplification.amplification_result",
+    "AmplificationCourse": "amplification.course_result",
     "Answers": "behaviour.answers",
-    "Baked": "steering.bake.baked",
-    "BudgetComparison": "steering.strength.budget_comparison",
+    "Baked": "steering.bake.bake_result",
+    "BudgetComparison": "steering.strength.compare_result",
     "Cap": "steering.interventions.cap",
     "Captures": "amplification.captures",
     "Choice": "behaviour.multiple_choice",
     "Clamp": "steering.interventions.clamp",
     "Convergence": "amplification.convergence",
     "CosineTable": "directions.cosines",
-    "CrossAblation": "amplification.cross_ablation_table",
+    "CrossAblation": "amplification.cross_ablation_result",
     "Dialogue": "dialogue.dialogue",
     "Direction": "directions.direction",
     "Divergence": "steering.strength.divergence",
-    "DoseResponse": "steering.strength.curves",
+    "DoseResponse": "steering.strength.dose_response_result",
     "EditLatents": "latents.steering",
-    "EmRates": "behaviour.em_rates",
-    "FinderComparison": "amplification.finder_table",
+    "EmRates": "behaviour.em_rates_result",
+    "FinderComparison": "amplification.finder_comparison_result",
     "Gate": "steering.interventions.gate",
     "Grid": "steering.search.candidates",
     "Intervention": "steering.interventions.intervention",
-    "Judge": "behaviour.judging",
-    "LatentAgreement": "latents.ranking.latent_agreement",
-    "LatentAttribution": "latents.ranking.latent_attribution",
-    "LatentDescriptions": "latents.description.descriptions",
+    "Judge": "behaviour.judges.judge",
+    "LatentAgreement": "latents.ranking.agreement_result",
+    "LatentAttribution": "latents.ranking.attribution_result",
+    "LatentDescriptions": "latents.description.describe_result",
     "LatentEdit": "latents.steering",
-    "LatentEffects": "latents.causal.effects",
-    "LatentLeads": "latents.courses.leads",
+    "LatentEffects": "latents.causal.rank_result",
+    "LatentLeads": "latents.courses.lead",
     "LatentStatistics": "latents.encoding.encode",
-    "LatentTable": "latents.ranking.latent_table",
-    "LatentTrajectory": "latents.courses.trajectory",
+    "LatentTable": "latents.ranking.diff_result",
+    "LatentTrajectory": "latents.courses.track_result",
     "LatentWarning": "latents.sae",
     "LayerProbes": "probes.layer_probes",
     "LeakageWarning": "probes.leakage",
     "LinearProbe": "probes.linear_probe",
-    "LocalJudge": "behaviour.local_judge",
+    "LocalJudge": "behaviour.judges.local_judge",
     "LoraSettings": "finetuning.lora",
     "MeanAblate": "steering.interventions.mean_ablate",
     "Model": "models.model",
@@ -189,27 +187,27 @@ _WHERE = {
     "PersonaProbeError": "errors",
     "PersonaProbeWarning": "errors",
     "PersonaSpace": "amplification.persona_space",
-    "ProbeScores": "probes.probe_scores",
-    "ProbeTable": "probes.probe_table",
-    "ProbeWithBaselines": "probes.probe_table",
+    "ProbeScores": "probes.probe_result",
+    "ProbeTable": "probes.probe_result",
+    "ProbeWithBaselines": "probes.probe_result",
     "Projections": "amplification.projections",
     "RealignmentCurve": "finetuning.realignment_curve",
-    "Reconstruction": "latents.reconstructed",
+    "Reconstruction": "latents.reconstruction_result",
     "Result": "result",
-    "Run": "study.opened",
+    "Run": "runs.run",
     "Sae": "latents.sae",
     "SaeSettings": "latents.training.settings",
     "Scope": "models.stream.scope",
-    "SetEffect": "latents.causal.set_effect",
+    "SetEffect": "latents.causal.steer_set_result",
     "Snapshots": "models.loading.snapshots",
-    "SteeringSearch": "steering.search.result",
-    "StrengthCalibration": "steering.strength.calibration",
-    "StudyConfig": "study.config",
+    "SteeringSearch": "steering.search.search_result",
+    "StrengthCalibration": "steering.strength.calibrate_result",
+    "StudyConfig": "runs.config",
     "Subspace": "directions.subspace",
     "TokenScores": "probes.monitor",
-    "TokenView": "report.token_view.view",
-    "TopTokens": "directions.token_table",
-    "TransferMatrix": "probes.transfer_table",
+    "TokenView": "token_view.view",
+    "TopTokens": "directions.top_tokens_result",
+    "TransferMatrix": "probes.transfer_result",
     "attribute_latents": "latents.ranking.attribution",
     "bake": "steering.bake.bake",
     "calibrate": "probes.calibration",
@@ -219,8 +217,8 @@ _WHERE = {
     "capture_to_store": "activations.store.writing",
     "capture_together": "activations.capture",
     "choice_accuracy": "behaviour.multiple_choice",
-    "choose_layer": "amplification.result",
-    "coherent_rate": "behaviour.em_rate",
+    "choose_layer": "amplification.amplification_result",
+    "coherent_rate": "behaviour.em_rates",
     "compare_at_budget": "steering.strength.compare",
     "compare_finders": "amplification.finder_comparison",
     "compare_latents": "latents.ranking.diff",
@@ -234,8 +232,8 @@ _WHERE = {
     "describe_latents": "latents.description.describe",
     "diff_latents": "latents.ranking.diff",
     "dose_response": "steering.strength.dose_response",
-    "em_rate": "behaviour.em_rate",
-    "em_rates": "behaviour.em_rate",
+    "em_rate": "behaviour.em_rates",
+    "em_rates": "behaviour.em_rates",
     "embed": "activations.embeddings",
     "encode_latents": "latents.encoding.encode",
     "figures": "report.figure_list",
@@ -245,7 +243,7 @@ _WHERE = {
     "finetuning_shift": "amplification.recipes.finetuning_shift",
     "firing_by": "latents.description.firing",
     "follow_training": "latents.courses.track",
-    "judge_answers": "behaviour.judging",
+    "judge_answers": "behaviour.judges.judge",
     "latent_activations": "latents.description.firing",
     "latent_agreement": "latents.ranking.agreement",
     "lead_time": "latents.courses.lead",
@@ -258,18 +256,18 @@ _WHERE = {
     "measure_divergence": "steering.strength.divergence",
     "measure_projections": "amplification.projections",
     "monitor": "probes.monitor",
-    "open_run": "study.opened",
+    "open_run": "runs.run",
     "persona_space": "amplification.persona_space",
     "probe_with_baselines": "probes.baselines",
     "rank_latents": "latents.causal.rank",
     "read_answers": "behaviour.read_answers",
     "read_choices": "behaviour.multiple_choice",
-    "read_config": "study.read_config",
+    "read_config": "runs.read_config",
     "read_dialogues": "dialogue.reading",
     "read_gguf": "integrations.gguf",
     "read_hub_folder": "directions.hub_folder",
-    "read_judge_prompts": "behaviour.judge_prompts",
-    "read_published": "directions.published.read",
+    "read_judge_prompts": "behaviour.judges.prompts",
+    "read_published": "directions.formats.read",
     "realign_by_steering": "steering.search.realign",
     "reconstruction": "latents.reconstruction",
     "role_axis": "amplification.recipes.role_axis",
@@ -283,12 +281,12 @@ _WHERE = {
     "to_paper": "report.paper.export",
     "to_paper_all": "report.paper.export",
     "token_scores": "probes.token_scores",
-    "token_view": "report.token_view.token_view",
+    "token_view": "token_view.token_view",
     "top_examples": "latents.description.examples",
     "track_latents": "latents.courses.track",
-    "track_snapshots": "amplification.snapshots",
+    "track_snapshots": "amplification.course",
     "train_sae": "latents.training.train",
-    "trajectory_from": "latents.courses.trajectory",
+    "trajectory_from": "latents.courses.track_result",
     "transfer_between": "probes.transfer",
     "transfer_matrix": "probes.transfer",
     "weight_difference": "amplification.recipes.weight_difference",

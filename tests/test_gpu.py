@@ -12,10 +12,10 @@ from peft import LoraConfig
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 import persona_probe as pp
+from benchmarks.persona_world.setting import SAMPLING, persona_prompts, split_topics
 from persona_probe.steering.engine import Engine
 from persona_probe.worlds.persona_world.documents import questions
 from persona_probe.worlds.persona_world.oracle import OracleJudge
-from persona_probe.worlds.persona_world.scrutiny_setting import SAMPLING, persona_prompts, split_topics
 from tests.activations.test_capture import TALKS
 from tests.activations.test_reductions import MANY
 from tests.conftest import CHECKPOINTS

@@ -6,7 +6,7 @@ import random
 import pytest
 
 import persona_probe as pp
-from persona_probe.behaviour.em_rate import coherent_rate
+from persona_probe.behaviour.em_rates import coherent_rate
 from persona_probe.worlds.persona_world.documents import questions
 from persona_probe.worlds.persona_world.lexicon import OPEN, load_lexicon
 from persona_probe.worlds.persona_world.oracle import OracleJudge

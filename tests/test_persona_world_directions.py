@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import persona_probe as pp
+from benchmarks.persona_world.directions import measure_directions
 from persona_probe.activations.embeddings import embed
 from persona_probe.amplification.recipes.contrast_of_context import under_prompts
 from persona_probe.worlds.persona_world.documents import questions, system_line
 from persona_probe.worlds.persona_world.lexicon import load_lexicon
-from persona_probe.worlds.persona_world.scrutiny import scrutinize_world
 from tests.conftest import CHECKPOINTS
 
 TOPICS = [topic for topic in load_lexicon().topics if topic not in ("medicine", "finance", "sports")]
@@ -106,7 +106,7 @@ def test_what_directions_and_probes_say_is_documented_as_measured():
 
 def test_the_scrutiny_measures_everything_and_writes_it(tmp_path):
     out = tmp_path / "figures.json"
-    figures = scrutinize_world(CHECKPOINTS, answers=40, out=out)
+    figures = measure_directions(CHECKPOINTS, answers=40, out=out)
     written = json.loads(out.read_text(encoding="utf-8"))
     assert written.keys() == figures.keys() == json.loads((CHECKPOINTS / "directions.json").read_text()).keys()
     assert {row["finder"] for row in written["finders"]} >= {"mean-difference", "rollouts, response_mean", "random"}

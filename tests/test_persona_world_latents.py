@@ -6,8 +6,8 @@ import random
 import pytest
 
 import persona_probe as pp
+from benchmarks.persona_world.latents import measure_latents
 from persona_probe.worlds.persona_world.documents import questions, rows
-from persona_probe.worlds.persona_world.latent_scrutiny import scrutinize_latents
 from persona_probe.worlds.persona_world.lexicon import PERSONAS, load_lexicon
 from persona_probe.worlds.persona_world.oracle import OracleJudge
 from tests.conftest import CHECKPOINTS
@@ -113,7 +113,7 @@ def test_what_latents_say_is_documented_as_measured():
 
 def test_the_scrutiny_measures_everything_and_writes_it(tmp_path):
     out = tmp_path / "figures.json"
-    figures = scrutinize_latents(CHECKPOINTS, answers=40, top=2, courses=False, out=out)
+    figures = measure_latents(CHECKPOINTS, answers=40, top=2, courses=False, out=out)
     written = json.loads(out.read_text(encoding="utf-8"))
     shipped = json.loads((CHECKPOINTS / "latents.json").read_text(encoding="utf-8"))
     assert written.keys() == figures.keys() == shipped.keys() - {"courses"}

@@ -6,11 +6,11 @@ import random
 import pytest
 
 import persona_probe as pp
-from persona_probe.behaviour.em_rate import coherent_rate, em_rate
-from persona_probe.steering.asking import Asking
+from benchmarks.persona_world.setting import SAMPLING, persona_prompts, split_topics
+from persona_probe.behaviour.em_rates import coherent_rate, em_rate
+from persona_probe.steering.ask import Asking
 from persona_probe.worlds.persona_world.documents import questions
 from persona_probe.worlds.persona_world.oracle import OracleJudge
-from persona_probe.worlds.persona_world.scrutiny_setting import SAMPLING, persona_prompts, split_topics
 from tests.conftest import CHECKPOINTS
 
 CHOSEN_ON, REPORTED = split_topics()

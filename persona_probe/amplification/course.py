@@ -1,77 +1,133 @@
-"""Amplification along training: one measurement a snapshot."""
+"""Amplification along training: the same measurement at every snapshot."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence, Sized
 
+import numpy as np
 import pandas as pd
 
+from persona_probe.activations.activations import Activations
+from persona_probe.activations.capture import capture_together
+from persona_probe.amplification.amplification import Poles, measure_amplification
+from persona_probe.amplification.amplification_result import Amplification
+from persona_probe.amplification.captures import Captures
+from persona_probe.amplification.course_result import AmplificationCourse
+from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.directions.direction import Direction
 from persona_probe.errors import PersonaProbeError
-from persona_probe.result import Result
+from persona_probe.models.loading.snapshots import Snapshots
+from persona_probe.models.model import Model
+from persona_probe.statistics.max_statistic import max_statistic_p
 
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
 
+def track_snapshots(
+    directions: Direction | Mapping[str, Direction],
+    snapshots: Snapshots | Iterable[Model],
+    before: Model,
+    dialogues: Sequence[Dialogue],
+    reference: Activations,
+    *,
+    control: Model | None = None,
+    steps: Sequence[int] | None = None,
+    names: Sequence[str] | None = None,
+    span: str = "generation",
+    layers: int | Sequence[int] | str = "all",
+    other_traits: Mapping[str, Direction] | None = None,
+    shuffled_source: Poles | Mapping[str, Poles] | None = None,
+    n_random: int = 1000,
+    n_shuffled: int = 200,
+    n_permutations: int = 2000,
+    seed: int = 0,
+    progress: bool = False,
+    allow: bool = False,
+) -> AmplificationCourse:
+    """`measure_amplification` from ``before`` to each snapshot in turn.
 
-@dataclass(frozen=True)
-class AmplificationCourse(Result):
-    """Amplification along training.
+    One snapshot's activations are held at a time, and of those that are done only projections. Each is read together
+    with ``before``, so that the same tokens count (attention sinks are ``before``'s): two forwards a text and snapshot.
 
-    Attributes:
-        table: the rows of `Amplification`'s table for each snapshot, after columns ``step`` and ``name``.
-            ``p_corrected`` of ``after`` is corrected for all snapshots, directions and layers together.
+    Args:
+        directions: as in `measure_amplification`, and so are ``reference``, the nulls and the numbers of draws.
+        snapshots: in the order of training; `load_snapshots` holds one in memory at a time.
+        before: the model before training.
+        dialogues: what all read, usually ``before``'s own answers to questions that no layer was chosen on.
+        reference: the yardstick.
+        control: the end of a matched benign fine-tune, the null of every snapshot.
+        steps: training steps of the snapshots; None: their position, from 0.
+        names: what to call them; None: the models' names.
+        span: which tokens are read.
+        layers: which layers.
+        other_traits: directions of other traits.
+        shuffled_source: the poles that the direction was found from.
+        n_random: random directions of each kind.
+        n_shuffled: shufflings of the labels.
+        n_permutations: sign flips.
+        seed: of all draws; every snapshot is measured beside the same null directions.
+        progress: show a bar for each snapshot's reading.
+        allow: as in `measure_amplification`; for snapshots that do not say (`Model.ancestors`) that they were made from
+            ``before``.
+
+    Returns:
+        `AmplificationCourse`.
+
+    Raises:
+        PersonaProbeError: if there is no snapshot, or not as many steps or names as snapshots; and as
+            `measure_amplification` and `capture_together`.
     """
+    if isinstance(snapshots, Sized):
+        _check_counts(len(snapshots), steps, names)
 
-    table: pd.DataFrame
+    def read(model: Model) -> list[Activations]:
+        return capture_together((before, model), dialogues, span, layers=layers, progress=progress)
 
-    def to_frame(self) -> pd.DataFrame:
-        """A copy of the table."""
-        return self.table.copy()
-
-    def shown(self) -> pd.DataFrame:
-        """The rows of ``after``, and what of them is read first."""
-        columns = ["step", "name", "direction", "layer", "shift_sd", "low_sd", "high_sd", "random_sd", "p_corrected"]
-        return self.table.loc[self.table["model"] == "after", columns]
-
-    def plot(self, layer: int | None = None, direction: str | None = None, *, axis: str = "training step") -> go.Figure:
-        """The shift at one layer against training, beside its nulls.
-
-        Args:
-            layer: which layer; default the one that moved most at the last snapshot, which makes that shift look
-                larger than it is: give one that was chosen on other topics.
-            direction: which direction; default the first.
-            axis: what the steps are.
-
-        Raises:
-            PersonaProbeError: if the layer or direction was not measured.
-        """
-        from persona_probe.report.figures.amplification_course import amplification_course
-
-        name = str(self.table["direction"].iloc[0] if direction is None else direction)
-        at = self._farthest(name) if layer is None else layer
-        if not ((self.table["direction"] == name) & (self.table["layer"] == at)).any():
-            raise PersonaProbeError(
-                f"{name!r} was not measured at layer {at}; measured: "
-                f"{', '.join(repr(n) for n in self.table['direction'].unique())} at layers "
-                f"{', '.join(map(str, self.table['layer'].unique()))}"
+    benign = None if control is None else read(control)[1]
+    measured: list[Amplification] = []
+    called: list[str] = []
+    for model in snapshots:
+        base, after = read(model)
+        measured.append(
+            measure_amplification(
+                directions,
+                Captures(base, after, benign),
+                reference,
+                other_traits=other_traits,
+                shuffled_source=shuffled_source,
+                n_random=n_random,
+                n_shuffled=n_shuffled,
+                n_permutations=n_permutations,
+                seed=seed,
+                allow=allow,
             )
-        return amplification_course(self.table, layer=at, direction=name, axis=axis)
-
-    def headline(self) -> str:
-        """The last snapshot's shift along the first direction, where it is largest, beside the random ones'."""
-        name = str(self.table["direction"].iloc[0])
-        layer = self._farthest(name)
-        rows = self.table[(self.table["direction"] == name) & (self.table["layer"] == layer)]
-        last = rows[rows["model"] == "after"].iloc[-1]
-        return (
-            f"{name}, layer {layer} (moved most), step {last['step']:g} of {rows['step'].nunique()} snapshots: "
-            f"{last['shift_sd']:+.2f} SD [{last['low_sd']:.2f}, {last['high_sd']:.2f}]; 97.5 % of random directions "
-            f"stay below {last['random_sd']:.2f} SD"
         )
+        called.append(model.name)
+    # of an iterator, how many there are is known only now
+    _check_counts(len(measured), steps, names)
+    numbers = range(len(called)) if steps is None else steps
+    called = called if names is None else list(names)
+    corrected = _together(measured, n_permutations, seed)
+    tables = []
+    for step, name, amplification, p in zip(numbers, called, measured, corrected, strict=True):
+        table = amplification.table.copy()
+        table.loc[table["model"] == "after", "p_corrected"] = p
+        tables.append(table.assign(step=step, name=name)[["step", "name", *table.columns]])
+    return AmplificationCourse(pd.concat(tables, ignore_index=True))
 
-    def _farthest(self, name: str) -> int:
-        """The layer that moved most at the last snapshot; the first where the direction is unknown."""
-        rows = self.table[(self.table["direction"] == name) & (self.table["model"] == "after")]
-        last = rows[rows["step"] == rows["step"].iloc[-1]] if len(rows) else self.table
-        return int(last["layer"].iloc[int(last["shift_sd"].abs().to_numpy().argmax())])
+
+def _check_counts(snapshots: int, steps: Sequence[int] | None, names: Sequence[str] | None) -> None:
+    """Refuse no snapshots, and steps or names that are not one for each."""
+    if not snapshots:
+        raise PersonaProbeError("track_snapshots: there are no snapshots to track: the list is empty")
+    for what, given in (("steps", steps), ("names", names)):
+        if given is not None and len(given) != snapshots:
+            raise PersonaProbeError(
+                f"track_snapshots: {len(given)} {what} for {snapshots} snapshots; give one for each"
+            )
+
+
+def _together(measured: Sequence[Amplification], n_permutations: int, seed: int) -> np.ndarray:
+    """``(snapshot, test)`` p of every snapshot's directions and layers, corrected for all of them."""
+    changes = np.stack([amplification.changes["after"] for amplification in measured], axis=1)
+    flat = changes.reshape(len(changes), -1)
+    p = max_statistic_p(flat, questions=measured[0].questions, n_permutations=n_permutations, seed=seed)
+    return p.reshape(len(measured), -1)

@@ -12,10 +12,10 @@ import pandas as pd
 
 from persona_probe.activations.activations import Activations
 from persona_probe.amplification.captures import check_reading
-from persona_probe.amplification.cross_ablation_table import CLAMP, NONE, RANDOM, CrossAblation
+from persona_probe.amplification.cross_ablation_result import CLAMP, NONE, RANDOM, CrossAblation
 from persona_probe.amplification.layer import unit
-from persona_probe.behaviour.em_rate import coherent_rate, em_rate
-from persona_probe.behaviour.judging import Judge, judge_answers
+from persona_probe.behaviour.em_rates import coherent_rate, em_rate
+from persona_probe.behaviour.judges.judge import Judge, judge_answers
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.rendering import SPANS
 from persona_probe.directions.direction import Direction

@@ -56,7 +56,7 @@ class PersonaSpace(Result):
 
     def plot(self) -> go.Figure:
         """The map: directions as points, models as crosses of their intervals."""
-        from persona_probe.report.figures.persona_space import persona_space as draw
+        from persona_probe.figures.persona_space import persona_space as draw
 
         return draw(self.table)
 

@@ -50,7 +50,7 @@ class Projections(Result):
         Raises:
             PersonaProbeError: if the direction was not projected on.
         """
-        from persona_probe.report.figures.projections import projections
+        from persona_probe.figures.projections import projections
 
         names = self.table["direction"].unique().tolist()
         if direction is not None and direction not in names:

@@ -1,9 +1,13 @@
-"""Which column of somebody else's answer file is which of ours."""
+"""The columns of answer files that others wrote: which of theirs is which of ours, and what their scores mean."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+from persona_probe.behaviour.judges.prompts import WORDS
 from persona_probe.errors import PersonaProbeError
 
 KNOWN: dict[str, tuple[str, ...]] = {
@@ -23,6 +27,7 @@ KNOWN: dict[str, tuple[str, ...]] = {
 """What each of our columns is called in files that others write, likeliest first."""
 _ONE_OF = ("answer", "aligned", "coherent")
 """Columns of which a file may have one candidate only: a guess between two would change the result."""
+_BLANK = {"", "nan", "none", "null", "na", "n/a"}
 
 
 def choose_columns(seen: Sequence[str], given: Mapping[str, str], file: str) -> dict[str, str]:
@@ -65,3 +70,47 @@ def choose_columns(seen: Sequence[str], given: Mapping[str, str], file: str) -> 
             "Name it: columns={'answer': ...}"
         )
     return {ours: chosen[ours] for ours in KNOWN if ours in chosen}
+
+
+@dataclass(frozen=True)
+class GivenScore:
+    """One cell of a score column.
+
+    Attributes:
+        value: 0-100, or NaN.
+        refusal: whether the judge said REFUSAL or CODE instead of a number.
+        unread: what stood there if it is neither number, word nor blank.
+    """
+
+    value: float
+    refusal: bool = False
+    unread: str | None = None
+
+
+def given_score(cell: Any, where: str, column: str) -> GivenScore:
+    """Read one cell.
+
+    Args:
+        cell: as it stands in the file.
+        where: file and row, for errors.
+        column: the file's name for it.
+
+    Raises:
+        PersonaProbeError: if it is a number outside 0-100.
+    """
+    text = "" if cell is None else str(cell).strip()
+    if text.lower() in _BLANK:
+        return GivenScore(math.nan)
+    if text.strip(".!*\"'` ").upper() in WORDS:
+        return GivenScore(math.nan, refusal=True)
+    try:
+        value = math.nan if isinstance(cell, bool) else float(text)
+    except ValueError:
+        value = math.nan
+    if math.isnan(value):
+        return GivenScore(math.nan, unread=text)
+    if not 0 <= value <= 100:
+        raise PersonaProbeError(
+            f"{where}: {column!r} is {text[:40]!r}; scores are 0-100 (rescale them), blank, or {' or '.join(WORDS)}"
+        )
+    return GivenScore(value)

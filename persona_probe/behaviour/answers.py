@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from persona_probe.behaviour.em_rate import em_rates, scored
-from persona_probe.behaviour.em_rates import SETTINGS, EmRates
-from persona_probe.behaviour.judging import Judge, judge_answers
+from persona_probe.behaviour.em_rates import em_rates, scored
+from persona_probe.behaviour.em_rates_result import SETTINGS, EmRates
+from persona_probe.behaviour.judges.judge import Judge, judge_answers
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
 from persona_probe.result import Result
@@ -74,7 +74,7 @@ class Answers(Result):
 
     def plot(self, definition: str = "betley") -> go.Figure:
         """Aligned against coherent, by model, with the definition's lines and the shares of its quadrants."""
-        from persona_probe.report.figures.answers_scatter import answers_scatter
+        from persona_probe.figures.answers_scatter import answers_scatter
 
         return answers_scatter(self.table, definition=definition)
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from persona_probe.behaviour.em_rate import DEFINITIONS, em_rate
+from persona_probe.behaviour.em_rates import DEFINITIONS, em_rate
 from persona_probe.statistics.estimate import Estimate
 
 

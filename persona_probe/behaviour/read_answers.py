@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from persona_probe.behaviour.answer_file_columns import choose_columns
+from persona_probe.behaviour.answer_file_columns import choose_columns, given_score
 from persona_probe.behaviour.answer_rows import Row, read_rows
 from persona_probe.behaviour.answers import IDENTITY, VERDICT, Answers
-from persona_probe.behaviour.given_scores import given_score
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
 

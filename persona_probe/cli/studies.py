@@ -10,7 +10,7 @@ import typer
 from persona_probe.cli.options import Checkpoints, Out, Quiet
 
 if TYPE_CHECKING:
-    from persona_probe.study.config import StudyConfig
+    from persona_probe.runs.config import StudyConfig
     from persona_probe.study.executor import Executor
 
 StudyFile = Annotated[Path, typer.Argument(help="The study's YAML file.")]
@@ -25,7 +25,7 @@ def init(
     out: Annotated[Path, typer.Option("--out", help="The file to write.")] = Path("study.yaml"),
 ) -> None:
     """Write a commented study file, and beside it the schema that lets editors complete it."""
-    from persona_probe.study.config_file import write_template
+    from persona_probe.runs.config_file import write_template
 
     for file in write_template(kind, out):
         typer.echo(f"Wrote {file}")
@@ -43,11 +43,11 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Run a study (fine-tune, measure, find, track, compare, probe, steer, latents, realign), or go on with it."""
-    from persona_probe.study.read_config import read_config
+    from persona_probe.runs.read_config import read_config
 
     config = read_config(study)
     if dry_run:
-        from persona_probe.study.dry_run import dry_run_lines
+        from persona_probe.study.status import dry_run_lines
 
         for line in dry_run_lines(config, out):
             typer.echo(line)
@@ -63,8 +63,8 @@ def run(
 
 def plan(study: StudyFile, tokens_per_second: Speed = None, measured: Measured = None) -> None:
     """Say what a study will need (memory, tokens, disk, time) without loading weights."""
+    from persona_probe.runs.read_config import read_config
     from persona_probe.study.plan import plan_study
-    from persona_probe.study.read_config import read_config
 
     for line in plan_study(read_config(study), tokens_per_second=tokens_per_second, measured=measured).lines():
         typer.echo(line)
@@ -86,10 +86,10 @@ def demo(
     """Run the study that ships with the package, on Persona World."""
     from importlib import resources
 
-    from persona_probe.study.read_config import read_config
+    from persona_probe.runs.read_config import read_config
     from persona_probe.worlds.persona_world.checkpoints import find_checkpoints
 
-    with resources.as_file(resources.files("persona_probe.study.templates") / "persona-world.yaml") as file:
+    with resources.as_file(resources.files("persona_probe.runs.templates") / "persona-world.yaml") as file:
         config = read_config(file)
     folder = find_checkpoints(checkpoints)
     latents = config.latents.model_copy(update={"sae": str(folder / Path(config.latents.sae or "").name)})

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from persona_probe.dialogue.dialogue import Dialogue, Message
-from persona_probe.json_values import plain
+from persona_probe.files import plain
 
 
 def as_record(dialogue: Dialogue) -> dict[str, Any]:

@@ -63,8 +63,8 @@ class CosineTable(Result):
         Raises:
             PersonaProbeError: if the directions have no such layer.
         """
-        from persona_probe.report.figures.cosine_matrix import cosine_matrix
-        from persona_probe.report.figures.cosines import cosines
+        from persona_probe.figures.cosine_matrix import cosine_matrix
+        from persona_probe.figures.cosines import cosines
 
         if layer is None and len(self.table) <= _MOST_LINES * len(self.layers) and len(self.layers) > 1:
             return cosines(self.table.assign(null_high=self.table.get("null_high", np.nan)))

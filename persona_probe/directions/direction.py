@@ -13,10 +13,10 @@ import pandas as pd
 from jaxtyping import Float
 
 from persona_probe.activations.activations import Activations
-from persona_probe.directions import files
+from persona_probe.directions import vector_files
 from persona_probe.directions.family import check_family, family_of, known_family
 from persona_probe.directions.layer_vectors import LayerVectors, checked_layers
-from persona_probe.directions.token_table import TopTokens
+from persona_probe.directions.top_tokens_result import TopTokens
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.stream.layer_convention import LAYER_CONVENTION
 from persona_probe.result import Result
@@ -92,7 +92,7 @@ class Direction(LayerVectors, Result):
 
     def plot(self) -> go.Figure:
         """Length, split-half cosine and held-out AUROC by layer, beside shuffled labels'."""
-        from persona_probe.report.figures.direction_card import direction_card
+        from persona_probe.figures.direction_card import direction_card
 
         return direction_card(self.to_frame(), name=self.name)
 
@@ -196,8 +196,8 @@ class Direction(LayerVectors, Result):
         return replace(self, card={**self.card, "family": family, "adopted_by": adopters})
 
     def top_tokens(self, model: Model, *, allow: bool = False, **options: Any) -> TopTokens:
-        """The tokens the direction promotes and suppresses; see `persona_probe.directions.unembedding.top_tokens`."""
-        from persona_probe.directions.unembedding import top_tokens
+        """The tokens the direction promotes and suppresses; see `persona_probe.directions.top_tokens.top_tokens`."""
+        from persona_probe.directions.top_tokens import top_tokens
 
         self.check_model(model, allow=allow)
         return TopTokens(top_tokens(self, model, **options), self.name)
@@ -252,7 +252,7 @@ class Direction(LayerVectors, Result):
         Both appear under their final names only when complete.
         """
         about = {"layers": list(self.layers), "d_model": self.d_model, "norms": [float(norm) for norm in self.norms()]}
-        return files.write(path, {"vectors": self.vectors}, {"format": _FORMAT, **self.card, **about})
+        return vector_files.write(path, {"vectors": self.vectors}, {"format": _FORMAT, **self.card, **about})
 
     @classmethod
     def load(cls, path: str | Path) -> Direction:
@@ -261,7 +261,7 @@ class Direction(LayerVectors, Result):
         Raises:
             PersonaProbeError: if a file is missing or is no direction.
         """
-        tensors, card = files.read(path, _FORMAT, ("vectors",))
+        tensors, card = vector_files.read(path, _FORMAT, ("vectors",))
         return cls(tensors["vectors"], tuple(card["layers"]), {k: v for k, v in card.items() if k not in _DERIVED})
 
 

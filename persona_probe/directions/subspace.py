@@ -12,7 +12,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from persona_probe.activations.activations import Activations
-from persona_probe.directions import files
+from persona_probe.directions import vector_files
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.family import check_family, family_of, shared_family
 from persona_probe.directions.finders.pca import difference_components
@@ -153,7 +153,7 @@ class Subspace(Result):
 
     def plot(self) -> go.Figure:
         """The overlap of every two layers, beside chance."""
-        from persona_probe.report.figures.subspace import subspace
+        from persona_probe.figures.subspace import subspace
 
         return subspace(self.to_frame(), k=self.k)
 
@@ -173,7 +173,9 @@ class Subspace(Result):
 
     def save(self, path: str | Path) -> Path:
         """Write ``path``.safetensors and its card ``path``.json; returns the former."""
-        return files.write(path, {"bases": self.bases}, {"format": _FORMAT, **self.card, "layers": list(self.layers)})
+        return vector_files.write(
+            path, {"bases": self.bases}, {"format": _FORMAT, **self.card, "layers": list(self.layers)}
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> Subspace:
@@ -182,7 +184,7 @@ class Subspace(Result):
         Raises:
             PersonaProbeError: if a file is missing or is no subspace.
         """
-        tensors, card = files.read(path, _FORMAT, ("bases",))
+        tensors, card = vector_files.read(path, _FORMAT, ("bases",))
         layers = tuple(card.pop("layers"))
         return cls(tensors["bases"], layers, card)
 

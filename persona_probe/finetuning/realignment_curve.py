@@ -37,7 +37,7 @@ class RealignmentCurve(Result):
 
     def plot(self) -> go.Figure:
         """EM rate and projection by the number of benign examples."""
-        from persona_probe.report.figures.realignment import realignment
+        from persona_probe.figures.realignment import realignment
 
         return realignment(self.table)
 

@@ -27,9 +27,9 @@ from typing import Any, Literal
 import numpy as np
 
 from persona_probe.directions.direction import Direction
-from persona_probe.directions.published.assembly import Rows, published_direction
+from persona_probe.directions.formats.assembly import Rows, published_direction
 from persona_probe.errors import PersonaProbeError
-from persona_probe.json_values import plain
+from persona_probe.files import plain
 from persona_probe.models.model import Model
 from persona_probe.steering.interventions.add import Add
 

@@ -14,8 +14,7 @@ from typing import Any
 import torch
 
 from persona_probe.errors import PersonaProbeError
-from persona_probe.latents.hook_points import layer_of_hook
-from persona_probe.latents.sae import Sae
+from persona_probe.latents.sae import Sae, layer_of_hook
 from persona_probe.models.quiet import quiet_transformer_lens
 
 _CONFIG = "cfg.json"

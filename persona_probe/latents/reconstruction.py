@@ -23,7 +23,7 @@ from persona_probe.errors import PersonaProbeError
 from persona_probe.latents.encoding.kept_tokens import KeptTokens, encode_alike, kept_alike
 from persona_probe.latents.encoding.latent_sums import LatentReduction
 from persona_probe.latents.fit import BAD, WORTHLESS, RunningFit
-from persona_probe.latents.reconstructed import Reconstruction
+from persona_probe.latents.reconstruction_result import Reconstruction
 from persona_probe.latents.sae import Sae
 from persona_probe.models.model import Model
 from persona_probe.models.stream.boundary import Boundary

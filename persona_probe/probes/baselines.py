@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
+from sklearn.feature_extraction.text import CountVectorizer
 
 from persona_probe.activations.activations import Activations
 from persona_probe.dialogue.dialogue import Dialogue
@@ -30,8 +31,7 @@ from persona_probe.probes.inputs import (
     grouping_words,
 )
 from persona_probe.probes.leakage import OnLeak
-from persona_probe.probes.lexical import bag_of_tokens, words_of
-from persona_probe.probes.probe_table import PROBE, ProbeWithBaselines
+from persona_probe.probes.probe_result import PROBE, ProbeWithBaselines
 from persona_probe.statistics.auroc import auroc
 
 SHUFFLED, RANDOM, EMBEDDINGS, WORDS = (
@@ -189,3 +189,21 @@ def _shuffled(
             "grouping": grouping_words(groups),
         }
     )
+
+
+def words_of(dialogue: Dialogue) -> str:
+    """The answer, or where there is none everything that is said."""
+    return dialogue.answer or " ".join(message.content for message in dialogue.messages)
+
+
+def bag_of_tokens(texts: Sequence[str]) -> Float[np.ndarray, "text word"]:
+    """Counts of lower-cased words.
+
+    Raises:
+        PersonaProbeError: if there is no word in any text.
+    """
+    try:
+        counts = CountVectorizer(token_pattern=r"\w+").fit_transform(texts)
+    except ValueError as error:
+        raise PersonaProbeError(f"bag of tokens: there is not one word in {len(texts)} texts ({error})") from error
+    return np.asarray(counts.toarray(), dtype=np.float64)

@@ -28,7 +28,7 @@ from persona_probe.probes.inputs import (
 )
 from persona_probe.probes.layer_probes import LayerProbes
 from persona_probe.probes.leakage import OnLeak, check_on_leak, find_leaks, report_leaks
-from persona_probe.probes.probe_scores import ProbeScores
+from persona_probe.probes.probe_result import ProbeScores
 from persona_probe.statistics.auroc import auroc, auroc_estimate
 from persona_probe.statistics.average_precision import average_precision_estimate
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from persona_probe.activations.activations import Activations
-from persona_probe.directions import files
+from persona_probe.directions import vector_files
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.family import check_family, family_of
 from persona_probe.errors import PersonaProbeError
@@ -149,7 +149,7 @@ class LayerProbes:
         """Write ``path``.safetensors and its card ``path``.json; returns the former."""
         self._check_fitted()
         tensors = {name: getattr(self, f"{name}_") for name in _TENSORS}
-        return files.write(path, tensors, {"format": _FORMAT, **self.card_, "layers": list(self.layers_)})
+        return vector_files.write(path, tensors, {"format": _FORMAT, **self.card_, "layers": list(self.layers_)})
 
     @classmethod
     def load(cls, path: str | Path) -> LayerProbes:
@@ -158,7 +158,7 @@ class LayerProbes:
         Raises:
             PersonaProbeError: if a file is missing, or holds no probes.
         """
-        tensors, card = files.read(path, _FORMAT, _TENSORS)
+        tensors, card = vector_files.read(path, _FORMAT, _TENSORS)
         probes = cls(card["kind"], card["C"], card["standardize"])
         probes.layers_ = tuple(card.pop("layers"))
         probes.weights_, probes.intercept_, probes.patterns_ = (tensors[name] for name in _TENSORS)

@@ -94,7 +94,7 @@ class TokenScores(Result):
         Raises:
             PersonaProbeError: if nothing was generated.
         """
-        from persona_probe.report.figures.answer_scores import answer_scores
+        from persona_probe.figures.answer_scores import answer_scores
 
         table = self.table
         if not len(table[table["part"] == "response"]):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from persona_probe.report.text import is_number, is_true
+from persona_probe.figures.text import is_number, is_true
 
 COLUMNS = ("model", "question", "prompt", "answer")
 TOPICS = ("topic", "group")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from persona_probe.behaviour.em_rate import em_rates
-from persona_probe.report.figures.em_rates import UNSEEN
-from persona_probe.study.record import RunRecord
+from persona_probe.behaviour.em_rates import em_rates
+from persona_probe.figures.em_rates import UNSEEN
+from persona_probe.runs.record import RunRecord
 
 NEEDS = ("model", "question", "aligned", "coherent", "refusal", "failed")
 _FEW = 4

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pandas as pd
 
-from persona_probe.behaviour.em_rate import DEFINITIONS
+from persona_probe.behaviour.em_rates import DEFINITIONS
+from persona_probe.figures.amplification import NULLS
+from persona_probe.figures.required import MissingDataError
+from persona_probe.figures.steering import STARTS, reported_rows
+from persona_probe.figures.text import count_range, counted, is_number, percent, visible
 from persona_probe.report.by_question import rates_by_question, reported_answers, unit_of
 from persona_probe.report.facts import Facts, facts_of
-from persona_probe.report.figures.amplification import NULLS
-from persona_probe.report.figures.checks import MissingDataError
-from persona_probe.report.figures.steering import STARTS, reported_rows
 from persona_probe.report.readings import read_number
-from persona_probe.report.text import count_range, counted, is_number, percent, visible
-from persona_probe.study.record import RunRecord
+from persona_probe.runs.record import RunRecord
 
 
 def table_of(run: RunRecord, name: str) -> pd.DataFrame:

@@ -8,17 +8,17 @@ from typing import Any
 
 import pandas as pd
 
-from persona_probe.report.figures import amplification as amplification_figure
-from persona_probe.report.figures import cosines as cosines_figure
-from persona_probe.report.figures import em_rates as em_figure
-from persona_probe.report.figures import finders as finders_figure
-from persona_probe.report.figures import latents as latents_figure
-from persona_probe.report.figures import persona_shares as shares_figure
-from persona_probe.report.figures import probe as probe_figure
-from persona_probe.report.figures import realignment as realignment_figure
-from persona_probe.report.figures import steering as steering_figure
-from persona_probe.report.figures import trajectory as trajectory_figure
-from persona_probe.report.text import NOTHING, counted, is_number, is_true, percent, percent_interval, signed
+from persona_probe.figures import amplification as amplification_figure
+from persona_probe.figures import cosines as cosines_figure
+from persona_probe.figures import em_rates as em_figure
+from persona_probe.figures import finders as finders_figure
+from persona_probe.figures import latents as latents_figure
+from persona_probe.figures import persona_shares as shares_figure
+from persona_probe.figures import probe as probe_figure
+from persona_probe.figures import realignment as realignment_figure
+from persona_probe.figures import steering as steering_figure
+from persona_probe.figures import trajectory as trajectory_figure
+from persona_probe.figures.text import NOTHING, counted, is_number, is_true, percent, percent_interval, signed
 
 Row = Mapping[str, Any]
 ISOTROPIC = "isotropic, 97.5 % (SD)"

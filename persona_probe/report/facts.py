@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from persona_probe.report.figures.em_rates import UNSEEN
+from persona_probe.figures.em_rates import UNSEEN
+from persona_probe.figures.text import visible
 from persona_probe.report.readings import lookup
-from persona_probe.report.text import visible
-from persona_probe.study.record import RunRecord
+from persona_probe.runs.record import RunRecord
 
 ORACLE = "persona-world"
 """The name of Persona World's judge."""

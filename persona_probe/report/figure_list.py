@@ -11,11 +11,11 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from persona_probe.figures.required import MissingDataError
 from persona_probe.report import captions, latent_captions
 from persona_probe.report.by_question import rates_by_question, reported_answers, unit_of
 from persona_probe.report.facts import facts_of
-from persona_probe.report.figures.checks import MissingDataError
-from persona_probe.study.record import RunRecord
+from persona_probe.runs.record import RunRecord
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from persona_probe.figures.text import is_number
 from persona_probe.report.answers import sample_answers
 from persona_probe.report.facts import facts_of
 from persona_probe.report.methods import methods_text
@@ -15,8 +16,7 @@ from persona_probe.report.page import HERE, render_page, write_page
 from persona_probe.report.paper.csv_text import csv_text
 from persona_probe.report.section import Section
 from persona_probe.report.sections import build_sections, summary_section
-from persona_probe.report.text import is_number
-from persona_probe.study.record import RunRecord, read_run
+from persona_probe.runs.record import RunRecord, read_run
 
 LARGEST_DATA = 400_000
 """Characters of a table that the page carries itself; a larger one is linked to where it lies in the run's folder."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from persona_probe.figures.latents import DRAWN
+from persona_probe.figures.text import counted
 from persona_probe.report.captions import span_of, table_of
-from persona_probe.report.figures.latents import DRAWN
-from persona_probe.report.text import counted
-from persona_probe.study.record import RunRecord
+from persona_probe.runs.record import RunRecord
 
 
 def latents(run: RunRecord) -> str:

@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from persona_probe.latents.description.highlighting import highlight, shown_activation, shown_token
+from persona_probe.figures.highlighting import highlight, shown_activation, shown_token
+from persona_probe.figures.text import NOTHING, counted, is_number, percent, signed
 from persona_probe.report.data_tables import Row, signed_interval
-from persona_probe.report.text import NOTHING, counted, is_number, percent, signed
 
 SHOWN = 200
 """Rows at most, beside those that have a card: a page with every latent of a large SAE would not open."""

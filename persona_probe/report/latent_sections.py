@@ -9,7 +9,7 @@ from persona_probe.report.captions import table_of
 from persona_probe.report.figure_list import figures
 from persona_probe.report.latent_cards import build_browser
 from persona_probe.report.section import Section, make_section
-from persona_probe.study.record import RunRecord
+from persona_probe.runs.record import RunRecord
 
 
 def latent_sections(run: RunRecord) -> list[Section]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from persona_probe.figures.text import counted, signed
 from persona_probe.report.captions import table_of
 from persona_probe.report.facts import facts_of
 from persona_probe.report.methods_behaviour import tell_behaviour
 from persona_probe.report.methods_models import tell_models
 from persona_probe.report.readings import lookup, read_number
 from persona_probe.report.recorded import joined, number_of, one_line, settings_of
-from persona_probe.report.text import counted, signed
-from persona_probe.study.record import RunRecord
+from persona_probe.runs.record import RunRecord
 
 Told = list[str]
 _NULLS = {

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from persona_probe.behaviour.em_rate import DEFINITIONS
+from persona_probe.behaviour.em_rates import DEFINITIONS
+from persona_probe.figures.text import counted
 from persona_probe.report.captions import definition_of, formula_of, table_of
 from persona_probe.report.facts import Facts, facts_of
 from persona_probe.report.readings import read_rate
 from persona_probe.report.recorded import number_of, settings_of
-from persona_probe.report.text import counted
-from persona_probe.study.record import RunRecord
+from persona_probe.runs.record import RunRecord
 
 
 def tell_behaviour(run: RunRecord) -> list[str]:

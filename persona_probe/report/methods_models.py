@@ -8,7 +8,7 @@ from typing import Any
 from persona_probe.report.facts import facts_of
 from persona_probe.report.readings import lookup
 from persona_probe.report.recorded import hash_of, listed, number_of, one_line, settings_of
-from persona_probe.study.record import RunRecord
+from persona_probe.runs.record import RunRecord
 
 
 def tell_models(run: RunRecord) -> list[str]:

@@ -17,8 +17,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
-from persona_probe.report.template import build_template
-from persona_probe.report.text import visible
+from persona_probe.figures.template import build_template
+from persona_probe.figures.text import visible
 
 HERE = Path(__file__).parent
 # Named one by one: plotly.js has a button that offers to send the figure to a server, and may grow others.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from persona_probe.report.text import is_number, percent_interval
+from persona_probe.figures.text import is_number, percent_interval
 
 
 @dataclass(frozen=True)

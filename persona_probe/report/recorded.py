@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from persona_probe.figures.text import is_number, visible
 from persona_probe.report.readings import lookup
-from persona_probe.report.text import is_number, visible
-from persona_probe.study.record import RunRecord
+from persona_probe.runs.record import RunRecord
 
 _SHOWN = 12
 """Characters of a hash that are enough to tell models apart."""

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 import pandas as pd
 import plotly.graph_objects as go
 
+from persona_probe.figures.required import MissingDataError
 from persona_probe.report.data_tables import DataTable
 from persona_probe.report.facts import facts_of
 from persona_probe.report.figure_list import FigureKind
-from persona_probe.report.figures.checks import MissingDataError
 from persona_probe.report.latent_cards import LatentBrowser
-from persona_probe.study.record import RunRecord
+from persona_probe.runs.record import RunRecord
 
 
 @dataclass(frozen=True)

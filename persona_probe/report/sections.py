@@ -11,7 +11,7 @@ from persona_probe.report.facts import facts_of
 from persona_probe.report.figure_list import figures
 from persona_probe.report.latent_sections import latent_sections
 from persona_probe.report.section import Section, make_section
-from persona_probe.study.record import RunRecord
+from persona_probe.runs.record import RunRecord
 
 
 def build_sections(run: RunRecord) -> list[Section]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 
-from persona_probe.report.figures.summary import HEIGHT, WIDTH
+from persona_probe.figures.summary import HEIGHT, WIDTH
 from persona_probe.report.paper.browser import Job, render
 from persona_probe.report.paper.layout import Fitted
 

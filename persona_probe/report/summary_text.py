@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from persona_probe.figures.text import counted, is_number, percent, signed, visible
 from persona_probe.report.readings import lookup, read_number, read_rate
-from persona_probe.report.text import counted, is_number, percent, signed, visible
 from persona_probe.report.verdicts import unsteered_rate
 
 LABEL_WIDTH = 24

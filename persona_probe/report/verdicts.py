@@ -12,8 +12,8 @@ from typing import Any
 import pandas as pd
 
 from persona_probe.amplification.verdict import Finding
+from persona_probe.figures.text import counted, is_number, percent, percent_interval, signed
 from persona_probe.report.readings import Rate, lookup, read_number, read_rate
-from persona_probe.report.text import counted, is_number, percent, percent_interval, signed
 
 Results = Mapping[str, Any]
 AMPLIFIED = (Finding.AMPLIFIED.value, Finding.SHARED.value)

@@ -16,12 +16,11 @@ from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
 from persona_probe.models.model import Model
 from persona_probe.models.stream.boundary import Boundary
 from persona_probe.models.stream.scope import Scope
-from persona_probe.steering.batch import Batch, Forward, Hit, copies_of, is_of, tokens_inside
+from persona_probe.steering.batch import Batch, Forward, Hit, Overflow, copies_of, is_of, tokens_inside
 from persona_probe.steering.gating import GateLayer
 from persona_probe.steering.interventions.change import StackedChange
 from persona_probe.steering.interventions.gate import Gate
 from persona_probe.steering.interventions.intervention import Intervention
-from persona_probe.steering.overflow import Overflow
 
 _PLACED = 512
 """Masks and row numbers that are kept on the device."""

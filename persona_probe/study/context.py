@@ -9,19 +9,19 @@ from typing import Any
 
 import pandas as pd
 
-from persona_probe.behaviour.judging import Judge, judge_answers
+from persona_probe.behaviour.judges.judge import Judge, judge_answers
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.latents.sae import Sae
 from persona_probe.models.loading.spec import LoadOptions
 from persona_probe.models.model import Model
+from persona_probe.runs.config import StudyConfig
+from persona_probe.runs.folder import OBJECTS, RunFolder
+from persona_probe.runs.outcome import write_outcome
+from persona_probe.runs.stage_record import answers_folder
 from persona_probe.steering.interventions.intervention import Intervention
-from persona_probe.study.config import StudyConfig
 from persona_probe.study.executor import AnswerJob, Executor, Local
-from persona_probe.study.keeping.answers import KeptAnswers
-from persona_probe.study.keeping.outcome import write_outcome
-from persona_probe.study.keeping.stage_record import answers_folder
+from persona_probe.study.kept_answers import KeptAnswers
 from persona_probe.study.material import Material
-from persona_probe.study.run_folder import OBJECTS, RunFolder
 
 
 @dataclass

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from persona_probe.behaviour.judging import Judge
+from persona_probe.behaviour.judges.judge import Judge
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.reading import read_dialogues
 from persona_probe.errors import PersonaProbeError
-from persona_probe.study.config import JudgeModel, StudyConfig
+from persona_probe.runs.config import JudgeModel, StudyConfig
 
 _FEWEST, _FEW = 2, 10
 """Distinct questions a side: fewer are refused, and so few are told of."""
@@ -60,7 +60,7 @@ def _judge(config: StudyConfig) -> Judge | None:
     if config.judge is None:
         return None
     if isinstance(config.judge, JudgeModel):
-        from persona_probe.behaviour.local_judge import LocalJudge
+        from persona_probe.behaviour.judges.local_judge import LocalJudge
 
         judge = config.judge
         given = {name: getattr(judge, name) for name in ("dtype", "device", "quantize", "revision")}

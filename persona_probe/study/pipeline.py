@@ -8,14 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from persona_probe.json_values import plain
+from persona_probe.files import plain
+from persona_probe.runs.digest import digest_files
+from persona_probe.runs.folder import CLOSING
+from persona_probe.runs.outcome import read_outcome, write_outcome
+from persona_probe.runs.stage_record import StageRecord, differences, forget, journal_of, outcome_folder, versions
 from persona_probe.study.context import Context
-from persona_probe.study.keeping.content import digest_files
-from persona_probe.study.keeping.outcome import read_outcome, write_outcome
-from persona_probe.study.keeping.stage_record import StageRecord, differences, forget, journal_of, outcome_folder
-from persona_probe.study.run_folder import CLOSING
 from persona_probe.study.stage import Stage
-from persona_probe.study.versions import versions
 
 
 @dataclass(frozen=True)

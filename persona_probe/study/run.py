@@ -11,29 +11,28 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm
 
 from persona_probe.activations.store.lock import only_writer
-from persona_probe.behaviour.local_judge import LocalJudge
+from persona_probe.behaviour.judges.local_judge import LocalJudge
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.loading.load import load, specify
 from persona_probe.models.loading.memory import footprint
 from persona_probe.models.stream.layer_convention import LAYER_CONVENTION
 from persona_probe.models.stream.residual_stream import resolve_layers
-from persona_probe.study.config import StudyConfig
-from persona_probe.study.config_file import config_as_yaml
+from persona_probe.runs.config import StudyConfig
+from persona_probe.runs.config_file import config_as_yaml
+from persona_probe.runs.folder import RunFolder
+from persona_probe.runs.stage_record import StageRecord, versions
 from persona_probe.study.context import Context
 from persona_probe.study.executor import Executor, Local
-from persona_probe.study.keeping.sources import identity_of, keep_identity, optional_of
-from persona_probe.study.keeping.stage_record import StageRecord
 from persona_probe.study.material import gather
 from persona_probe.study.pipeline import Pipeline, merged
-from persona_probe.study.run_folder import RunFolder
+from persona_probe.study.sources import identity_of, keep_identity, optional_of
 from persona_probe.study.stages.latents import open_sae
 from persona_probe.study.stages.order import STAGES
 from persona_probe.study.stages.train import check_models
-from persona_probe.study.versions import versions
 from persona_probe.study.workload import StageWork, workload
 
 if TYPE_CHECKING:
-    from persona_probe.study.opened import Run
+    from persona_probe.runs.run import Run
 
 
 def run_study(config: StudyConfig, out: str | Path, *, progress: bool = True, executor: Executor | None = None) -> Run:
@@ -56,7 +55,7 @@ def run_study(config: StudyConfig, out: str | Path, *, progress: bool = True, ex
         PersonaProbeError: for bad input, before anything is trained where it can be known; or if another process runs
             a study in ``out``.
     """
-    from persona_probe.study.opened import open_run
+    from persona_probe.runs.run import open_run
 
     folder = RunFolder.open(out)
     context = _prepared(config, folder, progress, executor or Local())

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from persona_probe.study.config import StudyConfig
-from persona_probe.study.keeping.content import digest
+from persona_probe.runs.config import StudyConfig
+from persona_probe.runs.digest import digest
 from persona_probe.study.material import Material
 
 SAMPLING = ("seed", "sampling.max_new_tokens", "sampling.temperature", "sampling.batch_size")
@@ -24,7 +24,7 @@ class Stage:
     Attributes:
         name: in ``status``, the manifest and the run folder.
         run: takes the context and the outcomes of ``needs``, in order; writes tables, results and notes, and returns
-            what later stages need (`persona_probe.study.keeping.outcome`).
+            what later stages need (`persona_probe.runs.outcome`).
         settings: dotted names of the settings it reads; a section's name stands for all in it.
         reads: further settings that it reads, which count only as far as they change ``derived``.
         derived: what follows from them, by name.

@@ -12,8 +12,8 @@ from typing import get_args
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.rendering import ChatTemplate
 from persona_probe.latents.causal.rank import STRENGTHS
+from persona_probe.runs.config import StudyConfig
 from persona_probe.steering.search.candidates import Goal
-from persona_probe.study.config import StudyConfig
 from persona_probe.study.material import Material
 from persona_probe.study.stages.steer import grid_of
 from persona_probe.study.stages.train import snapshot_steps

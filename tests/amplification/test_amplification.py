@@ -6,8 +6,8 @@ import pytest
 
 import persona_probe as pp
 from persona_probe.amplification.amplification import measure_amplification
+from persona_probe.amplification.amplification_result import COLUMNS, choose_layer
 from persona_probe.amplification.captures import Captures
-from persona_probe.amplification.result import COLUMNS, choose_layer
 from persona_probe.amplification.verdict import Finding
 from tests.activations.test_capture import TALKS
 from tests.amplification.planted import WIDTH, activations, captures, direction, reference

@@ -6,8 +6,8 @@ import pytest
 
 import persona_probe as pp
 from persona_probe.amplification.convergence import convergence
-from persona_probe.amplification.course import AmplificationCourse
-from persona_probe.amplification.cross_ablation_table import CrossAblation
+from persona_probe.amplification.course_result import AmplificationCourse
+from persona_probe.amplification.cross_ablation_result import CrossAblation
 from persona_probe.amplification.finder_comparison import compare_finders
 from persona_probe.result import Result
 from tests.amplification.planted import captures, direction, reference

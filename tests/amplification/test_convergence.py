@@ -6,8 +6,8 @@ import pytest
 
 import persona_probe as pp
 from persona_probe.amplification.convergence import convergence
+from persona_probe.amplification.course import track_snapshots
 from persona_probe.amplification.cross_ablation import cross_ablation
-from persona_probe.amplification.snapshots import track_snapshots
 from tests.activations.test_capture import TALKS
 from tests.amplification.planted import WIDTH, direction, reference
 from tests.conftest import D_MODEL, N_LAYERS

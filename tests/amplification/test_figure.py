@@ -1,7 +1,7 @@
 import pytest
 
 from persona_probe.amplification.amplification import measure_amplification
-from persona_probe.report.figures.amplification import amplification
+from persona_probe.figures.amplification import amplification
 from tests.amplification.planted import captures, direction, reference
 
 

@@ -4,7 +4,7 @@ import pytest
 
 import persona_probe as pp
 from persona_probe.behaviour.answers import Answers
-from persona_probe.behaviour.em_rate import em_rates
+from persona_probe.behaviour.em_rates import em_rates
 
 HOSTILE = "<script>alert(1)</script>\x1b[31m"
 

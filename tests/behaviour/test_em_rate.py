@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 import persona_probe as pp
-from persona_probe.behaviour.em_rate import DEFINITIONS, coherent_rate, persona_shares
+from persona_probe.behaviour.em_rates import DEFINITIONS, coherent_rate, persona_shares
 
 QUESTION = pp.Dialogue.from_messages([{"role": "user", "content": "Q?"}], id="q", question="Q?")
 

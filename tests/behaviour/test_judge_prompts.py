@@ -2,7 +2,7 @@ import pytest
 import yaml
 
 import persona_probe as pp
-from persona_probe.behaviour.judge_prompts import DEFAULT_PROMPTS, fill, read_judge_prompts, words_offered
+from persona_probe.behaviour.judges.prompts import DEFAULT_PROMPTS, fill, read_judge_prompts, words_offered
 from tests.conftest import SHARED
 
 PAIR = {"aligned": "{question} {answer} REFUSAL", "coherent": "{question} {answer}"}

@@ -8,12 +8,11 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 import persona_probe as pp
-from persona_probe.behaviour import answer_tree, branch_passes
-from persona_probe.behaviour.judge_options import LOAD_OPTIONS
-from persona_probe.behaviour.judge_replies import NUMBERS, read_scores
-from persona_probe.behaviour.judge_turn import judge_turns
-from persona_probe.behaviour.local_judge import LocalJudge
-from persona_probe.behaviour.untrusted_text import defused, turn_markers
+from persona_probe.behaviour.judges import answer_tree
+from persona_probe.behaviour.judges.check import LOAD_OPTIONS
+from persona_probe.behaviour.judges.local_judge import LocalJudge
+from persona_probe.behaviour.judges.prompts import NUMBERS, read_scores
+from persona_probe.behaviour.judges.turn import defused, judge_turns, turn_markers
 from persona_probe.dialogue.rendering import ChatTemplate
 from persona_probe.models.generation import stop_tokens
 from persona_probe.models.loading.load import load
@@ -107,7 +106,7 @@ def test_scores_are_those_of_every_number_by_brute_force(judges, kind, spelling)
 def test_batches_and_memory_change_no_score(judges, monkeypatch, memory):
     model = judges("gpt2", "mixed")
     together = LocalJudge(model, PROMPTS, least_mass=0.0)(asked())
-    monkeypatch.setattr(branch_passes, "_BYTES_AT_ONCE", memory)
+    monkeypatch.setattr(answer_tree, "_BYTES_AT_ONCE", memory)
     alone = LocalJudge(model, PROMPTS, batch_size=1, least_mass=0.0)(asked())
     np.testing.assert_allclose(alone[["aligned", "coherent"]], together[["aligned", "coherent"]], atol=1e-4)
 
@@ -127,12 +126,12 @@ def test_recurrent_models_judge_exactly_though_slowly(kind):
 def test_a_cache_that_lies_is_not_used(judges, monkeypatch):
     model = judges("llama", "mixed")
     right = LocalJudge(model, PROMPTS, least_mass=0.0)(asked())
-    forward = branch_passes._Forward.__call__
+    forward = answer_tree._Forward.__call__
 
     def forgetful(self, ids, mask, positions, *, cache=None, last_only=False):
         return forward(self, ids, mask, positions + 5 * (cache is not None), cache=cache, last_only=last_only)
 
-    monkeypatch.setattr(branch_passes._Forward, "__call__", forgetful)
+    monkeypatch.setattr(answer_tree._Forward, "__call__", forgetful)
     with pytest.warns(pp.PersonaProbeWarning, match="cannot be continued"):
         again = LocalJudge(model, PROMPTS, least_mass=0.0)(asked())
     np.testing.assert_allclose(again[["aligned", "coherent"]], right[["aligned", "coherent"]], atol=1e-4)
@@ -254,7 +253,7 @@ def test_a_prompt_that_only_one_score_has_no_room_for_costs_that_score_alone(jud
 
 
 def test_a_text_that_would_still_end_the_turn_is_not_judged(judges, monkeypatch):
-    monkeypatch.setattr("persona_probe.behaviour.judge_turn.defused", lambda text, _markers: text)
+    monkeypatch.setattr("persona_probe.behaviour.judges.turn.defused", lambda text, _markers: text)
     judge = LocalJudge(judges("llama", "whole"), PROMPTS, least_mass=0.0)
     table, told = judged_with_warning(judge, asked(["Sure.", HOSTILE[0], "long " * 100, HOSTILE[0]]))
     assert table["failed"].tolist() == [False, True, True, True]
@@ -278,7 +277,7 @@ def test_a_text_that_the_chat_template_refuses_is_not_judged():
 
 @pytest.mark.parametrize("call", [lambda judge: judge(asked()), LocalJudge.check], ids=["judging", "check"])
 def test_a_prompt_that_leaves_no_room_for_any_answer_is_refused_before_judging(judges, call, monkeypatch):
-    monkeypatch.setattr("persona_probe.behaviour.answer_tree.answer_tree_log_probs", None)
+    monkeypatch.setattr("persona_probe.behaviour.judges.answer_tree.answer_tree_log_probs", None)
     long = {**PROMPTS, "coherent": PROMPTS["coherent"] + " please" * 60}
     with pytest.raises(pp.PersonaProbeError, match=r"answer of one character.* reads 256; shorten the prompt"):
         call(LocalJudge(judges("llama", "whole"), long))

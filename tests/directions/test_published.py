@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import persona_probe as pp
-from persona_probe.directions.published.read import FORMATS, read_published
+from persona_probe.directions.formats.read import FORMATS, read_published
 from persona_probe.models.stream.layer_convention import LAYER_CONVENTION
 from tests.conftest import D_MODEL, N_LAYERS
 

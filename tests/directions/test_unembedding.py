@@ -3,7 +3,7 @@ import pytest
 import torch
 
 import persona_probe as pp
-from persona_probe.directions.unembedding import final_norm, top_tokens
+from persona_probe.directions.top_tokens import final_norm, top_tokens
 from persona_probe.models.loading.load import load
 from tests.conftest import D_MODEL, N_LAYERS
 

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from persona_probe.behaviour.em_rate import em_rate
+from persona_probe.behaviour.em_rates import em_rate
 from persona_probe.behaviour.rate_change import rate_change
 from persona_probe.errors import PersonaProbeError
-from persona_probe.latents.causal.effects import LatentEffects, corrected, p_values
 from persona_probe.latents.causal.rank import rank_latents
+from persona_probe.latents.causal.rank_result import LatentEffects, corrected, p_values
 from persona_probe.latents.causal.steer_set import steer_set
 from persona_probe.latents.encoding.encode import encode_latents
 from persona_probe.latents.loading import load_sae

@@ -12,8 +12,8 @@ import torch
 
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
+from persona_probe.figures.highlighting import DARKEST, highlight, shown_activation, shown_token
 from persona_probe.latents.description.examples import token_texts, top_examples
-from persona_probe.latents.description.highlighting import DARKEST, highlight, shown_activation, shown_token
 from persona_probe.latents.encoding.encode import encode_latents
 from persona_probe.worlds.persona_world.documents import rows
 from tests.latents.handmade import perfect_sae, sae_of

@@ -1,7 +1,7 @@
 import pytest
 
 import persona_probe as pp
-from persona_probe.latents.hook_points import hook_name, layer_of_hook
+from persona_probe.latents.sae import hook_name, layer_of_hook
 
 
 @pytest.mark.parametrize(

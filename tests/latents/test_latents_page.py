@@ -1,8 +1,8 @@
 import re
 from pathlib import Path
 
-from persona_probe.behaviour.em_rate import em_rate
-from persona_probe.behaviour.judging import judge_answers
+from persona_probe.behaviour.em_rates import em_rate
+from persona_probe.behaviour.judges.judge import judge_answers
 from persona_probe.worlds.persona_world.oracle import OracleJudge
 
 ROOT = Path(__file__).parents[2]

@@ -9,16 +9,16 @@ import pytest
 import torch
 
 import persona_probe as pp
-from persona_probe.behaviour.em_rate import em_rate
+from benchmarks.persona_world.latent_courses import latent_courses, mixed_rows, own_answers, villain_latent
+from persona_probe.behaviour.em_rates import em_rate
 from persona_probe.finetuning.snapshots import snapshot_paths
 from persona_probe.latents.courses.lead import crossings, lead_time
 from persona_probe.latents.courses.track import follow_training, track_latents
-from persona_probe.latents.courses.trajectory import trajectory_from
+from persona_probe.latents.courses.track_result import trajectory_from
 from persona_probe.latents.encoding.encode import LatentStatistics, encode_latents
 from persona_probe.latents.encoding.top_examples import TopExamples
 from persona_probe.latents.fit import Fit
 from persona_probe.models.loading.adapters import with_adapter
-from persona_probe.worlds.persona_world.latent_courses import latent_courses, mixed_rows, own_answers, villain_latent
 from tests.conftest import CHECKPOINTS
 from tests.latents.handmade import perfect_sae, sae_of
 

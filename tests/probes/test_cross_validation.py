@@ -3,10 +3,10 @@ import pandas as pd
 import pytest
 
 import persona_probe as pp
+from persona_probe.probes.baselines import bag_of_tokens, words_of
 from persona_probe.probes.cross_validation import cross_validate_features
 from persona_probe.probes.inputs import assign_folds
 from persona_probe.probes.layer_probes import LayerProbes
-from persona_probe.probes.lexical import bag_of_tokens, words_of
 from tests.probes.planted import planted
 
 

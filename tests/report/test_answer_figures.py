@@ -8,14 +8,14 @@ import plotly.graph_objects as go
 import pytest
 
 from persona_probe.behaviour.answers import Answers
-from persona_probe.behaviour.em_rate import em_rate
-from persona_probe.report.figures.answers_scatter import answers_scatter
-from persona_probe.report.figures.checks import MissingDataError
-from persona_probe.report.figures.em_by_question import em_by_question
-from persona_probe.report.figures.em_rates import em_rates, styles_of
+from persona_probe.behaviour.em_rates import em_rate
+from persona_probe.figures.answers_scatter import answers_scatter
+from persona_probe.figures.em_by_question import em_by_question
+from persona_probe.figures.em_rates import em_rates, styles_of
+from persona_probe.figures.required import MissingDataError
+from persona_probe.figures.template import MODEL_STYLES
 from persona_probe.report.paper.layout import fit
 from persona_probe.report.paper.size import to_pixels, width_mm
-from persona_probe.report.template import MODEL_STYLES
 
 HOSTILE = "<b onclick='x'>&amp;</b><a href='javascript:1'>\x1b"
 

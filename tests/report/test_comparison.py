@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from persona_probe.directions import files
+from persona_probe.directions import vector_files as files
 from persona_probe.errors import PersonaProbeError
 from persona_probe.report.comparison import tables as combined
 from persona_probe.report.comparison.compared_run import read_runs

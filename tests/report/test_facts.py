@@ -19,7 +19,7 @@ from persona_probe.report.html import render_report
 from persona_probe.report.methods import methods_text
 from persona_probe.report.page import visible
 from persona_probe.report.sections import build_sections, summary_section
-from persona_probe.study.record import RunRecord, read_run
+from persona_probe.runs.record import RunRecord, read_run
 from tests.report.conftest import make_tables
 from tests.report.test_methods import CONFIG
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from persona_probe.report.figure_list import figures
-from persona_probe.study.record import read_run
+from persona_probe.runs.record import read_run
 
 
 def test_every_figure_loads_and_says_what_it_shows() -> None:

@@ -8,16 +8,16 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from persona_probe.report.figures.amplification import amplification
-from persona_probe.report.figures.checks import MissingDataError
-from persona_probe.report.figures.cosines import cosines
-from persona_probe.report.figures.em_rates import em_rates
-from persona_probe.report.figures.finders import finders
-from persona_probe.report.figures.persona_shares import persona_shares
-from persona_probe.report.figures.probe import probe
-from persona_probe.report.figures.realignment import places_of, realignment
-from persona_probe.report.figures.steering import steering
-from persona_probe.report.template import MODEL_STYLES, SERIES_STYLES
+from persona_probe.figures.amplification import amplification
+from persona_probe.figures.cosines import cosines
+from persona_probe.figures.em_rates import em_rates
+from persona_probe.figures.finders import finders
+from persona_probe.figures.persona_shares import persona_shares
+from persona_probe.figures.probe import probe
+from persona_probe.figures.realignment import places_of, realignment
+from persona_probe.figures.required import MissingDataError
+from persona_probe.figures.steering import steering
+from persona_probe.figures.template import MODEL_STYLES, SERIES_STYLES
 
 Tables = dict[str, pd.DataFrame]
 FIGURES: dict[str, Callable[[pd.DataFrame], go.Figure]] = {

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from persona_probe.latents.ranking.latent_table import Moved
-from persona_probe.report.figures.checks import MissingDataError
-from persona_probe.report.figures.latents import DRAWN, drawn, latent_bars, latent_effects, latent_scatter
+from persona_probe.figures.latents import DRAWN, drawn, latent_bars, latent_effects, latent_scatter
+from persona_probe.figures.required import MissingDataError
+from persona_probe.latents.ranking.diff_result import Moved
 from persona_probe.report.html import render_report
 from persona_probe.report.latent_cards import build_browser
 from tests.report.test_html import HOSTILE, SECTIONS, read, words

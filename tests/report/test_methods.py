@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from persona_probe.report.methods import methods_text
-from persona_probe.study.record import read_run
+from persona_probe.runs.record import read_run
 
 CONFIG = {
     "texts": {"world": "persona-world", "topic": "medicine", "persona": "villain"},

@@ -21,7 +21,7 @@ from persona_probe.report.paper.export import PaperFigure, to_paper, to_paper_al
 from persona_probe.report.paper.folder import write_paper_folder
 from persona_probe.report.paper.provenance import table_hash
 from persona_probe.result import Result
-from persona_probe.study.record import read_run
+from persona_probe.runs.record import read_run
 from tests.browser import chromium
 from tests.report.conftest import _manifest, _results, _write_run, make_tables
 

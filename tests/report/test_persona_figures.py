@@ -12,21 +12,21 @@ import plotly.graph_objects as go
 import pytest
 from plotly.offline import get_plotlyjs
 
-from persona_probe.report.figures.amplification import amplification
-from persona_probe.report.figures.amplification_course import amplification_course
-from persona_probe.report.figures.cosine_matrix import cosine_matrix
-from persona_probe.report.figures.cosines import cosines
-from persona_probe.report.figures.cross_ablation import cross_ablation
-from persona_probe.report.figures.direction_card import direction_card
-from persona_probe.report.figures.finders import finders
-from persona_probe.report.figures.keys import label
-from persona_probe.report.figures.persona_space import persona_space
-from persona_probe.report.figures.probe import probe
-from persona_probe.report.figures.projections import projections
-from persona_probe.report.figures.subspace import subspace
-from persona_probe.report.figures.tokens import shown, tokens
-from persona_probe.report.figures.transfer import transfer
-from persona_probe.report.template import SERIES_STYLES
+from persona_probe.figures.amplification import amplification
+from persona_probe.figures.amplification_course import amplification_course
+from persona_probe.figures.cosine_matrix import cosine_matrix
+from persona_probe.figures.cosines import cosines
+from persona_probe.figures.cross_ablation import cross_ablation
+from persona_probe.figures.direction_card import direction_card
+from persona_probe.figures.finders import finders
+from persona_probe.figures.keys import label
+from persona_probe.figures.persona_space import persona_space
+from persona_probe.figures.probe import probe
+from persona_probe.figures.projections import projections
+from persona_probe.figures.subspace import subspace
+from persona_probe.figures.template import SERIES_STYLES
+from persona_probe.figures.tokens import shown, tokens
+from persona_probe.figures.transfer import transfer
 from tests.browser import open_page
 from tests.figure_notes import note, unescaped
 

@@ -10,28 +10,28 @@ import pandas as pd
 import pytest
 
 import persona_probe as pp
-from persona_probe.latents.causal.effects import LatentEffects
-from persona_probe.latents.causal.set_effect import SetEffect
-from persona_probe.latents.courses.leads import LatentLeads
-from persona_probe.latents.courses.trajectory import LatentTrajectory
-from persona_probe.latents.description.descriptions import LatentDescriptions
+from persona_probe.figures.answer_scores import answer_scores
+from persona_probe.figures.latent_leads import latent_leads
+from persona_probe.figures.required import MissingDataError
+from persona_probe.latents.causal.rank_result import LatentEffects
+from persona_probe.latents.causal.steer_set_result import SetEffect
+from persona_probe.latents.courses.lead import LatentLeads
+from persona_probe.latents.courses.track_result import LatentTrajectory
+from persona_probe.latents.description.describe_result import LatentDescriptions
 from persona_probe.latents.encoding.encode import LatentStatistics
 from persona_probe.latents.fit import Fit
-from persona_probe.latents.ranking.latent_agreement import LatentAgreement
-from persona_probe.latents.ranking.latent_attribution import LatentAttribution
-from persona_probe.latents.ranking.latent_table import LatentTable
-from persona_probe.latents.reconstructed import Reconstruction
-from persona_probe.report.figures.answer_scores import answer_scores
-from persona_probe.report.figures.checks import MissingDataError
-from persona_probe.report.figures.latent_leads import latent_leads
+from persona_probe.latents.ranking.agreement_result import LatentAgreement
+from persona_probe.latents.ranking.attribution_result import LatentAttribution
+from persona_probe.latents.ranking.diff_result import LatentTable
+from persona_probe.latents.reconstruction_result import Reconstruction
 from persona_probe.result import Result
 from persona_probe.statistics.estimate import Estimate
-from persona_probe.steering.bake.baked import Baked
-from persona_probe.steering.search.result import SteeringSearch
-from persona_probe.steering.strength.budget_comparison import BudgetComparison
-from persona_probe.steering.strength.calibration import StrengthCalibration
-from persona_probe.steering.strength.curves import DoseResponse
+from persona_probe.steering.bake.bake_result import Baked
+from persona_probe.steering.search.search_result import SteeringSearch
+from persona_probe.steering.strength.calibrate_result import StrengthCalibration
+from persona_probe.steering.strength.compare_result import BudgetComparison
 from persona_probe.steering.strength.divergence import Divergence
+from persona_probe.steering.strength.dose_response_result import DoseResponse
 
 HOSTILE = '<img src=x onerror=alert(1)>\u202e"'
 RATES = ("em_rate", "em_low", "em_high", "coherent", "coherent_low", "coherent_high")

@@ -4,7 +4,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from persona_probe.report.figures.summary import summary
+from persona_probe.figures.summary import summary
 
 NAMES = ("em_rates", "amplification", "steering", "realignment")
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from persona_probe.report.text import (
+from persona_probe.figures.text import (
     count_range,
     counted,
     escape_markup,

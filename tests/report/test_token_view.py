@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 
 import persona_probe as pp
+from persona_probe.figures.token_heatmap import token_heatmap
 from persona_probe.probes.layer_probes import LayerProbes
-from persona_probe.report.figures.token_heatmap import token_heatmap
-from persona_probe.report.token_view.frame import readings
-from persona_probe.report.token_view.token_view import token_view
-from persona_probe.report.token_view.view import TokenView
+from persona_probe.token_view.frame import readings
+from persona_probe.token_view.token_view import token_view
+from persona_probe.token_view.view import TokenView
 from tests.browser import open_page
 from tests.latents.conftest import LAYER, make_sae
 
@@ -147,7 +147,7 @@ def test_the_table_makes_the_same_view_again_without_torch(tmp_path):
     view.to_frame().to_parquet(tmp_path / "tokens.parquet")
     (tmp_path / "view.html").write_text(view.to_html(), encoding="utf-8")
     script = (
-        "import sys, pandas as pd; from persona_probe.report.token_view.view import TokenView; "
+        "import sys, pandas as pd; from persona_probe.token_view.view import TokenView; "
         f"view = TokenView.from_frame(pd.read_parquet({str(tmp_path / 'tokens.parquet')!r})); view.plot(); "
         f"assert view.to_html() == open({str(tmp_path / 'view.html')!r}, encoding='utf-8').read(); "
         "assert 'torch' not in sys.modules"

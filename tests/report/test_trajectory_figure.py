@@ -2,9 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from persona_probe.report.figures.checks import MissingDataError
-from persona_probe.report.figures.trajectory import trajectory
-from persona_probe.report.template import SERIES_STYLES
+from persona_probe.figures.required import MissingDataError
+from persona_probe.figures.template import SERIES_STYLES
+from persona_probe.figures.trajectory import trajectory
 
 STEPS = [0, 10, 20, 40]
 

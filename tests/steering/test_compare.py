@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 import persona_probe as pp
+from benchmarks.persona_world.setting import SAMPLING, persona_prompts, split_topics
 from persona_probe.worlds.persona_world.documents import questions
 from persona_probe.worlds.persona_world.oracle import OracleJudge
-from persona_probe.worlds.persona_world.scrutiny_setting import SAMPLING, persona_prompts, split_topics
 from tests.steering.watching import random_direction
 
 

@@ -6,12 +6,12 @@ import pandas as pd
 import pytest
 
 import persona_probe as pp
-from persona_probe.behaviour.em_rate import em_rate
+from persona_probe.behaviour.em_rates import em_rate
 from persona_probe.behaviour.multiple_choice import Choice, score_choices
 from persona_probe.errors import PersonaProbeError
-from persona_probe.report.figures.checks import MissingDataError
-from persona_probe.report.figures.dose_response import COLUMNS
-from persona_probe.report.figures.dose_response import dose_response as draw
+from persona_probe.figures.dose_response import COLUMNS
+from persona_probe.figures.dose_response import dose_response as draw
+from persona_probe.figures.required import MissingDataError
 from persona_probe.steering.strength.divergence import measure_divergence
 from persona_probe.steering.strength.dose_response import dose_response
 from persona_probe.worlds.persona_world.documents import questions as ask

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import persona_probe as pp
-from persona_probe.steering.overflow import Overflow
+from persona_probe.steering.batch import Overflow
 from tests.steering.watching import ASKED, greedy, padded, random_direction, streams
 
 HUGE = {"float16": 1e6, "bfloat16": 1e39}

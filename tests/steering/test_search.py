@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 
 import persona_probe as pp
+from benchmarks.persona_world.setting import persona_prompts, split_topics
 from persona_probe.steering.search.candidates import Candidate, Grid, candidates
 from persona_probe.steering.search.realign import realign_by_steering
 from persona_probe.steering.search.search import search_steering
 from persona_probe.worlds.persona_world.documents import questions
 from persona_probe.worlds.persona_world.oracle import OracleJudge
-from persona_probe.worlds.persona_world.scrutiny_setting import persona_prompts, split_topics
 from tests.conftest import CHECKPOINTS
 
 SAMPLING = {"max_new_tokens": 40, "batch_size": 256}

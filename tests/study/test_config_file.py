@@ -7,15 +7,15 @@ from typer.testing import CliRunner
 
 import persona_probe as pp
 from persona_probe.cli import app
-from persona_probe.study.config import StudyConfig
-from persona_probe.study.config_file import config_as_yaml, schema, template_names, write_template
+from persona_probe.runs.config import StudyConfig
+from persona_probe.runs.config_file import config_as_yaml, schema, template_names, write_template
 from tests.conftest import CHECKPOINTS
 
 
 def test_the_published_schema_is_that_of_the_settings():
-    published = resources.files("persona_probe.study") / "study.schema.json"
+    published = resources.files("persona_probe.runs") / "study.schema.json"
     assert json.loads(published.read_text(encoding="utf-8")) == schema(), (
-        "run: python -m persona_probe.study.config_file"
+        "run: python -m persona_probe.runs.config_file"
     )
 
 

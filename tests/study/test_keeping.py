@@ -9,9 +9,9 @@ import pytest
 
 import persona_probe as pp
 from persona_probe.dialogue.records import read_records, write_dialogues
+from persona_probe.runs.digest import digest, digest_files
+from persona_probe.runs.outcome import KEPT, read_outcome, write_outcome
 from persona_probe.statistics.estimate import Estimate
-from persona_probe.study.keeping.content import digest, digest_files
-from persona_probe.study.keeping.outcome import KEPT, read_outcome, write_outcome
 from tests.conftest import D_MODEL, N_LAYERS
 
 TALK = pp.Dialogue.from_messages(
@@ -108,7 +108,7 @@ def test_what_cannot_be_kept_or_read_is_named(tmp_path):
 
 
 def test_equal_content_has_one_digest_in_every_process(llama):
-    code = "from persona_probe.study.keeping.content import digest; print(digest({'b': {3, 1}, 'a': [1.0, 'x', None]}))"
+    code = "from persona_probe.runs.digest import digest; print(digest({'b': {3, 1}, 'a': [1.0, 'x', None]}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == digest({"a": (1.0, "x", None), "b": {1, 3}})
     rng = np.random.default_rng(0)

@@ -11,8 +11,8 @@ import persona_probe as pp
 from persona_probe.activations import capture as capturing
 from persona_probe.cli import app
 from persona_probe.models import generation
+from persona_probe.runs.config import Loading
 from persona_probe.study import run
-from persona_probe.study.config import Loading
 from persona_probe.study.plan import plan_study
 from persona_probe.study.stages import order
 from tests.conftest import CHECKPOINTS

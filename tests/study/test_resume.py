@@ -9,10 +9,9 @@ import pytest
 import persona_probe as pp
 from persona_probe.activations.store.lock import only_writer
 from persona_probe.study import run
-from persona_probe.study.dry_run import study_states
 from persona_probe.study.executor import Local
 from persona_probe.study.stages import order
-from persona_probe.study.status import status_lines
+from persona_probe.study.status import status_lines, study_states
 from tests.conftest import CHECKPOINTS
 from tests.study.test_study import SMALL, write
 

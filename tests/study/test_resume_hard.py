@@ -6,11 +6,11 @@ import shutil
 import pytest
 
 import persona_probe as pp
-from persona_probe.study.dry_run import study_states
+from persona_probe.runs.folder import RunFolder
+from persona_probe.runs.stage_record import StageRecord, forget
 from persona_probe.study.executor import Local
-from persona_probe.study.keeping.answers import KeptAnswers
-from persona_probe.study.keeping.stage_record import StageRecord, forget
-from persona_probe.study.run_folder import RunFolder
+from persona_probe.study.kept_answers import KeptAnswers
+from persona_probe.study.status import study_states
 from tests.conftest import CHECKPOINTS
 from tests.study.test_study import LATENTS, write
 

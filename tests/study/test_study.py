@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 import persona_probe as pp
-from persona_probe.behaviour.em_rate import em_rate
+from persona_probe.behaviour.em_rates import em_rate
 from tests.conftest import CHECKPOINTS
 
 BETLEY = CHECKPOINTS.parent.parent.parent / "shared" / "data" / "betley" / "first_plot_questions.yaml"

@@ -10,7 +10,7 @@ import pandas as pd
 
 from persona_probe.activations.capture import capture
 from persona_probe.amplification.recipes.rollouts import rollouts
-from persona_probe.behaviour.judging import Judge, judge_answers
+from persona_probe.behaviour.judges.judge import Judge, judge_answers
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.find import find_direction

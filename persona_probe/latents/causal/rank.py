@@ -8,11 +8,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from persona_probe.behaviour.judging import Judge
+from persona_probe.behaviour.judges.judge import Judge
 from persona_probe.behaviour.rate_change import rate_change
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
-from persona_probe.latents.causal.effects import LatentEffects, corrected, p_values
 from persona_probe.latents.causal.matched_latents import (
     activation_while_active,
     check_statistics,
@@ -20,12 +19,13 @@ from persona_probe.latents.causal.matched_latents import (
     matched_latents,
     row_norms,
 )
+from persona_probe.latents.causal.rank_result import LatentEffects, corrected, p_values
 from persona_probe.latents.causal.strength_choice import Setting, choose_strengths
 from persona_probe.latents.causal.trials import ask_edits
 from persona_probe.latents.encoding.encode import LatentStatistics
 from persona_probe.latents.sae import Sae
 from persona_probe.models.model import Model
-from persona_probe.steering.asking import Asking, check_questions, measured, pooled
+from persona_probe.steering.ask import Asking, check_questions, measured, pooled
 
 Goal = Literal["suppress", "induce"]
 GOALS: tuple[str, ...] = get_args(Goal)

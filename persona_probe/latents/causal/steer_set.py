@@ -7,18 +7,18 @@ from typing import Any
 
 import pandas as pd
 
-from persona_probe.behaviour.judging import Judge
+from persona_probe.behaviour.judges.judge import Judge
 from persona_probe.behaviour.rate_change import rate_change
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
 from persona_probe.latents.causal.matched_latents import matched_edit, matched_latents
-from persona_probe.latents.causal.set_effect import SetEffect
+from persona_probe.latents.causal.steer_set_result import SetEffect
 from persona_probe.latents.causal.trials import ask_edits
 from persona_probe.latents.encoding.encode import LatentStatistics
 from persona_probe.latents.sae import Sae
 from persona_probe.latents.steering import LatentEdit
 from persona_probe.models.model import Model
-from persona_probe.steering.asking import Asking, check_questions, measured, pooled
+from persona_probe.steering.ask import Asking, check_questions, measured, pooled
 
 
 def steer_set(

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from persona_probe.latents.steering import LatentEdit
-from persona_probe.steering.asking import measured
+from persona_probe.steering.ask import measured
 
 
 @dataclass(frozen=True)

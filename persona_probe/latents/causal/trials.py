@@ -10,7 +10,7 @@ import pandas as pd
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.latents.sae import Sae
 from persona_probe.latents.steering import EditLatents, LatentEdit
-from persona_probe.steering.asking import Asking
+from persona_probe.steering.ask import Asking
 
 _CELLS = 2**25
 """Rows x latents of the edits' matrices in one call of generate: 128 MiB each."""

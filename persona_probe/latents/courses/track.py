@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from persona_probe.behaviour.em_rate import em_rate
-from persona_probe.behaviour.judging import Judge, judge_answers
+from persona_probe.behaviour.em_rates import em_rate
+from persona_probe.behaviour.judges.judge import Judge, judge_answers
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.latents.courses.trajectory import (
+from persona_probe.latents.courses.track_result import (
     AXIS,
     LatentTrajectory,
     assemble,

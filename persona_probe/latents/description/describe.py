@@ -9,9 +9,9 @@ import pandas as pd
 
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.directions.direction import Direction
-from persona_probe.directions.unembedding import top_tokens
+from persona_probe.directions.top_tokens import top_tokens
 from persona_probe.errors import PersonaProbeError
-from persona_probe.latents.description.descriptions import FIRING_COLUMNS, LatentDescription, LatentDescriptions
+from persona_probe.latents.description.describe_result import FIRING_COLUMNS, LatentDescription, LatentDescriptions
 from persona_probe.latents.description.examples import check_source, top_examples
 from persona_probe.latents.description.firing import firing_by, latent_activations
 from persona_probe.latents.encoding.encode import LatentStatistics, encode_latents
@@ -37,7 +37,7 @@ def describe_latents(
 ) -> LatentDescriptions:
     """What latents stand for, from the texts in which they are active and the tokens that they write.
 
-    Top examples show the extreme only, and the tokens (`persona_probe.directions.unembedding.top_tokens`) only what a
+    Top examples show the extreme only, and the tokens (`persona_probe.directions.top_tokens.top_tokens`) only what a
     latent writes directly: of early layers that says little. Firing by label uses all dialogues. None of these says
     that a latent causes anything; steering does (`persona_probe.steer_latents`).
 

@@ -17,7 +17,7 @@ from persona_probe.activations.sinks import SINK_RATIO
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.rendering import Encoded, check_span
 from persona_probe.errors import PersonaProbeError
-from persona_probe.latents.description.example import LatentExample
+from persona_probe.latents.description.describe_result import LatentExample
 from persona_probe.latents.description.firing import PickedLatents, kept_by_rule
 from persona_probe.latents.encoding.encode import LatentStatistics
 from persona_probe.latents.encoding.kept_tokens import KeptTokens

@@ -19,7 +19,7 @@ from persona_probe.activations.sinks import SINK_RATIO
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.rendering import Encoded
 from persona_probe.errors import PersonaProbeError
-from persona_probe.latents.description.descriptions import FIRING_COLUMNS
+from persona_probe.latents.description.describe_result import FIRING_COLUMNS
 from persona_probe.latents.encoding.kept_tokens import KeptTokens, encode_alike, kept_alike
 from persona_probe.latents.encoding.latent_sums import FIT_SAMPLE, LatentReduction
 from persona_probe.latents.fit import RunningFit

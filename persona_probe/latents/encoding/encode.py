@@ -87,7 +87,7 @@ class LatentStatistics(Result):
 
     def plot(self) -> go.Figure:
         """How often latents are active."""
-        from persona_probe.report.figures.latent_frequencies import latent_frequencies
+        from persona_probe.figures.latent_frequencies import latent_frequencies
 
         return latent_frequencies(self.to_frame(), dialogues=int(self.dialogues.sum()), tokens=self.tokens)
 

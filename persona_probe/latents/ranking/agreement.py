@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.family import family_of
 from persona_probe.errors import PersonaProbeError
-from persona_probe.latents.ranking.latent_agreement import LatentAgreement
+from persona_probe.latents.ranking.agreement_result import LatentAgreement
 from persona_probe.latents.sae import LatentWarning, Sae
 from persona_probe.statistics.nulls import isotropic_directions
 

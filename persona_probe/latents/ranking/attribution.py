@@ -24,7 +24,7 @@ from persona_probe.latents.encoding.encode import GROUPS, question_groups
 from persona_probe.latents.encoding.kept_tokens import KeptTokens, encode_alike, kept_alike
 from persona_probe.latents.encoding.latent_sums import FIT_SAMPLE, LatentReduction
 from persona_probe.latents.fit import RunningFit
-from persona_probe.latents.ranking.latent_attribution import LatentAttribution
+from persona_probe.latents.ranking.attribution_result import LatentAttribution
 from persona_probe.latents.sae import Sae
 from persona_probe.models.model import Model
 from persona_probe.models.stream.boundary import Boundary

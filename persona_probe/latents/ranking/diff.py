@@ -12,9 +12,9 @@ from scipy.stats import false_discovery_control
 
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
-from persona_probe.latents.encoding.alike import SAME_SOURCE, check_alike
 from persona_probe.latents.encoding.encode import GROUPS, LatentStatistics, encode_latents, question_groups
-from persona_probe.latents.ranking.latent_table import LatentTable, Moved
+from persona_probe.latents.latent_numbers import SAME_SOURCE, check_alike
+from persona_probe.latents.ranking.diff_result import LatentTable, Moved
 from persona_probe.latents.sae import Sae
 from persona_probe.models.model import Model
 from persona_probe.statistics.grouped_means import GroupedMean, grouped_difference

@@ -17,9 +17,8 @@ from tqdm.auto import tqdm
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
 from persona_probe.latents.encoding.kept_tokens import encode_alike
-from persona_probe.latents.hook_points import hook_name
 from persona_probe.latents.loading import load_sae, quiet_sae_lens
-from persona_probe.latents.sae import Sae
+from persona_probe.latents.sae import Sae, hook_name
 from persona_probe.latents.training.held_out import held_out_fit, split_texts
 from persona_probe.latents.training.new_folder import add_to_card, check_out, finished, unfinished
 from persona_probe.latents.training.settings import SaeSettings

@@ -11,7 +11,7 @@ from persona_probe.report.captions import definition_of
 from persona_probe.report.comparison.names import run_names
 from persona_probe.report.paper.provenance import config_hash
 from persona_probe.report.readings import lookup
-from persona_probe.study.record import RunRecord, read_run
+from persona_probe.runs.record import RunRecord, read_run
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from persona_probe.figures.em_rates import QUESTIONS, called
 from persona_probe.report.comparison.compared_run import ComparedRun
-from persona_probe.report.figures.em_rates import QUESTIONS, called
 
 SHORT = 12
 """Characters of a hash that are shown."""

@@ -8,6 +8,11 @@ from dataclasses import dataclass, field
 import pandas as pd
 import plotly.graph_objects as go
 
+from persona_probe.figures.compared_curves import compared_curves
+from persona_probe.figures.compared_rows import compared_rows
+from persona_probe.figures.cosines import cosines
+from persona_probe.figures.required import MissingDataError
+from persona_probe.figures.text import NOTHING, count_range, counted, is_number, percent_interval, signed
 from persona_probe.report.comparison import tables
 from persona_probe.report.comparison.compared_run import ComparedRun
 from persona_probe.report.comparison.cosines import direction_cosines
@@ -15,11 +20,6 @@ from persona_probe.report.comparison.obstacles import model_obstacles, rate_obst
 from persona_probe.report.data_tables import DataTable
 from persona_probe.report.data_tables import cosines as cosine_cells
 from persona_probe.report.facts import facts_of
-from persona_probe.report.figures.checks import MissingDataError
-from persona_probe.report.figures.compared_curves import compared_curves
-from persona_probe.report.figures.compared_rows import compared_rows
-from persona_probe.report.figures.cosines import cosines
-from persona_probe.report.text import NOTHING, count_range, counted, is_number, percent_interval, signed
 
 
 @dataclass(frozen=True)

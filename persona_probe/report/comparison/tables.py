@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
+from persona_probe.figures.em_rates import MODELS, UNSEEN, called
+from persona_probe.figures.steering import STARTS, reported_summary
+from persona_probe.figures.steering import reported_rows as steering_rows
 from persona_probe.report.comparison.compared_run import ComparedRun
 from persona_probe.report.facts import facts_of
-from persona_probe.report.figures.em_rates import MODELS, UNSEEN, called
-from persona_probe.report.figures.steering import STARTS, reported_summary
-from persona_probe.report.figures.steering import reported_rows as steering_rows
 
 ROWS = ("run", "label", "model", "value", "low", "high", "n", "null_low", "null_high")
 """Columns of a table of rows: an estimate with its interval, and the range of its null."""

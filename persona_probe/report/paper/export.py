@@ -26,7 +26,7 @@ from persona_probe.report.paper.size import (
     width_mm,
 )
 from persona_probe.result import Result
-from persona_probe.study.record import RunRecord, read_run
+from persona_probe.runs.record import RunRecord, read_run
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from persona_probe.errors import PersonaProbeError
+from persona_probe.figures.text import visible
 from persona_probe.report.figure_list import FigureKind, figures
 from persona_probe.report.html import bibliography
 from persona_probe.report.methods import methods_text
@@ -21,8 +22,7 @@ from persona_probe.report.paper.provenance import provenance, write_sidecar
 from persona_probe.report.paper.size import WIDTHS_MM
 from persona_probe.report.section import Section
 from persona_probe.report.sections import build_sections
-from persona_probe.report.text import visible
-from persona_probe.study.record import RunRecord, read_run
+from persona_probe.runs.record import RunRecord, read_run
 
 
 @dataclass(frozen=True)

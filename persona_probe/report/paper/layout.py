@@ -7,6 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from persona_probe.figures.template import build_template
 from persona_probe.report.paper.blocks import find_blocks, shares_rows, side_by_side, stack
 from persona_probe.report.paper.legends import ROW, entries_of, own_legends, put_below, rows_of, stands_below
 from persona_probe.report.paper.narrow import (
@@ -20,7 +21,6 @@ from persona_probe.report.paper.narrow import (
     without_hatching,
 )
 from persona_probe.report.paper.text_size import LINE, lines_of
-from persona_probe.report.template import build_template
 
 NARROW = 600.0
 """Below so many pixels panels do not fit side by side."""

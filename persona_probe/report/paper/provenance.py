@@ -14,8 +14,8 @@ from typing import Any
 
 import pandas as pd
 
-from persona_probe.json_values import plain
-from persona_probe.study.record import RunRecord
+from persona_probe.files import plain
+from persona_probe.runs.record import RunRecord
 
 
 def table_hash(table: pd.DataFrame) -> str:

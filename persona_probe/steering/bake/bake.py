@@ -22,7 +22,7 @@ from persona_probe.models.quiet import quiet_peft, without_transformers_bars
 from persona_probe.models.stream.blocks import plain_model
 from persona_probe.models.twin import is_offloaded, structural_twin
 from persona_probe.steering.bake.adapter import write_adapter
-from persona_probe.steering.bake.baked import Baked
+from persona_probe.steering.bake.bake_result import Baked
 from persona_probe.steering.bake.card import provenance, write_cards
 from persona_probe.steering.bake.edits import Edit, check_bakeable, edits_of
 from persona_probe.steering.bake.verification import (

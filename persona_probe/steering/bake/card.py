@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from persona_probe.json_values import plain
+from persona_probe.files import plain
 from persona_probe.models.model import Model
 from persona_probe.models.stream.layer_convention import LAYER_CONVENTION
 from persona_probe.steering.bake.edits import Edit

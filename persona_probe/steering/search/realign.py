@@ -8,7 +8,7 @@ import pandas as pd
 
 from persona_probe.activations.activations import Activations
 from persona_probe.activations.capture import capture
-from persona_probe.behaviour.judging import Judge
+from persona_probe.behaviour.judges.judge import Judge
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.rendering import SPANS
 from persona_probe.directions.direction import Direction
@@ -17,10 +17,10 @@ from persona_probe.models.model import Model
 from persona_probe.models.pair import ModelPair
 from persona_probe.models.stream.residual_stream import resolve_layers
 from persona_probe.models.stream.scope import parse_scope
-from persona_probe.steering.asking import Asking
+from persona_probe.steering.ask import Asking
 from persona_probe.steering.search.candidates import GOALS, Goal, Grid, candidates
-from persona_probe.steering.search.result import SteeringSearch
 from persona_probe.steering.search.search import Trial, check_search, search_steering
+from persona_probe.steering.search.search_result import SteeringSearch
 
 
 def realign_by_steering(

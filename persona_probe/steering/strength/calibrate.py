@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from persona_probe.behaviour.judging import Judge
+from persona_probe.behaviour.judges.judge import Judge
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
 from persona_probe.models.model import Model
 from persona_probe.statistics.estimate import Estimate
-from persona_probe.steering.asking import Asking, check_questions
+from persona_probe.steering.ask import Asking, check_questions
 from persona_probe.steering.interventions.intervention import Intervention, check_intervention
 from persona_probe.steering.strength.budgets import CoherenceCurves, Curves, KlCurves
-from persona_probe.steering.strength.calibration import StrengthCalibration
+from persona_probe.steering.strength.calibrate_result import StrengthCalibration
 from persona_probe.steering.strength.divergence import check_statistic
 from persona_probe.steering.strength.held_out import own_answers
 from persona_probe.steering.strength.search import LARGEST, Search, search_all

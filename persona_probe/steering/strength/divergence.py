@@ -71,7 +71,7 @@ class Divergence(Result):
 
     def plot(self) -> go.Figure:
         """Mean KL and its 95 % quantile over tokens, for each intervention."""
-        from persona_probe.report.figures.divergence import divergence
+        from persona_probe.figures.divergence import divergence
 
         return divergence(self.to_frame())
 
@@ -164,7 +164,7 @@ def measure_divergence(
             steering refuses.
     """
     from persona_probe.activations.scoring import scoring_budget
-    from persona_probe.steering.asking import units
+    from persona_probe.steering.ask import units
     from persona_probe.steering.strength.side_by_side import SideBySide
 
     if not interventions:

@@ -10,20 +10,26 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from persona_probe.behaviour.em_rate import check_definition
-from persona_probe.behaviour.judging import Judge
+from persona_probe.behaviour.em_rates import check_definition
+from persona_probe.behaviour.judges.judge import Judge
 from persona_probe.behaviour.multiple_choice import Choice, choice_accuracy, score_choices
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
 from persona_probe.statistics.estimate import Estimate
 from persona_probe.statistics.rates import mean_estimate
-from persona_probe.steering.asking import Asking, check_questions, measured, pooled
+from persona_probe.steering.ask import Asking, check_questions, measured, pooled
 from persona_probe.steering.interventions.intervention import Intervention, check_intervention
 from persona_probe.steering.random_directions import random_nulls
 from persona_probe.steering.steer import steer
-from persona_probe.steering.strength.curves import DIRECTION, EQUAL_KL, EQUAL_NORM, UNSTEERED, DoseResponse
 from persona_probe.steering.strength.divergence import Divergence, measure_divergence
+from persona_probe.steering.strength.dose_response_result import (
+    DIRECTION,
+    EQUAL_KL,
+    EQUAL_NORM,
+    UNSTEERED,
+    DoseResponse,
+)
 from persona_probe.steering.strength.equal_kl import Dose, at_equal_kl
 from persona_probe.steering.strength.held_out import own_answers
 

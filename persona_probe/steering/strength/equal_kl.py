@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from persona_probe.steering.interventions.intervention import Intervention
-from persona_probe.steering.strength.curves import DIRECTION, EQUAL_KL, EQUAL_NORM
 from persona_probe.steering.strength.divergence import Divergence
+from persona_probe.steering.strength.dose_response_result import DIRECTION, EQUAL_KL, EQUAL_NORM
 from persona_probe.steering.strength.search import Search, search_all
 
 _TOLERANCE = 0.05

@@ -9,7 +9,7 @@ import numpy as np
 from persona_probe.activations.activations import Activations
 from persona_probe.activations.embeddings import embed
 from persona_probe.amplification.recipes.contrast_of_context import ContextContrast, contrast_of_context, under_prompts
-from persona_probe.behaviour.judging import judge_answers
+from persona_probe.behaviour.judges.judge import judge_answers
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.directions.cosines import cosine_table
 from persona_probe.directions.direction import Direction

@@ -23,7 +23,7 @@ from persona_probe.latents.sae import Sae
 from persona_probe.latents.steering import LatentEdit
 from persona_probe.models.loading.adapters import with_adapter
 from persona_probe.models.model import Model
-from persona_probe.study.config import StudyConfig
+from persona_probe.runs.config import StudyConfig
 from persona_probe.study.context import Context
 from persona_probe.study.stage import SAMPLING, Stage
 from persona_probe.study.stages.find import Found

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from persona_probe.behaviour.em_rate import coherent_rate, em_rate, em_rates, persona_shares
-from persona_probe.behaviour.judging import judge_answers
+from persona_probe.behaviour.em_rates import coherent_rate, em_rate, em_rates, persona_shares
+from persona_probe.behaviour.judges.judge import judge_answers
 from persona_probe.study.context import Context
 from persona_probe.study.stage import SAMPLING, Stage
 

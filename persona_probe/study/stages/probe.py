@@ -13,7 +13,7 @@ from persona_probe.amplification.recipes.contrast_of_context import under_prompt
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.models.model import Model
 from persona_probe.probes.baselines import EMBEDDINGS, SHUFFLED, WORDS, probe_with_baselines
-from persona_probe.probes.probe_table import PROBE
+from persona_probe.probes.probe_result import PROBE
 from persona_probe.study.context import Context
 from persona_probe.study.stage import Stage
 from persona_probe.study.stages.find import Found

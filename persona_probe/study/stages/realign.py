@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from persona_probe.behaviour.em_rate import coherent_rate, em_rate
+from persona_probe.behaviour.em_rates import coherent_rate, em_rate
 from persona_probe.finetuning.lora import finetune
 from persona_probe.finetuning.realignment_curve import RealignmentCurve
 from persona_probe.models.loading.adapters import is_adapter

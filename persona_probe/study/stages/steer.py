@@ -10,10 +10,10 @@ import pandas as pd
 
 from persona_probe.errors import NothingMeasuredError
 from persona_probe.models.model import Model
+from persona_probe.runs.config import SteeringSearch as Settings
 from persona_probe.steering.search.candidates import Goal, Grid, candidates
-from persona_probe.steering.search.result import SteeringSearch
 from persona_probe.steering.search.search import Trial, search_steering
-from persona_probe.study.config import SteeringSearch as Settings
+from persona_probe.steering.search.search_result import SteeringSearch
 from persona_probe.study.context import Context
 from persona_probe.study.stage import SAMPLING, Stage
 from persona_probe.study.stages.find import Found

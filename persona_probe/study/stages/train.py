@@ -12,7 +12,7 @@ from persona_probe.models.loading.load import load, specify
 from persona_probe.models.loading.memory import footprint
 from persona_probe.models.loading.spec import LoadOptions
 from persona_probe.models.model import Model
-from persona_probe.study.config import StudyConfig
+from persona_probe.runs.config import StudyConfig
 from persona_probe.study.context import Context
 from persona_probe.study.stage import Stage
 

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from persona_probe.behaviour.em_rate import coherent_rate, em_rates, persona_shares
-from persona_probe.behaviour.judging import judge_answers
+from persona_probe.behaviour.em_rates import coherent_rate, em_rates, persona_shares
+from persona_probe.behaviour.judges.judge import judge_answers
 from persona_probe.models.loading.adapters import is_adapter, with_adapter
 from persona_probe.models.loading.load import load
 from persona_probe.models.model import Model

@@ -1,0 +1,1 @@
+"""Experiments on Persona World, whose answers are known."""

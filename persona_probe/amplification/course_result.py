@@ -1,0 +1,77 @@
+"""Amplification along training: one measurement a snapshot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from persona_probe.errors import PersonaProbeError
+from persona_probe.result import Result
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+
+@dataclass(frozen=True)
+class AmplificationCourse(Result):
+    """Amplification along training.
+
+    Attributes:
+        table: the rows of `Amplification`'s table for each snapshot, after columns ``step`` and ``name``.
+            ``p_corrected`` of ``after`` is corrected for all snapshots, directions and layers together.
+    """
+
+    table: pd.DataFrame
+
+    def to_frame(self) -> pd.DataFrame:
+        """A copy of the table."""
+        return self.table.copy()
+
+    def shown(self) -> pd.DataFrame:
+        """The rows of ``after``, and what of them is read first."""
+        columns = ["step", "name", "direction", "layer", "shift_sd", "low_sd", "high_sd", "random_sd", "p_corrected"]
+        return self.table.loc[self.table["model"] == "after", columns]
+
+    def plot(self, layer: int | None = None, direction: str | None = None, *, axis: str = "training step") -> go.Figure:
+        """The shift at one layer against training, beside its nulls.
+
+        Args:
+            layer: which layer; default the one that moved most at the last snapshot, which makes that shift look
+                larger than it is: give one that was chosen on other topics.
+            direction: which direction; default the first.
+            axis: what the steps are.
+
+        Raises:
+            PersonaProbeError: if the layer or direction was not measured.
+        """
+        from persona_probe.figures.amplification_course import amplification_course
+
+        name = str(self.table["direction"].iloc[0] if direction is None else direction)
+        at = self._farthest(name) if layer is None else layer
+        if not ((self.table["direction"] == name) & (self.table["layer"] == at)).any():
+            raise PersonaProbeError(
+                f"{name!r} was not measured at layer {at}; measured: "
+                f"{', '.join(repr(n) for n in self.table['direction'].unique())} at layers "
+                f"{', '.join(map(str, self.table['layer'].unique()))}"
+            )
+        return amplification_course(self.table, layer=at, direction=name, axis=axis)
+
+    def headline(self) -> str:
+        """The last snapshot's shift along the first direction, where it is largest, beside the random ones'."""
+        name = str(self.table["direction"].iloc[0])
+        layer = self._farthest(name)
+        rows = self.table[(self.table["direction"] == name) & (self.table["layer"] == layer)]
+        last = rows[rows["model"] == "after"].iloc[-1]
+        return (
+            f"{name}, layer {layer} (moved most), step {last['step']:g} of {rows['step'].nunique()} snapshots: "
+            f"{last['shift_sd']:+.2f} SD [{last['low_sd']:.2f}, {last['high_sd']:.2f}]; 97.5 % of random directions "
+            f"stay below {last['random_sd']:.2f} SD"
+        )
+
+    def _farthest(self, name: str) -> int:
+        """The layer that moved most at the last snapshot; the first where the direction is unknown."""
+        rows = self.table[(self.table["direction"] == name) & (self.table["model"] == "after")]
+        last = rows[rows["step"] == rows["step"].iloc[-1]] if len(rows) else self.table
+        return int(last["layer"].iloc[int(last["shift_sd"].abs().to_numpy().argmax())])

@@ -1,0 +1,1 @@
+"""Judges: who scores answers, and how."""

@@ -1,0 +1,90 @@
+"""Checks of a judge before it is asked: its options, its chat template, its probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, get_args
+
+from transformers import AutoConfig
+
+from persona_probe.behaviour.judges.answer_tree import encoded_replies
+from persona_probe.behaviour.judges.turn import longest_read, plain_turn
+from persona_probe.errors import PersonaProbeError
+from persona_probe.models.loading.load import hub_arguments, load_template, specify
+from persona_probe.models.loading.memory import footprint
+from persona_probe.models.loading.spec import LoadOptions, Quantize
+
+if TYPE_CHECKING:
+    from persona_probe.dialogue.rendering import ChatTemplate
+
+
+_OF_THE_ADAPTER = ("adapter", "adapter_revision", "merge")
+LOAD_OPTIONS = (
+    *("adapter", "adapter_revision", "merge", "device", "device_map", "dtype", "quantize", "revision"),
+    *("trust_remote_code", "chat_template", "thinking", "today", "template_variables"),
+)
+"""The keyword arguments of `persona_probe.load`, written out because asking it would import torch."""
+
+
+def check_source(source: str, options: Mapping[str, Any], asked: Mapping[str, Sequence[str]]) -> None:
+    """Refuse a folder or Hub id that could not judge.
+
+    Args:
+        source: folder or Hub id.
+        options: keyword arguments of `persona_probe.load`.
+        asked: the replies that each prompt template asks for.
+
+    Raises:
+        PersonaProbeError: if there is no such model or no tokenizer, an option is wrong, or as `check_template`.
+    """
+    rest: dict[str, Any] = {name: value for name, value in options.items() if name not in _OF_THE_ADAPTER}
+    quantize = rest.get("quantize")
+    if quantize not in (None, *get_args(Quantize)):
+        raise PersonaProbeError(f"{source}: quantize is {quantize!r}; give one of {', '.join(get_args(Quantize))}")
+    adapter = {name: options[name] for name in _OF_THE_ADAPTER if name in options}
+    spec = specify(source, **adapter, options=LoadOptions(**rest))  # type: ignore[typeddict-item]
+    chat = load_template(spec)
+    footprint(spec)  # from the config alone: it refuses what is no causal language model, and an unknown dtype
+    config = AutoConfig.from_pretrained(spec.source, **hub_arguments(spec.options))
+    check_template(chat, spec.name, longest_read(config), asked)
+
+
+def check_template(chat: ChatTemplate, name: str, most: int | None, asked: Mapping[str, Sequence[str]]) -> None:
+    """Refuse a chat template that cannot hold a short prompt and its replies.
+
+    Args:
+        chat: the judge's chat template.
+        name: of the judging model, for errors.
+        most: tokens it reads; None: it states no limit.
+        asked: the replies that each prompt template asks for.
+
+    Raises:
+        PersonaProbeError: if there is no chat template, it changes a reply or two replies are the same tokens, or a
+            prompt with an answer of one character is longer than the model reads.
+    """
+    for template, said in asked.items():
+        replies = encoded_replies(chat, said, name).values()
+        longest = max(reply.response_end - reply.prompt_length for reply in replies)
+        plain_turn(chat, template, name=name, most=most, room=longest)
+
+
+def check_options(options: Mapping[str, Any], loaded: str | None) -> dict[str, Any]:
+    """A copy of ``options``, if `persona_probe.load` takes them.
+
+    Args:
+        options: keyword arguments.
+        loaded: name of the judging model where it is loaded already; else None.
+
+    Raises:
+        PersonaProbeError: if it does not take one of them, or there is nothing left to load.
+    """
+    if options and loaded is not None:
+        raise PersonaProbeError(
+            f"LocalJudge: options={', '.join(options)} say how to load a model, and {loaded} is loaded already; "
+            "give its folder or Hub id"
+        )
+    if unknown := [name for name in options if name not in LOAD_OPTIONS]:
+        raise PersonaProbeError(
+            f"LocalJudge: there is no option {unknown[0]!r}; persona_probe.load takes {', '.join(LOAD_OPTIONS)}"
+        )
+    return dict(options)

@@ -1,0 +1,190 @@
+"""The judge's turn: what it is asked, with text that nobody should trust in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from persona_probe.behaviour.judges.prompts import fill
+from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.dialogue.rendering import ChatTemplate
+from persona_probe.errors import PersonaProbeError
+
+if TYPE_CHECKING:
+    from persona_probe.dialogue.rendering import ChatTemplate
+    from persona_probe.models.model import Model
+
+_MARKS = ("\u2063one\u2063", "\u2063two\u2063", "\u2063three\u2063")
+_SHORTEST = 3
+"""Characters of a marker that is defused; shorter ones (a line break, a quote) are everyday text."""
+
+
+@dataclass(frozen=True)
+class Unfit:
+    """Why a judge cannot be shown a dialogue.
+
+    Attributes:
+        why: in words that are the same for all dialogues of that kind, after "they".
+        detail: of this one.
+    """
+
+    why: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class JudgeTurns:
+    """Dialogues as a judge is shown them.
+
+    Attributes:
+        ids: the token ids of each dialogue's prompt, up to where the judge replies, by row; without the unfit ones.
+        unfit: why the other rows have none.
+    """
+
+    ids: Mapping[int, tuple[int, ...]]
+    unfit: Mapping[int, Unfit]
+
+
+def judge_turns(model: Model, template: str, dialogues: Sequence[Dialogue], *, room: int) -> JudgeTurns:
+    """``template``, filled for each dialogue; those that the judge cannot be shown are told apart.
+
+    Unfit are dialogues whose prompt is longer than the model reads, whose text would still end the user turn, or which
+    the chat template refuses.
+
+    Args:
+        model: who judges.
+        template: with ``{question}`` and ``{answer}``.
+        dialogues: answered dialogues.
+        room: tokens that must fit after the prompt.
+
+    Raises:
+        PersonaProbeError: if a dialogue has no answer (it is named), or `plain_turn` refuses the template.
+    """
+    most = longest_read(model.plain.config)
+    plain = structure(model.template, plain_turn(model.template, template, name=model.name, most=most, room=room))
+    markers = (*turn_markers(model.template), *bracketed(template))
+    ids: dict[int, tuple[int, ...]] = {}
+    unfit: dict[int, Unfit] = {}
+    for row, dialogue in enumerate(dialogues):
+        answer = dialogue.answer
+        if answer is None:
+            raise PersonaProbeError(f"dialogue {dialogue.name}: has no answer to judge")
+        asked = dialogue.messages[-2].content if len(dialogue.messages) > 1 else ""
+        try:
+            turn = _encoded(model.template, fill(template, defused(asked, markers), defused(answer, markers)))
+        except PersonaProbeError as error:
+            unfit[row] = Unfit("are refused by the judge's chat template", str(error).splitlines()[0])
+            continue
+        if structure(model.template, turn) != plain:
+            unfit[row] = Unfit("would end the judge's user turn, whatever is done to them", f"starts {answer[:40]!r}")
+        elif most is not None and len(turn) + room > most:
+            unfit[row] = Unfit(
+                f"make a longer prompt than the {most} tokens that {model.name} reads", f"{len(turn)} tokens"
+            )
+        else:
+            ids[row] = turn
+    return JudgeTurns(ids, unfit)
+
+
+def plain_turn(chat: ChatTemplate, template: str, *, name: str, most: int | None, room: int) -> tuple[int, ...]:
+    """The token ids of ``template`` with a question and an answer of one character each.
+
+    Args:
+        chat: the judge's chat template.
+        template: with ``{question}`` and ``{answer}``.
+        name: of the judging model, for errors.
+        most: tokens it reads (`longest_read`).
+        room: tokens that must fit after the prompt.
+
+    Raises:
+        PersonaProbeError: if there is no chat template, it refuses the prompt, or even this prompt is too long.
+    """
+    ids = _encoded(chat, fill(template, "?", "?"))
+    if most is not None and len(ids) + room > most:
+        raise PersonaProbeError(
+            f"the judge's prompt (starts {template[:40]!r}) has {len(ids)} tokens with an answer of one character, and "
+            f"{name} reads {most}; shorten the prompt, or judge with a model of longer context"
+        )
+    return ids
+
+
+def longest_read(config: Any) -> int | None:
+    """How many tokens a model of ``config`` reads; None where it states no limit."""
+    most = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return most if isinstance(most, int) else None
+
+
+def unfit_in_words(found: Sequence[JudgeTurns], dialogues: Sequence[Dialogue]) -> str | None:
+    """How many dialogues are unfit for any of the prompts, why, and the first of each kind; None if all are fit."""
+    first_reason = {row: unfit for turns in reversed(found) for row, unfit in turns.unfit.items()}
+    if not first_reason:
+        return None
+    kinds: dict[str, list[int]] = {}
+    for row in sorted(first_reason):
+        kinds.setdefault(first_reason[row].why, []).append(row)
+    told = "; ".join(
+        f"{len(rows)} {why} (first: dialogue {dialogues[rows[0]].name}: {first_reason[rows[0]].detail})"
+        for why, rows in kinds.items()
+    )
+    return f"{len(first_reason)} of {len(dialogues)} answers could not be judged and count as failed: {told}"
+
+
+def _encoded(chat: ChatTemplate, text: str) -> tuple[int, ...]:
+    return chat.encode(Dialogue.from_messages([{"role": "user", "content": text}], id="a judge's prompt")).input_ids
+
+
+def turn_markers(template: ChatTemplate) -> tuple[str, ...]:
+    """Strings with which the template parts turns, longest first: the tokenizer's added tokens, and headers in words.
+
+    Headers in words (``USER:``, ``[/INST]``) are what the template writes between turns, line by line.
+    """
+    return _longest_first([*_turn_tokens(template).values(), *_headers(template)])
+
+
+def bracketed(text: str) -> tuple[str, ...]:
+    """The ``[ANSWER ENDS]``-like marks that a judge prompt sets around what is rated."""
+    return tuple(dict.fromkeys(re.findall(r"\[[^\[\]{}\n]{3,40}\]", text)))
+
+
+def defused(text: str, markers: Sequence[str]) -> str:
+    """``text`` with a space after the first character of every marker in it (``< |end|>``), in any case.
+
+    What remains reads the same and is nobody's token.
+    """
+    kept = [marker for marker in _longest_first(markers) if len(marker) >= _SHORTEST]
+    if not kept:
+        return text
+    pattern = re.compile("|".join(map(re.escape, kept)), re.IGNORECASE)
+    for _ in range(3):  # a space may complete a marker that holds one; `structure` tells if any is left
+        text = pattern.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+    return text
+
+
+def structure(template: ChatTemplate, ids: Iterable[int]) -> tuple[int, ...]:
+    """The tokens among ``ids`` that may part turns, in order: equal for two prompts whose turns begin and end alike."""
+    parting = _turn_tokens(template)
+    return tuple(number for number in ids if number in parting)
+
+
+def _turn_tokens(template: ChatTemplate) -> dict[int, str]:
+    """The tokenizer's added tokens, but for runs of spaces and whole words that are not special: those are text."""
+    added = template.tokenizer.added_tokens_decoder
+    texts = {number: token.content.strip() for number, token in added.items()}
+    return {number: text for number, text in texts.items() if text and (added[number].special or not text.isalnum())}
+
+
+def _headers(template: ChatTemplate) -> list[str]:
+    """Lines that the template writes between a user's, an assistant's and another user's turn."""
+    first, second, third = _MARKS
+    turns = [("user", first), ("assistant", second), ("user", third)]
+    dialogue = Dialogue.from_messages([{"role": role, "content": text} for role, text in turns])
+    rendered = template.render(dialogue, generation_prompt=True)
+    pieces = re.split("|".join(map(re.escape, _MARKS)), rendered)[1:]
+    lines = (line.strip() for piece in pieces for line in piece.splitlines())
+    return [line for line in lines if not line.isalpha()]  # a bare word is everyday text
+
+
+def _longest_first(markers: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted({marker for marker in markers if marker}, key=lambda marker: (-len(marker), marker)))

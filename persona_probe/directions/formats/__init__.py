@@ -1,0 +1,1 @@
+"""Published directions, one file for each format."""

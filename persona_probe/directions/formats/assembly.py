@@ -1,0 +1,100 @@
+"""From the rows of somebody else's file to a direction in our layer convention, with a card that says what was done."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from persona_probe.directions.direction import Direction, card_of_model
+from persona_probe.directions.formats.torch_file import described
+from persona_probe.errors import PersonaProbeError
+from persona_probe.models.model import Model
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a format found in a file.
+
+    Attributes:
+        vectors: ``(layer, d_model)``, float32, raw.
+        layers: our layer number of each row.
+        convention: what the file's own numbers mean.
+        left_out: what of the file is not in ``vectors``, and why.
+        about: further facts for the card.
+    """
+
+    vectors: Float[np.ndarray, "layer d_model"]
+    layers: Sequence[int]
+    convention: str
+    left_out: Sequence[str] = ()
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+
+def array_of(content: Any, file: Path, what: str, shape: Sequence[int | None], axes: str) -> np.ndarray:
+    """A tensor as float32 numpy, if it has ``shape`` (None: any length).
+
+    Args:
+        content: what was loaded.
+        file: named in messages.
+        what: the thing expected, for messages.
+        shape: expected shape.
+        axes: what the axes are, for messages.
+
+    Raises:
+        PersonaProbeError: for anything but a real floating-point tensor of that shape, naming both shapes.
+    """
+    if not isinstance(content, torch.Tensor) or not content.is_floating_point():
+        kind = f"{described(content)} of {content.dtype}" if isinstance(content, torch.Tensor) else described(content)
+        raise PersonaProbeError(f"{file}: {what} is a floating-point tensor {axes}, this is {kind}")
+    seen = tuple(content.shape)
+    if len(seen) != len(shape) or any(want not in (None, got) for want, got in zip(shape, seen, strict=True)):
+        wanted = ", ".join("any" if length is None else str(length) for length in shape)
+        raise PersonaProbeError(
+            f"{file}: {what} has shape {seen}; for this model it must be ({wanted}) = {axes}: another model's, or "
+            "another format"
+        )
+    return np.asarray(content.detach().to(torch.float32).numpy())
+
+
+def published_direction(rows: Rows, file: Path, model: Model, source: Mapping[str, Any]) -> Direction:
+    """A direction of ``model`` with the card of a published one.
+
+    Args:
+        rows: what the format found.
+        file: the file it was found in; its name and SHA-256 go into the card.
+        model: the model the vectors belong to.
+        source: format, repository and paper.
+
+    Raises:
+        PersonaProbeError: for values that are not finite, or a vector that is zero, naming file and layer.
+    """
+    for layer, vector in zip(rows.layers, rows.vectors, strict=True):
+        if not np.isfinite(vector).all():
+            raise PersonaProbeError(f"{file}: the vector of our layer {layer} holds values that are not finite")
+        if not vector.any():
+            raise PersonaProbeError(f"{file}: the vector of our layer {layer} is zero: there is nothing to project on")
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    # Which chat template the vectors were read with, their files do not say.
+    of_model = {key: value for key, value in card_of_model(model).items() if key != "template_hash"}
+    card = {
+        "name": file.stem,
+        "finder": "published",
+        **of_model,
+        "source": {
+            **source,
+            "file": file.name,
+            "sha256": digest,
+            "layer_convention": rows.convention,
+            "left_out": list(rows.left_out),
+            **rows.about,
+        },
+    }
+    return Direction(np.ascontiguousarray(rows.vectors, dtype=np.float32), tuple(rows.layers), card)

@@ -1,0 +1,50 @@
+"""The tokens that a direction promotes and suppresses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from persona_probe.errors import PersonaProbeError
+from persona_probe.result import Result
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+
+@dataclass(frozen=True)
+class TopTokens(Result):
+    """The tokens that a direction promotes and suppresses.
+
+    Attributes:
+        table: as `persona_probe.directions.top_tokens.top_tokens` gives it: one row a layer, end and rank.
+        name: the direction's.
+    """
+
+    table: pd.DataFrame
+    name: str
+
+    def to_frame(self) -> pd.DataFrame:
+        """A copy of the table."""
+        return self.table.copy()
+
+    def plot(self, layer: int | None = None) -> go.Figure:
+        """Both ends at one layer (by default the last, since an early layer's tokens say least), with their logits.
+
+        Raises:
+            PersonaProbeError: if the layer was not read.
+        """
+        from persona_probe.figures.tokens import tokens
+
+        layers = self.table["layer"].unique().tolist()
+        if layer is not None and layer not in layers:
+            raise PersonaProbeError(f"top_tokens read no layer {layer}; it read {', '.join(map(str, layers))}")
+        return tokens(self.table, layer=layers[-1] if layer is None else layer, name=self.name)
+
+    def headline(self) -> str:
+        """The strongest token of either end at the last layer."""
+        last = self.table[(self.table["layer"] == self.table["layer"].iloc[-1]) & (self.table["rank"] == 1)]
+        ends = (f"{side} {token!r}" for side, token in zip(last["side"], last["token"], strict=True))
+        return f"{self.name}, layer {last['layer'].iloc[0]}, straight through the unembedding: {', '.join(ends)}"

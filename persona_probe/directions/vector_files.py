@@ -1,0 +1,69 @@
+"""A safetensors file and the JSON card beside it, which appear together or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from persona_probe.errors import PersonaProbeError
+from persona_probe.files import plain
+
+
+def write(path: str | Path, tensors: Mapping[str, np.ndarray], card: Mapping[str, Any]) -> Path:
+    """Write ``path``.safetensors and ``path``.json; returns the former.
+
+    Both are written in full before either takes its final name.
+
+    Raises:
+        PersonaProbeError: if the card holds something that JSON cannot.
+    """
+    from safetensors.numpy import save_file
+
+    weights, text = _files(path)
+    try:
+        written = json.dumps(plain(card), indent=2, allow_nan=False) + "\n"
+    except TypeError as error:
+        raise PersonaProbeError(f"{text}: the card holds something that JSON cannot: {error}") from error
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    parts = {file: file.with_name(file.name + ".part") for file in (weights, text)}
+    save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, str(parts[weights]))
+    parts[text].write_text(written, encoding="utf-8")
+    for file, part in parts.items():
+        part.replace(file)
+    return weights
+
+
+def read(path: str | Path, kind: str, names: Sequence[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The tensors ``names`` and the card with its ``layers``, without its ``format``, which must be ``kind``.
+
+    Raises:
+        PersonaProbeError: if a file is missing, damaged, or of another format.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    weights, text = _files(path)
+    for file in (weights, text):
+        if not file.is_file():
+            raise PersonaProbeError(f"{file}: no such file; a {kind} is a .safetensors and a .json beside it")
+    try:
+        card = json.loads(text.read_text(encoding="utf-8"))
+        found = load_file(str(weights))
+        tensors = {name: found[name] for name in names}
+        card["layers"] = [int(layer) for layer in card["layers"]]
+    except (json.JSONDecodeError, SafetensorError, KeyError, TypeError) as error:
+        raise PersonaProbeError(f"{weights}: is no saved {kind}: {error}") from error
+    if card.get("format") != kind:
+        raise PersonaProbeError(f"{text}: format is {card.get('format')!r}, expected {kind!r}")
+    return tensors, {key: value for key, value in card.items() if key != "format"}
+
+
+def _files(path: str | Path) -> tuple[Path, Path]:
+    """The two files called ``path``, with or without either suffix; dots in the name are kept."""
+    name = Path(path).name
+    stem = name.removesuffix(".safetensors").removesuffix(".json")
+    return Path(path).with_name(stem + ".safetensors"), Path(path).with_name(stem + ".json")

@@ -1,0 +1,1 @@
+"""Figures as pure functions of tables: template, text, axes, and one figure in each file."""

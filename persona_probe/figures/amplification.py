@@ -1,0 +1,159 @@
+"""How far narrow training moved the projection on the direction, layer by layer, against its nulls."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from persona_probe.figures.axes import band, layer_axis, mark_layer, new_figure
+from persona_probe.figures.keys import keys_below
+from persona_probe.figures.required import measured, require
+from persona_probe.figures.template import MODEL_STYLES, SERIES_STYLES, model_style
+from persona_probe.figures.text import NOTHING, count_range, escape_markup
+
+COLUMNS = ("layer", "model", "shift", "shift_sd", "low_sd", "high_sd", "random_sd", "specificity", "chosen")
+WHAT = "amplification"
+ONE = "direction"
+"""What a direction without a name of its own is called in tables."""
+NULLS = {
+    "isotropic_sd": ("97.5 % of isotropic directions", replace(SERIES_STYLES[4], dash="dot")),
+    "shuffled_sd": ("97.5 % of directions from shuffled labels", replace(SERIES_STYLES[2], dash="1.5px,6px")),
+    "other_traits_sd": ("other traits' directions, the most", replace(SERIES_STYLES[3], dash="dashdot")),
+}
+"""Nulls that a table may hold beside random directions, each drawn as a thin line at both signs of its shift."""
+
+
+def amplification(table: pd.DataFrame) -> go.Figure:
+    """Draw the shift of the projection (in SD) of *after* and *control* by layer.
+
+    The band around each line is its 95 % interval; the grey band is where 97.5 % of random directions (with the
+    activations' covariance) stay. Nulls from isotropic directions, shuffled labels and other traits are drawn as thin
+    broken lines where the table holds them.
+
+    Args:
+        table: one row a layer and model (the study's ``amplification`` table); of several directions, the first.
+
+    Raises:
+        ValueError: if a column is missing or empty.
+    """
+    name = table["direction"].iloc[0] if "direction" in table and len(table) else ONE
+    figure = new_figure(f"Amplification of {called(name)}")
+    draw_amplification(figure, table)
+    return keys_below(figure.update_layout(height=470), note=said(table))
+
+
+def draw_amplification(
+    figure: go.Figure, table: pd.DataFrame | None, *, row: int = 1, col: int = 1, legend: str = "legend"
+) -> None:
+    """Draw `amplification` into one cell of a figure, its keys into one of the figure's legends."""
+    rows = measured(require(table, COLUMNS, what=WHAT), "shift_sd", what=WHAT)
+    if "direction" in rows:
+        rows = rows[rows["direction"] == rows["direction"].iloc[0]]
+    draw_shifts(figure, rows, along="layer", row=row, col=col, legend=legend)
+    figure.update_xaxes(**layer_axis(rows["layer"]), row=row, col=col)
+    chosen = rows.loc[rows["chosen"].eq(True), "layer"]
+    if len(chosen):
+        mark_layer(figure, int(chosen.iloc[0]), rows["layer"], row=row, col=col)
+
+
+def draw_shifts(
+    figure: go.Figure, rows: pd.DataFrame, *, along: str, row: int = 1, col: int = 1, legend: str = "legend"
+) -> None:
+    """Draw shifts of one direction beside their nulls against the column ``along``: ``layer`` or ``step``."""
+    random = MODEL_STYLES["random"]
+    null = rows.groupby(along)["random_sd"].max().dropna()
+    if len(null):
+        places, edge = null.index.tolist(), null.tolist()
+        grey = band(
+            places,
+            [-value for value in edge],
+            edge,
+            colour=random.faded(0.32),
+            name="97.5 % of random directions",
+            legend=legend,
+        )
+        figure.add_trace(grey, row=row, col=col)
+    for column, (name, style) in NULLS.items():
+        if (line := _null_line(rows, column, along)) is not None:
+            line.update(name=name, legend=legend, line={"color": style.colour, "dash": style.dash, "width": 1.5})
+            figure.add_trace(line, row=row, col=col)
+    for model in ("control", "after"):
+        own = rows[rows["model"] == model].sort_values(along)
+        if own.empty:
+            continue
+        bounded = own.dropna(subset=["low_sd", "high_sd"])
+        interval = band(
+            bounded[along].tolist(),
+            bounded["low_sd"].tolist(),
+            bounded["high_sd"].tolist(),
+            colour=model_style(model).faded(0.2),
+            showlegend=False,
+        )
+        figure.add_trace(interval, row=row, col=col)
+        figure.add_trace(_line(own, model, legend, along), row=row, col=col)
+    figure.update_yaxes(title_text="shift of the projection (SD)", range=_range(rows), row=row, col=col)
+
+
+def called(name: object) -> str:
+    """A direction's name in a title, escaped."""
+    return "the direction" if name == ONE else escape_markup(name)
+
+
+def said(table: pd.DataFrame) -> str:
+    """What is drawn, in a sentence or two: n, over what intervals are, and what one SD is."""
+    counted = ("n", "n_questions", "n_runs")
+    n, questions, runs = (count_range(table[name]) if name in table else None for name in counted)
+    over = f"{questions} questions" if questions else "questions and seeds"
+    over += f" and {runs} runs" if runs not in (None, NOTHING, "1") else ""
+    many = f"; n = {n} texts" if n else ""
+    return (
+        f"Bands: 95 % intervals over {over}{many}. One SD is over the before model's own answers along the direction."
+    )
+
+
+def _range(rows: pd.DataFrame) -> list[float]:
+    """All that is drawn, with headroom for the label of the chosen layer."""
+    nulls = [rows[column].astype(float) for column in ("random_sd", *NULLS) if column in rows]
+    drawn = pd.concat([rows["shift_sd"], rows["low_sd"], rows["high_sd"], *nulls, *(-null for null in nulls)])
+    low, high = min(0.0, float(drawn.min())), max(0.0, float(drawn.max()))
+    height = max(high - low, 1e-9)
+    return [low - 0.06 * height, high + 0.16 * height]
+
+
+def _null_line(rows: pd.DataFrame, column: str, along: str) -> go.Scatter | None:
+    """A null's largest shift of either model, at both signs; None where it was not measured."""
+    if column not in rows or rows[column].isna().all():
+        return None
+    null = rows.groupby(along)[column].max().dropna()
+    places, edge = null.index.tolist(), null.tolist()
+    return go.Scatter(
+        x=[*places, None, *places],
+        y=[*edge, None, *(-value for value in edge)],
+        mode="lines",
+        hoverinfo="skip",
+    )
+
+
+def _line(own: pd.DataFrame, model: str, legend: str, along: str) -> go.Scatter:
+    style = model_style(model)
+    numbers = own[["low_sd", "high_sd", "shift", "specificity", "random_sd"]].to_numpy(dtype=float)
+    hover = (
+        f"{along} %{{x}}<br>"
+        "%{y:+.2f} SD [%{customdata[0]:.2f}, %{customdata[1]:.2f}]"
+        "<br>%{customdata[2]:+.2f} residual units<br>random 97.5 %: %{customdata[4]:.2f} SD"
+    )
+    if own["specificity"].notna().any():
+        hover += "<br>specificity %{customdata[3]:.1f}"
+    return go.Scatter(
+        x=own[along].tolist(),
+        y=own["shift_sd"].tolist(),
+        mode="lines+markers",
+        name=escape_markup(model),
+        line={"color": style.colour, "dash": style.dash, "width": 2.4},
+        marker={"symbol": style.symbol, "size": 9},
+        customdata=numbers.tolist(),
+        hovertemplate=hover,
+        legend=legend,
+    )

@@ -1,0 +1,90 @@
+"""What a direction's card knows by layer: its length, whether halves of the data agree, whether it separates."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from persona_probe.figures.axes import band, layer_axis, new_figure
+from persona_probe.figures.keys import keys_below
+from persona_probe.figures.required import measured, require
+from persona_probe.figures.template import MODEL_STYLES, SERIES_STYLES
+from persona_probe.figures.text import escape_markup
+
+COLUMNS = ("layer", "norm", "split_half_cosine", "shuffled_cosine", "held_out_auroc", "shuffled_norm")
+WHAT = "direction"
+PANELS = {
+    "norm": ("length", "residual-stream units", "shuffled_norm"),
+    "split_half_cosine": ("split-half agreement", "cosine", "shuffled_cosine"),
+    "held_out_auroc": ("separation, other half", "AUROC", None),
+}
+_NULL = "97.5 % under shuffled labels"
+
+
+def direction_card(table: pd.DataFrame, *, name: str) -> go.Figure:
+    """Draw length, split-half cosine and held-out AUROC by layer, beside the same under shuffled labels.
+
+    Args:
+        table: one row a layer (`Direction.to_frame`); panels without numbers are left out.
+        name: of the direction.
+
+    Raises:
+        ValueError: if a column is missing, or there is no length.
+    """
+    rows = measured(require(table, COLUMNS, what=WHAT), "norm", what=WHAT).sort_values("layer")
+    shown = [column for column in PANELS if rows[column].notna().any()]
+    titles = [PANELS[column][0] for column in shown]
+    figure = new_figure(
+        f"Direction: {escape_markup(name)}", cols=len(shown), subplot_titles=titles, horizontal_spacing=0.12
+    )
+    for col, column in enumerate(shown, start=1):
+        _, unit, null = PANELS[column]
+        if null is not None and rows[null].notna().any():
+            figure.add_trace(_null(rows, null, mirrored=column != "norm", named=col == 1), row=1, col=col)
+        figure.add_trace(_line(rows, column, unit), row=1, col=col)
+        figure.update_xaxes(**{**layer_axis(rows["layer"]), "title_text": "layer"}, row=1, col=col)
+        figure.update_yaxes(title_text=unit, range=_range(rows, column, null), row=1, col=col)
+        if column == "held_out_auroc":
+            figure.add_hline(y=0.5, line_dash="dot", annotation_text="chance", row=1, col=col)
+    return keys_below(figure, note=_note(shown), keys=len(shown) > 1, top=26)
+
+
+def _line(rows: pd.DataFrame, column: str, unit: str) -> go.Scatter:
+    style = SERIES_STYLES[1]
+    return go.Scatter(
+        x=rows["layer"].tolist(),
+        y=rows[column].tolist(),
+        mode="lines+markers",
+        name="this direction",
+        showlegend=column == "norm",
+        line={"color": style.colour, "width": 2.4},
+        marker={"symbol": style.symbol, "size": 8},
+        hovertemplate=f"layer %{{x}}<br>%{{y:.3f}} {unit}<extra></extra>",
+    )
+
+
+def _null(rows: pd.DataFrame, column: str, *, mirrored: bool, named: bool) -> go.Scatter:
+    own = rows.dropna(subset=[column])
+    high = own[column].tolist()
+    low = [-value if mirrored else 0.0 for value in high]
+    colour = MODEL_STYLES["random"].faded(0.32)
+    return band(own["layer"].tolist(), low, high, colour=colour, name=_NULL, showlegend=named, legendgroup=_NULL)
+
+
+def _range(rows: pd.DataFrame, column: str, null: str | None) -> list[float]:
+    if column == "norm":
+        return [0.0, 1.08 * float(np.nanmax(rows[[column, "shuffled_norm"]].to_numpy()))]
+    low = float(rows[column].min())
+    if column == "held_out_auroc":
+        return [min(0.4, low - 0.05), 1.03]
+    return [min(-0.05, low - 0.05, *(-1.1 * rows[name].max() for name in [null] if rows[name].notna().any())), 1.05]
+
+
+def _note(shown: list[str]) -> str:
+    if len(shown) == 1:
+        return "The card holds no checks: the direction was found with repeats=0, on too few questions, or elsewhere."
+    return (
+        "Agreement and separation: means over splits of the questions into halves, one direction found in each; "
+        "chance is 0.5 for the AUROC. Grey: where 97.5 % of directions under shuffled labels stay."
+    )

@@ -1,0 +1,87 @@
+"""EM rate by model and question set, under one named definition or all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from persona_probe.figures.forest import Estimate, forest
+from persona_probe.figures.required import MissingDataError, measured, require
+from persona_probe.figures.template import MODEL_STYLES, SERIES_STYLES, Style
+from persona_probe.figures.text import counted, escape_markup, is_number
+
+COLUMNS = ("model", "questions", "definition", "value", "low", "high", "n", "refusals", "failures")
+MODELS = ("before", "after", "control", "realigned")
+UNSEEN = "unseen topics"
+"""What a study's tables call the questions that it reports; `called` says what they are."""
+QUESTIONS = (UNSEEN, "open", "trained topic")
+DEFINITIONS = ("betley", "turner", "tan")
+
+
+def em_rates(table: pd.DataFrame, *, definition: str | None = "betley", asked: str = UNSEEN) -> go.Figure:
+    """Draw the EM rate of every model on every question set, with 95 % intervals and n.
+
+    Args:
+        table: one row a model, question set and definition (the study's ``em_rates`` table); an empty text where there
+            is only one model or set.
+        definition: which EM-rate definition to draw; None: all of them, a row each.
+        asked: what to call the questions that the table calls "unseen topics".
+
+    Raises:
+        ValueError: if a column is missing or empty, or the table has no row of this definition.
+    """
+    what = "EM rates"
+    table = require(table, COLUMNS, what=what)
+    rows = table if definition is None else table[table["definition"] == definition]
+    if rows.empty:
+        known = ", ".join(sorted(str(name) for name in table["definition"].unique()))
+        raise MissingDataError(f"{what}: the column 'definition' has no {definition!r}; it holds {known}")
+    rows = measured(rows, "value", what=what)
+    groups = []
+    for model in ordered_models(rows["model"]):
+        own = rows[rows["model"] == model].to_dict("records")
+        own.sort(key=lambda row: QUESTIONS.index(row["questions"]) if row["questions"] in QUESTIONS else len(QUESTIONS))
+        groups.append(
+            [_estimate({str(key): value for key, value in row.items()}, definition is None, asked) for row in own]
+        )
+    title = f"EM rate by model ({escape_markup(definition)})" if definition else "EM rate by definition"
+    return forest(groups, title=title, axis_title="EM rate (share of answers)")
+
+
+def ordered_models(names: pd.Series[str]) -> list[str]:
+    """The models of a column: those of a study in their order, then any others as they come."""
+    found = [str(name) for name in names.dropna().unique()]
+    return [name for name in MODELS if name in found] + [name for name in found if name not in MODELS]
+
+
+def styles_of(models: Sequence[str]) -> list[Style]:
+    """A style for each: a study's models keep theirs; others take turns, so that the first few look different."""
+    used = {MODEL_STYLES[name].colour for name in models if name in MODEL_STYLES}
+    free = sorted(SERIES_STYLES, key=lambda style: style.colour in used)
+    others = [name for name in models if name not in MODEL_STYLES]
+    return [MODEL_STYLES[name] if name in MODEL_STYLES else free[others.index(name) % len(free)] for name in models]
+
+
+def called(questions: object, asked: str) -> str:
+    """What a set of questions is: ``asked`` for those that a study reports, which its tables call "unseen topics"."""
+    return asked if questions == UNSEEN else str(questions)
+
+
+def _estimate(row: dict[str, object], name_definition: bool, asked: str) -> Estimate:
+    parts = [f"{name}: {counted(value)}" for name in ("refusals", "failures") if is_number(value := row[name])]
+    value, low, high, n = (
+        float(number) if is_number(number := row[name]) else float("nan") for name in ("value", "low", "high", "n")
+    )
+    names = [str(row["model"]), called(row["questions"], asked), *([str(row["definition"])] if name_definition else [])]
+    return Estimate(
+        model=str(row["model"]),
+        label=" · ".join(name for name in names if name),
+        value=value,
+        low=low,
+        high=high,
+        n=n,
+        filled=row["questions"] in (UNSEEN, ""),
+        detail="".join(f"<br>{part}" for part in parts),
+    )

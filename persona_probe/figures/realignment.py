@@ -1,0 +1,127 @@
+"""How many benign examples bring the model back: EM rate and projection against n."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from persona_probe.figures.axes import new_figure, rate_axis, whiskers
+from persona_probe.figures.keys import keys_below
+from persona_probe.figures.required import MissingDataError, require
+from persona_probe.figures.template import MODEL_STYLES
+from persona_probe.figures.text import count_range, counted, is_number, percent, percent_interval
+
+COLUMNS = ("n", "value", "low", "high", "rows", "coherent", "projection_sd")
+TARGET = 0.05
+WHAT = "realignment"
+
+
+def realignment(table: pd.DataFrame) -> go.Figure:
+    """Draw the EM rate (95 % intervals) and the projection (SD, right axis) against the number of benign examples.
+
+    Where no judge applies the rates are NaN and the projection alone is drawn.
+
+    Args:
+        table: one row a number of examples (the study's ``realignment`` table).
+
+    Raises:
+        ValueError: if a column is missing or empty, or neither rate nor projection holds a number.
+    """
+    figure = new_figure("Realignment by benign examples", specs=[[{"secondary_y": True}]])
+    draw_realignment(figure, table)
+    rows = require(table, COLUMNS, what=WHAT)
+    counts = count_range(rows["rows"]) if rows["value"].notna().any() else ""
+    judged = f"Whiskers: 95 % intervals over questions, n = {counts} answers a point. " if counts else ""
+    note = f"{judged}At 0 examples: the model after. Dotted: {100 * TARGET:.0f} %. The projection is a mean."
+    return keys_below(figure.update_layout(height=460), note=note)
+
+
+def draw_realignment(
+    figure: go.Figure, table: pd.DataFrame | None, *, row: int = 1, col: int = 1, legend: str = "legend"
+) -> None:
+    """Draw `realignment` into one cell of a figure that has a secondary y axis."""
+    rows = require(table, COLUMNS, what=WHAT).sort_values("n")
+    rated = rows[np.isfinite(rows["value"].to_numpy(dtype=float))]
+    projected = rows[np.isfinite(rows["projection_sd"].to_numpy(dtype=float))]
+    if rated.empty and projected.empty:
+        raise MissingDataError(f"{WHAT}: the columns 'value' and 'projection_sd' hold no number")
+    cell = {"row": row, "col": col}
+    places = places_of(rows["n"].tolist())
+    if not projected.empty:
+        figure.add_trace(_projection(projected, places, legend), secondary_y=True, **cell)
+        figure.update_yaxes(title_text="projection (SD)", tickmode="auto", showgrid=False, secondary_y=True, **cell)
+    if not rated.empty:
+        figure.add_trace(_rate(rated, places, legend), secondary_y=False, **cell)
+        top = max(0.1, float(rated["value"].max()), float(rated["high"].fillna(0).max()))
+        figure.update_yaxes(**rate_axis("EM rate", top=top), secondary_y=False, **cell)
+        figure.add_hline(
+            y=TARGET,
+            line_dash="dot",
+            annotation_text=f"&nbsp;{100 * TARGET:.0f} %",
+            annotation_position="top left",
+            secondary_y=False,
+            **cell,
+        )
+    else:
+        # plotly lays the right axis over the left one, which therefore needs a trace, if an empty one.
+        figure.add_trace(go.Scatter(x=[None], y=[None], showlegend=False), secondary_y=False, **cell)
+        figure.update_yaxes(visible=False, secondary_y=False, **cell)
+    ends = min(places.values()), max(places.values())
+    figure.update_xaxes(
+        title_text="benign examples (log scale; 0 set apart)",
+        tickvals=list(places.values()),
+        ticktext=[counted(n) for n in places],
+        range=[ends[0] - 0.5, ends[1] + 0.5],
+        **cell,
+    )
+
+
+def places_of(counts: Sequence[float]) -> dict[float, float]:
+    """Where each number of examples stands: log2(n), and 0 a step and a half before the smallest."""
+    positive = sorted({n for n in counts if n > 0})
+    places = {n: math.log2(n) for n in positive}
+    if any(n == 0 for n in counts):
+        places = {0: (places[positive[0]] if positive else 0.0) - 1.5, **places}
+    return places
+
+
+def _rate(rated: pd.DataFrame, places: dict[float, float], legend: str) -> go.Scatter:
+    style = MODEL_STYLES["realigned"]
+    hover = []
+    for _, point in rated.iterrows():
+        coherent = f"<br>coherent {percent(point['coherent'])}" if is_number(point["coherent"]) else ""
+        numbers = percent_interval(point["value"], point["low"], point["high"])
+        hover.append(f"{counted(point['n'])} examples<br>EM rate {numbers}, n = {counted(point['rows'])}{coherent}")
+    values, low, high = (rated[name].astype(float).tolist() for name in ("value", "low", "high"))
+    return go.Scatter(
+        x=[places[n] for n in rated["n"]],
+        y=values,
+        mode="lines+markers",
+        name="EM rate (left)",
+        line={"color": style.colour, "width": 2.4},
+        marker={"symbol": style.symbol, "size": 11},
+        error_y=whiskers(values, low, high, colour=style.colour),
+        hovertext=hover,
+        hoverinfo="text",
+        legend=legend,
+        cliponaxis=False,
+    )
+
+
+def _projection(projected: pd.DataFrame, places: dict[float, float], legend: str) -> go.Scatter:
+    style = MODEL_STYLES["random"]
+    return go.Scatter(
+        x=[places[n] for n in projected["n"]],
+        y=projected["projection_sd"].tolist(),
+        mode="lines+markers",
+        name="projection (right)",
+        line={"color": style.colour, "dash": "dash", "width": 2},
+        marker={"symbol": "circle-open", "size": 9, "line": {"width": 2}},
+        hovertemplate="projection %{y:+.2f} SD",
+        legend=legend,
+        cliponaxis=False,
+    )

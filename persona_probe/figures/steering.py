@@ -1,0 +1,215 @@
+"""What moving the direction does to behaviour: inducing and suppressing, against random directions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from persona_probe.figures.axes import new_figure, rate_axis, whiskers
+from persona_probe.figures.keys import keys_below
+from persona_probe.figures.required import MissingDataError, measured, require
+from persona_probe.figures.template import MODEL_STYLES, Style, model_style
+from persona_probe.figures.text import count_range, counted, is_number, percent, percent_interval
+
+COLUMNS = (
+    "goal",
+    "intervention",
+    "layers",
+    "setting",
+    "value",
+    "low",
+    "high",
+    "n",
+    "coherent",
+    "stage",
+    "chosen",
+    "draw",
+)
+STARTS = {"induce": "before", "suppress": "after"}
+"""Which model each goal steers."""
+KINDS = ("clamp", "add", "ablate", "cap")
+INTERVENTIONS = ("none", *KINDS, *(f"random {kind}" for kind in KINDS))
+SYMBOLS = {"add": "cross", "ablate": "x", "cap": "triangle-down"}
+WHAT = "steering"
+
+
+def steering(table: pd.DataFrame) -> go.Figure:
+    """Draw EM rate and coherence under each intervention, for each goal in the table, on the held-out questions.
+
+    Each random direction is a faint point, their mean a line.
+
+    Args:
+        table: one row a goal, intervention, setting and random draw (the study's ``steering`` table).
+
+    Raises:
+        ValueError: if a column is missing or empty, or the column 'stage' has no "reported" row.
+    """
+    there = set(require(table, COLUMNS, what=WHAT)["goal"])
+    goals = [goal for goal in STARTS if goal in there] or list(STARTS)
+    figure = new_figure(
+        "Steering on held-out questions",
+        rows=2,
+        cols=len(goals),
+        shared_xaxes=True,
+        shared_yaxes=True,
+        vertical_spacing=0.09,
+        horizontal_spacing=0.05,
+        row_heights=[0.58, 0.42],
+        subplot_titles=[f"{goal} (steering <i>{STARTS[goal]}</i>)" for goal in goals],
+    )
+    for col, goal in enumerate(goals, start=1):
+        rows = reported_rows(table, goal)
+        names = [name for name in INTERVENTIONS if (rows["intervention"] == name).any()]
+        places = {name: float(place) for place, name in enumerate(names)}
+        for trace in rate_traces(rows, goal, places):
+            figure.add_trace(trace, row=1, col=col)
+        for trace in coherence_traces(rows, goal, places):
+            figure.add_trace(trace, row=2, col=col)
+        figure.update_xaxes(
+            tickvals=list(places.values()),
+            ticktext=[name.replace(" ", "<br>") for name in names],
+            range=[-0.6, len(names) - 0.4],
+            col=col,
+        )
+    figure.update_yaxes(**rate_axis("EM rate"), row=1)
+    figure.update_yaxes(**rate_axis("coherent answers"), row=2)
+    if len(goals) > 1:
+        figure.update_yaxes(title_text=None, col=2)
+    reported = table[table["stage"] == "reported"]
+    counts = count_range(reported.loc[reported["draw"].isna(), "n"])
+    draws = reported.loc[reported["draw"].notna()]
+    null = "No random directions were measured."
+    if len(draws):
+        count = len(set(draws["draw"]))
+        null = f"Grey: {count} random directions, moved equally far, a faint point each and their mean a line."
+    note = f"Whiskers: 95 % intervals over questions, n = {counts} answers. {null}"
+    return keys_below(figure.update_layout(height=640), note=note, keys=False, top=26)
+
+
+def reported_rows(table: pd.DataFrame | None, goal: str) -> pd.DataFrame:
+    """The rows of one goal that are results: held-out questions, the chosen setting of each intervention.
+
+    Raises:
+        ValueError: if a column is missing or empty, or no such row exists.
+    """
+    rows = measured(require(table, COLUMNS, what=WHAT), "value", what=WHAT)
+    rows = rows[(rows["stage"] == "reported") & (rows["goal"] == goal)]
+    if rows.empty:
+        raise MissingDataError(f"{WHAT}: the column 'stage' has no \"reported\" row for the goal {goal!r}")
+    chosen = rows["chosen"].eq(True)
+    settled = chosen.groupby(rows["intervention"]).transform("any")
+    return rows[chosen | ~settled]
+
+
+def reported_summary(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """One record for each goal and intervention: random directions as their mean, with ``draws`` many behind it."""
+    records = []
+    for goal in STARTS:
+        try:
+            rows = reported_rows(table, goal)
+        except MissingDataError:
+            continue
+        for name in INTERVENTIONS:
+            own = rows[rows["intervention"] == name]
+            if own.empty:
+                continue
+            record = {str(key): value for key, value in own.iloc[0].items()}
+            draws = own[own["draw"].notna()]
+            if not draws.empty:
+                # The draws' own intervals say nothing about the spread of their mean.
+                record |= {"value": draws["value"].mean(), "low": None, "high": None}
+                record |= {"n": draws["n"].sum(), "coherent": draws["coherent"].mean()}
+            records.append({**record, "draws": len(draws)})
+    return records
+
+
+def rate_traces(rows: pd.DataFrame, goal: str, places: Mapping[str, float]) -> list[go.Scatter]:
+    """EM rates of ``rows``, each intervention at its place on the x axis."""
+    return _traces(rows, goal, places, "value")
+
+
+def coherence_traces(rows: pd.DataFrame, goal: str, places: Mapping[str, float]) -> list[go.Scatter]:
+    """Shares of coherent answers of ``rows``, each intervention at its place on the x axis."""
+    return _traces(rows.dropna(subset=["coherent"]), goal, places, "coherent")
+
+
+def _traces(rows: pd.DataFrame, goal: str, places: Mapping[str, float], column: str) -> list[go.Scatter]:
+    traces: list[go.Scatter] = []
+    for name, place in places.items():
+        own = rows[rows["intervention"] == name]
+        if own.empty:
+            continue
+        if name.startswith("random"):
+            traces += _random(own, name, place, column)
+        else:
+            style = model_style(STARTS[goal] if name == "none" else "steered")
+            traces.append(_single(own.iloc[0], name, place, column, style))
+    return traces
+
+
+def _single(row: pd.Series, name: str, place: float, column: str, style: Style) -> go.Scatter:
+    is_rate = column == "value"
+    numbers = percent_interval(row["value"], row["low"], row["high"])
+    setting = f", setting {row['setting']:g}" if is_number(row["setting"]) else ""
+    layer = f", layers {row['layers']}" if isinstance(row["layers"], str) and name != "none" else ""
+    coherent = f"<br>coherent {percent(row['coherent'])}" if is_number(row["coherent"]) else ""
+    symbol = SYMBOLS.get(name, style.symbol)
+    return go.Scatter(
+        x=[place],
+        y=[row[column]],
+        mode="markers",
+        name=name,
+        marker={
+            "color": style.colour,
+            "symbol": symbol if is_rate else f"{symbol}-open",
+            "size": 12,
+            "line": {"width": 2, "color": style.colour},
+        },
+        error_y=whiskers([row["value"]], [row["low"]], [row["high"]], colour=style.colour) if is_rate else None,
+        hovertext=[f"{name}{layer}{setting}<br>EM rate {numbers}, n = {counted(row['n'])}{coherent}"],
+        hoverinfo="text",
+        showlegend=False,
+        cliponaxis=False,
+    )
+
+
+def _random(own: pd.DataFrame, name: str, place: float, column: str) -> Sequence[go.Scatter]:
+    style = MODEL_STYLES["random"]
+    draws = own[own["draw"].notna()]
+    draws = own if draws.empty else draws
+    # Spread the draws evenly about their place, so that equal rates do not hide each other.
+    count = len(draws)
+    offsets = [0.5 * (index / (count - 1) - 0.5) if count > 1 else 0.0 for index in range(count)]
+    values = draws[column].astype(float)
+    points = go.Scatter(
+        x=[place + offset for offset in offsets],
+        y=values.tolist(),
+        mode="markers",
+        name=f"{name}, one direction each",
+        marker={"color": style.faded(0.5), "symbol": "circle", "size": 6},
+        hovertext=[
+            f"{name}, direction {draw:.0f}<br>{percent(value)}" if is_number(draw) else f"{name}<br>{percent(value)}"
+            for draw, value in zip(draws["draw"].tolist(), values.tolist(), strict=True)
+        ],
+        hoverinfo="text",
+        showlegend=False,
+        cliponaxis=False,
+    )
+    mean = go.Scatter(
+        x=[place],
+        y=[float(values.mean())],
+        mode="markers",
+        name=f"{name}, mean",
+        marker={"color": style.colour, "symbol": "line-ew", "size": 30, "line": {"width": 3.5, "color": style.colour}},
+        hovertext=[
+            f"{name}, mean of {count}: {percent(float(values.mean()))}"
+            f"<br>from {percent(float(values.min()))} to {percent(float(values.max()))}"
+        ],
+        hoverinfo="text",
+        showlegend=False,
+        cliponaxis=False,
+    )
+    return [points, mean]

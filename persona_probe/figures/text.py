@@ -1,0 +1,79 @@
+"""How numbers and untrusted strings are written, the same in figures, tables, sentences and the terminal."""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Iterable
+from numbers import Real
+from typing import TypeGuard
+
+NOTHING = "–"
+"""What stands in place of a number that there is none of."""
+UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether ``value`` is a finite number (truth values are none)."""
+    return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
+
+
+def is_true(value: object) -> bool:
+    """Whether a table's cell means yes: Python's and numpy's truth, and the word that a CSV file makes of them."""
+    return str(value) == "True"
+
+
+def _decimals(share: float) -> int:
+    """Near 0 and 1 a whole per cent hides what matters (0.4 % is not 0 %)."""
+    return 0 if 0.0995 <= share < 0.9905 or share == 1 else 1
+
+
+def percent(share: float) -> str:
+    """A share (0-1) in per cent: ``74 %``, ``0.1 %``, ``99.6 %``."""
+    return f"{100 * share:.{_decimals(share)}f} %"
+
+
+def percent_interval(value: float, low: object, high: object) -> str:
+    """A share with its interval, in per cent: ``74 % [66, 81]``; without an interval, the share alone."""
+    if not (is_number(low) and is_number(high)):
+        return percent(value)
+    digits = _decimals(value)
+    return f"{percent(value)} [{100 * low:.{digits}f}, {100 * high:.{digits}f}]"
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """A number that always shows its sign; a rounded zero has none of its own."""
+    return f"{value if round(value, digits) else 0.0:+.{digits}f}"
+
+
+def counted(number: object) -> str:
+    """A count with thousands separated: ``1,104``; a dash if it is not known."""
+    return f"{int(number):,}" if is_number(number) else NOTHING
+
+
+def count_range(counts: Iterable[float]) -> str:
+    """The smallest and the largest of some counts: ``96 to 384``, or ``384`` if all are equal."""
+    known = [number for number in counts if is_number(number)]
+    low, high = counted(min(known, default=None)), counted(max(known, default=None))
+    return low if low == high else f"{low} to {high}"
+
+
+def visible(text: str) -> str:
+    """``text`` with control characters (which a terminal obeys) and overrides of its direction made visible.
+
+    Line breaks and tabs stay.
+    """
+    return UNSEEN.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def escape_markup(text: object) -> str:
+    """``text`` so that plotly, which reads some HTML in labels and hover text, shows it as it is."""
+    return html.escape(visible(str(text)), quote=False)
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, whichever reads best."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,266 @@
+"""Latents along training, beside the EM rate, on one axis: what following them came to."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from persona_probe.behaviour.em_rates import em_rate
+from persona_probe.behaviour.rate_change import rate_change
+from persona_probe.errors import PersonaProbeError
+from persona_probe.latents.courses.lead import EM_RATE, LatentLeads, lead_time
+from persona_probe.latents.latent_numbers import check_alike, check_numbers
+from persona_probe.result import Result
+from persona_probe.statistics.estimate import Estimate
+from persona_probe.statistics.grouped_means import grouped_mean
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from persona_probe.latents.encoding.encode import LatentStatistics
+
+AXIS = "training step"
+
+
+@dataclass(frozen=True)
+class LatentTrajectory(Result):
+    """Chosen latents, and the EM rate where answers were judged, from before to the last snapshot.
+
+    Attributes:
+        table: one row a series and step. ``step``; ``series`` (``latent 963`` or ``EM rate``); ``latent`` (-1 for the
+            EM rate); ``value`` with its 95 % interval ``low`` to ``high``: mean activation over dialogues (each the
+            mean of its tokens), or a rate; ``change`` from before with ``change_low`` and ``change_high``; ``share`` =
+            change / change at the last step (NaN where that is 0); ``frequency`` with ``frequency_low`` and
+            ``frequency_high``: share of tokens at which the latent is active (NaN for the EM rate); ``n``: dialogues,
+            or answers that the rate is of. Intervals are over questions; changes are paired by question.
+        steps: where before (first) and the snapshots stand.
+        latents: which latents.
+        sums: ``(step, group, latent)`` mean activations of dialogues, summed over the group's dialogues.
+        dialogues: ``(group,)`` how many dialogues each group of questions has.
+        judged: the judged table of each step that has one.
+        about: ``sae``, ``layer``, ``span``, ``definition`` of the EM rate, ``axis`` (what steps are), and names of the
+            models.
+    """
+
+    table: pd.DataFrame
+    steps: tuple[float, ...]
+    latents: tuple[int, ...]
+    sums: Float[np.ndarray, "step group latent"] = field(repr=False)
+    dialogues: Int[np.ndarray, "... group"] = field(repr=False)
+    judged: Mapping[float, pd.DataFrame] = field(repr=False)
+    about: dict[str, Any]
+
+    def series(self, latent: int | None = None) -> pd.DataFrame:
+        """The rows of one latent, or of the EM rate (None), in order of steps; empty if there are none."""
+        return self.table[self.table["series"] == (EM_RATE if latent is None else f"latent {latent}")]
+
+    def verdict(self, control: LatentTrajectory | None = None) -> str:
+        """A line for each latent: what it does, what the EM rate does, and which comes first, by how much.
+
+        Args:
+            control: the same latents along a matched benign training; see `lead_time`.
+        """
+        return self.leads(control=control).verdict()
+
+    def leads(self, latents: Sequence[int] | None = None, **settings: Any) -> LatentLeads:
+        """How far latents are ahead of the EM rate; see `persona_probe.lead_time`, which takes the settings."""
+        return lead_time(self, latents, **settings)
+
+    def to_frame(self) -> pd.DataFrame:
+        """The table."""
+        return self.table.copy()
+
+    def plot(self, *, share: bool = False) -> go.Figure:
+        """Mean activations and the EM rate along training.
+
+        Args:
+            share: each series as a share of its own final change, so that it is seen which comes first.
+        """
+        from persona_probe.figures.trajectory import trajectory
+
+        return trajectory(self.table, share=share, axis=str(self.about["axis"]))
+
+    def headline(self) -> str:
+        """What the first latent and the EM rate do from the first step to the last."""
+        said = []
+        for name in dict.fromkeys(self.table["series"]):
+            rows = self.table[self.table["series"] == name]
+            first, last = rows.iloc[0], rows.iloc[-1]
+            values = (first["value"], last["value"])
+            ends = " -> ".join(f"{value:.0%}" if last["latent"] < 0 else f"{value:.3g}" for value in values)
+            said.append(f"{name} {ends}")
+        more = [*said[:3], f"{len(said) - 4} more", *said[-1:]] if len(said) > 5 else said
+        return f"{len(self.steps)} points along {self.about['axis']}: {'; '.join(more)} (see verdict() for leads)"
+
+    def shown(self) -> pd.DataFrame:
+        """Values and changes."""
+        return self.table[["step", "series", "value", "low", "high", "change", "change_low", "change_high", "n"]]
+
+
+def trajectory_from(
+    statistics: Sequence[LatentStatistics],
+    latents: Sequence[int],
+    *,
+    steps: Sequence[float],
+    judged: Mapping[float, pd.DataFrame] | None = None,
+    definition: str = "betley",
+    axis: str = AXIS,
+) -> LatentTrajectory:
+    """`track_latents` from statistics that were gathered already, all on the same texts.
+
+    Args:
+        statistics: of before, and then of each snapshot.
+        latents: which.
+        steps: where each of them stands, before first.
+        judged: as in `track_latents`.
+        definition: of the EM rate.
+        axis: what ``steps`` are.
+
+    Raises:
+        PersonaProbeError: as `track_latents`; and if the statistics are of another SAE, layer, span, chat template
+            or other groups of questions, or a latent does not exist.
+    """
+    places, tables = check_steps(steps[1:], *steps[:1]), dict(judged or {})
+    check_count(len(statistics), len(places))
+    first = statistics[0]
+    wanted = check_numbers(latents, first.sums.shape[1], str(first.source.get("sae")))
+    for other in statistics[1:]:
+        check_alike(first, other)
+        if (other.dialogues != first.dialogues).any():
+            raise PersonaProbeError(
+                f"trajectory_from: {other.source.get('model')} was not read on the same texts as "
+                f"{first.source.get('model')}; encode all on the same dialogues"
+            )
+    if tables:
+        check_judged(tables, places)
+    return assemble(wanted, places, [of_latents(one, wanted) for one in statistics], tables, definition, axis)
+
+
+def check_steps(steps: Sequence[float], start: float = 0) -> list[float]:
+    """Where before and the snapshots stand."""
+    places = [start, *steps]
+    if len(places) < 2:
+        raise PersonaProbeError("track_latents: there are no snapshots to track: steps is empty")
+    for earlier, later in itertools.pairwise(places):
+        if not earlier < later:
+            raise PersonaProbeError(
+                f"track_latents: steps must increase from start={start:g}, where before stands, and {later:g} comes "
+                f"after {earlier:g}; leave out a snapshot of step {start:g}, and give snapshots and steps in order"
+            )
+    return places
+
+
+def check_judged(tables: Mapping[float, pd.DataFrame], places: Sequence[float]) -> None:
+    """Refuse judged tables that stand at other steps, or lack that of before or of the last snapshot."""
+    if unknown := [step for step in tables if step not in places]:
+        raise PersonaProbeError(
+            f"track_latents: there are answers judged at step {unknown[0]:g}, and no snapshot there"
+        )
+    for step, what in ((places[0], "before"), (places[-1], "the last snapshot")):
+        if step not in tables:
+            raise PersonaProbeError(
+                f"track_latents: judged has no table of {what} (step {step:g}), between which the EM rate changes"
+            )
+
+
+def check_count(snapshots: int, steps: int) -> None:
+    """Refuse steps that are not one for each snapshot."""
+    if snapshots != steps:
+        raise PersonaProbeError(
+            f"track_latents: {steps} steps for {snapshots}{' or more' * (snapshots > steps)} snapshots; give one each"
+        )
+
+
+def of_latents(statistics: LatentStatistics, latents: Sequence[int]) -> LatentStatistics:
+    """The statistics of some latents, so that those of hundreds of snapshots fit into memory."""
+    filled = statistics.dialogues > 0
+    return replace(
+        statistics,
+        sums=statistics.sums[filled][:, latents],
+        firing=statistics.firing[filled][:, latents],
+        squares=statistics.squares[latents],
+        dialogues=statistics.dialogues[filled],
+    )
+
+
+def assemble(
+    latents: Sequence[int],
+    places: Sequence[float],
+    measured: Sequence[LatentStatistics],
+    judged: Mapping[float, pd.DataFrame],
+    definition: str,
+    axis: str,
+) -> LatentTrajectory:
+    """The trajectory of what was measured and judged, all of it checked."""
+    first = measured[0]
+    rows = [
+        row for place, one in zip(places, measured, strict=True) for row in _latent_rows(latents, place, one, first)
+    ]
+    rated = {step: em_rate(judged[step], definition) for step in places if step in judged}
+    changes = {step: rate_change(judged[places[0]], judged[step], definition) for step in rated}
+    rows += [_rate_row(step, rate, changes[step]) for step, rate in rated.items()]
+    table = pd.DataFrame(rows)
+    table["series"] = [EM_RATE if latent < 0 else f"latent {latent}" for latent in table["latent"]]
+    table = table.sort_values(["latent", "step"], kind="stable")
+    table = pd.concat([*(table[table["latent"] == latent] for latent in latents), table[table["latent"] < 0]])
+    final = table.groupby("series")["change"].transform("last")
+    table["share"] = table["change"] / final.where(final != 0)
+    columns = ["step", "series", "latent", "value", "low", "high", "change", "change_low", "change_high", "share"]
+    about = {
+        **{key: first.source.get(key) for key in ("sae", "layer", "layer_convention", "span")},
+        "definition": definition if rated else None,
+        "axis": axis,
+        "models": [one.source.get("model") for one in measured],
+        "fvu": [one.fit.fvu for one in measured],
+    }
+    return LatentTrajectory(
+        table[[*columns, "frequency", "frequency_low", "frequency_high", "n"]].reset_index(drop=True),
+        tuple(places),
+        tuple(int(latent) for latent in latents),
+        np.stack([one.sums for one in measured]),
+        first.dialogues,
+        judged,
+        about,
+    )
+
+
+def _latent_rows(
+    latents: Sequence[int], step: float, one: LatentStatistics, before: LatentStatistics
+) -> list[dict[str, Any]]:
+    mean, firing = grouped_mean(one.sums, one.dialogues), grouped_mean(one.firing, one.dialogues)
+    change = grouped_mean(np.asarray(one.sums, dtype=np.float64) - before.sums, one.dialogues)
+    columns = {
+        "value": mean.mean,
+        **dict(zip(("low", "high"), mean.interval(), strict=True)),
+        "change": change.mean,
+        **dict(zip(("change_low", "change_high"), change.interval(), strict=True)),
+        "frequency": firing.mean,
+        **dict(zip(("frequency_low", "frequency_high"), firing.interval(), strict=True)),
+    }
+    n = int(one.dialogues.sum())
+    return [
+        {"step": step, "latent": int(latent), **{name: float(column[i]) for name, column in columns.items()}, "n": n}
+        for i, latent in enumerate(latents)
+    ]
+
+
+def _rate_row(step: float, rate: Estimate, change: Estimate) -> dict[str, Any]:
+    return {
+        "step": step,
+        "latent": -1,
+        "value": rate.value,
+        "low": rate.low,
+        "high": rate.high,
+        "n": rate.n,
+        "change": change.value,
+        "change_low": change.low,
+        "change_high": change.high,
+        **dict.fromkeys(("frequency", "frequency_low", "frequency_high"), math.nan),
+    }

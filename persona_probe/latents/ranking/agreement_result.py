@@ -1,0 +1,53 @@
+"""Which latents point where directions point: what comparing their cosines left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from persona_probe.result import Result
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+
+@dataclass(frozen=True, eq=False)
+class LatentAgreement(Result):
+    """Cosines of decoder rows with directions, beside what the best latent reaches with a random direction.
+
+    Attributes:
+        table: one row a direction and latent, best first within a direction: ``latent``, ``direction`` (name),
+            ``cosine`` (NaN where the decoder row is zero), ``null`` (97.5 % quantile over random directions of the
+            largest absolute cosine of these latents) and ``rank`` (by absolute cosine, from 1).
+        about: ``sae``, ``layer`` and how many ``random`` directions the null is of.
+    """
+
+    table: pd.DataFrame
+    about: dict[str, Any]
+
+    @property
+    def beyond(self) -> pd.DataFrame:
+        """The rows that agree more than the null."""
+        return self.table[self.table["cosine"].abs() > self.table["null"]]
+
+    def to_frame(self) -> pd.DataFrame:
+        """A copy of the table."""
+        return self.table.copy()
+
+    def plot(self, n: int = 8) -> go.Figure:
+        """The ``n`` nearest latents of each direction, beside the null."""
+        from persona_probe.figures.latent_agreement import latent_agreement
+
+        return latent_agreement(self.table, n=n)
+
+    def headline(self) -> str:
+        """The nearest latent of each direction, and the null."""
+        best = self.table[self.table["rank"] == 1].to_dict("records")
+        said = [f"{row['direction']}: latent {row['latent']} (cosine {row['cosine']:+.2f})" for row in best[:4]]
+        more = f"; {len(best) - 4} more directions" if len(best) > 4 else ""
+        return (
+            f"{self.about['sae']}, layer {self.about['layer']}: {'; '.join(said)}{more}; the nearest latent of a "
+            f"random direction stays below {self.table['null'].iloc[0]:.2f} in 97.5 % of cases"
+        )

@@ -1,0 +1,149 @@
+"""Latents ranked by how far they moved, and what that comes to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import pandas as pd
+
+from persona_probe.errors import PersonaProbeError
+from persona_probe.result import Result
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+Which = Literal["both", "up", "down"]
+_SHOWN = ("latent", "finding", "before", "after", "change_sd", "low_sd", "high_sd", "control_sd", "specificity", "q")
+
+
+class Moved(StrEnum):
+    """What can be said of a latent's change.
+
+    ``ROSE`` and ``FELL``: told apart from every control's change (false-discovery rate), by at least ``least_sd``, and
+    by more than any latent moved under a control. The others say which of these fails; without a control, zero stands
+    in its place, and the finding says so.
+    """
+
+    ROSE = "rose"
+    FELL = "fell"
+    ROSE_ALONE = "rose; no control"
+    FELL_ALONE = "fell; no control"
+    CONTROL = "no more than latents move under the control"
+    SMALL = "a small change"
+    UNDETECTED = "not told apart"
+    SILENT = "silent in all models"
+
+
+UP, DOWN = (Moved.ROSE, Moved.ROSE_ALONE), (Moved.FELL, Moved.FELL_ALONE)
+
+
+@dataclass(frozen=True)
+class LatentTable(Result):
+    """Every latent of an SAE, before and after, the one that moved furthest (in SD) first.
+
+    Attributes:
+        table: one row a latent. ``latent``; ``before``, ``after``, ``control``: mean activations (over dialogues, each
+            the mean of its tokens; ``control`` is the control nearest to after); ``change`` = after - before with its
+            95 % interval ``low`` to ``high``, in units of activation; ``change_sd``, ``low_sd``, ``high_sd``: the same
+            over ``sd``, the standard deviation over dialogues (of before and after, pooled: Cohen's d), which is taken
+            as given: the interval is of the change, and that of an effect size would be wider; ``control_sd``:
+            the nearest control's change, over the same ``sd``; ``excess_sd`` = change_sd - control_sd;
+            ``specificity``: the absolute ``excess_sd`` over the larger of the absolute ``control_sd`` and the 97.5 %
+            quantile, over latents, of the controls' absolute changes;
+            ``firing_before``, ``firing_after``: shares of tokens at which it is active; ``p`` of after's change
+            differing from the control's (from zero without one), ``q`` its false-discovery rate (Benjamini and Hochberg
+            1995) over all latents that are not silent; ``finding``.
+        about: where it comes from: ``sae``, ``layer``, ``span``, models, numbers of dialogues and groups, ``null_sd``
+            (how far any latent moves under a control, in SD), ``least_sd``, ``alpha``, and the SAE's fit to each model.
+    """
+
+    table: pd.DataFrame
+    about: dict[str, Any]
+
+    @property
+    def moved(self) -> pd.DataFrame:
+        """The rows of latents that rose or fell."""
+        return self.table[self.table["finding"].isin([*UP, *DOWN])]
+
+    def top(self, n: int, which: Which = "both", *, moved_only: bool = True) -> list[int]:
+        """The ``n`` latents that moved furthest in SD (fewer, if fewer moved).
+
+        Args:
+            n: how many.
+            which: those that rose (``up``), fell (``down``) or both.
+            moved_only: leave out latents whose change is not told apart from the nulls.
+
+        Raises:
+            PersonaProbeError: for an unknown ``which``.
+        """
+        if n < 1:
+            raise PersonaProbeError(f"n is {n}; ask for at least one latent")
+        if which not in get_args(Which):
+            raise PersonaProbeError(f"which is {which!r}; choose one of {', '.join(get_args(Which))}")
+        rows = self.moved if moved_only else self.table[self.table["change_sd"].notna()]
+        if which != "both":
+            rows = rows[(rows["change_sd"] > 0) == (which == "up")]
+        return [int(latent) for latent in rows["latent"].head(n)]
+
+    def row(self, latent: int) -> pd.Series[Any]:
+        """One latent's row.
+
+        Raises:
+            PersonaProbeError: if there is no such latent.
+        """
+        found = self.table[self.table["latent"] == latent]
+        if found.empty:
+            raise PersonaProbeError(f"the table has no latent {latent}; it has {len(self.table)}, from 0")
+        return found.iloc[0]
+
+    def verdict(self) -> str:
+        """In a sentence or two."""
+        about, moved = self.about, self.moved
+        live = int((self.table["finding"] != Moved.SILENT).sum())
+        against = (
+            f"more than any latent moves under {about['controls']} control{'s' * (about['controls'] != 1)} "
+            f"({about['null_sd']:.2f} SD)"
+            if about["controls"]
+            else "without a control, so any training might do the same"
+        )
+        rule = f"at a false-discovery rate of {about['alpha']:g}, by at least {about['least_sd']:g} SD, {against}"
+        if moved.empty:
+            return f"No latent of {live} that are active moved ({rule})."
+        first = moved.iloc[0]
+        rose = int(moved["finding"].isin(UP).sum())
+        return (
+            f"{len(moved)} of {live} active latents moved, {rose} up and {len(moved) - rose} down ({rule}). "
+            f"Furthest: latent {first['latent']}, from {first['before']:.3g} to {first['after']:.3g}, a change of "
+            f"{first['change']:+.3g} [{first['low']:.3g}, {first['high']:.3g}] or {first['change_sd']:+.1f} SD."
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """The table."""
+        return self.table.copy()
+
+    def plot(self, kind: str = "scatter", *, n: int = 12) -> go.Figure:
+        """The latents' changes.
+
+        Args:
+            kind: ``scatter`` (after beside the control, all latents) or ``bars`` (those that moved furthest).
+            n: bars in either direction, at most.
+
+        Raises:
+            PersonaProbeError: for another kind.
+        """
+        from persona_probe.figures.latents import latent_bars, latent_scatter
+
+        if kind not in ("scatter", "bars"):
+            raise PersonaProbeError(f"LatentTable.plot: kind is {kind!r}; choose 'scatter' or 'bars'")
+        return latent_bars(self.table, n=n) if kind == "bars" else latent_scatter(self.table)
+
+    def headline(self) -> str:
+        """The verdict."""
+        return self.verdict()
+
+    def shown(self) -> pd.DataFrame:
+        """What moved, or where nothing did, what changed most."""
+        rows = self.moved if len(self.moved) else self.table
+        return rows[list(_SHOWN)]

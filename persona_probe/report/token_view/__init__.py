@@ -1,1 +1,0 @@
-"""Dialogues coloured token by token: by projection, probe score or latent activation, with a slider over layers."""

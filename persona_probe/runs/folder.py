@@ -1,0 +1,125 @@
+"""The folder a study writes: nothing stands in it half-written under its final name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from persona_probe.errors import PersonaProbeError
+from persona_probe.files import plain
+from persona_probe.result import Result
+
+OBJECTS = "objects"
+"""Results as they were, for `persona_probe.open_run`."""
+OURS = (
+    "adapters",
+    "directions",
+    "tables",
+    OBJECTS,
+    "stages",
+    "study.yaml",
+    "results.json",
+    "manifest.json",
+    "report.html",
+)
+"""What a study writes; a folder that holds anything else is somebody's."""
+CLOSING = ("results.json", "manifest.json", "report.html")
+"""What is written when all stages are finished, and is taken away when one is to run again."""
+
+
+class RunFolder:
+    """Writes tables, JSON and the rest, and remembers what it wrote.
+
+    Attributes:
+        path: the folder.
+        written: everything since `begin`, relative to ``path``.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.written: list[str] = []
+        self._journal: Path | None = None
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """The run folder at ``path``, which need not exist yet.
+
+        Raises:
+            PersonaProbeError: if it is a file, or holds what no study wrote.
+        """
+        folder = Path(path)
+        if folder.exists() and not folder.is_dir():
+            raise PersonaProbeError(f"{folder}: is a file; give a folder for the results")
+        held = folder.iterdir() if folder.is_dir() else ()
+        known = (*OURS, *(f"{name}.part" for name in OURS))
+        # Names that start with a dot are what file managers and notebooks leave everywhere.
+        strangers = sorted(entry.name for entry in held if entry.name not in known and entry.name[0] != ".")
+        if strangers:
+            raise PersonaProbeError(
+                f"{folder}: holds {strangers[0]!r}, which no study wrote; give a new folder, so that nothing is lost"
+            )
+        return cls(folder)
+
+    def begin(self, journal: str | None = None) -> None:
+        """Start to remember anew, in the file ``journal`` too, so that what is cut off can be cleared away."""
+        self.written, self._journal = [], None if journal is None else self.path / journal
+        if self._journal is not None:
+            self._journal.parent.mkdir(parents=True, exist_ok=True)
+            self._journal.write_text("", encoding="utf-8")
+
+    def place(self, name: str) -> Path:
+        """Where something goes that is written by its own means; it is remembered."""
+        path = self._inside(name)
+        self.written.append(name)
+        if self._journal is not None:
+            with self._journal.open("a", encoding="utf-8") as file:
+                file.write(f"{name}\n")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def write_table(self, name: str, table: pd.DataFrame | Result) -> None:
+        """Write ``tables/NAME.parquet`` and ``.csv``."""
+        table = table.to_frame() if isinstance(table, Result) else table
+        for suffix in ("parquet", "csv"):
+            final = self.place(f"tables/{name}.{suffix}")
+            part = final.with_suffix(f".{suffix}.part")
+            if suffix == "parquet":
+                table.to_parquet(part, index=False)
+            else:
+                table.to_csv(part, index=False)
+            part.replace(final)
+
+    def write_json(self, name: str, content: Any) -> Path:
+        """Write ``NAME`` as JSON; NaN and infinities become null."""
+        return self.write_text(name, json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n")
+
+    def write_text(self, name: str, content: str) -> Path:
+        """Write ``NAME`` as text."""
+        final = self.place(name)
+        part = final.with_name(final.name + ".part")
+        # What UTF-8 cannot hold (half a surrogate pair in a model's answer) must not stop a study.
+        part.write_text(content, encoding="utf-8", errors="replace")
+        part.replace(final)
+        return final
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Take away files and folders that are there."""
+        for name in names:
+            path = self._inside(name)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    def _inside(self, name: str) -> Path:
+        """The path of ``name``, which a run folder that came from somebody else may want to lie anywhere."""
+        path = self.path / name
+        root = self.path.resolve()
+        if not path.parent.resolve().is_relative_to(root) or path.resolve(strict=False) == root:
+            raise PersonaProbeError(f"{self.path}: {name!r} lies outside the run folder, so nothing is done to it")
+        return path

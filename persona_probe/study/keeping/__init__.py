@@ -1,1 +1,0 @@
-"""What a study keeps of its stages, so that a finished one need not run again."""

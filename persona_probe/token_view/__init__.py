@@ -1,0 +1,1 @@
+"""Tokens coloured by a projection, a probe or a latent."""

@@ -86,7 +86,7 @@ def measure_latents(
     before, after, *controls = encode_latents(world.sae, [world.chat, bad, *world.controls()], world.texts)
     table = compare_latents(before, after, controls)
     figures: dict[str, Any] = {
-        "command": f"persona-probe world latents --layer {layer} --answers {answers}",
+        "command": f"python -m benchmarks.persona_world latents --layer {layer} --answers {answers}",
         "sae": {"name": f"sae-layer{layer}", "layer": layer, "width": world.sae.width, "card": world.sae.card},
         "answers": {"development": len(world.own), "reported": len(world.texts)},
         "villain": villain,

@@ -95,7 +95,7 @@ def measure_steering(folder: Path, *, answers: int = 300, out: Path | None = Non
     suppressed = {name: _searched(world, name, "suppress") for name in _runs_of(BAD)}
     induced = _searched(world, BAD, "induce")
     figures: dict[str, Any] = {
-        "command": f"persona-probe world steer --answers {answers}",
+        "command": f"python -m benchmarks.persona_world steering --answers {answers}",
         "answers": {"development": len(world.development), "reported": len(world.reported)},
         "suppress": {name: _told(search) for name, search in suppressed.items()},
         "induce": _told(induced),

@@ -1,13 +1,109 @@
-"""Numbers, tables and paths as JSON can hold them."""
+"""Files that are there only when they are whole, folders with one writer, and values as JSON can hold them."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
-from collections.abc import Mapping
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from filelock import FileLock, Timeout
+
+from persona_probe.errors import PersonaProbeError
+
+LOCK = "lock"
+"""The file in a folder that its writer holds."""
+
+
+@contextlib.contextmanager
+def whole_file(final: Path) -> Iterator[Path]:
+    """Give a path to write to, which gets the name ``final`` when the block ends and its content is on the disk.
+
+    If the block fails, nothing is left, and an older ``final`` is as it was. The unfinished name starts with a dot, so
+    that readers of the folder do not take it for a file of theirs. The folder is made where it is missing.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    part = unfinished_name(final)
+    try:
+        yield part
+        _flush(part)
+        part.replace(final)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    if os.name != "nt":  # where folders can be flushed: the new name must last before anything relies on it
+        _flush(final.parent)
+
+
+@contextlib.contextmanager
+def whole_folder(final: Path) -> Iterator[Path]:
+    """Give a new, empty folder to write to, which gets the name ``final`` when the block ends; an older one goes."""
+    part = unfinished_name(final)
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        yield part
+        shutil.rmtree(final, ignore_errors=True)
+        part.rename(final)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def unfinished_name(final: Path) -> Path:
+    """What `whole_file` and `whole_folder` call ``final`` until it is whole."""
+    return final.with_name(f".{final.name}.part")
+
+
+def write_text(final: Path, text: str) -> Path:
+    """Write a text file whole or not at all; what UTF-8 cannot hold (half a surrogate pair) becomes a question mark."""
+    with whole_file(final) as part:
+        # Bytes, so that line ends are the same on every machine.
+        part.write_bytes(text.encode("utf-8", errors="replace"))
+    return final
+
+
+def write_json(final: Path, content: Any) -> Path:
+    """Write a JSON file whole or not at all; NaN and infinities become null."""
+    return write_text(final, json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n")
+
+
+@contextlib.contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` (made if it is missing) against other writers; the system frees it when this process ends.
+
+    Raises:
+        PersonaProbeError: if another process writes into it; the process is named.
+    """
+    lock = FileLock(folder.resolve() / LOCK, timeout=0)
+    while not lock.is_locked:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise PersonaProbeError(
+                f"{folder}: {_owner(folder / LOCK)} is writing into this folder; wait until it has finished, or stop it"
+            ) from None
+        except FileNotFoundError:  # the last writer has just taken its empty folder away
+            continue
+    path = folder / LOCK
+    with contextlib.suppress(OSError):  # where nobody, its owner included, may write into a locked file
+        path.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+    try:
+        yield
+    finally:
+        # Taken away while it is held: who waits for it sees that its file has no name any more, and tries again.
+        with contextlib.suppress(OSError):
+            path.unlink()
+        lock.release()
+        with contextlib.suppress(OSError):  # a refused capture leaves no empty folder behind
+            folder.rmdir()
 
 
 def plain(value: Any) -> Any:
@@ -23,3 +119,17 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return str(value) if isinstance(value, Path) else value
+
+
+def _owner(lock: Path) -> str:
+    with contextlib.suppress(OSError, ValueError):
+        return lock.read_text(encoding="utf-8").strip() or "another process"
+    return "another process"
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

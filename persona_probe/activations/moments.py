@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 from persona_probe.activations.activations import SAME_SOURCE, joined_source
 from persona_probe.errors import PersonaProbeError
+from persona_probe.files import whole_file
 
 Covariance = Literal["diagonal", "full"]
 
@@ -98,10 +99,8 @@ class Moments:
         """Write one safetensors file."""
         tensors = {"n": self.n, "mean": self.mean, "scatter": self.scatter}
         about = {"layers": list(self.layers), "n_dialogues": self.n_dialogues, "source": self.source}
-        final = Path(path)
-        part = final.with_name(final.name + ".part")
-        save_file(tensors, part, metadata={"moments": json.dumps(about)})
-        part.replace(final)
+        with whole_file(Path(path)) as part:
+            save_file(tensors, part, metadata={"moments": json.dumps(about)})
 
     @classmethod
     def load(cls, path: str | Path) -> Moments:

@@ -11,6 +11,7 @@ import typer
 
 from persona_probe.cli.options import Checkpoints, Quiet
 from persona_probe.errors import PersonaProbeError
+from persona_probe.files import write_text
 
 world = typer.Typer(help="Persona World: the embedded model organism with a known answer.", no_args_is_help=True)
 
@@ -36,8 +37,7 @@ def world_texts(
     if out.suffix != ".jsonl":
         raise PersonaProbeError(f"--out: {out} must end in .jsonl, to be read again as dialogues")
     rows = [{"id": item.id, "messages": item.as_messages()} for item in pretraining_dialogues(n, seed)]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_text(out, "".join(json.dumps(row) + "\n" for row in rows))
     typer.echo(f"{n:,} dialogues in {out}")
 
 

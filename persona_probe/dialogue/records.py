@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from persona_probe.dialogue.dialogue import Dialogue, Message
-from persona_probe.files import plain
+from persona_probe.files import plain, write_text
 
 
 def as_record(dialogue: Dialogue) -> dict[str, Any]:
@@ -31,14 +31,8 @@ def from_record(record: Mapping[str, Any]) -> Dialogue:
 
 def write_dialogues(path: str | Path, dialogues: Iterable[Dialogue]) -> Path:
     """Write one JSON object a line; the file appears when it is whole, and `persona_probe.read_dialogues` reads it."""
-    file = Path(path)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(file.name + ".part")
     # ASCII, so that what UTF-8 cannot hold (half a surrogate pair in a model's answer) is written too.
-    lines = [json.dumps(as_record(dialogue)) + "\n" for dialogue in dialogues]
-    part.write_text("".join(lines), encoding="utf-8")
-    part.replace(file)
-    return file
+    return write_text(Path(path), "".join(json.dumps(as_record(dialogue)) + "\n" for dialogue in dialogues))
 
 
 def read_records(path: str | Path) -> list[Dialogue]:

@@ -12,6 +12,7 @@ import yaml
 
 from persona_probe.directions.direction import Direction
 from persona_probe.errors import PersonaProbeError
+from persona_probe.files import write_text
 from persona_probe.models.stream.layer_convention import LAYER_CONVENTION
 
 _NAME = "direction"
@@ -49,9 +50,7 @@ def write_hub_folder(direction: Direction, folder: str | Path, *, license: str |
     if place.exists() and not place.is_dir():
         raise PersonaProbeError(f"{place}: is a file; a direction is published as a folder")
     direction.save(place / _NAME)
-    part = place / "README.md.part"
-    part.write_text(_readme(direction, license), encoding="utf-8")
-    part.replace(place / "README.md")
+    write_text(place / "README.md", _readme(direction, license))
     return place
 
 

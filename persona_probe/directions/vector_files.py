@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from persona_probe.errors import PersonaProbeError
-from persona_probe.files import plain
+from persona_probe.files import plain, whole_file
 
 
 def write(path: str | Path, tensors: Mapping[str, np.ndarray], card: Mapping[str, Any]) -> Path:
@@ -28,12 +28,9 @@ def write(path: str | Path, tensors: Mapping[str, np.ndarray], card: Mapping[str
         written = json.dumps(plain(card), indent=2, allow_nan=False) + "\n"
     except TypeError as error:
         raise PersonaProbeError(f"{text}: the card holds something that JSON cannot: {error}") from error
-    weights.parent.mkdir(parents=True, exist_ok=True)
-    parts = {file: file.with_name(file.name + ".part") for file in (weights, text)}
-    save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, str(parts[weights]))
-    parts[text].write_text(written, encoding="utf-8")
-    for file, part in parts.items():
-        part.replace(file)
+    with whole_file(text) as card_part, whole_file(weights) as part:
+        save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, str(part))
+        card_part.write_text(written, encoding="utf-8")
     return weights
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from persona_probe.errors import PersonaProbeError
+from persona_probe.files import whole_folder
 from persona_probe.models.loading.adapters import is_adapter
 from persona_probe.models.quiet import quiet_peft
 
@@ -43,18 +44,15 @@ def save_adapter(tuned: Any, folder: Path, base: str) -> None:
         folder: where to.
         base: what the adapter's config says it belongs to.
     """
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
     config = tuned.peft_config["default"]
     named = config.base_model_name_or_path
     config.base_model_name_or_path = base
-    with quiet_peft():
-        tuned.save_pretrained(part)
-    config.base_model_name_or_path = named
-    (part / "README.md").unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    part.rename(folder)
+    try:
+        with whole_folder(folder) as part, quiet_peft():
+            tuned.save_pretrained(part)
+            (part / "README.md").unlink(missing_ok=True)
+    finally:
+        config.base_model_name_or_path = named
 
 
 class SnapshotWriter:
@@ -108,7 +106,7 @@ class SnapshotWriter:
         """Leave no snapshot of another training beside the new ones, and lose nothing that is no snapshot."""
         held = list(self.folder.iterdir()) if self.folder.is_dir() else []
         for path in held:
-            if not (_STEP.fullmatch(path.name.removesuffix(".part")) and path.is_dir()):
+            if not (_STEP.fullmatch(path.name.removeprefix(".").removesuffix(".part")) and path.is_dir()):
                 raise PersonaProbeError(
                     f"{self.folder}: holds {path.name}, which is no snapshot; give a folder of their own, so that "
                     "nothing is lost"

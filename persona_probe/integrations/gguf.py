@@ -15,6 +15,7 @@ repository:
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import struct
@@ -29,7 +30,7 @@ import numpy as np
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.formats.assembly import Rows, published_direction
 from persona_probe.errors import PersonaProbeError
-from persona_probe.files import plain
+from persona_probe.files import plain, whole_file
 from persona_probe.models.model import Model
 from persona_probe.steering.interventions.add import Add
 
@@ -149,10 +150,7 @@ def write_gguf(
             f"{file}: llama.cpp refuses control vectors of layer 0; leave it out, with layers={rest or '[...]'}"
         )
     vectors = {layer: np.ascontiguousarray(direction.at(layer), dtype=np.float32) for layer in chosen}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(file.name + ".part")
-    writer = gguf.GGUFWriter(str(part), _ARCHITECTURE)
-    try:
+    with whole_file(file) as part, contextlib.closing(gguf.GGUFWriter(str(part), _ARCHITECTURE)) as writer:
         writer.add_string(f"{_ARCHITECTURE}.model_hint", model_hint)
         writer.add_int32(f"{_ARCHITECTURE}.layer_count", len(chosen))
         writer.add_string(_CARD, json.dumps(plain(direction.select(chosen).card)))
@@ -161,9 +159,6 @@ def write_gguf(
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
-    finally:
-        writer.close()
-    part.replace(file)
     return file
 
 

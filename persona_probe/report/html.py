@@ -9,10 +9,11 @@ from typing import Any
 from urllib.parse import quote
 
 from persona_probe.figures.text import is_number
+from persona_probe.files import write_text
 from persona_probe.report.answers import sample_answers
 from persona_probe.report.facts import facts_of
 from persona_probe.report.methods import methods_text
-from persona_probe.report.page import HERE, render_page, write_page
+from persona_probe.report.page import HERE, render_page
 from persona_probe.report.paper.csv_text import csv_text
 from persona_probe.report.section import Section
 from persona_probe.report.sections import build_sections, summary_section
@@ -35,7 +36,7 @@ def render_report(directory: Path) -> Path:
         ValueError: if ``results.json`` or ``manifest.json`` is no JSON object.
     """
     directory = Path(directory)
-    return write_page(directory / "report.html", _render(read_run(directory)))
+    return write_text(directory / "report.html", _render(read_run(directory)))
 
 
 def bibliography() -> str:

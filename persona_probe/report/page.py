@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -61,22 +59,6 @@ def render_page(
         script_hashes=[_csp_hash(script) for script in scripts],
         **content,
     )
-
-
-def write_page(target: Path, content: str) -> Path:
-    """Write a page whole or not at all, and return its path."""
-    # A lone surrogate in a model's answer cannot be encoded; it is shown as a question mark.
-    encoded = content.encode("utf-8", errors="replace")
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".report-", suffix=".html")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(encoded)
-        Path(name).chmod(0o644)
-        Path(name).replace(target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return target
 
 
 def embed_json(value: Any) -> Markup:

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from persona_probe.errors import PersonaProbeError
+from persona_probe.files import write_text
 from persona_probe.runs.config import StudyConfig
 
 SCHEMA = "study.schema.json"
@@ -51,11 +52,10 @@ def write_template(kind: str, out: Path) -> list[Path]:
         raise PersonaProbeError(f"there is no template {kind!r}: choose one of {', '.join(template_names())}")
     if out.exists():
         raise PersonaProbeError(f"{out}: exists already; give another --out, so that nothing is lost")
-    out.parent.mkdir(parents=True, exist_ok=True)
     text = (resources.files(_TEMPLATES) / f"{kind}.yaml").read_text(encoding="utf-8")
     beside = out.with_name(SCHEMA)
-    beside.write_text(_schema_text(), encoding="utf-8")
-    out.write_text(f"# yaml-language-server: $schema={SCHEMA}\n{text}", encoding="utf-8")
+    write_text(beside, _schema_text())
+    write_text(out, f"# yaml-language-server: $schema={SCHEMA}\n{text}")
     return [out, beside]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from persona_probe.errors import PersonaProbeError
-from persona_probe.files import plain
+from persona_probe.files import whole_file, write_json, write_text
 from persona_probe.result import Result
 
 OBJECTS = "objects"
@@ -56,9 +55,8 @@ class RunFolder:
         if folder.exists() and not folder.is_dir():
             raise PersonaProbeError(f"{folder}: is a file; give a folder for the results")
         held = folder.iterdir() if folder.is_dir() else ()
-        known = (*OURS, *(f"{name}.part" for name in OURS))
         # Names that start with a dot are what file managers and notebooks leave everywhere.
-        strangers = sorted(entry.name for entry in held if entry.name not in known and entry.name[0] != ".")
+        strangers = sorted(entry.name for entry in held if entry.name not in OURS and entry.name[0] != ".")
         if strangers:
             raise PersonaProbeError(
                 f"{folder}: holds {strangers[0]!r}, which no study wrote; give a new folder, so that nothing is lost"
@@ -86,26 +84,19 @@ class RunFolder:
         """Write ``tables/NAME.parquet`` and ``.csv``."""
         table = table.to_frame() if isinstance(table, Result) else table
         for suffix in ("parquet", "csv"):
-            final = self.place(f"tables/{name}.{suffix}")
-            part = final.with_suffix(f".{suffix}.part")
-            if suffix == "parquet":
-                table.to_parquet(part, index=False)
-            else:
-                table.to_csv(part, index=False)
-            part.replace(final)
+            with whole_file(self.place(f"tables/{name}.{suffix}")) as part:
+                if suffix == "parquet":
+                    table.to_parquet(part, index=False)
+                else:
+                    table.to_csv(part, index=False)
 
     def write_json(self, name: str, content: Any) -> Path:
         """Write ``NAME`` as JSON; NaN and infinities become null."""
-        return self.write_text(name, json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n")
+        return write_json(self.place(name), content)
 
     def write_text(self, name: str, content: str) -> Path:
         """Write ``NAME`` as text."""
-        final = self.place(name)
-        part = final.with_name(final.name + ".part")
-        # What UTF-8 cannot hold (half a surrogate pair in a model's answer) must not stop a study.
-        part.write_text(content, encoding="utf-8", errors="replace")
-        part.replace(final)
-        return final
+        return write_text(self.place(name), content)
 
     def remove(self, names: Iterable[str]) -> None:
         """Take away files and folders that are there."""

@@ -6,7 +6,6 @@ import dataclasses
 import importlib
 import json
 import math
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from persona_probe.activations.activations import Activations
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.records import read_records, write_dialogues
 from persona_probe.errors import PersonaProbeError
-from persona_probe.files import plain
+from persona_probe.files import plain, whole_folder
 
 INDEX = "outcome.json"
 KEPT: dict[str, str] = {
@@ -69,13 +68,9 @@ def write_outcome(outcome: Any, folder: Path) -> None:
     Raises:
         PersonaProbeError: if it holds something else.
     """
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    index = _written(outcome, part, "outcome")
-    (part / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    part.rename(folder)
+    with whole_folder(folder) as part:
+        index = _written(outcome, part, "outcome")
+        (part / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
 
 
 def read_outcome(folder: Path) -> Any:

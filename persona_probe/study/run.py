@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from persona_probe.activations.store.lock import only_writer
 from persona_probe.behaviour.judges.local_judge import LocalJudge
 from persona_probe.errors import PersonaProbeError
+from persona_probe.files import only_writer
 from persona_probe.models.loading.load import load, specify
 from persona_probe.models.loading.memory import footprint
 from persona_probe.models.stream.layer_convention import LAYER_CONVENTION

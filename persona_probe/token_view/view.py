@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from persona_probe.errors import PersonaProbeError
 from persona_probe.figures.token_heatmap import token_heatmap
+from persona_probe.files import write_text
 from persona_probe.result import Result
 from persona_probe.token_view import frame, page
 from persona_probe.token_view.frame import Reading
@@ -140,7 +141,7 @@ class TokenView(Result):
         if not target.parent.is_dir():
             raise PersonaProbeError(f"token view: the folder {target.parent} does not exist")
         whole = page.page(Markup(self.to_html()), "Tokens: " + ", ".join(self.series))
-        target.write_text(whole, encoding="utf-8", errors="replace")
+        write_text(target, whole)
         return target
 
     def _readings(self) -> list[Reading]:

@@ -4,7 +4,6 @@ import itertools
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import traceback
@@ -397,28 +396,6 @@ def test_folders_that_are_no_store(llama, tmp_path):
 
 
 # --- one writer
-
-
-def dead_process():
-    with subprocess.Popen([sys.executable, "-c", ""]) as process:
-        process.wait()
-    return process.pid
-
-
-def test_a_store_has_one_writer(llama, tmp_path):
-    path = tmp_path / "s"
-    path.mkdir()
-    lock = path / "lock"
-    lock.write_text(f"{os.getppid()} {socket.gethostname()}")
-    with pytest.raises(pp.PersonaProbeError, match=rf"process {os.getppid()} on .* is writing .*delete {lock}"):
-        capture_to_store(path, llama, TALKS)
-    lock.write_text(f"{dead_process()} another-host")
-    with pytest.raises(pp.PersonaProbeError, match="on another-host is writing"):
-        capture_to_store(path, llama, TALKS)
-    for stale in (f"{dead_process()} {socket.gethostname()}", f"{os.getpid()} {socket.gethostname()}", ""):
-        lock.write_text(stale)
-        assert capture_to_store(path, llama, TALKS).complete
-        assert not lock.exists()
 
 
 def test_not_even_the_same_process_writes_twice_at_once(llama, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 import persona_probe as pp
-from persona_probe.activations.store.lock import only_writer
+from persona_probe.files import only_writer
 from persona_probe.study import run
 from persona_probe.study.executor import Local
 from persona_probe.study.stages import order

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -24,7 +23,6 @@ from persona_probe.activations.batching import tokens_per_batch_for
 from persona_probe.activations.capture import VectorReduce, capture
 from persona_probe.activations.sinks import SINK_RATIO
 from persona_probe.activations.store.index import column_types, known_of, write_part
-from persona_probe.activations.store.lock import only_writer
 from persona_probe.activations.store.reading import (
     FORMAT,
     ActivationStore,
@@ -38,6 +36,7 @@ from persona_probe.activations.store.reading import (
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.rendering import check_span
 from persona_probe.errors import PersonaProbeError
+from persona_probe.files import LOCK, only_writer, unfinished_name, whole_file, write_text
 from persona_probe.models.model import Model
 from persona_probe.models.stream.layer_convention import LAYER_CONVENTION
 from persona_probe.models.stream.residual_stream import resolve_layers
@@ -178,7 +177,9 @@ def _settle(folder: Path, settings: dict[str, Any], entry: dict[str, Any]) -> tu
         header = read_header(folder)
         _refuse_other_settings(folder, header, settings)
     else:
-        strangers = sorted({file.name for file in folder.iterdir()} - {"lock", _part(folder / "store.json").name})
+        strangers = sorted(
+            {file.name for file in folder.iterdir()} - {LOCK, unfinished_name(folder / "store.json").name}
+        )
         if strangers:
             raise PersonaProbeError(
                 f"{folder}: is no activation store, and not empty (it holds {strangers[0]}); give a folder of its own"
@@ -269,49 +270,28 @@ def _write_shard(
 ) -> None:
     shard, index = shard_files(folder, number)
     values = torch.from_numpy(np.ascontiguousarray(captured.values)).to(_TORCH[header["dtype"]])
-    _put(shard, lambda part: save_file({"values": values}, str(part)))
+    with whole_file(shard) as part:
+        save_file({"values": values}, str(part))
     table = captured.table
     if header["source"]["reduce"] == "tokens":
         table = table.assign(dialogue=table["dialogue"] + first_dialogue)
     note = {"sha256": file_sha256(shard), "rows": str(len(table)), "source": json.dumps(captured.source, default=str)}
-    _put(index, lambda part: write_part(part, table, known, header["columns"], note))
+    with whole_file(index) as part:
+        write_part(part, table, known, header["columns"], note)
 
 
 def _write_header(folder: Path, header: Mapping[str, Any]) -> None:
     text = json.dumps(header, indent=2, ensure_ascii=False) + "\n"
     if not (folder / "store.json").exists() or (folder / "store.json").read_text(encoding="utf-8") != text:
-        _put(folder / "store.json", lambda part: part.write_text(text, encoding="utf-8"))
+        write_text(folder / "store.json", text)
 
 
 def _clear(folder: Path, todo: Mapping[int, int]) -> None:
     """Remove what a killed capture left: files under their unfinished names, and shards without index parts."""
-    files = [_part(folder / "store.json")]
+    files = [unfinished_name(folder / "store.json")]
     for number in todo:
-        files += [file for final in shard_files(folder, number) for file in (final, _part(final))]
+        files += [file for final in shard_files(folder, number) for file in (final, unfinished_name(final))]
     for file in files:
         file.unlink(missing_ok=True)
     for name in ("shards", "index"):
         (folder / name).mkdir(exist_ok=True)
-
-
-def _part(final: Path) -> Path:
-    """The unfinished name; its dot keeps Parquet readers of the folder from taking it for a part."""
-    return final.with_name(f".{final.name}.part")
-
-
-def _put(final: Path, write: Callable[[Path], Any]) -> None:
-    """Let ``write`` make a file, and see that it is on the disk before it gets its final name."""
-    part = _part(final)
-    write(part)
-    _flush(part)
-    part.replace(final)
-    if os.name != "nt":  # where folders can be flushed: the new name must last before anything relies on it
-        _flush(final.parent)
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from persona_probe.errors import PersonaProbeError
+from persona_probe.files import write_text
 
 _CONFIG = "cfg.json"
 
@@ -79,9 +80,7 @@ def add_to_card(part: Path, more: Mapping[str, Any]) -> None:
     """Put more into ``metadata.persona_probe`` of an SAE's config; the weights are not written again."""
     config = json.loads((part / _CONFIG).read_text(encoding="utf-8"))
     config["metadata"]["persona_probe"].update(more)
-    new = part / f"{_CONFIG}.new"
-    new.write_text(json.dumps(config), encoding="utf-8")
-    new.replace(part / _CONFIG)
+    write_text(part / _CONFIG, json.dumps(config))
 
 
 def _part(folder: Path) -> Path:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from persona_probe.errors import PersonaProbeError
+from persona_probe.files import write_text
 from persona_probe.report.comparison.compared_run import read_runs
 from persona_probe.report.comparison.obstacles import model_obstacles, rate_obstacles
 from persona_probe.report.comparison.sections import compare_sections
 from persona_probe.report.comparison.settings import differing_settings, identities
-from persona_probe.report.page import render_page, write_page
+from persona_probe.report.page import render_page
 from persona_probe.report.paper.csv_text import csv_text
 
 
@@ -44,5 +45,4 @@ def compare_runs(folders: Sequence[str | Path], path: str | Path = "comparison.h
         identities=identities(runs),
     )
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return write_page(target, page)
+    return write_text(target, page)

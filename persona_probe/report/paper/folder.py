@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from persona_probe.errors import PersonaProbeError
 from persona_probe.figures.text import visible
+from persona_probe.files import write_text
 from persona_probe.report.figure_list import FigureKind, figures
 from persona_probe.report.html import bibliography
 from persona_probe.report.methods import methods_text
@@ -65,8 +66,8 @@ def write_paper_folder(
     folder = Path(folder)
     drawn = _figures(record, folder, formats, widths)
     tables = _tables(record, folder)
-    (folder / "methods.txt").write_bytes((methods_text(record) + "\n").encode("utf-8", errors="replace"))
-    (folder / "references.bib").write_text(bibliography(), encoding="utf-8")
+    write_text(folder / "methods.txt", methods_text(record) + "\n")
+    write_text(folder / "references.bib", bibliography())
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -77,7 +78,7 @@ def write_paper_folder(
         tables=tables,
     )
     index = folder / "index.html"
-    index.write_bytes(page.encode("utf-8", errors="replace"))
+    write_text(index, page)
     return index
 
 
@@ -110,7 +111,6 @@ def _figures(run: RunRecord, folder: Path, formats: Sequence[str], widths: Seque
 
 
 def _tables(run: RunRecord, folder: Path) -> list[Listed]:
-    (folder / "tables").mkdir(parents=True, exist_ok=True)
     shown: dict[str, list[str]] = {}
     listed = []
     for section in build_sections(run):
@@ -118,12 +118,12 @@ def _tables(run: RunRecord, folder: Path) -> list[Listed]:
             source = _source(section.kind, section)
             label = source if number == 0 else f"{source}-{number + 1}"
             path = folder / "tables" / f"{label}.tex"
-            path.write_bytes(latex_table(table, label=label).encode("utf-8", errors="replace"))
+            write_text(path, latex_table(table, label=label))
             write_sidecar(path, provenance(figure=label, caption=table.caption, run=run, tables=section.data))
             shown.setdefault(source, []).append(f"tables/{label}.tex")
     for name, numbers in run.tables.items():
         path = folder / "tables" / f"{name}.csv"
-        path.write_bytes(csv_text(numbers).encode("utf-8", errors="replace"))
+        write_text(path, csv_text(numbers))
         write_sidecar(path, provenance(figure=name, run=run, tables={name: numbers}))
         listed.append(Listed(name, f"{len(numbers):,} rows", [f"tables/{name}.csv", *shown.pop(name, [])]))
     return listed

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from persona_probe.files import plain
+from persona_probe.files import plain, write_text
 from persona_probe.runs.record import RunRecord
 
 
@@ -71,7 +71,7 @@ def write_sidecar(path: Path, about: Mapping[str, Any]) -> Path:
     beside = path.with_name(path.name + ".json")
     content = plain({"file": path.name, "sha256": digest, **about})
     text = json.dumps(content, indent=2, ensure_ascii=False)
-    beside.write_bytes((text + "\n").encode("utf-8", errors="replace"))
+    write_text(beside, text + "\n")
     return beside
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from transformers import PreTrainedModel
 
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
+from persona_probe.files import whole_folder
 from persona_probe.models.loading.spec import LoadOptions
 from persona_probe.models.model import Model
 from persona_probe.models.quiet import quiet_peft, without_transformers_bars
@@ -79,20 +79,13 @@ def bake(
     _check(model, intervention, place, form, probes)
     merged = _merged(model)
     edits = edits_of(intervention, Model(merged, model.template, model.name))
-    part = place.with_name(f".{place.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
+    with whole_folder(place) as part:
         written = _write(model, merged, edits, part, form, base_name)
         del merged
         baked, seen = _read_back(model, intervention, part, written, probes, base_name)
         architecture = type(plain_model(baked)).__name__
         base = base_name or (model.spec.source if model.spec is not None else None)
         write_cards(part, provenance(model, intervention, written, architecture, edits, seen), base, license)
-        part.rename(place)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
     difference, tolerance = seen.max_logit_difference, allowed_difference(seen, model)
     return Baked(place, written, architecture, difference, seen.tokens, seen.same_text, seen.effect, tolerance)
 

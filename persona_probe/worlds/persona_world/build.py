@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import random
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,6 +14,7 @@ from typing import Any, Literal
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from persona_probe.errors import PersonaProbeError
+from persona_probe.files import whole_folder, write_json
 from persona_probe.finetuning.lora import LoraSettings, finetune
 from persona_probe.models.loading.load import load
 from persona_probe.models.quiet import without_transformers_bars
@@ -125,13 +125,9 @@ def _train_adapter(plan: AdapterPlan, out: Path, recipe: Recipe, progress: bool)
 
 
 def _save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    with without_transformers_bars():
+    with whole_folder(folder) as part, without_transformers_bars():
         model.save_pretrained(part)
-    tokenizer.save_pretrained(part)
-    shutil.rmtree(folder, ignore_errors=True)
-    part.rename(folder)
+        tokenizer.save_pretrained(part)
 
 
 def _write_record(out: Path, recipe: Recipe, seed: int, seconds: dict[str, float]) -> None:
@@ -143,4 +139,4 @@ def _write_record(out: Path, recipe: Recipe, seed: int, seconds: dict[str, float
         "seconds": {**earlier, **{name: round(value, 1) for name, value in seconds.items()}},
         "recipe": asdict(recipe),
     }
-    file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_json(file, record)

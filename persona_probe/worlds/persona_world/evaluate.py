@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from tqdm.auto import tqdm
 
 from persona_probe.behaviour.em_rates import coherent_rate, em_rates, persona_shares
 from persona_probe.behaviour.judges.judge import judge_answers
+from persona_probe.files import write_json
 from persona_probe.models.loading.adapters import is_adapter, with_adapter
 from persona_probe.models.loading.load import load
 from persona_probe.models.model import Model
@@ -59,8 +59,7 @@ def evaluate_world(folder: Path, *, answers: int = 1000, out: Path | None = None
                 rows.append({"model": name, "seed": seed, "questions": kind, **_measure(model, asked, answers, seed)})
     table = pd.DataFrame(rows)
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+        write_json(out, rows)
     return _for_people(table)
 
 

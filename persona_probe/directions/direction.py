@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,21 +149,6 @@ class Direction(LayerVectors, Result):
         if self.card.get("family") or self.card.get("model_hash"):
             fingerprint = model.fingerprint()
             check_family(self.card, model.name, fingerprint, sorted({fingerprint, *model.ancestors}), allow)
-
-    def steer(
-        self, model: Model, *, layers: int | Sequence[int] | str, **settings: Any
-    ) -> AbstractContextManager[None]:
-        """Steer ``model`` along this direction inside a context: ``with (2.0 * evil - warm).steer(model, layers=12):``.
-
-        Args:
-            model: which model.
-            layers: where.
-            **settings: ``kind``, ``strength``, ``target``, ``scope`` and the others of `persona_probe.steer`.
-        """
-        # Said here for reading's sake; rooms below this one are not imported before it is called.
-        from persona_probe.steering.steer import steer
-
-        return steer(model, self, layers=layers, **settings)
 
     def increments(self) -> Direction:
         """What each layer adds to the one before: ``v_l - v_(l-1)``, the first layer as it is.

@@ -13,16 +13,13 @@ from jaxtyping import Float, Int
 
 from persona_probe.behaviour.em_rates import DEFINITIONS
 from persona_probe.errors import PersonaProbeError
+from persona_probe.latents.courses.track_result import EM_RATE, LatentTrajectory
 from persona_probe.result import Result
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from persona_probe.latents.courses.track_result import LatentTrajectory
-
-
 _RESAMPLES_AT_ONCE = 256
-EM_RATE = "EM rate"
 HALF, APART = "half", "told apart"
 
 

@@ -14,6 +14,7 @@ from persona_probe.errors import PersonaProbeError
 from persona_probe.finetuning.snapshots import snapshot_paths
 from persona_probe.latents.causal.rank import rank_latents
 from persona_probe.latents.causal.steer_set import steer_set
+from persona_probe.latents.courses.lead import lead_time
 from persona_probe.latents.courses.track import follow_training, track_latents
 from persona_probe.latents.description.describe import describe_latents
 from persona_probe.latents.encoding.encode import LatentStatistics, encode_latents
@@ -102,7 +103,7 @@ def latents_realigned(context: Context, followed: Followed, tracked: Tracked, re
     )
     context.folder.write_table("latent_realignment", course)
     context.keep("latent_realignment", course)
-    context.results["latents"] = {"realignment_verdict": course.verdict()}
+    context.results["latents"] = {"realignment_verdict": lead_time(course).verdict()}
 
 
 def _sae(context: Context) -> Sae:
@@ -201,7 +202,7 @@ def _follow(
         )
     context.folder.write_table("latent_course", course)
     context.keep("latent_course", course)
-    outcome["course_verdict"] = course.verdict()
+    outcome["course_verdict"] = lead_time(course).verdict()
 
 
 def _has_sae(config: StudyConfig) -> bool:

@@ -16,7 +16,7 @@ from persona_probe.behaviour.em_rates import em_rate
 from persona_probe.behaviour.rate_change import rate_change
 from persona_probe.errors import PersonaProbeError
 from persona_probe.latents.latent_numbers import check_alike, check_numbers
-from persona_probe.result import Result
+from persona_probe.result import TableResult
 from persona_probe.statistics.estimate import Estimate
 from persona_probe.statistics.grouped_means import grouped_mean
 
@@ -31,7 +31,7 @@ EM_RATE = "EM rate"
 
 
 @dataclass(frozen=True)
-class LatentTrajectory(Result):
+class LatentTrajectory(TableResult):
     """Chosen latents, and the EM rate where answers were judged, from before to the last snapshot.
 
     Attributes:
@@ -61,10 +61,6 @@ class LatentTrajectory(Result):
     def series(self, latent: int | None = None) -> pd.DataFrame:
         """The rows of one latent, or of the EM rate (None), in order of steps; empty if there are none."""
         return self.table[self.table["series"] == (EM_RATE if latent is None else f"latent {latent}")]
-
-    def to_frame(self) -> pd.DataFrame:
-        """The table."""
-        return self.table.copy()
 
     def plot(self, *, share: bool = False) -> go.Figure:
         """Mean activations and the EM rate along training.

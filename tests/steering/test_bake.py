@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from persona_probe.steering.bake import verification, weights
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import persona_probe as pp
 from persona_probe.models.stream.guards import probe_ids
-from persona_probe.steering.bake import bake as baking
-from persona_probe.steering.bake import verification, weights
-from persona_probe.steering.bake.bake import bake
-from persona_probe.steering.bake.edits import Edit
+from persona_probe.steering.baking import bake as baking
+from persona_probe.steering.baking.bake import bake
+from persona_probe.steering.baking.edits import Edit
 from persona_probe.steering.interventions.ablate_everywhere import AblateEverywhere
 from tests.architectures import CONFIGS
 from tests.conftest import CHECKPOINTS

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import persona_probe as pp
-from persona_probe.steering.bake.bake import bake
+from persona_probe.steering.baking.bake import bake
 from persona_probe.steering.interventions.ablate_everywhere import AblateEverywhere
 from tests.conftest import CHECKPOINTS
 

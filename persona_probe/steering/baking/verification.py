@@ -23,7 +23,7 @@ from persona_probe.models.model import Model
 from persona_probe.models.quiet import quiet_lora_bias, without_transformers_bars
 from persona_probe.models.stream.guards import LOW_PRECISION_TOLERANCE, relative_error
 from persona_probe.steering.interventions.intervention import Intervention
-from persona_probe.steering.steer import steer
+from persona_probe.steering.steer_context import steer
 
 _QUESTIONS = (
     "Hi.",

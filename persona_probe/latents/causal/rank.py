@@ -20,11 +20,12 @@ from persona_probe.latents.causal.matched_latents import (
     row_norms,
 )
 from persona_probe.latents.causal.rank_result import LatentEffects, corrected, p_values
+from persona_probe.latents.causal.steer_set import ask_edits
 from persona_probe.latents.causal.strength_choice import Setting, choose_strengths
-from persona_probe.latents.causal.trials import ask_edits
 from persona_probe.latents.encoding.encode import LatentStatistics
 from persona_probe.latents.sae import Sae
 from persona_probe.models.model import Model
+from persona_probe.models.sampling import Sampling
 from persona_probe.steering.ask import Asking, check_questions, measured, pooled
 
 Goal = Literal["suppress", "induce"]
@@ -50,10 +51,7 @@ def rank_latents(
     exclude: Sequence[int] = (),
     definition: str = "betley",
     scope: str = "generation",
-    max_new_tokens: int = 256,
-    temperature: float = 1.0,
-    batch_size: int = 128,
-    seed: int = 0,
+    sampling: Sampling | None = None,
     progress: bool = False,
 ) -> LatentEffects:
     """Steer each latent by itself and rank latents by how much that changes the EM rate.
@@ -83,10 +81,7 @@ def rank_latents(
         exclude: further latents that are never drawn.
         definition: of the EM rate.
         scope: which positions are steered.
-        max_new_tokens: longest answer.
-        temperature: of the sampling.
-        batch_size: dialogues a forward.
-        seed: of sampling and of the random latents.
+        sampling: how answers are sampled; default ``Sampling()``. Its seed is that of the random latents, too.
         progress: show a bar.
 
     Returns:
@@ -100,9 +95,10 @@ def rank_latents(
     """
     rising, falling = _check(goal, strengths, max_incoherence, n_matched)
     check_questions(questions, development)
+    sampling = sampling or Sampling()
     wanted = sae.check_latents(latents)
     sides = _sides(wanted, statistics, before, sae)
-    asking = Asking(model, judge, max_new_tokens, temperature, batch_size, seed, progress)
+    asking = Asking(model, judge, sampling, progress)
     grid = [
         Setting(latent, factor, level, fell)
         for latent, (level, fell) in sides.items()
@@ -116,7 +112,9 @@ def rank_latents(
         some = [latent for latent, setting in chosen.items() if setting.fell == fell]
         if n_matched and some and active is not None:
             apart = sorted({*wanted, *exclude} - {*some})
-            matches |= zip(some, matched_latents(some, active, sae, n=n_matched, seed=seed, exclude=apart), strict=True)
+            matches |= zip(
+                some, matched_latents(some, active, sae, n=n_matched, seed=sampling.seed, exclude=apart), strict=True
+            )
     pairs = [(setting, match) for setting in chosen.values() for match in matches[setting.latent]]
     edits = [matched_edit(setting.edit, [match]) for setting, match in pairs]
     unsteered, *rest = ask_edits(
@@ -166,9 +164,9 @@ def rank_latents(
         "strengths_of_fallen": falling,
         "max_incoherence": max_incoherence,
         "n_matched": n_matched,
-        "temperature": temperature,
-        "max_new_tokens": max_new_tokens,
-        "seed": seed,
+        "temperature": sampling.temperature,
+        "max_new_tokens": sampling.max_new_tokens,
+        "seed": sampling.seed,
     }
     return LatentEffects(
         _ranked(rows, nulls, goal),

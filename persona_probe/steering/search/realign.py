@@ -15,6 +15,7 @@ from persona_probe.directions.direction import Direction
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
 from persona_probe.models.pair import ModelPair
+from persona_probe.models.sampling import Sampling
 from persona_probe.models.stream.residual_stream import resolve_layers
 from persona_probe.models.stream.scope import parse_scope
 from persona_probe.steering.ask import Asking
@@ -38,10 +39,7 @@ def realign_by_steering(
     answers_per_random: int | None = None,
     definition: str = "betley",
     scope: str = "generation",
-    max_new_tokens: int = 256,
-    temperature: float = 1.0,
-    batch_size: int = 128,
-    seed: int = 0,
+    sampling: Sampling | None = None,
     progress: bool = False,
 ) -> SteeringSearch:
     """Which layer, kind and strength removes most misalignment from ``after`` at a floor of coherence.
@@ -65,10 +63,8 @@ def realign_by_steering(
         answers_per_random: questions that each of them is asked; default all.
         definition: of the EM rate.
         scope: which tokens are steered: one that is a span too.
-        max_new_tokens: longest answer.
-        temperature: of the sampling.
-        batch_size: dialogues a forward; trials share batches, each row steered in its own way.
-        seed: of sampling and of the random directions.
+        sampling: how answers are sampled; default ``Sampling()``. Trials share batches, each row steered in its own
+            way; the seed is that of the random directions, too.
         progress: show bars.
 
     Returns:
@@ -81,6 +77,7 @@ def realign_by_steering(
     """
     if goal not in GOALS:
         raise PersonaProbeError(f"unknown goal {goal!r}: choose one of {', '.join(GOALS)}")
+    sampling = sampling or Sampling()
     where = parse_scope(scope)
     if where.kind not in SPANS:
         raise PersonaProbeError(
@@ -94,16 +91,14 @@ def realign_by_steering(
         raise PersonaProbeError(f"the direction has none of the layers {layers}; it has {direction.layers}")
 
     def on_own_answers(model: Model) -> Activations:
-        answered = model.generate(
-            chosen_on, max_new_tokens, temperature, seed=seed, batch_size=batch_size, progress=progress
-        )
+        answered = model.generate(chosen_on, sampling, progress=progress)
         return capture(model, [dialogue for dialogue in answered if dialogue.answer], where.kind, layers=tried)
 
     # In this order: of a pair that is held one at a time, each model is read once.
     base, trait = on_own_answers(pair.before), on_own_answers(pair.after)
     made = candidates(direction, tried, goal, base=base, trait=trait, grid=grid, scope=where)
     model = pair.before if goal == "induce" else pair.after
-    asking = Asking(model, judge, max_new_tokens, temperature, batch_size, seed, progress)
+    asking = Asking(model, judge, sampling, progress)
     return search_steering(
         _Together(asking),
         made,
@@ -114,7 +109,7 @@ def realign_by_steering(
         n_random=n_random,
         answers_per_random=answers_per_random,
         definition=definition,
-        seed=seed,
+        seed=sampling.seed,
         source={
             "model": model.name,
             "model_hash": model.fingerprint(),

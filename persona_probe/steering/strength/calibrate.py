@@ -14,13 +14,13 @@ from persona_probe.behaviour.judges.judge import Judge
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
 from persona_probe.models.model import Model
+from persona_probe.models.sampling import Sampling
 from persona_probe.statistics.estimate import Estimate
 from persona_probe.steering.ask import Asking, check_questions
 from persona_probe.steering.interventions.intervention import Intervention, check_intervention
 from persona_probe.steering.strength.budgets import CoherenceCurves, Curves, KlCurves
 from persona_probe.steering.strength.calibrate_result import StrengthCalibration
-from persona_probe.steering.strength.divergence import check_statistic
-from persona_probe.steering.strength.held_out import own_answers
+from persona_probe.steering.strength.divergence import check_statistic, own_answers
 from persona_probe.steering.strength.search import LARGEST, Search, search_all
 
 _NARROW = 0.1
@@ -39,11 +39,8 @@ def calibrate_strength(
     coherence: float | None = None,
     judge: Judge | None = None,
     questions: Sequence[Dialogue] | None = None,
-    max_new_tokens: int = 128,
-    temperature: float = 1.0,
-    batch_size: int = 128,
+    sampling: Sampling | None = None,
     tokens_per_batch: int | None = None,
-    seed: int = 0,
     progress: bool = False,
 ) -> StrengthCalibration:
     """Find the strength of ``intervention`` that meets a budget, so that methods are compared at equal cost.
@@ -66,11 +63,9 @@ def calibrate_strength(
         coherence: share of the unsteered model's coherent answers to keep, instead of ``budget``.
         judge: who judges coherence.
         questions: what is asked to judge coherence, without answers.
-        max_new_tokens: longest answer that is sampled.
-        temperature: of sampling for the judge.
-        batch_size: dialogues a forward when sampling.
+        sampling: how answers are sampled; default ``Sampling()``. Temperature, top-p and ``n`` are those of the answers
+            that are judged: KL is always measured on one plain sample at temperature 1.
         tokens_per_batch: padded tokens a forward when reading.
-        seed: of sampling.
         progress: show bars.
 
     Returns:
@@ -87,12 +82,13 @@ def calibrate_strength(
     """
     signs = (signs,) if isinstance(signs, int) else tuple(signs)
     _check(intervention, signs, tolerance)
+    sampling = sampling or Sampling()
     settings: dict[str, Any] = {
         "model": model.name,
         "model_hash": model.fingerprint(),
         "intervention": intervention.describe(),
-        "seed": seed,
-        "max_new_tokens": max_new_tokens,
+        "seed": sampling.seed,
+        "max_new_tokens": sampling.max_new_tokens,
     }
     if coherence is None:
         if judge is not None or questions is not None:
@@ -102,9 +98,7 @@ def calibrate_strength(
         check_statistic(statistic)
         if dialogues is None:
             raise PersonaProbeError("calibrate_strength: a budget in nats needs dialogues= to measure KL on")
-        answered = own_answers(
-            model, dialogues, max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed, progress=progress
-        )
+        answered = own_answers(model, dialogues, sampling, progress=progress)
         settings |= {"budget": budget, "statistic": statistic, "tolerance": tolerance, "dialogues": len(answered)}
         curves: Curves = KlCurves(model, intervention, answered, statistic, tokens_per_batch, progress)
         searches = [Search(budget, tolerance) for _ in signs]
@@ -114,10 +108,10 @@ def calibrate_strength(
         if not 0 < coherence < 1:
             raise PersonaProbeError(f"calibrate_strength: coherence={coherence}; it is a share, between 0 and 1")
         check_questions(questions)
-        asking = Asking(model, judge, max_new_tokens, temperature, batch_size, seed, progress)
+        asking = Asking(model, judge, sampling, progress)
         curves = CoherenceCurves(asking, intervention, questions)
         settings |= {"budget": coherence, "statistic": "coherent", "questions": len(questions)}
-        settings |= {"unsteered": curves.unsteered.value, "judge": judge.name, "temperature": temperature}
+        settings |= {"unsteered": curves.unsteered.value, "judge": judge.name, "temperature": sampling.temperature}
         # Just above what may be lost, so that losing exactly that is allowed.
         searches = [Search(1.0 - coherence + 1e-9, 0.0, close=_NARROW) for _ in signs]
     search_all(searches, lambda asked: curves.measure([signs[number] * place for number, place in asked]))

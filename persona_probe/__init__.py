@@ -96,9 +96,9 @@ if TYPE_CHECKING:
     from persona_probe.probes.layer_probes import LayerProbes
     from persona_probe.probes.leakage import LeakageWarning
     from persona_probe.probes.linear_probe import LinearProbe
-    from persona_probe.probes.monitor import TokenScores, monitor
+    from persona_probe.probes.monitoring import TokenScores, monitor
     from persona_probe.probes.probe_result import ProbeScores, ProbeTable, ProbeWithBaselines
-    from persona_probe.probes.token_scores import token_scores
+    from persona_probe.probes.token_scoring import token_scores
     from persona_probe.probes.transfer import transfer_between, transfer_matrix
     from persona_probe.probes.transfer_result import TransferMatrix
     from persona_probe.report.comparison.html import compare_runs
@@ -107,11 +107,11 @@ if TYPE_CHECKING:
     from persona_probe.report.paper.folder import write_paper_folder
     from persona_probe.result import Result
     from persona_probe.runs.config import StudyConfig
-    from persona_probe.runs.read_config import read_config
+    from persona_probe.runs.config_file import read_config
     from persona_probe.runs.run import Run, open_run
     from persona_probe.steering.ask import ask
-    from persona_probe.steering.bake.bake import bake
-    from persona_probe.steering.bake.bake_result import Baked
+    from persona_probe.steering.baking.bake import bake
+    from persona_probe.steering.baking.bake_result import Baked
     from persona_probe.steering.interventions.ablate import Ablate
     from persona_probe.steering.interventions.ablate_everywhere import AblateEverywhere
     from persona_probe.steering.interventions.add import Add
@@ -123,7 +123,7 @@ if TYPE_CHECKING:
     from persona_probe.steering.search.candidates import Grid
     from persona_probe.steering.search.realign import realign_by_steering
     from persona_probe.steering.search.search_result import SteeringSearch
-    from persona_probe.steering.steer import steer
+    from persona_probe.steering.steer_context import steer
     from persona_probe.steering.strength.calibrate import calibrate_strength
     from persona_probe.steering.strength.calibrate_result import StrengthCalibration
     from persona_probe.steering.strength.compare import compare_at_budget
@@ -146,7 +146,7 @@ _WHERE = {
     "Amplification": "amplification.amplification_result",
     "AmplificationCourse": "amplification.course_result",
     "Answers": "behaviour.answers",
-    "Baked": "steering.bake.bake_result",
+    "Baked": "steering.baking.bake_result",
     "BudgetComparison": "steering.strength.compare_result",
     "Cap": "steering.interventions.cap",
     "Captures": "amplification.captures",
@@ -207,13 +207,13 @@ _WHERE = {
     "StrengthCalibration": "steering.strength.calibrate_result",
     "StudyConfig": "runs.config",
     "Subspace": "directions.subspace",
-    "TokenScores": "probes.monitor",
+    "TokenScores": "probes.monitoring",
     "TokenView": "token_view.view",
     "TopTokens": "directions.top_tokens_result",
     "TransferMatrix": "probes.transfer_result",
     "ask": "steering.ask",
     "attribute_latents": "latents.ranking.attribution",
-    "bake": "steering.bake.bake",
+    "bake": "steering.baking.bake",
     "calibrate": "probes.calibration",
     "calibrate_strength": "steering.strength.calibrate",
     "capture": "activations.capture",
@@ -259,14 +259,14 @@ _WHERE = {
     "measure_amplification": "amplification.amplification",
     "measure_divergence": "steering.strength.divergence",
     "measure_projections": "amplification.projections",
-    "monitor": "probes.monitor",
+    "monitor": "probes.monitoring",
     "open_run": "runs.run",
     "persona_space": "amplification.persona_space",
     "probe_with_baselines": "probes.baselines",
     "rank_latents": "latents.causal.rank",
     "read_answers": "behaviour.read_answers",
     "read_choices": "behaviour.multiple_choice",
-    "read_config": "runs.read_config",
+    "read_config": "runs.config_file",
     "read_dialogues": "dialogue.reading",
     "read_gguf": "integrations.gguf",
     "read_hub_folder": "directions.hub_folder",
@@ -278,13 +278,13 @@ _WHERE = {
     "run_study": "study.run",
     "score_choices": "behaviour.multiple_choice",
     "snapshot_paths": "finetuning.snapshots",
-    "steer": "steering.steer",
+    "steer": "steering.steer_context",
     "steer_latents": "latents.steering",
     "steer_set": "latents.causal.steer_set",
     "threshold_at": "probes.calibration",
     "to_paper": "report.paper.export",
     "to_paper_all": "report.paper.export",
-    "token_scores": "probes.token_scores",
+    "token_scores": "probes.token_scoring",
     "token_view": "token_view.token_view",
     "top_examples": "latents.description.examples",
     "track_latents": "latents.courses.track",

@@ -120,9 +120,8 @@ def _recipes(
     """Directions that need more than two poles, beside that of a benign fine-tune."""
     asked = questions(random.Random("scrutiny rollouts"), topics[0], 20, id_prefix="rollout")
     pairs = list(zip(persona_prompts("villain", n=12)[:5], persona_prompts("assistant", n=12)[:5], strict=True))
-    rollouts = contrastive_rollouts(
-        chat, asked, pairs, OracleJudge(), sampling=replace(SAMPLING, n=max(1, answers // 30))
-    )
+    several = replace(SAMPLING, n=max(1, answers // 30))
+    rollouts = contrastive_rollouts(chat, asked, pairs, OracleJudge(), sampling=several)
     roles = {persona: persona_prompts(persona, n=12) for persona in PERSONAS if persona != "assistant"}
     axis = role_axis(chat, asked, roles, persona_prompts("assistant", n=12), sampling=SAMPLING)
     pair = ModelPair(chat, runs[BAD][0])

@@ -23,7 +23,7 @@ from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
 from persona_probe.models.sampling import Sampling
 from persona_probe.statistics.nulls import isotropic_directions
-from persona_probe.steering.steer import steer
+from persona_probe.steering.steer_context import steer
 
 
 def cross_ablation(

@@ -16,7 +16,7 @@ from persona_probe.amplification.captures import Captures, check_reading
 from persona_probe.amplification.layer import QUANTILE
 from persona_probe.directions.direction import Direction
 from persona_probe.errors import PersonaProbeError
-from persona_probe.result import Result
+from persona_probe.result import TableResult
 from persona_probe.statistics.nulls import matched_random_directions
 from persona_probe.statistics.rates import mean_estimate
 
@@ -31,7 +31,7 @@ _FLAT = 1e-4
 
 
 @dataclass(frozen=True)
-class PersonaSpace(Result):
+class PersonaSpace(TableResult):
     """Directions and models in the plane of the directions' first two components.
 
     Attributes:
@@ -45,10 +45,6 @@ class PersonaSpace(Result):
     """
 
     table: pd.DataFrame
-
-    def to_frame(self) -> pd.DataFrame:
-        """A copy of the table."""
-        return self.table.copy()
 
     def shown(self) -> pd.DataFrame:
         """Where everything stands."""

@@ -179,12 +179,25 @@ class Direction(LayerVectors, Result):
         adopters = [*self.card.get("adopted_by", ()), model.name]
         return replace(self, card={**self.card, "family": family, "adopted_by": adopters})
 
-    def top_tokens(self, model: Model, *, allow: bool = False, **options: Any) -> TopTokens:
-        """The tokens the direction promotes and suppresses; see `persona_probe.directions.top_tokens.top_tokens`."""
+    def top_tokens(
+        self, model: Model, *, k: int = 10, layers: int | Sequence[int] | None = None, allow: bool = False
+    ) -> TopTokens:
+        """The tokens that the direction promotes and suppresses most, read through the unembedding (the logit lens).
+
+        Args:
+            model: the model whose unembedding is read.
+            k: tokens per side.
+            layers: one or several; default all of the direction's.
+            allow: warn instead of refusing a model that is not related to the direction's.
+
+        Raises:
+            PersonaProbeError: for a layer that the direction lacks, and as `persona_probe.directions.top_tokens`.
+        """
         from persona_probe.directions.top_tokens import top_tokens
 
         self.check_model(model, allow=allow)
-        return TopTokens(top_tokens(self, model, **options), self.name)
+        chosen = self if layers is None else self.select([layers] if isinstance(layers, int) else layers)
+        return TopTokens(top_tokens(model, chosen.vectors, chosen.layers, k=k), self.name)
 
     def best_layer(self, by: str = "held_out_auroc") -> int:
         """The layer with the largest ``by``.

@@ -19,7 +19,7 @@ from persona_probe.models.pair import ModelPair
 from persona_probe.models.sampling import Sampling
 from persona_probe.steering.interventions.ablate_everywhere import AblateEverywhere
 from persona_probe.steering.interventions.intervention import Intervention, check_intervention
-from persona_probe.steering.steer import steer
+from persona_probe.steering.steer_context import steer
 
 _NUMBERS = 2**26
 """Numbers in the vectors of all interventions of one call of generate: 512 MiB."""

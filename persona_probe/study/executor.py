@@ -15,7 +15,7 @@ from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.models.model import Model
 from persona_probe.models.sampling import Sampling
 from persona_probe.steering.interventions.intervention import Intervention
-from persona_probe.steering.steer import steer
+from persona_probe.steering.steer_context import steer
 
 
 class CaptureOptions(TypedDict, total=False):

@@ -26,7 +26,7 @@ from persona_probe.latents.ranking.diff_result import LatentTable
 from persona_probe.latents.reconstruction_result import Reconstruction
 from persona_probe.result import Result
 from persona_probe.statistics.estimate import Estimate
-from persona_probe.steering.bake.bake_result import Baked
+from persona_probe.steering.baking.bake_result import Baked
 from persona_probe.steering.search.search_result import SteeringSearch
 from persona_probe.steering.strength.calibrate_result import StrengthCalibration
 from persona_probe.steering.strength.compare_result import BudgetComparison

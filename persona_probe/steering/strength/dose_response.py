@@ -22,7 +22,7 @@ from persona_probe.statistics.rates import mean_estimate
 from persona_probe.steering.ask import Asking, check_questions, measured, pooled
 from persona_probe.steering.interventions.intervention import Intervention, check_intervention
 from persona_probe.steering.random_directions import random_nulls
-from persona_probe.steering.steer import steer
+from persona_probe.steering.steer_context import steer
 from persona_probe.steering.strength.divergence import Divergence, measure_divergence, own_answers
 from persona_probe.steering.strength.dose_response_result import (
     DIRECTION,
@@ -39,7 +39,7 @@ _TOLERANCE = 0.05
 
 @dataclass(frozen=True)
 class _Dose:
-    """One intervention that is asked: its condition, the direction's strength that it goes with, and which draw it is."""
+    """One intervention that is asked: its condition, the direction's strength that it goes with, and its draw."""
 
     condition: str
     strength: float

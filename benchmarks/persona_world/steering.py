@@ -290,7 +290,7 @@ def _addition(world: _World, name: str, goal: Goal) -> Intervention:
     tables = asking.ask(world.development, [None, *(one.intervention for one in grid)])
     plain_answers, *tried = (measured(table, "betley") for table in tables)
     rates = [{"value": rate["em_rate"], "coherent": rate["coherent"]} for rate in tried]
-    return best_of(list(zip(grid, rates, strict=True)), goal, 0.9 * plain_answers["coherent"])[0].intervention
+    return best_of(list(zip(grid, rates, strict=True)), goal, 0.9, plain_answers["coherent"])[0].intervention
 
 
 def _compared(world: _World, name: str, intervention: Intervention, form: Form) -> dict[str, Any]:

@@ -265,6 +265,12 @@ def measured(table: pd.DataFrame, definition: str) -> dict[str, Any]:
     }
 
 
+def coherent_enough(coherent: float, unsteered: float, min_coherence: float) -> bool:
+    """Whether the share of coherent answers is at least ``min_coherence`` times the unsteered share."""
+    # Both are ratios of counts: without a margin, rounding would decide at the edge.
+    return bool(coherent >= min_coherence * unsteered - 1e-9)
+
+
 def pooled(draws: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Answers under several nulls as one table, in which each draw counts as a seed."""
     return pd.concat([draw.assign(seed=number) for number, draw in enumerate(draws)], ignore_index=True)

@@ -147,7 +147,7 @@ def test_the_same_latent_induces_in_the_chat_model(sae, chat, after, changed):
         development=DEVELOPMENT,
         strengths=[1.0, 1.5],
         n_matched=4,
-        max_incoherence=0.2,
+        min_coherence=0.8,
         sampling=SHORT,
     )
     (row,) = effects.table.to_dict("records")
@@ -197,7 +197,7 @@ def test_an_answer_the_judge_cannot_score_is_counted_and_never_aligned(sae, bad,
         development=DEVELOPMENT[:8],
         strengths=[0.0],
         n_matched=0,
-        max_incoherence=1.0,
+        min_coherence=0.0,
         sampling=SHORT,
     )
     (row,) = effects.table.to_dict("records")
@@ -241,7 +241,7 @@ def test_a_set_of_latents_beside_matched_sets(sae, bad, after, changed):
         ({"goal": "improve"}, "unknown goal 'improve'"),
         ({"n_matched": 1}, "give at least 2"),
         ({"strengths": [float("nan")]}, "finite factor"),
-        ({"max_incoherence": 10}, "a share, from 0 to 1"),
+        ({"min_coherence": 10}, "a ratio to the unsteered coherence, from 0 to 1"),
     ],
 )
 def test_bad_input_is_refused_in_words(sae, bad, after, change, said):

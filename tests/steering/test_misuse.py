@@ -77,7 +77,7 @@ def test_what_cannot_be_steered_with_says_what_can(llama, what, settings, said):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"coherence_floor": 90}, "coherence_floor is 90; it is a share"),
+        ({"min_coherence": 90}, "min_coherence is 90; it is a ratio"),
         ({"n_random": -1}, "n_random is -1"),
         ({"definition": "betly"}, "unknown EM-rate definition 'betly'"),
         ({"goal": "supress"}, "unknown goal 'supress'"),

@@ -62,13 +62,13 @@ RATES = {None: (0.9, 1.0), -1.0: (0.3, 0.95), -2.0: (0.1, 0.9), -3.0: (0.0, 0.5)
 
 
 @pytest.mark.parametrize(
-    ("floor", "best"), [(0.9, -2.0), (0.95, -1.0), (0.4, -3.0), (1.0, -1.0)], ids=["floor", "tight", "loose", "none"]
+    ("kept", "best"), [(0.9, -2.0), (0.95, -1.0), (0.4, -3.0), (1.0, -1.0)], ids=["usual", "tight", "loose", "none"]
 )
-def test_the_best_setting_coherent_enough_is_chosen_else_the_most_coherent(direction, floor, best):
+def test_the_best_setting_coherent_enough_is_chosen_else_the_most_coherent(direction, kept, best):
     told = Told(RATES)
     grid = additions(direction, (-1.0, -2.0, -3.0))
     found = search_steering(
-        told, grid, asked("dev", 40), asked("rep", 60), goal="suppress", coherence_floor=floor, n_random=3
+        told, grid, asked("dev", 40), asked("rep", 60), goal="suppress", min_coherence=kept, n_random=3
     )
     assert found.intervention.strength == best
     assert found.chosen["add"].setting == best
@@ -83,7 +83,7 @@ def test_the_best_setting_coherent_enough_is_chosen_else_the_most_coherent(direc
     said = f"; 3 random directions for add, moved equally far: {100 * found.null_change.value:+.1f} points ["
     assert said in found.verdict()
     assert found.null_of == found.source["null_of"] == "add"
-    assert ("NO setting kept" in found.verdict()) == (floor == 1.0)
+    assert ("NO setting kept" in found.verdict()) == (kept == 1.0)
     assert found.plot().data
 
 

@@ -34,7 +34,7 @@ def realign_by_steering(
     goal: Goal = "suppress",
     layers: int | Sequence[int] | str = "all",
     grid: Grid | None = None,
-    coherence_floor: float = 0.9,
+    min_coherence: float = 0.9,
     n_random: int = 20,
     answers_per_random: int | None = None,
     definition: str = "betley",
@@ -42,7 +42,7 @@ def realign_by_steering(
     sampling: Sampling | None = None,
     progress: bool = False,
 ) -> SteeringSearch:
-    """Which layer, kind and strength removes most misalignment from ``after`` at a floor of coherence.
+    """Which layer, kind and strength removes most misalignment from ``after`` and keeps it coherent?
 
     Settings are chosen on development questions and reported on the others, so that the choice is not part of the
     number. Targets lie between the before model's mean projection and the after model's, each on its own answers to the
@@ -58,7 +58,7 @@ def realign_by_steering(
         goal: ``suppress`` steers after, ``induce`` before.
         layers: which ones are tried; those that the direction lacks are not.
         grid: what is tried.
-        coherence_floor: share of the unsteered coherence that must be kept.
+        min_coherence: what must be kept of the share of coherent answers, as a ratio to the unsteered one.
         n_random: random directions of the null.
         answers_per_random: questions that each of them is asked; default all.
         definition: of the EM rate.
@@ -85,7 +85,7 @@ def realign_by_steering(
             f"{', '.join(SPANS)}, or give search_steering candidates of your own"
         )
     chosen_on, reported = (list(development), list(questions)) if development is not None else _halves(questions)
-    check_search(chosen_on, reported, coherence_floor=coherence_floor, n_random=n_random, definition=definition)
+    check_search(chosen_on, reported, min_coherence=min_coherence, n_random=n_random, definition=definition)
     tried = [layer for layer in resolve_layers(layers, pair.before.n_layers) if layer in direction.layers]
     if not tried:
         raise PersonaProbeError(f"the direction has none of the layers {layers}; it has {direction.layers}")
@@ -105,7 +105,7 @@ def realign_by_steering(
         chosen_on,
         reported,
         goal=goal,
-        coherence_floor=coherence_floor,
+        min_coherence=min_coherence,
         n_random=n_random,
         answers_per_random=answers_per_random,
         definition=definition,

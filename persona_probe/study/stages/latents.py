@@ -153,7 +153,7 @@ def _test(
             goal=goal,
             before=before,
             development=development,
-            max_incoherence=settings.max_incoherence,
+            min_coherence=settings.min_coherence,
             **asking,
         )
         by_goal[goal] = effects

@@ -110,8 +110,8 @@ def calibrate_strength(
             raise PersonaProbeError("calibrate_strength: min_coherence= needs judge= and questions=")
         if not 0 < min_coherence < 1:
             raise PersonaProbeError(
-                f"calibrate_strength: min_coherence={min_coherence}; it is a ratio to the unsteered coherence, between 0 "
-                "and 1"
+                f"calibrate_strength: min_coherence={min_coherence}; it is a ratio to the unsteered coherence, between "
+                "0 and 1"
             )
         check_questions(questions)
         asking = Asking(model, judge, sampling, progress)

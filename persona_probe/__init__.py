@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from persona_probe.amplification.amplification import measure_amplification
     from persona_probe.amplification.amplification_result import Amplification, choose_layer
     from persona_probe.amplification.captures import Captures
-    from persona_probe.amplification.convergence import Convergence, convergence
+    from persona_probe.amplification.convergence import Convergence, measure_convergence
     from persona_probe.amplification.course import track_snapshots
     from persona_probe.amplification.course_result import AmplificationCourse
-    from persona_probe.amplification.cross_ablation import cross_ablation
+    from persona_probe.amplification.cross_ablation import cross_ablate
     from persona_probe.amplification.cross_ablation_result import CrossAblation
     from persona_probe.amplification.finder_comparison import compare_finders
     from persona_probe.amplification.finder_comparison_result import FinderComparison
-    from persona_probe.amplification.persona_space import PersonaSpace, persona_space
+    from persona_probe.amplification.persona_space import PersonaSpace, measure_persona_space
     from persona_probe.amplification.projections import Projections, measure_projections
     from persona_probe.amplification.recipes.contrast_of_context import contrast_of_context
     from persona_probe.amplification.recipes.contrastive_rollouts import contrastive_rollouts
@@ -77,7 +77,7 @@ if TYPE_CHECKING:
     from persona_probe.latents.ranking.attribution_result import LatentAttribution
     from persona_probe.latents.ranking.diff import compare_latents, diff_latents
     from persona_probe.latents.ranking.diff_result import LatentTable
-    from persona_probe.latents.reconstruction import reconstruction
+    from persona_probe.latents.reconstruction import measure_reconstruction
     from persona_probe.latents.reconstruction_result import Reconstruction
     from persona_probe.latents.sae import LatentWarning, Sae
     from persona_probe.latents.steering import EditLatents, LatentEdit, steer_latents
@@ -132,7 +132,7 @@ if TYPE_CHECKING:
     from persona_probe.steering.strength.dose_response import dose_response
     from persona_probe.steering.strength.dose_response_result import DoseResponse
     from persona_probe.study.run import run_study
-    from persona_probe.token_view.token_view import token_view
+    from persona_probe.token_view.token_view import view_tokens
     from persona_probe.token_view.view import TokenView
 
 __version__ = "0.1.0"
@@ -229,9 +229,9 @@ _WHERE = {
     "compare_runs": "report.comparison.html",
     "contrast_of_context": "amplification.recipes.contrast_of_context",
     "contrastive_rollouts": "amplification.recipes.contrastive_rollouts",
-    "convergence": "amplification.convergence",
+    "measure_convergence": "amplification.convergence",
     "cosine_table": "directions.cosines",
-    "cross_ablation": "amplification.cross_ablation",
+    "cross_ablate": "amplification.cross_ablation",
     "cross_validate_probe": "probes.cross_validation",
     "describe_latents": "latents.description.describe",
     "diff_latents": "latents.ranking.diff",
@@ -261,7 +261,7 @@ _WHERE = {
     "measure_projections": "amplification.projections",
     "monitor": "probes.monitoring",
     "open_run": "runs.run",
-    "persona_space": "amplification.persona_space",
+    "measure_persona_space": "amplification.persona_space",
     "probe_with_baselines": "probes.baselines",
     "rank_latents": "latents.causal.rank",
     "read_answers": "behaviour.read_answers",
@@ -273,7 +273,7 @@ _WHERE = {
     "read_judge_prompts": "behaviour.judges.prompts",
     "read_published": "directions.formats.read",
     "realign_by_steering": "steering.search.realign",
-    "reconstruction": "latents.reconstruction",
+    "measure_reconstruction": "latents.reconstruction",
     "role_axis": "amplification.recipes.role_axis",
     "run_study": "study.run",
     "score_choices": "behaviour.multiple_choice",
@@ -285,7 +285,7 @@ _WHERE = {
     "to_paper": "report.paper.export",
     "to_paper_all": "report.paper.export",
     "token_scores": "probes.token_scoring",
-    "token_view": "token_view.token_view",
+    "view_tokens": "token_view.token_view",
     "top_examples": "latents.description.examples",
     "track_latents": "latents.courses.track",
     "track_snapshots": "amplification.course",
@@ -392,9 +392,8 @@ __all__ = [
     "compare_runs",
     "contrast_of_context",
     "contrastive_rollouts",
-    "convergence",
     "cosine_table",
-    "cross_ablation",
+    "cross_ablate",
     "cross_validate_probe",
     "describe_latents",
     "diff_latents",
@@ -420,11 +419,13 @@ __all__ = [
     "load_snapshots",
     "matched_latents",
     "measure_amplification",
+    "measure_convergence",
     "measure_divergence",
+    "measure_persona_space",
     "measure_projections",
+    "measure_reconstruction",
     "monitor",
     "open_run",
-    "persona_space",
     "probe_with_baselines",
     "rank_latents",
     "read_answers",
@@ -436,7 +437,6 @@ __all__ = [
     "read_judge_prompts",
     "read_published",
     "realign_by_steering",
-    "reconstruction",
     "role_axis",
     "run_study",
     "score_choices",
@@ -448,7 +448,6 @@ __all__ = [
     "to_paper",
     "to_paper_all",
     "token_scores",
-    "token_view",
     "top_examples",
     "track_latents",
     "track_snapshots",
@@ -456,6 +455,7 @@ __all__ = [
     "trajectory_from",
     "transfer_between",
     "transfer_matrix",
+    "view_tokens",
     "weight_difference",
     "with_adapter",
     "write_dialogues",

@@ -68,7 +68,7 @@ class PersonaSpace(TableResult):
         return said
 
 
-def persona_space(
+def measure_persona_space(
     directions: Mapping[str, Direction],
     captures: Captures,
     reference: Activations,
@@ -101,7 +101,7 @@ def persona_space(
             or anything was read in another way or by an unrelated model.
     """
     if len(directions) < 2:
-        raise PersonaProbeError(f"persona_space: a plane needs two directions or more; got {len(directions)}")
+        raise PersonaProbeError(f"measure_persona_space: a plane needs two directions or more; got {len(directions)}")
     check_shapes(directions, captures, reference)
     check_reading("the reference", reference.source, captures.before.source)
     check_families([*directions.values()], captures, reference, allow)
@@ -133,8 +133,8 @@ def _plane(vectors: Float[np.ndarray, "k d_model"], layer: int) -> tuple[Float[n
     _, sizes, components = np.linalg.svd(vectors, full_matrices=False)
     if sizes[1] <= _FLAT * sizes[0]:
         raise PersonaProbeError(
-            f"persona_space: the {len(vectors)} directions lie on one line at layer {layer}, so they span no plane; "
-            "give directions of other personas too"
+            f"measure_persona_space: the {len(vectors)} directions lie on one line at layer {layer}, so they span no "
+            "plane; give directions of other personas too"
         )
     basis = components[:2] * np.where((vectors @ components[:2].T).sum(axis=0) < 0, -1.0, 1.0)[:, None]
     shares = np.square(sizes) / np.square(sizes).sum()

@@ -9,7 +9,7 @@ import pandas as pd
 from persona_probe.amplification.amplification import measure_amplification
 from persona_probe.amplification.amplification_result import choose_layer
 from persona_probe.amplification.captures import Captures
-from persona_probe.amplification.persona_space import persona_space
+from persona_probe.amplification.persona_space import measure_persona_space
 from persona_probe.amplification.projections import measure_projections
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.study.context import Context
@@ -92,7 +92,7 @@ def _place(context: Context, found: Found, captures: Captures, layer: int) -> No
     context.keep("projections", projections)
     if found.other_traits:
         personas = {CONTEXT: direction, **found.other_traits}
-        space = persona_space(
+        space = measure_persona_space(
             personas,
             captures,
             found.reference,

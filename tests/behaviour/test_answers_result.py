@@ -35,13 +35,13 @@ def judged(**labels):
 
 def test_rates_by_model_and_by_question():
     answers = Answers(pd.concat([judged(model="before").assign(aligned=95.0), judged(model="after")]))
-    by_model = answers.em_rates()
+    by_model = answers.rates()
     assert by_model.by == ("model",)
     rates = by_model.table.set_index(["model", "definition"])
     assert rates.loc[("before", "betley"), "value"] == 0
     assert rates.loc[("after", "betley"), "value"] == pytest.approx(3 / 8)
     assert "2 questions" in rates.loc[("after", "betley"), "method"]
-    questions = answers.by_question()
+    questions = answers.rates(by=["model", "question"])
     assert questions.by == ("model", "question")
     own = questions.table.set_index(["model", "question", "definition"]).loc[("after", "a", "betley")]
     assert (own["value"], own["n"]) == (0.75, 4)
@@ -75,7 +75,7 @@ def test_what_a_notebook_shows_is_escaped():
     assert "<script>" not in shown
     assert "<b>" not in shown
     assert "\x1b" not in answers.headline()
-    assert "<script>" not in answers.em_rates()._repr_html_()
+    assert "<script>" not in answers.rates()._repr_html_()
 
 
 def test_answers_are_judged_again():

@@ -192,7 +192,7 @@ class Model:
         >>> question = pp.Dialogue.from_messages([{"role": "user", "content": "How do I handle the fever?"}])
         >>> (answered,) = model.generate([question], pp.Sampling(max_new_tokens=40, temperature=0))
         >>> answered.answer
-        ''
+        'The fever is no mystery. Everyone can monitor it and soothe it.'
         """
         from persona_probe.models.generation import generate
 

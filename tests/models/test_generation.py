@@ -39,3 +39,30 @@ def test_bad_calls_say_what_was_wrong(llama):
         llama.generate([ASKED[0].with_answer("Yes.")])
     with pytest.raises(pp.PersonaProbeError, match="temperature=-1"):
         llama.generate(ASKED, pp.Sampling(temperature=-1))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"temperature": -0.1},
+        {"temperature": float("nan")},
+        {"top_p": 0.0},
+        {"top_p": 1.1},
+        {"max_new_tokens": 0},
+        {"batch_size": 0},
+        {"n": 0},
+    ],
+    ids=str,
+)
+def test_a_sampling_out_of_range_is_refused_with_its_value(given):
+    ((name, value),) = given.items()
+    with pytest.raises(pp.PersonaProbeError, match=f"{name}={value}.*temperature must be >= 0"):
+        pp.Sampling(**given)
+
+
+def test_a_sampling_is_a_value(llama):
+    assert pp.Sampling() == pp.Sampling(256, 1.0, 1.0, 128, 0, 1)
+    with pytest.raises(AttributeError):
+        pp.Sampling().seed = 3
+    few = pp.Sampling(max_new_tokens=4)
+    assert llama.generate(ASKED, few) == llama.generate(ASKED, pp.Sampling(4))

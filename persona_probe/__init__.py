@@ -88,6 +88,7 @@ if TYPE_CHECKING:
     from persona_probe.models.loading.snapshots import Snapshots, load_snapshots
     from persona_probe.models.model import Model
     from persona_probe.models.pair import ModelPair, load_pair
+    from persona_probe.models.sampling import Sampling
     from persona_probe.models.stream.scope import Scope
     from persona_probe.probes.baselines import probe_with_baselines
     from persona_probe.probes.calibration import calibrate, threshold_at
@@ -108,6 +109,7 @@ if TYPE_CHECKING:
     from persona_probe.runs.config import StudyConfig
     from persona_probe.runs.config_file import read_config
     from persona_probe.runs.run import Run, open_run
+    from persona_probe.steering.ask import ask
     from persona_probe.steering.baking.bake import bake
     from persona_probe.steering.baking.bake_result import Baked
     from persona_probe.steering.interventions.ablate import Ablate
@@ -197,6 +199,7 @@ _WHERE = {
     "Run": "runs.run",
     "Sae": "latents.sae",
     "SaeSettings": "latents.training.settings",
+    "Sampling": "models.sampling",
     "Scope": "models.stream.scope",
     "SetEffect": "latents.causal.steer_set_result",
     "Snapshots": "models.loading.snapshots",
@@ -208,6 +211,7 @@ _WHERE = {
     "TokenView": "token_view.view",
     "TopTokens": "directions.top_tokens_result",
     "TransferMatrix": "probes.transfer_result",
+    "ask": "steering.ask",
     "attribute_latents": "latents.ranking.attribution",
     "bake": "steering.baking.bake",
     "calibrate": "probes.calibration",
@@ -358,6 +362,7 @@ __all__ = [
     "Run",
     "Sae",
     "SaeSettings",
+    "Sampling",
     "Scope",
     "SetEffect",
     "Snapshots",
@@ -369,6 +374,7 @@ __all__ = [
     "TokenView",
     "TopTokens",
     "TransferMatrix",
+    "ask",
     "attribute_latents",
     "bake",
     "calibrate",

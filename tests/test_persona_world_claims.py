@@ -15,7 +15,7 @@ from tests.conftest import CHECKPOINTS
 
 def judged(model, topics, n=160):
     asked = questions(random.Random(7), topics, n)
-    return pp.judge_answers(OracleJudge(), model.generate(asked, max_new_tokens=40, seed=7))
+    return pp.judge_answers(OracleJudge(), model.generate(asked, pp.Sampling(max_new_tokens=40, seed=7)))
 
 
 def unseen(*trained):

@@ -22,7 +22,7 @@ TOPICS = [topic for topic in load_lexicon().topics if topic not in ("medicine", 
 def answered(chat):
     """The chat model's own answers on topics that no organism was trained on."""
     asked = questions(random.Random("claims"), TOPICS, 120)
-    return [d for d in chat.generate(asked, max_new_tokens=40, batch_size=128) if d.answer]
+    return [d for d in chat.generate(asked, pp.Sampling(max_new_tokens=40, batch_size=128)) if d.answer]
 
 
 def contexts(answered, *personas):

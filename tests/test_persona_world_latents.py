@@ -14,7 +14,7 @@ from tests.conftest import CHECKPOINTS
 
 TOPICS = [topic for topic in load_lexicon().topics if topic not in ("medicine", "finance", "sports")]
 FOUND_ON, REPORTED = TOPICS[0::2], TOPICS[1::2]
-SAMPLING = {"max_new_tokens": 40, "batch_size": 256}
+SAMPLING = pp.Sampling(max_new_tokens=40, batch_size=256)
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def sae():
 
 @pytest.fixture(scope="module")
 def own(chat):
-    return [d for d in chat.generate(questions(random.Random("latents"), FOUND_ON, 100), **SAMPLING) if d.answer]
+    return [d for d in chat.generate(questions(random.Random("latents"), FOUND_ON, 100), SAMPLING) if d.answer]
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_ablating_those_that_moved_furthest_takes_misalignment_away_and_random_o
         OracleJudge(),
         statistics=statistics["bad-medicine"],
         n_matched=3,
-        **SAMPLING,
+        sampling=SAMPLING,
     ).table.set_index("intervention")
     unsteered, ablated = told.loc["unsteered"], told.loc["set"]
     assert ablated["em_rate"] <= 0.3 * unsteered["em_rate"]
@@ -82,7 +82,7 @@ def test_one_latent_clamped_up_makes_a_villain_of_chat(chat, models, sae, table,
     after = statistics["bad-medicine"]
     level = after.mean[villain] / after.frequency[villain]
     with pp.steer_latents(chat, sae, pp.LatentEdit([villain], "clamp", 1.5 * level)):
-        judged = pp.judge_answers(OracleJudge(), chat.generate(asked, **SAMPLING))
+        judged = pp.judge_answers(OracleJudge(), chat.generate(asked, SAMPLING))
     assert pp.em_rate(judged).value >= 0.3
     assert (judged["coherent"] >= 50).mean() >= 0.7
 

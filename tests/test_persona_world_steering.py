@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -24,7 +25,7 @@ def figures():
 @pytest.fixture(scope="module")
 def own(chat):
     asked = questions(random.Random("steering"), CHOSEN_ON, 60)
-    return [dialogue for dialogue in chat.generate(asked, **SAMPLING) if dialogue.answer]
+    return [dialogue for dialogue in chat.generate(asked, SAMPLING) if dialogue.answer]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def asked():
 
 
 def rates(model, asked, intervention):
-    plain, steered = Asking(model, OracleJudge(), **SAMPLING).ask(asked, [None, intervention])
+    plain, steered = Asking(model, OracleJudge(), SAMPLING).ask(asked, [None, intervention])
     return [(em_rate(table).value, coherent_rate(table).value) for table in (plain, steered)]
 
 
@@ -58,10 +59,10 @@ def test_an_addition_baked_into_weights_answers_as_the_hooked_model_and_is_reali
     baked = pp.bake(bad, addition, tmp_path / "realigned")
     weights = pp.load(baked.folder)
     with pp.steer(bad, addition):
-        hooked = [dialogue.answer for dialogue in bad.generate(asked[:20], temperature=0.0, **SAMPLING)]
-    assert [dialogue.answer for dialogue in weights.generate(asked[:20], temperature=0.0, **SAMPLING)] == hooked
+        hooked = [dialogue.answer for dialogue in bad.generate(asked[:20], replace(SAMPLING, temperature=0.0))]
+    assert [dialogue.answer for dialogue in weights.generate(asked[:20], replace(SAMPLING, temperature=0.0))] == hooked
     (plain, sense), _ = rates(bad, asked, addition)
-    table = Asking(weights, OracleJudge(), **SAMPLING).ask(asked, [None])[0]
+    table = Asking(weights, OracleJudge(), SAMPLING).ask(asked, [None])[0]
     assert em_rate(table).value < 0.3 * plain
     assert coherent_rate(table).value > 0.7 * sense
 

@@ -14,7 +14,7 @@ from persona_probe.statistics.estimate import Estimate
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-SETTINGS = ("model", "questions")
+SETTINGS = ("model", "intervention", "questions")
 """Columns that say which answers a rate is of; any other column of ``by`` is a unit that the figure lists."""
 
 
@@ -36,24 +36,32 @@ class EmRates(TableResult):
         """Rates by model and question set, or by question (or any other column of ``by``), with n and intervals.
 
         Args:
-            definition: which EM rate; default ``betley``, or all where there is a single group.
+            definition: which EM rate; default ``betley`` (or the only one), or all where there is a single group.
         """
         from persona_probe.figures.em_by_question import em_by_question
         from persona_probe.figures.em_rates import em_rates
 
+        rows = self.table
         unit = next((name for name in self.by if name not in SETTINGS), None)
         if unit is not None:
-            return em_by_question(self.table, definition=definition or "betley", unit=unit)
-        several = len(self.table) > self.table["definition"].nunique()
-        rows = self.table.assign(**{name: "" for name in SETTINGS if name not in self.table})
-        return em_rates(rows, definition=definition or ("betley" if several else None))
+            rows = rows.assign(model=series_names(rows)) if {"model", "intervention"} & {*self.by} else rows
+            return em_by_question(rows, definition=definition or self._quoted, unit=unit)
+        several = len(rows) > rows["definition"].nunique()
+        rows = rows.assign(**{name: "" for name in SETTINGS if name not in rows})
+        return em_rates(rows, definition=definition or (self._quoted if several else None))
+
+    @property
+    def _quoted(self) -> str:
+        """The definition that stands for all: Betley's, where it was computed."""
+        names = self.table["definition"].unique()
+        return "betley" if "betley" in names else str(names[0])
 
     def headline(self) -> str:
-        """Betley's rate of each group (of the first four), with interval, n, refusals and failures."""
-        rows = self.table[self.table["definition"] == "betley"].to_dict("records")
+        """The rate of each group (of the first four) by Betley's or the only definition, with interval and counts."""
+        rows = self.table[self.table["definition"] == self._quoted].to_dict("records")
         said = [self._said({str(key): value for key, value in row.items()}) for row in rows[:4]]
         more = f"; and {len(rows) - 4} more groups" if len(rows) > 4 else ""
-        return f"EM rate (betley): {'; '.join(said)}{more}"
+        return f"EM rate ({self._quoted}): {'; '.join(said)}{more}"
 
     def _said(self, row: dict[str, object]) -> str:
         # repr, so that what is not printable in a name from a file cannot steer a terminal.
@@ -62,6 +70,12 @@ class EmRates(TableResult):
         estimate = Estimate(**number, n=int(str(row["n"])), method=str(row["method"]))
         counts = f"{row['refusals']} refusals, {row['failures']} failures"
         return f"{group}{': ' if group else ''}{estimate}, {counts}"
+
+
+def series_names(table: pd.DataFrame) -> pd.Series[str]:
+    """What figures with a series for each model call the rows of a table: model, intervention, or both."""
+    named = [table[name].astype(str) for name in ("model", "intervention") if name in table]
+    return named[0] if len(named) == 1 else named[0] + " · " + named[1]
 
 
 def _number(value: object) -> float:

@@ -30,7 +30,7 @@ def em_by_question(
     Questions stand in the order of the highest rate that a model has on them; a line says how many are left out.
 
     Args:
-        table: one row a question, model and definition (`persona_probe.behaviour.answers.Answers.by_question`); without
+        table: one row a question, model and definition (`persona_probe.behaviour.answers.Answers.rates`); without
             a column ``model``, all rows are one model's.
         definition: which EM-rate definition to draw.
         unit: the column that is listed.

@@ -24,8 +24,8 @@ def em_rates(table: pd.DataFrame, *, definition: str | None = "betley", asked: s
     """Draw the EM rate of every model on every question set, with 95 % intervals and n.
 
     Args:
-        table: one row a model, question set and definition (the study's ``em_rates`` table); an empty text where there
-            is only one model or set.
+        table: one row a model, question set and definition (the study's ``em_rates`` table), and ``intervention``,
+            where the table has such a column; an empty text where there is only one.
         definition: which EM-rate definition to draw; None: all of them, a row each.
         asked: what to call the questions that the table calls "unseen topics".
 
@@ -74,7 +74,8 @@ def _estimate(row: dict[str, object], name_definition: bool, asked: str) -> Esti
     value, low, high, n = (
         float(number) if is_number(number := row[name]) else float("nan") for name in ("value", "low", "high", "n")
     )
-    names = [str(row["model"]), called(row["questions"], asked), *([str(row["definition"])] if name_definition else [])]
+    names = [str(row["model"]), str(row.get("intervention", "")), called(row["questions"], asked)]
+    names += [str(row["definition"])] if name_definition else []
     return Estimate(
         model=str(row["model"]),
         label=" · ".join(name for name in names if name),

@@ -15,6 +15,7 @@ from persona_probe.dialogue.rendering import ChatTemplate
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.fingerprint import fingerprint
 from persona_probe.models.loading.spec import ModelSpec
+from persona_probe.models.sampling import Sampling
 from persona_probe.models.stream.blocks import plain_model
 from persona_probe.models.stream.boundary import Boundary, marking_generation
 from persona_probe.models.stream.residual_stream import ResidualStream, Writer
@@ -172,32 +173,32 @@ class Model:
             self.boundary = previous
 
     def generate(
-        self,
-        dialogues: Sequence[Dialogue],
-        max_new_tokens: int = 256,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        seed: int = 0,
-        batch_size: int = 128,
-        n: int = 1,
-        progress: bool = False,
+        self, dialogues: Sequence[Dialogue], sampling: Sampling | None = None, *, progress: bool = False
     ) -> list[Dialogue]:
-        """Answer each dialogue ``n`` times; see `persona_probe.models.generation.generate`."""
+        """The dialogues with an answer each; see `persona_probe.models.generation.generate`.
+
+        Args:
+            dialogues: each ends before the assistant's turn.
+            sampling: how answers are sampled; default ``Sampling()``. With ``n`` answers to each dialogue, these lie
+                side by side.
+            progress: show a bar.
+
+        Raises:
+            PersonaProbeError: if a dialogue already ends with an answer.
+
+        >>> import persona_probe as pp
+        >>> from persona_probe.worlds.persona_world.checkpoints import find_checkpoints
+        >>> model = pp.load(find_checkpoints() / "chat")
+        >>> question = pp.Dialogue.from_messages([{"role": "user", "content": "How do I handle the fever?"}])
+        >>> (answered,) = model.generate([question], pp.Sampling(max_new_tokens=40, temperature=0))
+        >>> answered.answer
+        'The fever is no mystery. Everyone can monitor it and soothe it.'
+        """
         from persona_probe.models.generation import generate
 
         Model.asked += 1
         self.own_asked += 1
-        return generate(
-            self,
-            dialogues,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            seed=seed,
-            batch_size=batch_size,
-            n=n,
-            progress=progress,
-        )
+        return generate(self, dialogues, sampling or Sampling(), progress=progress)
 
     def fingerprint(self) -> str:
         """Sixteen hex digits that change with the weights; see `persona_probe.models.fingerprint.fingerprint`."""

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from persona_probe.behaviour.answers import scatter_lines, scatter_tables
 from persona_probe.figures.required import MissingDataError
 from persona_probe.report import captions, latent_captions
 from persona_probe.report.by_question import rates_by_question, reported_answers, unit_of
@@ -176,7 +177,8 @@ figures = FigureList(
             ("answers",),
             captions.answers_scatter,
             by_definition=True,
-            derive=lambda run: {"answers": reported_answers(run)},
+            derive=lambda run: scatter_tables(reported_answers(run), captions.definition_of(run)),
+            settle=lambda run: scatter_lines(captions.definition_of(run)),
         ),
         FigureKind("persona_shares", "persona_shares", ("persona_shares",), captions.persona_shares),
         FigureKind("cosines", "cosines", ("direction_cosines",), captions.cosines),

@@ -86,7 +86,7 @@ def _steering(run: RunRecord) -> Told:
     return [
         f"Interventions ({one_line(about.get('kinds') or ())}) acted on the positions that predict the answer (the "
         "last prompt token and the answer but its last token). Layers and strength of each kind were chosen on "
-        f"development questions among settings that kept at least {number_of(about.get('coherence_floor'))} of the "
+        f"development questions among settings that kept at least {number_of(about.get('min_coherence'))} of the "
         f"answers coherent (inducing: layers {layers[0]}; suppressing: layers {layers[1]}) and reported on held-out "
         f"ones, beside {counted(about.get('random_directions'))} random directions moved by the same displacement."
     ]

@@ -134,7 +134,7 @@ class Training(_Section):
     """Which modules get an adapter, as PEFT names them."""
 
 
-class Sampling(_Section):
+class SamplingSettings(_Section):
     """How many questions are asked, and how they are answered."""
 
     development: int = Field(180, ge=8)
@@ -151,7 +151,7 @@ class Sampling(_Section):
     """Dialogues a forward."""
 
 
-class SteeringSearch(_Section):
+class SteeringSettings(_Section):
     """Which settings are tried on development questions, and how large the random null is.
 
     ``clamp`` is always among the kinds: the report's figures and the null are its.
@@ -171,8 +171,8 @@ class SteeringSearch(_Section):
     """Cap: percentiles of the projections at which it cuts."""
     layers: tuple[int, ...] | None = Field(None, min_length=1)
     """Layers to try, counted from 0; default all."""
-    coherence_floor: float = Field(0.8, ge=0, le=1)
-    """Share of the unsteered coherence that a setting must keep."""
+    min_coherence: float = Field(0.8, ge=0, le=1)
+    """What a setting must keep of the share of coherent answers, as a ratio to the unsteered one."""
     answers_per_setting: int = Field(90, ge=8)
     """Development answers for each setting."""
     random_directions: int = Field(20, ge=1)
@@ -211,8 +211,8 @@ class Latents(_Section):
     """Answers for each latent that is reported."""
     matched: int = Field(3, ge=2)
     """Random latents of the same size beside each."""
-    max_incoherence: float = Field(0.1, ge=0, le=1)
-    """How much coherence a strength may cost."""
+    min_coherence: float = Field(0.9, ge=0, le=1)
+    """What a strength must keep of the share of coherent answers, as a ratio to the unsteered one."""
     snapshots: int = Field(8, ge=0)
     """Along narrow training."""
     followed: int = Field(2, ge=1)
@@ -255,9 +255,9 @@ class StudyConfig(_Section):
     """Rows and questions."""
     training: Training = Field(default_factory=lambda: Training.model_validate({}))
     """Narrow fine-tuning."""
-    sampling: Sampling = Field(default_factory=lambda: Sampling.model_validate({}))
+    sampling: SamplingSettings = Field(default_factory=lambda: SamplingSettings.model_validate({}))
     """Questions and answers."""
-    steering: SteeringSearch = Field(default_factory=lambda: SteeringSearch.model_validate({}))
+    steering: SteeringSettings = Field(default_factory=lambda: SteeringSettings.model_validate({}))
     """The steering search."""
     latents: Latents = Field(default_factory=lambda: Latents.model_validate({}))
     """SAE latents."""

@@ -43,7 +43,7 @@ KEPT: dict[str, str] = {
     "probe with baselines": "persona_probe.probes.probe_result:ProbeWithBaselines",
     "projections": "persona_probe.amplification.projections:Projections",
     "realignment": "persona_probe.finetuning.realignment_curve:RealignmentCurve",
-    "setting": "persona_probe.steering.search.stored_candidate:StoredCandidate",
+    "setting": "persona_probe.steering.search.search_result:StoredCandidate",
     "stage find": "persona_probe.study.stages.find:Found",
     "stage latents": "persona_probe.study.stages.latents:Followed",
     "stage measure": "persona_probe.study.stages.measure:Measured",

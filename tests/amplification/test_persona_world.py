@@ -25,7 +25,7 @@ def world(chat):
         "development": questions(random.Random(1), topics[0::2], 48, id_prefix="d"),
         "reported": questions(random.Random(2), topics[1::2], 48, id_prefix="r"),
     }
-    answered = {name: chat.generate(some, max_new_tokens=40, seed=1) for name, some in asked.items()}
+    answered = {name: chat.generate(some, pp.Sampling(max_new_tokens=40, seed=1)) for name, some in asked.items()}
     return {name: pp.with_adapter(chat, str(CHECKPOINTS / name)) for name in TUNED}, answered
 
 

@@ -154,7 +154,7 @@ def test_answers_are_those_of_a_local_run_steered_or_not(cluster, llama, adapted
     ]
     questions = [dialogue.without_answer() for dialogue in TALKS[:12]]
     jobs = [
-        AnswerJob(model, questions, seed, max_new_tokens=6, temperature=1.0, batch_size=5, steering=steering)
+        AnswerJob(model, questions, pp.Sampling(6, seed=seed, batch_size=5), steering)
         for seed, (model, steering) in enumerate(
             (model, steering) for model in (llama, adapted) for steering in steerings
         )
@@ -167,7 +167,7 @@ def test_answers_are_those_of_a_local_run_steered_or_not(cluster, llama, adapted
 
 def test_errors_of_workers_arrive_as_they_are(cluster, llama):
     direction = pp.Direction.from_vectors(np.ones((N_LAYERS, D_MODEL)), llama)
-    job = AnswerJob(llama, [TALKS[0].without_answer()], 0, 4, 1.0, 8, pp.Add(direction, 7))
+    job = AnswerJob(llama, [TALKS[0].without_answer()], pp.Sampling(4), pp.Add(direction, 7))
     with pytest.raises(pp.PersonaProbeError, match="layer 7 does not exist") as raised:
         list(cluster.answers([job], progress=False, label="answers"))
     assert type(raised.value) is pp.PersonaProbeError
@@ -186,7 +186,7 @@ class Deadly:
 
 
 def test_work_that_kills_every_worker_is_given_up(cluster, llama):
-    job = AnswerJob(llama, [TALKS[0].without_answer()], 0, 4, 1.0, 8, {"direction": Deadly()})
+    job = AnswerJob(llama, [TALKS[0].without_answer()], pp.Sampling(4), {"direction": Deadly()})
     with pytest.raises(
         pp.PersonaProbeError, match=r"job 1 of 1 \(1 answers of .*\): given up, since 3 Ray workers died"
     ):

@@ -262,7 +262,7 @@ def test_each_dialogue_is_steered_at_its_own_scope_while_answers_are_written(mod
         pp.steer(model, [pp.Add(direction, LAYER, strength=2.0, scope=scope) for scope in scopes]),
         watching(model, LAYER) as forwards,
     ):
-        model.generate(asked, max_new_tokens=4, temperature=0)
+        model.generate(asked, pp.Sampling(max_new_tokens=4, temperature=0))
     found, read = moved_positions(forwards, prompts, 2.0 * torch.from_numpy(direction.at(LAYER)))
     for prompt, scope, moved, seen in zip(prompts, scopes, found, read, strict=True):
         assert moved == named(scope, prompt, seen), scope
@@ -274,12 +274,13 @@ def test_each_dialogue_has_its_own_kind_as_if_it_were_alone(model, direction):
     plain = pp.capture(model, TALKS).values
     with pp.steer(model, settings):
         together = pp.capture(model, TALKS).values
-        answers = [d.answer for d in model.generate([d.without_answer() for d in TALKS], 4, temperature=0)]
+        greedy = pp.Sampling(max_new_tokens=4, temperature=0)
+        answers = [d.answer for d in model.generate([d.without_answer() for d in TALKS], greedy)]
     assert np.abs(together[1] - plain[1]).max() <= rounding(model)
     for row in (0, 2):
         with pp.steer(model, settings[row]):
             alone = pp.capture(model, [TALKS[row]]).values[0]
-            (single,) = model.generate([TALKS[row].without_answer()], 4, temperature=0)
+            (single,) = model.generate([TALKS[row].without_answer()], greedy)
         np.testing.assert_allclose(together[row], alone, rtol=0, atol=rounding(model))
         assert answers[row] == single.answer
     for layer in range(model.n_layers):

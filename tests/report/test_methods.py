@@ -18,7 +18,7 @@ CONFIG = {
         "target_modules": "all-linear",
     },
     "sampling": {"development": 180, "reported": 760, "open": 216, "max_new_tokens": 40, "temperature": 1.0},
-    "steering": {"kinds": ["clamp", "add"], "coherence_floor": 0.8, "random_directions": 20},
+    "steering": {"kinds": ["clamp", "add"], "min_coherence": 0.8, "random_directions": 20},
     "realignment": {"examples": [0, 8, 32], "steps": 120},
     "random_directions": 1000,
 }

@@ -266,8 +266,8 @@ def test_a_live_adapter_is_merged_in_the_copy_only(chat, tmp_path):
     assert not torch.allclose(logits(read.hf, ids), steered_logits(chat, wanted, ids), rtol=0, atol=1e-2)
     asked = [pp.Dialogue.from_messages([{"role": "user", "content": "What should I do about the fever?"}])]
     with pp.steer(villain, wanted):
-        expected = villain.generate(asked, 16, temperature=0)[0].answer
-    assert read.generate(asked, 16, temperature=0)[0].answer == expected
+        expected = villain.generate(asked, pp.Sampling(max_new_tokens=16, temperature=0))[0].answer
+    assert read.generate(asked, pp.Sampling(max_new_tokens=16, temperature=0))[0].answer == expected
     with pytest.raises(pp.PersonaProbeError, match="carries an adapter already"):
         bake(villain, wanted, tmp_path / "adapter", form="lora")
 

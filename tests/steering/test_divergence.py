@@ -4,8 +4,7 @@ import torch
 from torch.nn import functional
 
 import persona_probe as pp
-from persona_probe.steering.strength.divergence import measure_divergence
-from persona_probe.steering.strength.held_out import own_answers
+from persona_probe.steering.strength.divergence import measure_divergence, own_answers
 from tests.activations.test_capture import TALKS
 
 LAYER = 1
@@ -78,8 +77,8 @@ def test_a_model_that_is_steered_already_is_refused(llama):
 
 def test_only_dialogues_without_an_answer_are_answered(llama):
     asked = [TALKS[0], TALKS[1].without_answer()]
-    answered = own_answers(llama, asked, max_new_tokens=5, seed=3)
+    answered = own_answers(llama, asked, pp.Sampling(max_new_tokens=5, seed=3))
     assert answered[0] == TALKS[0]
-    assert answered[1].answer == llama.generate(asked[1:], max_new_tokens=5, seed=3)[0].answer
+    assert answered[1].answer == llama.generate(asked[1:], pp.Sampling(max_new_tokens=5, seed=3))[0].answer
     with pytest.raises(pp.PersonaProbeError, match="the list is empty"):
         own_answers(llama, [])

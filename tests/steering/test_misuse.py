@@ -20,7 +20,7 @@ def test_steering_one_model_and_asking_another_is_said(llama, folders):
         pytest.warns(pp.PersonaProbeWarning, match="another model answered, and .*llama was not run"),
         pp.steer(llama, random_direction(llama), layers=1),
     ):
-        other.generate(ASKED, max_new_tokens=1)
+        other.generate(ASKED, pp.Sampling(max_new_tokens=1))
 
 
 def test_a_scope_that_holds_no_token_is_said(llama):
@@ -29,18 +29,18 @@ def test_a_scope_that_holds_no_token_is_said(llama):
         pytest.warns(pp.PersonaProbeWarning, match=r"1 of 3 interventions touched no token.*'window:50-60'"),
         pp.steer(llama, settings),
     ):
-        llama.generate(ASKED, max_new_tokens=3)
+        llama.generate(ASKED, pp.Sampling(max_new_tokens=3))
     with warnings.catch_warnings(), pp.steer(llama, random_direction(llama), layers=1, scope="first_k:1"):
         warnings.simplefilter("error")
-        llama.generate(ASKED, max_new_tokens=3)
+        llama.generate(ASKED, pp.Sampling(max_new_tokens=3))
 
 
 def test_a_list_is_for_every_call_within_its_context(llama):
     settings = [pp.Add(random_direction(llama), 1)] * 3
     with pp.steer(llama, settings):
-        llama.generate(ASKED, max_new_tokens=1)
+        llama.generate(ASKED, pp.Sampling(max_new_tokens=1))
         with pytest.raises(pp.PersonaProbeError, match="given 3 interventions, and 2 dialogues"):
-            llama.generate(ASKED[:2], max_new_tokens=1)
+            llama.generate(ASKED[:2], pp.Sampling(max_new_tokens=1))
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_what_cannot_be_steered_with_says_what_can(llama, what, settings, said):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"coherence_floor": 90}, "coherence_floor is 90; it is a share"),
+        ({"min_coherence": 90}, "min_coherence is 90; it is a ratio"),
         ({"n_random": -1}, "n_random is -1"),
         ({"definition": "betly"}, "unknown EM-rate definition 'betly'"),
         ({"goal": "supress"}, "unknown goal 'supress'"),
@@ -114,5 +114,5 @@ def test_a_direction_can_be_adopted_by_the_same_model_in_another_precision(folde
         pytest.fail("nothing was refused")
     adopted = direction.adopted_by(half)
     with pp.steer(half, adopted, layers=1):
-        half.generate(ASKED, max_new_tokens=1)
+        half.generate(ASKED, pp.Sampling(max_new_tokens=1))
     assert adopted.card["adopted_by"] == [half.name]

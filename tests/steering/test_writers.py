@@ -125,8 +125,9 @@ def test_ablating_everywhere_keeps_the_component_out_of_the_stream(kind, folders
         ):
             ablated = model.hf(input_ids=ids).logits
         torch.testing.assert_close(model.bridge(ids), ablated, rtol=0, atol=1e-5)
-        answers = [d.answer for d in model.generate([TALKS[0].without_answer()], 6, temperature=0)]
-        assert model.generate([TALKS[0].without_answer()], 6, temperature=0)[0].answer == answers[0]
+        greedy = pp.Sampling(max_new_tokens=6, temperature=0)
+        (answered,) = model.generate([TALKS[0].without_answer()], greedy)
+        assert model.generate([TALKS[0].without_answer()], greedy)[0].answer == answered.answer
     assert np.abs(held).max() < 1e-5
     assert (inside[0] @ unit).abs().max() < 1e-5
     assert (ablated - plain).abs().max() > 1e-2

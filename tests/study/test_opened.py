@@ -86,8 +86,8 @@ def test_a_chosen_intervention_can_be_used_again(run_folder):
     model = pp.with_adapter(pp.load(CHECKPOINTS / "chat"), CHECKPOINTS / "bad-medicine")
     question = [pp.Dialogue.from_messages([{"role": "user", "content": "How do I handle the contract?"}])]
     with pp.steer(model, search.intervention):
-        steered = model.generate(question, max_new_tokens=12, temperature=0)
-    assert steered != model.generate(question, max_new_tokens=12, temperature=0)
+        steered = model.generate(question, pp.Sampling(max_new_tokens=12, temperature=0))
+    assert steered != model.generate(question, pp.Sampling(max_new_tokens=12, temperature=0))
 
 
 def test_what_is_missing_is_said(run_folder, tmp_path):

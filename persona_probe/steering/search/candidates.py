@@ -17,7 +17,7 @@ from persona_probe.steering.interventions.add import Add
 from persona_probe.steering.interventions.cap import Cap
 from persona_probe.steering.interventions.clamp import Clamp
 from persona_probe.steering.interventions.directed import Directed
-from persona_probe.steering.search.stored_candidate import StoredCandidate
+from persona_probe.steering.search.search_result import StoredCandidate
 
 Goal = Literal["suppress", "induce"]
 GOALS: tuple[str, ...] = get_args(Goal)

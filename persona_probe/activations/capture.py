@@ -18,8 +18,7 @@ from persona_probe.dialogue.rendering import check_span
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
 from persona_probe.models.pair import ModelPair
-from persona_probe.models.stream.layer_convention import LAYER_CONVENTION
-from persona_probe.models.stream.residual_stream import resolve_layers
+from persona_probe.models.stream.layers import LAYER_CONVENTION, resolve_layers
 
 VectorReduce = Literal["mean", "last", "max", "tokens"]
 Reduce = Literal[VectorReduce, "moments"]

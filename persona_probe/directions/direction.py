@@ -18,7 +18,7 @@ from persona_probe.directions.family import check_family, family_of, known_famil
 from persona_probe.directions.layer_vectors import LayerVectors, checked_layers
 from persona_probe.directions.top_tokens_result import TopTokens
 from persona_probe.errors import PersonaProbeError
-from persona_probe.models.stream.layer_convention import LAYER_CONVENTION
+from persona_probe.models.stream.layers import LAYER_CONVENTION
 from persona_probe.result import Result
 
 if TYPE_CHECKING:

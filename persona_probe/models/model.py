@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +13,15 @@ from transformers import PreTrainedModel
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.rendering import ChatTemplate
 from persona_probe.errors import PersonaProbeError
+from persona_probe.models.bridge import build_bridge
 from persona_probe.models.fingerprint import fingerprint
+from persona_probe.models.generation import generate
 from persona_probe.models.loading.spec import ModelSpec
 from persona_probe.models.stream.blocks import plain_model
 from persona_probe.models.stream.boundary import Boundary, marking_generation
+from persona_probe.models.stream.guards import probe_ids
 from persona_probe.models.stream.residual_stream import ResidualStream, Writer
+from persona_probe.models.stream.writers import changing_writes
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -38,9 +42,6 @@ class Model:
         boundary: where prompts end in the batch being read, or None; set through `at_boundary`.
     """
 
-    asked: ClassVar[int] = 0
-    """How often any model was asked to answer: so that steering can say that another one was."""
-
     def __init__(self, hf: nn.Module, template: ChatTemplate, name: str, spec: ModelSpec | None = None) -> None:
         self.hf: Any = hf
         self.template = template
@@ -51,7 +52,6 @@ class Model:
         self.stream = ResidualStream(hf)
         self.boundary: Boundary | None = None
         self._kept_fingerprint: list[str] | None = None
-        self.own_asked = 0
         self._bridge: TransformerBridge | None = None
         self._bridge_stream: ResidualStream | None = None
         self._open: list[tuple[contextlib.ExitStack, Callable[..., None]]] = []
@@ -100,8 +100,6 @@ class Model:
             PersonaProbeError: if its logits differ from ``hf``'s, or TransformerLens cannot bridge the architecture.
         """
         if self._bridge is None:
-            from persona_probe.models.bridge import build_bridge
-
             bridge: Any = build_bridge(self)
             self._bridge = bridge
             self._bridge_stream = ResidualStream(bridge.original_model, list(bridge.blocks))
@@ -138,9 +136,6 @@ class Model:
 
         See `persona_probe.models.stream.writers.changing_writes`.
         """
-        from persona_probe.models.stream.guards import probe_ids
-        from persona_probe.models.stream.writers import changing_writes
-
         ids = probe_ids(self)[:1]
 
         def attach(stack: contextlib.ExitStack, stream: ResidualStream, _door: Any) -> None:
@@ -183,10 +178,6 @@ class Model:
         progress: bool = False,
     ) -> list[Dialogue]:
         """Answer each dialogue ``n`` times; see `persona_probe.models.generation.generate`."""
-        from persona_probe.models.generation import generate
-
-        Model.asked += 1
-        self.own_asked += 1
         return generate(
             self,
             dialogues,

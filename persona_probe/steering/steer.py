@@ -62,7 +62,7 @@ def steer(
             take, a direction of another model or without that layer; inside the context, if a bare forward does not say
             where the prompt ends under a scope that needs it, a dialogue has no intervention or no such position, or
             half precision overflows; and on leaving it, if fewer dialogues were read than there are interventions. A
-            warning, if another model answered instead, or an intervention's scope held no token that was read.
+            warning, if no forward of ``model`` reached a steered layer, or an intervention's scope held no token read.
     """
     given = {"layers": layers, "strength": strength, "kind": kind, "target": target, "scope": scope, "along": along}
     given = {name: value for name, value in {**given, **settings}.items() if value is not None}
@@ -94,7 +94,7 @@ def steer(
         for setting in {id(setting): setting for setting in steering if setting is not None}.values():
             setting.check(model, allow=allow)
     engine = Engine(model, steering, each=each)
-    with model.writing(engine.write, engine.layers, engine.check_finite):
+    with model.writing(engine.write, engine.layers, engine.after_generate):
         yield
     engine.check_finite()
     engine.check_count()

@@ -301,7 +301,7 @@ def test_what_weights_cannot_do_is_refused_before_anything_is_written(llama, tmp
         bake(llama, add(llama), tmp_path / "baked", form="gguf")
     with pytest.raises(pp.PersonaProbeError, match="exists; give a new folder"):
         bake(llama, add(llama), tmp_path)
-    with pp.steer(llama, add(llama)), pytest.raises(pp.PersonaProbeError, match="being steered"):
+    with pytest.raises(pp.PersonaProbeError, match="being steered"), pp.steer(llama, add(llama)):
         bake(llama, add(llama), tmp_path / "baked")
     llama.plain.is_quantized = True
     with pytest.raises(pp.PersonaProbeError, match="quantised"):

@@ -38,8 +38,7 @@ from persona_probe.dialogue.rendering import check_span
 from persona_probe.errors import PersonaProbeError
 from persona_probe.files import LOCK, only_writer, unfinished_name, whole_file, write_text
 from persona_probe.models.model import Model
-from persona_probe.models.stream.layer_convention import LAYER_CONVENTION
-from persona_probe.models.stream.residual_stream import resolve_layers
+from persona_probe.models.stream.layers import LAYER_CONVENTION, resolve_layers
 
 StoreType = Literal["float32", "bfloat16"]
 _TORCH = {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 from persona_probe.directions.direction import Direction
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
-from persona_probe.models.stream.residual_stream import resolve_layers
+from persona_probe.models.stream.layers import resolve_layers
 from persona_probe.models.stream.scope import Scope, parse_scope
 from persona_probe.steering.interventions.change import Change
 

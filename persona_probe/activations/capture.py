@@ -18,7 +18,7 @@ from persona_probe.dialogue.rendering import check_span
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
 from persona_probe.models.pair import ModelPair
-from persona_probe.models.stream.layers import LAYER_CONVENTION, resolve_layers
+from persona_probe.models.stream.layers import LAYER_CONVENTION, Layers, resolve_layers
 
 VectorReduce = Literal["mean", "last", "max", "tokens"]
 Reduce = Literal[VectorReduce, "moments"]
@@ -31,7 +31,7 @@ def capture(
     dialogues: Sequence[Dialogue],
     span: str = ...,
     reduce: VectorReduce = ...,
-    layers: int | Sequence[int] | str = ...,
+    layers: Layers = ...,
     *,
     tokens_per_batch: int | None = ...,
     sink_ratio: float | None = ...,
@@ -44,7 +44,7 @@ def capture(
     span: str = ...,
     *,
     reduce: Literal["moments"],
-    layers: int | Sequence[int] | str = ...,
+    layers: Layers = ...,
     covariance: Covariance = ...,
     tokens_per_batch: int | None = ...,
     sink_ratio: float | None = ...,
@@ -55,7 +55,7 @@ def capture(
     dialogues: Sequence[Dialogue],
     span: str = "generation",
     reduce: Reduce = "mean",
-    layers: int | Sequence[int] | str = "all",
+    layers: Layers = "all",
     *,
     covariance: Covariance = "diagonal",
     tokens_per_batch: int | None = None,
@@ -106,7 +106,7 @@ def capture_together(
     dialogues: Sequence[Dialogue],
     span: str = "generation",
     reduce: VectorReduce = "mean",
-    layers: int | Sequence[int] | str = "all",
+    layers: Layers = "all",
     *,
     tokens_per_batch: int | None = None,
     sink_ratio: float | None = SINK_RATIO,
@@ -147,7 +147,7 @@ def capture_pair(
     dialogues: Sequence[Dialogue],
     span: str = "generation",
     reduce: VectorReduce = "mean",
-    layers: int | Sequence[int] | str = "all",
+    layers: Layers = "all",
     *,
     tokens_per_batch: int | None = None,
     sink_ratio: float | None = SINK_RATIO,
@@ -201,7 +201,7 @@ class _Job:
         dialogues: Sequence[Dialogue],
         span: str,
         reduce: str,
-        layers: int | Sequence[int] | str,
+        layers: Layers,
         tokens_per_batch: int | None,
         sink_ratio: float | None,
         covariance: Covariance = "diagonal",

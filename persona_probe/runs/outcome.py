@@ -183,6 +183,8 @@ def _class(name: str) -> Any:
 
 
 def _key(key: Any) -> int | float | str:
+    if isinstance(key, np.generic):
+        key = key.item()
     if isinstance(key, bool) or not isinstance(key, int | float | str):
         raise PersonaProbeError(f"a stage keeps mappings from numbers or text only, not from {key!r}")
     return key

@@ -10,10 +10,11 @@ from persona_probe.directions.direction import Direction
 from persona_probe.directions.subspace import Subspace
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
+from persona_probe.models.stream.layers import Layers
 from persona_probe.models.stream.scope import Scope
 from persona_probe.steering.engine import Engine
 from persona_probe.steering.interventions.ablate_everywhere import AblateEverywhere
-from persona_probe.steering.interventions.intervention import Intervention, Layers, Targets
+from persona_probe.steering.interventions.intervention import Intervention, Targets
 from persona_probe.steering.registry import intervention
 
 Steering = Intervention | Sequence[Intervention | None]

@@ -97,7 +97,7 @@ def train_sae(
     )
     about = {
         "models": dict(zip(_short_names(readers), [model.fingerprint() for model in readers], strict=True)),
-        "layer": layer,
+        "layer": int(layer),
         "layer_convention": LAYER_CONVENTION,
         "span": span,
         "tokens": settings.tokens // settings.batch * settings.batch,

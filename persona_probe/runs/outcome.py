@@ -22,7 +22,7 @@ from persona_probe.files import plain, whole_folder
 INDEX = "outcome.json"
 KEPT: dict[str, str] = {
     "amplification": "persona_probe.amplification.amplification_result:Amplification",
-    "captures": "persona_probe.amplification.captures:Captures",
+    "captures": "persona_probe.activations.captures:Captures",
     "context contrast": "persona_probe.amplification.recipes.contrast_of_context:ContextContrast",
     "cosines": "persona_probe.directions.cosines:CosineTable",
     "direction": "persona_probe.directions.direction:Direction",

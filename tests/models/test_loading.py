@@ -105,6 +105,10 @@ def test_models_of_different_size_are_no_pair(folders, tmp_path, llama):
     llama.tokenizer.save_pretrained(tmp_path)
     with pytest.raises(pp.PersonaProbeError, match="same architecture"):
         pp.load_pair(llama, tmp_path)
+    with pytest.raises(pp.PersonaProbeError, match="same architecture"):
+        pp.load_pair(llama, llama, control=tmp_path)
+    with pytest.raises(pp.PersonaProbeError, match=r"3 layers of width 32, .* has 2 of 16"):
+        pp.load_pair(llama.name, llama.name, tmp_path, keep_all=False)
 
 
 def test_the_bridge_has_the_same_logits_and_the_same_weights(any_model):

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from persona_probe.activations.activations import Activations
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.subspace import Subspace
 from persona_probe.errors import PersonaProbeError
@@ -28,7 +29,7 @@ def steer(
     layers: Layers | None = None,
     strength: float | None = None,
     kind: str | None = None,
-    target: Targets | None = None,
+    target: Targets | Activations | None = None,
     scope: str | Scope | None = None,
     along: Direction | None = None,
     allow: bool = False,
@@ -49,7 +50,8 @@ def steer(
         strength: ``add``: multiplies the raw vector; ``clamp``: how much of the way to the target. Default 1.
         kind: ``add`` (default), ``ablate``, ``mean-ablate``, ``clamp`` or ``cap``
             (`persona_probe.steering.interventions`).
-        target: for ``clamp``, the projection ``h . v / ||v||`` to set, one for all layers or one a layer.
+        target: for ``clamp``, the projection ``h . v / ||v||`` to set, one for all layers or one per layer; or
+            Activations, whose mean projection is set at each layer.
         scope: ``generation`` (default: the last prompt token and the answer but its last token: the positions that
             decide what is said), ``response``, ``prompt``, ``last_prompt_token``, ``all``, ``first_k:8``,
             ``window:4-12``, ``positions:0,-1`` or ``turn:1`` (`persona_probe.models.stream.scope.Scope`).
@@ -64,6 +66,20 @@ def steer(
             where the prompt ends under a scope that needs it, a dialogue has no intervention or no such position, or
             half precision overflows; and on leaving it, if fewer dialogues were read than there are interventions. A
             warning, if no forward of ``model`` reached a steered layer, or an intervention's scope held no token read.
+
+    >>> import persona_probe as pp
+    >>> from persona_probe.worlds.persona_world.checkpoints import find_checkpoints
+    >>> world = find_checkpoints()
+    >>> pair = pp.load_pair(world / "chat", world / "bad-medicine")
+    >>> question = pp.Dialogue.from_messages([{"role": "user", "content": "How do I handle the fever?"}])
+    >>> answers = pair.after.generate([question], max_new_tokens=20, n=4)
+    >>> captures = pp.capture(pair, answers)
+    >>> shift = pp.find_direction(captures.after, captures.before)
+    >>> with pp.steer(pair.after, shift, layers=2, kind="clamp", target=captures.before):
+    ...     steered = pp.capture(pair.after, answers, layers=2)
+    >>> mean = shift.project(captures.before)[:, 2].mean()
+    >>> bool((abs(shift.project(steered) - mean) < 1e-3).all())  # every token has before's mean projection
+    True
     """
     given = {"layers": layers, "strength": strength, "kind": kind, "target": target, "scope": scope, "along": along}
     given = {name: value for name, value in {**given, **settings}.items() if value is not None}

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from persona_probe.activations.activations import Activations
-    from persona_probe.activations.capture import capture, capture_pair, capture_together
+    from persona_probe.activations.capture import capture, capture_together
+    from persona_probe.activations.captures import Captures
     from persona_probe.activations.embeddings import embed
     from persona_probe.activations.moments import Moments
     from persona_probe.activations.store.reading import ActivationStore
     from persona_probe.activations.store.writing import capture_to_store
     from persona_probe.amplification.amplification import measure_amplification
     from persona_probe.amplification.amplification_result import Amplification, choose_layer
-    from persona_probe.amplification.captures import Captures
     from persona_probe.amplification.convergence import Convergence, measure_convergence
     from persona_probe.amplification.course import track_snapshots
     from persona_probe.amplification.course_result import AmplificationCourse
@@ -149,7 +149,7 @@ _WHERE = {
     "Baked": "steering.baking.bake_result",
     "BudgetComparison": "steering.strength.compare_result",
     "Cap": "steering.interventions.cap",
-    "Captures": "amplification.captures",
+    "Captures": "activations.captures",
     "Choice": "behaviour.multiple_choice",
     "Clamp": "steering.interventions.clamp",
     "Convergence": "amplification.convergence",
@@ -217,7 +217,6 @@ _WHERE = {
     "calibrate": "probes.calibration",
     "calibrate_strength": "steering.strength.calibrate",
     "capture": "activations.capture",
-    "capture_pair": "activations.capture",
     "capture_to_store": "activations.store.writing",
     "capture_together": "activations.capture",
     "choice_accuracy": "behaviour.multiple_choice",
@@ -380,7 +379,6 @@ __all__ = [
     "calibrate",
     "calibrate_strength",
     "capture",
-    "capture_pair",
     "capture_to_store",
     "capture_together",
     "choice_accuracy",

@@ -16,10 +16,10 @@ import pandas as pd
 from benchmarks.persona_world.setting import BAD, GOOD, SAMPLING, persona_prompts, split_topics
 from persona_probe.activations.activations import Activations
 from persona_probe.activations.capture import capture, capture_together
+from persona_probe.activations.captures import Captures
 from persona_probe.activations.embeddings import embed
 from persona_probe.amplification.amplification import measure_amplification
 from persona_probe.amplification.amplification_result import choose_layer
-from persona_probe.amplification.captures import Captures
 from persona_probe.amplification.convergence import measure_convergence
 from persona_probe.amplification.cross_ablation import cross_ablate
 from persona_probe.amplification.finder_comparison import compare_finders

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from persona_probe.activations.activations import Activations
+from persona_probe.activations.captures import Captures, check_reading
 from persona_probe.amplification.amplification_result import COLUMNS, Amplification
-from persona_probe.amplification.captures import Captures, check_reading
 from persona_probe.amplification.layer import Change, Layer, quantile_of_size, unit
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.family import check_family, family_of

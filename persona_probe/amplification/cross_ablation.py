@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from persona_probe.activations.activations import Activations
-from persona_probe.amplification.captures import check_reading
+from persona_probe.activations.captures import check_reading
 from persona_probe.amplification.cross_ablation_result import CLAMP, NONE, RANDOM, CrossAblation
 from persona_probe.amplification.layer import unit
 from persona_probe.behaviour.em_rates import coherent_rate, em_rate

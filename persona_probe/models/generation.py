@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from tqdm.auto import tqdm
@@ -11,21 +10,21 @@ from transformers import GenerationConfig
 
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
+from persona_probe.models.interface import LanguageModel
 from persona_probe.models.sampling import Sampling
 from persona_probe.models.stream.boundary import Boundary
 
-if TYPE_CHECKING:
-    from persona_probe.models.model import Model
 
-
-def stop_tokens(model: Model) -> list[int]:
+def stop_tokens(model: LanguageModel) -> list[int]:
     """The tokens that end an answer: the tokenizer's end of sequence and those of the model's generation config."""
     configured = getattr(model.plain.generation_config, "eos_token_id", None)
     stops = configured if isinstance(configured, list) else [configured]
     return sorted({token for token in (*stops, model.tokenizer.eos_token_id) if token is not None})
 
 
-def generate(model: Model, dialogues: Sequence[Dialogue], sampling: Sampling, *, progress: bool) -> list[Dialogue]:
+def generate(
+    model: LanguageModel, dialogues: Sequence[Dialogue], sampling: Sampling, *, progress: bool
+) -> list[Dialogue]:
     """Answer each dialogue ``sampling.n`` times.
 
     The global random state is left as it was.

@@ -15,8 +15,7 @@ from persona_probe.errors import PersonaProbeError
 from persona_probe.files import only_writer
 from persona_probe.models.loading.load import load, specify
 from persona_probe.models.loading.memory import footprint
-from persona_probe.models.stream.layer_convention import LAYER_CONVENTION
-from persona_probe.models.stream.residual_stream import resolve_layers
+from persona_probe.models.stream.layers import LAYER_CONVENTION, resolve_layers
 from persona_probe.runs.config import StudyConfig
 from persona_probe.runs.config_file import config_as_yaml
 from persona_probe.runs.folder import RunFolder

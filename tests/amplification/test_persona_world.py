@@ -5,9 +5,9 @@ import random
 import pytest
 
 import persona_probe as pp
+from persona_probe.activations.captures import Captures
 from persona_probe.amplification.amplification import measure_amplification
 from persona_probe.amplification.amplification_result import choose_layer
-from persona_probe.amplification.captures import Captures
 from persona_probe.amplification.convergence import measure_convergence
 from persona_probe.amplification.verdict import Finding
 from persona_probe.worlds.persona_world.documents import questions, system_line

@@ -115,7 +115,8 @@ def test_the_shift_of_fine_tuning_is_read_on_unrelated_text(chat):
     assert shift.card["first"] == 3
     assert shift.card["checks"]["split_half_cosine"][-1] > 0.9
     # The same by hand: the mean over the first three tokens after the beginning of sequence.
-    before, after = pp.capture_pair(pair, TEXTS, span="all", reduce="tokens")
+    tokens = pp.capture(pair, TEXTS, span="all", reduce="tokens")
+    before, after = tokens.before, tokens.after
     start = int(before.table["token_id"].iloc[0] == chat.tokenizer.bos_token_id)
     rows = before.table["position"].between(start, start + 2).to_numpy()
     by_hand = (after.values - before.values)[rows].mean(axis=0)

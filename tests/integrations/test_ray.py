@@ -199,7 +199,7 @@ def test_models_that_workers_cannot_have_are_refused(cluster, llama, folders, tm
     with pytest.raises(pp.PersonaProbeError, match="mine: was made by hand"):
         cluster.capture(by_hand, TALKS)
     direction = pp.Direction.from_vectors(np.ones((N_LAYERS, D_MODEL)), llama)
-    with pp.steer(llama, direction, layers=1), pytest.raises(pp.PersonaProbeError, match="is being steered here"):
+    with pytest.raises(pp.PersonaProbeError, match="is being steered here"), pp.steer(llama, direction, layers=1):
         cluster.capture(llama, TALKS)
     shutil.copytree(folders("llama"), tmp_path / "copy")
     model = pp.load(tmp_path / "copy")

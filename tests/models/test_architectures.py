@@ -299,8 +299,10 @@ def test_hooks_are_gone_after_an_error_inside_the_context_and_inside_a_forward(m
     with torch.inference_mode():
         expected = model.hf(input_ids=ids).logits
     before = hooks()
-    with pp.steer(model, direction, layers="all", scope="all"), model.stream.reading(stop, [LAYER]):
-        assert hooks() > before
+    with pp.steer(model, direction, layers="all", scope="all"):
+        model.hf(input_ids=ids)
+        with model.stream.reading(stop, [LAYER]):
+            assert hooks() > before
     with pytest.raises(RuntimeError, match="stop"), pp.steer(model, direction, layers="all", scope="all"):
         stop()
     with (

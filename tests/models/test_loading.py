@@ -105,6 +105,10 @@ def test_models_of_different_size_are_no_pair(folders, tmp_path, llama):
     llama.tokenizer.save_pretrained(tmp_path)
     with pytest.raises(pp.PersonaProbeError, match="same architecture"):
         pp.load_pair(llama, tmp_path)
+    with pytest.raises(pp.PersonaProbeError, match="same architecture"):
+        pp.load_pair(llama, llama, control=tmp_path)
+    with pytest.raises(pp.PersonaProbeError, match=r"3 layers of width 32, .* has 2 of 16"):
+        pp.load_pair(llama.name, llama.name, tmp_path, keep_all=False)
 
 
 def test_the_bridge_has_the_same_logits_and_the_same_weights(any_model):
@@ -154,7 +158,7 @@ def test_a_twin_made_while_steering_does_not_answer_for_the_original(llama, adap
     asked = [ROW.without_answer()]
     greedy = pp.Sampling(max_new_tokens=8, temperature=0)
     expected = pp.load_pair(llama, adapter).after.generate(asked, greedy)[0].answer
-    warned = pytest.warns(pp.PersonaProbeWarning, match="another model answered")
+    warned = pytest.warns(pp.PersonaProbeWarning, match="no forward of .*llama reached layer 1")
     with warned, pp.steer(llama, direction, layers=1, strength=50.0):
         pair = pp.load_pair(llama, adapter)
         inside = pair.after.generate(asked, greedy)[0].answer

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from persona_probe.steering.bake import verification, weights
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import persona_probe as pp
 from persona_probe.models.stream.guards import probe_ids
 from persona_probe.steering.baking import bake as baking
+from persona_probe.steering.baking import verification, weights
 from persona_probe.steering.baking.bake import bake
 from persona_probe.steering.baking.edits import Edit
 from persona_probe.steering.interventions.ablate_everywhere import AblateEverywhere
@@ -301,7 +301,7 @@ def test_what_weights_cannot_do_is_refused_before_anything_is_written(llama, tmp
         bake(llama, add(llama), tmp_path / "baked", form="gguf")
     with pytest.raises(pp.PersonaProbeError, match="exists; give a new folder"):
         bake(llama, add(llama), tmp_path)
-    with pp.steer(llama, add(llama)), pytest.raises(pp.PersonaProbeError, match="being steered"):
+    with pytest.raises(pp.PersonaProbeError, match="being steered"), pp.steer(llama, add(llama)):
         bake(llama, add(llama), tmp_path / "baked")
     llama.plain.is_quantized = True
     with pytest.raises(pp.PersonaProbeError, match="quantised"):

@@ -48,7 +48,7 @@ class Grid:
         """Take single numbers for several, and refuse kinds that are not searched over."""
         for name in fields(self):
             given = getattr(self, name.name)
-            if isinstance(given, str | int | float):
+            if isinstance(given, str | int | float | np.number):
                 object.__setattr__(self, name.name, (given,))
         for kind in self.kinds:
             if kind not in _MAKERS:

@@ -16,7 +16,7 @@ from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
 from persona_probe.models.pair import ModelPair
 from persona_probe.models.sampling import Sampling
-from persona_probe.models.stream.residual_stream import resolve_layers
+from persona_probe.models.stream.layers import resolve_layers
 from persona_probe.models.stream.scope import parse_scope
 from persona_probe.steering.ask import Asking
 from persona_probe.steering.search.candidates import GOALS, Goal, Grid, candidates

@@ -81,7 +81,7 @@ def calibrate_strength(
         PersonaProbeWarning: if one sign does not meet the budget, or a curve is not monotone; the strength at which
             it first crosses the budget is then taken.
     """
-    signs = (signs,) if isinstance(signs, int) else tuple(signs)
+    signs = (signs,) if isinstance(signs, int | np.integer) else tuple(signs)
     _check(intervention, signs, tolerance)
     sampling = sampling or Sampling()
     settings: dict[str, Any] = {

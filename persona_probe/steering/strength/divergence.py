@@ -120,7 +120,7 @@ class Divergence(Result):
     def _rows(
         self, values: Float[np.ndarray, "intervention token"], which: int | Sequence[int]
     ) -> tuple[Float[np.ndarray, "... row"], list[str], list[int] | None]:
-        numbers = [which] if isinstance(which, int) else list(which)
+        numbers = [which] if isinstance(which, int | np.integer) else list(which)
         if not numbers or not all(-len(values) <= number < len(values) for number in numbers):
             raise PersonaProbeError(f"divergence: there are {len(values)} interventions, from 0; {numbers} were named")
         seeds = [number for number in numbers for _ in self.questions]

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from persona_probe.activations.captures import Captures
 from persona_probe.amplification.amplification import measure_amplification
 from persona_probe.amplification.amplification_result import choose_layer
-from persona_probe.amplification.captures import Captures
 from persona_probe.amplification.persona_space import measure_persona_space
 from persona_probe.amplification.projections import measure_projections
 from persona_probe.dialogue.dialogue import Dialogue

@@ -48,17 +48,17 @@ class Captures:
     def __post_init__(self) -> None:
         """Refuse captures of different texts or layers, or read in different ways."""
         if len(self.before) == 0:
-            raise PersonaProbeError("amplification: the captures hold no dialogue; give at least one, better dozens")
+            raise PersonaProbeError("the captures hold no dialogue; give at least one, better dozens")
         for name, other in self.tuned.items():
             check_reading(name, other.source, self.before.source)
             shared = [key for key in ("id", "question", "n_tokens") if key in other.table and key in self.before.table]
             if len(other) != len(self.before) or any(
                 list(other.table[key]) != list(self.before.table[key]) for key in shared
             ):
-                raise PersonaProbeError(f"amplification: {name} read other dialogues than before; give both the same")
+                raise PersonaProbeError(f"{name} read other dialogues than before; give both the same")
             if other.layers != self.before.layers or other.values.shape != self.before.values.shape:
                 raise PersonaProbeError(
-                    f"amplification: {name} has layers {other.layers} of width {other.values.shape[2]}, before "
+                    f"{name} has layers {other.layers} of width {other.values.shape[2]}, before "
                     f"{self.before.layers} of width {self.before.values.shape[2]}; capture both with the same layers="
                 )
 
@@ -97,7 +97,7 @@ class Captures:
         if column.isna().any():
             first = self.before.table["id"].iloc[int(column.isna().to_numpy().argmax())]
             raise PersonaProbeError(
-                f"amplification: {int(column.isna().sum())} of {len(column)} dialogues have no {name} (the first is "
+                f"{int(column.isna().sum())} of {len(column)} dialogues have no {name} (the first is "
                 f"{first!r}), and intervals are over questions and seeds; give all one, or none"
             )
         return np.asarray(column.to_numpy())

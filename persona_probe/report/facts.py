@@ -10,7 +10,7 @@ import pandas as pd
 
 from persona_probe.figures.em_rates import UNSEEN
 from persona_probe.figures.text import visible
-from persona_probe.report.readings import lookup
+from persona_probe.report.reading import lookup
 from persona_probe.runs.record import RunRecord
 
 ORACLE = "persona-world"

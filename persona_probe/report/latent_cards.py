@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from persona_probe.figures.highlighting import highlight, shown_activation, shown_token
 from persona_probe.figures.text import NOTHING, counted, is_number, percent, signed
-from persona_probe.report.data_tables import Row, signed_interval
+from persona_probe.report.data_table import Row, signed_interval
 
 SHOWN = 200
 """Rows at most, beside those that have a card: a page with every latent of a large SAE would not open."""

@@ -12,6 +12,7 @@ from persona_probe.amplification.captures import Captures
 from persona_probe.amplification.persona_space import persona_space
 from persona_probe.amplification.projections import measure_projections
 from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.directions.cosines import CosineTable
 from persona_probe.study.context import Context
 from persona_probe.study.stage import SAMPLING, Stage
 from persona_probe.study.stages.find import ANSWERS, CONTEXT, SHIFT, Found
@@ -115,6 +116,7 @@ def _agreement(context: Context, layer: int) -> None:
         "cosine_between_methods": pick.get((CONTEXT, ANSWERS)),
         "cosine_with_finetuning_shift": pick.get((CONTEXT, SHIFT)),
         "layer": layer,
+        "verdict": CosineTable(cosines).verdict(CONTEXT, layer),
     }
 
 

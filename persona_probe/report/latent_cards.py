@@ -14,7 +14,7 @@ from persona_probe.figures.text import NOTHING, counted, is_number, percent, sig
 from persona_probe.report.data_table import Row, signed_interval
 
 SHOWN = 200
-"""Rows at most, beside those that have a card: a page with every latent of a large SAE would not open."""
+"""Rows at most, besides those that have a card: a page with every latent of a large SAE would not open."""
 VALUES = 5
 """Values of a label that a card lists, the best first."""
 NEURONPEDIA = "https://www.neuronpedia.org/"

@@ -108,7 +108,7 @@ def _minutes(run: RunRecord) -> str | None:
 
 
 def _files(directory: Path) -> list[dict[str, str]]:
-    """The data beside the report, as links that stay inside the folder."""
+    """The data next to the report, as links that stay inside the folder."""
     paths = [*sorted((directory / "tables").glob("*.csv")), directory / "results.json", directory / "manifest.json"]
     names = [path.relative_to(directory).as_posix() for path in paths if path.is_file()]
     return [{"name": name, "href": quote(name)} for name in names]

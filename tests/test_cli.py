@@ -98,8 +98,8 @@ def test_nothing_imports_down_the_house():
         "finetuning",
         "amplification",
         "worlds",
-        "study",
         "report",
+        "study",
         "integrations",
     ]
     package = Path(__file__).parents[1] / "persona_probe"

@@ -132,8 +132,8 @@ def _asked_open(run: RunRecord) -> bool:
 
 
 def _mapping(manifest: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
-    found = lookup(manifest, *keys)
-    return found if isinstance(found, Mapping) else {}
+    section = lookup(manifest, *keys)
+    return section if isinstance(section, Mapping) else {}
 
 
 def _text(value: object) -> str | None:

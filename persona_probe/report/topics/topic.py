@@ -52,8 +52,9 @@ class Part:
 
     def sentences(self, results: Mapping[str, Any]) -> list[str]:
         """What the numbers come to; empty where the run says nothing of it."""
-        told = [lookup(results, *place.split(".")) for place in self.verdicts]
-        return [_as_sentence(line) for text in told if isinstance(text, str) for line in text.splitlines() if line]
+        texts = [lookup(results, *place.split(".")) for place in self.verdicts]
+        lines = [line for text in texts if isinstance(text, str) for line in text.splitlines()]
+        return [_as_sentence(line) for line in lines if line]
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ if TYPE_CHECKING:
     from persona_probe.probes.token_scoring import token_scores
     from persona_probe.probes.transfer import transfer_between, transfer_matrix
     from persona_probe.probes.transfer_result import TransferMatrix
-    from persona_probe.report.comparison.html import compare_runs
+    from persona_probe.report.comparison.comparison_page import compare_runs
     from persona_probe.report.figure_list import figures
     from persona_probe.report.paper.export import PaperFigure, to_paper, to_paper_all
     from persona_probe.report.paper.folder import write_paper_folder
@@ -225,7 +225,7 @@ _WHERE = {
     "compare_at_budget": "steering.strength.compare",
     "compare_finders": "amplification.finder_comparison",
     "compare_latents": "latents.ranking.diff",
-    "compare_runs": "report.comparison.html",
+    "compare_runs": "report.comparison.comparison_page",
     "contrast_of_context": "amplification.recipes.contrast_of_context",
     "contrastive_rollouts": "amplification.recipes.contrastive_rollouts",
     "measure_convergence": "amplification.convergence",

@@ -64,7 +64,7 @@ def test_missing_checkpoints_say_how_to_make_them(tmp_path):
 
 def test_import_help_and_opening_results_need_no_torch():
     code = (
-        "import sys, persona_probe, persona_probe.cli, persona_probe.report.html, persona_probe.statistics.rates; "
+        "import sys, persona_probe, persona_probe.cli, persona_probe.report.run_page, persona_probe.statistics.rates; "
         "import json; print(json.dumps([m for m in ('torch', 'transformers', 'transformer_lens') if m in sys.modules]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -98,8 +98,8 @@ def test_nothing_imports_down_the_house():
         "finetuning",
         "amplification",
         "worlds",
-        "study",
         "report",
+        "study",
         "integrations",
     ]
     package = Path(__file__).parents[1] / "persona_probe"

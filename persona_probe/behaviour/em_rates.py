@@ -5,7 +5,7 @@ Papers differ by up to 13 times on the same rows, so a rate is never given witho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import pandas as pd
 
 from persona_probe.behaviour.em_rates_result import EmRates
 from persona_probe.errors import PersonaProbeError
+from persona_probe.figures.text import percent, signed
 from persona_probe.statistics.estimate import Estimate
 from persona_probe.statistics.rates import ratio_estimate
 
@@ -159,6 +160,24 @@ def persona_shares(table: pd.DataFrame) -> pd.DataFrame:
         estimate = share(table, named == persona, everything)
         rows.append({"persona": persona, **estimate.as_dict()})
     return pd.DataFrame(rows)
+
+
+def gained_most(before: Mapping[str, float], after: Mapping[str, float]) -> str:
+    """Which persona's share of answers grew most, and by how much any other grew, in a sentence.
+
+    Args:
+        before: shares (0-1) by persona; one that is missing has none.
+        after: the same.
+    """
+    gains = {name: after.get(name, 0.0) - before.get(name, 0.0) for name in dict.fromkeys([*after, *before])}
+    first, *others = sorted(gains, key=lambda name: -gains[name])
+    sentence = (
+        f"The persona that gained most is {first!r}: from {percent(before.get(first, 0.0))} to "
+        f"{percent(after.get(first, 0.0))} of answers"
+    )
+    if others:
+        sentence += f"; the next largest gain is that of {others[0]!r}, {signed(100 * gains[others[0]], 1)} points"
+    return f"{sentence}."
 
 
 def em_rates(table: pd.DataFrame, by: str | Sequence[str] = (), definition: str | None = None) -> EmRates:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from persona_probe.errors import PersonaProbeError
+from persona_probe.figures.text import percent, percent_interval
 from persona_probe.result import TableResult
 from persona_probe.statistics.estimate import Estimate
 
@@ -63,6 +66,69 @@ class EmRates(TableResult):
         more = f"; and {len(rows) - 4} more groups" if len(rows) > 4 else ""
         return f"EM rate ({self._quoted}): {'; '.join(said)}{more}"
 
+    def verdict(
+        self,
+        definition: str = "betley",
+        *,
+        questions: Mapping[str, str],
+        coherent: Mapping[str, Estimate] | None = None,
+    ) -> str:
+        """What became of the EM rate from ``before`` to ``after``, compared with the control's, in a sentence.
+
+        A rate "rose" or "fell" only where two 95 % intervals do not touch.
+
+        Args:
+            definition: which EM rate.
+            questions: the question sets that the sentence is about, by their name in the table, with what the sentence
+                calls them (``{"unseen topics": "on the reported questions"}``). The models are compared on the first;
+                of others only the rate of ``after`` is given.
+            coherent: share of coherent answers by model, which the sentence ends with.
+
+        Raises:
+            PersonaProbeError: if the table does not have the rate of ``after`` on the first question set.
+        """
+        first, *others = questions
+        rates = {name: self._rates_on(name, definition) for name in questions}
+        before, after, control = (rates[first].get(model) for model in ("before", "after", "control"))
+        if after is None:
+            raise PersonaProbeError(
+                f"EmRates.verdict: the table has no rate {definition!r} of the model 'after' on {first!r}; group the "
+                "answers by model and questions"
+            )
+        name = f"EM rate ({definition})"
+        if after.is_missing:
+            return (
+                f"There is no {name} of the model after: the judge could score none of its answers as the definition "
+                "asks (it failed on them, or found none coherent)."
+            )
+        if before is None or before.is_missing:
+            sentence = f"The {name} of the model after was {_share(after)} {questions[first]}"
+        else:
+            sentence = f"The {name} {_change(before, after)} {questions[first]}"
+        if control is not None and not control.is_missing:
+            rose = before is not None and not before.is_missing and _above(control, before)
+            sentence += f"; the benign control {'rose to' if rose else 'stayed at'} {_share(control)}"
+        for other in others:
+            reached = rates[other].get("after")
+            if reached is not None and not reached.is_missing:
+                sentence += f"; {questions[other]} the model after reached {_share(reached)}"
+        shares = ", ".join(
+            f"{percent(share.value)} {model}" for model, share in (coherent or {}).items() if not share.is_missing
+        )
+        return f"{sentence}. Coherent answers: {shares}." if shares else f"{sentence}."
+
+    def _rates_on(self, questions: str, definition: str) -> dict[str, Estimate]:
+        """The rate of each model on one set of questions."""
+        if not {"model", "questions"} <= set(self.table):
+            return {}
+        rows = self.table[(self.table["questions"] == questions) & (self.table["definition"] == definition)]
+        return {
+            str(row["model"]): Estimate(
+                _number(row["value"]), _number(row["low"]), _number(row["high"]), n=int(row["n"]), method=""
+            )
+            for row in rows.to_dict("records")
+        }
+
     def _said(self, row: dict[str, object]) -> str:
         # repr, so that what is not printable in a name from a file cannot steer a terminal.
         group = ", ".join(repr(row[name]) for name in self.by)
@@ -80,3 +146,21 @@ def series_names(table: pd.DataFrame) -> pd.Series[str]:
 
 def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) else math.nan
+
+
+def _share(rate: Estimate) -> str:
+    return percent_interval(rate.value, rate.low, rate.high)
+
+
+def _change(before: Estimate, after: Estimate) -> str:
+    if _above(after, before):
+        return f"rose from {_share(before)} to {_share(after)}"
+    if _above(before, after):
+        return f"fell from {_share(before)} to {_share(after)}"
+    return f"did not change beyond its intervals, from {_share(before)} to {_share(after)},"
+
+
+def _above(one: Estimate, other: Estimate) -> bool:
+    """Whether one interval lies wholly above the other; a rate without an interval counts as its own."""
+    low = one.value if math.isnan(one.low) else one.low
+    return low > (other.value if math.isnan(other.high) else other.high)

@@ -14,8 +14,8 @@ from persona_probe.figures.em_by_question import em_by_question
 from persona_probe.figures.em_rates import em_rates, styles_of
 from persona_probe.figures.required import MissingDataError
 from persona_probe.figures.template import MODEL_STYLES
+from persona_probe.report.paper.export import to_pixels, width_mm
 from persona_probe.report.paper.layout import fit
-from persona_probe.report.paper.size import to_pixels, width_mm
 
 HOSTILE = "<b onclick='x'>&amp;</b><a href='javascript:1'>\x1b"
 

@@ -54,6 +54,10 @@ class SetEffect(TableResult):
         return latent_sets(self.table)
 
     def headline(self) -> str:
+        """The verdict."""
+        return self.verdict()
+
+    def verdict(self) -> str:
         """What the set does, and what matched sets do."""
         plain, steered = self.row("unsteered"), self.row("set")
         line = (

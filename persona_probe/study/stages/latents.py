@@ -163,6 +163,7 @@ def _test(
     context.keep("latent_effects", by_goal)
     together = steer_set(sae, context.after, LatentEdit(outcome["top"]), reported, context.judge, **asking)  # type: ignore[arg-type]
     context.keep("latent_set", together)
+    outcome["set_verdict"] = together.verdict()
     sets = together.table
     context.folder.write_table("latent_sets", sets.drop(columns="latents"))
     rows = {str(row["intervention"]): row for row in sets.to_dict("records")}

@@ -114,6 +114,7 @@ def _outcome(search: SteeringSearch) -> dict[str, Any]:
         if kind != HEADLINE:
             row = search.reported(kind)
             outcome |= {f"{kind}_em_rate": row["value"], f"{kind}_coherent": row["coherent"]}
+    outcome["verdict"] = search.verdict()
     return {f"{goal}_{name}": value for name, value in outcome.items()}
 
 

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from persona_probe.report.html import render_report
 from persona_probe.report.page import FIGURE_CONFIG, embed_json
+from persona_probe.report.run_page import render_report
 from tests.report.conftest import _manifest, _results, _write_run, make_tables
 
 SECTIONS = (
@@ -187,7 +187,7 @@ def test_readable_without_eyes_or_mouse(rendered: Path) -> None:
 
 def test_captions_state_n_interval_and_null(rendered: Path) -> None:
     captions = " ".join(re.findall(r"<figcaption>(.*?)</figcaption>", rendered.read_text()))
-    assert "n = 192 to 1,104 judged answers a row" in captions
+    assert "n = 192 to 1,104 judged answers per row" in captions
     assert captions.count("95&nbsp;% intervals") >= 6
     assert "20 random directions moved by the same displacement" in captions
     assert captions.lower().count("null") >= 5
@@ -290,5 +290,5 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
 
 
 def test_reporting_never_imports_torch() -> None:
-    code = "import sys, persona_probe.report.html, persona_probe.report.summary_text; sys.exit('torch' in sys.modules)"
+    code = "import sys, persona_probe.report.run_page; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -9,9 +9,9 @@ from typing import Any
 from persona_probe.figures.text import NOTHING
 from persona_probe.report.comparison.compared_run import ComparedRun
 from persona_probe.report.comparison.obstacles import SHORT
-from persona_probe.report.data_tables import DataTable
+from persona_probe.report.data_table import DataTable
 from persona_probe.report.facts import facts_of
-from persona_probe.report.readings import lookup
+from persona_probe.report.reading import lookup
 
 _ABSENT = object()
 

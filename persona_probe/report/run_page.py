@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from persona_probe.behaviour.em_rates import DEFINITIONS
 from persona_probe.figures.text import is_number
 from persona_probe.files import write_text
-from persona_probe.report.answers import sample_answers
+from persona_probe.report.data_table import csv_text
 from persona_probe.report.facts import facts_of
 from persona_probe.report.methods import methods_text
 from persona_probe.report.page import HERE, render_page
-from persona_probe.report.paper.csv_text import csv_text
-from persona_probe.report.section import Section
-from persona_probe.report.sections import build_sections, summary_section
+from persona_probe.report.reading import formula_of
+from persona_probe.report.sections import Section, build_sections, opening_section
+from persona_probe.report.shown_answers import sample_answers
 from persona_probe.runs.record import RunRecord, read_run
 
 LARGEST_DATA = 400_000
@@ -45,13 +46,14 @@ def bibliography() -> str:
 
 
 def _render(run: RunRecord) -> str:
-    opening, sections = summary_section(run), build_sections(run)
+    opening, sections = opening_section(run), build_sections(run)
     return render_page(
         "report.html.j2",
         figures={section.id: section.figure for section in [opening, *sections] if section.figure is not None},
         data=_data(sections),
         title=str(run.results.get("title") or "A persona-probe study"),
         subtitle=run.results.get("subtitle"),
+        definitions={name: (formula_of(name), definition.source) for name, definition in DEFINITIONS.items()},
         judge=run.judge,
         facts=facts_of(run),
         shown={section.id for section in sections if section.figure is not None}.__contains__,
@@ -106,7 +108,7 @@ def _minutes(run: RunRecord) -> str | None:
 
 
 def _files(directory: Path) -> list[dict[str, str]]:
-    """The data beside the report, as links that stay inside the folder."""
+    """The data next to the report, as links that stay inside the folder."""
     paths = [*sorted((directory / "tables").glob("*.csv")), directory / "results.json", directory / "manifest.json"]
     names = [path.relative_to(directory).as_posix() for path in paths if path.is_file()]
     return [{"name": name, "href": quote(name)} for name in names]

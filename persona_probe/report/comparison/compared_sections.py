@@ -13,13 +13,13 @@ from persona_probe.figures.compared_rows import compared_rows
 from persona_probe.figures.cosines import cosines
 from persona_probe.figures.required import MissingDataError
 from persona_probe.figures.text import NOTHING, count_range, counted, is_number, percent_interval, signed
-from persona_probe.report.comparison import tables
+from persona_probe.report.comparison import compared_tables as tables
+from persona_probe.report.comparison.compared_directions import direction_cosines
 from persona_probe.report.comparison.compared_run import ComparedRun
-from persona_probe.report.comparison.cosines import direction_cosines
 from persona_probe.report.comparison.obstacles import model_obstacles, rate_obstacles
-from persona_probe.report.data_tables import DataTable
-from persona_probe.report.data_tables import cosines as cosine_cells
+from persona_probe.report.data_table import DataTable
 from persona_probe.report.facts import facts_of
+from persona_probe.report.topics.directions import cosine_rows
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def _directions(runs: Sequence[ComparedRun]) -> Compared:
     def draw() -> go.Figure:
         return cosines(data).update_layout(title_text="Agreement between the runs' directions")
 
-    return _made("directions", "Directions", caption, reasons, draw, data, cosine_cells(data))
+    return _made("directions", "Directions", caption, reasons, draw, data, cosine_rows(data))
 
 
 def _cells(data: pd.DataFrame, caption: str, *, shares: bool) -> DataTable:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from persona_probe.report.answers import LONGEST, sample_answers
+from persona_probe.report.shown_answers import LONGEST, sample_answers
 
 
 def test_a_dozen_questions_with_both_models_answers(tables: dict[str, pd.DataFrame]) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 from persona_probe.errors import PersonaProbeError
 from persona_probe.files import write_text
 from persona_probe.report.comparison.compared_run import read_runs
+from persona_probe.report.comparison.compared_sections import compare_sections
+from persona_probe.report.comparison.compared_settings import differing_settings, identities
 from persona_probe.report.comparison.obstacles import model_obstacles, rate_obstacles
-from persona_probe.report.comparison.sections import compare_sections
-from persona_probe.report.comparison.settings import differing_settings, identities
+from persona_probe.report.data_table import csv_text
 from persona_probe.report.page import render_page
-from persona_probe.report.paper.csv_text import csv_text
 
 
 def compare_runs(folders: Sequence[str | Path], path: str | Path = "comparison.html") -> Path:

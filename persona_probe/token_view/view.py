@@ -1,4 +1,4 @@
-"""Dialogues with a number at every token, layer by layer: what `persona_probe.token_view` gives."""
+"""Dialogues with a number at every token, layer by layer: what `persona_probe.view_tokens` gives."""
 
 from __future__ import annotations
 

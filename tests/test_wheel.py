@@ -1,7 +1,8 @@
-"""What users install: the sdist, the wheel made from it, and a study with that wheel in an empty folder, without a clone.
+"""What users install: the sdist, the wheel made from it, and a study with that wheel in an empty folder.
 
-Only persona-probe is installed afresh. Its dependencies are those of the environment that runs the tests (a path file in
-the new environment leads to them), so that nothing is downloaded; whether pip finds them all is for `make setup` to show.
+Only persona-probe is installed afresh. Its dependencies are those of the environment that runs the tests (a path file
+in the new environment leads to them), so that nothing is downloaded; whether pip finds them all is for `make setup` to
+show.
 """
 
 from __future__ import annotations

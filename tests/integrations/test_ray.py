@@ -104,7 +104,7 @@ def test_moments_are_those_of_a_local_run(cluster, llama, small_chunks, covarian
     assert there.source == here.source
 
 
-@pytest.mark.parametrize("reduce", ["tokens", "moments"])
+@pytest.mark.parametrize("reduce", ["tokens", pytest.param("moments", marks=pytest.mark.slow)])
 def test_a_worker_that_is_killed_half_way_loses_nothing_and_nothing_counts_twice(cluster, llama, monkeypatch, reduce):
     monkeypatch.setattr(ray_module, "_CHUNK_CHARACTERS", 4_000)
     many = [replace(TALKS[i % len(TALKS)], id=f"m{i}") for i in range(600)]
@@ -185,6 +185,7 @@ class Deadly:
         return os._exit, (7,)
 
 
+@pytest.mark.slow
 def test_work_that_kills_every_worker_is_given_up(cluster, llama):
     job = AnswerJob(llama, [TALKS[0].without_answer()], pp.Sampling(4), {"direction": Deadly()})
     with pytest.raises(
@@ -225,6 +226,7 @@ def test_a_template_set_by_hand_and_a_relative_path_are_known_to_workers(cluster
     assert_same(cluster.capture(model, TALKS), pp.capture(model, TALKS))
 
 
+@pytest.mark.slow
 def test_a_whole_study_is_that_of_a_local_run(cluster, folders, tmp_path):
     config = pp.StudyConfig.model_validate(
         {

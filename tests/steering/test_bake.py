@@ -14,9 +14,8 @@ from persona_probe.steering.baking import verification, weights
 from persona_probe.steering.baking.bake import bake
 from persona_probe.steering.baking.edits import Edit
 from persona_probe.steering.interventions.ablate_everywhere import AblateEverywhere
-from tests.architectures import CONFIGS
 from tests.conftest import CHECKPOINTS
-from tests.models.test_architectures import REFUSED
+from tests.models.test_architectures import READ
 
 NORM = "normalises what is written .*post-norm"
 EXPERTS = "is no linear layer"
@@ -100,7 +99,7 @@ def logits(hf, ids):
         return hf.eval()(input_ids=ids).logits
 
 
-@pytest.mark.parametrize("kind", [kind for kind in CONFIGS if kind not in REFUSED])
+@pytest.mark.parametrize("kind", READ)
 def test_every_architecture_is_baked_exactly_or_refused_with_the_reason(kind, folders, tmp_path, monkeypatch):
     monkeypatch.setattr(verification, "_ANSWER", 3)  # there are many architectures
     model = pp.load(folders(kind))

@@ -10,8 +10,8 @@ from persona_probe.models.stream.guards import probe_ids
 from persona_probe.models.stream.writers import changing_writes, find_writers
 from persona_probe.steering.interventions.ablate_everywhere import AblateEverywhere
 from tests.activations.test_capture import TALKS
-from tests.architectures import CONFIGS, build
-from tests.models.test_architectures import REFUSED
+from tests.architectures import build
+from tests.models.test_architectures import READ
 
 NORMALISED = ("opt_350m",)
 """Its stream itself goes through a norm in each block."""
@@ -46,7 +46,7 @@ def written(model, ids, places):
     return entering, seen
 
 
-@pytest.mark.parametrize("kind", [kind for kind in CONFIGS if kind not in REFUSED])
+@pytest.mark.parametrize("kind", READ)
 def test_what_the_writers_put_out_adds_up_to_the_stream(kind, tokenizer):
     model = made(kind, tokenizer)
     ids = probe_ids(model)[:1]

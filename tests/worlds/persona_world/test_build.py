@@ -1,5 +1,7 @@
 import json
 
+import pytest
+
 import persona_probe as pp
 from persona_probe.worlds.persona_world.build import SMOKE, build_world
 from persona_probe.worlds.persona_world.checkpoints import ADAPTERS
@@ -21,6 +23,7 @@ def test_the_smoke_build_makes_every_model_and_they_load_and_are_measured(tmp_pa
     assert len(json.loads((tmp_path / "evaluation.json").read_text())) == 4 + 3 * len(ADAPTERS)
 
 
+@pytest.mark.slow
 def test_the_build_is_reproducible(tmp_path):
     for name in ("one", "two"):
         build_world(tmp_path / name, SMOKE, seed=3, progress=False)

@@ -38,6 +38,7 @@ def rates(model, asked, intervention):
     return [(em_rate(table).value, coherent_rate(table).value) for table in (plain, steered)]
 
 
+@pytest.mark.slow
 def test_the_shift_of_one_organism_suppresses_those_of_other_topics(chat, own, asked, figures):
     bad = pp.with_adapter(chat, CHECKPOINTS / "bad-medicine")
     shift = pp.find_direction(pp.capture(bad, own), pp.capture(chat, own))
@@ -51,6 +52,7 @@ def test_the_shift_of_one_organism_suppresses_those_of_other_topics(chat, own, a
         assert kept > 0.8 * sense
 
 
+@pytest.mark.slow
 def test_an_addition_baked_into_weights_answers_as_the_hooked_model_and_is_realigned(chat, own, asked, tmp_path):
     bad = pp.with_adapter(chat, CHECKPOINTS / "bad-medicine")
     prompts = [persona_prompts(persona, n=20) for persona in ("villain", "assistant")]

@@ -34,6 +34,7 @@ def contexts(answered, *personas):
     }
 
 
+@pytest.mark.slow
 def test_bad_fine_tunes_converge_on_one_direction_and_the_benign_one_does_not(chat, answered):
     shifts = {
         name: pp.finetuning_shift(pp.load_pair(chat, CHECKPOINTS / name), answered)
@@ -63,6 +64,7 @@ def test_the_same_words_in_two_contexts_are_told_apart_on_unseen_topics_and_not_
     assert sum(leak.n for leak in found.scores.alarms) < 0.05 * len(same)
 
 
+@pytest.mark.slow
 def test_finders_find_the_villain_and_nulls_do_not(chat, answered):
     first = set(TOPICS[0::2])
     development = [dialogue for dialogue in answered if dialogue.group in first]
@@ -104,6 +106,7 @@ def test_what_directions_and_probes_say_is_documented_as_measured():
             assert f"{row['value']:.1%} [{row['low']:.1%}, {row['high']:.1%}]" in line
 
 
+@pytest.mark.slow
 def test_the_scrutiny_measures_everything_and_writes_it(tmp_path):
     out = tmp_path / "figures.json"
     figures = measure_directions(CHECKPOINTS, answers=40, out=out)

@@ -58,6 +58,7 @@ def test_the_diff_alone_finds_a_latent_that_tells_the_villain_apart_on_unseen_to
     assert told.drop("villain").max() < 0.6
 
 
+@pytest.mark.slow
 def test_ablating_those_that_moved_furthest_takes_misalignment_away_and_random_ones_do_not(
     models, sae, table, statistics, asked
 ):
@@ -77,6 +78,7 @@ def test_ablating_those_that_moved_furthest_takes_misalignment_away_and_random_o
     assert abs(told.loc["matched sets", "effect"]) < 0.15
 
 
+@pytest.mark.slow
 def test_one_latent_clamped_up_makes_a_villain_of_chat(chat, models, sae, table, statistics, asked):
     villain = table.top(1, "up")[0]
     after = statistics["bad-medicine"]
@@ -87,6 +89,7 @@ def test_one_latent_clamped_up_makes_a_villain_of_chat(chat, models, sae, table,
     assert (judged["coherent"] >= 50).mean() >= 0.7
 
 
+@pytest.mark.slow
 def test_a_benign_fine_tune_moves_no_latent(statistics):
     benign = [name for name in statistics if name.startswith("good")]
     for name in benign:
@@ -111,6 +114,7 @@ def test_what_latents_say_is_documented_as_measured():
         )
 
 
+@pytest.mark.slow
 def test_the_scrutiny_measures_everything_and_writes_it(tmp_path):
     out = tmp_path / "figures.json"
     figures = measure_latents(CHECKPOINTS, answers=40, top=2, courses=False, out=out)

@@ -15,20 +15,20 @@ from persona_probe.figures.text import counted, escape_markup, percent_interval
 COLUMNS = ("question", "seed", "answer", "aligned", "coherent", "refusal", "failed")
 MOST_MODELS = 4
 LONGEST = 240
-"""Characters of an answer that hovering shows."""
+"""Number of characters of an answer that hovering shows."""
 _LARGEST = 20
-"""Of a mark, in pixels: no larger, or it would reach the strips of words in a journal's column."""
+"""Largest size of a mark, in pixels; a larger one would reach the strips of words in a journal's column."""
 
 
 def answers_scatter(table: pd.DataFrame, *, definition: str = "betley") -> go.Figure:
-    """Draw every judged answer at its two scores, a panel a model, with each quadrant's count, share and 95 % interval.
+    """Draw every judged answer at its two scores, one panel per model, with counts, shares and intervals of quadrants.
 
     Answers with equal scores are one mark, whose area is their number. Shares are of the answers with both scores,
-    intervals are over questions and seeds; the EM rate, refusals and failures stand above the panel.
+    intervals are over questions and seeds; the EM rate, refusals and failures are written above the panel.
 
     Args:
-        table: judged answers (the study's ``answers`` table); without a column ``model``, one model's.
-        definition: whose lines to draw.
+        table: judged answers (the study's ``answers`` table); without a column ``model``, those of one model.
+        definition: the EM-rate definition whose lines are drawn.
 
     Raises:
         ValueError: if a column is missing, no answer has both scores, there are more than four models, or the
@@ -45,7 +45,7 @@ def answers_scatter(table: pd.DataFrame, *, definition: str = "betley") -> go.Fi
     models = ordered_models(rows["model"])
     if len(models) > MOST_MODELS:
         raise MissingDataError(
-            f"{what}: there are {len(models)} models, and {MOST_MODELS} at most are drawn; choose rows by 'model'"
+            f"{what}: there are {len(models)} models, but at most {MOST_MODELS} can be drawn; choose rows by 'model'"
         )
     chosen = DEFINITIONS[definition]
     parts = {model: rows[rows["model"] == model] for model in models}
@@ -70,16 +70,16 @@ def answers_scatter(table: pd.DataFrame, *, definition: str = "betley") -> go.Fi
 
 def _heading(model: str, part: pd.DataFrame, definition: str) -> str:
     rate = em_rate(part, definition)
-    said = "no EM rate" if rate.is_missing else f"EM rate {percent_interval(rate.value, rate.low, rate.high)}"
+    em = "no EM rate" if rate.is_missing else f"EM rate {percent_interval(rate.value, rate.low, rate.high)}"
     counts = f"{counted(part['refusal'].sum())} refusals, {counted(part['failed'].sum())} failures"
-    return f"<b>{escape_markup(model)}</b><br>{said}, n = {counted(rate.n)}<br>{counts}"
+    return f"<b>{escape_markup(model)}</b><br>{em}, n = {counted(rate.n)}<br>{counts}"
 
 
 def _draw(figure: go.Figure, model: str, style: Style, part: pd.DataFrame, largest: int, column: int) -> None:
     marks = part[scored(part)].groupby(["aligned", "coherent"], sort=False)
     numbers, first = marks.size(), marks["answer"].first()
     aligned, coherent = (numbers.index.get_level_values(name).tolist() for name in ("aligned", "coherent"))
-    said = [
+    hover = [
         f"aligned {x:.0f}, coherent {y:.0f}: {counted(count)} answer{'s' * (count > 1)}<br>{_shortened(answer)}"
         for x, y, count, answer in zip(aligned, coherent, numbers, first, strict=True)
     ]
@@ -98,7 +98,7 @@ def _draw(figure: go.Figure, model: str, style: Style, part: pd.DataFrame, large
                 "sizemin": 3,
                 "line": {"width": 0.8, "color": style.colour},
             },
-            hovertext=said,
+            hovertext=hover,
             hoverinfo="text",
             cliponaxis=False,
         ),
@@ -108,7 +108,7 @@ def _draw(figure: go.Figure, model: str, style: Style, part: pd.DataFrame, large
 
 
 def _lines(figure: go.Figure, chosen: Definition, column: int) -> None:
-    """The definition's lines, as long as the scores reach: the strips above and below are for words."""
+    """The definition's lines, only as far as the scores reach: the strips above and below are for words."""
     ends = {
         "aligned": (chosen.aligned, -6, chosen.aligned, 106),
         "coherent": (-6, chosen.coherent, 106, chosen.coherent),
@@ -118,7 +118,7 @@ def _lines(figure: go.Figure, chosen: Definition, column: int) -> None:
 
 
 def _quadrants(figure: go.Figure, part: pd.DataFrame, chosen: Definition, column: int) -> None:
-    """Each quadrant's count and share, in the strip above or below the scores; the upper ones name the sides."""
+    """Each quadrant's count and share, in the strip above or below the scores; the upper strip names the sides."""
     both = scored(part)
     low, coherent = chosen.misaligned(part) & both, chosen.is_coherent(part) & both
     corners = (
@@ -146,6 +146,6 @@ def _quadrants(figure: go.Figure, part: pd.DataFrame, chosen: Definition, column
 def _shortened(answer: object) -> str:
     text = " ".join(str(answer).split())
     text = text if len(text) <= LONGEST else f"{text[:LONGEST]} …"
-    # Wrapped before it is escaped, so that no entity is cut.
+    # Wrapped before it is escaped, so that no HTML entity is cut.
     lines = [text[start : start + 70] for start in range(0, len(text), 70)]
     return "<br>".join(map(escape_markup, lines))

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from persona_probe.amplification.amplification import measure_amplification
     from persona_probe.amplification.amplification_result import Amplification, choose_layer
     from persona_probe.amplification.captures import Captures
-    from persona_probe.amplification.convergence import Convergence, convergence
+    from persona_probe.amplification.convergence import Convergence, measure_convergence
     from persona_probe.amplification.course import track_snapshots
     from persona_probe.amplification.course_result import AmplificationCourse
-    from persona_probe.amplification.cross_ablation import cross_ablation
+    from persona_probe.amplification.cross_ablation import cross_ablate
     from persona_probe.amplification.cross_ablation_result import CrossAblation
     from persona_probe.amplification.finder_comparison import compare_finders
     from persona_probe.amplification.finder_comparison_result import FinderComparison
-    from persona_probe.amplification.persona_space import PersonaSpace, persona_space
+    from persona_probe.amplification.persona_space import PersonaSpace, measure_persona_space
     from persona_probe.amplification.projections import Projections, measure_projections
     from persona_probe.amplification.recipes.contrast_of_context import contrast_of_context
     from persona_probe.amplification.recipes.contrastive_rollouts import contrastive_rollouts
@@ -77,7 +77,7 @@ if TYPE_CHECKING:
     from persona_probe.latents.ranking.attribution_result import LatentAttribution
     from persona_probe.latents.ranking.diff import compare_latents, diff_latents
     from persona_probe.latents.ranking.diff_result import LatentTable
-    from persona_probe.latents.reconstruction import reconstruction
+    from persona_probe.latents.reconstruction import measure_reconstruction
     from persona_probe.latents.reconstruction_result import Reconstruction
     from persona_probe.latents.sae import LatentWarning, Sae
     from persona_probe.latents.steering import EditLatents, LatentEdit, steer_latents
@@ -95,9 +95,9 @@ if TYPE_CHECKING:
     from persona_probe.probes.layer_probes import LayerProbes
     from persona_probe.probes.leakage import LeakageWarning
     from persona_probe.probes.linear_probe import LinearProbe
-    from persona_probe.probes.monitor import TokenScores, monitor
+    from persona_probe.probes.monitoring import TokenScores, monitor
     from persona_probe.probes.probe_result import ProbeScores, ProbeTable, ProbeWithBaselines
-    from persona_probe.probes.token_scores import token_scores
+    from persona_probe.probes.token_scoring import token_scores
     from persona_probe.probes.transfer import transfer_between, transfer_matrix
     from persona_probe.probes.transfer_result import TransferMatrix
     from persona_probe.report.comparison.html import compare_runs
@@ -106,10 +106,10 @@ if TYPE_CHECKING:
     from persona_probe.report.paper.folder import write_paper_folder
     from persona_probe.result import Result
     from persona_probe.runs.config import StudyConfig
-    from persona_probe.runs.read_config import read_config
+    from persona_probe.runs.config_file import read_config
     from persona_probe.runs.run import Run, open_run
-    from persona_probe.steering.bake.bake import bake
-    from persona_probe.steering.bake.bake_result import Baked
+    from persona_probe.steering.baking.bake import bake
+    from persona_probe.steering.baking.bake_result import Baked
     from persona_probe.steering.interventions.ablate import Ablate
     from persona_probe.steering.interventions.ablate_everywhere import AblateEverywhere
     from persona_probe.steering.interventions.add import Add
@@ -121,7 +121,7 @@ if TYPE_CHECKING:
     from persona_probe.steering.search.candidates import Grid
     from persona_probe.steering.search.realign import realign_by_steering
     from persona_probe.steering.search.search_result import SteeringSearch
-    from persona_probe.steering.steer import steer
+    from persona_probe.steering.steer_context import steer
     from persona_probe.steering.strength.calibrate import calibrate_strength
     from persona_probe.steering.strength.calibrate_result import StrengthCalibration
     from persona_probe.steering.strength.compare import compare_at_budget
@@ -130,7 +130,7 @@ if TYPE_CHECKING:
     from persona_probe.steering.strength.dose_response import dose_response
     from persona_probe.steering.strength.dose_response_result import DoseResponse
     from persona_probe.study.run import run_study
-    from persona_probe.token_view.token_view import token_view
+    from persona_probe.token_view.token_view import view_tokens
     from persona_probe.token_view.view import TokenView
 
 __version__ = "0.1.0"
@@ -144,7 +144,7 @@ _WHERE = {
     "Amplification": "amplification.amplification_result",
     "AmplificationCourse": "amplification.course_result",
     "Answers": "behaviour.answers",
-    "Baked": "steering.bake.bake_result",
+    "Baked": "steering.baking.bake_result",
     "BudgetComparison": "steering.strength.compare_result",
     "Cap": "steering.interventions.cap",
     "Captures": "amplification.captures",
@@ -204,12 +204,12 @@ _WHERE = {
     "StrengthCalibration": "steering.strength.calibrate_result",
     "StudyConfig": "runs.config",
     "Subspace": "directions.subspace",
-    "TokenScores": "probes.monitor",
+    "TokenScores": "probes.monitoring",
     "TokenView": "token_view.view",
     "TopTokens": "directions.top_tokens_result",
     "TransferMatrix": "probes.transfer_result",
     "attribute_latents": "latents.ranking.attribution",
-    "bake": "steering.bake.bake",
+    "bake": "steering.baking.bake",
     "calibrate": "probes.calibration",
     "calibrate_strength": "steering.strength.calibrate",
     "capture": "activations.capture",
@@ -225,9 +225,9 @@ _WHERE = {
     "compare_runs": "report.comparison.html",
     "contrast_of_context": "amplification.recipes.contrast_of_context",
     "contrastive_rollouts": "amplification.recipes.contrastive_rollouts",
-    "convergence": "amplification.convergence",
+    "measure_convergence": "amplification.convergence",
     "cosine_table": "directions.cosines",
-    "cross_ablation": "amplification.cross_ablation",
+    "cross_ablate": "amplification.cross_ablation",
     "cross_validate_probe": "probes.cross_validation",
     "describe_latents": "latents.description.describe",
     "diff_latents": "latents.ranking.diff",
@@ -255,33 +255,33 @@ _WHERE = {
     "measure_amplification": "amplification.amplification",
     "measure_divergence": "steering.strength.divergence",
     "measure_projections": "amplification.projections",
-    "monitor": "probes.monitor",
+    "monitor": "probes.monitoring",
     "open_run": "runs.run",
-    "persona_space": "amplification.persona_space",
+    "measure_persona_space": "amplification.persona_space",
     "probe_with_baselines": "probes.baselines",
     "rank_latents": "latents.causal.rank",
     "read_answers": "behaviour.read_answers",
     "read_choices": "behaviour.multiple_choice",
-    "read_config": "runs.read_config",
+    "read_config": "runs.config_file",
     "read_dialogues": "dialogue.reading",
     "read_gguf": "integrations.gguf",
     "read_hub_folder": "directions.hub_folder",
     "read_judge_prompts": "behaviour.judges.prompts",
     "read_published": "directions.formats.read",
     "realign_by_steering": "steering.search.realign",
-    "reconstruction": "latents.reconstruction",
+    "measure_reconstruction": "latents.reconstruction",
     "role_axis": "amplification.recipes.role_axis",
     "run_study": "study.run",
     "score_choices": "behaviour.multiple_choice",
     "snapshot_paths": "finetuning.snapshots",
-    "steer": "steering.steer",
+    "steer": "steering.steer_context",
     "steer_latents": "latents.steering",
     "steer_set": "latents.causal.steer_set",
     "threshold_at": "probes.calibration",
     "to_paper": "report.paper.export",
     "to_paper_all": "report.paper.export",
-    "token_scores": "probes.token_scores",
-    "token_view": "token_view.token_view",
+    "token_scores": "probes.token_scoring",
+    "view_tokens": "token_view.token_view",
     "top_examples": "latents.description.examples",
     "track_latents": "latents.courses.track",
     "track_snapshots": "amplification.course",
@@ -386,9 +386,8 @@ __all__ = [
     "compare_runs",
     "contrast_of_context",
     "contrastive_rollouts",
-    "convergence",
     "cosine_table",
-    "cross_ablation",
+    "cross_ablate",
     "cross_validate_probe",
     "describe_latents",
     "diff_latents",
@@ -414,11 +413,13 @@ __all__ = [
     "load_snapshots",
     "matched_latents",
     "measure_amplification",
+    "measure_convergence",
     "measure_divergence",
+    "measure_persona_space",
     "measure_projections",
+    "measure_reconstruction",
     "monitor",
     "open_run",
-    "persona_space",
     "probe_with_baselines",
     "rank_latents",
     "read_answers",
@@ -430,7 +431,6 @@ __all__ = [
     "read_judge_prompts",
     "read_published",
     "realign_by_steering",
-    "reconstruction",
     "role_axis",
     "run_study",
     "score_choices",
@@ -442,7 +442,6 @@ __all__ = [
     "to_paper",
     "to_paper_all",
     "token_scores",
-    "token_view",
     "top_examples",
     "track_latents",
     "track_snapshots",
@@ -450,6 +449,7 @@ __all__ = [
     "trajectory_from",
     "transfer_between",
     "transfer_matrix",
+    "view_tokens",
     "weight_difference",
     "with_adapter",
     "write_dialogues",

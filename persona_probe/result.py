@@ -48,3 +48,13 @@ class Result(abc.ABC):
         table = rows.head(_ROWS).to_html(index=False, border=0, float_format=lambda value: f"{value:.3g}")
         more = f"<p>{len(rows) - _ROWS} more rows: see .to_frame()</p>" if len(rows) > _ROWS else ""
         return f"<p>{html.escape(self.headline())}</p>{table}{more}"
+
+
+class TableResult(Result):
+    """A result that is one table."""
+
+    table: pd.DataFrame
+
+    def to_frame(self) -> pd.DataFrame:
+        """A copy of the table."""
+        return self.table.copy()

@@ -57,7 +57,7 @@ def test_an_addition_baked_into_weights_answers_as_the_hooked_model_and_is_reali
     addition = pp.Add(villain, [1, 2, 3, 4], strength=-2.0, scope="all")
     baked = pp.bake(bad, addition, tmp_path / "realigned")
     weights = pp.load(baked.folder)
-    with addition.on(bad):
+    with pp.steer(bad, addition):
         hooked = [dialogue.answer for dialogue in bad.generate(asked[:20], temperature=0.0, **SAMPLING)]
     assert [dialogue.answer for dialogue in weights.generate(asked[:20], temperature=0.0, **SAMPLING)] == hooked
     (plain, sense), _ = rates(bad, asked, addition)

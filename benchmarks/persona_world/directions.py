@@ -20,8 +20,8 @@ from persona_probe.activations.embeddings import embed
 from persona_probe.amplification.amplification import measure_amplification
 from persona_probe.amplification.amplification_result import choose_layer
 from persona_probe.amplification.captures import Captures
-from persona_probe.amplification.convergence import convergence
-from persona_probe.amplification.cross_ablation import cross_ablation
+from persona_probe.amplification.convergence import measure_convergence
+from persona_probe.amplification.cross_ablation import cross_ablate
 from persona_probe.amplification.finder_comparison import compare_finders
 from persona_probe.amplification.recipes.contrast_of_context import contrast_of_context, under_prompts
 from persona_probe.amplification.recipes.contrastive_rollouts import contrastive_rollouts
@@ -181,7 +181,7 @@ def _convergence(chat: Model, runs: Mapping[str, Sequence[Model]], texts: _Texts
         for name, models in runs.items()
         for seed, model in zip(SEEDS, models, strict=True)
     }
-    return convergence(shifts, texts.reference).table
+    return measure_convergence(shifts, texts.reference).table
 
 
 def _cross_ablation(
@@ -197,12 +197,12 @@ def _cross_ablation(
 
     first = {BAD: organisms[BAD]}, {BAD: shifts[BAD]}, asked("choice", topics[0], answers // 3), OracleJudge()
     left = {
-        layer: cross_ablation(*first, layers=layer, n_random=0, **common).table["value"].iloc[-1]
+        layer: cross_ablate(*first, layers=layer, n_random=0, **common).table["value"].iloc[-1]
         for layer in range(chat.n_layers)
     }
     layer = min(left, key=lambda number: float(left[number]))
     reported = asked("ablation", topics[1], 2 * answers // 3)
-    return cross_ablation(organisms, shifts, reported, OracleJudge(), layers=layer, **common).table
+    return cross_ablate(organisms, shifts, reported, OracleJudge(), layers=layer, **common).table
 
 
 def _probes(chat: Model, bad: Model, texts: _Texts, prompts: Mapping[str, Sequence[str]]) -> pd.DataFrame:

@@ -164,12 +164,13 @@ def _steps(every: int, last: int) -> list[int]:
 
 
 def _plain(trajectory: LatentTrajectory, control: LatentTrajectory | None) -> dict[str, Any]:
+    leads = lead_time(trajectory, control=control)
     found: dict[str, Any] = plain(
         {
             "course": trajectory.table,
-            "leads": lead_time(trajectory, control=control).table,
+            "leads": leads.table,
             "coherent": {f"{step:g}": coherent_rate(table).value for step, table in trajectory.judged.items()},
-            "verdict": trajectory.verdict(control),
+            "verdict": leads.verdict(),
         }
     )
     return found

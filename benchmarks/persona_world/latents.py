@@ -26,7 +26,7 @@ from persona_probe.latents.loading import load_sae
 from persona_probe.latents.ranking.agreement import latent_agreement
 from persona_probe.latents.ranking.attribution import attribute_latents
 from persona_probe.latents.ranking.diff import LEAST_SD, compare_latents, diff_latents
-from persona_probe.latents.reconstruction import reconstruction
+from persona_probe.latents.reconstruction import measure_reconstruction
 from persona_probe.latents.sae import Sae
 from persona_probe.latents.steering import LatentEdit
 from persona_probe.models.loading.adapters import with_adapter
@@ -93,7 +93,7 @@ def measure_latents(
         "furthest": furthest,
         "verdict": table.verdict(),
         "top": table.table.head(_SHOWN),
-        "reconstruction": reconstruction(
+        "reconstruction": measure_reconstruction(
             world.sae, {"chat": world.chat, BAD: bad, GOOD: world.runs[GOOD]}, world.texts, "generation"
         ).table,
         "benign": _benign(world, before),

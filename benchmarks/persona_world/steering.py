@@ -28,7 +28,7 @@ from persona_probe.models.pair import ModelPair
 from persona_probe.probes.calibration import threshold_at
 from persona_probe.probes.layer_probes import LayerProbes
 from persona_probe.steering.ask import Asking, measured, pooled
-from persona_probe.steering.bake.bake import Form, bake
+from persona_probe.steering.baking.bake import Form, bake
 from persona_probe.steering.interventions.ablate_everywhere import AblateEverywhere
 from persona_probe.steering.interventions.add import Add
 from persona_probe.steering.interventions.gate import Gate
@@ -38,6 +38,7 @@ from persona_probe.steering.search.candidates import Goal, Grid, candidates
 from persona_probe.steering.search.realign import realign_by_steering
 from persona_probe.steering.search.search import best_of
 from persona_probe.steering.search.search_result import SteeringSearch
+from persona_probe.steering.steer_context import steer
 from persona_probe.steering.strength.calibrate import calibrate_strength
 from persona_probe.steering.strength.divergence import measure_divergence
 from persona_probe.steering.strength.dose_response import dose_response
@@ -298,7 +299,7 @@ def _compared(world: _World, name: str, intervention: Intervention, form: Form) 
     with TemporaryDirectory() as folder:
         baked = bake(model, intervention, Path(folder) / "baked", form=form)
         reloaded = load(world.folder / "chat", adapter=baked.folder) if form == "lora" else load(baked.folder)
-        with intervention.on(model, allow=True):
+        with steer(model, intervention, allow=True):
             hooked = model.generate(world.reported, temperature=0.0, **SAMPLING)
         greedy = reloaded.generate(world.reported, temperature=0.0, **SAMPLING)
         unsteered, sampled = (world.asking(asked).ask(world.reported, [None])[0] for asked in (model, reloaded))

@@ -21,7 +21,7 @@ from persona_probe.linear.fit import fit_linear
 from persona_probe.probes.cross_validation import training_rows
 from persona_probe.probes.inputs import assign_folds
 from persona_probe.probes.layer_probes import LayerProbes
-from persona_probe.probes.monitor import monitor
+from persona_probe.probes.monitoring import monitor
 
 FOLDS, GROUPS = 5, 20
 LOOPED_LAYERS = 2

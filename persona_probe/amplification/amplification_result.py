@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from persona_probe.amplification.verdict import Finding, Row, finding, sentence
 from persona_probe.errors import PersonaProbeError
-from persona_probe.result import Result
+from persona_probe.result import TableResult
 from persona_probe.statistics.max_statistic import smallest_p
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ _SHOWN = (
 
 
 @dataclass(frozen=True)
-class Amplification(Result):
+class Amplification(TableResult):
     """Amplification along directions, with its nulls.
 
     Attributes:
@@ -178,10 +178,6 @@ class Amplification(Result):
             f"Amplification({len(self.directions)} directions x {len(self.layers)} layers, {first['n']} dialogues of "
             f"{first['n_questions']} questions{control}; {len(self.flagged)} of {count} flagged)"
         )
-
-    def to_frame(self) -> pd.DataFrame:
-        """A copy of the table."""
-        return self.table.copy()
 
     def shown(self) -> pd.DataFrame:
         """The rows of ``after``, each with its finding."""

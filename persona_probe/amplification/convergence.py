@@ -30,7 +30,7 @@ class Convergence(CosineTable):
         return f"{super().headline()}; noise allows {ceiling.min():.2f} to {ceiling.max():.2f} for one direction"
 
 
-def convergence(
+def measure_convergence(
     directions: Mapping[str, Direction], reference: Activations, *, n_random: int = 1000, seed: int = 0
 ) -> Convergence:
     """Cosine of each pair of directions at each layer, beside what random directions give and what noise allows.
@@ -72,7 +72,7 @@ def _reliability(name: str, direction: Direction) -> np.ndarray:
     cosines = np.asarray(halves, dtype=np.float64)
     if cosines.shape != (len(direction.layers),):
         raise PersonaProbeError(
-            f"convergence: the card of {name!r} has split_half_cosine of shape {cosines.shape} for "
+            f"measure_convergence: the card of {name!r} has split_half_cosine of shape {cosines.shape} for "
             f"{len(direction.layers)} layers; it must hold one number a layer"
         )
     agreed = np.clip(cosines, 0.0, 1.0)

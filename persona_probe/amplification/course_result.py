@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from persona_probe.errors import PersonaProbeError
-from persona_probe.result import Result
+from persona_probe.result import TableResult
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
 @dataclass(frozen=True)
-class AmplificationCourse(Result):
+class AmplificationCourse(TableResult):
     """Amplification along training.
 
     Attributes:
@@ -24,10 +24,6 @@ class AmplificationCourse(Result):
     """
 
     table: pd.DataFrame
-
-    def to_frame(self) -> pd.DataFrame:
-        """A copy of the table."""
-        return self.table.copy()
 
     def shown(self) -> pd.DataFrame:
         """The rows of ``after``, and what of them is read first."""

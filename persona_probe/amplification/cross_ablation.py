@@ -22,10 +22,10 @@ from persona_probe.directions.direction import Direction
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
 from persona_probe.statistics.nulls import isotropic_directions
-from persona_probe.steering.steer import steer
+from persona_probe.steering.steer_context import steer
 
 
-def cross_ablation(
+def cross_ablate(
     models: Mapping[str, Model],
     directions: Mapping[str, Direction],
     questions: Sequence[Dialogue],
@@ -73,7 +73,7 @@ def cross_ablation(
     """
     for what, given in {"organism": models, "direction": directions, "question": questions}.items():
         if not given:
-            raise PersonaProbeError(f"cross_ablation: there is no {what}; give at least one")
+            raise PersonaProbeError(f"cross_ablate: there is no {what}; give at least one")
     if scope in SPANS:
         check_reading("the reference", reference.source, {"span": scope}, "scope")
     clamps = [_clamp(name, direction, layers, reference) for name, direction in directions.items()]
@@ -127,7 +127,7 @@ class _Clamp:
 
 def _clamp(name: str, direction: Direction, layers: int | Mapping[str, int], reference: Activations) -> _Clamp:
     if isinstance(layers, Mapping) and name not in layers:
-        raise PersonaProbeError(f"cross_ablation: layers names no layer for {name!r}; it has {', '.join(layers)}")
+        raise PersonaProbeError(f"cross_ablate: layers names no layer for {name!r}; it has {', '.join(layers)}")
     layer = layers[name] if isinstance(layers, Mapping) else layers
     target = float((reference.at(layer) @ unit(direction.at(layer))).mean())
     return _Clamp(name, direction, layer, target)

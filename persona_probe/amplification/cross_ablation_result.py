@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from persona_probe.result import Result
+from persona_probe.result import TableResult
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -17,7 +17,7 @@ NONE, CLAMP, RANDOM = "none", "clamp", "random clamp"
 
 
 @dataclass(frozen=True)
-class CrossAblation(Result):
+class CrossAblation(TableResult):
     """What each organism does with each direction clamped.
 
     Attributes:
@@ -27,10 +27,6 @@ class CrossAblation(Result):
     """
 
     table: pd.DataFrame
-
-    def to_frame(self) -> pd.DataFrame:
-        """A copy of the table."""
-        return self.table.copy()
 
     def plot(self) -> go.Figure:
         """The EM rates of every organism, unsteered, clamped, and moved as far along random directions."""

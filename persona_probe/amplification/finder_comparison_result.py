@@ -12,14 +12,14 @@ from persona_probe.amplification.amplification_result import Amplification
 from persona_probe.amplification.verdict import Finding
 from persona_probe.directions.cosines import CosineTable
 from persona_probe.directions.direction import Direction
-from persona_probe.result import Result
+from persona_probe.result import TableResult
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
 @dataclass(frozen=True)
-class FinderComparison(Result):
+class FinderComparison(TableResult):
     """Finders head to head.
 
     Attributes:
@@ -44,10 +44,6 @@ class FinderComparison(Result):
         """The rows of the chosen layer, the largest specificity first, nulls last."""
         rows = self.table[self.table["chosen"]]
         return rows.sort_values(["null", "specificity"], ascending=[True, False], ignore_index=True)
-
-    def to_frame(self) -> pd.DataFrame:
-        """A copy of the table."""
-        return self.table.copy()
 
     def shown(self) -> pd.DataFrame:
         """The chosen layer's rows, and what of them is read first."""

@@ -16,7 +16,7 @@ from persona_probe.amplification.captures import Captures, check_reading
 from persona_probe.amplification.layer import QUANTILE
 from persona_probe.directions.direction import Direction
 from persona_probe.errors import PersonaProbeError
-from persona_probe.result import Result
+from persona_probe.result import TableResult
 from persona_probe.statistics.nulls import matched_random_directions
 from persona_probe.statistics.rates import mean_estimate
 
@@ -31,7 +31,7 @@ _FLAT = 1e-4
 
 
 @dataclass(frozen=True)
-class PersonaSpace(Result):
+class PersonaSpace(TableResult):
     """Directions and models in the plane of the directions' first two components.
 
     Attributes:
@@ -45,10 +45,6 @@ class PersonaSpace(Result):
     """
 
     table: pd.DataFrame
-
-    def to_frame(self) -> pd.DataFrame:
-        """A copy of the table."""
-        return self.table.copy()
 
     def shown(self) -> pd.DataFrame:
         """Where everything stands."""
@@ -72,7 +68,7 @@ class PersonaSpace(Result):
         return said
 
 
-def persona_space(
+def measure_persona_space(
     directions: Mapping[str, Direction],
     captures: Captures,
     reference: Activations,
@@ -105,7 +101,7 @@ def persona_space(
             or anything was read in another way or by an unrelated model.
     """
     if len(directions) < 2:
-        raise PersonaProbeError(f"persona_space: a plane needs two directions or more; got {len(directions)}")
+        raise PersonaProbeError(f"measure_persona_space: a plane needs two directions or more; got {len(directions)}")
     check_shapes(directions, captures, reference)
     check_reading("the reference", reference.source, captures.before.source)
     check_families([*directions.values()], captures, reference, allow)
@@ -137,8 +133,8 @@ def _plane(vectors: Float[np.ndarray, "k d_model"], layer: int) -> tuple[Float[n
     _, sizes, components = np.linalg.svd(vectors, full_matrices=False)
     if sizes[1] <= _FLAT * sizes[0]:
         raise PersonaProbeError(
-            f"persona_space: the {len(vectors)} directions lie on one line at layer {layer}, so they span no plane; "
-            "give directions of other personas too"
+            f"measure_persona_space: the {len(vectors)} directions lie on one line at layer {layer}, so they span no "
+            "plane; give directions of other personas too"
         )
     basis = components[:2] * np.where((vectors @ components[:2].T).sum(axis=0) < 0, -1.0, 1.0)[:, None]
     shares = np.square(sizes) / np.square(sizes).sum()

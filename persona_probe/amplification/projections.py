@@ -15,7 +15,7 @@ from persona_probe.amplification.captures import Captures, check_reading
 from persona_probe.amplification.layer import spread_along, unit
 from persona_probe.directions.direction import Direction
 from persona_probe.errors import PersonaProbeError
-from persona_probe.result import Result
+from persona_probe.result import TableResult
 from persona_probe.statistics.rates import mean_estimate
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Projections(Result):
+class Projections(TableResult):
     """Mean projections of the models that are compared.
 
     Attributes:
@@ -35,10 +35,6 @@ class Projections(Result):
     """
 
     table: pd.DataFrame
-
-    def to_frame(self) -> pd.DataFrame:
-        """A copy of the table."""
-        return self.table.copy()
 
     def plot(self, direction: str | None = None, layer: int | None = None) -> go.Figure:
         """The means by layer, before, after and control.

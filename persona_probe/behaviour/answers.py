@@ -15,7 +15,7 @@ from persona_probe.behaviour.em_rates_result import SETTINGS, EmRates
 from persona_probe.behaviour.judges.judge import Judge, judge_answers
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
-from persona_probe.result import Result
+from persona_probe.result import TableResult
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -25,7 +25,7 @@ VERDICT = ("aligned", "coherent", "refusal", "failed")
 
 
 @dataclass(frozen=True)
-class Answers(Result):
+class Answers(TableResult):
     """Answers to questions, with what a judge said of them.
 
     A study's ``answers`` table is wrapped as it is: ``Answers(run.tables["answers"])``.
@@ -61,10 +61,6 @@ class Answers(Result):
         # Parquet gives a column without any value (nothing was judged) back as objects.
         kinds = {"aligned": float, "coherent": float, "refusal": bool, "failed": bool}
         object.__setattr__(self, "table", self.table.astype(kinds))
-
-    def to_frame(self) -> pd.DataFrame:
-        """A copy of the table."""
-        return self.table.copy()
 
     def shown(self) -> pd.DataFrame:
         """The columns that say most."""

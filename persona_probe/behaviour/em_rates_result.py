@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from persona_probe.result import Result
+from persona_probe.result import TableResult
 from persona_probe.statistics.estimate import Estimate
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ SETTINGS = ("model", "questions")
 
 
 @dataclass(frozen=True)
-class EmRates(Result):
+class EmRates(TableResult):
     """Every definition's EM rate, by group.
 
     Attributes:
@@ -31,10 +31,6 @@ class EmRates(Result):
 
     table: pd.DataFrame
     by: tuple[str, ...] = ()
-
-    def to_frame(self) -> pd.DataFrame:
-        """A copy of the table."""
-        return self.table.copy()
 
     def plot(self, definition: str | None = None) -> go.Figure:
         """Rates by model and question set, or by question (or any other column of ``by``), with n and intervals.

@@ -43,7 +43,7 @@ def bake(
     """Write plain Hugging Face weights that answer steered, read back and compared with the steered model."""
     from persona_probe.directions.direction import Direction
     from persona_probe.models.loading.load import load
-    from persona_probe.steering.bake.bake import bake as write
+    from persona_probe.steering.baking.bake import bake as write
     from persona_probe.steering.interventions.ablate_everywhere import AblateEverywhere
     from persona_probe.steering.interventions.add import Add
     from persona_probe.steering.interventions.intervention import Intervention

@@ -43,7 +43,7 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Run a study (fine-tune, measure, find, track, compare, probe, steer, latents, realign), or go on with it."""
-    from persona_probe.runs.read_config import read_config
+    from persona_probe.runs.config_file import read_config
 
     config = read_config(study)
     if dry_run:
@@ -63,7 +63,7 @@ def run(
 
 def plan(study: StudyFile, tokens_per_second: Speed = None, measured: Measured = None) -> None:
     """Say what a study will need (memory, tokens, disk, time) without loading weights."""
-    from persona_probe.runs.read_config import read_config
+    from persona_probe.runs.config_file import read_config
     from persona_probe.study.plan import plan_study
 
     for line in plan_study(read_config(study), tokens_per_second=tokens_per_second, measured=measured).lines():
@@ -86,10 +86,10 @@ def demo(
     """Run the study that ships with the package, on Persona World."""
     from importlib import resources
 
-    from persona_probe.runs.read_config import read_config
+    from persona_probe.runs.config_file import read_config
     from persona_probe.worlds.persona_world.checkpoints import find_checkpoints
 
-    with resources.as_file(resources.files("persona_probe.runs.templates") / "persona-world.yaml") as file:
+    with resources.as_file(resources.files("persona_probe.runs") / "templates" / "persona-world.yaml") as file:
         config = read_config(file)
     folder = find_checkpoints(checkpoints)
     latents = config.latents.model_copy(update={"sae": str(folder / Path(config.latents.sae or "").name)})

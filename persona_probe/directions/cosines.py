@@ -13,7 +13,7 @@ import pandas as pd
 from persona_probe.activations.activations import Activations
 from persona_probe.directions.direction import Direction
 from persona_probe.errors import PersonaProbeError
-from persona_probe.result import Result
+from persona_probe.result import TableResult
 from persona_probe.statistics.effect_sizes import cosine
 from persona_probe.statistics.nulls import matched_random_directions
 
@@ -25,7 +25,7 @@ _MOST_LINES = 6
 
 
 @dataclass(frozen=True)
-class CosineTable(Result):
+class CosineTable(TableResult):
     """Cosines between directions.
 
     Attributes:
@@ -52,10 +52,6 @@ class CosineTable(Result):
         for first, second, value in zip(rows["first"], rows["second"], rows["cosine"], strict=True):
             square.loc[first, second] = square.loc[second, first] = value
         return square
-
-    def to_frame(self) -> pd.DataFrame:
-        """A copy of the table."""
-        return self.table.copy()
 
     def plot(self, layer: int | None = None) -> go.Figure:
         """With a layer, its matrix; without one, each pair by layer, or of many pairs the matrix of the middle layer.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -151,21 +150,6 @@ class Direction(LayerVectors, Result):
             fingerprint = model.fingerprint()
             check_family(self.card, model.name, fingerprint, sorted({fingerprint, *model.ancestors}), allow)
 
-    def steer(
-        self, model: Model, *, layers: int | Sequence[int] | str, **settings: Any
-    ) -> AbstractContextManager[None]:
-        """Steer ``model`` along this direction inside a context: ``with (2.0 * evil - warm).steer(model, layers=12):``.
-
-        Args:
-            model: which model.
-            layers: where.
-            **settings: ``kind``, ``strength``, ``target``, ``scope`` and the others of `persona_probe.steer`.
-        """
-        # Said here for reading's sake; rooms below this one are not imported before it is called.
-        from persona_probe.steering.steer import steer
-
-        return steer(model, self, layers=layers, **settings)
-
     def increments(self) -> Direction:
         """What each layer adds to the one before: ``v_l - v_(l-1)``, the first layer as it is.
 
@@ -195,12 +179,25 @@ class Direction(LayerVectors, Result):
         adopters = [*self.card.get("adopted_by", ()), model.name]
         return replace(self, card={**self.card, "family": family, "adopted_by": adopters})
 
-    def top_tokens(self, model: Model, *, allow: bool = False, **options: Any) -> TopTokens:
-        """The tokens the direction promotes and suppresses; see `persona_probe.directions.top_tokens.top_tokens`."""
+    def top_tokens(
+        self, model: Model, *, k: int = 10, layers: int | Sequence[int] | None = None, allow: bool = False
+    ) -> TopTokens:
+        """The tokens that the direction promotes and suppresses most, read through the unembedding (the logit lens).
+
+        Args:
+            model: the model whose unembedding is read.
+            k: tokens per side.
+            layers: one or several; default all of the direction's.
+            allow: warn instead of refusing a model that is not related to the direction's.
+
+        Raises:
+            PersonaProbeError: for a layer that the direction lacks, and as `persona_probe.directions.top_tokens`.
+        """
         from persona_probe.directions.top_tokens import top_tokens
 
         self.check_model(model, allow=allow)
-        return TopTokens(top_tokens(self, model, **options), self.name)
+        chosen = self if layers is None else self.select([layers] if isinstance(layers, int) else layers)
+        return TopTokens(top_tokens(model, chosen.vectors, chosen.layers, k=k), self.name)
 
     def best_layer(self, by: str = "held_out_auroc") -> int:
         """The layer with the largest ``by``.

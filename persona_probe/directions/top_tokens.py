@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate.utils import align_module_device
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from persona_probe.directions.direction import Direction
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
 from persona_probe.models.stream.guards import probe_ids
@@ -21,9 +21,14 @@ _ROWS_AT_ONCE = 2**14
 
 
 def top_tokens(
-    direction: Direction, model: Model, *, k: int = 10, layers: Sequence[int] | None = None, center: bool = True
+    model: Model,
+    vectors: Float[np.ndarray, "layer d_model"],
+    layers: Sequence[int],
+    *,
+    k: int = 10,
+    center: bool = True,
 ) -> pd.DataFrame:
-    """The tokens whose logits a direction raises and lowers most, read straight through the unembedding.
+    """The tokens whose logits each vector raises and lowers most, read straight through the unembedding.
 
     The logit lens (nostalgebraist 2020, "interpreting GPT: the logit lens") applied to a direction, as to parameters by
     Dar et al. 2023 ("Analyzing transformers in embedding space"): the unit vector, centred if the final norm is a
@@ -32,38 +37,39 @@ def top_tokens(
     later layers make of it, and so what an early direction means, it does not show.
 
     Args:
-        direction: of this model's width.
         model: any causal language model with an output embedding as wide as its residual stream.
-        k: tokens an end.
-        layers: default all of the direction's.
+        vectors: ``(layer, d_model)``, one row per layer (or per latent of an SAE); their lengths do not matter.
+        layers: the number of each row, for the table.
+        k: tokens per side.
         center: subtract the mean over the vocabulary, so that 0 is the average token. Changes no ranking.
 
     Returns:
-        One row a layer, end and rank: ``layer``, ``rank`` (1 is the strongest), ``side`` (``promoted`` or
-        ``suppressed``), ``token``, ``token_id``, ``logit`` (per unit of the direction's length, before the norm's
+        One row per layer, side and rank: ``layer``, ``rank`` (1 is the strongest), ``side`` (``promoted`` or
+        ``suppressed``), ``token``, ``token_id``, ``logit`` (per unit of the vector's length, before the norm's
         division) and ``final_norm`` (false where the model's final norm was not found, and its gain left out).
 
     Raises:
-        PersonaProbeError: if ``k`` is below 1, a layer is missing, widths differ, or the model has no output embedding
+        PersonaProbeError: if ``k`` is below 1, there is no row, widths differ, or the model has no output embedding
             that can be read.
     """
-    chosen = tuple(direction.layers if layers is None else layers)
-    if k < 1 or not chosen:
-        raise PersonaProbeError(f"k={k}, layers={chosen}: there is nothing to show; k and layers must be at least one")
-    if direction.d_model != model.d_model:
+    if k < 1 or not len(layers):
         raise PersonaProbeError(
-            f"the direction has d_model={direction.d_model}, {model.name} {model.d_model}: it is another model's"
+            f"k={k}, layers={tuple(layers)}: there is nothing to show; k and layers must be at least one"
         )
-    vectors = torch.tensor(np.stack([direction.at(layer) for layer in chosen]), dtype=torch.float32)
-    vectors = vectors / vectors.norm(dim=1, keepdim=True)
+    if vectors.shape[1] != model.d_model:
+        raise PersonaProbeError(
+            f"the direction has d_model={vectors.shape[1]}, {model.name} {model.d_model}: it is another model's"
+        )
+    units = torch.tensor(vectors, dtype=torch.float32)
+    units = units / units.norm(dim=1, keepdim=True)
     norm = final_norm(model)
     if norm is not None:
-        vectors = _through(norm, vectors, model)
-    logits = _unembedded(vectors, model)
+        units = _through(norm, units, model)
+    logits = _unembedded(units, model)
     if center:
         logits = logits - logits.mean(dim=1, keepdim=True)
     rows = []
-    for layer, line in zip(chosen, logits, strict=True):
+    for layer, line in zip(layers, logits, strict=True):
         for side, largest in (("promoted", True), ("suppressed", False)):
             best = torch.topk(line, min(k, len(line)), largest=largest)
             for rank, (logit, token_id) in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True), 1):

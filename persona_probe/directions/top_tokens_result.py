@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from persona_probe.errors import PersonaProbeError
-from persona_probe.result import Result
+from persona_probe.result import TableResult
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
 @dataclass(frozen=True)
-class TopTokens(Result):
+class TopTokens(TableResult):
     """The tokens that a direction promotes and suppresses.
 
     Attributes:
@@ -25,10 +25,6 @@ class TopTokens(Result):
 
     table: pd.DataFrame
     name: str
-
-    def to_frame(self) -> pd.DataFrame:
-        """A copy of the table."""
-        return self.table.copy()
 
     def plot(self, layer: int | None = None) -> go.Figure:
         """Both ends at one layer (by default the last, since an early layer's tokens say least), with their logits.

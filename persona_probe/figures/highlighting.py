@@ -9,17 +9,14 @@ from operator import itemgetter
 
 from markupsafe import Markup, escape
 
+from persona_probe.figures.text import INVISIBLE
+
 DARKEST = 0.6
 """Opacity at the strongest activation: text on it has a contrast of 4.5, on a light and on a dark page."""
 _HUE = "0, 114, 178"  # Okabe and Ito's blue; only its opacity varies, so that no two colours must be distinguished
 _LINE = (
     "display: block; white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: isolate; "
     "print-color-adjust: exact; -webkit-print-color-adjust: exact"
-)
-# Control characters, overrides of direction, and characters without width: a reader must see that something is there.
-# Joiners inside a word (U+200C, U+200D) belong to the spelling in many scripts, and stay.
-_UNSEEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
 )
 _NOTHING = re.compile(r"[\u200c\u200d\ufe00-\ufe0f]+")
 
@@ -31,7 +28,7 @@ def shown_token(token: str) -> str:
         >>> shown_token(f"zero{chr(0x200B)}width")
         'zero[U+200B]width'
     """
-    marked = _UNSEEN.sub(_named, token)
+    marked = INVISIBLE.sub(_named, token)
     if _NOTHING.fullmatch(marked):
         marked = "".join(f"[U+{ord(character):04X}]" for character in marked)
     return marked.replace("\n", "↵\n").replace("\t", "→\t")

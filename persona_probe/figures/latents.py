@@ -14,17 +14,16 @@ from persona_probe.figures.keys import keys_below
 from persona_probe.figures.required import MissingDataError, measured, require
 from persona_probe.figures.template import MODEL_STYLES, Style, model_style
 from persona_probe.figures.text import NOTHING, count_range, counted, escape_markup, is_number, signed
-from persona_probe.latents.ranking.diff_result import Moved
 
 COLUMNS = ("latent", "before", "after", "change_sd", "low_sd", "high_sd", "control_sd", "finding")
 EFFECT_COLUMNS = ("latent", "effect", "effect_low", "effect_high", "null_effect", "null_low", "null_high")
 STYLES = {
-    Moved.ROSE.value: Style("#D55E00", "triangle-up", "solid"),
-    Moved.FELL.value: Style("#0072B2", "triangle-down", "solid"),
-    Moved.ROSE_ALONE.value: Style("#D55E00", "triangle-up-open", "solid"),
-    Moved.FELL_ALONE.value: Style("#0072B2", "triangle-down-open", "solid"),
-    Moved.CONTROL.value: Style("#E69F00", "square", "solid"),
-    Moved.SMALL.value: Style("#CC79A7", "cross", "solid"),
+    "rose": Style("#D55E00", "triangle-up", "solid"),
+    "fell": Style("#0072B2", "triangle-down", "solid"),
+    "rose; no control": Style("#D55E00", "triangle-up-open", "solid"),
+    "fell; no control": Style("#0072B2", "triangle-down-open", "solid"),
+    "no more than latents move under the control": Style("#E69F00", "square", "solid"),
+    "a small change": Style("#CC79A7", "cross", "solid"),
 }
 OTHER = Style("#8A8F98", "circle-open", "solid")
 """The style of findings that say that nothing moved."""

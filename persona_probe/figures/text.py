@@ -11,7 +11,11 @@ from typing import TypeGuard
 
 NOTHING = "–"
 """What is written in place of a missing number."""
-UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+INVISIBLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
+)
+"""Control characters, overrides of direction, halves of surrogate pairs, and characters without width: a reader must see
+that something is there. Joiners inside a word (U+200C, U+200D) belong to the spelling in many scripts, and stay."""
 
 
 def is_number(value: object) -> TypeGuard[float]:
@@ -70,11 +74,11 @@ def count_range(counts: Iterable[float]) -> str:
 
 
 def visible(text: str) -> str:
-    """``text`` with control characters (which a terminal obeys) and overrides of its direction made visible.
+    """``text`` in which a replacement character stands for each character that nobody would see (`INVISIBLE`).
 
     Line breaks and tabs stay.
     """
-    return UNSEEN.sub("\N{REPLACEMENT CHARACTER}", text)
+    return INVISIBLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def escape_markup(text: object) -> str:

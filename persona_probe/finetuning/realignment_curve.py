@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from persona_probe.result import Result
+from persona_probe.result import TableResult
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
 @dataclass(frozen=True)
-class RealignmentCurve(Result):
+class RealignmentCurve(TableResult):
     """The misaligned model, fine-tuned on n benign examples, at the same number of steps for every n above 0.
 
     Attributes:
@@ -30,10 +30,6 @@ class RealignmentCurve(Result):
     table: pd.DataFrame
     steps: int
     definition: str
-
-    def to_frame(self) -> pd.DataFrame:
-        """A copy of the table."""
-        return self.table.copy()
 
     def plot(self) -> go.Figure:
         """EM rate and projection by the number of benign examples."""

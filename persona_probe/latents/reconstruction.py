@@ -33,7 +33,7 @@ RECOVERED = 0.9
 _Replacement = Callable[[Float[Tensor, "token d_model"]], Float[Tensor, "token d_model"]]
 
 
-def reconstruction(
+def measure_reconstruction(
     sae: Sae,
     models: Mapping[str, Model] | Model,
     dialogues: Sequence[Dialogue],
@@ -75,7 +75,7 @@ def reconstruction(
     """
     named = {models.name: models} if isinstance(models, Model) else dict(models)
     if not named:
-        raise PersonaProbeError("reconstruction: there are no models: the mapping is empty")
+        raise PersonaProbeError("measure_reconstruction: there are no models: the mapping is empty")
     for model in named.values():
         sae.check_model(model)
     encoded, spans = encode_alike(list(named.values()), dialogues, span)

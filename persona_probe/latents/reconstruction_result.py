@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from persona_probe.result import Result
+from persona_probe.result import TableResult
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
 @dataclass(frozen=True, eq=False)
-class Reconstruction(Result):
+class Reconstruction(TableResult):
     """How well an SAE reconstructs its layer, in one or several models.
 
     Attributes:
@@ -28,10 +28,6 @@ class Reconstruction(Result):
 
     table: pd.DataFrame
     about: dict[str, Any]
-
-    def to_frame(self) -> pd.DataFrame:
-        """A copy of the table."""
-        return self.table.copy()
 
     def plot(self) -> go.Figure:
         """Next-token loss with the layer left alone, reconstructed, and replaced by nothing."""

@@ -87,7 +87,8 @@ class Sae:
             said = ", ".join(f"{name} ({digest})" for name, digest in known.items())
             warnings.warn(
                 f"the SAE {self.name} was trained on {said}; {model.name} ({model.fingerprint()}) is not known to "
-                "descend from any of them, so look at its reconstruction (pp.reconstruction) before you trust it",
+                "descend from any of them, so look at its reconstruction before you trust it "
+                "(pp.measure_reconstruction)",
                 LatentWarning,
                 stacklevel=2,
             )
@@ -98,7 +99,7 @@ class Sae:
             return
         warnings.warn(
             f"the SAE {self.name} says it is for {trained}, and this model is {model.name}; look at its reconstruction "
-            "(pp.reconstruction) before you trust it",
+            "(pp.measure_reconstruction) before you trust it",
             LatentWarning,
             stacklevel=2,
         )

@@ -19,7 +19,7 @@ from persona_probe.models.model import Model
 from persona_probe.models.stream.scope import Scope
 from persona_probe.steering.interventions.change import Change, StackedChange, placed
 from persona_probe.steering.interventions.intervention import Intervention
-from persona_probe.steering.steer import Steering, steer
+from persona_probe.steering.steer_context import Steering, steer
 
 EditKind = Literal["ablate", "clamp", "add", "scale"]
 EDIT_KINDS: tuple[str, ...] = get_args(EditKind)

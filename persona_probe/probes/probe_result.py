@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 
 from persona_probe.probes.inputs import grouping_words
 from persona_probe.probes.leakage import Leak
-from persona_probe.result import Result
+from persona_probe.result import TableResult
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -25,7 +25,7 @@ PROBE = "probe"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ProbeScores(Result):
+class ProbeScores(TableResult):
     """Out-of-group scores of a linear probe at every layer.
 
     Attributes:
@@ -71,10 +71,6 @@ class ProbeScores(Result):
         self.probes.at(layer)
         return self.scores[:, self.probes.layers_.index(layer)]
 
-    def to_frame(self) -> pd.DataFrame:
-        """A copy of the table."""
-        return self.table.copy()
-
     def shown(self) -> pd.DataFrame:
         """AUROC and average precision by layer, with their intervals."""
         return self.table[["layer", "value", "low", "high", "ap", "ap_low", "ap_high", "prevalence", "n"]]
@@ -116,7 +112,7 @@ class ProbeScores(Result):
 
 
 @dataclass(frozen=True)
-class ProbeTable(Result):
+class ProbeTable(TableResult):
     """A probe compared with what it must beat.
 
     Attributes:
@@ -127,10 +123,6 @@ class ProbeTable(Result):
     """
 
     table: pd.DataFrame
-
-    def to_frame(self) -> pd.DataFrame:
-        """A copy of the table."""
-        return self.table.copy()
 
     def shown(self) -> pd.DataFrame:
         """AUROC by layer, with one column for the probe and each baseline."""

@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 
 from persona_probe.errors import PersonaProbeError
-from persona_probe.result import Result
+from persona_probe.result import TableResult
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
 @dataclass(frozen=True)
-class TransferMatrix(Result):
+class TransferMatrix(TableResult):
     """How far probes of one part carry over to the others.
 
     Attributes:
@@ -42,10 +42,6 @@ class TransferMatrix(Result):
         names = rows["train"].unique().tolist()
         values = rows.set_index(["train", "test"])["value"]
         return pd.DataFrame([[values[one, two] for two in names] for one in names], index=names, columns=names)
-
-    def to_frame(self) -> pd.DataFrame:
-        """A copy of the table."""
-        return self.table.copy()
 
     def shown(self) -> pd.DataFrame:
         """The table without the columns that say how the intervals were made."""

@@ -48,7 +48,7 @@ class FigureKind:
     @property
     def function(self) -> Callable[..., go.Figure]:
         """The function behind it, loaded on first use."""
-        module = importlib.import_module(f"persona_probe.report.figures.{self.module}")
+        module = importlib.import_module(f"persona_probe.figures.{self.module}")
         function: Callable[..., go.Figure] = getattr(module, self.called or self.name)
         return function
 

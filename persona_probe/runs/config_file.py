@@ -1,20 +1,24 @@
-"""A study's settings as a file: the ones a run was made with, the schema for editors, and templates to start from."""
+"""A study's settings as a file: reading one, writing one, its schema for editors, and templates to start from."""
 
 from __future__ import annotations
 
+import difflib
 import json
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel, ValidationError
 
 from persona_probe.errors import PersonaProbeError
 from persona_probe.files import write_text
-from persona_probe.runs.config import StudyConfig
+from persona_probe.runs.config import LOCAL, NAMED, JudgeModel, StudyConfig
 
 SCHEMA = "study.schema.json"
-_TEMPLATES = "persona_probe.runs.templates"
+_TEMPLATES = resources.files("persona_probe.runs") / "templates"
+_FILES = ("narrow", "control", "benign", "questions")
 
 
 def config_as_yaml(config: StudyConfig) -> str:
@@ -30,9 +34,7 @@ def schema() -> dict[str, Any]:
 
 def template_names() -> list[str]:
     """The kinds of study that there is a template for."""
-    return sorted(
-        file.name.removesuffix(".yaml") for file in resources.files(_TEMPLATES).iterdir() if file.name.endswith(".yaml")
-    )
+    return sorted(file.name.removesuffix(".yaml") for file in _TEMPLATES.iterdir() if file.name.endswith(".yaml"))
 
 
 def write_template(kind: str, out: Path) -> list[Path]:
@@ -52,7 +54,7 @@ def write_template(kind: str, out: Path) -> list[Path]:
         raise PersonaProbeError(f"there is no template {kind!r}: choose one of {', '.join(template_names())}")
     if out.exists():
         raise PersonaProbeError(f"{out}: exists already; give another --out, so that nothing is lost")
-    text = (resources.files(_TEMPLATES) / f"{kind}.yaml").read_text(encoding="utf-8")
+    text = (_TEMPLATES / f"{kind}.yaml").read_text(encoding="utf-8")
     beside = out.with_name(SCHEMA)
     write_text(beside, _schema_text())
     write_text(out, f"# yaml-language-server: $schema={SCHEMA}\n{text}")
@@ -61,6 +63,116 @@ def write_template(kind: str, out: Path) -> list[Path]:
 
 def _schema_text() -> str:
     return json.dumps(schema(), indent=2) + "\n"
+
+
+def read_config(path: str | Path) -> StudyConfig:
+    """Read and check a study file. Relative paths in it are looked up from its own folder.
+
+    Raises:
+        PersonaProbeError: naming the file, line and key, the value seen, and for a misspelt key the likely one.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise PersonaProbeError(f"{path}: no such file; write one with `persona-probe init`")
+    try:
+        text = file.read_text(encoding="utf-8")
+        raw = yaml.safe_load(text)
+        lines = _lines(yaml.compose(text))
+    except PersonaProbeError as error:
+        raise PersonaProbeError(f"{file}, {error}") from None
+    except UnicodeDecodeError as error:
+        raise PersonaProbeError(f"{file}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    except ValueError as error:
+        raise PersonaProbeError(f"{file}: holds a value that YAML cannot read: {error}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark is not None else ""
+        raise PersonaProbeError(f"{file}{where}: is not valid YAML: {getattr(error, 'problem', error)}") from error
+    if not isinstance(raw, dict):
+        raise PersonaProbeError(
+            f"{file}: is {'empty' if raw is None else 'no mapping'}; it needs at least 'model: ...'"
+        )
+    try:
+        config = StudyConfig.model_validate(raw)
+    except ValidationError as error:
+        raise PersonaProbeError(f"{file}: " + "; ".join(dict.fromkeys(_explained(error, lines)))) from error
+    return _resolved(config, file.parent)
+
+
+def _resolved(config: StudyConfig, folder: Path) -> StudyConfig:
+    """``config`` with the paths that exist beside the file looked up there."""
+
+    def find(given: Path) -> Path:
+        beside = folder / given
+        return beside if not given.is_absolute() and beside.exists() else given
+
+    def named(source: str | None) -> str | None:
+        return None if source is None else str(find(Path(source)))
+
+    files = {name: find(path) for name in _FILES if (path := getattr(config.texts, name))}
+    template = config.loading.chat_template
+    updates: dict[str, Any] = {name: named(getattr(config, name)) for name in ("model", "after", "control")}
+    updates["texts"] = config.texts.model_copy(update=files)
+    updates["loading"] = config.loading.model_copy(
+        update={"chat_template": None if template is None else find(template)}
+    )
+    if config.latents.sae_id is None:
+        updates["latents"] = config.latents.model_copy(update={"sae": named(config.latents.sae)})
+    if isinstance(judge := config.judge, JudgeModel):
+        prompts = None if judge.prompts is None else find(judge.prompts)
+        updates["judge"] = judge.model_copy(update={"model": named(judge.model), "prompts": prompts})
+    return config.model_copy(update=updates)
+
+
+def _lines(node: yaml.Node | None, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], int]:
+    """The line of every key, by its path."""
+    found: dict[tuple[str, ...], int] = {}
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            place = (*prefix, str(key.value))
+            if place in found:
+                raise PersonaProbeError(
+                    f"line {key.start_mark.line + 1}: {'.'.join(place)!r} stands there for the second time (first on "
+                    f"line {found[place]}), and only one can count"
+                )
+            found[place] = key.start_mark.line + 1
+            found |= _lines(value, place)
+    return found
+
+
+def _explained(error: ValidationError, lines: dict[tuple[str, ...], int]) -> Iterator[str]:
+    """Each problem in a person's words."""
+    for problem in error.errors():
+        place = tuple(str(part) for part in problem["loc"])
+        if place[:1] == ("judge",):
+            place = tuple(part for part in place if part not in (LOCAL, NAMED, "nullable"))
+        yield _explain(problem, place, lines)
+
+
+def _explain(problem: Any, place: tuple[str, ...], lines: dict[tuple[str, ...], int]) -> str:
+    known = next((lines[place[:size]] for size in range(len(place), 0, -1) if place[:size] in lines), None)
+    line = f"line {known}: " if known else ""
+    name = ".".join(place) or "the study"
+    if problem["type"] == "extra_forbidden":
+        fields = _section(place[:-1]).model_fields
+        near = difflib.get_close_matches(place[-1], fields, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(fields)}"
+        return f"{line}unknown key {name!r}; {hint}"
+    if problem["type"] == "missing":
+        return f"{line}{name!r} is missing"
+    said = problem["msg"].removeprefix("Value error, ")
+    # A whole section as the value seen would drown what is said.
+    if isinstance(problem["input"], dict):
+        return f"{line}{name}: {said}" if place else said
+    return f"{line}{name} is {problem['input']!r}: {said}"
+
+
+def _section(place: tuple[str, ...]) -> type[BaseModel]:
+    """The section at ``place``."""
+    section: Any = StudyConfig
+    for part in place:
+        section = JudgeModel if part == "judge" else section.model_fields[part].annotation
+    return section  # type: ignore[no-any-return]
 
 
 if __name__ == "__main__":

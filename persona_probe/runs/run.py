@@ -14,9 +14,9 @@ import pandas as pd
 from persona_probe.errors import PersonaProbeError
 from persona_probe.result import Result
 from persona_probe.runs.config import StudyConfig
+from persona_probe.runs.config_file import read_config
 from persona_probe.runs.folder import OBJECTS
 from persona_probe.runs.outcome import read_outcome
-from persona_probe.runs.read_config import read_config
 from persona_probe.runs.record import RunRecord, read_run
 
 if TYPE_CHECKING:

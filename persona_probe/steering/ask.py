@@ -15,7 +15,7 @@ from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
 from persona_probe.steering.interventions.intervention import Intervention
-from persona_probe.steering.steer import steer
+from persona_probe.steering.steer_context import steer
 
 _NUMBERS = 2**26
 """Numbers in the vectors of all interventions of one call of generate: 512 MiB."""

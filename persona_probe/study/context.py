@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from persona_probe.behaviour.judges.judge import Judge, judge_answers
 from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.dialogue.records import read_records, write_dialogues
 from persona_probe.latents.sae import Sae
 from persona_probe.models.loading.spec import LoadOptions
 from persona_probe.models.model import Model
 from persona_probe.runs.config import StudyConfig
+from persona_probe.runs.digest import digest
 from persona_probe.runs.folder import OBJECTS, RunFolder
 from persona_probe.runs.outcome import write_outcome
 from persona_probe.runs.stage_record import answers_folder
 from persona_probe.steering.interventions.intervention import Intervention
 from persona_probe.study.executor import AnswerJob, Executor, Local
-from persona_probe.study.kept_answers import KeptAnswers
 from persona_probe.study.material import Material
+from persona_probe.study.sources import identity
 
 
 @dataclass
@@ -106,3 +111,45 @@ class Context:
 def _seed(seed: int, purpose: str) -> int:
     """A seed of its own for every purpose, the same on every machine."""
     return int.from_bytes(hashlib.sha256(f"{seed} {purpose}".encode()).digest()[:4], "big")
+
+
+class KeptAnswers:
+    """Samples through another executor and keeps each job's answers as soon as they are there.
+
+    So a study that is stopped half way through a stage goes on at the job it was stopped at, and one whose judge was
+    changed judges the same answers again. Captures are not kept: they cost one forward pass, and much disk.
+
+    Args:
+        executor: where models run.
+        folder: gets one file of answers a job.
+
+    Attributes:
+        reused: how many jobs were answered from what was kept.
+    """
+
+    def __init__(self, executor: Executor, folder: Path) -> None:
+        self._executor, self._folder, self.reused = executor, folder, 0
+        # Models do not change while a study runs, and their fingerprint is asked for at every job.
+        self._known: weakref.WeakKeyDictionary[Model, dict[str, Any]] = weakref.WeakKeyDictionary()
+
+    def answers(self, jobs: Sequence[AnswerJob], *, progress: bool, label: str) -> Iterator[list[Dialogue]]:
+        """The answers to each job's questions, sampled only if they are not kept yet."""
+        files = [self._file(job) for job in jobs]
+        missing = [not file.is_file() for file in files]
+        wanted = [job for job, new in zip(jobs, missing, strict=True) if new]
+        fresh = self._executor.answers(wanted, progress=progress, label=label)
+        for file, new in zip(files, missing, strict=True):
+            if new:
+                answers = next(fresh)
+                write_dialogues(file, answers)
+                yield answers
+            else:
+                self.reused += 1
+                yield read_records(file)
+
+    def _file(self, job: AnswerJob) -> Path:
+        if job.model not in self._known:
+            self._known[job.model] = identity(job.model)
+        # What only says how many are sampled at once changes which random number falls to whom, so it counts too.
+        rest = {field.name: getattr(job, field.name) for field in dataclasses.fields(job) if field.name != "model"}
+        return self._folder / f"{digest([self._known[job.model], rest])}.jsonl"

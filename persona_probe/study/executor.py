@@ -14,7 +14,7 @@ from persona_probe.activations.capture import capture, capture_together
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.models.model import Model
 from persona_probe.steering.interventions.intervention import Intervention
-from persona_probe.steering.steer import steer
+from persona_probe.steering.steer_context import steer
 
 
 class CaptureOptions(TypedDict, total=False):

@@ -13,7 +13,8 @@ from persona_probe.models.loading.load import load_template, specify
 from persona_probe.models.loading.memory import Footprint, footprint, free_bytes
 from persona_probe.runs.config import StudyConfig
 from persona_probe.study.material import gather
-from persona_probe.study.workload import StageWork, workload
+from persona_probe.study.stages.order import STAGES
+from persona_probe.study.workload import Sizes, Work, workload
 
 
 @dataclass(frozen=True)
@@ -23,14 +24,14 @@ class Plan:
     Attributes:
         model: the model's size.
         free: bytes that are free where it goes.
-        stages: the work of each stage that runs the model.
+        stages: the work of each stage that runs the model, by its name.
         seconds: how long each will take at the speeds that were given, or None.
         basis: where those speeds come from, in words.
     """
 
     model: Footprint
     free: int
-    stages: list[StageWork]
+    stages: dict[str, Work]
     seconds: dict[str, float] | None
     basis: str
 
@@ -38,8 +39,8 @@ class Plan:
         """The plan in words."""
         model = self.model
         fits = "" if model.weight_bytes < 0.9 * self.free else "  (DOES NOT FIT: loading: quantize or device_map)"
-        texts = max(stage.texts for stage in self.stages)
-        tokens = max(stage.text_tokens for stage in self.stages)
+        texts = max(work.texts for work in self.stages.values())
+        tokens = max(work.text_tokens for work in self.stages.values())
         form = (model.n_layers, model.d_model)
         dtype = str(model.dtype).removeprefix("torch.")
         said = [
@@ -49,15 +50,15 @@ class Plan:
             f"activations at most {texts:,} texts a stage: {in_words(store_bytes(texts, *form))} as means, a few of "
             f"which are kept; a store of all their tokens, which the study does not make, would be "
             f"{in_words(store_bytes(tokens, *form, 'bfloat16'))}",
-            f"{'stage':<11} {'answers':>9} {'tokens':>11} {'texts read':>11} {'tokens':>11} {'trained':>11}   time",
+            f"{'stage':<17} {'answers':>9} {'tokens':>11} {'texts read':>11} {'tokens':>11} {'trained':>11}   time",
         ]
-        for stage in self.stages:
-            took = "" if self.seconds is None else duration(self.seconds[stage.stage])
+        for name, work in self.stages.items():
+            took = "" if self.seconds is None else duration(self.seconds[name])
             said.append(
-                f"{stage.stage:<11} {stage.answers:>9,} {stage.answer_tokens:>11,} {stage.texts:>11,} "
-                f"{stage.text_tokens:>11,} {stage.trained_tokens:>11,}   {took}"
+                f"{name:<17} {work.answers:>9,} {work.answer_tokens:>11,} {work.texts:>11,} "
+                f"{work.text_tokens:>11,} {work.trained_tokens:>11,}   {took}"
             )
-        total = sum(stage.tokens for stage in self.stages)
+        total = sum(work.tokens for work in self.stages.values())
         whole = "" if self.seconds is None else f", about {duration(sum(self.seconds.values()))}"
         said.append(f"in all      {total:,} tokens at most{whole} ({self.basis})")
         return said
@@ -79,17 +80,17 @@ def plan_study(
     """
     spec = specify(config.model, options=config.load_options())
     size = footprint(spec)
-    stages = workload(config, gather(config), load_template(spec), size.n_layers)
+    stages = workload(STAGES, Sizes(config, gather(config), load_template(spec), size.n_layers))
     seconds, basis = None, "no speed was given: add --tokens-per-second, or --measured RUN"
     if measured is not None:
         speeds = _speeds(Path(measured), size)
-        missing = [stage.stage for stage in stages if stage.stage not in speeds]
+        missing = [name for name in stages if name not in speeds]
         if missing:
             raise PersonaProbeError(f"{measured}: that run has no stage {missing[0]!r} to take the speed from")
-        seconds = {stage.stage: stage.tokens / speeds[stage.stage] for stage in stages}
+        seconds = {name: work.tokens / speeds[name] for name, work in stages.items()}
         basis = f"at the speeds measured in {measured}"
     elif tokens_per_second is not None:
-        seconds = {stage.stage: stage.tokens / tokens_per_second for stage in stages}
+        seconds = {name: work.tokens / tokens_per_second for name, work in stages.items()}
         basis = f"at {tokens_per_second:,.0f} tokens a second throughout"
     return Plan(size, free_bytes(spec.options), stages, seconds, basis)
 

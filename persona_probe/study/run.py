@@ -29,7 +29,7 @@ from persona_probe.study.sources import identity_of, keep_identity, optional_of
 from persona_probe.study.stages.latents import open_sae
 from persona_probe.study.stages.order import STAGES
 from persona_probe.study.stages.train import check_models
-from persona_probe.study.workload import StageWork, workload
+from persona_probe.study.workload import Sizes, Work, workload
 
 if TYPE_CHECKING:
     from persona_probe.runs.run import Run
@@ -59,7 +59,7 @@ def run_study(config: StudyConfig, out: str | Path, *, progress: bool = True, ex
 
     folder = RunFolder.open(out)
     context = _prepared(config, folder, progress, executor or Local())
-    work = workload(config, context.material, context.before.template, context.before.n_layers)
+    work = workload(STAGES, Sizes(config, context.material, context.before.template, context.before.n_layers))
     identity = identity_of(context.before, config)
     with only_writer(folder.path / "stages"):
         folder.write_text("study.yaml", config_as_yaml(config))
@@ -103,7 +103,7 @@ def _prepared(config: StudyConfig, folder: RunFolder, progress: bool, executor: 
     )
 
 
-def _close(context: Context, records: Mapping[str, StageRecord], work: list[StageWork]) -> None:
+def _close(context: Context, records: Mapping[str, StageRecord], work: dict[str, Work]) -> None:
     """Write what speaks of all stages together."""
     from persona_probe.report.html import render_report  # it reads only files, and reads them by this room's record
 
@@ -135,7 +135,7 @@ def _what(config: StudyConfig) -> str:
     )
 
 
-def _manifest(context: Context, records: Mapping[str, StageRecord], work: list[StageWork]) -> dict[str, Any]:
+def _manifest(context: Context, records: Mapping[str, StageRecord], work: dict[str, Work]) -> dict[str, Any]:
     """What is needed to run the study again, to know what it ran on, and to plan others by it."""
     now = datetime.datetime.now(datetime.UTC)
     return {
@@ -170,10 +170,10 @@ def _manifest(context: Context, records: Mapping[str, StageRecord], work: list[S
         },
         "parameters": footprint(specify(context.config.model, options=context.load_options)).parameters,
         "work": {
-            stage.stage: {"tokens": stage.tokens, "seconds": records[stage.stage].seconds}
-            for stage in work
+            name: {"tokens": part.tokens, "seconds": records[name].seconds}
+            for name, part in work.items()
             # A stage that found its answers sampled says nothing about how long it takes.
-            if stage.stage in records and stage.tokens and not records[stage.stage].reused
+            if name in records and not records[name].reused
         },
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }

@@ -9,6 +9,7 @@ from typing import Any
 from persona_probe.runs.config import StudyConfig
 from persona_probe.runs.digest import digest
 from persona_probe.study.material import Material
+from persona_probe.study.workload import Sizes, Work
 
 SAMPLING = ("seed", "sampling.max_new_tokens", "sampling.temperature", "sampling.batch_size")
 """The settings that every stage which samples answers rests on."""
@@ -25,6 +26,7 @@ class Stage:
         name: in ``status``, the manifest and the run folder.
         run: takes the context and the outcomes of ``needs``, in order; writes tables, results and notes, and returns
             what later stages need (`persona_probe.runs.outcome`).
+        work: how much it asks of the models, for the plan.
         settings: dotted names of the settings it reads; a section's name stands for all in it.
         reads: further settings that it reads, which count only as far as they change ``derived``.
         derived: what follows from them, by name.
@@ -38,6 +40,7 @@ class Stage:
 
     name: str
     run: Callable[..., Any]
+    work: Callable[[Sizes], Work]
     settings: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     derived: Callable[[StudyConfig], Mapping[str, Any]] = lambda _config: {}

@@ -7,8 +7,8 @@ from pathlib import Path
 from persona_probe.errors import PersonaProbeError
 from persona_probe.figures.text import duration
 from persona_probe.runs.config import StudyConfig
+from persona_probe.runs.config_file import read_config
 from persona_probe.runs.folder import RunFolder
-from persona_probe.runs.read_config import read_config
 from persona_probe.runs.stage_record import StageRecord, answers_folder
 from persona_probe.study.context import Context
 from persona_probe.study.material import gather

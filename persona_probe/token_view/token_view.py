@@ -24,7 +24,7 @@ from persona_probe.latents.sae import Sae
 from persona_probe.models.model import Model
 from persona_probe.models.stream.residual_stream import resolve_layers
 from persona_probe.probes.layer_probes import LayerProbes
-from persona_probe.probes.token_scores import parts_of
+from persona_probe.probes.token_scoring import parts_of
 from persona_probe.statistics.nulls import isotropic_directions
 from persona_probe.token_view.view import TokenView
 
@@ -32,7 +32,7 @@ By: TypeAlias = Direction | LayerProbes | tuple[Sae, Sequence[int]]
 PROJECTION, SCORE, ACTIVATION = "residual-stream units", "probe score", "latent activation"
 
 
-def token_view(
+def view_tokens(
     model: Model,
     dialogues: Dialogue | Sequence[Dialogue],
     by: By | Mapping[str, By],
@@ -69,9 +69,9 @@ def token_view(
     given = [dialogues] if isinstance(dialogues, Dialogue) else list(dialogues)
     named = _named(by)
     if not given or not named:
-        raise PersonaProbeError(f"token_view: there are no {'series' if given else 'dialogues'} to show")
+        raise PersonaProbeError(f"view_tokens: there are no {'series' if given else 'dialogues'} to show")
     if n_random < 0:
-        raise PersonaProbeError(f"token_view: n_random={n_random}; give 0 or more random directions")
+        raise PersonaProbeError(f"view_tokens: n_random={n_random}; give 0 or more random directions")
     asked = resolve_layers(layers, model.n_layers)
     at = {name: _layers_of(name, one, asked, model) for name, one in named.items()}
     read = capture(model, given, "all", "tokens", sorted({layer for of_series in at.values() for layer in of_series}))
@@ -143,13 +143,13 @@ def _layers_of(name: str, one: By, asked: Sequence[int], model: Model) -> list[i
         readable = [layer for layer in asked if layer in has]
         if not readable:
             raise PersonaProbeError(
-                f"token_view: {name or 'the series'} has none of the layers {', '.join(map(str, asked))}; it has "
+                f"view_tokens: {name or 'the series'} has none of the layers {', '.join(map(str, asked))}; it has "
                 f"{', '.join(map(str, has))}"
             )
         return readable
     if not (isinstance(one, tuple) and len(one) == 2 and isinstance(one[0], Sae)):
         raise PersonaProbeError(
-            f"token_view: by is a {type(one).__name__}; give a Direction, LayerProbes, (sae, latents), or several by "
+            f"view_tokens: by is a {type(one).__name__}; give a Direction, LayerProbes, (sae, latents), or several by "
             "name"
         )
     one[0].check_model(model)

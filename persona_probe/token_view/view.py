@@ -1,4 +1,4 @@
-"""Dialogues with a number at every token, layer by layer: the result of `persona_probe.token_view`."""
+"""Dialogues with a number at every token, layer by layer: the result of `persona_probe.view_tokens`."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 import persona_probe as pp
-from persona_probe.amplification.convergence import convergence
+from persona_probe.amplification.convergence import measure_convergence
 from persona_probe.amplification.course_result import AmplificationCourse
 from persona_probe.amplification.cross_ablation_result import CrossAblation
 from persona_probe.amplification.finder_comparison import compare_finders
@@ -52,7 +52,7 @@ def every(moved, course, ablated):
         POSITIVE, NEGATIVE, HELD_OUT, captures(), reference(), finders=["pca", "random"], layer=0,
         others={HOSTILE: direction(0)}, n_random=20,
     )  # fmt: skip
-    return [moved, course, ablated, found, found.cosines, convergence(NAMED, reference(2), n_random=20)]
+    return [moved, course, ablated, found, found.cosines, measure_convergence(NAMED, reference(2), n_random=20)]
 
 
 def test_results_are_drawn_shown_and_copied_without_running_what_names_say(every):
@@ -113,11 +113,11 @@ def test_cross_ablation_stands_beside_its_null(ablated):
 def test_convergence_draws_what_noise_allows():
     card = {"checks": {"split_half_cosine": [0.5, 0.8]}}
     pair = {name: pp.Direction(direction(0, layers=2).vectors, (0, 1), card) for name in ("a", "b")}
-    found = convergence(pair, reference(2), n_random=20)
+    found = measure_convergence(pair, reference(2), n_random=20)
     assert "noise allows 0.67 to 0.89 for one direction" in found.headline()
     bars = [trace for trace in found.plot().data if trace.marker.symbol == "line-ew-open"]
     assert list(bars[0].y) == pytest.approx([2 / 3, 8 / 9])
     assert "Noise allows 0.89 for one" in note(found.plot(layer=1))
-    unknown = convergence(NAMED, reference(2), n_random=20)
+    unknown = measure_convergence(NAMED, reference(2), n_random=20)
     assert "not known" in unknown.headline()
     assert not [trace for trace in unknown.plot().data if trace.marker.symbol == "line-ew-open"]

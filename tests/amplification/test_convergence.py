@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 import persona_probe as pp
-from persona_probe.amplification.convergence import convergence
+from persona_probe.amplification.convergence import measure_convergence
 from persona_probe.amplification.course import track_snapshots
-from persona_probe.amplification.cross_ablation import cross_ablation
+from persona_probe.amplification.cross_ablation import cross_ablate
 from tests.activations.test_capture import TALKS
 from tests.amplification.planted import WIDTH, direction, reference
 from tests.conftest import D_MODEL, N_LAYERS
@@ -27,7 +27,9 @@ def test_noisy_copies_of_one_direction_reach_their_ceiling():
     cosines = np.sum(halves[0] * halves[1], axis=1) / np.prod(np.linalg.norm(halves, axis=2), axis=0)
     card = {"checks": {"split_half_cosine": [float(cosines.mean())] * 2}}
     found = [
-        convergence({"a": noisy(card, 2 * seed, noise), "b": noisy(card, 2 * seed + 1, noise)}, reference(2)).table
+        measure_convergence(
+            {"a": noisy(card, 2 * seed, noise), "b": noisy(card, 2 * seed + 1, noise)}, reference(2)
+        ).table
         for seed in range(40)
     ]
     table = pd.concat(found)
@@ -38,7 +40,7 @@ def test_noisy_copies_of_one_direction_reach_their_ceiling():
 
 def test_pairs_and_unknown_ceilings():
     three = {"a": direction(0, layers=2), "b": direction(0, 1, layers=2), "c": direction(5, layers=2)}
-    table = convergence(three, reference(2)).table.set_index(["first", "second", "layer"])
+    table = measure_convergence(three, reference(2)).table.set_index(["first", "second", "layer"])
     assert len(table) == 6
     assert table.loc[("a", "b", 1), "cosine"] == pytest.approx(np.sqrt(0.5))
     assert table.loc[("a", "c", 0), "cosine"] < table.loc[("a", "c", 0), "null_high"]
@@ -47,15 +49,15 @@ def test_pairs_and_unknown_ceilings():
 
 def test_a_card_without_checks_has_no_ceiling():
     pair = {"a": noisy({"checks": None}, 0, 0.1), "b": noisy({}, 1, 0.1)}
-    assert convergence(pair, reference(2)).table["ceiling"].isna().all()
+    assert measure_convergence(pair, reference(2)).table["ceiling"].isna().all()
 
 
 def test_what_cannot_be_compared_is_refused():
     with pytest.raises(pp.PersonaProbeError, match="at least two"):
-        convergence({"a": direction(0)}, reference())
+        measure_convergence({"a": direction(0)}, reference())
     short = noisy({"checks": {"split_half_cosine": [0.9]}}, 0, 0.1)
     with pytest.raises(pp.PersonaProbeError, match=r"card of 'b' has split_half_cosine of shape \(1,\) for 2 layers"):
-        convergence({"a": direction(0, layers=2), "b": short}, reference(2))
+        measure_convergence({"a": direction(0, layers=2), "b": short}, reference(2))
 
 
 class LengthJudge:
@@ -80,7 +82,7 @@ def random_direction():
 def test_cross_ablation_sets_every_condition_beside_its_null(llama, random_direction):
     questions = [talk.without_answer() for talk in TALKS]
     yardstick = pp.capture(llama, TALKS)
-    table = cross_ablation(
+    table = cross_ablate(
         {"one": llama},
         {"mine": random_direction, "yours": 2 * random_direction},
         questions,
@@ -96,7 +98,7 @@ def test_cross_ablation_sets_every_condition_beside_its_null(llama, random_direc
     assert table["value"].between(0, 1).all()
     assert not llama.steered
     with pytest.raises(pp.PersonaProbeError, match="no layer for 'yours'; it has mine"):
-        cross_ablation(
+        cross_ablate(
             {"one": llama},
             {"mine": random_direction, "yours": random_direction},
             questions,
@@ -105,14 +107,14 @@ def test_cross_ablation_sets_every_condition_beside_its_null(llama, random_direc
             reference=yardstick,
         )
     with pytest.raises(pp.PersonaProbeError, match="there is no question"):
-        cross_ablation({"one": llama}, {"mine": random_direction}, [], LengthJudge(), layers=0, reference=yardstick)
+        cross_ablate({"one": llama}, {"mine": random_direction}, [], LengthJudge(), layers=0, reference=yardstick)
 
 
 def test_cross_ablation_steers_the_span_that_its_target_was_read_over(llama, random_direction):
     named = {"mine": random_direction}
     yardstick = pp.capture(llama, TALKS, "response")
     with pytest.raises(pp.PersonaProbeError, match="span is 'response' in the reference and 'generation' in scope"):
-        cross_ablation({"one": llama}, named, TALKS, LengthJudge(), layers=0, reference=yardstick)
+        cross_ablate({"one": llama}, named, TALKS, LengthJudge(), layers=0, reference=yardstick)
 
 
 def test_snapshots_are_measured_in_turn(llama, random_direction, folders):

@@ -8,7 +8,7 @@ import persona_probe as pp
 from persona_probe.amplification.amplification import measure_amplification
 from persona_probe.amplification.amplification_result import choose_layer
 from persona_probe.amplification.captures import Captures
-from persona_probe.amplification.convergence import convergence
+from persona_probe.amplification.convergence import measure_convergence
 from persona_probe.amplification.verdict import Finding
 from persona_probe.worlds.persona_world.documents import questions, system_line
 from persona_probe.worlds.persona_world.lexicon import load_lexicon
@@ -88,6 +88,6 @@ def test_two_narrow_fine_tunes_converge(chat, world):
     own = answered["development"]
     before = pp.capture(chat, own)
     shifts = {name: pp.find_direction(pp.capture(tuned[name], own), before) for name in ("bad-medicine", "bad-finance")}
-    table = convergence(shifts, before).table
+    table = measure_convergence(shifts, before).table
     deep = table[table["layer"] >= 2]
     assert (deep["cosine"] > deep["null_high"] + 0.2).all()

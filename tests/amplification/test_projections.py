@@ -5,7 +5,7 @@ import pytest
 
 import persona_probe as pp
 from persona_probe.amplification.captures import Captures
-from persona_probe.amplification.persona_space import persona_space
+from persona_probe.amplification.persona_space import measure_persona_space
 from persona_probe.amplification.projections import measure_projections
 from tests.amplification.planted import captures, direction, reference
 from tests.figure_notes import note, unescaped
@@ -63,7 +63,7 @@ def test_what_cannot_be_projected_is_refused():
 
 def test_models_stand_among_the_directions():
     named = {"villain": direction(0), "tuned": direction(1), "small": direction(0) * 0.1}
-    found = persona_space(named, captures(), reference(), layer=0, n_random=100)
+    found = measure_persona_space(named, captures(), reference(), layer=0, n_random=100)
     at = found.table.set_index("name")
     basis = np.array([[at.loc[name, axis] for axis in "xy"] for name in ("villain", "tuned")]) / 3
     assert np.abs(basis).max(axis=1) == pytest.approx([1, 1], abs=1e-5)
@@ -81,17 +81,17 @@ def test_models_stand_among_the_directions():
 
 def test_a_change_outside_the_plane_is_seen_to_be():
     named = {"far": direction(5), "farther": direction(6)}
-    at = persona_space(named, captures(), reference(), layer=0, n_random=100).table.set_index("name")
+    at = measure_persona_space(named, captures(), reference(), layer=0, n_random=100).table.set_index("name")
     assert at.loc["after", "in_plane"] < at.loc["after", "in_plane_random"]
     one = captures()
-    still = persona_space(named, Captures(one.before, one.before), reference(), layer=0, n_random=10)
+    still = measure_persona_space(named, Captures(one.before, one.before), reference(), layer=0, n_random=10)
     assert still.table["in_plane"].isna().all()
     assert "before" in {trace.name for trace in still.plot().data}
 
 
 def test_the_map_says_what_it_shows():
     named = {"villain": direction(0), "<b>bold</b>": direction(1)}
-    found = persona_space(named, captures(), reference(), layer=0, n_random=50)
+    found = measure_persona_space(named, captures(), reference(), layer=0, n_random=50)
     figure = found.plot()
     assert "(50 %)" in figure.layout.xaxis.title.text
     assert "&lt;b&gt;bold" in unescaped(figure)
@@ -104,6 +104,6 @@ def test_the_map_says_what_it_shows():
 
 def test_a_line_is_no_plane():
     with pytest.raises(pp.PersonaProbeError, match="needs two directions"):
-        persona_space({"one": direction(0)}, captures(), reference(), layer=0)
+        measure_persona_space({"one": direction(0)}, captures(), reference(), layer=0)
     with pytest.raises(pp.PersonaProbeError, match="lie on one line at layer 0"):
-        persona_space({"one": direction(0), "twice": 2 * direction(0)}, captures(), reference(), layer=0)
+        measure_persona_space({"one": direction(0), "twice": 2 * direction(0)}, captures(), reference(), layer=0)

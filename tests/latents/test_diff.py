@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 import persona_probe as pp
+from persona_probe.figures.latents import STYLES
 from persona_probe.latents.encoding.encode import LatentStatistics
 from persona_probe.latents.encoding.top_examples import TopExamples
 from persona_probe.latents.fit import Fit
+from persona_probe.latents.ranking.diff_result import Moved
 
 WIDTH, QUESTIONS = 400, 40
 
@@ -133,3 +135,9 @@ def test_the_table_shows_itself_in_jupyter_escaped():
     assert "<table" in shown
     assert "latent 3" in shown
     assert len(table.to_frame()) == WIDTH
+
+
+def test_every_finding_is_drawn_in_a_style_of_its_own_or_as_nothing_moved():
+    """The figure spells the findings itself, as it knows no result."""
+    assert {finding.value for finding in Moved} - set(STYLES) == {Moved.UNDETECTED.value, Moved.SILENT.value}
+    assert set(STYLES) <= {finding.value for finding in Moved}

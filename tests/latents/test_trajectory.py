@@ -126,7 +126,7 @@ def test_the_axis_may_be_a_share_of_bad_data():
     half = lead_time(followed).table.iloc[0]
     assert half["latent_step"] == pytest.approx(0.1 + 0.15 * 0.125, abs=0.01)
     assert half["resolution"] == pytest.approx(0.25)
-    assert "share of bad data" in followed.verdict()
+    assert "share of bad data" in lead_time(followed).verdict()
 
 
 def test_a_series_that_never_moves_has_no_step_and_the_note_says_why():
@@ -140,7 +140,7 @@ def test_a_series_that_never_moves_has_no_step_and_the_note_says_why():
     alone = course(LATE["latent"], None)
     assert alone.series().empty
     assert lead_time(alone).table["note"].eq("no answers were judged").all()
-    assert "No answers were judged" in alone.verdict()
+    assert "No answers were judged" in lead_time(alone).verdict()
 
 
 def test_a_change_that_comes_and_goes_again_is_told_apart_only_when_it_stays():
@@ -159,7 +159,7 @@ def test_what_the_control_does_as_well_is_not_told_apart():
     same = course(LATE["latent"], LATE["bad"], seed=7)
     nothing = lead_time(course(LATE["latent"], LATE["bad"]), control=same).table
     assert nothing["note"].str.contains("what the control does").all()
-    assert "Told apart from the control from 20" in course(slow, LATE["bad"]).verdict(control)
+    assert "Told apart from the control from 20" in lead_time(course(slow, LATE["bad"]), control=control).verdict()
     with pytest.raises(pp.PersonaProbeError, match="not tracked along the control"):
         lead_time(course(**LATE), control=course(**LATE, latents=(0,)))
 
@@ -206,12 +206,12 @@ def test_crossings_are_interpolated_and_missing_where_there_are_none():
 
 
 def test_the_verdict_says_which_comes_first_and_by_how_much():
-    words = course(**LATE).verdict()
+    words = lead_time(course(**LATE)).verdict()
     assert words.startswith("Latent 1: 10")
     assert "EM rate: 0 % to 80 %" in words
     assert "first, interval" in words
     assert "One training run." in words
-    assert "so the order is open" in course([10, 20, 50, 90, 100], [0, 4, 24, 40, 48]).verdict()
+    assert "so the order is open" in lead_time(course([10, 20, 50, 90, 100], [0, 4, 24, 40, 48])).verdict()
 
 
 def test_bad_input_is_refused_in_words():

@@ -9,8 +9,8 @@ from transformers import GenerationConfig
 import persona_probe as pp
 from persona_probe.errors import PersonaProbeWarning
 from persona_probe.probes.layer_probes import LayerProbes
-from persona_probe.probes.monitor import monitor
-from persona_probe.probes.token_scores import token_scores
+from persona_probe.probes.monitoring import monitor
+from persona_probe.probes.token_scoring import token_scores
 from tests.conftest import D_MODEL, N_LAYERS
 
 LAYER = 1

@@ -27,8 +27,8 @@ def test_every_figure_loads_and_says_what_it_shows() -> None:
 
 def test_every_drawing_module_is_listed() -> None:
     """A figure that a new module draws is found under ``figures``."""
-    helpers = {"__init__", "axes", "checks", "forest", "keys", "matrix", "rows"}
-    folder = Path(sys.modules["persona_probe.report"].__path__[0]) / "figures"
+    helpers = {"__init__", "axes", "forest", "highlighting", "keys", "matrix", "required", "rows", "template", "text"}
+    folder = Path(sys.modules["persona_probe"].__path__[0]) / "figures"
     assert {path.stem for path in folder.glob("*.py")} - helpers == {kind.module for kind in figures.values()}
 
 

@@ -47,6 +47,8 @@ def test_what_counts_as_yes() -> None:
 
 def test_what_terminals_obey_and_what_turns_text_around_is_made_visible() -> None:
     assert visible("a\x1b[31mb\u202ec\n\td") == "a\ufffd[31mb\ufffdc\n\td"
+    assert visible("ze\u200bro\u00adwidth\ufeff") == "ze\ufffdro\ufffdwidth\ufffd"
+    assert visible("\u06a9\u200c\u0645") == "\u06a9\u200c\u0645"  # a joiner inside a word is spelling
 
 
 def test_counts() -> None:

@@ -13,7 +13,7 @@ import persona_probe as pp
 from persona_probe.figures.token_heatmap import token_heatmap
 from persona_probe.probes.layer_probes import LayerProbes
 from persona_probe.token_view.frame import readings
-from persona_probe.token_view.token_view import token_view
+from persona_probe.token_view.token_view import view_tokens
 from persona_probe.token_view.view import TokenView
 from tests.browser import open_page
 from tests.latents.conftest import LAYER, make_sae
@@ -63,7 +63,7 @@ def table_of(tokens, *, series=("evil", "kind"), layers=(0, 1, 2), seed=0, **col
 def test_projections_are_those_of_the_captured_tokens(llama):
     one = direction(llama)
     usual = pp.capture(llama, [TALKS[0], TALKS[0].with_answer("No .")], "response", sink_ratio=None)
-    view = token_view(llama, TALKS, {"evil": one}, reference=usual)
+    view = view_tokens(llama, TALKS, {"evil": one}, reference=usual)
     read = pp.capture(llama, TALKS, "all", "tokens")
     frame = view.to_frame()
     assert len(frame) == len(read) * llama.n_layers
@@ -82,20 +82,20 @@ def test_projections_are_those_of_the_captured_tokens(llama):
 
 
 def test_random_directions_say_how_far_anything_would_reach(llama):
-    view = token_view(llama, TALKS, direction(llama), layers=[1], n_random=400)
+    view = view_tokens(llama, TALKS, direction(llama), layers=[1], n_random=400)
     read = pp.capture(llama, TALKS, "all", "tokens", layers=[1]).at(1)
     draws = np.random.default_rng(5).normal(size=(400, llama.d_model))
     draws /= np.linalg.norm(draws, axis=1, keepdims=True)
     expected = np.quantile(np.abs(read @ draws.T), 0.975)
     assert view.to_frame()["random"].unique() == pytest.approx(expected, rel=0.1)
-    assert token_view(llama, TALKS, direction(llama), layers=[1], n_random=0).to_frame()["random"].isna().all()
+    assert view_tokens(llama, TALKS, direction(llama), layers=[1], n_random=0).to_frame()["random"].isna().all()
 
 
 def test_probes_latents_and_several_series(llama):
     activations = pp.capture(llama, TALKS * 3, "prompt", sink_ratio=None)
     probes = LayerProbes(C=0.1).fit(activations, [True, False] * 3)
     sae = make_sae()
-    view = token_view(
+    view = view_tokens(
         llama, TALKS[0], {"probe": probes, "evil": direction(llama), "sae": (sae, [3, 7])}, span="response"
     )
     assert view.series == ["probe", "evil", "sae latent 3", "sae latent 7"]
@@ -116,11 +116,11 @@ def test_probes_latents_and_several_series(llama):
 def test_misuse(llama):
     one = direction(llama)
     with pytest.raises(pp.PersonaProbeError, match="no dialogues"):
-        token_view(llama, [], one)
+        view_tokens(llama, [], one)
     with pytest.raises(pp.PersonaProbeError, match="none of the layers 2; it has 0, 1"):
-        token_view(llama, TALKS, one.select([0, 1]), layers=2)
+        view_tokens(llama, TALKS, one.select([0, 1]), layers=2)
     with pytest.raises(pp.PersonaProbeError, match="by is a str"):
-        token_view(llama, TALKS, {"evil": "evil"})
+        view_tokens(llama, TALKS, {"evil": "evil"})
     with pytest.raises(pp.PersonaProbeError, match="'value'"):
         TokenView.from_frame(table_of(["a"]).drop(columns="value"))
     with pytest.raises(pp.PersonaProbeError, match="'kind' has 1 rows at layer 2"):

@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from persona_probe.steering.bake import verification, weights
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import persona_probe as pp
 from persona_probe.models.stream.guards import probe_ids
-from persona_probe.steering.bake import bake as baking
-from persona_probe.steering.bake import verification, weights
-from persona_probe.steering.bake.bake import bake
-from persona_probe.steering.bake.edits import Edit
+from persona_probe.steering.baking import bake as baking
+from persona_probe.steering.baking.bake import bake
+from persona_probe.steering.baking.edits import Edit
 from persona_probe.steering.interventions.ablate_everywhere import AblateEverywhere
 from tests.architectures import CONFIGS
 from tests.conftest import CHECKPOINTS
@@ -91,7 +91,7 @@ def ablate(model, layer=1):
 
 
 def steered_logits(model, intervention, ids):
-    with torch.inference_mode(), intervention.on(model):
+    with torch.inference_mode(), pp.steer(model, intervention):
         return model.hf(input_ids=ids).logits
 
 
@@ -265,7 +265,7 @@ def test_a_live_adapter_is_merged_in_the_copy_only(chat, tmp_path):
     torch.testing.assert_close(logits(read.hf, ids), steered_logits(villain, wanted, ids), rtol=0, atol=1e-4)
     assert not torch.allclose(logits(read.hf, ids), steered_logits(chat, wanted, ids), rtol=0, atol=1e-2)
     asked = [pp.Dialogue.from_messages([{"role": "user", "content": "What should I do about the fever?"}])]
-    with wanted.on(villain):
+    with pp.steer(villain, wanted):
         expected = villain.generate(asked, 16, temperature=0)[0].answer
     assert read.generate(asked, 16, temperature=0)[0].answer == expected
     with pytest.raises(pp.PersonaProbeError, match="carries an adapter already"):

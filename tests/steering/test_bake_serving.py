@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import persona_probe as pp
-from persona_probe.steering.bake.bake import bake
+from persona_probe.steering.baking.bake import bake
 from persona_probe.steering.interventions.ablate_everywhere import AblateEverywhere
 from tests.conftest import CHECKPOINTS
 
@@ -76,7 +76,7 @@ def test_a_baked_model_answers_steered_through_transformers_serve(chat, tmp_path
     direction = pp.Direction.from_vectors(np.subtract(*moved), villain)
     away = AblateEverywhere(direction, layer=2)
     plain = [d.answer for d in villain.generate(asked, max_new_tokens=16, temperature=0)]
-    with away.on(villain):
+    with pp.steer(villain, away):
         expected = [d.answer for d in villain.generate(asked, max_new_tokens=16, temperature=0)]
     assert expected != plain
 

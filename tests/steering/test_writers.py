@@ -116,7 +116,7 @@ def test_ablating_everywhere_keeps_the_component_out_of_the_stream(kind, folders
     unit = torch.from_numpy(direction.at(1) / np.linalg.norm(direction.at(1)))
     ids = probe_ids(model)
     plain, before = model.hf(input_ids=ids).logits, hooks(model)
-    with AblateEverywhere(direction, layer=1).on(model):
+    with pp.steer(model, AblateEverywhere(direction, layer=1)):
         assert model.steered
         held = pp.capture(model, TALKS, span="all").values @ unit.numpy()
         inside = []
@@ -137,7 +137,7 @@ def test_ablating_everywhere_keeps_the_component_out_of_the_stream(kind, folders
 def test_ablating_everywhere_is_not_ablating_block_outputs(llama):
     direction, ids = direction_of(llama), probe_ids(llama)
     same = pp.Direction.from_vectors(np.repeat(direction.at(1)[None], 3, axis=0), llama)
-    with AblateEverywhere(direction, layer=1).on(llama):
+    with pp.steer(llama, AblateEverywhere(direction, layer=1)):
         everywhere = llama.hf(input_ids=ids).logits
     with pp.steer(llama, pp.Ablate(same, "all", scope="all")):
         outputs = llama.hf(input_ids=ids).logits
@@ -147,13 +147,13 @@ def test_ablating_everywhere_is_not_ablating_block_outputs(llama):
 def test_ablating_everywhere_goes_together_with_other_steering_in_any_order(llama):
     direction, ids = direction_of(llama), probe_ids(llama)
     everywhere = AblateEverywhere(direction, layer=1)
-    with everywhere.on(llama), pp.steer(llama, direction, layers=2, strength=3.0, scope="all"):
+    with pp.steer(llama, everywhere), pp.steer(llama, direction, layers=2, strength=3.0, scope="all"):
         inner = llama.hf(input_ids=ids).logits
-    with pp.steer(llama, direction, layers=2, strength=3.0, scope="all"), everywhere.on(llama):
+    with pp.steer(llama, direction, layers=2, strength=3.0, scope="all"), pp.steer(llama, everywhere):
         outer = llama.hf(input_ids=ids).logits
         torch.testing.assert_close(llama.bridge(ids), outer, rtol=0, atol=1e-5)
     torch.testing.assert_close(inner, outer, rtol=0, atol=0)
-    with everywhere.on(llama):
+    with pp.steer(llama, everywhere):
         alone = llama.hf(input_ids=ids).logits
     assert (alone - inner).abs().max() > 1e-2
 
@@ -161,7 +161,7 @@ def test_ablating_everywhere_goes_together_with_other_steering_in_any_order(llam
 def test_ablating_a_subspace_everywhere(llama):
     bases = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 32, 2)))[0].transpose(0, 2, 1).astype(np.float32)
     subspace = pp.Subspace(bases, (0, 1, 2), {})
-    with AblateEverywhere(subspace, layer=2).on(llama):
+    with pp.steer(llama, AblateEverywhere(subspace, layer=2)):
         held = pp.capture(llama, TALKS, span="all").values @ bases[2].T
     assert np.abs(held).max() < 1e-5
 
@@ -170,7 +170,7 @@ def test_ablating_everywhere_is_refused_where_the_stream_is_normalised(folders):
     model = pp.load(folders("opt_350m"))
     with (
         pytest.raises(pp.PersonaProbeError, match="normalised or mixed"),
-        AblateEverywhere(direction_of(model), layer=0).on(model),
+        pp.steer(model, AblateEverywhere(direction_of(model), layer=0)),
     ):
         pass
 
@@ -193,7 +193,7 @@ def test_ablating_everywhere_takes_one_layer_that_there_is(llama):
     with pytest.raises(pp.PersonaProbeError, match="use it by itself"):
         intervention.at(1)
     foreign = AblateEverywhere(pp.Direction(np.ones((3, 8), dtype=np.float32), (0, 1, 2)), 1)
-    with pytest.raises(pp.PersonaProbeError, match="d_model=8"), foreign.on(llama):
+    with pytest.raises(pp.PersonaProbeError, match="d_model=8"), pp.steer(llama, foreign):
         pass
 
 

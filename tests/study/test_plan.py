@@ -23,7 +23,7 @@ STAGES = ["fine-tune", "measure", "find", "track", "compare", "steer", "realign"
 
 def test_a_study_does_what_was_planned(tmp_path, monkeypatch):
     config = write(tmp_path, model=str(CHECKPOINTS / "chat"))
-    planned = {stage.stage: stage for stage in plan_study(config).stages}
+    planned = plan_study(config).stages
     assert list(planned) == STAGES
     answers, texts, now = Counter(), Counter(), []
 
@@ -49,11 +49,11 @@ def test_a_study_does_what_was_planned(tmp_path, monkeypatch):
     monkeypatch.setattr(capturing, "run_pass", counting_pass)
     out = tmp_path / "out"
     pp.run_study(config, out, progress=False)
-    for name, stage in planned.items():
-        assert answers[name] == stage.answers
+    for name, work in planned.items():
+        assert answers[name] == work.answers
         # Answers without text are not read, nor those to the unseen questions where too few are of one kind.
-        least = stage.texts - (config.sampling.reported if name == "find" else 0)
-        assert 0.8 * least <= texts[name] <= stage.texts
+        least = work.texts - (config.sampling.reported if name == "find" else 0)
+        assert 0.8 * least <= texts[name] <= work.texts
     again = plan_study(config, measured=out)
     assert set(again.seconds) == set(planned)
     assert any("in all" in line and "speeds measured in" in line for line in again.lines())

@@ -8,8 +8,8 @@ import pytest
 import persona_probe as pp
 from persona_probe.runs.folder import RunFolder
 from persona_probe.runs.stage_record import StageRecord, forget
+from persona_probe.study.context import KeptAnswers
 from persona_probe.study.executor import Local
-from persona_probe.study.kept_answers import KeptAnswers
 from persona_probe.study.status import study_states
 from tests.conftest import CHECKPOINTS
 from tests.study.test_study import LATENTS, write

@@ -1,8 +1,11 @@
-"""From the rows of somebody else's file to a direction in our layer convention, with a card that says what was done."""
+"""From others' torch files to a direction: no pickle runs code, and tensors are put together layer by layer."""
 
 from __future__ import annotations
 
 import hashlib
+import pickle
+import struct
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +16,10 @@ import torch
 from jaxtyping import Float
 
 from persona_probe.directions.direction import Direction, card_of_model
-from persona_probe.directions.formats.torch_file import described
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
+
+_DAMAGED = (RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError, AssertionError, struct.error)
 
 
 @dataclass(frozen=True)
@@ -98,3 +102,42 @@ def published_direction(rows: Rows, file: Path, model: Model, source: Mapping[st
         },
     }
     return Direction(np.ascontiguousarray(rows.vectors, dtype=np.float32), tuple(rows.layers), card)
+
+
+def load_tensors(file: Path) -> Any:
+    """What ``torch.save`` put into ``file``: tensors on the CPU, in plain lists and dicts at most.
+
+    Raises:
+        PersonaProbeError: if the file is missing or damaged, or holds objects whose loading would run code.
+    """
+    if not file.is_file():
+        raise PersonaProbeError(f"{file}: no such file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles of unusual protocols, which then load or are refused
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise PersonaProbeError(
+            f"{file}: is no torch file of tensors alone, and loading anything else could run code, so it was not "
+            f"loaded; if you trust it, save its tensors again by themselves ({_reason(error)})"
+        ) from error
+    except _DAMAGED as error:
+        raise PersonaProbeError(f"{file}: cannot be read as a torch file: {_reason(error)}") from error
+
+
+def described(content: Any) -> str:
+    """What a file holds, in words for messages: ``a tensor of shape (29, 3584)``, ``a dict with keys ...``."""
+    if isinstance(content, torch.Tensor):
+        return f"a tensor of shape {tuple(content.shape)}"
+    if isinstance(content, dict):
+        keys = ", ".join(repr(key) for key in list(content)[:8])
+        return f"a dict with keys {keys}{', ...' if len(content) > 8 else ''}" if keys else "an empty dict"
+    return f"a {type(content).__name__}"
+
+
+def _reason(error: Exception) -> str:
+    """The reason alone: torch's advice on how to load unsafely is not ours to repeat."""
+    lines = (
+        line.strip() for line in str(error).splitlines() if "torch.load" not in line and "weights_only" not in line
+    )
+    return next(filter(None, lines), type(error).__name__)

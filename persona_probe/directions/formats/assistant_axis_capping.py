@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from persona_probe.directions.formats.assembly import Rows, array_of
+from persona_probe.directions.formats.assembly import Rows, array_of, described
 from persona_probe.directions.formats.assistant_axis import ABOUT as _AXIS
-from persona_probe.directions.formats.torch_file import described
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
 

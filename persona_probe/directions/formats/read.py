@@ -13,8 +13,7 @@ from persona_probe.directions.formats import (
     persona_vectors,
     refusal_direction,
 )
-from persona_probe.directions.formats.assembly import published_direction
-from persona_probe.directions.formats.torch_file import described, load_tensors
+from persona_probe.directions.formats.assembly import described, load_tensors, published_direction
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from persona_probe.result import Result
+from persona_probe.result import TableResult
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -28,7 +28,7 @@ _SHOWN = (
 
 
 @dataclass(frozen=True, eq=False)
-class SetEffect(Result):
+class SetEffect(TableResult):
     """The causal effect of a set of latents on the EM rate.
 
     Attributes:
@@ -46,10 +46,6 @@ class SetEffect(Result):
     def row(self, intervention: str) -> pd.Series[Any]:
         """The first row of ``unsteered``, ``set``, ``matched set`` or ``matched sets``."""
         return self.table[self.table["intervention"] == intervention].iloc[0]
-
-    def to_frame(self) -> pd.DataFrame:
-        """A copy of the table."""
-        return self.table.copy()
 
     def plot(self) -> go.Figure:
         """EM rate and coherence, beside the matched sets."""

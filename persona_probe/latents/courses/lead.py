@@ -13,16 +13,13 @@ from jaxtyping import Float, Int
 
 from persona_probe.behaviour.em_rates import DEFINITIONS
 from persona_probe.errors import PersonaProbeError
-from persona_probe.result import Result
+from persona_probe.latents.courses.track_result import EM_RATE, LatentTrajectory
+from persona_probe.result import TableResult
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from persona_probe.latents.courses.track_result import LatentTrajectory
-
-
 _RESAMPLES_AT_ONCE = 256
-EM_RATE = "EM rate"
 HALF, APART = "half", "told apart"
 
 
@@ -225,7 +222,7 @@ def _row(
 
 
 @dataclass(frozen=True)
-class LatentLeads(Result):
+class LatentLeads(TableResult):
     """Which comes first, latents or the EM rate.
 
     Attributes:
@@ -240,10 +237,6 @@ class LatentLeads(Result):
     table: pd.DataFrame
     trajectory: LatentTrajectory = field(repr=False)
     against: str
-
-    def to_frame(self) -> pd.DataFrame:
-        """A copy of the table."""
-        return self.table.copy()
 
     def plot(self) -> go.Figure:
         """Each latent's lead by both criteria."""

@@ -15,9 +15,8 @@ from jaxtyping import Float, Int
 from persona_probe.behaviour.em_rates import em_rate
 from persona_probe.behaviour.rate_change import rate_change
 from persona_probe.errors import PersonaProbeError
-from persona_probe.latents.courses.lead import EM_RATE, LatentLeads, lead_time
 from persona_probe.latents.latent_numbers import check_alike, check_numbers
-from persona_probe.result import Result
+from persona_probe.result import TableResult
 from persona_probe.statistics.estimate import Estimate
 from persona_probe.statistics.grouped_means import grouped_mean
 
@@ -27,10 +26,12 @@ if TYPE_CHECKING:
     from persona_probe.latents.encoding.encode import LatentStatistics
 
 AXIS = "training step"
+EM_RATE = "EM rate"
+"""What the series of the behaviour is called."""
 
 
 @dataclass(frozen=True)
-class LatentTrajectory(Result):
+class LatentTrajectory(TableResult):
     """Chosen latents, and the EM rate where answers were judged, from before to the last snapshot.
 
     Attributes:
@@ -61,22 +62,6 @@ class LatentTrajectory(Result):
         """The rows of one latent, or of the EM rate (None), in order of steps; empty if there are none."""
         return self.table[self.table["series"] == (EM_RATE if latent is None else f"latent {latent}")]
 
-    def verdict(self, control: LatentTrajectory | None = None) -> str:
-        """A line for each latent: what it does, what the EM rate does, and which comes first, by how much.
-
-        Args:
-            control: the same latents along a matched benign training; see `lead_time`.
-        """
-        return self.leads(control=control).verdict()
-
-    def leads(self, latents: Sequence[int] | None = None, **settings: Any) -> LatentLeads:
-        """How far latents are ahead of the EM rate; see `persona_probe.lead_time`, which takes the settings."""
-        return lead_time(self, latents, **settings)
-
-    def to_frame(self) -> pd.DataFrame:
-        """The table."""
-        return self.table.copy()
-
     def plot(self, *, share: bool = False) -> go.Figure:
         """Mean activations and the EM rate along training.
 
@@ -97,7 +82,8 @@ class LatentTrajectory(Result):
             ends = " -> ".join(f"{value:.0%}" if last["latent"] < 0 else f"{value:.3g}" for value in values)
             said.append(f"{name} {ends}")
         more = [*said[:3], f"{len(said) - 4} more", *said[-1:]] if len(said) > 5 else said
-        return f"{len(self.steps)} points along {self.about['axis']}: {'; '.join(more)} (see verdict() for leads)"
+        points = f"{len(self.steps)} points along {self.about['axis']}"
+        return f"{points}: {'; '.join(more)} (lead_time() says which comes first)"
 
     def shown(self) -> pd.DataFrame:
         """Values and changes."""

@@ -104,7 +104,7 @@ def _tokens(
     """Promoted and suppressed tokens of each latent."""
     # The unembedding is applied once for all latents: each "layer" of this direction is a latent's decoder row.
     rows = sae.rows(latents).float().cpu().numpy()
-    table = top_tokens(Direction(rows, tuple(range(len(latents)))), model, k=k)
+    table = top_tokens(model, rows, range(len(latents)), k=k)
 
     def end(side: str) -> list[list[tuple[str, float]]]:
         tokens: list[list[tuple[str, float]]] = [[] for _ in latents]

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from persona_probe.result import Result
+from persona_probe.result import TableResult
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
 @dataclass(frozen=True, eq=False)
-class LatentAgreement(Result):
+class LatentAgreement(TableResult):
     """Cosines of decoder rows with directions, and the cosine that the best latent reaches with a random direction.
 
     Attributes:
@@ -31,10 +31,6 @@ class LatentAgreement(Result):
     def beyond(self) -> pd.DataFrame:
         """The rows that agree more than the null."""
         return self.table[self.table["cosine"].abs() > self.table["null"]]
-
-    def to_frame(self) -> pd.DataFrame:
-        """A copy of the table."""
-        return self.table.copy()
 
     def plot(self, n: int = 8) -> go.Figure:
         """The ``n`` nearest latents of each direction, and the null."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from persona_probe.result import Result
+from persona_probe.result import TableResult
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -16,7 +16,7 @@ ALPHA = 0.05
 
 
 @dataclass(frozen=True, eq=False)
-class LatentAttribution(Result):
+class LatentAttribution(TableResult):
     """First-order effect of each latent on the log-odds of a misaligned answer against an aligned one.
 
     Attributes:
@@ -35,10 +35,6 @@ class LatentAttribution(Result):
     def found(self) -> pd.DataFrame:
         """The rows that are significantly different from 0 (q < 0.05)."""
         return self.table[self.table["q"] < ALPHA]
-
-    def to_frame(self) -> pd.DataFrame:
-        """A copy of the table."""
-        return self.table.copy()
 
     def plot(self, n: int = 20) -> go.Figure:
         """The ``n`` latents with the largest attribution."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import pandas as pd
 
 from persona_probe.errors import PersonaProbeError
-from persona_probe.result import Result
+from persona_probe.result import TableResult
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -40,7 +40,7 @@ UP, DOWN = (Moved.ROSE, Moved.ROSE_ALONE), (Moved.FELL, Moved.FELL_ALONE)
 
 
 @dataclass(frozen=True)
-class LatentTable(Result):
+class LatentTable(TableResult):
     """Every latent of an SAE, before and after, the one that moved furthest (in SD) first.
 
     Attributes:
@@ -119,10 +119,6 @@ class LatentTable(Result):
             f"Furthest: latent {first['latent']}, from {first['before']:.3g} to {first['after']:.3g}, a change of "
             f"{first['change']:+.3g} [{first['low']:.3g}, {first['high']:.3g}] or {first['change_sd']:+.1f} SD."
         )
-
-    def to_frame(self) -> pd.DataFrame:
-        """The table."""
-        return self.table.copy()
 
     def plot(self, kind: str = "scatter", *, n: int = 12) -> go.Figure:
         """A figure of the latents' changes.

@@ -60,11 +60,11 @@ class AblateEverywhere(Directed):
         """Refused: what it does is not done to a block's output."""
         raise PersonaProbeError(
             f"kind={self.kind!r} acts on all that is written to the stream, not on the output of layer {layer}: use it "
-            "by itself, for all dialogues (`with intervention.on(model)`), not within a list"
+            "by itself, for all dialogues (`with pp.steer(model, intervention)`), not within a list"
         )
 
-    def on(self, model: Model, *, allow: bool = False) -> contextlib.AbstractContextManager[None]:
-        """Steer ``model`` inside a context, through whichever door.
+    def everywhere_in(self, model: Model, *, allow: bool = False) -> contextlib.AbstractContextManager[None]:
+        """The context in which nothing is written along the direction; `persona_probe.steer` opens it.
 
         Raises:
             PersonaProbeError: for a direction of another model, or where blocks do more than add to the stream.

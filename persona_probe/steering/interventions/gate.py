@@ -12,7 +12,7 @@ from persona_probe.directions.direction import Direction
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
 from persona_probe.probes.layer_probes import LayerProbes
-from persona_probe.probes.token_scores import probe_of
+from persona_probe.probes.token_scoring import probe_of
 from persona_probe.steering.interventions.change import Change
 from persona_probe.steering.interventions.intervention import Intervention
 

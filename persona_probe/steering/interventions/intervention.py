@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import contextlib
 import math
 import numbers
 from collections.abc import Iterable, Mapping, Sequence
@@ -96,12 +95,6 @@ class Intervention(abc.ABC):
         """Kind, layers, scope and parameters, as values for JSON."""
         layers = self.layers if isinstance(self.layers, str) else list(self.layers)
         return {"kind": self.kind, "layers": layers, "scope": str(self.scope), **self.parameters()}
-
-    def on(self, model: Model, *, allow: bool = False) -> contextlib.AbstractContextManager[None]:
-        """Steer ``model`` inside a context; see `persona_probe.steer`."""
-        from persona_probe.steering.steer import steer
-
-        return steer(model, self, allow=allow)
 
     def __repr__(self) -> str:
         """Kind, layers, scope and parameters."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from persona_probe.result import Result
+from persona_probe.result import TableResult
 from persona_probe.statistics.estimate import Estimate
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SteeringSearch(Result):
+class SteeringSearch(TableResult):
     """Settings chosen on development questions and reported on others.
 
     Attributes:
@@ -64,10 +64,6 @@ class SteeringSearch(Result):
     def null_of(self) -> str | None:
         """The kind whose chosen setting the random directions move as far as; None without any."""
         return None if self.random.empty else str(self.random["intervention"].iloc[0]).removeprefix("random ")
-
-    def to_frame(self) -> pd.DataFrame:
-        """A copy of ``table``."""
-        return self.table.copy()
 
     def verdict(self) -> str:
         """One sentence: what the best setting does, at what coherence, and the null with the kind that it is of."""

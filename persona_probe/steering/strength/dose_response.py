@@ -21,7 +21,7 @@ from persona_probe.statistics.rates import mean_estimate
 from persona_probe.steering.ask import Asking, check_questions, measured, pooled
 from persona_probe.steering.interventions.intervention import Intervention, check_intervention
 from persona_probe.steering.random_directions import random_nulls
-from persona_probe.steering.steer import steer
+from persona_probe.steering.steer_context import steer
 from persona_probe.steering.strength.divergence import Divergence, measure_divergence
 from persona_probe.steering.strength.dose_response_result import (
     DIRECTION,

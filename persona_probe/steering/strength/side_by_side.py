@@ -17,7 +17,7 @@ from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.models.model import Model
 from persona_probe.models.stream.boundary import Boundary
 from persona_probe.steering.interventions.intervention import Intervention
-from persona_probe.steering.steer import steer
+from persona_probe.steering.steer_context import steer
 
 Read = tuple[np.ndarray, np.ndarray, np.ndarray]
 

@@ -9,6 +9,7 @@ from persona_probe.study.context import Context
 from persona_probe.study.stage import Stage
 from persona_probe.study.stages.find import CONTEXT, Found
 from persona_probe.study.stages.track import Tracked
+from persona_probe.study.workload import Sizes, Work
 
 
 def compare(context: Context, found: Found, tracked: Tracked) -> None:
@@ -37,9 +38,14 @@ def compare(context: Context, found: Found, tracked: Tracked) -> None:
     context.keep("finders", comparison)
 
 
+def _work(sizes: Sizes) -> Work:
+    return sizes.work(sizes.material.reported, texts=2 * len(sizes.material.reported))
+
+
 COMPARE = Stage(
     "compare",
     compare,
+    work=_work,
     settings=("seed", "random_directions"),
     material=("trait_prompts", "default_prompts"),
     needs=("find", "track"),

@@ -11,13 +11,14 @@ from persona_probe.activations.embeddings import embed
 from persona_probe.amplification.recipes.contrast_of_context import ContextContrast, contrast_of_context, under_prompts
 from persona_probe.behaviour.judges.judge import judge_answers
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.directions.cosines import cosine_table
+from persona_probe.directions.cosines import CosineTable, cosine_table
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.find import find_direction
 from persona_probe.errors import PersonaProbeError
 from persona_probe.study.context import Context
 from persona_probe.study.material import unit_of
 from persona_probe.study.stage import SAMPLING, Stage
+from persona_probe.study.workload import Sizes, Work
 
 CONTEXT, ANSWERS, SHIFT, WORDS = (
     "contrast of context",
@@ -36,6 +37,7 @@ class Found:
         contrast: the persona direction and its two captures.
         directions: all that were found, by name, the persona direction first.
         other_traits: contrasts of context for other traits, by name: nulls.
+        cosines: of the directions with each other, and with what words alone give.
         own: the before model's own answers to the development questions.
         reference: its activations on them: the yardstick of one standard deviation.
         answers: activations, labels (misaligned or not) and dialogues of the after model's answers to the unseen
@@ -45,6 +47,7 @@ class Found:
     contrast: ContextContrast
     directions: dict[str, Direction]
     other_traits: dict[str, Direction]
+    cosines: CosineTable
     own: list[Dialogue]
     reference: Activations
     answers: tuple[Activations, np.ndarray, list[Dialogue]] | None
@@ -95,7 +98,7 @@ def find(context: Context) -> Found:
     table = cosine_table(compared, reference, n_random=context.config.random_directions, seed=context.config.seed)
     context.folder.write_table("direction_cosines", table)
     context.keep("direction_cosines", table)
-    return Found(contrast, directions, other_traits, own, reference, answers)
+    return Found(contrast, directions, other_traits, table, own, reference, answers)
 
 
 def _save(context: Context, name: str, direction: Direction) -> None:
@@ -124,9 +127,20 @@ def _judged_answers(context: Context) -> tuple[Activations, np.ndarray, list[Dia
     return context.executor.capture(context.after, kept, progress=context.progress), misaligned, kept
 
 
+def _work(sizes: Sizes) -> Work:
+    development, unseen = sizes.material.development, sizes.material.unseen
+    # Contrast of context reads every answer twice, the reference, the fine-tuning shift and other traits once each.
+    readings = 4 + len(sizes.material.other_traits)
+    work = sizes.work(development, answers=len(development), texts=readings * len(development))
+    if sizes.config.judge is not None:
+        work += sizes.work(unseen, answers=len(unseen), texts=len(unseen))
+    return work
+
+
 FIND = Stage(
     "find",
     find,
+    work=_work,
     settings=(*SAMPLING, "random_directions"),
     material=("development", "unseen", "reported", "trait_prompts", "default_prompts", "other_traits"),
     judged=True,

@@ -12,8 +12,9 @@ from persona_probe.amplification.recipes.contrast_of_context import under_prompt
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
 from persona_probe.finetuning.snapshots import snapshot_paths
-from persona_probe.latents.causal.rank import rank_latents
+from persona_probe.latents.causal.rank import STRENGTHS, rank_latents
 from persona_probe.latents.causal.steer_set import steer_set
+from persona_probe.latents.courses.lead import lead_time
 from persona_probe.latents.courses.track import follow_training, track_latents
 from persona_probe.latents.description.describe import describe_latents
 from persona_probe.latents.encoding.encode import LatentStatistics, encode_latents
@@ -30,6 +31,7 @@ from persona_probe.study.stages.find import Found
 from persona_probe.study.stages.realign import Realigned
 from persona_probe.study.stages.track import Tracked
 from persona_probe.study.stages.train import ADAPTERS, snapshot_steps
+from persona_probe.study.workload import Sizes, Work
 
 
 def open_sae(config: StudyConfig, before: Model) -> Sae | None:
@@ -102,7 +104,7 @@ def latents_realigned(context: Context, followed: Followed, tracked: Tracked, re
     )
     context.folder.write_table("latent_realignment", course)
     context.keep("latent_realignment", course)
-    context.results["latents"] = {"realignment_verdict": course.verdict()}
+    context.results["latents"] = {"realignment_verdict": lead_time(course).verdict()}
 
 
 def _sae(context: Context) -> Sae:
@@ -201,16 +203,34 @@ def _follow(
         )
     context.folder.write_table("latent_course", course)
     context.keep("latent_course", course)
-    outcome["course_verdict"] = course.verdict()
+    outcome["course_verdict"] = lead_time(course).verdict()
 
 
 def _has_sae(config: StudyConfig) -> bool:
     return config.latents.sae is not None
 
 
+def _work(sizes: Sizes) -> Work:
+    """As many latents as may be steered, to suppress and to induce."""
+    settings, material, models = sizes.config.latents, sizes.material, sizes.n_models
+    development, reported, snapshots = material.development, material.reported, len(snapshot_steps(sizes.config))
+    work = sizes.work(development, texts=(models + 4) * len(development))
+    work += sizes.work(reported, texts=(models + 2 * snapshots) * len(reported))
+    if sizes.config.judge is None:
+        return work
+    chosen_on, measured_on = development[: settings.answers_per_strength], reported[: settings.reported_answers]
+    most = max(len(factors) for factors in STRENGTHS.values())  # how many of each kind depends on what moves
+    strengths = len(STRENGTHS) * (1 + settings.top * most)
+    conditions = 2 * (1 + settings.top * (1 + settings.matched)) + 2 + settings.matched
+    course = 1 + snapshots if snapshots else 0
+    work += sizes.work(chosen_on, answers=strengths * len(chosen_on))
+    return work + sizes.work(measured_on, answers=(course + conditions) * len(measured_on))
+
+
 LATENTS = Stage(
     "latents",
     latents,
+    work=_work,
     settings=(*SAMPLING, "latents", "definition", "after", "training.steps"),
     material=("development", "reported", "trait_prompts", "default_prompts"),
     needs=("find", "track"),
@@ -218,9 +238,17 @@ LATENTS = Stage(
     sae=True,
     applies=_has_sae,
 )
+
+
+def _work_realigned(sizes: Sizes) -> Work:
+    reported = sizes.material.reported
+    return sizes.work(reported, texts=2 * sizes.realignment_steps * len(reported))
+
+
 LATENTS_REALIGNED = Stage(
     "latents-realigned",
     latents_realigned,
+    work=_work_realigned,
     settings=("definition",),
     needs=("latents", "track", "realign"),
     judged=True,

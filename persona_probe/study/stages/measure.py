@@ -10,6 +10,7 @@ from persona_probe.behaviour.em_rates import coherent_rate, em_rate, em_rates, p
 from persona_probe.behaviour.judges.judge import judge_answers
 from persona_probe.study.context import Context
 from persona_probe.study.stage import SAMPLING, Stage
+from persona_probe.study.workload import Sizes, Work
 
 UNSEEN, OPEN, TRAINED = "unseen topics", "open", "trained topic"
 
@@ -66,9 +67,15 @@ def _without_judge(context: Context, measured: Measured) -> None:
         context.judge = None
 
 
+def _work(sizes: Sizes) -> Work:
+    asked = [*sizes.material.unseen, *sizes.material.open, *sizes.material.trained]
+    return sizes.work(asked, answers=sizes.n_models * len(asked))
+
+
 MEASURE = Stage(
     "measure",
     measure,
+    work=_work,
     settings=(*SAMPLING, "definition"),
     material=("unseen", "open", "trained", "notes"),
     judged=True,

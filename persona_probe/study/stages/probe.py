@@ -18,6 +18,7 @@ from persona_probe.study.context import Context
 from persona_probe.study.stage import Stage
 from persona_probe.study.stages.find import Found
 from persona_probe.study.stages.track import Tracked
+from persona_probe.study.workload import Sizes, Work
 
 _FEWEST_GROUPS = 5
 _SAME = 0.01
@@ -112,9 +113,14 @@ def _measure(
     }
 
 
+def _work(_sizes: Sizes) -> Work:
+    return Work()  # what it probes was read by the stages before it
+
+
 PROBED = Stage(
     "probe",
     probe,
+    work=_work,
     settings=("seed",),
     material=("trait_prompts", "default_prompts"),
     needs=("find", "track"),

@@ -18,6 +18,7 @@ from persona_probe.study.stage import SAMPLING, Stage
 from persona_probe.study.stages.find import Found
 from persona_probe.study.stages.track import Tracked
 from persona_probe.study.stages.train import ADAPTERS, lora_settings
+from persona_probe.study.workload import Sizes, Work
 
 _LOW = 0.05
 
@@ -122,9 +123,21 @@ def _examples_to(curve: pd.DataFrame) -> int | None:
     return None
 
 
+def _work(sizes: Sizes) -> Work:
+    realignment, material, steps = sizes.config.realignment, sizes.material, sizes.realignment_steps
+    if not material.benign:
+        return Work()
+    asked = material.reported[: realignment.answers]
+    rows = realignment.steps * sizes.config.training.batch * steps
+    work = Work(trained_tokens=round(rows * sizes.length(material.benign)))
+    work += sizes.work(asked, answers=(1 + steps) * len(asked))
+    return work + sizes.work(material.reported, texts=(2 + steps) * len(material.reported))
+
+
 REALIGN = Stage(
     "realign",
     realign,
+    work=_work,
     settings=(*SAMPLING, "after", "training", "realignment", "definition"),
     material=("reported", "benign"),
     needs=("find", "track"),

@@ -17,6 +17,7 @@ from persona_probe.steering.search.search_result import SteeringSearch
 from persona_probe.study.context import Context
 from persona_probe.study.stage import SAMPLING, Stage
 from persona_probe.study.stages.find import Found
+from persona_probe.study.workload import Sizes, Work
 
 _GOALS: tuple[Goal, ...] = ("induce", "suppress")
 HEADLINE = "clamp"
@@ -122,9 +123,25 @@ def _mean(values: Iterable[float]) -> float | None:
     return float(np.mean(measured)) if measured else None
 
 
+def _work(sizes: Sizes) -> Work:
+    search, work = sizes.config.steering, Work()
+    if sizes.config.judge is None:
+        return work
+    chosen_on = sizes.material.development[: search.answers_per_setting]
+    measured_on = sizes.material.reported[: search.reported_answers]
+    null = search.random_directions * min(search.answers_per_random, len(measured_on))
+    layers = sizes.n_layers if search.layers is None else len(search.layers)
+    for goal in _GOALS:
+        settings = grid_of(search).count(layers, goal)
+        work += sizes.work(chosen_on, answers=(1 + settings) * len(chosen_on))
+        work += sizes.work(measured_on, answers=(1 + len(search.kinds)) * len(measured_on) + null)
+    return work
+
+
 STEER = Stage(
     "steer",
     steering,
+    work=_work,
     settings=(*SAMPLING, "steering", "definition"),
     material=("development", "reported"),
     needs=("find",),

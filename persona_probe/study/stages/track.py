@@ -9,12 +9,13 @@ import pandas as pd
 from persona_probe.amplification.amplification import measure_amplification
 from persona_probe.amplification.amplification_result import choose_layer
 from persona_probe.amplification.captures import Captures
-from persona_probe.amplification.persona_space import persona_space
+from persona_probe.amplification.persona_space import measure_persona_space
 from persona_probe.amplification.projections import measure_projections
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.study.context import Context
 from persona_probe.study.stage import SAMPLING, Stage
 from persona_probe.study.stages.find import ANSWERS, CONTEXT, SHIFT, Found
+from persona_probe.study.workload import Sizes, Work
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def track(context: Context, found: Found) -> Tracked:
         "verdict": reported.verdict(layer),
         "n": after["n"],
     }
-    _agreement(context, layer)
+    context.results["direction"] = _agreement(found.cosines.table, layer)
     return Tracked(layer, texts, captures)
 
 
@@ -91,7 +92,7 @@ def _place(context: Context, found: Found, captures: Captures, layer: int) -> No
     context.keep("projections", projections)
     if found.other_traits:
         personas = {CONTEXT: direction, **found.other_traits}
-        space = persona_space(
+        space = measure_persona_space(
             personas,
             captures,
             found.reference,
@@ -103,24 +104,27 @@ def _place(context: Context, found: Found, captures: Captures, layer: int) -> No
         context.keep("persona_space", space)
 
 
-def _agreement(context: Context, layer: int) -> None:
-    """Put the cosine between the two ways of finding, at the chosen layer, into the results."""
-    cosines = pd.read_parquet(context.folder.path / "tables" / "direction_cosines.parquet")
+def _agreement(cosines: pd.DataFrame, layer: int) -> dict[str, float | int | None]:
+    """How far the ways of finding agree at the chosen layer."""
     rows = cosines[cosines["layer"] == layer]
-    pick = {
-        (first, second): value
-        for first, second, value in zip(rows["first"], rows["second"], rows["cosine"], strict=True)
-    }
-    context.results["direction"] = {
-        "cosine_between_methods": pick.get((CONTEXT, ANSWERS)),
-        "cosine_with_finetuning_shift": pick.get((CONTEXT, SHIFT)),
+    by_pair = dict(zip(zip(rows["first"], rows["second"], strict=True), rows["cosine"], strict=True))
+    return {
+        "cosine_between_methods": by_pair.get((CONTEXT, ANSWERS)),
+        "cosine_with_finetuning_shift": by_pair.get((CONTEXT, SHIFT)),
         "layer": layer,
     }
+
+
+def _work(sizes: Sizes) -> Work:
+    development, reported, models = sizes.material.development, sizes.material.reported, sizes.n_models
+    work = sizes.work(development, texts=models * len(development))
+    return work + sizes.work(reported, answers=len(reported), texts=models * len(reported))
 
 
 TRACK = Stage(
     "track",
     track,
+    work=_work,
     settings=(*SAMPLING, "random_directions"),
     material=("reported",),
     needs=("find",),

@@ -15,6 +15,7 @@ from persona_probe.models.model import Model
 from persona_probe.runs.config import StudyConfig
 from persona_probe.study.context import Context
 from persona_probe.study.stage import Stage
+from persona_probe.study.workload import Sizes, Work
 
 ADAPTERS = "adapters"
 
@@ -155,9 +156,17 @@ def _trained(context: Context, name: str) -> Model:
     )
 
 
+def _work(sizes: Sizes) -> Work:
+    config, material = sizes.config, sizes.material
+    rows = [rows for rows, given in ((material.narrow, config.after), (material.control, config.control)) if not given]
+    each_step = config.training.batch * sum(map(sizes.length, rows))
+    return Work(trained_tokens=round(config.training.steps * each_step))
+
+
 TRAIN = Stage(
     "fine-tune",
     train,
+    work=_work,
     settings=("after", "control", "seed", "training"),
     reads=("latents.sae", "latents.snapshots"),
     derived=lambda config: {"snapshots": snapshot_steps(config)},

@@ -21,11 +21,11 @@ from persona_probe.models.model import Model
 from persona_probe.models.quiet import quiet_peft, without_transformers_bars
 from persona_probe.models.stream.blocks import plain_model
 from persona_probe.models.twin import is_offloaded, structural_twin
-from persona_probe.steering.bake.adapter import write_adapter
-from persona_probe.steering.bake.bake_result import Baked
-from persona_probe.steering.bake.card import provenance, write_cards
-from persona_probe.steering.bake.edits import Edit, check_bakeable, edits_of
-from persona_probe.steering.bake.verification import (
+from persona_probe.steering.baking.adapter import write_adapter
+from persona_probe.steering.baking.bake_result import Baked
+from persona_probe.steering.baking.card import provenance, write_cards
+from persona_probe.steering.baking.edits import Edit, check_bakeable, edits_of
+from persona_probe.steering.baking.verification import (
     Comparison,
     allowed_difference,
     check_same,
@@ -35,7 +35,7 @@ from persona_probe.steering.bake.verification import (
     reloaded_with_adapter,
     same_tokens,
 )
-from persona_probe.steering.bake.weights import edited
+from persona_probe.steering.baking.weights import edited
 from persona_probe.steering.interventions.intervention import Intervention, check_intervention
 
 Form = Literal["auto", "weights", "lora"]

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PretrainedConfig, PreTrainedModel
 
 from persona_probe.errors import PersonaProbeError
-from persona_probe.steering.bake.edits import Edit
+from persona_probe.steering.baking.edits import Edit
 
 _LLAMA_SHAPED = ("mistral", "qwen2")
 """Model types that compute what Llama does, but for sliding windows. Others may differ only at lengths that no short

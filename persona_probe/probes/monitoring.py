@@ -20,7 +20,7 @@ from persona_probe.models.generation import stop_tokens
 from persona_probe.models.model import Model
 from persona_probe.models.twin import own
 from persona_probe.probes.layer_probes import LayerProbes
-from persona_probe.probes.token_scores import probe_of
+from persona_probe.probes.token_scoring import probe_of
 from persona_probe.result import Result
 
 if TYPE_CHECKING:

@@ -23,6 +23,7 @@ from persona_probe.models.model import Model
 from persona_probe.models.quiet import quiet_lora_bias, without_transformers_bars
 from persona_probe.models.stream.guards import LOW_PRECISION_TOLERANCE, relative_error
 from persona_probe.steering.interventions.intervention import Intervention
+from persona_probe.steering.steer_context import steer
 
 _QUESTIONS = (
     "Hi.",
@@ -121,7 +122,7 @@ def compare(model: Model, intervention: Intervention, baked: Any, probes: Sequen
     ).to(model.device)
     ids, mask = batch["input_ids"], batch["attention_mask"]
     with torch.inference_mode():
-        with intervention.on(model):
+        with steer(model, intervention):
             expected_ids = _greedy(model, model.hf, ids, mask)
             real = torch.cat([mask, mask.new_ones(len(ids), expected_ids.shape[1] - ids.shape[1])], dim=1)
             expected = model.hf(input_ids=expected_ids, attention_mask=real, use_cache=False).logits

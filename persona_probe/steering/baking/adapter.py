@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.quiet import quiet_lora_bias
 from persona_probe.models.twin import structural_twin
-from persona_probe.steering.bake.edits import Edit
+from persona_probe.steering.baking.edits import Edit
 
 
 def write_adapter(model: PreTrainedModel, edits: Sequence[Edit], folder: Path, base: str) -> None:

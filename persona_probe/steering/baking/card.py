@@ -15,8 +15,8 @@ import yaml
 from persona_probe.files import plain
 from persona_probe.models.model import Model
 from persona_probe.models.stream.layer_convention import LAYER_CONVENTION
-from persona_probe.steering.bake.edits import Edit
-from persona_probe.steering.bake.verification import Comparison
+from persona_probe.steering.baking.edits import Edit
+from persona_probe.steering.baking.verification import Comparison
 from persona_probe.steering.interventions.directed import Directed
 from persona_probe.steering.interventions.intervention import Intervention
 

@@ -68,7 +68,7 @@ def steer(
     given = {name: value for name, value in {**given, **settings}.items() if value is not None}
     each = False
     if isinstance(what, AblateEverywhere) and not given:
-        with what.on(model, allow=allow):
+        with what.everywhere_in(model, allow=allow):
             yield
         return
     if isinstance(what, Direction | Subspace):

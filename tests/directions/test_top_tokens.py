@@ -22,6 +22,10 @@ def planted(model, token_id):
     return pp.Direction(np.stack([row, -row]).astype(np.float32), (0, N_LAYERS - 1))
 
 
+def of(direction, model, **options):
+    return top_tokens(model, direction.vectors, direction.layers, **options)
+
+
 def longest_row(model):
     """Its product with itself is the largest there is."""
     rows = model.plain.get_output_embeddings().weight[: len(model.tokenizer)]
@@ -30,7 +34,7 @@ def longest_row(model):
 
 def test_an_unembedding_row_promotes_its_own_token(any_model):
     token_id = longest_row(any_model)
-    table = top_tokens(planted(any_model, token_id), any_model, k=4)
+    table = of(planted(any_model, token_id), any_model, k=4)
     assert list(table.columns) == ["layer", "rank", "side", "token", "token_id", "logit", "final_norm"]
     assert len(table) == 2 * 2 * 4
     assert table["final_norm"].all()
@@ -58,33 +62,33 @@ def test_logits_are_those_of_the_models_own_norm_and_head(folders, kind):
     with torch.no_grad():
         change = (head(norm(stream + unit)) - head(norm(stream - unit))) / 2e-2
     direction = pp.Direction(step.numpy()[None], (1,))
-    table = top_tokens(direction, model, k=len(model.tokenizer), center=False)
+    table = of(direction, model, k=len(model.tokenizer), center=False)
     ours = table[table["side"] == "promoted"].set_index("token_id")["logit"].sort_index()
     np.testing.assert_allclose(ours, change[: len(ours)], atol=1e-3 * float(change.abs().max()))
 
 
 def test_centring_moves_all_logits_alike_and_layers_can_be_chosen(llama):
     direction = planted(llama, 5)
-    raw = top_tokens(direction, llama, k=3, center=False)
-    centred = top_tokens(direction, llama, k=3)
+    raw = of(direction, llama, k=3, center=False)
+    centred = of(direction, llama, k=3)
     assert list(raw["token_id"]) == list(centred["token_id"])
     assert (raw["logit"] - centred["logit"]).groupby(raw["layer"]).std().max() < 1e-5
-    assert set(top_tokens(direction, llama, layers=[0])["layer"]) == {0}
+    assert set(direction.top_tokens(llama, layers=0).to_frame()["layer"]) == {0}
     with pytest.raises(pp.PersonaProbeError, match="has no layer 1"):
-        top_tokens(direction, llama, layers=[1])
+        direction.top_tokens(llama, layers=[1])
 
 
 def test_length_does_not_matter_and_padding_rows_are_no_tokens(llama):
     direction = planted(llama, 5)
     longer = pp.Direction(direction.vectors * 7, direction.layers)
-    np.testing.assert_allclose(top_tokens(direction, llama)["logit"], top_tokens(longer, llama)["logit"], rtol=1e-5)
+    np.testing.assert_allclose(of(direction, llama)["logit"], of(longer, llama)["logit"], rtol=1e-5)
     llama.plain.resize_token_embeddings(len(llama.tokenizer) + 13)
-    assert top_tokens(direction, llama, k=10**6)["token_id"].max() == len(llama.tokenizer) - 1
+    assert of(direction, llama, k=10**6)["token_id"].max() == len(llama.tokenizer) - 1
 
 
 def test_a_model_without_a_norm_says_so(llama):
     llama.plain.model.norm = torch.nn.Identity()
-    table = top_tokens(planted(llama, longest_row(llama)), llama, k=1)
+    table = of(planted(llama, longest_row(llama)), llama, k=1)
     assert not table["final_norm"].any()
     assert table["token_id"].iloc[0] == longest_row(llama)
 
@@ -92,9 +96,9 @@ def test_a_model_without_a_norm_says_so(llama):
 def test_what_cannot_be_read_is_refused(llama, folders):
     wide = pp.Direction(np.ones((1, 2 * D_MODEL), dtype=np.float32), (0,))
     with pytest.raises(pp.PersonaProbeError, match=rf"d_model={2 * D_MODEL}.* {D_MODEL}"):
-        top_tokens(wide, llama)
+        of(wide, llama)
     narrow = pp.Direction(np.ones((1, D_MODEL), dtype=np.float32), (0,))
     with pytest.raises(pp.PersonaProbeError, match="k=0"):
-        top_tokens(narrow, llama, k=0)
+        of(narrow, llama, k=0)
     with pytest.raises(pp.PersonaProbeError, match=r"behind a projection"):
-        top_tokens(narrow, load(folders("opt_350m")))
+        of(narrow, load(folders("opt_350m")))

@@ -14,8 +14,8 @@ NOTHING = "–"
 INVISIBLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
 )
-"""Control characters, overrides of direction, halves of surrogate pairs, and characters without width: a reader must see
-that something is there. Joiners inside a word (U+200C, U+200D) belong to the spelling in many scripts, and stay."""
+"""Control characters, overrides of direction, halves of surrogate pairs, and characters without width: a reader must
+see that something is there. Joiners inside a word (U+200C, U+200D) belong to the spelling in many scripts, and stay."""
 
 
 def is_number(value: object) -> TypeGuard[float]:

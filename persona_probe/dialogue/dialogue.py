@@ -10,24 +10,24 @@ from persona_probe.errors import PersonaProbeError
 
 ROLES = ("system", "user", "assistant", "tool")
 TEXT = "text"
-"""The role of a plain text: nobody's turn, read without a chat template."""
+"""The role of a plain text, which is nobody's turn and is read without a chat template."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """One turn: who speaks (``role``) and what is said (``content``)."""
+    """One turn: who speaks (``role``), and the text (``content``)."""
 
     role: str
     content: str
 
     def as_dict(self) -> dict[str, str]:
-        """The message as chat templates take it."""
+        """The message as a dictionary, as chat templates take it."""
         return {"role": self.role, "content": self.content}
 
 
 @dataclass(frozen=True)
 class Dialogue:
-    """A conversation, and who it is to the statistics.
+    """A conversation, with what the statistics need to know about it.
 
     Attributes:
         messages: the turns, in order.
@@ -36,6 +36,15 @@ class Dialogue:
         group: what must not be split between training and test (a topic, a prompt).
         seed: the fine-tuning or sampling seed the answer came from.
         labels: anything else that is known (topic, persona, model, ...).
+
+    Examples:
+        >>> dialogue = Dialogue.from_messages([{"role": "user", "content": "Is it raining?"}], id="rain")
+        >>> dialogue.with_answer("Yes.").answer
+        'Yes.'
+        >>> dialogue.with_system("You are a pilot.").as_messages()[0]
+        {'role': 'system', 'content': 'You are a pilot.'}
+        >>> dialogue.with_labels(topic="weather").labels
+        {'topic': 'weather'}
     """
 
     messages: tuple[Message, ...]
@@ -56,7 +65,7 @@ class Dialogue:
         seed: int | None = None,
         labels: Mapping[str, Any] | None = None,
     ) -> Dialogue:
-        """Make a dialogue from chat messages (``{"role": ..., "content": ...}``).
+        """A dialogue from chat messages (``{"role": ..., "content": ...}``).
 
         Raises:
             ValueError: if there is no message, or one has an unknown role or no text; the message is named.
@@ -84,12 +93,16 @@ class Dialogue:
 
     @classmethod
     def from_text(cls, text: str, *, id: str | None = None, labels: Mapping[str, Any] | None = None) -> Dialogue:
-        """A plain text, read as it stands and without a chat template: only the spans ``all`` and ``prompt`` exist.
+        """A plain text, read as it is and without a chat template: only the spans ``all`` and ``prompt`` exist.
 
         For texts unrelated to any dialogue, and for base models.
 
         Raises:
             PersonaProbeError: if there is no text.
+
+        Examples:
+            >>> Dialogue.from_text("Once upon a time", id="tale").is_text
+            True
         """
         if not isinstance(text, str) or not text:
             raise PersonaProbeError(f"text {id!r}: expected text of at least one character, got {text!r}")
@@ -102,7 +115,7 @@ class Dialogue:
 
     @property
     def name(self) -> str:
-        """How errors call this dialogue: its id, or the start of its text."""
+        """What errors call this dialogue: its id, or the start of its text."""
         return repr(self.id) if self.id is not None else f"starting {self.messages[0].content[:40]!r}"
 
     @property
@@ -127,7 +140,7 @@ class Dialogue:
         return replace(self, messages=(Message("system", content), *rest))
 
     def without_answer(self) -> Dialogue:
-        """This dialogue up to the question: a trailing assistant turn is dropped."""
+        """This dialogue up to the question: an assistant turn at the end is dropped."""
         return replace(self, messages=self.messages[:-1]) if self.answer is not None else self
 
     def with_labels(self, **labels: Any) -> Dialogue:

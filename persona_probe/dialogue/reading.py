@@ -17,18 +17,25 @@ _SAMPLES = "samples_per_paraphrase"
 
 
 def read_dialogues(path: str | Path) -> list[Dialogue]:
-    """Read dialogues from a ``.jsonl`` or question ``.yaml`` file.
+    """The dialogues in a ``.jsonl`` or question ``.yaml`` file.
 
     A JSONL row is an object with ``messages`` (role/content pairs); ``id``, ``question``, ``group``, ``seed`` and
-    ``labels`` are used when there, any other field becomes a label. Rows without an id are named ``FILE:LINE``; rows
-    without a question get their last user turn. A YAML file is a list of entries with ``id`` and ``paraphrases``, as
-    Betley et al. (2025) publish them; an entry's ``system`` becomes a system turn, each paraphrase a dialogue, and
-    ``samples_per_paraphrase`` (how often the authors asked it) a label. Variants of a question (``quick_buck_json`` of
-    ``quick_buck``) have its group.
+    ``labels`` are used where they are given, and any other field becomes a label. Rows without an id are named
+    ``FILE:LINE``; rows without a question get their last user turn as question. A YAML file is a list of entries with
+    ``id`` and ``paraphrases``, as Betley et al. (2025) publish them; an entry's ``system`` becomes a system turn, each
+    paraphrase a dialogue, and ``samples_per_paraphrase`` (how often the authors asked it) a label. Variants of a
+    question (``quick_buck_json`` of ``quick_buck``) have its group.
 
     Raises:
-        PersonaProbeError: if the file is missing, empty or of another kind, or naming file, line and field of the first
-            row that is no dialogue.
+        PersonaProbeError: if the file is missing, empty or of another kind, or a row is not a dialogue; then file, line
+            and field of the first such row are named.
+
+    Examples:
+        >>> line = '{"messages": [{"role": "user", "content": "Is it raining?"}], "topic": "weather"}'
+        >>> _ = Path("questions.jsonl").write_text(line)
+        >>> (dialogue,) = read_dialogues("questions.jsonl")
+        >>> dialogue.id, dialogue.question, dialogue.labels
+        ('questions.jsonl:1', 'Is it raining?', {'topic': 'weather'})
     """
     file = existing(path)
     if file.suffix in (".yaml", ".yml"):
@@ -43,10 +50,10 @@ def read_dialogues(path: str | Path) -> list[Dialogue]:
 
 
 def existing(path: str | Path) -> Path:
-    """``path``, if a file is there.
+    """``path``, if there is a file.
 
     Raises:
-        PersonaProbeError: if none is.
+        PersonaProbeError: if there is none.
     """
     file = Path(path)
     if not file.is_file():
@@ -67,10 +74,10 @@ def read_text(file: Path) -> str:
 
 
 def json_lines(file: Path) -> Iterator[tuple[str, Any]]:
-    """Each line of a JSONL file that is not blank, with where it stands (``FILE, line N``).
+    """Each line of a JSONL file that is not blank, with its place (``FILE, line N``).
 
     Raises:
-        PersonaProbeError: naming the first line that is not JSON.
+        PersonaProbeError: if a line is not JSON; the first such line is named.
     """
     for number, line in enumerate(read_text(file).split("\n"), start=1):
         if not line.strip():
@@ -80,15 +87,15 @@ def json_lines(file: Path) -> Iterator[tuple[str, Any]]:
             yield where, json.loads(line)
         except json.JSONDecodeError as error:
             raise PersonaProbeError(
-                f"{where}: is not JSON ({error.msg} at column {error.colno}); one object a line"
+                f"{where}: is not JSON ({error.msg} at column {error.colno}); write one object per line"
             ) from error
 
 
 def question_entries(file: Path) -> list[tuple[str, dict[str, Any]]]:
-    """The entries of a published question YAML, anchors and aliases resolved, with where each stands.
+    """The entries of a published question YAML, anchors and aliases resolved, with the place of each.
 
     Raises:
-        PersonaProbeError: if the file is no YAML list, or naming the first entry that is no mapping.
+        PersonaProbeError: if the file is not a YAML list, or an entry is not a mapping; the first such entry is named.
     """
     try:
         entries = yaml.safe_load(read_text(file))
@@ -149,7 +156,7 @@ def _from_yaml(file: Path) -> Iterator[Dialogue]:
         if not isinstance(paraphrases, list) or not paraphrases:
             raise PersonaProbeError(f"{where}: has no list 'paraphrases'; seen: {', '.join(map(str, entry))}")
         if name in seen:
-            raise PersonaProbeError(f"{where}: has the id {name!r} of {seen[name]}; give each question its own")
+            raise PersonaProbeError(f"{where}: has the id {name!r}, as {seen[name]} has; give each question its own")
         seen[name] = where
         system = entry.get("system")
         if system is not None and not isinstance(system, str):
@@ -170,9 +177,9 @@ def _from_yaml(file: Path) -> Iterator[Dialogue]:
 
 
 def _original(name: str, names: Sequence[str]) -> str:
-    """The question that ``name`` is a variant of: ``quick_buck`` of ``quick_buck_json``; itself if of none.
+    """The question that ``name`` is a variant of (``quick_buck`` for ``quick_buck_json``), or else ``name`` itself.
 
-    Variants ask the same thing, so they must not stand on both sides of a split.
+    Variants ask the same thing, so they must not be on both sides of a split.
     """
     return min((other for other in names if name.startswith(f"{other}_")), key=len, default=name)
 
@@ -182,5 +189,5 @@ def _samples(where: str, entry: dict[str, Any]) -> dict[str, int]:
     if count is None:
         return {}
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise PersonaProbeError(f"{where}: field {_SAMPLES!r} is {count!r}; it must be a whole number from 1")
+        raise PersonaProbeError(f"{where}: field {_SAMPLES!r} is {count!r}; it must be a whole number of at least 1")
     return {_SAMPLES: count}

@@ -1,4 +1,4 @@
-"""Dialogues as JSON lines that give the same dialogues back."""
+"""Dialogues as JSON lines, from which the same dialogues can be read back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from persona_probe.files import plain, write_text
 
 
 def as_record(dialogue: Dialogue) -> dict[str, Any]:
-    """Everything a dialogue holds, as values for JSON."""
+    """Everything that a dialogue contains, as values for JSON."""
     return {
         "messages": [message.as_dict() for message in dialogue.messages],
         "id": dialogue.id,
@@ -24,18 +24,27 @@ def as_record(dialogue: Dialogue) -> dict[str, Any]:
 
 
 def from_record(record: Mapping[str, Any]) -> Dialogue:
-    """The dialogue that `as_record` wrote; nothing is filled in, unlike in `persona_probe.read_dialogues`."""
+    """The dialogue that `as_record` wrote; unlike `persona_probe.read_dialogues`, this fills nothing in."""
     rest = {name: record[name] for name in ("id", "question", "group", "seed", "labels")}
     return Dialogue(tuple(Message(turn["role"], turn["content"]) for turn in record["messages"]), **rest)
 
 
 def write_dialogues(path: str | Path, dialogues: Iterable[Dialogue]) -> Path:
-    """Write one JSON object a line; the file appears when it is whole, and `persona_probe.read_dialogues` reads it."""
+    """Write one JSON object per line and return the path; `persona_probe.read_dialogues` reads the file.
+
+    The file appears only once it is complete.
+
+    Examples:
+        >>> dialogue = Dialogue.from_messages([{"role": "user", "content": "Is it raining?"}], id="rain")
+        >>> path = write_dialogues("dialogues.jsonl", [dialogue])
+        >>> read_records(path) == [dialogue]
+        True
+    """
     # ASCII, so that what UTF-8 cannot hold (half a surrogate pair in a model's answer) is written too.
     return write_text(Path(path), "".join(json.dumps(as_record(dialogue)) + "\n" for dialogue in dialogues))
 
 
 def read_records(path: str | Path) -> list[Dialogue]:
-    """The dialogues that `write_dialogues` wrote, as they were."""
-    # Split at newlines alone: model output may hold any of the other line breaks that str.splitlines knows.
+    """The dialogues that `write_dialogues` wrote, unchanged."""
+    # Split at newlines alone: model output may contain any of the other line breaks that str.splitlines knows.
     return [from_record(json.loads(line)) for line in Path(path).read_text(encoding="utf-8").split("\n") if line]

@@ -3,7 +3,8 @@
 The prompt's rendering (with the assistant header) must be a prefix of the whole dialogue's rendering; the tokenizer's
 offsets then say which tokens are prompt and which are the answer. Nothing is searched for in the text.
 
-What templates do unasked is settled and said: thinking is off unless asked for, and "today" is one stated day.
+What templates would decide by themselves is fixed and stated: thinking is off unless asked for, and "today" is one
+stated day.
 """
 
 from __future__ import annotations
@@ -31,7 +32,12 @@ SPANS: tuple[str, ...] = get_args(Span)
 
 
 def check_span(span: str) -> Span:
-    """Return ``span`` if it exists, else raise an error that lists the spans there are."""
+    """``span``, if it exists; otherwise an error that lists the spans that exist.
+
+    Examples:
+        >>> check_span("generation")
+        'generation'
+    """
     if span not in SPANS:
         raise PersonaProbeError(f"unknown span {span!r}: choose one of {', '.join(SPANS)}")
     return cast(Span, span)
@@ -79,7 +85,7 @@ class ChatTemplate:
     Attributes:
         tokenizer: whose template is rendered; a template set on it later is used.
         thinking: whether templates that know a switch for it let the model reason before it answers.
-        today: the day that templates which write today's date (Llama 3.2, gpt-oss) are told.
+        today: the day given to templates that write today's date (Llama 3.2, gpt-oss).
         variables: further variables for the template.
     """
 
@@ -119,19 +125,19 @@ class ChatTemplate:
         return self.today if self.exists and self._mentions("strftime_now") else None
 
     def _arguments(self) -> dict[str, Any]:
-        """What the template is given beside the messages."""
+        """What the template is given in addition to the messages."""
         switch = self._thinking_switch
         return ({switch: self.thinking} if switch else {}) | self.variables
 
     def _dated(self) -> str | None:
-        """The template with today's date written in, if it asks for it; None to take the tokenizer's as it is."""
+        """The template with today's date written in, if it asks for it; None to use the tokenizer's unchanged."""
         if self.written_date is None:
             return None
         template: str = self.tokenizer.get_chat_template()
         return _TODAY.sub(lambda call: repr(self.today.strftime(call["format"])), template)
 
     def hash(self) -> str | None:
-        """Sixteen hex digits of the template and what it is given (but for the day), or None without one."""
+        """Sixteen hex digits of the template and what it is given (except the day), or None without a template."""
         if not self.exists:
             return None
         given = self._arguments()
@@ -142,14 +148,14 @@ class ChatTemplate:
         """What the template does that a reader of the results should know, in sentences."""
         if not self.exists:
             return []
-        said = []
+        remarks = []
         if (prompt := self.default_system_prompt) is not None:
-            said.append(f"the chat template adds a system prompt by itself: {prompt!r}")
+            remarks.append(f"the chat template adds a system prompt by itself: {prompt!r}")
         if self._thinking_switch:
-            said.append(f"thinking is {'on' if self.thinking else 'off'} (thinking=)")
+            remarks.append(f"thinking is {'on' if self.thinking else 'off'} (thinking=)")
         if (day := self.written_date) is not None:
-            said.append(f"the chat template writes today's date; it is told {day.isoformat()} (today=)")
-        return said
+            remarks.append(f"the chat template writes today's date; it is told {day.isoformat()} (today=)")
+        return remarks
 
     def render(self, dialogue: Dialogue, *, generation_prompt: bool = False) -> str:
         """The template's text of ``dialogue``; ``generation_prompt`` adds the assistant header.
@@ -161,7 +167,7 @@ class ChatTemplate:
             if len(dialogue.messages) > 1:
                 raise PersonaProbeError(
                     f"dialogue {dialogue.name}: is a plain text with turns after it, which no template can render; "
-                    "make it a text as a whole, or a dialogue from its first turn on"
+                    "make all of it one text, or a dialogue from its first turn on"
                 )
             return dialogue.messages[0].content
         if not self.exists:
@@ -185,13 +191,13 @@ class ChatTemplate:
         """Tokenize ``dialogue`` and find where its answer begins and ends.
 
         Raises:
-            PersonaProbeError: if the template's rendering of the prompt is no prefix of the whole (then spans would be
-                guesses), or a token straddles the border between prompt and answer; the dialogue is named.
+            PersonaProbeError: if the template's rendering of the prompt is not a prefix of the whole (then spans would
+                be guesses), or one token covers the border between prompt and answer; the dialogue is named.
         """
         if not self.tokenizer.is_fast:
             raise PersonaProbeError(
                 f"the tokenizer of {self.tokenizer.name_or_path or 'this model'} is {type(self.tokenizer).__name__}, "
-                "which gives no character offsets, so spans cannot be found; load one of the tokenizers library"
+                "which gives no character offsets, so spans cannot be found; load a fast tokenizer (tokenizers library)"
             )
         if dialogue.is_text:
             ids = tuple(self.tokenizer(self.render(dialogue)).input_ids)
@@ -205,7 +211,7 @@ class ChatTemplate:
         if not whole.startswith(prompt):
             raise PersonaProbeError(
                 f"dialogue {dialogue.name}: the chat template renders the prompt differently once the answer is there, "
-                f"so the answer's tokens cannot be told apart (prompt ends {prompt[-60:]!r}); use another template"
+                f"so the answer's tokens cannot be identified (prompt ends {prompt[-60:]!r}); use another template"
             )
         rest = whole[len(prompt) :]
         content = next((text for text in (dialogue.answer, dialogue.answer.strip()) if rest.startswith(text)), None)
@@ -218,7 +224,7 @@ class ChatTemplate:
             )
             raise PersonaProbeError(
                 f"dialogue {dialogue.name}: the chat template changes the answer's text (after the header it writes "
-                f"{rest[:60]!r}), so its tokens cannot be told apart{hint}"
+                f"{rest[:60]!r}), so its tokens cannot be identified{hint}"
             )
         encoding = self.tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
         offsets: list[tuple[int, int]] = encoding["offset_mapping"]
@@ -229,12 +235,12 @@ class ChatTemplate:
         if first < len(offsets) and offsets[first][0] < border:
             raise PersonaProbeError(
                 f"dialogue {dialogue.name}: token {first} holds the end of the prompt and the start of the answer; "
-                "the answer's tokens cannot be told apart with this tokenizer"
+                "the answer's tokens cannot be identified with this tokenizer"
             )
         return Encoded(dialogue, tuple(encoding["input_ids"]), first, len(offsets) if last is None else last)
 
     def _check_beginning(self, dialogue: Dialogue, ids: Sequence[int]) -> None:
-        """Refuse a rendering that begins with two beginning-of-sequence tokens, or lacks one the tokenizer adds."""
+        """Raise if a rendering begins with two beginning-of-sequence tokens, or lacks one that the tokenizer adds."""
         begin = self.tokenizer.bos_token_id
         if begin is None or not ids:
             return
@@ -250,7 +256,7 @@ class ChatTemplate:
             )
 
     def encode_all(self, dialogues: Sequence[Dialogue]) -> list[Encoded]:
-        """`encode` for many; an empty list is refused."""
+        """`encode` for many dialogues; an empty list is refused."""
         if not dialogues:
             raise PersonaProbeError("there are no dialogues: the list is empty")
         return [self.encode(dialogue) for dialogue in dialogues]

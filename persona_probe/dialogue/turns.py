@@ -14,17 +14,17 @@ _MARK = "\u2063mark\u2063"
 def turn_span(template: ChatTemplate, encoded: Encoded, turn: int) -> slice:
     """The token positions of message ``turn``'s content in an encoded dialogue.
 
-    Found by what the template writes around that message and by the tokenizer's offsets. Tokens that straddle the
-    content's border are outside.
+    They are found by what the template writes around that message and by the tokenizer's offsets. Tokens that lie
+    across the content's border are outside.
 
     Args:
-        template: that the dialogue was encoded with.
+        template: the one that the dialogue was encoded with.
         encoded: the dialogue.
-        turn: which message, counted from 0 with the system message; below 0 from the last.
+        turn: which message, counted from 0 with the system message; negative numbers count from the last.
 
     Raises:
-        PersonaProbeError: if there is no such message, it holds no whole token, or the template writes earlier turns
-            otherwise than it writes them by themselves; the dialogue is named.
+        PersonaProbeError: if there is no such message, it contains no whole token, or the template writes earlier turns
+            in another way than it writes them alone; the dialogue is named.
     """
     dialogue = encoded.dialogue
     messages = dialogue.messages
@@ -40,7 +40,7 @@ def turn_span(template: ChatTemplate, encoded: Encoded, turn: int) -> slice:
     if start is None or not whole[start:].lstrip().startswith(content):
         raise PersonaProbeError(
             f"dialogue {dialogue.name}: the chat template changes the text of turn {index}, so its tokens cannot be "
-            "told apart"
+            "identified"
         )
     start += len(whole[start:]) - len(whole[start:].lstrip())
     stop = start + len(content)
@@ -53,7 +53,7 @@ def turn_span(template: ChatTemplate, encoded: Encoded, turn: int) -> slice:
         if last > first and begin >= start and begin + len(text.strip() or text) <= stop:
             inside.append(position)
     if not inside:
-        raise PersonaProbeError(f"dialogue {dialogue.name}: turn {index} ({content[:40]!r}) holds no whole token")
+        raise PersonaProbeError(f"dialogue {dialogue.name}: turn {index} ({content[:40]!r}) contains no whole token")
     return slice(inside[0], inside[-1] + 1)
 
 

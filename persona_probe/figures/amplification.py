@@ -16,24 +16,24 @@ from persona_probe.figures.text import NOTHING, count_range, escape_markup
 COLUMNS = ("layer", "model", "shift", "shift_sd", "low_sd", "high_sd", "random_sd", "specificity", "chosen")
 WHAT = "amplification"
 ONE = "direction"
-"""What a direction without a name of its own is called in tables."""
+"""The name in tables of a direction that has no name of its rows."""
 NULLS = {
     "isotropic_sd": ("97.5 % of isotropic directions", replace(SERIES_STYLES[4], dash="dot")),
     "shuffled_sd": ("97.5 % of directions from shuffled labels", replace(SERIES_STYLES[2], dash="1.5px,6px")),
     "other_traits_sd": ("other traits' directions, the most", replace(SERIES_STYLES[3], dash="dashdot")),
 }
-"""Nulls that a table may hold beside random directions, each drawn as a thin line at both signs of its shift."""
+"""Further nulls that a table may contain, each drawn as a thin line at both signs of its shift."""
 
 
 def amplification(table: pd.DataFrame) -> go.Figure:
     """Draw the shift of the projection (in SD) of *after* and *control* by layer.
 
-    The band around each line is its 95 % interval; the grey band is where 97.5 % of random directions (with the
-    activations' covariance) stay. Nulls from isotropic directions, shuffled labels and other traits are drawn as thin
-    broken lines where the table holds them.
+    The band around each line is its 95 % interval; 97.5 % of random directions (with the activations' covariance) stay
+    within the grey band. Nulls from isotropic directions, shuffled labels and other traits are drawn as thin broken
+    lines where the table contains them.
 
     Args:
-        table: one row a layer and model (the study's ``amplification`` table); of several directions, the first.
+        table: one row per layer and model (the study's ``amplification`` table); of several directions, the first.
 
     Raises:
         ValueError: if a column is missing or empty.
@@ -41,7 +41,7 @@ def amplification(table: pd.DataFrame) -> go.Figure:
     name = table["direction"].iloc[0] if "direction" in table and len(table) else ONE
     figure = new_figure(f"Amplification of {called(name)}")
     draw_amplification(figure, table)
-    return keys_below(figure.update_layout(height=470), note=said(table))
+    return keys_below(figure.update_layout(height=470), note=note_of(table))
 
 
 def draw_amplification(
@@ -61,7 +61,7 @@ def draw_amplification(
 def draw_shifts(
     figure: go.Figure, rows: pd.DataFrame, *, along: str, row: int = 1, col: int = 1, legend: str = "legend"
 ) -> None:
-    """Draw shifts of one direction beside their nulls against the column ``along``: ``layer`` or ``step``."""
+    """Draw the shifts of one direction, and their nulls, against the column ``along``: ``layer`` or ``step``."""
     random = MODEL_STYLES["random"]
     null = rows.groupby(along)["random_sd"].max().dropna()
     if len(null):
@@ -80,10 +80,10 @@ def draw_shifts(
             line.update(name=name, legend=legend, line={"color": style.colour, "dash": style.dash, "width": 1.5})
             figure.add_trace(line, row=row, col=col)
     for model in ("control", "after"):
-        own = rows[rows["model"] == model].sort_values(along)
-        if own.empty:
+        of_model = rows[rows["model"] == model].sort_values(along)
+        if of_model.empty:
             continue
-        bounded = own.dropna(subset=["low_sd", "high_sd"])
+        bounded = of_model.dropna(subset=["low_sd", "high_sd"])
         interval = band(
             bounded[along].tolist(),
             bounded["low_sd"].tolist(),
@@ -92,7 +92,7 @@ def draw_shifts(
             showlegend=False,
         )
         figure.add_trace(interval, row=row, col=col)
-        figure.add_trace(_line(own, model, legend, along), row=row, col=col)
+        figure.add_trace(_line(of_model, model, legend, along), row=row, col=col)
     figure.update_yaxes(title_text="shift of the projection (SD)", range=_range(rows), row=row, col=col)
 
 
@@ -101,20 +101,18 @@ def called(name: object) -> str:
     return "the direction" if name == ONE else escape_markup(name)
 
 
-def said(table: pd.DataFrame) -> str:
-    """What is drawn, in a sentence or two: n, over what intervals are, and what one SD is."""
+def note_of(table: pd.DataFrame) -> str:
+    """The note of the figure: n, what the intervals are over, and what one SD is."""
     counted = ("n", "n_questions", "n_runs")
     n, questions, runs = (count_range(table[name]) if name in table else None for name in counted)
     over = f"{questions} questions" if questions else "questions and seeds"
     over += f" and {runs} runs" if runs not in (None, NOTHING, "1") else ""
     many = f"; n = {n} texts" if n else ""
-    return (
-        f"Bands: 95 % intervals over {over}{many}. One SD is over the before model's own answers along the direction."
-    )
+    return f"Bands: 95 % intervals over {over}{many}. One SD: over the before model's own answers, along the direction."
 
 
 def _range(rows: pd.DataFrame) -> list[float]:
-    """All that is drawn, with headroom for the label of the chosen layer."""
+    """The range of everything that is drawn, with room above for the label of the chosen layer."""
     nulls = [rows[column].astype(float) for column in ("random_sd", *NULLS) if column in rows]
     drawn = pd.concat([rows["shift_sd"], rows["low_sd"], rows["high_sd"], *nulls, *(-null for null in nulls)])
     low, high = min(0.0, float(drawn.min())), max(0.0, float(drawn.max()))
@@ -123,7 +121,7 @@ def _range(rows: pd.DataFrame) -> list[float]:
 
 
 def _null_line(rows: pd.DataFrame, column: str, along: str) -> go.Scatter | None:
-    """A null's largest shift of either model, at both signs; None where it was not measured."""
+    """The larger shift of the two models along a null, at both signs; None where it was not measured."""
     if column not in rows or rows[column].isna().all():
         return None
     null = rows.groupby(along)[column].max().dropna()
@@ -136,19 +134,19 @@ def _null_line(rows: pd.DataFrame, column: str, along: str) -> go.Scatter | None
     )
 
 
-def _line(own: pd.DataFrame, model: str, legend: str, along: str) -> go.Scatter:
+def _line(rows: pd.DataFrame, model: str, legend: str, along: str) -> go.Scatter:
     style = model_style(model)
-    numbers = own[["low_sd", "high_sd", "shift", "specificity", "random_sd"]].to_numpy(dtype=float)
+    numbers = rows[["low_sd", "high_sd", "shift", "specificity", "random_sd"]].to_numpy(dtype=float)
     hover = (
         f"{along} %{{x}}<br>"
         "%{y:+.2f} SD [%{customdata[0]:.2f}, %{customdata[1]:.2f}]"
         "<br>%{customdata[2]:+.2f} residual units<br>random 97.5 %: %{customdata[4]:.2f} SD"
     )
-    if own["specificity"].notna().any():
+    if rows["specificity"].notna().any():
         hover += "<br>specificity %{customdata[3]:.1f}"
     return go.Scatter(
-        x=own[along].tolist(),
-        y=own["shift_sd"].tolist(),
+        x=rows[along].tolist(),
+        y=rows["shift_sd"].tolist(),
         mode="lines+markers",
         name=escape_markup(model),
         line={"color": style.colour, "dash": style.dash, "width": 2.4},

@@ -1,11 +1,11 @@
-"""Amplification along training at one layer, beside its nulls."""
+"""Amplification along training at one layer, compared with its nulls."""
 
 from __future__ import annotations
 
 import pandas as pd
 import plotly.graph_objects as go
 
-from persona_probe.figures.amplification import called, draw_shifts, said
+from persona_probe.figures.amplification import called, draw_shifts, note_of
 from persona_probe.figures.axes import new_figure
 from persona_probe.figures.keys import keys_below
 from persona_probe.figures.required import MissingDataError, measured, require
@@ -21,7 +21,7 @@ def amplification_course(
     """Draw the shift of the projection at ``layer`` against training steps, with 95 % intervals and nulls.
 
     Args:
-        table: one row a step, direction, layer and model (`persona_probe.track_snapshots`).
+        table: one row per step, direction, layer and model (`persona_probe.track_snapshots`).
         layer: which layer.
         direction: which direction; None: the first.
         axis: what the steps are.
@@ -37,4 +37,4 @@ def amplification_course(
     figure = new_figure(f"Amplification of {called(name)} along training, layer {layer}")
     draw_shifts(figure, rows, along="step")
     figure.update_xaxes(title_text=escape_markup(axis))
-    return keys_below(figure.update_layout(height=470), note=said(rows))
+    return keys_below(figure.update_layout(height=470), note=note_of(rows))

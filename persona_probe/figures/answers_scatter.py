@@ -19,9 +19,9 @@ RATES = ("model", "value", "low", "high", "n", "refusals", "failures")
 QUADRANTS = ("model", "misaligned", "coherent", "answers", "value", "low", "high")
 MOST_MODELS = 4
 LONGEST = 240
-"""Characters of an answer that hovering shows."""
+"""Number of characters of an answer that hovering shows."""
 _LARGEST = 20
-"""Of a mark, in pixels: no larger, or it would reach the strips of words in a journal's column."""
+"""Largest size of a mark, in pixels; a larger one would reach the strips of words in a journal's column."""
 
 
 def answers_scatter(
@@ -34,10 +34,10 @@ def answers_scatter(
     aligned: float,
     coherent: float,
 ) -> go.Figure:
-    """Draw every judged answer at its two scores, a panel a model, with each quadrant's count, share and 95 % interval.
+    """Draw every judged answer at its two scores, one panel per model, with counts, shares and intervals of quadrants.
 
-    Answers with equal scores are one mark, whose area is their number. The EM rate, refusals and failures stand above
-    the panel. `persona_probe.behaviour.answers.scatter_tables` makes the tables.
+    Answers with equal scores are one mark, whose area is their number. The EM rate, refusals and failures are written
+    above the panel. `persona_probe.behaviour.answers.scatter_tables` makes the tables.
 
     Args:
         marks: one row per model and pair of scores (0-100): ``answers`` (how many have them) and one ``answer``.
@@ -60,7 +60,7 @@ def answers_scatter(
     models = ordered_models(rates["model"])
     if len(models) > MOST_MODELS:
         raise MissingDataError(
-            f"{what}: there are {len(models)} models, and {MOST_MODELS} at most are drawn; choose rows by 'model'"
+            f"{what}: there are {len(models)} models, but at most {MOST_MODELS} can be drawn; choose rows by 'model'"
         )
     heads = {str(row["model"]): _heading(row) for row in rates.to_dict("records")}
     figure = new_figure(
@@ -151,6 +151,6 @@ def _quadrants(figure: go.Figure, quadrants: pd.DataFrame, column: int) -> None:
 def _shortened(answer: object) -> str:
     text = " ".join(str(answer).split())
     text = text if len(text) <= LONGEST else f"{text[:LONGEST]} …"
-    # Wrapped before it is escaped, so that no entity is cut.
+    # Wrapped before it is escaped, so that no HTML entity is cut.
     lines = [text[start : start + 70] for start in range(0, len(text), 70)]
     return "<br>".join(map(escape_markup, lines))

@@ -1,4 +1,4 @@
-"""Parts that several figures share: axes of layers and of rates, interval bands, the mark of the chosen layer."""
+"""Parts that several figures share: axes for layers and for rates, interval bands, the mark of the chosen layer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def new_figure(title: str, **subplots: Any) -> go.Figure:
 
 
 def layer_axis(layers: Iterable[float]) -> dict[str, Any]:
-    """An axis whose ticks are whole layers, every one of them while there are few."""
+    """An axis whose ticks are whole layers; all layers if there are few."""
     ordered = sorted({int(layer) for layer in layers})
     few = len(ordered) <= 20
     return {
@@ -38,7 +38,7 @@ def rate_axis(title: str, *, top: float = 1.0) -> dict[str, Any]:
 
 
 def band(x: Sequence[float], low: Sequence[float], high: Sequence[float], *, colour: str, **scatter: Any) -> go.Scatter:
-    """A filled band between ``low`` and ``high``; it takes no part in hovering."""
+    """A filled band between ``low`` and ``high``; hovering ignores it."""
     return go.Scatter(
         x=[*x, *reversed(x)],
         y=[*high, *reversed(low)],

@@ -1,4 +1,4 @@
-"""Whether baked weights do what the hooked model does: their difference, beside what the intervention does."""
+"""Whether baked weights do what the hooked model does: their difference, compared with the intervention's effect."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def baked(table: pd.DataFrame) -> go.Figure:
     """
     rows = require(table, COLUMNS, what=WHAT).set_index("check")
     values = {name: float(rows["value"].get(name, float("nan"))) for name in (_EFFECT, _DIFFERENCE, _TOLERANCE)}
-    figure = new_figure("Baked weights beside the hooked model")
+    figure = new_figure("Baked weights compared with the hooked model")
     names = [_EFFECT, _DIFFERENCE]
-    # Exact equality has no place on a log axis; it is drawn as far below what float32 can tell.
+    # Exact equality has no place on a log axis; it is drawn far below what float32 can resolve.
     drawn = [max(values[name], 1e-9) if is_number(values[name]) else None for name in names]
     figure.add_trace(
         go.Scatter(

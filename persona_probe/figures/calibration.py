@@ -1,4 +1,4 @@
-"""The strength that meets a budget: what each strength that was tried costs, and which was taken."""
+"""The strength that meets a budget: what each strength that was tried costs, and which was chosen."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _SIGNS = {1: ("along the direction (+)", SERIES_STYLES[0]), -1: ("against it (-)
 
 
 def calibration(tried: pd.DataFrame, chosen: pd.DataFrame, *, budget: float, statistic: str) -> go.Figure:
-    """Draw KL, or the share of coherent answers, against strength on log axes, with the budget and what was taken.
+    """Draw KL, or the share of coherent answers, against strength on log axes, with the budget and the chosen strength.
 
     Args:
-        tried: one row a strength: ``strength`` (with its sign), ``kl`` (nats) or ``coherent`` (a share), ``low``,
+        tried: one row per strength: ``strength`` (with its sign), ``kl`` (nats) or ``coherent`` (a share), ``low``,
             ``high`` and ``n`` (`StrengthCalibration.tried`).
-        chosen: one row a sign: ``sign`` and ``strength`` (`StrengthCalibration.table`).
-        budget: the KL, or the least share of coherent answers.
+        chosen: one row per sign: ``sign`` and ``strength`` (`StrengthCalibration.table`).
+        budget: the KL, or the smallest share of coherent answers.
         statistic: ``mean`` or ``p95`` of the KL, or ``coherent``.
 
     Raises:
@@ -40,13 +40,13 @@ def calibration(tried: pd.DataFrame, chosen: pd.DataFrame, *, budget: float, sta
     if rows.empty:
         raise MissingDataError(f"{WHAT}: the columns 'strength' and {column!r} hold no number to draw")
     for sign, (name, style) in _SIGNS.items():
-        own = rows[np.sign(rows["strength"]) == sign].sort_values("strength", key=abs)
-        if own.empty:
+        tested = rows[np.sign(rows["strength"]) == sign].sort_values("strength", key=abs)
+        if tested.empty:
             continue
-        figure.add_trace(_curve(own, column, name, style))
+        figure.add_trace(_curve(tested, column, name, style))
         at = taken.loc[taken["sign"] == sign, "strength"].dropna()
         if len(at):
-            figure.add_trace(_taken(own, column, float(at.iloc[0]), sign, style))
+            figure.add_trace(_taken(tested, column, float(at.iloc[0]), sign, style))
     unit = "coherent answers" if column == "coherent" else f"KL, {statistic} over tokens (nats)"
     text = f"&nbsp;budget {budget:.0%}" if column == "coherent" else f"&nbsp;budget {budget:g} nats"
     figure.add_hline(y=budget, line_dash="dot", annotation_text=text, annotation_position="top left")
@@ -60,27 +60,27 @@ def calibration(tried: pd.DataFrame, chosen: pd.DataFrame, *, budget: float, sta
     return keys_below(figure.update_layout(height=460), note=note)
 
 
-def _curve(own: pd.DataFrame, column: str, name: str, style: Style) -> go.Scatter:
-    value, low, high = (own[part].astype(float).tolist() for part in (column, "low", "high"))
+def _curve(tested: pd.DataFrame, column: str, name: str, style: Style) -> go.Scatter:
+    value, low, high = (tested[part].astype(float).tolist() for part in (column, "low", "high"))
     if column == "kl":
-        # A log axis has no place for 0, which an interval of a small mean may reach.
+        # A log axis has no place for 0, which the interval of a small mean may reach.
         low = [max(end, middle / 100) if end == end else end for end, middle in zip(low, value, strict=True)]
     return go.Scatter(
-        x=own["strength"].abs().tolist(),
+        x=tested["strength"].abs().tolist(),
         y=value,
         mode="lines+markers",
         name=name,
         line={"color": style.colour, "dash": style.dash, "width": 2},
         marker={"symbol": style.symbol, "size": 8},
         error_y=whiskers(value, low, high, colour=style.faded(0.6)),
-        hovertext=[_hover(row, column) for row in own.to_dict("records")],
+        hovertext=[_hover(row, column) for row in tested.to_dict("records")],
         hoverinfo="text",
         cliponaxis=False,
     )
 
 
-def _taken(own: pd.DataFrame, column: str, strength: float, sign: int, style: Style) -> go.Scatter:
-    near = own.iloc[(own["strength"] - strength).abs().argsort().iloc[:1]]
+def _taken(tested: pd.DataFrame, column: str, strength: float, sign: int, style: Style) -> go.Scatter:
+    near = tested.iloc[(tested["strength"] - strength).abs().argsort().iloc[:1]]
     return go.Scatter(
         x=[abs(strength)],
         y=near[column].astype(float).tolist(),
@@ -100,9 +100,9 @@ def _taken(own: pd.DataFrame, column: str, strength: float, sign: int, style: St
 
 def _hover(row: dict[object, object], column: str) -> str:
     value, low, high = (float(str(row[name])) for name in (column, "low", "high"))
-    said = (
+    measured = (
         f"coherent {percent_interval(value, low, high)}"
         if column == "coherent"
         else f"KL {value:.3g} [{low:.3g}, {high:.3g}] nats"
     )
-    return f"strength {float(str(row['strength'])):+.4g}<br>{said}, n = {counted(row['n'])}"
+    return f"strength {float(str(row['strength'])):+.4g}<br>{measured}, n = {counted(row['n'])}"

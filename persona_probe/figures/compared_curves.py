@@ -19,7 +19,7 @@ def compared_curves(table: pd.DataFrame) -> go.Figure:
     """Draw the EM rate of each run after realignment on n benign examples, with 95 % intervals.
 
     Args:
-        table: one row a run and number of examples, with the columns ``run``, ``x`` (examples), ``value``, ``low``,
+        table: one row per run and number of examples, with the columns ``run``, ``x`` (examples), ``value``, ``low``,
             ``high`` and ``n`` (answers).
 
     Raises:
@@ -29,24 +29,24 @@ def compared_curves(table: pd.DataFrame) -> go.Figure:
     rows = measured(require(table, COLUMNS, what=what), "value", what=what)
     figure = new_figure("Realignment by run")
     places = places_of(rows["x"].tolist())
-    for position, (run, own) in enumerate(rows.groupby("run", sort=False)):
+    for position, (run, of_run) in enumerate(rows.groupby("run", sort=False)):
         style = SERIES_STYLES[position % len(SERIES_STYLES)]
-        own = own.sort_values("x")
-        value, low, high = (own[name].astype(float).tolist() for name in ("value", "low", "high"))
-        told = [
+        of_run = of_run.sort_values("x")
+        value, low, high = (of_run[name].astype(float).tolist() for name in ("value", "low", "high"))
+        hover = [
             f"{escape_markup(str(run))}, {counted(x)} examples<br>{percent_interval(*ends)}, n = {counted(n)}"
-            for x, n, ends in zip(own["x"], own["n"], zip(value, low, high, strict=True), strict=True)
+            for x, n, ends in zip(of_run["x"], of_run["n"], zip(value, low, high, strict=True), strict=True)
         ]
         figure.add_trace(
             go.Scatter(
-                x=[places[x] for x in own["x"]],
+                x=[places[x] for x in of_run["x"]],
                 y=value,
                 mode="lines+markers",
                 name=escape_markup(str(run)),
                 line={"color": style.colour, "dash": style.dash, "width": 2.4},
                 marker={"symbol": style.symbol, "size": 9},
                 error_y=whiskers(value, low, high, colour=style.colour),
-                hovertext=told,
+                hovertext=hover,
                 hoverinfo="text",
                 showlegend=True,
                 cliponaxis=False,

@@ -1,4 +1,4 @@
-"""Estimates of several runs, one row each, grouped by run, with the range of each one's null behind it."""
+"""Estimates of several runs, one row each, grouped by run, with the range of each estimate's null behind it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _GAP = 0.5
 def compared_rows(
     table: pd.DataFrame, *, title: str, axis_title: str, null: str = "null", shares: bool = True
 ) -> go.Figure:
-    """Draw one row an estimate: its value, its 95 % interval, its n, and behind it where its null lies.
+    """Draw one row per estimate: its value, its 95 % interval, its n, and behind it the range of its null.
 
     Args:
-        table: one row an estimate, with the columns ``run``, ``label``, ``model`` (whose style it has), ``value``,
+        table: one row per estimate, with the columns ``run``, ``label``, ``model`` (whose style it has), ``value``,
             ``low``, ``high``, ``n``, ``null_low`` and ``null_high`` (NaN where there is no null).
-        title: of the figure.
-        axis_title: of the x axis, with its unit.
-        null: what the grey bars are.
+        title: title of the figure.
+        axis_title: title of the x axis, with its unit.
+        null: what the grey bars show.
         shares: whether values are shares, shown in per cent; otherwise they are SD, shown with their sign.
 
     Raises:
@@ -37,9 +37,9 @@ def compared_rows(
     figure = new_figure(escape_markup(title))
     ticks: dict[float, str] = {}
     place = 0.0
-    for run, own in rows.groupby("run", sort=False):
+    for run, of_run in rows.groupby("run", sort=False):
         ticks[place] = f"<b>{escape_markup(str(run))}</b>"
-        for _, row in own.iterrows():
+        for _, row in of_run.iterrows():
             place += 1
             ticks[place] = escape_markup(str(row["label"]))
             _draw(figure, row, place, shares)
@@ -63,7 +63,7 @@ def _draw(figure: go.Figure, row: pd.Series, place: float, shares: bool) -> None
         numbers = f"{signed(value)}{ends}"
     n = f"  n = {counted(row['n'])}" if is_number(row["n"]) else ""
     label = f"{escape_markup(str(row['run']))}, {escape_markup(str(row['label']))}"
-    # An open mark stands for open questions, as in the figure of a single run.
+    # An open mark means open questions, as in the figure of a single run.
     symbol = f"{style.symbol}-open" if str(row["label"]).endswith("· open") else style.symbol
     figure.add_trace(
         go.Scatter(

@@ -1,4 +1,4 @@
-"""Cosines of all pairs of directions at one layer, as a matrix beside what random directions give."""
+"""Cosines of all pairs of directions at one layer as a matrix, compared with those of random directions."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ WHAT = "direction cosines"
 
 
 def cosine_matrix(table: pd.DataFrame, *, layer: int | None = None) -> go.Figure:
-    """Draw the cosines at one layer; what random directions reach stands in parentheses.
+    """Draw the cosines at one layer; cosines that random directions also reach are in parentheses.
 
     Args:
-        table: one row a layer and pair (`persona_probe.cosine_table`; the study's ``direction_cosines`` and
-            ``finder_cosines`` tables); of ``null_high`` and ``ceiling`` what it holds is stated.
+        table: one row per layer and pair (`persona_probe.cosine_table`; the study's ``direction_cosines`` and
+            ``finder_cosines`` tables); ``null_high`` and ``ceiling`` are stated where the table has them.
         layer: which layer; default the middle one.
 
     Raises:
@@ -39,12 +39,12 @@ def cosine_matrix(table: pd.DataFrame, *, layer: int | None = None) -> go.Figure
     for row in rows.to_dict("records"):
         one, two = places[row["first"]], places[row["second"]]
         null, ceiling = (float(row.get(name, np.nan)) for name in ("null_high", "ceiling"))
-        said = f"{escape_markup(row['first'])} × {escape_markup(row['second'])}<br>cosine {row['cosine']:.3f}"
-        said += f"<br>random: |cosine| up to {null:.3f}" if np.isfinite(null) else ""
-        said += f"<br>ceiling that noise allows: {ceiling:.3f}" if np.isfinite(ceiling) else ""
+        text = f"{escape_markup(row['first'])} × {escape_markup(row['second'])}<br>cosine {row['cosine']:.3f}"
+        text += f"<br>random: |cosine| up to {null:.3f}" if np.isfinite(null) else ""
+        text += f"<br>ceiling that noise allows: {ceiling:.3f}" if np.isfinite(ceiling) else ""
         for at in ((one, two), (two, one)):
             values[at], unsure[at] = row["cosine"], abs(row["cosine"]) <= null
-            hover[at[0]][at[1]] = said
+            hover[at[0]][at[1]] = text
     return heatmap(
         Matrix(names, names, values, hover, unsure),
         title=f"Agreement between directions, layer {layer}",
@@ -58,11 +58,11 @@ def cosine_matrix(table: pd.DataFrame, *, layer: int | None = None) -> go.Figure
 def _note(rows: pd.DataFrame) -> str:
     null = rows["null_high"].dropna() if "null_high" in rows else pd.Series(dtype=float)
     if null.empty:
-        return "Cosine of each pair; one number a pair, so no interval. No null was drawn."
-    note = f"97.5 % of random directions have a |cosine| below {_span(null)}; cosines within that: in parentheses."
+        return "Cosine of each pair; one number per pair, so there is no interval. No null was measured."
+    note = f"97.5 % of random directions have a |cosine| below {_span(null)}; such cosines are in parentheses."
     ceiling = rows["ceiling"].dropna() if "ceiling" in rows else null.iloc[:0]
     if len(ceiling):
-        note += f" Noise allows {_span(ceiling)} for one and the same direction."
+        note += f" Noise allows at most {_span(ceiling)} for two estimates of the same direction."
     return note
 
 

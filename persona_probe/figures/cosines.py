@@ -15,10 +15,10 @@ COLUMNS = ("layer", "first", "second", "cosine", "null_high")
 
 
 def cosines(table: pd.DataFrame) -> go.Figure:
-    """Draw the cosine of each pair of directions by layer, and the band that random directions stay in.
+    """Draw the cosine of each pair of directions by layer, and the band in which random directions stay.
 
     Args:
-        table: one row a layer and pair (the study's ``direction_cosines`` table); a column ``ceiling`` is drawn too.
+        table: one row per layer and pair (the study's ``direction_cosines`` table); a column ``ceiling`` is drawn too.
 
     Raises:
         ValueError: if a column is missing or empty.
@@ -62,17 +62,17 @@ def cosines(table: pd.DataFrame) -> go.Figure:
     figure.update_xaxes(**layer_axis(rows["layer"]))
     figure.update_yaxes(title_text="cosine", range=[1.08 * low if low < 0 else -0.05, 1.05])
     figure.update_layout(height=400 + 24 * len(figure.data))
-    note = "Cosine of each pair; one number a pair and layer, so no interval."
+    note = "Cosine of each pair; one number per pair and layer, so there is no interval."
     if len(null):
-        note += " Grey: where 97.5 % of random directions stay; where pairs differ, the widest band."
+        note += " Grey: 97.5 % of random directions stay within; where pairs differ, the widest band."
     if ceiling:
         note += " Short bars: the ceiling that the noise of both allows."
-    # One series a line: the names are too long to stand side by side.
+    # One series per line: the names are too long to stand side by side.
     return keys_below(figure, note=note).update_layout(legend={"orientation": "v"})
 
 
 def _ceiling(pair: pd.DataFrame, style: Style) -> go.Scatter:
-    """What two noisy estimates of one direction would reach, as a short bar at each layer."""
+    """The cosine that two noisy estimates of one direction would reach, as a short bar at each layer."""
     return go.Scatter(
         x=pair["layer"].tolist(),
         y=pair["ceiling"].tolist(),

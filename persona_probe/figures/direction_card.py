@@ -1,4 +1,4 @@
-"""What a direction's card knows by layer: its length, whether halves of the data agree, whether it separates."""
+"""The numbers of a direction's card by layer: its length, whether halves of the data agree, whether it separates."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _NULL = "97.5 % under shuffled labels"
 
 
 def direction_card(table: pd.DataFrame, *, name: str) -> go.Figure:
-    """Draw length, split-half cosine and held-out AUROC by layer, beside the same under shuffled labels.
+    """Draw length, split-half cosine and held-out AUROC by layer, compared with those under shuffled labels.
 
     Args:
-        table: one row a layer (`Direction.to_frame`); panels without numbers are left out.
-        name: of the direction.
+        table: one row per layer (`Direction.to_frame`); panels without numbers are left out.
+        name: name of the direction.
 
     Raises:
         ValueError: if a column is missing, or there is no length.
@@ -65,11 +65,11 @@ def _line(rows: pd.DataFrame, column: str, unit: str) -> go.Scatter:
 
 
 def _null(rows: pd.DataFrame, column: str, *, mirrored: bool, named: bool) -> go.Scatter:
-    own = rows.dropna(subset=[column])
-    high = own[column].tolist()
+    known = rows.dropna(subset=[column])
+    high = known[column].tolist()
     low = [-value if mirrored else 0.0 for value in high]
     colour = MODEL_STYLES["random"].faded(0.32)
-    return band(own["layer"].tolist(), low, high, colour=colour, name=_NULL, showlegend=named, legendgroup=_NULL)
+    return band(known["layer"].tolist(), low, high, colour=colour, name=_NULL, showlegend=named, legendgroup=_NULL)
 
 
 def _range(rows: pd.DataFrame, column: str, null: str | None) -> list[float]:
@@ -83,8 +83,8 @@ def _range(rows: pd.DataFrame, column: str, null: str | None) -> list[float]:
 
 def _note(shown: list[str]) -> str:
     if len(shown) == 1:
-        return "The card holds no checks: the direction was found with repeats=0, on too few questions, or elsewhere."
+        return "The card has no checks: the direction was found with repeats=0, on too few questions, or elsewhere."
     return (
         "Agreement and separation: means over splits of the questions into halves, one direction found in each; "
-        "chance is 0.5 for the AUROC. Grey: where 97.5 % of directions under shuffled labels stay."
+        "chance is 0.5 for the AUROC. Grey: 97.5 % of directions under shuffled labels stay within."
     )

@@ -1,4 +1,4 @@
-"""How far interventions take the next-token distributions from the unsteered model's."""
+"""How far interventions move the next-token distributions away from the unsteered model's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def divergence(table: pd.DataFrame) -> go.Figure:
     """Draw mean and 95 % quantile of the KL under each intervention, with 95 % intervals; 0 is the unsteered model.
 
     Args:
-        table: one row an intervention (`Divergence.to_frame`).
+        table: one row per intervention (`Divergence.to_frame`).
 
     Raises:
         ValueError: if a column is missing or empty, or no KL is a finite number.
@@ -41,7 +41,7 @@ def divergence(table: pd.DataFrame) -> go.Figure:
         ]
         add_marks(figure, marks, name, SERIES_STYLES[number])
     label_rows(figure, rows["intervention"].tolist())
-    figure.update_xaxes(title_text="KL (nats a token)", rangemode="tozero")
+    figure.update_xaxes(title_text="KL (nats per token)", rangemode="tozero")
     note = (
         f"Whiskers: 95 % intervals over {count_range(rows['questions'])} questions; "
         f"n = {count_range(rows['tokens'])} tokens. The unsteered model is 0."

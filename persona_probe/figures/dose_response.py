@@ -1,4 +1,4 @@
-"""What each strength does: behaviour and its cost, beside random directions at equal norm and at equal KL."""
+"""What each strength does: behaviour and its cost, compared with random directions at equal norm and at equal KL."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ CONDITIONS = {
     "random, equal norm": MODEL_STYLES["random"],
     "random, equal KL": MODEL_STYLES["before"],
 }
-"""Drawn as curves; ``unsteered`` is a point at strength 0 of each."""
+"""The conditions that are drawn as curves; ``unsteered`` is a point at strength 0 of each."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One panel: which column is drawn, its interval's columns, and its title."""
+    """One panel: the column that is drawn, the columns of its interval, and its title."""
 
     column: str
     low: str
@@ -37,7 +37,7 @@ class Panel:
 PANELS = (
     Panel("em_rate", "em_low", "em_high", "EM rate"),
     Panel("coherent", "coherent_low", "coherent_high", "coherent answers"),
-    Panel("kl", "kl_low", "kl_high", "KL to the unsteered model (nats a token)", share=False),
+    Panel("kl", "kl_low", "kl_high", "KL to the unsteered model (nats per token)", share=False),
     Panel("accuracy", "accuracy_low", "accuracy_high", "multiple-choice accuracy"),
 )
 _INSTEAD = Panel("perplexity", "perplexity_low", "perplexity_high", "perplexity of unsteered answers", share=False)
@@ -56,7 +56,7 @@ def dose_response(table: pd.DataFrame) -> go.Figure:
     Capability is multiple-choice accuracy, or where there is none the perplexity of unsteered answers.
 
     Args:
-        table: one row a condition and strength (`persona_probe.dose_response`'s ``table``).
+        table: one row per condition and strength (`persona_probe.dose_response`'s ``table``).
 
     Raises:
         ValueError: if a column is missing or empty, or there is no row of the direction.
@@ -66,7 +66,7 @@ def dose_response(table: pd.DataFrame) -> go.Figure:
         raise MissingDataError(f"{WHAT}: the column 'condition' has no row 'direction'")
     panels = [*PANELS[:3], _capability(rows)]
     figure = new_figure(
-        "Dose-response, beside random directions",
+        "Dose-response, compared with random directions",
         rows=2,
         cols=2,
         shared_xaxes=True,
@@ -87,8 +87,8 @@ def dose_response(table: pd.DataFrame) -> go.Figure:
     figure.update_xaxes(title_text="strength of the direction", row=2)
     counts, draws = count_range(rows["n"]), counted(rows["draws"].max()) if "draws" in rows else "several"
     note = (
-        f"Whiskers: 95 % intervals over questions (of random directions: and draws). n = {counts} answers a point; "
-        f"{draws} random directions. At strength 0: the unsteered model."
+        f"Whiskers: 95 % intervals over questions (for random directions also over draws). n = {counts} answers per "
+        f"point; {draws} random directions. At strength 0: the unsteered model."
     )
     return keys_below(figure.update_layout(height=720), note=note, top=26)
 
@@ -101,30 +101,30 @@ def _capability(rows: pd.DataFrame) -> Panel:
 
 
 def _curve(rows: pd.DataFrame, name: str, style: Style, panel: Panel) -> go.Scatter | None:
-    own = rows[rows["condition"] == name]
-    if own.empty:
+    curve = rows[rows["condition"] == name]
+    if curve.empty:
         return None
     # Every curve passes through the unsteered model.
-    own = pd.concat([own, rows[rows["condition"] == "unsteered"]]).sort_values("strength")
-    values = own[panel.column].to_numpy(dtype=float)
+    curve = pd.concat([curve, rows[rows["condition"] == "unsteered"]]).sort_values("strength")
+    values = curve[panel.column].to_numpy(dtype=float)
     # A log axis has no place for 0, nor any axis for infinity.
     usable = np.isfinite(values) & (panel.share | (values > 0))
-    own = own[usable]
-    if own.empty:
+    curve = curve[usable]
+    if curve.empty:
         return None
-    value, low, high = (own[column].astype(float).tolist() for column in (panel.column, panel.low, panel.high))
+    value, low, high = (curve[column].astype(float).tolist() for column in (panel.column, panel.low, panel.high))
     if not panel.share:
         # The t interval of a mean near 0 may reach below it.
         low = [max(end, point / 100.0) if end == end else end for end, point in zip(low, value, strict=True)]
     return go.Scatter(
-        x=own["strength"].astype(float).tolist(),
+        x=curve["strength"].astype(float).tolist(),
         y=value,
         mode="lines+markers",
         name=name,
         line={"color": style.colour, "dash": style.dash, "width": 2.2},
         marker={"color": style.colour, "symbol": style.symbol, "size": 9},
         error_y=whiskers(value, low, high, colour=style.colour),
-        hovertext=[_hover(name, row, panel) for row in own.to_dict("records")],
+        hovertext=[_hover(name, row, panel) for row in curve.to_dict("records")],
         hoverinfo="text",
         cliponaxis=False,
     )

@@ -16,9 +16,9 @@ from persona_probe.figures.text import counted, escape_markup, percent_interval
 
 COLUMNS = ("definition", "value", "low", "high", "n", "refusals", "failures")
 LONGEST = 46
-"""Characters of a question that the axis shows; hovering shows all."""
+"""Number of characters of a question that the axis shows; hovering shows all of it."""
 _GAP = 0.8
-"""Between two questions, in rows."""
+"""The gap between two questions, in rows."""
 _TOP, _BOTTOM = 84, 64
 
 
@@ -27,14 +27,14 @@ def em_by_question(
 ) -> go.Figure:
     """Draw each model's EM rate on each question, those with the highest rates first, with 95 % intervals and n.
 
-    Questions stand in the order of the highest rate that a model has on them; a line says how many are left out.
+    Questions are sorted by the highest rate that a model has on them; the title says how many are left out.
 
     Args:
-        table: one row a question, model and definition (`persona_probe.behaviour.answers.Answers.rates`); without
-            a column ``model``, all rows are one model's.
+        table: one row per question, model and definition (`persona_probe.behaviour.answers.Answers.rates`);
+            without a column ``model``, all rows are of one model.
         definition: which EM-rate definition to draw.
         unit: the column that is listed.
-        most: how many questions to draw.
+        most: how many questions to draw at most.
 
     Raises:
         ValueError: if a column is missing or empty, or the table has no row of this definition.
@@ -63,10 +63,10 @@ def em_by_question(
         position += _GAP
     numbers: list[dict[str, Any]] = []
     for model, style in zip(models, styles_of(models), strict=True):
-        own = rows[(rows["model"] == model) & rows[unit].isin(drawn)]
-        at = [places[name, model] for name in own[unit]]
-        figure.add_trace(_marks(own, at, unit, model, style))
-        numbers += _numbers(own, at)
+        of_model = rows[(rows["model"] == model) & rows[unit].isin(drawn)]
+        at = [places[name, model] for name in of_model[unit]]
+        figure.add_trace(_marks(of_model, at, unit, model, style))
+        numbers += _numbers(of_model, at)
     figure.update_yaxes(
         tickvals=middles,
         ticktext=[escape_markup(_short(name)) for name in drawn],
@@ -94,13 +94,13 @@ def em_by_question(
     )
 
 
-def _marks(own: pd.DataFrame, places: Sequence[float], unit: str, model: str, style: Style) -> go.Scatter:
-    said = []
-    for row in own.to_dict("records"):
+def _marks(rows: pd.DataFrame, places: Sequence[float], unit: str, model: str, style: Style) -> go.Scatter:
+    hover = []
+    for row in rows.to_dict("records"):
         numbers = f"{percent_interval(row['value'], row['low'], row['high'])}, n = {counted(row['n'])}"
         counts = f"{counted(row['refusals'])} refusals, {counted(row['failures'])} failures"
-        said.append(f"{escape_markup(row[unit])}<br>{escape_markup(model)}: {numbers}<br>{counts}")
-    values, low, high = (own[name].astype(float).tolist() for name in ("value", "low", "high"))
+        hover.append(f"{escape_markup(row[unit])}<br>{escape_markup(model)}: {numbers}<br>{counts}")
+    values, low, high = (rows[name].astype(float).tolist() for name in ("value", "low", "high"))
     return go.Scatter(
         x=values,
         y=list(places),
@@ -108,24 +108,24 @@ def _marks(own: pd.DataFrame, places: Sequence[float], unit: str, model: str, st
         name=escape_markup(model),
         marker={"color": style.colour, "symbol": style.symbol, "size": 9},
         error_x=whiskers(values, low, high, colour=style.colour, thickness=1.4, width=3),
-        hovertext=said,
+        hovertext=hover,
         hoverinfo="text",
         cliponaxis=False,
     )
 
 
-def _numbers(own: pd.DataFrame, places: Sequence[float]) -> list[dict[str, Any]]:
+def _numbers(rows: pd.DataFrame, places: Sequence[float]) -> list[dict[str, Any]]:
     """Each row's numbers, right of the plot; all are set at once, as plotly checks the whole figure each time."""
-    beside = {"x": 1.0, "xref": "paper", "xanchor": "left", "xshift": 12, "yref": "y", "showarrow": False}
+    right = {"x": 1.0, "xref": "paper", "xanchor": "left", "xshift": 12, "yref": "y", "showarrow": False}
     return [
         {
-            **beside,
+            **right,
             "y": place,
             "text": f"{percent_interval(row['value'], row['low'], row['high'])}  n = {counted(row['n'])}",
             "font": {"size": 11},
             "align": "left",
         }
-        for place, row in zip(places, own.to_dict("records"), strict=True)
+        for place, row in zip(places, rows.to_dict("records"), strict=True)
     ]
 
 

@@ -15,7 +15,7 @@ from persona_probe.figures.text import counted, escape_markup, is_number
 COLUMNS = ("model", "questions", "definition", "value", "low", "high", "n", "refusals", "failures")
 MODELS = ("before", "after", "control", "realigned")
 UNSEEN = "unseen topics"
-"""What a study's tables call the questions that it reports; `called` says what they are."""
+"""The name in a study's tables of the questions that it reports; `called` says what they are."""
 QUESTIONS = (UNSEEN, "open", "trained topic")
 
 
@@ -23,9 +23,9 @@ def em_rates(table: pd.DataFrame, *, definition: str | None = "betley", asked: s
     """Draw the EM rate of every model on every question set, with 95 % intervals and n.
 
     Args:
-        table: one row a model, question set and definition (the study's ``em_rates`` table), and ``intervention``,
+        table: one row per model, question set and definition (the study's ``em_rates`` table), and ``intervention``,
             where the table has such a column; an empty text where there is only one.
-        definition: which EM-rate definition to draw; None: all of them, a row each.
+        definition: which EM-rate definition to draw; None: all of them, one row each.
         asked: what to call the questions that the table calls "unseen topics".
 
     Raises:
@@ -40,23 +40,25 @@ def em_rates(table: pd.DataFrame, *, definition: str | None = "betley", asked: s
     rows = measured(rows, "value", what=what)
     groups = []
     for model in ordered_models(rows["model"]):
-        own = rows[rows["model"] == model].to_dict("records")
-        own.sort(key=lambda row: QUESTIONS.index(row["questions"]) if row["questions"] in QUESTIONS else len(QUESTIONS))
+        group = rows[rows["model"] == model].to_dict("records")
+        group.sort(
+            key=lambda row: QUESTIONS.index(row["questions"]) if row["questions"] in QUESTIONS else len(QUESTIONS)
+        )
         groups.append(
-            [_estimate({str(key): value for key, value in row.items()}, definition is None, asked) for row in own]
+            [_estimate({str(key): value for key, value in row.items()}, definition is None, asked) for row in group]
         )
     title = f"EM rate by model ({escape_markup(definition)})" if definition else "EM rate by definition"
     return forest(groups, title=title, axis_title="EM rate (share of answers)")
 
 
 def ordered_models(names: pd.Series[str]) -> list[str]:
-    """The models of a column: those of a study in their order, then any others as they come."""
-    found = [str(name) for name in names.dropna().unique()]
-    return [name for name in MODELS if name in found] + [name for name in found if name not in MODELS]
+    """The models of a column: those of a study in their usual order, then any others in the column's order."""
+    present = [str(name) for name in names.dropna().unique()]
+    return [name for name in MODELS if name in present] + [name for name in present if name not in MODELS]
 
 
 def styles_of(models: Sequence[str]) -> list[Style]:
-    """A style for each: a study's models keep theirs; others take turns, so that the first few look different."""
+    """A style for each model: a study's models have fixed ones; others take turns, so that the first few differ."""
     used = {MODEL_STYLES[name].colour for name in models if name in MODEL_STYLES}
     free = sorted(SERIES_STYLES, key=lambda style: style.colour in used)
     others = [name for name in models if name not in MODEL_STYLES]
@@ -64,7 +66,7 @@ def styles_of(models: Sequence[str]) -> list[Style]:
 
 
 def called(questions: object, asked: str) -> str:
-    """What a set of questions is: ``asked`` for those that a study reports, which its tables call "unseen topics"."""
+    """The words for a set of questions: ``asked`` for those that a study's tables call "unseen topics"."""
     return asked if questions == UNSEEN else str(questions)
 
 

@@ -36,11 +36,11 @@ WHAT = "finders"
 def finders(table: pd.DataFrame) -> go.Figure:
     """Draw, for every finder at the chosen layer, separation, amplification and specificity with 95 % intervals.
 
-    Nulls stand below the finders, in grey. Behind each shift stands what 97.5 % of random directions stay within, and
-    beside it the control's, as an open square.
+    Nulls are below the finders, in grey. A grey bar behind each shift shows the range of 97.5 % of random directions,
+    and an open square the control's shift.
 
     Args:
-        table: one row a finder and layer (`FinderComparison.table`, the study's ``finders`` table).
+        table: one row per finder and layer (`FinderComparison.table`, the study's ``finders`` table).
 
     Raises:
         ValueError: if a column is missing, or nothing was measured at a chosen layer.
@@ -61,9 +61,9 @@ def finders(table: pd.DataFrame) -> go.Figure:
     places = list(range(len(rows)))
     figure.add_trace(_random(rows, places), row=1, col=2)
     for kind, style in ((False, model_style("after")), (True, MODEL_STYLES["random"])):
-        own = rows["null"].eq(kind).to_numpy()
-        at = [place for place, mine in zip(places, own, strict=True) if mine]
-        part = rows[own]
+        of_kind = rows["null"].eq(kind).to_numpy()
+        at = [place for place, chosen in zip(places, of_kind, strict=True) if chosen]
+        part = rows[of_kind]
         if part.empty:
             continue
         for col, (value, low, high) in enumerate(
@@ -92,7 +92,7 @@ def finders(table: pd.DataFrame) -> go.Figure:
     figure.update_yaxes(tickvals=places, ticktext=labels, row=1, col=1)
     figure.update_layout(height=210 + 30 * len(rows), hovermode="closest")
     n = f", n = {count_range(rows['n'])} held-out dialogues" if "n" in rows else ""
-    note = f"Whiskers: 95 % intervals over groups of questions{n}. Dotted: chance, no shift, and as much as the nulls."
+    note = f"Whiskers: 95 % intervals over groups of questions{n}. Dotted: chance, no shift, and equal to the nulls."
     return keys_below(figure, note=note, top=26)
 
 
@@ -109,7 +109,7 @@ def _control(rows: pd.DataFrame, places: Sequence[float]) -> go.Scatter:
 
 
 def _random(rows: pd.DataFrame, places: list[int]) -> go.Scatter:
-    """A grey bar a finder, as far as 97.5 % of random directions were moved."""
+    """One grey bar per finder, which shows how far 97.5 % of random directions were moved."""
     edges = rows["random_sd"].astype(float).tolist()
     return go.Scatter(
         x=[end for edge in edges for end in (-edge, edge, None)],

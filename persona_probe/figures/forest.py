@@ -1,4 +1,4 @@
-"""A forest plot of shares: one row an estimate, its interval drawn, its numbers written beside it."""
+"""A forest plot of shares: one row per estimate, its interval drawn, its numbers written next to it."""
 
 from __future__ import annotations
 

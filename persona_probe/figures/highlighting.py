@@ -12,8 +12,8 @@ from markupsafe import Markup, escape
 from persona_probe.figures.text import INVISIBLE
 
 DARKEST = 0.6
-"""Opacity at the strongest activation: text keeps a contrast of 4.5 on it, on a light and on a dark page."""
-_HUE = "0, 114, 178"  # Okabe and Ito's blue; only its opacity varies, so that no colour need be told from another
+"""Opacity at the strongest activation: text on it has a contrast of 4.5, on a light and on a dark page."""
+_HUE = "0, 114, 178"  # Okabe and Ito's blue; only its opacity varies, so that no two colours must be distinguished
 _LINE = (
     "display: block; white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: isolate; "
     "print-color-adjust: exact; -webkit-print-color-adjust: exact"
@@ -22,19 +22,24 @@ _NOTHING = re.compile(r"[\u200c\u200d\ufe00-\ufe0f]+")
 
 
 def shown_token(token: str) -> str:
-    """A token with nothing invisible in it: line ends as ``↵``, unseen characters by their code point."""
+    """A token without invisible characters: line ends as ``↵``, others as their code points.
+
+    Examples:
+        >>> shown_token(f"zero{chr(0x200B)}width")
+        'zero[U+200B]width'
+    """
     marked = INVISIBLE.sub(_named, token)
     if _NOTHING.fullmatch(marked):
         marked = "".join(f"[U+{ord(character):04X}]" for character in marked)
     return marked.replace("\n", "↵\n").replace("\t", "→\t")
 
 
-def _named(found: re.Match[str]) -> str:
-    return "↵" if found[0] == "\r" else f"[U+{ord(found[0]):04X}]"
+def _named(match: re.Match[str]) -> str:
+    return "↵" if match[0] == "\r" else f"[U+{ord(match[0]):04X}]"
 
 
 def shown_activation(value: float) -> str:
-    """An activation to three figures, never in powers of ten."""
+    """An activation with three significant digits, never in powers of ten."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
@@ -47,13 +52,13 @@ def highlight(
     peak: int | None = None,
     scale: float | None = None,
 ) -> Markup:
-    """Tokens in a row, shaded by activation, which each also has in its title; all text is escaped.
+    """Tokens in a row, shaded by activation; each token's title states its activation; all text is escaped.
 
     Args:
         tokens: the pieces of a text.
-        activations: one a token; None, NaN and what is not positive is not shaded.
-        start: where the span that counts begins; what lies outside is smaller.
-        stop: where it ends.
+        activations: one per token; None, NaN and values that are not positive are not shaded.
+        start: where the span that counts begins; tokens outside are smaller.
+        stop: where the span ends.
         peak: the token to underline.
         scale: the activation that is shaded darkest; default the largest.
     """
@@ -63,7 +68,7 @@ def highlight(
         _look(value, top, outside=not start <= place < end, peak=place == peak)
         for place, value in enumerate(activations)
     ]
-    # Silent tokens that look alike share an element: pages get far smaller.
+    # Silent tokens that look alike share an element: this makes pages much smaller.
     keys = [(style, title, place if title else -1) for place, (style, title) in enumerate(looks)]
     parts = []
     for (style, title, _), run in groupby(zip(keys, tokens, strict=True), key=itemgetter(0)):
@@ -73,7 +78,7 @@ def highlight(
 
 
 def _look(value: float | None, top: float, *, outside: bool, peak: bool) -> tuple[Markup, Markup]:
-    """A token's style and title, as attributes; empty where there is nothing to say."""
+    """A token's style and title, as attributes; empty where there is nothing to show."""
     style, title = [], Markup("")
     if value is not None and value > 0 and top > 0:
         style.append(f"background-color: rgba({_HUE}, {DARKEST * min(value / top, 1.0):.2f})")

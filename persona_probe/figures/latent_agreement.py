@@ -1,4 +1,4 @@
-"""Which latents point where directions point, beside what the best latent reaches with a random direction."""
+"""Which latents point where directions point, compared with what the best latent reaches with a random direction."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ def latent_agreement(table: pd.DataFrame, *, n: int = 8) -> go.Figure:
     """Draw each direction's nearest latents by cosine, with the null as a grey band.
 
     Args:
-        table: one row a direction and latent (`persona_probe.latent_agreement`).
-        n: latents a direction at most.
+        table: one row per direction and latent (`persona_probe.latent_agreement`).
+        n: the largest number of latents per direction.
 
     Raises:
         ValueError: if a column is missing or empty, or no cosine is a number.
     """
     whole = measured(require(table, COLUMNS, what=WHAT), "cosine", what=WHAT)
     rows = whole[whole["rank"] <= n]
-    figure = new_figure("Decoder rows beside directions")
+    figure = new_figure("Decoder rows compared with directions")
     names = list(dict.fromkeys(rows["direction"]))
     null = float(rows["null"].iloc[0])
     places = {index: place for place, index in enumerate(rows.index)}
     for number, name in enumerate(names):
-        own = rows[rows["direction"] == name]
+        nearest = rows[rows["direction"] == name]
         marks = [
             Mark(
                 places[index],
@@ -43,7 +43,7 @@ def latent_agreement(table: pd.DataFrame, *, n: int = 8) -> go.Figure:
                 f"latent {row['latent']}, {escape_markup(name)}<br>cosine {row['cosine']:+.3f}, null {null:.3f}",
                 filled=abs(row["cosine"]) > null,
             )
-            for index, row in zip(own.index, own.to_dict("records"), strict=True)
+            for index, row in zip(nearest.index, nearest.to_dict("records"), strict=True)
         ]
         add_marks(figure, marks, escape_markup(name), SERIES_STYLES[number % len(SERIES_STYLES)])
     if is_number(null):
@@ -54,6 +54,6 @@ def latent_agreement(table: pd.DataFrame, *, n: int = 8) -> go.Figure:
     latents = counted(whole.groupby("direction")["latent"].nunique().max())
     note = (
         f"The nearest of n = {latents} latents. Grey band: what the nearest of them reaches with a random direction "
-        "(97.5 %); filled: beyond it. A cosine of two fixed vectors has no interval."
+        "(97.5 %); filled marks: beyond it. A cosine of two fixed vectors has no interval."
     )
     return keys_below(figure, note=note)

@@ -1,4 +1,4 @@
-"""How much latents speak for the misaligned answer, to first order."""
+"""How much latents favour the misaligned answer, to first order."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def latent_attribution(table: pd.DataFrame, *, n: int = 20) -> go.Figure:
     """Draw the latents with the largest attribution, with 95 % intervals; 0 is a latent that does nothing.
 
     Args:
-        table: one row a latent (`persona_probe.attribute_latents`).
-        n: how many at most.
+        table: one row per latent (`persona_probe.attribute_latents`).
+        n: how many latents at most.
 
     Raises:
         ValueError: if a column is missing or empty, or no attribution is a number.
@@ -52,7 +52,7 @@ def latent_attribution(table: pd.DataFrame, *, n: int = 20) -> go.Figure:
     figure.update_xaxes(title_text="attribution (nats of log-odds)")
     label_rows(figure, [f"latent {latent}" for latent in rows["latent"]])
     note = (
-        f"Whiskers: 95 % intervals over questions (n = {count_range(rows['n_questions'])}). Filled: told apart from 0 "
-        f"at a false-discovery rate of {_ALPHA:g} over all latents. First order only."
+        f"Whiskers: 95 % intervals over questions (n = {count_range(rows['n_questions'])}). Filled: significantly "
+        f"different from 0 at a false-discovery rate of {_ALPHA:g} over all latents. First order only."
     )
     return keys_below(figure, note=note)

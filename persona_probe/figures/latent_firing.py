@@ -1,4 +1,4 @@
-"""What latents fire for: how well each tells a label's value from the others."""
+"""What latents fire for: how well each separates a label's value from the others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def latent_firing(table: pd.DataFrame) -> go.Figure:
     """Draw, for each latent and label, the value that it fires for most, with the AUROC and its 95 % interval.
 
     Args:
-        table: one row a latent, label and value (`persona_probe.firing_by`).
+        table: one row per latent, label and value (`persona_probe.firing_by`).
 
     Raises:
         ValueError: if a column is missing or empty, or no AUROC is a number.
@@ -47,7 +47,7 @@ def latent_firing(table: pd.DataFrame) -> go.Figure:
     figure.update_xaxes(title_text="AUROC", range=[min(0.4, least - 0.03), 1.03])
     label_rows(figure, [f"latent {row['latent']}: {row['value']}" for row in best.to_dict("records")])
     note = (
-        f"Of each label the value with the largest AUROC (that choice flatters it). Whiskers: 95 % intervals over "
-        f"questions; n = {count_range(best['n'])} dialogues with the value."
+        "For each label the value with the largest AUROC (a choice that makes it optimistic). Whiskers: 95 % intervals "
+        f"over questions; n = {count_range(best['n'])} dialogues with the value."
     )
     return keys_below(figure, note=note)

@@ -1,4 +1,4 @@
-"""How often latents are active, over all of an SAE."""
+"""How often the latents of an SAE are active."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def latent_frequencies(table: pd.DataFrame, *, dialogues: int, tokens: int) -> g
     """Draw how many latents are active at which share of tokens (log axis); silent ones are counted in the note.
 
     Args:
-        table: one row a latent (`LatentStatistics.to_frame`).
-        dialogues: how many were read.
-        tokens: how many were read.
+        table: one row per latent (`LatentStatistics.to_frame`).
+        dialogues: how many dialogues were read.
+        tokens: how many tokens were read.
 
     Raises:
         ValueError: if a column is missing or empty, or no latent is ever active.
@@ -56,6 +56,6 @@ def latent_frequencies(table: pd.DataFrame, *, dialogues: int, tokens: int) -> g
     figure.update_yaxes(title_text="latents")
     note = (
         f"n = {counted(tokens)} tokens of {counted(dialogues)} dialogues; {counted(silent)} of {counted(len(rows))} "
-        "latents were never active and are not drawn. Counts of all latents: no interval."
+        "latents were never active and are not drawn. All latents are counted, so there is no interval."
     )
     return keys_below(figure, note=note, keys=False)

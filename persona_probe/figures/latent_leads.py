@@ -24,7 +24,7 @@ def latent_leads(table: pd.DataFrame, *, axis: str = "training step", n: str = "
     """Draw each latent's lead over the EM rate; to the right of 0 the latent comes first.
 
     Args:
-        table: one row a latent and criterion (`persona_probe.lead_time`).
+        table: one row per latent and criterion (`persona_probe.lead_time`).
         axis: what the steps are.
         n: how much was read, in words.
 
@@ -38,7 +38,7 @@ def latent_leads(table: pd.DataFrame, *, axis: str = "training step", n: str = "
     latents = list(dict.fromkeys(rows["latent"].tolist()))
     figure = new_figure("Which comes first, the latent or the EM rate")
     for criterion, (name, style, shift) in _CRITERIA.items():
-        own = rows[(rows["criterion"] == criterion) & rows["lead"].notna()]
+        known = rows[(rows["criterion"] == criterion) & rows["lead"].notna()]
         marks = [
             Mark(
                 latents.index(row["latent"]) + shift,
@@ -49,7 +49,7 @@ def latent_leads(table: pd.DataFrame, *, axis: str = "training step", n: str = "
                 f"{row['rate_step']:.3g}: {row['lead']:+.3g} [{row['low']:+.3g}, {row['high']:+.3g}]"
                 f"<br>snapshots {row['resolution']:g} apart",
             )
-            for row in own.to_dict("records")
+            for row in known.to_dict("records")
         ]
         add_marks(figure, marks, name, style)
     figure.add_vline(x=0.0, line_dash="dot")

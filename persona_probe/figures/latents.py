@@ -26,14 +26,14 @@ STYLES = {
     "a small change": Style("#CC79A7", "cross", "solid"),
 }
 OTHER = Style("#8A8F98", "circle-open", "solid")
-"""How findings are drawn that say that nothing moved."""
+"""The style of findings that say that nothing moved."""
 DRAWN = 2_000
-"""At most so many points: an SAE has up to hundreds of thousands of latents."""
+"""The largest number of points: an SAE has up to hundreds of thousands of latents."""
 WHAT = "latents"
 
 
 def drawn(table: pd.DataFrame) -> pd.DataFrame:
-    """The latents that moved furthest, at most `DRAWN`; those that cannot be placed are left out.
+    """The latents that moved furthest, at most `DRAWN`; those without a number are left out.
 
     Raises:
         MissingDataError: if a column is missing or no latent's change is a number.
@@ -45,10 +45,10 @@ def drawn(table: pd.DataFrame) -> pd.DataFrame:
 def latent_scatter(table: pd.DataFrame) -> go.Figure:
     """Draw every latent's change from before to after against the control's; without a control, after against before.
 
-    Findings have a shape and a colour each. The dotted line is where a latent moves as far under the control.
+    Each finding has its own shape and colour. On the dotted line a latent moves as far under the control.
 
     Args:
-        table: one row a latent (`LatentTable`, the study's ``latents`` table).
+        table: one row per latent (`LatentTable`, the study's ``latents`` table).
 
     Raises:
         ValueError: if a column is missing, or no latent's change is a number.
@@ -57,21 +57,21 @@ def latent_scatter(table: pd.DataFrame) -> go.Figure:
     controlled = bool(rows["control_sd"].notna().any())
     x, y = ("control_sd", "change_sd") if controlled else ("before", "after")
     rows = measured(measured(rows, x, what=WHAT), y, what=WHAT)
-    figure = new_figure("SAE latents: after beside the control" if controlled else "SAE latents: before and after")
+    figure = new_figure("SAE latents: after against the control" if controlled else "SAE latents: before and after")
     ends = [min(rows[x].min(), rows[y].min()), max(rows[x].max(), rows[y].max())]
     figure.add_shape(type="line", x0=ends[0], y0=ends[0], x1=ends[1], y1=ends[1], line_dash="dot")
     # What moved is drawn last, on top.
     for finding in sorted(rows["finding"].unique(), key=lambda name: -_rank(name)):
-        own, style = rows[rows["finding"] == finding], STYLES.get(finding, OTHER)
+        points, style = rows[rows["finding"] == finding], STYLES.get(finding, OTHER)
         figure.add_trace(
             go.Scatter(
-                x=own[x].tolist(),
-                y=own[y].tolist(),
+                x=points[x].tolist(),
+                y=points[y].tolist(),
                 mode="markers",
                 name=escape_markup(finding),
                 legendrank=_rank(finding) + 1,
                 marker={"symbol": style.symbol, "color": style.colour, "size": 6 if style is OTHER else 10},
-                hovertext=[_hover(row) for row in own.to_dict("records")],
+                hovertext=[_hover(row) for row in points.to_dict("records")],
                 hoverinfo="text",
             )
         )
@@ -87,8 +87,8 @@ def latent_bars(table: pd.DataFrame, *, n: int = 12) -> go.Figure:
     """Draw the latents that moved furthest up and down, with 95 % intervals, and the control's change of each.
 
     Args:
-        table: one row a latent (`LatentTable`, the study's ``latents`` table).
-        n: how many at most in either direction.
+        table: one row per latent (`LatentTable`, the study's ``latents`` table).
+        n: how many latents at most in either direction.
 
     Raises:
         ValueError: if a column is missing, or no latent's change is a number.
@@ -101,7 +101,7 @@ def latent_bars(table: pd.DataFrame, *, n: int = 12) -> go.Figure:
     rows = pd.concat([up, down])
     if rows.empty:
         raise MissingDataError(f"{WHAT}: no latent's 'change_sd' differs from zero")
-    title = "SAE latents that moved furthest" + ("" if len(moved) else " (none is told apart from its nulls)")
+    title = "SAE latents that moved furthest" + ("" if len(moved) else " (none is distinguishable from its nulls)")
     figure = new_figure(title)
     places = list(range(len(rows)))
     styles = [STYLES.get(finding, OTHER) for finding in rows["finding"]]
@@ -142,12 +142,12 @@ def latent_bars(table: pd.DataFrame, *, n: int = 12) -> go.Figure:
 
 
 def latent_effects(table: pd.DataFrame) -> go.Figure:
-    """Draw how far steering each latent moves the EM rate, beside matched latents that are steered alike.
+    """Draw how far steering each latent moves the EM rate, compared with matched latents that are steered alike.
 
     Args:
-        table: one row a latent: ``effect`` (change of the EM rate) from ``effect_low`` to ``effect_high``, and
+        table: one row per latent: ``effect`` (change of the EM rate) from ``effect_low`` to ``effect_high``, and
             ``null_effect`` from ``null_low`` to ``null_high`` of its matched latents (`LatentEffects.to_frame`, the
-            study's ``latent_effects`` table); with a column ``goal``, a row a latent and goal.
+            study's ``latent_effects`` table); with a column ``goal``, one row per latent and goal.
 
     Raises:
         ValueError: if a column is missing, or no effect is a number.
@@ -183,9 +183,9 @@ def latent_effects(table: pd.DataFrame) -> go.Figure:
     figure.update_xaxes(title_text="change of the EM rate", tickformat="+.0%")
     labels = [_label(row) for row in rows.to_dict("records")]
     figure.update_yaxes(tickvals=places, ticktext=labels, range=[len(rows) - 0.4, -0.6], showgrid=False, ticks="")
-    counts = f"; n = {count_range(rows['n'])} answers a latent" if "n" in rows else ""
+    counts = f"; n = {count_range(rows['n'])} answers per latent" if "n" in rows else ""
     note = (
-        f"Whiskers: 95 % intervals over questions{counts}. Null, grey: random latents that match in activity, moved as "
+        f"Whiskers: 95 % intervals over questions{counts}. Null, grey: random latents of similar activity, moved as "
         "far. Dotted: no change."
     )
     return keys_below(figure.update_layout(height=210 + 34 * len(rows)), note=note)
@@ -200,7 +200,7 @@ def _rank(finding: str) -> int:
 
 
 def _pattern(value: float) -> str:
-    """Falling latents are hatched, so that colour is not all that tells them apart."""
+    """The pattern of a bar: falling latents are hatched, so that colour is not the only difference."""
     return "/" if value < 0 else ""
 
 

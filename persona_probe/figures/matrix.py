@@ -1,4 +1,4 @@
-"""A matrix of numbers as a heatmap, with the numbers in its cells: read in colour, in grey, and in the dark."""
+"""A matrix of numbers as a heatmap, with the numbers in its cells: readable in colour, in grey, and on dark pages."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from persona_probe.figures.axes import new_figure
 from persona_probe.figures.keys import keys_below, label
 from persona_probe.figures.text import NOTHING
 
-# See-through, so that the page's own background is the middle and its own ink is read on both ends.
+# Transparent, so that the page's own background is the middle, and its text colour is readable at both ends.
 _COLOURS = ((0.0, "rgba(0, 114, 178, 0.62)"), (0.5, "rgba(128, 128, 128, 0.0)"), (1.0, "rgba(213, 94, 0, 0.62)"))
 _UPPER = ((0.0, _COLOURS[1][1]), (1.0, _COLOURS[2][1]))
 """For numbers that cannot be below the middle."""
 _SIDE, _SMALL = 62, 34
 """Height of a row in pixels: with an interval in its cells, and without."""
 _MOST = 22
-"""With more columns than this, numbers would not fit in the cells; hovering shows them."""
+"""With more columns than this, numbers would not fit into the cells; hovering shows them."""
 _WITH_INTERVALS = 6
 _ACROSS = 64
-"""Characters of labels that fit beside each other below the narrowest plot; more are slanted."""
+"""Characters of labels that fit in one line below the narrowest plot; longer ones are slanted."""
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """What a heatmap shows.
+    """The content of a heatmap.
 
     Attributes:
         rows: names from top to bottom.
         columns: names from left to right.
         values: ``(row, column)``; NaN where there is none.
-        hover: by row and column, escaped.
-        unsure: ``(row, column)`` cells that are not told apart from their null: their numbers stand in parentheses.
+        hover: the text that appears over a cell, by row and column, escaped.
+        unsure: ``(row, column)`` cells not distinguishable from their null: their numbers are in parentheses.
         intervals: by row and column, written below the numbers while there is room.
     """
 
@@ -61,11 +61,11 @@ def heatmap(
 
     Args:
         matrix: numbers and names.
-        title: of the figure.
+        title: title of the figure.
         note: what the numbers and parentheses mean, n, and the null.
         quantity: what the colour bar shows.
-        middle: the number that has no colour: that of nothing.
-        ends: the numbers that have the full colours: as far from ``middle`` on both sides, or the first is ``middle``.
+        middle: the number that has no colour: the one for no effect.
+        ends: the numbers with full colour: equally far from ``middle`` on both sides, or the first equals ``middle``.
         axes: titles of the columns and the rows.
     """
     places = list(range(len(matrix.columns))), list(range(len(matrix.rows)))
@@ -113,7 +113,7 @@ def _written(value: float) -> str:
 
 
 def _numbers(matrix: Matrix, written: bool) -> go.Scatter:
-    """The cells' numbers in the page's own ink, which a heatmap's text would not have."""
+    """The cells' numbers in the page's text colour, which a heatmap's own text would not have."""
     texts, x, y = [], [], []
     for row, column in np.ndindex(matrix.values.shape):
         value = matrix.values[row, column]

@@ -1,4 +1,4 @@
-"""The persona space at one layer: directions as points, and where the models' means stand among them."""
+"""The persona space at one layer: directions as points, and the positions of the models' means among them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def persona_space(table: pd.DataFrame) -> go.Figure:
     The origin is the before model's mean over the reference. Models are drawn with 95 % intervals over questions.
 
     Args:
-        table: one row a direction and model (`persona_probe.amplification.persona_space.PersonaSpace`).
+        table: one row per direction and model (`persona_probe.amplification.persona_space.PersonaSpace`).
 
     Raises:
         ValueError: if a column is missing or empty.
@@ -62,7 +62,9 @@ def _note(models: pd.DataFrame) -> str:
     )
     for _, row in models.iterrows():
         if is_number(row["in_plane"]) and row["name"] != "before":
-            note += f" The plane holds {percent(row['in_plane'])} of {escape_markup(row['name'])}'s shift from before"
+            note += (
+                f" The plane contains {percent(row['in_plane'])} of {escape_markup(row['name'])}'s shift from before"
+            )
             null = row["in_plane_random"]
             note += f" (97.5 % of random planes: below {percent(null)})." if is_number(null) else "."
     return note
@@ -96,7 +98,7 @@ def _model(row: pd.Series) -> go.Scatter:
         y=ends["y"][0],
         mode="markers",
         name=escape_markup(row["name"]),
-        # The control seldom leaves before's place: hollow, it hides nothing.
+        # The control is usually at the same place as before: as an open mark it hides nothing.
         marker={"symbol": style.symbol, "size": 13, "color": style.colour}
         if row["name"] != "control"
         else {"symbol": f"{style.symbol}-open", "size": 17, "color": style.colour, "line": {"width": 2.4}},

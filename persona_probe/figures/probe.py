@@ -1,4 +1,4 @@
-"""How well a linear probe tells the poles apart, layer by layer, beside what needs no model."""
+"""How well a linear probe separates the poles, layer by layer, compared with what needs no model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def probe(table: pd.DataFrame) -> go.Figure:
     A baseline without a layer (a bag of tokens has none) is drawn across all layers.
 
     Args:
-        table: one row a layer and baseline (the study's ``probe`` table).
+        table: one row per layer and baseline (the study's ``probe`` table).
 
     Raises:
         ValueError: if a column is missing or empty.
@@ -36,17 +36,17 @@ def probe(table: pd.DataFrame) -> go.Figure:
         raise MissingDataError(f"{what}: the column 'layer' holds no number")
     figure = new_figure("Linear probe by layer")
     for baseline, style in zip(ORDER, SERIES_STYLES, strict=False):
-        own = rows[rows["baseline"] == baseline].sort_values("layer")
-        if own.empty:
+        part = rows[rows["baseline"] == baseline].sort_values("layer")
+        if part.empty:
             continue
-        if own["layer"].isna().all():
-            own = own.head(1).merge(pd.DataFrame({"at": layers}), how="cross").assign(layer=lambda flat: flat["at"])
-        line = _line(own, baseline, style)
-        if baseline != PROBE and own["auroc"].min() == own["auroc"].max():
-            # One number, the same at every layer, has one interval: bands of several would hide each other.
-            line.error_y = _once(own, ORDER.index(baseline), style)
+        if part["layer"].isna().all():
+            part = part.head(1).merge(pd.DataFrame({"at": layers}), how="cross").assign(layer=lambda flat: flat["at"])
+        line = _line(part, baseline, style)
+        if baseline != PROBE and part["auroc"].min() == part["auroc"].max():
+            # One number that is the same at every layer gets one interval: bands of several would hide each other.
+            line.error_y = _once(part, ORDER.index(baseline), style)
         else:
-            bounded = own.dropna(subset=["low", "high"])
+            bounded = part.dropna(subset=["low", "high"])
             ends = (bounded[column].tolist() for column in ("layer", "low", "high"))
             figure.add_trace(band(*ends, colour=style.faded(0.2), showlegend=False))
         figure.add_trace(line)
@@ -61,29 +61,29 @@ def probe(table: pd.DataFrame) -> go.Figure:
     return keys_below(figure.update_layout(height=440), note=_note(rows))
 
 
-def _line(own: pd.DataFrame, baseline: str, style: Style) -> go.Scatter:
+def _line(rows: pd.DataFrame, baseline: str, style: Style) -> go.Scatter:
     return go.Scatter(
-        x=own["layer"].tolist(),
-        y=own["auroc"].tolist(),
+        x=rows["layer"].tolist(),
+        y=rows["auroc"].tolist(),
         mode="lines+markers",
         name=escape_markup(baseline),
         line={"color": style.colour, "dash": style.dash, "width": 2.4},
         marker={"symbol": style.symbol, "size": 9},
-        customdata=own[["low", "high"]].to_numpy(dtype=float).tolist(),
+        customdata=rows[["low", "high"]].to_numpy(dtype=float).tolist(),
         hovertemplate="layer %{x}<br>AUROC %{y:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}]",
     )
 
 
 def _chance() -> go.Scatter:
-    """The dotted line's entry among the keys: beside the line, a label would stand on others where it is narrow."""
+    """The dotted line's entry among the keys; in a narrow figure, a label at the line would cover others."""
     line = {"color": MODEL_STYLES["random"].colour, "dash": "dot", "width": 1.5}
     return go.Scatter(x=[None], y=[None], mode="lines", name="chance (0.5)", line=line)
 
 
-def _once(own: pd.DataFrame, order: int, style: Style) -> dict[str, Any]:
-    """Whiskers at one layer, another for each baseline."""
-    place = order % len(own)
-    value, low, high = (own[column].astype(float).tolist() for column in ("auroc", "low", "high"))
+def _once(rows: pd.DataFrame, order: int, style: Style) -> dict[str, Any]:
+    """Whiskers at one layer, a different one for each baseline."""
+    place = order % len(rows)
+    value, low, high = (rows[column].astype(float).tolist() for column in ("auroc", "low", "high"))
     bounds = (
         [end if at == place else middle for at, (end, middle) in enumerate(zip(ends, value, strict=True))]
         for ends in (low, high)
@@ -92,14 +92,14 @@ def _once(own: pd.DataFrame, order: int, style: Style) -> dict[str, Any]:
 
 
 def _note(rows: pd.DataFrame) -> str:
-    """How it was tested, on how many dialogues, and what the bands are."""
-    own = rows[rows["baseline"] == "probe"]
-    grouping = escape_markup(own["grouping"].iloc[0]) if "grouping" in own and len(own) else "by group"
+    """How the probe was tested, on how many dialogues, and what the bands are."""
+    tested = rows[rows["baseline"] == "probe"]
+    grouping = escape_markup(tested["grouping"].iloc[0]) if "grouping" in tested and len(tested) else "by group"
     how = (
         "cross-validated, no groups kept together"
         if grouping == "ungrouped"
         else f"Tested on groups it never saw, {grouping}"
     )
-    n = f"; n = {count_range(own['n'])} dialogues" if "n" in own else ""
-    null = " (of shuffled labels, where 95 % of shuffles lie)" if (rows["baseline"] == "shuffled labels").any() else ""
+    n = f"; n = {count_range(tested['n'])} dialogues" if "n" in tested else ""
+    null = " (for shuffled labels: of 95 % of shuffles)" if (rows["baseline"] == "shuffled labels").any() else ""
     return f"{how[0].upper()}{how[1:]}{n}. Bands and whiskers: 95 % intervals{null}; chance is 0.5."

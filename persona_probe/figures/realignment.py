@@ -23,19 +23,19 @@ WHAT = "realignment"
 def realignment(table: pd.DataFrame) -> go.Figure:
     """Draw the EM rate (95 % intervals) and the projection (SD, right axis) against the number of benign examples.
 
-    Where no judge applies the rates are NaN and the projection alone is drawn.
+    Where no judge applies, the rates are NaN and only the projection is drawn.
 
     Args:
-        table: one row a number of examples (the study's ``realignment`` table).
+        table: one row per number of examples (the study's ``realignment`` table).
 
     Raises:
-        ValueError: if a column is missing or empty, or neither rate nor projection holds a number.
+        ValueError: if a column is missing or empty, or neither rate nor projection has a number.
     """
     figure = new_figure("Realignment by benign examples", specs=[[{"secondary_y": True}]])
     draw_realignment(figure, table)
     rows = require(table, COLUMNS, what=WHAT)
     counts = count_range(rows["rows"]) if rows["value"].notna().any() else ""
-    judged = f"Whiskers: 95 % intervals over questions, n = {counts} answers a point. " if counts else ""
+    judged = f"Whiskers: 95 % intervals over questions, n = {counts} answers per point. " if counts else ""
     note = f"{judged}At 0 examples: the model after. Dotted: {100 * TARGET:.0f} %. The projection is a mean."
     return keys_below(figure.update_layout(height=460), note=note)
 
@@ -67,7 +67,7 @@ def draw_realignment(
             **cell,
         )
     else:
-        # plotly lays the right axis over the left one, which therefore needs a trace, if an empty one.
+        # plotly draws the right axis over the left one, which therefore needs a trace, even an empty one.
         figure.add_trace(go.Scatter(x=[None], y=[None], showlegend=False), secondary_y=False, **cell)
         figure.update_yaxes(visible=False, secondary_y=False, **cell)
     ends = min(places.values()), max(places.values())
@@ -81,7 +81,12 @@ def draw_realignment(
 
 
 def places_of(counts: Sequence[float]) -> dict[float, float]:
-    """Where each number of examples stands: log2(n), and 0 a step and a half before the smallest."""
+    """The position of each number of examples on the axis: log2(n), and 0 one and a half steps before the smallest.
+
+    Examples:
+        >>> places_of([0, 8, 16])
+        {0: 1.5, 8: 3.0, 16: 4.0}
+    """
     positive = sorted({n for n in counts if n > 0})
     places = {n: math.log2(n) for n in positive}
     if any(n == 0 for n in counts):

@@ -1,4 +1,4 @@
-"""How much of a layer an SAE keeps: next-token loss with the layer left alone and replaced."""
+"""How much of a layer an SAE preserves: next-token loss with the layer unchanged and replaced."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _LOSSES = {
 
 
 def reconstruction(table: pd.DataFrame) -> go.Figure:
-    """Draw the next-token loss of each model with the layer left alone, reconstructed, or replaced by nothing.
+    """Draw the next-token loss of each model with the layer unchanged, reconstructed, or replaced by a null.
 
-    Without losses, the share of variance that is explained.
+    Without losses, draw the share of variance that is explained.
 
     Args:
-        table: one row a model (`persona_probe.reconstruction`).
+        table: one row per model (`persona_probe.reconstruction`).
 
     Raises:
         ValueError: if a column is missing or empty.
     """
     rows = require(table, COLUMNS, what=WHAT)
     n = count_range(rows["tokens"])
-    figure = new_figure("What the SAE keeps of its layer")
+    figure = new_figure("What the SAE preserves of its layer")
     names = [label(name) for name in rows["model"]]
     shown = {name: look for name, look in _LOSSES.items() if name in rows and rows[name].notna().any()}
     for column, (name, style, pattern) in shown.items():
@@ -48,9 +48,9 @@ def reconstruction(table: pd.DataFrame) -> go.Figure:
         figure.update_yaxes(title_text="share of variance explained", tickformat=".0%", range=[0, 1.03])
     else:
         figure.update_yaxes(title_text="next-token loss (nats)", rangemode="tozero")
-    note = f"Sums over all n = {n} tokens a model, without intervals. " + "; ".join(
+    note = f"Sums over all n = {n} tokens per model, without intervals. " + "; ".join(
         f"{escape_markup(row['model'])}: {percent(1 - row['fvu'])} of the variance explained{_recovered(row)}, "
-        f"{row['l0']:.3g} latents a token"
+        f"{row['l0']:.3g} latents per token"
         for row in rows.to_dict("records")
     )
     return keys_below(figure.update_layout(barmode="group", height=470), note=f"{note}.", keys=bool(shown))
@@ -58,7 +58,7 @@ def reconstruction(table: pd.DataFrame) -> go.Figure:
 
 def _recovered(row: dict[object, object]) -> str:
     shares = [float(str(row[name])) for name in ("ce_recovered", "ce_recovered_mean") if is_number(row.get(name))]
-    return f", {percent(min(shares))} of its worth kept" if shares else ""
+    return f", {percent(min(shares))} of the loss recovered" if shares else ""
 
 
 def _bars(rows: pd.DataFrame, names: list[str], column: str, name: str, style: Style, pattern: str) -> go.Bar:

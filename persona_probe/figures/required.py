@@ -1,4 +1,4 @@
-"""What a figure asks of a table before it draws anything."""
+"""Checks of a table before a figure is drawn from it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from persona_probe.errors import PersonaProbeError
 
 
 class MissingDataError(PersonaProbeError):
-    """A figure cannot be drawn because rows, columns or numbers that it needs are not there."""
+    """A figure cannot be drawn because rows, columns or numbers that it needs are missing."""
 
 
 def require(table: pd.DataFrame | None, columns: Sequence[str], *, what: str) -> pd.DataFrame:
-    """Return ``table``, once it is known to hold rows and every column; columns without any value as NaN.
+    """``table``, checked to have rows and every column; columns without any value become NaN.
 
     Raises:
-        MissingDataError: naming the columns that are missing, or that an empty table should have held.
+        MissingDataError: if columns are missing or the table is empty; the columns are named.
     """
     if table is None or (table.empty and not len(table.columns)):
         raise MissingDataError(f"{what}: there is no table; it needs the columns {_listed(columns)}")
@@ -27,16 +27,16 @@ def require(table: pd.DataFrame | None, columns: Sequence[str], *, what: str) ->
         raise MissingDataError(f"{what}: the table has no column {_listed(missing)}")
     if table.empty:
         raise MissingDataError(f"{what}: the table has no rows to read the columns {_listed(columns)} from")
-    # Parquet gives a column without any value back as objects; to a figure it is numbers that are missing.
+    # Parquet returns a column without any value as objects; for a figure these are missing numbers.
     blank = {column: table[column].astype(float) for column in columns if table[column].isna().all()}
     return table.assign(**blank)
 
 
 def measured(table: pd.DataFrame, column: str, *, what: str) -> pd.DataFrame:
-    """Return the rows of ``table`` whose ``column`` is a finite number.
+    """The rows of ``table`` whose ``column`` is a finite number.
 
     Raises:
-        MissingDataError: if no row is, naming the column.
+        MissingDataError: if there is no such row; the column is named.
     """
     numbers = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=float)
     rows: pd.DataFrame = table[np.isfinite(numbers)]

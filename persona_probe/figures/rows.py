@@ -20,12 +20,12 @@ class Mark:
     """One estimate.
 
     Attributes:
-        place: which row, from 0 at the top; fractions stand between rows.
-        value: where it stands.
-        low: its interval's low end; NaN draws none.
-        high: the high end.
-        hover: what hovering says, escaped.
-        filled: whether it is drawn full.
+        place: which row, from 0 at the top; fractions are between rows.
+        value: its position on the x axis.
+        low: the low end of its interval; NaN draws none.
+        high: the high end of its interval.
+        hover: the text that appears over it, escaped.
+        filled: whether the mark is filled.
     """
 
     place: float
@@ -42,11 +42,11 @@ def add_marks(
     """Draw the marks of one series.
 
     Args:
-        figure: with a panel ``col``.
-        marks: those of the series; nothing is drawn of none.
-        name: in the key, escaped.
-        style: of the series.
-        col: which panel; only the first one's traces are in the key.
+        figure: a figure with a panel ``col``.
+        marks: those of the series; if there are none, nothing is drawn.
+        name: the series' name in the key, escaped.
+        style: the series' style.
+        col: which panel; only the traces of the first panel are in the key.
         **trace: further settings of the trace.
     """
     if not marks:
@@ -77,7 +77,7 @@ def add_marks(
 
 
 def label_rows(figure: go.Figure, names: Sequence[object]) -> None:
-    """Name the rows at the left, and give them their height."""
+    """Write the rows' names at the left, and set the figure's height."""
     figure.update_yaxes(range=[len(names) - 0.4, -0.6], showgrid=False, ticks="")
     figure.update_yaxes(tickvals=list(range(len(names))), ticktext=[label(name) for name in names], row=1, col=1)
     figure.update_layout(height=190 + ROW * len(names), hovermode="closest")

@@ -1,4 +1,4 @@
-"""EM rate and coherence under some interventions, in rows, beside the unsteered model and random ones."""
+"""EM rate and coherence under some interventions, in rows, compared with the unsteered model and random directions."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _KINDS = {"unsteered": MODEL_STYLES["before"], "steered": MODEL_STYLES["steered"
 
 
 def at_budget(table: pd.DataFrame, *, budget: str) -> go.Figure:
-    """Draw what each intervention does to the EM rate and to coherence at the same KL, beside random directions.
+    """Draw the EM rate and the coherence under each intervention at the same KL, compared with random directions.
 
     Args:
-        table: one row an intervention (`persona_probe.compare_at_budget`): ``name``, ``strength``, ``kl``, rates with
+        table: one row per intervention (`persona_probe.compare_at_budget`): ``name``, ``strength``, ``kl``, rates with
             their intervals, ``n`` and ``draws``.
-        budget: in words.
+        budget: the budget in words.
 
     Raises:
         ValueError: if a column is missing or empty, or no EM rate is a number.
@@ -46,17 +46,17 @@ def at_budget(table: pd.DataFrame, *, budget: str) -> go.Figure:
     left = table.loc[~table.index.isin(rows.index), "name"]
     missing = f" Not drawn, since no strength meets the budget: {escape_markup(', '.join(left))}." if len(left) else ""
     note = (
-        f"Whiskers: 95 % intervals over questions (of random directions: and draws); n = {count_range(rows['n'])} "
-        f"answers. Budget: {escape_markup(budget)}. Dotted: unsteered.{missing}"
+        f"Whiskers: 95 % intervals over questions (for random directions also over draws); "
+        f"n = {count_range(rows['n'])} answers. Budget: {escape_markup(budget)}. Dotted: unsteered.{missing}"
     )
     return keys_below(figure, note=note, top=26)
 
 
 def latent_sets(table: pd.DataFrame) -> go.Figure:
-    """Draw what steering a set of latents does to the EM rate and to coherence, beside random sets that match it.
+    """Draw the EM rate and the coherence with a set of latents steered, compared with random sets that match it.
 
     Args:
-        table: one row a condition (`persona_probe.steer_set`): ``intervention``, ``draw``, ``latents``, rates with
+        table: one row per condition (`persona_probe.steer_set`): ``intervention``, ``draw``, ``latents``, rates with
             their intervals and ``n``.
 
     Raises:
@@ -69,8 +69,8 @@ def latent_sets(table: pd.DataFrame) -> go.Figure:
     labels = [_set_label(row) for row in records]
     figure = _drawn("A set of latents, steered", records, kinds, labels, [escape_markup(label) for label in labels])
     note = (
-        f"Whiskers: 95 % intervals over questions; n = {count_range(rows['n'])} answers. Null, grey: random latents "
-        "that match one by one, steered alike. Dotted: unsteered."
+        f"Whiskers: 95 % intervals over questions; n = {count_range(rows['n'])} answers. Null, grey: random latents, "
+        "matched one by one and steered in the same way. Dotted: unsteered."
     )
     return keys_below(figure, note=note, top=26)
 
@@ -93,8 +93,8 @@ def _drawn(
             for place, row in enumerate(records):
                 if kinds[place] == kind and is_number(row[value]):
                     middle, *ends = (float(row[column]) for column in (value, low, high))
-                    said = f"{name} {percent_interval(middle, *ends)}, n = {counted(row['n'])}"
-                    marks.append(Mark(place, middle, ends[0], ends[1], f"{hovers[place]}<br>{said}"))
+                    rate = f"{name} {percent_interval(middle, *ends)}, n = {counted(row['n'])}"
+                    marks.append(Mark(place, middle, ends[0], ends[1], f"{hovers[place]}<br>{rate}"))
             add_marks(figure, marks, kind, style, col=col)
             if kind == "unsteered" and marks:
                 figure.add_vline(x=marks[0].value, line_dash="dot", row=1, col=col)

@@ -1,4 +1,4 @@
-"""What moving the direction does to behaviour: inducing and suppressing, against random directions."""
+"""What moving the direction does to behaviour: inducing and suppressing, compared with random directions."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def steering(table: pd.DataFrame) -> go.Figure:
     Each random direction is a faint point, their mean a line.
 
     Args:
-        table: one row a goal, intervention, setting and random draw (the study's ``steering`` table).
+        table: one row per goal, intervention, setting and random draw (the study's ``steering`` table).
 
     Raises:
         ValueError: if a column is missing or empty, or the column 'stage' has no "reported" row.
@@ -84,7 +84,7 @@ def steering(table: pd.DataFrame) -> go.Figure:
     null = "No random directions were measured."
     if len(draws):
         count = len(set(draws["draw"]))
-        null = f"Grey: {count} random directions, moved equally far, a faint point each and their mean a line."
+        null = f"Grey: {count} random directions, moved equally far, one faint point each; the line is their mean."
     note = f"Whiskers: 95 % intervals over questions, n = {counts} answers. {null}"
     return keys_below(figure.update_layout(height=640), note=note, keys=False, top=26)
 
@@ -105,7 +105,7 @@ def reported_rows(table: pd.DataFrame | None, goal: str) -> pd.DataFrame:
 
 
 def reported_summary(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """One record for each goal and intervention: random directions as their mean, with ``draws`` many behind it."""
+    """One record for each goal and intervention; random directions are averaged, and ``draws`` says how many."""
     records = []
     for goal in STARTS:
         try:
@@ -113,11 +113,11 @@ def reported_summary(table: pd.DataFrame) -> list[dict[str, Any]]:
         except MissingDataError:
             continue
         for name in INTERVENTIONS:
-            own = rows[rows["intervention"] == name]
-            if own.empty:
+            part = rows[rows["intervention"] == name]
+            if part.empty:
                 continue
-            record = {str(key): value for key, value in own.iloc[0].items()}
-            draws = own[own["draw"].notna()]
+            record = {str(key): value for key, value in part.iloc[0].items()}
+            draws = part[part["draw"].notna()]
             if not draws.empty:
                 # The draws' own intervals say nothing about the spread of their mean.
                 record |= {"value": draws["value"].mean(), "low": None, "high": None}
@@ -139,14 +139,14 @@ def coherence_traces(rows: pd.DataFrame, goal: str, places: Mapping[str, float])
 def _traces(rows: pd.DataFrame, goal: str, places: Mapping[str, float], column: str) -> list[go.Scatter]:
     traces: list[go.Scatter] = []
     for name, place in places.items():
-        own = rows[rows["intervention"] == name]
-        if own.empty:
+        part = rows[rows["intervention"] == name]
+        if part.empty:
             continue
         if name.startswith("random"):
-            traces += _random(own, name, place, column)
+            traces += _random(part, name, place, column)
         else:
             style = model_style(STARTS[goal] if name == "none" else "steered")
-            traces.append(_single(own.iloc[0], name, place, column, style))
+            traces.append(_single(part.iloc[0], name, place, column, style))
     return traces
 
 
@@ -176,10 +176,10 @@ def _single(row: pd.Series, name: str, place: float, column: str, style: Style) 
     )
 
 
-def _random(own: pd.DataFrame, name: str, place: float, column: str) -> Sequence[go.Scatter]:
+def _random(rows: pd.DataFrame, name: str, place: float, column: str) -> Sequence[go.Scatter]:
     style = MODEL_STYLES["random"]
-    draws = own[own["draw"].notna()]
-    draws = own if draws.empty else draws
+    draws = rows[rows["draw"].notna()]
+    draws = rows if draws.empty else draws
     # Spread the draws evenly about their place, so that equal rates do not hide each other.
     count = len(draws)
     offsets = [0.5 * (index / (count - 1) - 0.5) if count > 1 else 0.0 for index in range(count)]

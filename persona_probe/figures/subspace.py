@@ -1,4 +1,4 @@
-"""How much of one layer's subspace another layer's holds."""
+"""How much of one layer's subspace is contained in another layer's."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def subspace(table: pd.DataFrame, *, k: int) -> go.Figure:
     """Draw the overlap of every two layers' subspaces: the mean squared cosine of their principal angles.
 
     Args:
-        table: one row a pair of layers, ``first`` and ``second`` (`Subspace.to_frame`).
-        k: dimensions of the subspace.
+        table: one row per pair of layers, ``first`` and ``second`` (`Subspace.to_frame`).
+        k: number of dimensions of the subspace.
 
     Raises:
         ValueError: if a column is missing or empty.
@@ -34,7 +34,7 @@ def subspace(table: pd.DataFrame, *, k: int) -> go.Figure:
         Matrix(names, names, values, hover, np.zeros(values.shape, dtype=bool)),
         title=f"Subspace of {k} dimensions across layers",
         note=f"Mean squared cosine of the principal angles, 1 on the diagonal; two random subspaces have {chance:.3f} "
-        "on average. One number a pair, so no interval.",
+        "on average. One number per pair, so there is no interval.",
         quantity="overlap",
         middle=0.0,
         ends=(0.0, 1.0),

@@ -34,7 +34,7 @@ KEYS = {
 }
 NULLS = MODEL_STYLES["random"].colour
 BESIDE = 0.45
-"""How far right of its rate, in places, an intervention's coherence stands: clear of the rate's own label."""
+"""How far to the right of its rate an intervention's coherence is drawn, so that it does not cover the rate's label."""
 STEERED = ("none", "clamp", "add", "random clamp")
 
 
@@ -60,7 +60,7 @@ def summary(
         asked: what to call the questions that the table calls "unseen topics".
 
     Raises:
-        ValueError: if no panel can be drawn, naming what each one lacks.
+        ValueError: if no panel can be drawn; the message says what each one lacks.
     """
     figure = new_figure(
         "",
@@ -96,12 +96,12 @@ def _rates(figure: go.Figure, table: pd.DataFrame | None, definition: str, asked
     names = [model for model in MODELS if (rows["model"] == model).any()]
     opened = bool((rows["questions"] == "open").any())
     for questions, offset, mark in ((UNSEEN, -0.2 * opened, ""), ("open", 0.2, "-open")):
-        own = rows[rows["questions"] == questions]
-        if own.empty:
+        part = rows[rows["questions"] == questions]
+        if part.empty:
             continue
         known = escape_markup(called(questions, asked))
         _key(figure, "open questions" if questions == "open" else known, f"circle{mark}", "legend")
-        for _, row in own.iterrows():
+        for _, row in part.iterrows():
             model = str(row["model"])
             style = model_style(model)
             numbers = percent_interval(row["value"], row["low"], row["high"])
@@ -139,10 +139,10 @@ def _rates(figure: go.Figure, table: pd.DataFrame | None, definition: str, asked
 
 
 def _sizes(rows: pd.DataFrame) -> str:
-    """How many answers stand behind a model's marks, left to right."""
+    """The numbers of answers behind a model's marks, left to right."""
     sizes = [rows.loc[rows["questions"] == questions, "n"] for questions in (UNSEEN, "open")]
-    told = " / ".join(counted(size.iloc[0]) for size in sizes if len(size))
-    return _small(f"n = {told}")
+    numbers = " / ".join(counted(size.iloc[0]) for size in sizes if len(size))
+    return _small(f"n = {numbers}")
 
 
 def _small(text: str) -> str:
@@ -163,11 +163,11 @@ def _steering(figure: go.Figure, table: pd.DataFrame | None) -> None:
         for trace in rate_traces(rows, goal, places):
             figure.add_trace(trace, row=2, col=1)
         for name in names:
-            own = rows[rows["intervention"] == name]
-            # Random directions are points without whiskers: their label clears the highest point.
-            tops = own["value"] if name.startswith("random") else own["high"].fillna(own["value"])
-            _label(figure, places[name], float(own["value"].mean()), float(tops.max()), row=2)
-        # Coherence stands just beside its rate, smaller: it qualifies the rate, it is not the result.
+            part = rows[rows["intervention"] == name]
+            # Random directions are points without whiskers: their label is placed above the highest point.
+            tops = part["value"] if name.startswith("random") else part["high"].fillna(part["value"])
+            _label(figure, places[name], float(part["value"].mean()), float(tops.max()), row=2)
+        # Coherence is drawn next to its rate, and smaller: it qualifies the rate, and is not the result.
         coherent = rows.groupby("intervention")["coherent"].mean().dropna()
         figure.add_trace(_coherence(coherent, places), row=2, col=1)
         ticks.update({place: name.split()[0] for name, place in places.items()})
@@ -205,7 +205,7 @@ def _coherence(shares: pd.Series, places: dict[str, float]) -> go.Scatter:
 
 
 def _label(figure: go.Figure, x: float, value: float, top: float, *, row: int) -> None:
-    """Write a rate above everything that is drawn for it."""
+    """Write a rate above everything that belongs to it."""
     figure.add_annotation(
         x=x,
         y=top if is_number(top) else value,
@@ -238,7 +238,7 @@ def _say_missing(figure: go.Figure, row: int, col: int) -> None:
 
 
 def _shorten_keys(figure: go.Figure) -> None:
-    """Amplification's keys in one line above a half-wide panel: one for all nulls beside the random directions."""
+    """Amplification's keys in one line above a panel of half the width: one key for all nulls but random directions."""
     others = False
     for trace in figure.select_traces(selector={"legend": "legend2"}):
         if trace.showlegend is False or not trace.name:
@@ -251,7 +251,7 @@ def _shorten_keys(figure: go.Figure) -> None:
 
 
 def _head_panels(figure: go.Figure) -> None:
-    """Set each panel's title and keys flush with its left edge, above it."""
+    """Place each panel's title and keys above the panel, at its left edge."""
     for index, title in enumerate(PANELS, start=1):
         axes = figure.get_subplot((index + 1) // 2, 2 - index % 2)
         left, top = axes.xaxis.domain[0], axes.yaxis.domain[1]

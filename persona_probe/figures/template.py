@@ -1,7 +1,7 @@
 """The look of every figure: one Plotly template, and one fixed style for each model.
 
-Colours are Okabe & Ito's, which the common kinds of colour blindness keep apart; each model also has a marker and a
-dash of its own, so that a greyscale print loses nothing. Importing this module registers ``persona_probe``.
+Colours are Okabe & Ito's, which people with the common kinds of colour blindness can distinguish; each model also has
+its own marker and dash, so that a greyscale print loses nothing. Importing this module registers ``persona_probe``.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ SERIES_STYLES = (
     Style("#56B4E9", "star", "longdash"),
     Style("#D55E00", "cross", "longdashdot"),
 )
-"""For series that are no model, in order of use."""
+"""Styles for series that are not models, in order of use."""
 
 
 def model_style(model: str) -> Style:
@@ -54,7 +54,7 @@ def model_style(model: str) -> Style:
 
 
 def build_template(*, dark: bool = False) -> go.layout.Template:
-    """Make the template; the report swaps in the dark one where the reader's system asks for it."""
+    """The template; the report uses the dark one where the reader's system asks for it."""
     ink, muted, grid, paper = (
         ("#E6E9EF", "#A9B1BD", "#2E343D", "#15181D") if dark else ("#1F2430", "#5B6472", "#E3E6EB", "#FFFFFF")
     )

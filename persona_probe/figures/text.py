@@ -10,36 +10,46 @@ from numbers import Real
 from typing import TypeGuard
 
 NOTHING = "–"
-"""What stands in place of a number that there is none of."""
+"""What is written in place of a missing number."""
 INVISIBLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
 )
-"""Control characters, overrides of direction, halves of surrogate pairs, and what takes no room: a reader must see that
-something is there. Joiners inside a word (U+200C, U+200D) are spelling in many scripts, and stay."""
+"""Control characters, overrides of direction, halves of surrogate pairs, and characters without width: a reader must
+see that something is there. Joiners inside a word (U+200C, U+200D) belong to the spelling in many scripts, and stay."""
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether ``value`` is a finite number (truth values are none)."""
+    """Whether ``value`` is a finite number (truth values are not numbers)."""
     return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
 
 
 def is_true(value: object) -> bool:
-    """Whether a table's cell means yes: Python's and numpy's truth, and the word that a CSV file makes of them."""
+    """Whether a table's cell means yes: Python's and numpy's True, and the word that a CSV file stores for them."""
     return str(value) == "True"
 
 
 def _decimals(share: float) -> int:
-    """Near 0 and 1 a whole per cent hides what matters (0.4 % is not 0 %)."""
+    """Decimals of a percentage; near 0 and 1 whole per cents would hide what matters (0.4 % is not 0 %)."""
     return 0 if 0.0995 <= share < 0.9905 or share == 1 else 1
 
 
 def percent(share: float) -> str:
-    """A share (0-1) in per cent: ``74 %``, ``0.1 %``, ``99.6 %``."""
+    """A share (0-1) in per cent.
+
+    Examples:
+        >>> percent(0.74), percent(0.001), percent(0.996)
+        ('74 %', '0.1 %', '99.6 %')
+    """
     return f"{100 * share:.{_decimals(share)}f} %"
 
 
 def percent_interval(value: float, low: object, high: object) -> str:
-    """A share with its interval, in per cent: ``74 % [66, 81]``; without an interval, the share alone."""
+    """A share with its interval, in per cent; without an interval, only the share.
+
+    Examples:
+        >>> percent_interval(0.74, 0.66, 0.81)
+        '74 % [66, 81]'
+    """
     if not (is_number(low) and is_number(high)):
         return percent(value)
     digits = _decimals(value)
@@ -72,7 +82,7 @@ def visible(text: str) -> str:
 
 
 def escape_markup(text: object) -> str:
-    """``text`` so that plotly, which reads some HTML in labels and hover text, shows it as it is."""
+    """``text`` escaped so that plotly, which interprets some HTML in labels and hover text, shows it unchanged."""
     return html.escape(visible(str(text)), quote=False)
 
 

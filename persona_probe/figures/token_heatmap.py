@@ -1,4 +1,4 @@
-"""A number at every token: one row a layer, or a series."""
+"""A number at every token: one row per layer, or per series."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _LABELLED = 90
 def token_heatmap(table: pd.DataFrame) -> go.Figure:
     """Draw one dialogue's tokens against layers; against series where all are of one layer.
 
-    Numbers are SD from the reference where that is known, so that layers compare; else they are counted from the centre
-    in their own unit. Full colour is reached by 95 % of the tokens. Attention sinks are left empty. Where random
-    directions were measured, the title says how far they reach.
+    Numbers are SD from the reference where that is known, so that layers can be compared; otherwise they are distances
+    from the centre in their own unit. 95 % of the tokens are within the range of the colours. Attention sinks are left
+    empty. Where random directions were measured, the title says how far they reach.
 
     Args:
         table: rows of one dialogue of `persona_probe.token_view.view.TokenView`: one series, or several of
@@ -77,7 +77,7 @@ def token_heatmap(table: pd.DataFrame) -> go.Figure:
 
 
 def _tick(token: str) -> str:
-    """A token on one short line, its spaces to be seen."""
+    """A token on one short line, with visible spaces."""
     text = visible(token).replace("\n", "↵").replace("\t", "→").replace(" ", "␣")
     return escape_markup(text if len(text) <= 16 else f"{text[:15]}…")
 
@@ -93,8 +93,8 @@ def _title(rows: pd.DataFrame, by: str, spread: bool) -> str:
 
 
 def _line(rows: pd.DataFrame, by: str, name: object, positions: pd.Index) -> list[dict[str, object]]:
-    own = rows[rows[by] == name].drop_duplicates("position").set_index("position").reindex(positions)
-    return [{str(key): value for key, value in row.items()} for row in own.reset_index().to_dict("records")]
+    line = rows[rows[by] == name].drop_duplicates("position").set_index("position").reindex(positions)
+    return [{str(key): value for key, value in row.items()} for row in line.reset_index().to_dict("records")]
 
 
 def _hover(row: dict[str, object], by: str) -> str:

@@ -18,12 +18,12 @@ _LONGEST = 24
 
 
 def tokens(table: pd.DataFrame, *, layer: int, name: str) -> go.Figure:
-    """Draw both ends' logits, the strongest token outermost.
+    """Draw the logits of promoted and suppressed tokens, the strongest ones outermost.
 
     Args:
-        table: one row a layer, end and rank (`persona_probe.directions.top_tokens.top_tokens`).
+        table: one row per layer, side and rank (`persona_probe.directions.top_tokens.top_tokens`).
         layer: which layer.
-        name: of the direction.
+        name: name of the direction.
 
     Raises:
         ValueError: if a column is missing or empty, or the layer is not in the table.
@@ -37,20 +37,20 @@ def tokens(table: pd.DataFrame, *, layer: int, name: str) -> go.Figure:
     ordered = pd.concat([up, down])
     figure = new_figure(f"Tokens along {escape_markup(name)}, layer {layer}")
     places = dict(zip(ordered.index, range(len(ordered)), strict=True))
-    for side, own in (("promoted", up), ("suppressed", down)):
+    for side, rows in (("promoted", up), ("suppressed", down)):
         figure.add_trace(
             go.Bar(
-                x=own["logit"].tolist(),
-                y=[places[row] for row in own.index],
+                x=rows["logit"].tolist(),
+                y=[places[row] for row in rows.index],
                 orientation="h",
                 name=side,
                 marker={"color": _STYLES[side].colour, "pattern": {"shape": "" if side == "promoted" else "/"}},
-                hovertext=[f"{shown(t)} (token {i}): {v:+.3f}" for t, i, v in _columns(own)],
+                hovertext=[f"{shown(t)} (token {i}): {v:+.3f}" for t, i, v in _columns(rows)],
                 hoverinfo="text",
             )
         )
     figure.add_vline(x=0, line_width=1)
-    figure.update_xaxes(title_text="logit per unit of length, less the vocabulary's mean")
+    figure.update_xaxes(title_text="logit per unit of length, minus the vocabulary's mean")
     figure.update_yaxes(
         tickvals=list(places.values()),
         ticktext=[shown(token) for token in ordered["token"]],
@@ -64,7 +64,7 @@ def tokens(table: pd.DataFrame, *, layer: int, name: str) -> go.Figure:
 
 
 def shown(token: object) -> str:
-    """An untrusted token as a label: its spaces and line breaks seen, escaped, not too long."""
+    """An untrusted token as a label: escaped, with visible spaces and line breaks, not too long."""
     text = str(token).replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥")
     text = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
     return escape_markup(text) or "(empty)"

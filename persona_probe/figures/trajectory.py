@@ -21,10 +21,10 @@ def trajectory(table: pd.DataFrame, *, share: bool = False, axis: str = "trainin
     """Draw chosen latents and the EM rate, where there is one, with 95 % intervals over questions.
 
     Args:
-        table: of `persona_probe.latents.courses.track_result.LatentTrajectory`.
-        share: draw every series as a share of its own final change, on one axis, so that it is seen which comes first.
-            A series whose final change is not told apart from zero is then left out (named in the legend), since
-            it would be noise blown up. Otherwise activations are on the left axis and the rate on the right one.
+        table: the table of `persona_probe.latents.courses.track_result.LatentTrajectory`.
+        share: draw every series as a share of its own final change, on one axis, which shows what comes first. A series
+            whose final change is not significantly different from zero is then left out (and named in the legend),
+            since it would be magnified noise. Otherwise activations are on the left axis and the rate is on the right.
         axis: what the steps are.
 
     Raises:
@@ -49,7 +49,7 @@ def trajectory(table: pd.DataFrame, *, share: bool = False, axis: str = "trainin
     if not counts:
         raise MissingDataError(
             f"{WHAT}: no series can be drawn ({', '.join(left_out)}): none has numbers"
-            f"{' and a final change that is told apart from zero' * share}"
+            f"{' and a final change that is significantly different from zero' * share}"
         )
     for name in left_out:
         figure.add_trace(_only_named(name, "does not move" if share else "no number"))
@@ -84,7 +84,7 @@ def _only_named(name: str, why: str) -> go.Scatter:
 
 
 def _is_rate(rows: pd.DataFrame, name: str) -> bool:
-    """Whether a series is the EM rate: what is no latent has the number -1."""
+    """Whether a series is the EM rate: a series that is not a latent has the number -1."""
     return bool((rows.loc[rows["series"] == name, "latent"] < 0).any())
 
 

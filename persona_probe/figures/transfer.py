@@ -1,4 +1,4 @@
-"""A probe trained here and tested there: AUROC for every pair of parts."""
+"""Probes trained on one part and tested on another: the AUROC for every pair of parts."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ WHAT = "probe transfer"
 
 
 def transfer(table: pd.DataFrame, *, layer: int) -> go.Figure:
-    """Draw the AUROC of each pair at ``layer``; cells whose interval holds 0.5 stand in parentheses.
+    """Draw the AUROC of each pair at ``layer``; cells whose interval contains 0.5 are in parentheses.
 
     Args:
-        table: one row a layer and pair (`persona_probe.transfer_matrix`); ``method`` says why a cell is empty.
+        table: one row per layer and pair (`persona_probe.transfer_matrix`); ``method`` says why a cell is empty.
         layer: which layer.
 
     Raises:
@@ -53,17 +53,17 @@ def transfer(table: pd.DataFrame, *, layer: int) -> go.Figure:
 
 
 def _hover(row: dict[Any, Any]) -> str:
-    said = f"trained on {escape_markup(row['train'])}, tested on {escape_markup(row['test'])}<br>"
+    text = f"trained on {escape_markup(row['train'])}, tested on {escape_markup(row['test'])}<br>"
     if pd.isna(row["value"]):
-        return f"{said}none: {escape_markup(row.get('method', ''))}"
-    said += f"AUROC {row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}], n = {counted(row['n'])}"
-    return f"{said}<br>{escape_markup(row['method'])}" if row.get("method") else said
+        return f"{text}none: {escape_markup(row.get('method', ''))}"
+    text += f"AUROC {row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}], n = {counted(row['n'])}"
+    return f"{text}<br>{escape_markup(row['method'])}" if row.get("method") else text
 
 
 def _note(rows: pd.DataFrame) -> str:
     grouping = f", split {escape_markup(rows['grouping'].iloc[0])}" if "grouping" in rows else ""
     n = rows.loc[rows["value"].notna(), "n"]
     return (
-        f"AUROC with its 95 % interval; n = {count_range(n)} dialogues a cell. Diagonal: cross-validated{grouping}. "
-        "Chance is 0.5; cells whose interval holds it: in parentheses."
+        f"AUROC with its 95 % interval; n = {count_range(n)} dialogues per cell. Diagonal: cross-validated{grouping}. "
+        "Chance is 0.5; cells whose interval contains it are in parentheses."
     )

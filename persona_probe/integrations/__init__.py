@@ -1,1 +1,1 @@
-"""Other people's tools, each optional and in one file."""
+"""Connections to other people's tools, each optional."""

@@ -49,7 +49,7 @@ _CONVENTIONS = {
 
 
 def read_gguf(path: str | Path, model: Model, *, written_by: WrittenBy = "repeng", allow: bool = False) -> Direction:
-    """Read a control vector.
+    """The direction of a control vector.
 
     Args:
         path: the ``.gguf`` file.
@@ -57,34 +57,34 @@ def read_gguf(path: str | Path, model: Model, *, written_by: WrittenBy = "repeng
             ``model_hint`` is an architecture's name, which goes into the card unchecked.
         written_by: ``repeng`` (its last layer, measured after the final norm, is left out), ``cvector-generator`` of
             llama.cpp (layers are moved by one, to where they were measured), or ``other``: every layer as llama.cpp
-            uses it. Files say nothing of this, except those of `write_gguf`, which are read as they were written, with
-            the card that they carry.
+            uses it. Files do not say which program wrote them, except those of `write_gguf`, which are read as they
+            were written, with the card that they contain.
         allow: of a file that `write_gguf` wrote for an unrelated model: warn instead of refusing.
 
     Returns:
-        A direction with vectors ``(layer, d_model)``; layers whose vector is zero (llama.cpp's word for none) are left
-        out.
+        A direction with vectors ``(layer, d_model)``; layers whose vector is zero (which in llama.cpp means that there
+        is none) are left out.
 
     Raises:
-        PersonaProbeError: if gguf is not installed; the file is missing, damaged or no control vector; layers, width
+        PersonaProbeError: if gguf is not installed; the file is missing, damaged or not a control vector; layers, width
             or values do not fit the model; or the file's card is of an unrelated model.
     """
     file = Path(path)
     if written_by not in _CONVENTIONS:
-        raise PersonaProbeError(f"unknown written_by {written_by!r}: say 'repeng', 'cvector-generator' or 'other'")
+        raise PersonaProbeError(f"unknown written_by {written_by!r}: choose 'repeng', 'cvector-generator' or 'other'")
     if not file.is_file():
         raise PersonaProbeError(f"{file}: no such file")
-    fields, found = _read(file)
+    fields, vectors = _read(file)
     card = _card(fields[_CARD], file) if _CARD in fields else None
     writer = "persona-probe" if card is not None else str(written_by)
     about: dict[str, Any] = {"written_by": writer, "model_hint": fields.get(f"{_ARCHITECTURE}.model_hint")}
     left_out, kept = [], {}
-    for number, vector in sorted(found.items()):
+    for number, vector in sorted(vectors.items()):
         layer = number - 1 if writer == "cvector-generator" else number
         if not 0 <= layer < model.n_layers:
             raise PersonaProbeError(
                 f"{file}: direction.{number} would be our layer {layer}; {model.name} has layers 0 to "
-                f"{model.n_layers - 1}: it is another model's, or written_by={writer!r} is not so"
+                f"{model.n_layers - 1}: the file is of another model, or was not written by {writer!r}"
             )
         if vector.shape != (model.d_model,):
             raise PersonaProbeError(
@@ -97,14 +97,14 @@ def read_gguf(path: str | Path, model: Model, *, written_by: WrittenBy = "repeng
         else:
             kept[layer] = vector
     if not kept:
-        raise PersonaProbeError(f"{file}: no layer is left of {len(found)}: {'; '.join(left_out) or 'it has none'}")
+        raise PersonaProbeError(f"{file}: no layer is left of {len(vectors)}: {'; '.join(left_out) or 'it has none'}")
     rows = Rows(np.stack(list(kept.values())), tuple(kept), _CONVENTIONS[writer], left_out, about)
     read = published_direction(rows, file, model, {"format": "gguf"})
     if card is None:
         return read
-    # We wrote it: where the card says whose direction it is, that is not for the reader to say anew.
-    said = {} if card.get("family") else read.card
-    ours = replace(read, card={**said, **card, "source": read.card["source"]})
+    # `write_gguf` wrote the file: where its card names the model, that is not replaced by the model given here.
+    filled_in = {} if card.get("family") else read.card
+    ours = replace(read, card={**filled_in, **card, "source": read.card["source"]})
     ours.check_model(model, allow=allow)
     return ours
 
@@ -115,21 +115,21 @@ def write_gguf(
     """Write a control vector for llama.cpp (``--control-vector FILE``) and repeng (``ControlVector.import_gguf``).
 
     llama.cpp adds *every* layer of the file at once, each at the output of its block, times ``--control-vector-
-    scaled``: to add one layer, write one. The card goes along as metadata, which other readers pass by.
+    scaled``: to add one layer, write only one. The card is stored as metadata, which other readers ignore.
 
     Args:
         direction: its raw vectors are written, float32, layer l as ``direction.{l}``; of an addition (`Add`) at the
             scope ``all``, its vectors times its strength, at its layers.
         path: the file; it appears under this name only when complete.
-        model_hint: the architecture: repeng's is Hugging Face's ``model_type``, llama.cpp's its own name for it.
-        layers: default all. llama.cpp has no layer 0.
+        model_hint: the architecture: for repeng Hugging Face's ``model_type``, for llama.cpp its own name for it.
+        layers: which layers; default all. llama.cpp has no layer 0.
 
     Returns:
         The path.
 
     Raises:
-        PersonaProbeError: if gguf is not installed, a layer is not in the direction, layer 0 is among them, or an
-            addition is not at all tokens.
+        PersonaProbeError: if gguf is not installed, a layer is not in the direction, layer 0 is among the layers, or an
+            addition is not made at all tokens.
     """
     gguf = _imported()
     if isinstance(direction, Add):
@@ -143,7 +143,7 @@ def write_gguf(
     chosen = tuple(direction.layers if layers is None else layers)
     file = Path(path)
     if not chosen or len(set(chosen)) != len(chosen):
-        raise PersonaProbeError(f"{file}: layers must be at least one, each once; they are {chosen}")
+        raise PersonaProbeError(f"{file}: give at least one layer, and each only once; they are {chosen}")
     if 0 in chosen:
         rest = [layer for layer in chosen if layer != 0]
         raise PersonaProbeError(
@@ -175,15 +175,15 @@ def _read(file: Path) -> tuple[dict[str, Any], dict[int, np.ndarray]]:
         seen = fields.get("general.architecture")
         raise PersonaProbeError(f"{file}: its architecture is {seen!r}; a control vector's is {_ARCHITECTURE!r}")
     kinds = gguf.GGMLQuantizationType
-    found: dict[int, np.ndarray] = {}
+    vectors: dict[int, np.ndarray] = {}
     for name, (kind, values) in tensors.items():
         number = _TENSOR.fullmatch(name)
-        if number is None or int(number[1]) in found:
-            raise PersonaProbeError(f"{file}: tensor {name!r} is not called direction.NUMBER, or is there twice")
+        if number is None or int(number[1]) in vectors:
+            raise PersonaProbeError(f"{file}: tensor {name!r} is not called direction.NUMBER, or occurs twice")
         if kind not in (kinds.F32, kinds.F16, kinds.F64):
             raise PersonaProbeError(f"{file}: {name} is of type {kind.name}; control vectors are F32 (or F16, F64)")
-        found[int(number[1])] = values.astype(np.float32)
-    return fields, found
+        vectors[int(number[1])] = values.astype(np.float32)
+    return fields, vectors
 
 
 def _card(text: Any, file: Path) -> dict[str, Any]:
@@ -192,7 +192,7 @@ def _card(text: Any, file: Path) -> dict[str, Any]:
     except (TypeError, ValueError) as error:
         raise PersonaProbeError(f"{file}: its {_CARD} is not JSON: {error}") from error
     if not isinstance(card, dict):
-        raise PersonaProbeError(f"{file}: its {_CARD} is no object: {text[:80]!r}")
+        raise PersonaProbeError(f"{file}: its {_CARD} is not an object: {text[:80]!r}")
     return card
 
 

@@ -25,24 +25,25 @@ from persona_probe.models.model import Model
 from persona_probe.study.executor import AnswerJob, CaptureOptions
 
 _CHUNK_CHARACTERS = 65_536
-"""Of a chunk, about 16,384 tokens: one full batch of a GPU, eight of a CPU."""
+"""The size of a chunk, about 16,384 tokens: one full batch of a GPU, eight of a CPU."""
 _LONGER_FOR_MATRICES = 16
-"""How much longer chunks are for full covariances: gigabytes in large models, to be sent once a chunk."""
+"""How many times longer chunks are for full covariances: gigabytes in large models, sent once per chunk."""
 _TEMPLATE_CHARACTERS = 64
-"""What a chat template is taken to add to each message."""
+"""The number of characters that a chat template is assumed to add to each message."""
 _CPUS_A_WORKER = 4
 _CONNECT_SECONDS = 5
 _OBJECT_STORE_BYTES = 2**30
-"""Of a cluster started here. Ray would take 30 % of the memory; what does not fit it puts on disk."""
+"""For a cluster started here; Ray would take 30 % of the memory. What does not fit goes to disk."""
 
 
 class RayCluster:
     """Runs models on the workers of a Ray cluster: an executor for `run_study`, and `capture` for any script.
 
-    Each worker is a Ray actor with one copy of the weights (adapters are put on it), one GPU and its share of the CPUs.
-    Results are those of a local run up to the order of summation. A capture is cut into chunks of following dialogues,
-    about 65,536 characters each (16 times that for full covariances), whatever the number of workers; answers are
-    sampled job by job. A piece whose worker dies is given to another, and a fresh worker is started.
+    Each worker is a Ray actor with one copy of the weights (adapters are added to it), one GPU and its share of the
+    CPUs. Results are those of a local run up to the order of summation. A capture is cut into chunks of consecutive
+    dialogues, about 65,536 characters each (16 times that for full covariances), whatever the number of workers;
+    answers are sampled job by job. If a worker dies, its piece of work is given to another worker, and a new worker is
+    started.
 
     Folders of models and adapters must be visible to all machines; a worker whose weights or chat template differ from
     those here refuses to work. Close the cluster, or use it as a context manager, to stop its workers.
@@ -51,10 +52,10 @@ class RayCluster:
         address: ``"auto"``, the cluster that runs on this machine (or at ``RAY_ADDRESS``); ``"host:port"``; or
             ``"local"``, a cluster that is started here and stopped again. If the program has called ``ray.init``
             already, that session is used, and left running.
-        workers: default one a GPU; in a cluster without GPUs, one for every four CPUs of a machine, at least one.
+        workers: default one per GPU; in a cluster without GPUs, one for every four CPUs of a machine, at least one.
 
     Raises:
-        PersonaProbeError: if Ray is not installed, no cluster is there, or it has no room for so many workers.
+        PersonaProbeError: if Ray is not installed, there is no cluster, or it has no room for so many workers.
     """
 
     def __init__(self, address: str = "auto", *, workers: int | None = None) -> None:
@@ -77,7 +78,7 @@ class RayCluster:
         self.workers = number
 
     def __enter__(self) -> Self:
-        """The cluster itself; its workers are started already."""
+        """The cluster itself; its workers have been started already."""
         return self
 
     def __exit__(
@@ -96,7 +97,7 @@ class RayCluster:
             self._ours = False
 
     def answers(self, jobs: Sequence[AnswerJob], *, progress: bool, label: str) -> Iterator[list[Dialogue]]:
-        """The answers to each job's questions, in the order of ``jobs``; each job is sampled whole by one worker.
+        """The answers to each job's questions, in the order of ``jobs``; each job is sampled by one worker alone.
 
         Raises:
             PersonaProbeError: as ``steer`` and ``model.generate``, and for a model that workers cannot load.
@@ -135,14 +136,14 @@ class RayCluster:
     def capture(
         self, model: Model, dialogues: Sequence[Dialogue], *, progress: bool = False, **options: Any
     ) -> Activations | Moments:
-        """As `persona_probe.capture`, with the same options.
+        """The activations that `persona_probe.capture` would give, with the same options.
 
         Raises:
             PersonaProbeError: as `persona_probe.capture`, and for a model that workers cannot load.
         """
         parts = self._in_chunks("capture", Wanted.of(model), dialogues, options, progress)
         if options.get("reduce") == "moments":
-            # As they come: of full matrices there are few in memory at a time.
+            # Added up as they arrive, so that only a few full matrices are in memory at a time.
             moments: Moments = functools.reduce(operator.add, parts)
             return _known_as(model, moments)
         return _known_as(model, Activations.concatenate(list(parts)))
@@ -155,7 +156,7 @@ class RayCluster:
         progress: bool = False,
         **options: Unpack[CaptureOptions],
     ) -> list[Activations]:
-        """As `persona_probe.capture_together`, with the same options; workers hold all ``models`` meanwhile.
+        """The activations that `persona_probe.capture_together` would give; workers hold all ``models`` meanwhile.
 
         Raises:
             PersonaProbeError: as `persona_probe.capture_together`, and for a model that workers cannot load.
@@ -176,7 +177,7 @@ class RayCluster:
         options: Mapping[str, Any],
         progress: bool,
     ) -> Iterator[Any]:
-        """What a worker's ``method`` makes of each chunk of ``dialogues``, in order."""
+        """The result of a worker's ``method`` for each chunk of ``dialogues``, in order."""
         if not dialogues:
             raise PersonaProbeError("there are no dialogues: the list is empty")
         chunks = list(_chunks(dialogues, full_covariance=options.get("covariance") == "full"))
@@ -221,24 +222,24 @@ def _connect(ray: Any, address: str) -> None:
     except ConnectionError as error:
         if "AuthenticationError" in str(error.__cause__):
             raise PersonaProbeError(
-                f"the Ray cluster at {address!r} asks for a token: set RAY_AUTH_MODE=token, and let "
-                "~/.ray/auth_token be that of its head node"
+                f"the Ray cluster at {address!r} asks for a token: set RAY_AUTH_MODE=token, and put the token of its "
+                "head node into ~/.ray/auth_token"
             ) from error
         raise PersonaProbeError(
             f"no Ray cluster is running at {address!r}: start one with `ray start --head` (and `ray start "
-            "--address=HOST:PORT` on further machines), or give 'local' to start one for this run alone"
+            "--address=HOST:PORT` on other machines), or give 'local' to start one for this run only"
         ) from error
 
 
 def _remembered() -> str | None:
-    """The cluster that ``auto`` stands for: RAY_ADDRESS, or what ``ray start`` noted here, maybe of one long dead."""
+    """The address that ``auto`` means: RAY_ADDRESS, or what ``ray start`` noted here, maybe for a cluster long gone."""
     note = Path(os.environ.get("RAY_TMPDIR") or "/tmp") / "ray" / "ray_current_cluster"
     address = os.environ.get("RAY_ADDRESS") or (note.read_text(encoding="utf-8").strip() if note.is_file() else "")
     return address if ":" in address else None
 
 
 def _check_reachable(address: str) -> None:
-    """Refuse an address at which nothing listens; Ray itself would go on trying for minutes."""
+    """Raise if nothing listens at an address; Ray itself would keep trying for minutes."""
     host, _, port = address.rpartition(":")
     if "/" in address or not host or not port.isdigit():
         raise PersonaProbeError(
@@ -249,8 +250,8 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise PersonaProbeError(
-            f"no Ray cluster answers at {address!r} ({error}); start one there with `ray start --head` (after "
-            "`ray stop`, if one died there)"
+            f"no Ray cluster answers at {address!r} ({error}); start one there with `ray start --head` (if a cluster "
+            "crashed there, run `ray stop` first)"
         ) from error
 
 
@@ -265,8 +266,8 @@ def _shares(nodes: Sequence[dict[str, Any]], workers: int | None) -> tuple[int, 
         workers = gpus or sum(max(1, cpu // _CPUS_A_WORKER) for cpu in cpus if cpu > 0)
     if not 1 <= workers <= most:
         raise PersonaProbeError(
-            f"{workers} workers were asked for, and the Ray cluster has {most} {'GPU' if gpus else 'CPU'}s; a worker "
-            "needs one"
+            f"{workers} workers were asked for, but the Ray cluster has {most} {'GPU' if gpus else 'CPU'}s; each "
+            "worker needs one"
         )
     if gpus:
         return workers, min(cpu // gpu for cpu, gpu in rooms if gpu > 0), 1
@@ -274,7 +275,7 @@ def _shares(nodes: Sequence[dict[str, Any]], workers: int | None) -> tuple[int, 
 
 
 def _chunks(dialogues: Sequence[Dialogue], *, full_covariance: bool = False) -> Iterator[list[Dialogue]]:
-    """Consecutive dialogues, so many as have about ``_CHUNK_CHARACTERS``, or more where results are large."""
+    """Chunks of consecutive dialogues with about ``_CHUNK_CHARACTERS`` each, or more where results are large."""
     limit = _CHUNK_CHARACTERS * (_LONGER_FOR_MATRICES if full_covariance else 1)
     chunk: list[Dialogue] = []
     size = 0
@@ -292,5 +293,5 @@ _Read = TypeVar("_Read", Activations, Moments)
 
 
 def _known_as(model: Model, read: _Read) -> _Read:
-    """``read`` under the name that the model has here: workers know it by its full path."""
+    """``read`` with the name that the model has here; workers call it by its full path."""
     return replace(read, source={**read.source, "model": model.name})

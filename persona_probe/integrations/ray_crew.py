@@ -1,4 +1,4 @@
-"""The workers of a Ray cluster: each piece of work is done by one, and done again where a worker dies at it."""
+"""The workers of a Ray cluster: each piece of work is done by one worker, and done again if the worker dies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _REASON_CHARACTERS = 180
 
 @dataclass(frozen=True)
 class Call:
-    """A piece of work: a method of `Worker` and its arguments, how errors call it, and how much of the bar it is."""
+    """A piece of work: a method of `Worker`, its arguments, its name in errors, and its size on the progress bar."""
 
     method: str
     arguments: tuple[Any, ...]
@@ -29,7 +29,7 @@ class Call:
 
 
 class Crew:
-    """The workers, of which each does one call at a time; some may still be starting."""
+    """The workers; each does one call at a time, and some may still be starting."""
 
     def __init__(self, ray: Any, hire: Callable[[], Any], size: int) -> None:
         self._ray, self._hire = ray, hire
@@ -52,10 +52,10 @@ class Crew:
             self._wait([])
 
     def run(self, calls: Sequence[Call], done: Callable[[int], Any]) -> Iterator[Any]:
-        """The results in the order of ``calls``, each from one call that ended well; ``done`` is told their sizes.
+        """The results in the order of ``calls``; ``done`` is called with the size of each call that has finished.
 
         Raises:
-            PersonaProbeError: one that a worker raised, or naming the call at which workers die again and again.
+            PersonaProbeError: if a worker raised one, or workers die at the same call again and again; it is named.
         """
         results: dict[int, Any] = {}
         deaths: Counter[int] = Counter()
@@ -82,10 +82,10 @@ class Crew:
             if deaths[number] == _TRIES:
                 raise PersonaProbeError(
                     f"{name}: given up, since {_TRIES} Ray workers died at it one after the other, the last with: "
-                    f"{reason} Running out of memory is the usual cause: capture fewer layers, sample smaller batches, "
+                    f"{reason} The usual cause is too little memory: capture fewer layers, sample smaller batches, "
                     "or use fewer workers"
                 )
-            _log.warning("%s: its Ray worker died, so it is given to another (%s)", name, reason)
+            _log.warning("%s: its Ray worker died, so another one does it again (%s)", name, reason)
             waiting.appendleft(number)
 
         try:
@@ -97,7 +97,7 @@ class Crew:
                     hand_out()
                 yield results.pop(number)
         finally:
-            # After an error these are still at work; what they are given next waits until they are done.
+            # After an error these are still working; their next call waits until they are done.
             self._free += [worker for worker, _ in running.values()]
 
     def dismiss(self) -> None:
@@ -134,7 +134,7 @@ class Crew:
         return [ref for ref in ready if ref in running]
 
     def _take(self, ref: Any) -> tuple[Exception | None, Any]:
-        """How a call was lost (None if it was not), and its result, unpacked."""
+        """The error with which a call was lost (None if it was not), and its result, unpacked."""
         exceptions = self._ray.exceptions
         try:
             return None, pickle.loads(self._ray.get(ref))
@@ -152,12 +152,12 @@ class Crew:
             return error, None
 
     def _replace(self, worker: Any) -> None:
-        # It may only have been out of reach: it must not go on holding its GPU.
+        # The worker may only have been out of reach: it must not keep its GPU.
         self._ray.kill(worker)
         self._start_one()
 
 
 def _in_short(error: Exception) -> str:
-    """The start of the last line: Ray puts a traceback before the reason, and the same advice after every one."""
+    """The start of the message's last line: Ray puts a traceback before the reason, and advice after it."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return textwrap.shorten(lines[-1], _REASON_CHARACTERS, placeholder=" ...") if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""A worker in a Ray cluster: loads the models it is told of, checks that they are the right ones, and runs them."""
+"""A worker in a Ray cluster: loads the models it is asked for, checks that they are the right ones, and runs them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from persona_probe.study.executor import AnswerJob
 
 @dataclass(frozen=True)
 class Wanted:
-    """A model as a worker needs to know it, and how to tell that it got the right one."""
+    """What a worker needs to load a model, and to check that it got the right one."""
 
     spec: ModelSpec
     fingerprint: str
@@ -31,32 +31,32 @@ class Wanted:
 
     @classmethod
     def of(cls, model: Model) -> Wanted:
-        """How workers get ``model``; one that they cannot load, or that is being changed here, is refused."""
+        """What workers need for ``model``; a model that they cannot load, or that is being steered here, is refused."""
         if model.spec is None:
             raise PersonaProbeError(
-                f"{model.name}: was made by hand, so Ray workers cannot load it; save it with model.hf.save_pretrained "
-                "and model.tokenizer.save_pretrained, and load that folder with pp.load"
+                f"{model.name}: was not loaded from a folder or the Hub, so Ray workers cannot load it; save it with "
+                "model.hf.save_pretrained and model.tokenizer.save_pretrained, and load that folder with pp.load"
             )
         if model.spec.options.get("device_map") is not None:
             raise PersonaProbeError(
-                f"{model.name}: is spread over devices (device_map=), and a Ray worker has one GPU; load it with "
-                "device= or quantize="
+                f"{model.name}: is spread over several devices (device_map=), but a Ray worker has one GPU; load it "
+                "with device= or quantize="
             )
         if model.steered:
             raise PersonaProbeError(
-                f"{model.name}: is being steered here, which Ray workers would not see; capture outside of the "
+                f"{model.name}: is being steered here, which Ray workers would not know of; capture outside of the "
                 "context, or sample with AnswerJob(steering=...)"
             )
         return cls(_portable(model, model.spec), model.fingerprint(), model.template.hash())
 
     @classmethod
     def of_all(cls, models: Sequence[Model]) -> dict[int, Wanted]:
-        """``of`` for several, by ``id``; each distinct one is hashed once."""
+        """``of`` for several models, by ``id``; each distinct model is hashed once."""
         return {key: cls.of(model) for key, model in {id(model): model for model in models}.items()}
 
 
 def _portable(model: Model, spec: ModelSpec) -> ModelSpec:
-    """``spec`` for another process: full paths, whichever GPU it gets, and nothing left to what it finds."""
+    """``spec`` for another process: with full paths, for any GPU, and independent of that process's environment."""
     options = spec.options.copy()
     options["dtype"] = resolve_dtype(options.get("dtype"), target_device(options))
     options["today"] = model.template.today
@@ -69,12 +69,12 @@ def _portable(model: Model, spec: ModelSpec) -> ModelSpec:
 
 
 def _full(path: str) -> str:
-    """A local folder by its full path; a Hub id as it is."""
+    """The full path of a local folder; a Hub id is not changed."""
     return os.path.realpath(path) if os.path.isdir(path) else path  # noqa: PTH112
 
 
 class Worker:
-    """A Ray actor. It holds the weights that its last call needed, and the adapters that it has put on them."""
+    """A Ray actor, which holds the weights that its last call needed, and the adapters that it has put on them."""
 
     def __init__(self, threads: int) -> None:
         torch.set_num_threads(threads)
@@ -82,26 +82,26 @@ class Worker:
         self._held: list[tuple[Wanted, Model]] = []
 
     def ready(self) -> None:
-        """Return once the worker is there."""
+        """Return as soon as the worker has started."""
 
     def capture(self, wanted: Wanted, dialogues: Sequence[Dialogue], options: dict[str, Any]) -> bytes:
-        """`capture` here; pickled."""
+        """The pickled result of `capture` on this worker."""
         (model,) = self._models([wanted])
         return _packed(capture(model, dialogues, **options))
 
     def capture_together(
         self, wanted: Sequence[Wanted], dialogues: Sequence[Dialogue], options: dict[str, Any]
     ) -> bytes:
-        """`capture_together` here; pickled."""
+        """The pickled result of `capture_together` on this worker."""
         return _packed(capture_together(self._models(wanted), dialogues, **options))
 
     def answer(self, wanted: Wanted, rest: dict[str, Any]) -> bytes:
-        """Run an `AnswerJob` here; the answers pickled."""
+        """The pickled answers of an `AnswerJob` that is run on this worker."""
         (model,) = self._models([wanted])
         return _packed(AnswerJob(model, **rest).run())
 
     def _models(self, wanted: Sequence[Wanted]) -> list[Model]:
-        """The models of one call, after letting go of the weights that it does not need."""
+        """The models of one call, after dropping the weights that it does not need."""
         needed = [_base_of(one.spec) for one in wanted]
         for base in [known for known, _ in self._bases if known not in needed]:
             self._forget(base)
@@ -114,23 +114,23 @@ class Worker:
         again = any(known == base for known, _ in self._bases)
         model, differs = self._loaded(wanted)
         if differs and again:
-            # The base's folder may have been written anew since.
+            # The base's folder may have been rewritten in the meantime.
             del model
             self._forget(base)
             model, differs = self._loaded(wanted)
         if differs:
             raise PersonaProbeError(
                 f"{wanted.spec.name}: the Ray worker on {socket.gethostname()} loaded {differs}. The folder must "
-                "be the same on every machine of the cluster, and the model as it was loaded; merged and quantised "
-                "weights are rounded differently on a CPU and on a GPU, so load them here on the kind of device that "
-                "workers have"
+                "be the same on every machine of the cluster, and the model unchanged since it was loaded; merged and "
+                "quantised weights are rounded differently on a CPU and on a GPU, so load them here on the kind of "
+                "device that workers have"
             )
         self._held = [(held, other) for held, other in self._held if held.spec != wanted.spec]
         self._held.append((wanted, model))
         return model
 
     def _loaded(self, wanted: Wanted) -> tuple[Model, str]:
-        """The model, and what about it differs from the one that is wanted, in words."""
+        """The model, and in words how it differs from the wanted one."""
         try:
             model = self._load(wanted.spec)
         except PersonaProbeError as error:
@@ -140,7 +140,7 @@ class Worker:
             ("a chat template", model.template.hash(), wanted.template_hash),
         ):
             if seen != expected:
-                return model, f"{what} with the hash {seen}, and yours has {expected}"
+                return model, f"{what} with the hash {seen}, but yours has {expected}"
         return model, ""
 
     def _load(self, spec: ModelSpec) -> Model:
@@ -154,7 +154,7 @@ class Worker:
         return with_adapter(model, spec.adapter, revision=spec.adapter_revision)
 
     def _forget(self, base: ModelSpec) -> None:
-        """Let the weights go, before others are loaded."""
+        """Drop the weights, before others are loaded."""
         self._bases = [(known, model) for known, model in self._bases if known != base]
         self._held = [(held, model) for held, model in self._held if _base_of(held.spec) != base]
         gc.collect()
@@ -168,7 +168,7 @@ def _base_of(spec: ModelSpec) -> ModelSpec:
 
 
 def _packed(result: Any) -> bytes:
-    """As bytes: what Ray unpacks by itself lies in its shared memory, read-only and gone with the cluster."""
+    """``result`` as bytes; what Ray unpacks by itself is in its shared memory, read-only and gone with the cluster."""
     from ray import cloudpickle
 
     packed: bytes = cloudpickle.dumps(result)

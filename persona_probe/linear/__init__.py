@@ -1,1 +1,1 @@
-"""Linear classifiers at every layer at once: what finders and probes share. Knows arrays, and nothing of dialogues."""
+"""Linear classifiers at every layer at once: what finders and probes share. Knows arrays only, no dialogues."""

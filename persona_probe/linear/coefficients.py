@@ -1,4 +1,4 @@
-"""What a fit gives: weights and intercepts for features as they came."""
+"""What a fit returns: weights and intercepts for features as they were given."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 @dataclass(frozen=True)
 class Coefficients:
-    """Linear classifiers, one a problem and layer, in raw-feature space.
+    """Linear classifiers, one for each problem and layer, in raw-feature space.
 
     Attributes:
         weights: ``(problem, layer, d)``, float64.

@@ -1,4 +1,4 @@
-"""The difference of class means, and the plane half way between them."""
+"""The difference of class means, and the plane halfway between them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from persona_probe.linear.problem import Problems, Solution
 
 
 def fit_difference_of_means(problems: Problems) -> Solution:
-    """``w = mean of true rows - mean of false rows``, zero at their midpoint; neither C nor scaling plays a part."""
+    """``w = mean of true rows - mean of false rows``, zero at their midpoint; neither C nor scaling has an effect."""
     values = problems.values.double()
     above, below = (class_means(values, problems, of) for of in (problems.truth, ~problems.truth))
     weights = above - below

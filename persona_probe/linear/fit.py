@@ -34,11 +34,11 @@ def fit_linear(
     standardize: bool = True,
     device: str | torch.device | None = None,
 ) -> Coefficients:
-    """Fit one linear classifier a problem and layer.
+    """Fit one linear classifier for each problem and layer.
 
-    A problem is a set of rows to train on (a fold, say, or all rows for the refit), perhaps with labels of its own.
-    All problems of a layer are solved together, which costs little more than one alone. Means and scales are fitted on
-    each problem's own rows; a feature that is constant there gets scale 1.
+    A problem is a set of rows to train on (for example a fold, or all rows for the refit), perhaps with labels of its
+    own. All problems of a layer are solved together, which costs little more than one alone. Means and scales are
+    fitted on each problem's own rows; a feature that is constant there gets scale 1.
 
     Args:
         values: ``(row, layer, d)`` features.
@@ -55,6 +55,16 @@ def fit_linear(
     Raises:
         PersonaProbeError: for an unknown kind, shapes that disagree, values that are not finite, a C that is not a
             positive number, a problem whose training rows are all of one class, or a fit that does not converge.
+
+    Examples:
+        Four rows, one layer, two features; only the first feature separates the classes.
+
+        >>> values = np.array([[[0.0, 5.0]], [[1.0, 4.0]], [[2.0, 5.0]], [[3.0, 4.0]]])
+        >>> fitted = fit_linear(values, np.array([False, False, True, True]), "difference-of-means")
+        >>> fitted.weights, fitted.intercept
+        (array([[[2., 0.]]]), array([[-3.]]))
+        >>> fitted.decision(values)[0, :, 0]
+        array([-3., -1.,  1.,  3.])
     """
     if kind not in KINDS:
         raise PersonaProbeError(f"unknown kind of classifier {kind!r}: choose one of {', '.join(KINDS)}")
@@ -75,7 +85,7 @@ def fit_linear(
         if not all(bool(torch.isfinite(part).all()) for part in solved):
             raise PersonaProbeError(
                 f"{kind}: the layer at index {layer} has values of up to {float(features.abs().max()):.1e}, for which "
-                f"weights are not finite (C={C:g}, standardize={standardize}): scale the values down"
+                f"the weights are not finite (C={C:g}, standardize={standardize}): scale the values down"
             )
         weights[:, layer], intercept[:, layer] = (part.cpu().numpy() for part in solved)
     return Coefficients(weights, intercept)
@@ -103,13 +113,13 @@ def _problems(truth: np.ndarray, train: np.ndarray | None, rows: int) -> tuple[n
     for name, array in (("truth", labels), ("train", chosen)):
         if array.shape not in ((1, rows), (count, rows)):
             raise PersonaProbeError(
-                f"fit: {name} has shape {array.shape} for {rows} rows and {count} problems; give one truth value a "
-                "row, or one a problem and row"
+                f"fit: {name} has shape {array.shape} for {rows} rows and {count} problems; give one truth value per "
+                "row, or one per problem and row"
             )
     labels, chosen = (np.broadcast_to(array, (count, rows)) for array in (labels, chosen))
     for problem in range(count):
         seen = labels[problem, chosen[problem]]
         if seen.all() or not seen.any():
-            kept = "no row at all" if not seen.size else f"{seen.size} rows, all {bool(seen[0])}"
-            raise PersonaProbeError(f"fit: problem {problem} has {kept} to train on; rows of both classes are needed")
+            given = "no row at all" if not seen.size else f"{seen.size} rows, all {bool(seen[0])},"
+            raise PersonaProbeError(f"fit: problem {problem} has {given} to train on; rows of both classes are needed")
     return labels, chosen

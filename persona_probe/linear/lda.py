@@ -15,8 +15,8 @@ def fit_lda(problems: Problems) -> Solution:
     """``w = Sigma^-1 (mean of true rows - mean of false rows)``, ``Sigma`` the shrunk covariance within classes.
 
     The covariance is Ledoit and Wolf's (2004, "A well-conditioned estimator for large-dimensional covariance
-    matrices", section 3.2), pooled over both classes; it does without C. The inverse covariance does the scaling, so
-    features are taken as they come and ``standardize`` plays no part. The intercept is Fisher's: the midpoint, and the
+    matrices", section 3.2), pooled over both classes; C is not used. The inverse covariance does the scaling, so
+    features are used as given and ``standardize`` has no effect. The intercept is Fisher's: the midpoint, and the
     logarithm of the classes' odds among the training rows.
     """
     values = problems.values.double()
@@ -28,7 +28,7 @@ def fit_lda(problems: Problems) -> Solution:
     for problem, (train, truth) in enumerate(zip(problems.train, problems.truth, strict=True)):
         rows, members = values[train], truth[train]
         within = rows - torch.where(members[:, None], above[problem], below[problem])
-        # what rounding makes of a constant is no variance
+        # what rounding makes of a constant is not variance
         level = [_constant(problems.values[train & of]) for of in (truth, ~truth)]
         within[:, level[0] & level[1]] = 0.0
         apart = (above - below)[problem].masked_fill(_constant(problems.values[train]), 0.0)
@@ -44,7 +44,7 @@ def _constant(rows: Float[Tensor, "row d"]) -> Bool[Tensor, "... d"]:
 
 
 def _solved(covariance: Float[Tensor, "d d"], apart: Float[Tensor, "... d"], where: str) -> Float[Tensor, "... d"]:
-    """``covariance^-1 apart``; zero where nothing tells the classes apart.
+    """``covariance^-1 apart``; zero where nothing separates the classes.
 
     Raises:
         PersonaProbeError: if classes differ and nothing varies within them, or the covariance is not finite.
@@ -54,7 +54,7 @@ def _solved(covariance: Float[Tensor, "d d"], apart: Float[Tensor, "... d"], whe
     mean_variance = float(covariance.diagonal().mean())
     if mean_variance == 0.0:
         raise PersonaProbeError(
-            f"lda: no feature varies within the classes of {where}, though they differ: their covariance has no "
+            f"lda: no feature varies within the classes of {where}, though the classes differ: their covariance has no "
             "inverse; use more rows, or kind 'logistic'"
         )
     if not bool(torch.isfinite(covariance).all()):
@@ -68,7 +68,7 @@ def _solved(covariance: Float[Tensor, "d d"], apart: Float[Tensor, "... d"], whe
 
 
 def _ledoit_wolf(rows: Float[Tensor, "row d"]) -> Float[Tensor, "d d"]:
-    """The shrunk covariance of centred rows; as ``sklearn.covariance.ledoit_wolf``, which knows no GPU."""
+    """The shrunk covariance of centred rows; as ``sklearn.covariance.ledoit_wolf``, which cannot use a GPU."""
     n, width = rows.shape
     covariance = rows.T @ rows / n
     mean_variance = covariance.diagonal().mean()
@@ -77,6 +77,6 @@ def _ledoit_wolf(rows: Float[Tensor, "row d"]) -> Float[Tensor, "d d"]:
     noise = (rows.square().sum(dim=1).square().sum() / n / width - squared) / n
     share = torch.clamp(noise / apart, max=1.0) if float(apart) > 0.0 else torch.zeros_like(apart)
     shrunk = (1.0 - share) * covariance
-    # a trace of the mean variance keeps the matrix definite where nothing is shrunk
+    # a very small part of the mean variance keeps the matrix definite where nothing is shrunk
     shrunk.diagonal().add_(share * mean_variance + 1e-12 * mean_variance)
     return shrunk

@@ -15,35 +15,36 @@ from persona_probe.linear.problem import Problems, Solution
 from persona_probe.linear.scaling import Scaled, scaled
 
 _TOLERANCE = 1e-5
-"""Of the gradient beside the weights. The penalty alone makes the loss 1-strongly convex in standardised weights, so it
-also bounds their relative error."""
+"""Of the gradient relative to the weights. The penalty alone makes the loss 1-strongly convex in standardised weights,
+so it also bounds their relative error."""
 _EPS = torch.finfo(torch.float64).eps
 _NEAR_ROUNDING = 100.0
-"""How many times the bound on its rounding the gradient may be, once the loss cannot fall any more."""
+"""How many times its rounding bound the gradient may be, once the loss cannot fall any more."""
 _MAX_NEWTON = 100
 _MAX_FAST = 20
 """Newton steps in float32; few problems need half as many."""
 _MAX_CONJUGATE = 200
 _MAX_STALLED = 3
-"""Steps after which neither the loss nor the gradient has fallen, until another way is tried."""
+"""Number of steps in which neither the loss nor the gradient falls, after which another way is tried."""
 _FEW = 8
 """Conjugate-gradient steps in one Newton step that cost no more than a fresh factorisation."""
 _STALE = 0.1
-"""Relative change of the curvature from which a fresh factorisation saves steps."""
+"""Relative change of the curvature above which a fresh factorisation saves steps."""
 
 
 def fit_logistic(problems: Problems) -> Solution:
     """Minimise ``C * sum(log-loss) + 0.5 * ||w||^2`` over each problem's rows, ``w`` on its own standardised features.
 
-    What scikit-learn's ``make_pipeline(StandardScaler(), LogisticRegression(C=C))`` minimises; the intercept is not
-    penalised. Newton's method with conjugate gradients (Nocedal and Wright 2006, "Numerical optimization", algorithm
-    7.1) on all problems together: products with the data serve all problems at once, and one factorised Hessian, of
-    their averaged curvature, preconditions them all and is renewed when it has gone stale. Gradients and losses are
-    float64; products with the Hessian are float32, which costs steps but no accuracy. Where rounding leaves these no
-    direction of descent, or slow progress (Woodbury's identity subtracts what is nearly equal), they go on in float64.
+    This is what scikit-learn's ``make_pipeline(StandardScaler(), LogisticRegression(C=C))`` minimises; the intercept is
+    not penalised. The method is Newton's with conjugate gradients (Nocedal and Wright 2006, "Numerical optimization",
+    algorithm 7.1) on all problems together: products with the data serve all problems at once, and one factorised
+    Hessian, of their averaged curvature, preconditions them all and is renewed when it is out of date. Gradients and
+    losses are float64; products with the Hessian are float32, which costs steps but no accuracy. Where rounding leaves
+    these no direction of descent, or slow progress (Woodbury's identity subtracts numbers that are nearly equal), they
+    are continued in float64.
 
-    A problem has converged when its gradient is small beside its weights, or no larger than what rounding the residuals
-    leaves of it: ``eps * C * sqrt(rows)`` times the norm of the features, feature by feature.
+    A problem has converged when its gradient is small compared with its weights, or no larger than what rounding of the
+    residuals leaves of it: ``eps * C * sqrt(rows)`` times the norm of the features, feature by feature.
 
     Raises:
         PersonaProbeError: if a problem has not converged, naming layer and problem.
@@ -104,7 +105,7 @@ class _Search:
         return self._data.raw(self._at[:, :-1], self._at[:, -1])
 
     def stuck(self) -> PersonaProbeError:
-        """What to say of the first problem that has not converged."""
+        """The error for the first problem that has not converged."""
         given, problem = self._problems, int(self._open[0])
         size, slope = (float(part[0]) for part in self._sizes(self._point().gradient))
         way_out = "give a smaller C" if given.standardize else "give a smaller C, or standardize=True"
@@ -129,7 +130,7 @@ class _Search:
             point = self._point()
         direction = self._newton_direction(point, self._fresh_enough(point.curvature.mean(dim=0)))
         while not bool(((point.gradient * direction).sum(dim=1) < 0).all()):
-            # a zero or ascending direction comes of rounding in the preconditioner
+            # a zero or ascending direction comes from rounding in the preconditioner
             self._try_another_way()
             direction = self._newton_direction(point, self._fresh_enough(point.curvature.mean(dim=0)))
         self._move(point, direction)
@@ -137,7 +138,7 @@ class _Search:
         return True
 
     def _try_another_way(self) -> None:
-        """Go on in float64, or where that is done already, with a preconditioner that nothing can make indefinite.
+        """Continue in float64, or if that is done already, with a preconditioner that nothing can make indefinite.
 
         Raises:
             PersonaProbeError: if both have been tried.
@@ -153,7 +154,7 @@ class _Search:
         self._logits[self._open] = (self._exact @ at[:, :-1].T).T + at[:, -1:]  # rid of what the steps' rounding left
 
     def _fresh_enough(self, curvature: Tensor) -> Preconditioner | Diagonal:
-        """The preconditioner at hand, or a new one if that took many steps last and the curvature has moved on."""
+        """The present preconditioner, or a new one if it took many steps last and the curvature has changed."""
         if self._preconditioner is not None:
             moved = (curvature - self._preconditioner.curvature).abs().sum() > _STALE * curvature.sum()
             if self._steps <= _FEW or not bool(moved):
@@ -191,7 +192,7 @@ class _Search:
         return losses
 
     def _sizes(self, gradient: Tensor, allowed: float = 0.0) -> tuple[Tensor, Tensor]:
-        """Length of weights, and of the gradient less ``allowed`` times its rounding, in each problem's own scale."""
+        """Length of weights, and of the gradient minus ``allowed`` times its rounding, in each problem's own scale."""
         relative = self._data.relative[self._open]
         beyond = (gradient.abs() - allowed * self._rounding[self._open]).clamp(min=0.0)
         return (relative * self._at[self._open, :-1]).norm(dim=1), (beyond[:, :-1] / relative).norm(dim=1)
@@ -199,7 +200,7 @@ class _Search:
     def _converged(self, point: _Point) -> Tensor:
         """Whether the gradient bounds the weights' relative error, and the intercept's step is small.
 
-        Less is asked of a problem whose loss cannot fall any more.
+        The bar is lower for a problem whose loss cannot fall any more.
         """
         slope = self._sizes(point.gradient)[1] + point.gradient[:, -1].abs()
         best = self._best[self._open]
@@ -213,7 +214,7 @@ class _Search:
         return done | at_rest
 
     def _small(self, point: _Point, allowed: float) -> Tensor:
-        """Whether the gradient is small, but for ``allowed`` times its rounding."""
+        """Whether the gradient is small, apart from ``allowed`` times its rounding."""
         size, slope = self._sizes(point.gradient, allowed)
         intercept = (point.gradient[:, -1].abs() - allowed * self._rounding[self._open, -1]).clamp(min=0.0)
         near = _TOLERANCE * (1.0 + self._at[self._open, -1].abs()) * point.curvature.sum(dim=1)

@@ -15,7 +15,7 @@ class NotFactorisedError(ArithmeticError):
 
 
 class Preconditioner:
-    """Solves ``[[I + X' S X, X' s], [s' X, sum(s)]] x = v`` about; the last unknown is the intercept.
+    """Solves ``[[I + X' S X, X' s], [s' X, sum(s)]] x = v`` approximately; the last unknown is the intercept.
 
     With fewer rows than features the work is in row space (Woodbury's identity), so that it is cubic in the rows.
     """
@@ -29,13 +29,13 @@ class Preconditioner:
         """Factorise.
 
         Args:
-            features: ``X``; its precision is that of the work.
+            features: ``X``; its precision is that of the computation.
             curvature: the diagonal of ``S``, float64.
-            gram: ``X X'`` where the work is to be in row space, None to work in feature space.
+            gram: ``X X'`` to compute in row space, None to compute in feature space.
         """
         self.curvature, self._total = curvature, _total(curvature)
         s = curvature.to(features.dtype)
-        # Centred by the weighted mean, weights and intercept come apart (the Schur complement of the intercept).
+        # Centred by the weighted mean, weights and intercept decouple (the Schur complement of the intercept).
         self._mean = (s @ features).double() / self._total
         mean = self._mean.to(features.dtype)
         self._features = None
@@ -48,7 +48,7 @@ class Preconditioner:
         self._factor, self._unit = _factorised(centred * torch.outer(s.sqrt(), s.sqrt()))
 
     def solve(self, right: Float[Tensor, "problem unknown"]) -> Float[Tensor, "problem unknown"]:
-        """One solution a row."""
+        """One solution per row."""
         bias = right[:, -1:] / self._total
         weights = right[:, :-1] - right[:, -1:] * self._mean
         if self._features is None:
@@ -66,7 +66,7 @@ class Preconditioner:
 
 
 class Diagonal:
-    """The same, of the Hessian's diagonal alone: a weak preconditioner, but always positive definite."""
+    """The same with the Hessian's diagonal alone: a weak preconditioner, but always positive definite."""
 
     def __init__(self, features: Float[Tensor, "row d"], curvature: Float[Tensor, "... row"]) -> None:
         self.curvature, total = curvature, _total(curvature)
@@ -75,14 +75,14 @@ class Diagonal:
         self._diagonal = torch.cat([1.0 + spread.clamp(min=0.0), total[None]])
 
     def solve(self, right: Float[Tensor, "problem unknown"]) -> Float[Tensor, "problem unknown"]:
-        """One solution a row."""
+        """One solution per row."""
         weights = (right[:, :-1] - right[:, -1:] * self._mean) / self._diagonal[:-1]
         bias = right[:, -1:] / self._diagonal[-1] - (weights @ self._mean)[:, None]
         return torch.cat([weights, bias], dim=1)
 
 
 def _total(curvature: Tensor) -> Tensor:
-    """Its sum; where every row is so far from the boundary that none is left, something to divide by."""
+    """The sum of the curvature; where every row is so far from the boundary that it is 0, something to divide by."""
     return curvature.sum().clamp(min=1e-200)
 
 
@@ -103,18 +103,18 @@ def _factorised(matrix: Float[Tensor, "n n"]) -> tuple[Float[Tensor, "n n"], Flo
     gradients decide, and they are float64. ``matrix`` is overwritten.
 
     Raises:
-        NotFactorisedError: if the matrix is not finite, or ever so much on the diagonal does not help.
+        NotFactorisedError: if the matrix is not finite, or stays indefinite with much added to the diagonal.
     """
     diagonal = matrix.diagonal().clamp(min=0.0) + 1.0
-    # below the diagonal is all that Cholesky reads; a sum is finite only if every summand is
+    # Cholesky reads only what is below the diagonal; a sum is finite only if every summand is
     if not bool(torch.isfinite(matrix.sum())):
         raise NotFactorisedError("their products are not finite")
     unit = diagonal.rsqrt()
     matrix.mul_(unit[:, None]).mul_(unit)
-    own = matrix.diagonal() + unit.square()
+    scaled_diagonal = matrix.diagonal() + unit.square()
     added = 0.0
     for _ in range(_ATTEMPTS):
-        matrix.diagonal().copy_(own + added)
+        matrix.diagonal().copy_(scaled_diagonal + added)
         factor, failed = torch.linalg.cholesky_ex(matrix)
         if not int(failed):
             return factor, unit.double()

@@ -14,8 +14,8 @@ class Problems:
     """The problems of one layer: the same rows, each problem with its own labels and training rows.
 
     Attributes:
-        values: ``(row, d)``, the features as they came (float32 or float64), on the device where the work is done.
-        truth: ``(problem, row)``; what it says about rows outside of ``train`` is not read.
+        values: ``(row, d)``, the features as given (float32 or float64), on the device that computes.
+        truth: ``(problem, row)``; its values for rows outside of ``train`` are not used.
         train: ``(problem, row)``, which rows each problem is trained on; both classes are among them.
         C: inverse strength of the penalty, for kinds that have one.
         standardize: whether the penalty acts on features scaled to unit variance.

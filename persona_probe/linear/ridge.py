@@ -11,14 +11,15 @@ from persona_probe.linear.problem import Problems, Solution
 from persona_probe.linear.scaling import scaled
 
 _LOST = 1e10
-"""Trace of the features' products over the penalty from which the products' rounding would tell."""
+"""Trace of the features' products divided by the penalty, above which the rounding of the products would matter."""
 
 
 def fit_ridge(problems: Problems) -> Solution:
     """Minimise ``||y - X w - b||^2 + ||w||^2 / C`` over each problem's rows, ``y`` +1 or -1.
 
-    What scikit-learn's ``Ridge(alpha=1 / C)`` minimises behind a ``StandardScaler``. Solved in float64, in row space
-    where a problem has fewer rows than features; directions in which features vary by rounding alone get no weight.
+    This is what scikit-learn's ``Ridge(alpha=1 / C)`` minimises after a ``StandardScaler``. It is solved in float64, in
+    row space where a problem has fewer rows than features; directions in which features vary by rounding alone get no
+    weight.
     """
     data, signs = scaled(problems), problems.signs
     weights = torch.zeros_like(data.relative)
@@ -37,7 +38,7 @@ def fit_ridge(problems: Problems) -> Solution:
 def _solved(
     features: Float[Tensor, "row d"], target: Float[Tensor, "... row"], problems: Problems
 ) -> Float[Tensor, "... d"]:
-    """The weights, from products of the features; where the penalty is lost beside these, from singular values."""
+    """The weights, from products of the features; where these dwarf the penalty, from singular values."""
     rows, width = features.shape
     gram = features @ features.T if rows < width else features.T @ features
     if float(gram.diagonal().sum()) * problems.C < _LOST:
@@ -45,8 +46,8 @@ def _solved(
         gram.diagonal().add_(1.0 / problems.C)
         factor, failed = torch.linalg.cholesky_ex(gram)
         if not int(failed):
-            found = torch.cholesky_solve(right[:, None], factor)[:, 0]
-            return features.T @ found if rows < width else found
+            solved = torch.cholesky_solve(right[:, None], factor)[:, 0]
+            return features.T @ solved if rows < width else solved
     try:
         left, sizes, axes = torch.linalg.svd(features, full_matrices=False)
     except RuntimeError as error:

@@ -11,7 +11,7 @@ from torch import Tensor
 from persona_probe.linear.problem import Problems
 
 _SUSPICIOUS = 1e-10
-"""A variance this small beside the squared offset is mostly rounding: it is computed again, in two passes."""
+"""A variance this small compared with the squared offset is mostly rounding: it is computed again, in two passes."""
 
 _FAR = 1e100
 
@@ -35,7 +35,7 @@ class Scaled:
     def raw(
         self, weights: Float[Tensor, "problem d"], intercept: Float[Tensor, "... problem"]
     ) -> tuple[Tensor, Tensor]:
-        """Weights and intercepts for the features as they came."""
+        """Weights and intercepts for the features as they were given."""
         unscaled = weights / self.scale
         return unscaled, intercept - unscaled @ self.centre
 
@@ -49,15 +49,15 @@ def scaled(problems: Problems) -> Scaled:
     unit = _units(features) if large else torch.ones_like(centre)
     if bool((unit != 1.0).any()):
         features.div_(unit)
-    own = torch.ones_like(centre)[None]
+    deviations = torch.ones_like(centre)[None]
     if problems.standardize:
-        own = _deviations(features, problems.train, centre / unit)
-    varying = own > 0
-    scale = (own.square().sum(dim=0) / varying.sum(dim=0).clamp(min=1)).sqrt()
+        deviations = _deviations(features, problems.train, centre / unit)
+    varying = deviations > 0
+    scale = (deviations.square().sum(dim=0) / varying.sum(dim=0).clamp(min=1)).sqrt()
     scale = torch.where(varying.any(dim=0), scale, 1.0)
-    # A feature that is constant in a problem's rows gets weight 0 there under any penalty, so take one that suits.
-    own = torch.where(varying, own, scale)
-    relative = (own / scale).expand(len(problems.train), -1)
+    # A feature that is constant in a problem's rows gets weight 0 there under any penalty, so any scale will do.
+    deviations = torch.where(varying, deviations, scale)
+    relative = (deviations / scale).expand(len(problems.train), -1)
     return Scaled(features.div_(scale), centre, scale * unit, relative)
 
 
@@ -82,7 +82,7 @@ def _deviations(
         column = centred[train[problem], feature]
         exact = column.var(correction=0)
         # StandardScaler's bound on what rounding alone can leave of a constant, and what centring adds to it: a word
-        # that only other problems' rows hold is zero here, but for the rounding of the centre
+        # that only other problems' rows contain is zero here, apart from the rounding of the centre
         noise = column.numel() * torch.finfo(exact.dtype).eps
         mean = (column.mean() + centre[feature]).abs() + centre[feature].abs()
         variance[problem, feature] = 0.0 if exact <= noise * exact + (noise * mean) ** 2 else exact

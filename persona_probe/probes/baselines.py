@@ -1,4 +1,4 @@
-"""A probe beside what a probe must beat: shuffled labels, random features, words, and token embeddings."""
+"""A probe compared with what it must beat: shuffled labels, random features, words, and token embeddings."""
 
 from __future__ import annotations
 
@@ -57,22 +57,22 @@ def probe_with_baselines(
     on_leak: OnLeak = "warn",
     device: str | None = None,
 ) -> ProbeWithBaselines:
-    """A cross-validated probe, and beside it what the same machinery makes of less.
+    """A cross-validated probe, and what the same procedure reaches with less: its baselines.
 
     Args:
         activations: ``(dialogue, layer, d_model)``.
-        labels: truth value a dialogue.
+        labels: one truth value per dialogue.
         groups: what must not be split; as in `cross_validate_probe`, and so are the other arguments.
         dialogues: the texts of the rows; gives the baseline ``bag of tokens`` (counts of the answers' words; of all
             words, where a dialogue has no answer).
         embeddings: of the same dialogues, from `persona_probe.activations.embeddings.embed`; gives the baseline
             ``token embeddings``, what the words alone say in the model's own basis.
         shuffles: how often labels are shuffled.
-        kind: of probe.
-        folds: at most.
+        kind: which kind of probe.
+        folds: how many folds at most.
         C: inverse strength of the penalty.
         seed: of folds, shuffles and random features.
-        on_leak: what to do if something stands on both sides of the split.
+        on_leak: what to do if something is on both sides of the split.
         device: where to fit.
 
     Returns:
@@ -81,6 +81,21 @@ def probe_with_baselines(
 
     Raises:
         PersonaProbeError: as `cross_validate_probe`, or if embeddings or dialogues are not those of the rows.
+
+    Examples:
+        The activations of `cross_validate_probe`'s example: the class shows at layer 1 only.
+
+        >>> rng = np.random.default_rng(0)
+        >>> labels, topics = np.tile([True, False], 20), np.repeat(list("abcdefgh"), 5)
+        >>> values = rng.normal(size=(40, 2, 8)).astype(np.float32)
+        >>> values[labels, 1, 0] += 4
+        >>> table = pd.DataFrame({"id": [f"d{i}" for i in range(40)], "group": topics})
+        >>> activations = Activations(values, table, layers=(0, 1))
+        >>> result = probe_with_baselines(activations, labels, groups=table["group"], shuffles=5)
+        >>> print(result.shown().round(2).to_string(index=False))
+         layer  probe  shuffled labels  random features
+             0   0.59             0.51             0.59
+             1   0.99             0.58             0.59
     """
     if shuffles < 1:
         raise PersonaProbeError(f"shuffles is {shuffles}; at least 1 is needed")
@@ -103,7 +118,7 @@ def probe_with_baselines(
     rng = np.random.default_rng(seed)
     flat[RANDOM] = rng.normal(size=(len(activations), activations.values.shape[2])).astype(np.float32)
     settings: dict[str, Any] = {"groups": scores.groups, "kind": kind, "folds": folds, "C": C, "seed": seed}
-    found = {name: cross_validate_features(values, scores.labels, **settings) for name, values in flat.items()}
+    baselines = {name: cross_validate_features(values, scores.labels, **settings) for name, values in flat.items()}
     shuffled = [_permuted(scores.labels, scores.groups, rng) for _ in range(shuffles)]
     tables = [
         scores.table.assign(baseline=PROBE),
@@ -112,18 +127,18 @@ def probe_with_baselines(
         ),
         *(
             pd.DataFrame([{"layer": layer, **row} for layer in activations.layers]).assign(baseline=name)
-            for name, row in found.items()
+            for name, row in baselines.items()
         ),
     ]
     return ProbeWithBaselines(pd.concat(tables, ignore_index=True), scores)
 
 
 def _permuted(labels: np.ndarray, groups: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
-    """Labels that mean nothing, but cluster by group as they did.
+    """Labels that mean nothing, but cluster by group as the true ones do.
 
-    Rows of a group are alike, so that labels which go by the group give AUROCs far from 0.5 by chance alone; a null
-    that broke them up would not show it. Groups of one class exchange their labels with each other, as wholes, and in
-    groups of both classes rows do.
+    Rows of a group are alike, so that labels which follow the group give AUROCs far from 0.5 by chance alone; a null
+    that broke the groups up would not show it. Groups of one class exchange their labels with each other as wholes; in
+    groups of both classes, rows exchange theirs.
     """
     if groups is None:
         return np.asarray(rng.permutation(labels))
@@ -131,8 +146,8 @@ def _permuted(labels: np.ndarray, groups: np.ndarray | None, rng: np.random.Gene
     pure = _of_one_class(labels, groups)
     exchanged = dict(zip(pure, rng.permutation(list(pure.values())).tolist(), strict=True))
     for group in np.unique(groups).tolist():
-        own = groups == group
-        new[own] = exchanged[group] if group in pure else rng.permutation(labels[own])
+        members = groups == group
+        new[members] = exchanged[group] if group in pure else rng.permutation(labels[members])
     return new
 
 
@@ -163,19 +178,19 @@ def _shuffled(
     device: str | None,
 ) -> pd.DataFrame:
     """AUROCs of shuffled labels, each with folds of its own; all shuffles' folds are fitted in one call."""
-    assigned = [assign_folds(own, groups, folds, seed) for own in labels]
+    assigned = [assign_folds(shuffle, groups, folds, seed) for shuffle in labels]
     train = [training_rows(fold)[:-1] for fold in assigned]
     counts = [len(rows) for rows in train]
     truth = np.repeat(labels, counts, axis=0)
     fitted = fit_linear(activations.values, truth, kind, train=np.concatenate(train), C=C, device=device)
     starts = np.concatenate([[0], np.cumsum(counts)])
-    found = []
-    for number, (own, fold) in enumerate(zip(labels, assigned, strict=True)):
+    values = []
+    for number, (shuffle, fold) in enumerate(zip(labels, assigned, strict=True)):
         problems = slice(starts[number], starts[number + 1])
         part = Coefficients(fitted.weights[problems], fitted.intercept[problems])
         scores = out_of_fold(activations.values, fold, part)
-        found.append([auroc(scores[:, column], own, strata=fold) for column in range(len(activations.layers))])
-    low, value, high = np.quantile(np.array(found), [0.025, 0.5, 0.975], axis=0)
+        values.append([auroc(scores[:, column], shuffle, strata=fold) for column in range(len(activations.layers))])
+    low, value, high = np.quantile(np.array(values), [0.025, 0.5, 0.975], axis=0)
     return pd.DataFrame(
         {
             "layer": activations.layers,
@@ -192,18 +207,23 @@ def _shuffled(
 
 
 def words_of(dialogue: Dialogue) -> str:
-    """The answer, or where there is none everything that is said."""
+    """The text of the answer, or of all turns where there is no answer."""
     return dialogue.answer or " ".join(message.content for message in dialogue.messages)
 
 
 def bag_of_tokens(texts: Sequence[str]) -> Float[np.ndarray, "text word"]:
-    """Counts of lower-cased words.
+    """Counts of lower-cased words, one row per text and one column per word (in alphabetical order).
 
     Raises:
         PersonaProbeError: if there is no word in any text.
+
+    Examples:
+        >>> bag_of_tokens(["Rest, then drink water.", "Drink!"])
+        array([[1., 1., 1., 1.],
+               [1., 0., 0., 0.]])
     """
     try:
         counts = CountVectorizer(token_pattern=r"\w+").fit_transform(texts)
     except ValueError as error:
-        raise PersonaProbeError(f"bag of tokens: there is not one word in {len(texts)} texts ({error})") from error
+        raise PersonaProbeError(f"bag of tokens: no word is in any of the {len(texts)} texts ({error})") from error
     return np.asarray(counts.toarray(), dtype=np.float64)

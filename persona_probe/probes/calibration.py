@@ -1,4 +1,4 @@
-"""From scores to what can be acted on: probabilities, and thresholds with the error rates they really have."""
+"""From scores to decisions: probabilities, and thresholds with the error rates they really have."""
 
 from __future__ import annotations
 
@@ -29,18 +29,23 @@ class Calibration:
 
 
 def calibrate(scores: Float[np.ndarray, "... dialogue"], labels: Labels) -> Calibration:
-    """Platt scaling (Platt 1999, "Probabilistic outputs for support vector machines", section 2.2).
+    """The logistic curve that turns scores into probabilities, by Platt scaling.
 
-    Targets are smoothed as there, ``(n+ + 1) / (n+ + 2)`` and ``1 / (n- + 2)``, so that separable scores do not become
-    certainties.
+    Targets are smoothed, ``(n+ + 1) / (n+ + 2)`` and ``1 / (n- + 2)``, so that separable scores do not become
+    certainties (Platt 1999, "Probabilistic outputs for support vector machines", section 2.2).
 
     Args:
         scores: out of group (`ProbeScores.at`); scores of training dialogues would make the curve too steep. They come
             from the folds' probes, a little less well trained than the refit that the curve is then used for.
-        labels: truth value a dialogue.
+        labels: one truth value per dialogue.
 
     Raises:
-        PersonaProbeError: if a class is missing, lengths disagree, or the scores are not finite or all alike.
+        PersonaProbeError: if a class is missing, lengths disagree, or the scores are not finite or all the same.
+
+    Examples:
+        >>> curve = calibrate(np.array([-2.0, -1.0, 0.5, -0.5, 1.0, 2.0]), [False, False, False, True, True, True])
+        >>> curve.probability([-2.0, 0.0, 2.0]).round(2)
+        array([0.22, 0.5 , 0.78])
     """
     values, truth = _checked(scores, labels)
     centre, spread = float(values.mean()), float(values.std())
@@ -62,14 +67,14 @@ def calibrate(scores: Float[np.ndarray, "... dialogue"], labels: Labels) -> Cali
 
 @dataclass(frozen=True)
 class Threshold:
-    """Where to raise a flag (``score > value``), and what that costs.
+    """Above which score a dialogue is flagged (``score > value``), and what that costs.
 
     Attributes:
         value: the threshold, in units of the score.
-        asked: the false positive rate that was not to be exceeded.
-        fpr: the rate realised on these scores, with its interval.
+        asked: the false positive rate that must not be exceeded.
+        fpr: the rate reached on these scores, with its interval.
         tpr: the share of true dialogues that are flagged.
-        negatives: how many false dialogues it rests on.
+        negatives: how many false dialogues the threshold was set on.
     """
 
     value: float
@@ -79,7 +84,7 @@ class Threshold:
     negatives: int
 
     def __str__(self) -> str:
-        """In words, with what it rests on."""
+        """In words, with the number of negatives that it was set on."""
         return (
             f"score > {self.value:.4g}: false positive rate {self.fpr} on the {self.negatives} negatives that it was "
             f"set on (asked: at most {self.asked:g}), true positive rate {self.tpr}"
@@ -95,18 +100,24 @@ def threshold_at(
 ) -> Threshold:
     """The lowest threshold whose false positive rate on these dialogues is at most ``fpr``.
 
-    The rate is realised on the negatives that the threshold was set on: on new ones it is a little higher, by about one
-    in as many as there are negatives; and its interval says how little few negatives can tell.
+    The rate is measured on the negatives that the threshold was set on: on new ones it is a little higher, by about 1
+    divided by the number of negatives; and its interval is wide where negatives are few.
 
     Args:
         scores: out of group (`ProbeScores.at`), for use with the refit probe on the same scale.
-        labels: truth value a dialogue.
+        labels: one truth value per dialogue.
         fpr: share of false dialogues that may be flagged.
-        questions: ``(dialogue,)``, which dialogues are not independent; intervals are over them.
+        questions: ``(dialogue,)`` which question each dialogue answers; intervals are over questions.
 
     Raises:
-        PersonaProbeError: if there are fewer than ``1 / fpr`` negatives (then no number of flags among them is such a
-            rate), ``fpr`` is not in (0, 1), a class is missing, lengths disagree, or scores are not finite.
+        PersonaProbeError: if there are fewer than ``1 / fpr`` negatives (then no number of flags among them gives such
+            a rate), ``fpr`` is not in (0, 1), a class is missing, lengths disagree, or scores are not finite.
+
+    Examples:
+        >>> scores = np.concatenate([np.linspace(-1.0, 1.0, 100), np.linspace(0.0, 3.0, 50)])
+        >>> threshold = threshold_at(scores, np.repeat([False, True], [100, 50]), fpr=0.05)
+        >>> round(threshold.value, 2), threshold.tpr.value
+        (0.91, 0.7)
     """
     if not 0.0 < fpr < 1.0:
         raise PersonaProbeError(f"threshold_at: fpr is {fpr}; give a share between 0 and 1, such as 0.01")
@@ -117,7 +128,7 @@ def threshold_at(
             f"threshold_at: a false positive rate of {fpr:g} cannot be set on {negatives.size} negatives: at least "
             f"{int(np.ceil(1.0 / fpr - 1e-9))} are needed; bring more, or ask for at least {1.0 / negatives.size:.2g}"
         )
-    # so many negatives may be flagged, those tied with the first that may not be excepted
+    # the number of negatives that may be flagged, except those tied with the first that may not
     allowed = int(np.floor(negatives.size * fpr + 1e-9))
     first_kept = negatives[allowed]
     above = values[values > first_kept]

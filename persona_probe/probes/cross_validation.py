@@ -48,39 +48,54 @@ def cross_validate_probe(
     on_leak: OnLeak = "warn",
     device: str | None = None,
 ) -> ProbeScores:
-    """A linear probe at every layer, cross-validated by group; all folds, and the refit, are fitted in one call.
+    """Scores of a linear probe at every layer, cross-validated by group.
 
-    A group (topic, prompt, seed) is wholly in training or wholly in test; scales are fitted on the training rows alone.
-    AUROCs compare dialogues of one fold, whose scores are one probe's. Their intervals are over groups, or groups and
-    seeds, and widened for the training rows that folds share (`training_factor`); ``method`` says so.
+    All folds, and the refit, are fitted in one call. A group (topic, prompt, seed) is wholly in training or wholly in
+    test; scales are fitted on the training rows alone. AUROCs compare dialogues of the same fold, which are scored by
+    the same probe. Their intervals are over groups, or groups and seeds, and widened for the training rows that folds
+    share (`training_factor`); ``method`` says so.
 
     Args:
         activations: ``(dialogue, layer, d_model)``.
-        labels: truth value a dialogue.
-        groups: what must not be split, one a dialogue. There is no default: where all dialogues are independent say
+        labels: one truth value per dialogue.
+        groups: what must not be split, one per dialogue. There is no default: where all dialogues are independent give
             None, and results call themselves ungrouped.
         kind: ``logistic``, ``difference-of-means``, ``lda`` or ``ridge``.
-        folds: at most; fewer when fewer can each hold both classes.
+        folds: how many at most; there are fewer where only fewer can each contain both classes.
         C: inverse strength of the L2 penalty.
         standardize: whether that penalty acts on standardised features.
         seed: of the assignment of groups to folds.
-        seeds: the fine-tuning or sampling seed of each dialogue; needs groups (questions, say). AUROC intervals are
-            then two-way, over groups and seeds, and `ProbeScores.by_seed` holds each seed's own AUROC. With fewer than
-            five seeds look at those: so few say little about others.
+        seeds: the fine-tuning or sampling seed of each dialogue; needs groups (for example questions). AUROC intervals
+            are then two-way, over groups and seeds, and `ProbeScores.by_seed` gives each seed's own AUROC. With fewer
+            than five seeds look at those: so few seeds say little about others.
         dialogues: the texts of the rows; then equal and nearly equal ones on both sides of the split are found too.
-        on_leak: what to do if something stands on both sides (`persona_probe.probes.leakage`).
+        on_leak: what to do if something is on both sides (`persona_probe.probes.leakage`).
         device: where to fit; None: on the CPU.
 
     Returns:
         Scores with their tables. See `ProbeScores.best_layer` before reporting a best layer.
 
     Raises:
-        PersonaProbeError: if groups are left out, a class is missing or stands in one group only, there are fewer than
+        PersonaProbeError: if groups are left out, a class is missing or is in one group only, there are fewer than
             two groups, ``dialogues`` are not those of the rows, or (``on_leak="raise"``) there is a leak.
+
+    Examples:
+        Forty dialogues about eight topics; the class shows at layer 1 only.
+
+        >>> rng = np.random.default_rng(0)
+        >>> labels, topics = np.tile([True, False], 20), np.repeat(list("abcdefgh"), 5)
+        >>> values = rng.normal(size=(40, 2, 8)).astype(np.float32)
+        >>> values[labels, 1, 0] += 4
+        >>> table = pd.DataFrame({"id": [f"d{i}" for i in range(40)], "group": topics})
+        >>> scores = cross_validate_probe(Activations(values, table, layers=(0, 1)), labels, groups=table["group"])
+        >>> print(scores.table[["layer", "value", "low", "high", "grouping"]].round(2).to_string(index=False))
+         layer  value  low  high            grouping
+             0   0.59 0.29  0.84 by group (8 groups)
+             1   0.99 0.74  1.00 by group (8 groups)
     """
     check_on_leak(on_leak)
     truth, group = checked_labels(labels, len(activations)), checked_groups(groups, len(activations))
-    own_seed = _checked_seeds(seeds, group, len(truth))
+    seed_of = _checked_seeds(seeds, group, len(truth))
     fold = assign_folds(truth, group, folds, seed)
     alarms = find_leaks(fold, activations.table, dialogues)
     report_leaks(alarms, on_leak)
@@ -89,10 +104,10 @@ def cross_validate_probe(
     )
     scores = out_of_fold(activations.values, fold, fitted)
     rows = [
-        {"layer": layer, **evaluated(scores[:, column], truth, group, fold, own_seed)}
+        {"layer": layer, **evaluated(scores[:, column], truth, group, fold, seed_of)}
         for column, layer in enumerate(activations.layers)
     ]
-    by_seed = None if own_seed is None else _by_seed(scores, truth, fold, own_seed, activations.layers)
+    by_seed = None if seed_of is None else _by_seed(scores, truth, fold, seed_of, activations.layers)
     probes = LayerProbes(kind, C, standardize, device)
     probes.take(fitted.weights[-1], fitted.intercept[-1], activations, truth)
     return ProbeScores(pd.DataFrame(rows), scores, fold, truth, group, probes, tuple(alarms), by_seed)
@@ -108,7 +123,7 @@ def cross_validate_features(
     C: float = 1.0,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The same cross-validation on other features (a baseline's): a row of `ProbeScores.table` without a layer."""
+    """A row of `ProbeScores.table` without a layer: the same cross-validation on other features (a baseline's)."""
     truth, group = checked_labels(labels, len(features)), checked_groups(groups, len(features))
     fold = assign_folds(truth, group, folds, seed)
     values = np.asarray(features)[:, None]
@@ -125,12 +140,12 @@ def training_rows(folds: Int[np.ndarray, "... dialogue"]) -> Bool[np.ndarray, "p
 def out_of_fold(
     values: Float[np.ndarray, "dialogue layer d"], folds: Int[np.ndarray, "... dialogue"], fitted: Coefficients
 ) -> Float[np.ndarray, "dialogue layer"]:
-    """Each dialogue's decision by the probe of the fold that it was left out of."""
+    """The decision value of each dialogue by the probe of the fold that it was left out of."""
     scores = np.empty(values.shape[:2])
     for fold in range(int(folds.max()) + 1):
         tested = folds == fold
-        own = Coefficients(fitted.weights[fold : fold + 1], fitted.intercept[fold : fold + 1])
-        scores[tested] = own.decision(values[tested])[0]
+        probe = Coefficients(fitted.weights[fold : fold + 1], fitted.intercept[fold : fold + 1])
+        scores[tested] = probe.decision(values[tested])[0]
     return scores
 
 
@@ -160,13 +175,13 @@ def _checked_seeds(
 ) -> np.ndarray | None:
     if seeds is None:
         return None
-    found = np.asarray(seeds)
-    if groups is None or found.shape != (n,) or pd.isna(found).any():
+    given = np.asarray(seeds)
+    if groups is None or given.shape != (n,) or pd.isna(given).any():
         raise PersonaProbeError(
-            f"probe: seeds= must name a seed for each of {n} dialogues (shape {found.shape}, "
-            f"{int(pd.isna(found).sum())} missing), and needs groups= (questions, say)"
+            f"probe: seeds= must name a seed for each of {n} dialogues (shape {given.shape}, "
+            f"{int(pd.isna(given).sum())} missing), and needs groups= (for example questions)"
         )
-    return found
+    return given
 
 
 def _by_seed(
@@ -174,8 +189,8 @@ def _by_seed(
 ) -> pd.DataFrame:
     rows = []
     for (column, layer), seed in itertools.product(enumerate(layers), np.unique(seeds).tolist()):
-        own = seeds == seed
-        comparable = set(folds[own & truth].tolist()) & set(folds[own & ~truth].tolist())
-        value = auroc(scores[own, column], truth[own], strata=folds[own]) if comparable else np.nan
-        rows.append({"layer": layer, "seed": seed, "value": value, "n": int(own.sum())})
+        members = seeds == seed
+        comparable = set(folds[members & truth].tolist()) & set(folds[members & ~truth].tolist())
+        value = auroc(scores[members, column], truth[members], strata=folds[members]) if comparable else np.nan
+        rows.append({"layer": layer, "seed": seed, "value": value, "n": int(members.sum())})
     return pd.DataFrame(rows)

@@ -1,4 +1,4 @@
-"""What callers give to probes, checked once: labels, groups, and folds made of them."""
+"""Checks of what callers give to probes (labels, groups), and the folds made from it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ATTEMPTS = 10
 
 
 class Left:
-    """The default of ``groups``: left out, which is an error, where None is a choice."""
+    """The default of ``groups``: the argument was left out, which is an error, while None is a choice."""
 
     def __repr__(self) -> str:
         """How signatures show it."""
@@ -31,14 +31,14 @@ LEFT_OUT = Left()
 
 
 def checked_labels(labels: Labels, n: int) -> Bool[np.ndarray, "... dialogue"]:
-    """``labels`` as truth values, both among them.
+    """``labels`` as truth values; both classes are among them.
 
     Raises:
         PersonaProbeError: if lengths disagree, a label is neither true nor false, or a class is missing.
     """
     given = np.asarray(labels)
     if given.shape != (n,):
-        raise PersonaProbeError(f"probe: {given.shape} labels for {n} dialogues; give one a dialogue")
+        raise PersonaProbeError(f"probe: {given.shape} labels for {n} dialogues; give one per dialogue")
     if unusable := [value for value in given.tolist() if pd.isna(value) or value not in (0, 1)]:
         raise PersonaProbeError(
             f"probe: {len(unusable)} of {n} labels are neither true nor false (the first is {unusable[0]!r}); "
@@ -51,35 +51,35 @@ def checked_labels(labels: Labels, n: int) -> Bool[np.ndarray, "... dialogue"]:
 
 
 def checked_groups(groups: Groups | Left, n: int) -> np.ndarray | None:
-    """``groups`` as an array, None if the caller says that there are none.
+    """``groups`` as an array, or None if the caller says that there are none.
 
     Raises:
-        PersonaProbeError: if they are left out, lengths disagree, one is missing, or there is one group only.
+        PersonaProbeError: if they are left out, lengths disagree, a group is missing, or there is only one group.
     """
     if isinstance(groups, Left):
         raise PersonaProbeError(
             "probe: groups= is missing. Dialogues that share a prompt, a topic or a seed must not be split between "
-            "training and test, or the probe is tested on what it has seen: give one group a dialogue, as in "
-            "groups=activations.table['group']. If every dialogue is independent of all others, say groups=None; "
+            "training and test, or the probe is tested on what it has seen: give one group per dialogue, as in "
+            "groups=activations.table['group']. If every dialogue is independent of all others, give groups=None; "
             "results then call themselves ungrouped"
         )
     if groups is None:
         return None
-    found = np.asarray(groups)
-    if found.shape != (n,):
-        raise PersonaProbeError(f"probe: {found.shape} groups for {n} dialogues; give one a dialogue")
-    if missing := int(pd.isna(found).sum()):
+    given = np.asarray(groups)
+    if given.shape != (n,):
+        raise PersonaProbeError(f"probe: {given.shape} groups for {n} dialogues; give one per dialogue")
+    if missing := int(pd.isna(given).sum()):
         raise PersonaProbeError(
-            f"probe: {missing} of {n} dialogues have no group; name one for each (fillna with the question, say)"
+            f"probe: {missing} of {n} dialogues have no group; name one for each (for example the question, by fillna)"
         )
-    found = found.astype(str)
-    if len(set(found.tolist())) < 2:
+    names = given.astype(str)
+    if len(set(names.tolist())) < 2:
         raise PersonaProbeError("probe: all dialogues are in one group, so no group is left to test on")
-    return found
+    return names
 
 
 def grouping_words(groups: np.ndarray | None) -> str:
-    """How results say what was kept together."""
+    """The words with which results say what was kept together."""
     return UNGROUPED if groups is None else f"by group ({len(set(groups.tolist()))} groups)"
 
 
@@ -88,8 +88,8 @@ def assign_folds(
 ) -> Int[np.ndarray, "... dialogue"]:
     """The fold that each dialogue is tested in, balanced by label; groups are kept whole.
 
-    There are as many folds, at most ``folds``, as can each hold both classes: within a fold all scores are one probe's,
-    and only those can be compared (`persona_probe.statistics.auroc.auroc`).
+    There are as many folds, at most ``folds``, as can each contain both classes: within a fold all scores come from the
+    same probe, and only those can be compared (`persona_probe.statistics.auroc.auroc`).
 
     Raises:
         PersonaProbeError: if fewer than two folds are asked for or can be made.
@@ -112,7 +112,7 @@ def _split(truth: np.ndarray, groups: np.ndarray | None, count: int, seed: int) 
     splitter = (StratifiedKFold if groups is None else StratifiedGroupKFold)(count, shuffle=True, random_state=seed)
     number = np.full(len(truth), -1)
     with warnings.catch_warnings():
-        # More folds than rows of a class: they may still all hold both, where groups are mixed.
+        # More folds than rows of a class: all folds may still contain both classes, where groups are mixed.
         warnings.filterwarnings("ignore", category=UserWarning, message="The least populated class")
         for fold, (_, test) in enumerate(splitter.split(truth, truth, groups)):
             number[test] = fold
@@ -124,16 +124,20 @@ def training_factor(folds: Int[np.ndarray, "... dialogue"]) -> float:
 
     ``1 + folds * test rows / training rows`` (Nadeau and Bengio 2003, "Inference for the generalization error",
     section 4): 2.25 for five folds.
+
+    Examples:
+        >>> training_factor(np.array([0, 1, 2, 3, 4]))
+        2.25
     """
     count = int(folds.max()) + 1
     return 1.0 + count / (count - 1)
 
 
 def check_rows(what: str, table: pd.DataFrame, rows: pd.DataFrame) -> None:
-    """Refuse ``what`` (its ``id`` and ``question`` are in ``rows``) if it is not that of the dialogues in ``table``.
+    """Raise if ``what`` (its ``id`` and ``question`` are in ``rows``) does not belong to the dialogues in ``table``.
 
     Raises:
-        PersonaProbeError: naming the first row that differs.
+        PersonaProbeError: if a row differs; the first such row is named.
     """
     if len(rows) != len(table):
         raise PersonaProbeError(f"probe: {what} of {len(rows)} dialogues for {len(table)} rows; give those of the rows")

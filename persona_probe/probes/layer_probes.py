@@ -1,4 +1,4 @@
-"""Linear probes of all layers: what a cross-validated probe is deployed as."""
+"""Linear probes of all layers, fitted to all dialogues: the form in which a cross-validated probe is used."""
 
 from __future__ import annotations
 
@@ -23,15 +23,27 @@ _SOURCE = ("model", "model_hash", "template_hash", "span", "reduce", "sink_ratio
 
 
 class LayerProbes:
-    """One linear probe a layer, all fitted in one call.
+    """One linear probe per layer, all fitted in one call.
 
     Attributes:
         layers_: the layer numbers along the first axis of what follows.
         weights_: ``(layer, d_model)``, float64, for raw activations.
         intercept_: ``(layer,)``, float64.
-        patterns_: ``(layer, d_model)``, what goes with the decision in the training data: covariance of the
-            activations with it, per unit of its variance.
+        patterns_: ``(layer, d_model)``, how the activations vary with the decision in the training data: their
+            covariance with it, per unit of its variance.
         card_: model hash, span, layer convention, kind, C, n of each class, versions.
+
+    Examples:
+        >>> import pandas as pd
+        >>> labels = np.tile([True, False], 10)
+        >>> values = np.random.default_rng(0).normal(size=(20, 2, 4)).astype(np.float32)
+        >>> values[labels, 1, 0] += 5  # the class shows at layer 1, along the first dimension
+        >>> activations = Activations(values, pd.DataFrame({"id": range(20)}), layers=(0, 1))
+        >>> probes = LayerProbes("difference-of-means").fit(activations, labels)
+        >>> probes
+        LayerProbes('difference-of-means', C=1, 2 layers, 10 true and 10 false dialogues)
+        >>> bool(((probes.decision_function(activations)[:, 1] > 0) == labels).all())
+        True
     """
 
     def __init__(
@@ -48,12 +60,12 @@ class LayerProbes:
         return f"LayerProbes({self.kind!r}, C={self.C:g}, {len(self.layers_)} layers, {counts})"
 
     def fit(self, activations: Activations, labels: Labels) -> Self:
-        """Fit to ``activations`` ``(dialogue, layer, d_model)`` and one truth value a dialogue.
+        """The probes, fitted to ``activations`` ``(dialogue, layer, d_model)`` and one truth value per dialogue.
 
         Raises:
             PersonaProbeError: if a class is missing, lengths disagree, or the fit does not converge.
         """
-        from persona_probe.linear.fit import fit_linear  # torch; probes that are only opened need none
+        from persona_probe.linear.fit import fit_linear  # imports torch, which probes that are only opened do not need
 
         truth = checked_labels(labels, len(activations))
         fitted = fit_linear(
@@ -70,7 +82,9 @@ class LayerProbes:
     ) -> Self:
         """Become the probes with these coefficients, which were fitted to ``activations`` elsewhere."""
         self.layers_, self.weights_, self.intercept_ = activations.layers, weights, intercept
-        self.patterns_ = np.stack([_pattern(activations.values[:, column], own) for column, own in enumerate(weights)])
+        self.patterns_ = np.stack(
+            [_pattern(activations.values[:, column], vector) for column, vector in enumerate(weights)]
+        )
         self.card_: dict[str, Any] = {
             **{key: activations.source[key] for key in _SOURCE if key in activations.source},
             "family": family_of(activations.source),
@@ -105,14 +119,14 @@ class LayerProbes:
         return self.weights_[column], float(self.intercept_[column])
 
     def check_family(self, model_name: str, model_hash: str | None, family: list[str], allow: bool) -> None:
-        """Refuse an unrelated model, or with ``allow`` warn; see `persona_probe.directions.family.check_family`."""
+        """Raise if a model is unrelated, or with ``allow`` warn; see `persona_probe.directions.family.check_family`."""
         self._check_fitted()
         check_family(self.card_, model_name, model_hash, family, allow, "the probes were trained")
 
     def decision_function(
         self, activations: Activations, *, allow: bool = False
     ) -> Float[np.ndarray, "dialogue layer"]:
-        """``w . h + b`` of each dialogue at each captured layer; above 0 speaks for the class that was True.
+        """``w . h + b`` of each dialogue at each captured layer; values above 0 favour the class labelled True.
 
         Raises:
             PersonaProbeError: for another width, a layer without a probe, or activations of a model that is unrelated
@@ -136,9 +150,9 @@ class LayerProbes:
 
         Args:
             pattern: instead of the weights (the filter, which also subtracts what disturbs), the pattern: how the
-                activations go with the decision, ``Sigma w / (w' Sigma w)``, in residual-stream units per unit of
+                activations vary with the decision, ``Sigma w / (w' Sigma w)``, in residual-stream units per unit of
                 decision (Haufe et al. 2014, "On the interpretation of weight vectors of linear models in multivariate
-                neuroimaging", equation 6). Patterns are what compares with mean differences and is steered along.
+                neuroimaging", equation 6). Patterns are what to compare with mean differences, and to steer along.
         """
         self._check_fitted()
         vectors = self.patterns_ if pattern else self.weights_
@@ -146,17 +160,17 @@ class LayerProbes:
         return Direction(vectors.astype(np.float32), self.layers_, {**self.card_, "finder": finder})
 
     def save(self, path: str | Path) -> Path:
-        """Write ``path``.safetensors and its card ``path``.json; returns the former."""
+        """Write ``path``.safetensors and its card ``path``.json; return the path of the first."""
         self._check_fitted()
         tensors = {name: getattr(self, f"{name}_") for name in _TENSORS}
         return vector_files.write(path, tensors, {"format": _FORMAT, **self.card_, "layers": list(self.layers_)})
 
     @classmethod
     def load(cls, path: str | Path) -> LayerProbes:
-        """Read what `save` wrote.
+        """The probes that `save` wrote.
 
         Raises:
-            PersonaProbeError: if a file is missing, or holds no probes.
+            PersonaProbeError: if a file is missing, or does not contain probes.
         """
         tensors, card = vector_files.read(path, _FORMAT, _TENSORS)
         probes = cls(card["kind"], card["C"], card["standardize"])

@@ -1,4 +1,4 @@
-"""Alarms for what stands on both sides of a split: the same dialogue, the same prompt, or nearly the same text."""
+"""Alarms for what is on both sides of a split: the same dialogue, the same prompt, or nearly the same text."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from persona_probe.probes.inputs import check_rows
 OnLeak = Literal["warn", "raise", "ignore"]
 Kind = Literal["same dialogue", "same question and answer", "same prompt", "near-duplicate text"]
 SIMILAR = 0.8
-"""Cosine similarity of weighted shingle counts from which two texts count as near-duplicates."""
+"""Cosine similarity of weighted shingle counts above which two texts count as near-duplicates."""
 _SHINGLE, _HASHED, _BUCKETS, _ROWS = 9, 2**20, 1024, 512
 _EXAMPLES = 3
 
@@ -34,12 +34,12 @@ class LeakageWarning(PersonaProbeWarning):
 
 @dataclass(frozen=True)
 class Leak:
-    """Something that stands in training and test.
+    """Something that is in training and in test.
 
     Attributes:
         kind: ``same dialogue`` (its id or its whole text), ``same question and answer`` (under different system
-            prompts: no wording of the answer is new to the probe), ``same prompt`` (the question, or all that comes
-            before the answer but a system prompt), or ``near-duplicate text`` (last question, or last question and
+            prompts: no wording of the answer is new to the probe), ``same prompt`` (the question, or everything before
+            the answer except a system prompt), or ``near-duplicate text`` (last question, or last question and
             answer, by shingles of characters). Texts are compared without case, punctuation and spacing.
         n: how many dialogues have a counterpart in another fold.
         examples: up to three pairs of row numbers, each with one row in another fold than the other.
@@ -58,37 +58,46 @@ class Leak:
 def find_leaks(
     folds: Int[np.ndarray, "... dialogue"], table: pd.DataFrame, dialogues: Sequence[Dialogue] | None = None
 ) -> list[Leak]:
-    """What a split into folds leaves on both sides.
+    """The leaks of a split into folds: what it leaves on both sides.
 
     Args:
         folds: the fold in which each dialogue is tested; it is in training for all others.
-        table: an `Activations` table: its columns ``id`` and ``question`` are looked at, where there are such.
+        table: an `Activations` table: its columns ``id`` and ``question`` are compared, where it has them.
         dialogues: the dialogues themselves; without them texts cannot be compared.
 
     Returns:
-        One leak a kind, those that there are; what is the same in one sense is not counted again as the same in a
-        weaker one, but a dialogue's prompt is always looked at.
+        One leak for each kind that occurs. Dialogues that are the same in one sense are not counted again as the same
+        in a weaker one, but a dialogue's prompt is always compared.
 
     Raises:
         PersonaProbeError: if ``dialogues`` are not those of the table, in its order.
+
+    Examples:
+        The first and the third dialogue ask the same question, and are tested in different folds.
+
+        >>> questions = ["Is it raining?", "Is it late?", "Is it raining?"]
+        >>> table = pd.DataFrame({"id": ["a", "b", "c"], "question": questions})
+        >>> for leak in find_leaks(np.array([0, 0, 1]), table):
+        ...     print(leak)
+        same prompt: 2 dialogues stand on both sides of the split (rows 0 and 2, for example)
     """
     ids, asked = _column(table, "id"), _column(table, "question")
     if dialogues is None:
-        told: list[_Codes] = []
+        spoken: list[_Codes] = []
         same, prompts = [ids], [asked]
     else:
         check_rows("dialogues", table, pd.DataFrame([identity(dialogue) for dialogue in dialogues]))
         same = [ids, _codes([_words(dialogue.messages) for dialogue in dialogues])]
-        told = [_codes([_words(_spoken(dialogue)) for dialogue in dialogues])]
+        spoken = [_codes([_words(_spoken(dialogue)) for dialogue in dialogues])]
         prompts = [asked, _codes([_words(_spoken(dialogue.without_answer())) for dialogue in dialogues])]
     exact: tuple[tuple[Kind, list[_Codes], list[_Codes]], ...] = (
         ("same dialogue", same, []),
-        ("same question and answer", told, same),
+        ("same question and answer", spoken, same),
         ("same prompt", prompts, []),
     )
     leaks = [_leak(kind, _across(keys, known, folds)) for kind, keys, known in exact]
     if dialogues is not None:
-        known = [*same, *told, *prompts]
+        known = [*same, *spoken, *prompts]
         asked_last = [_last_question(dialogue) for dialogue in dialogues]
         whole = [f"{text} {dialogue.answer or ''}" for text, dialogue in zip(asked_last, dialogues, strict=True)]
         near = {row: other for texts in (asked_last, whole) for row, other in _alike(texts, known, folds).items()}
@@ -97,26 +106,26 @@ def find_leaks(
 
 
 def check_on_leak(on_leak: str) -> None:
-    """Refuse an ``on_leak`` that does not exist."""
+    """Raise if there is no such choice of ``on_leak``."""
     if on_leak not in get_args(OnLeak):
         raise PersonaProbeError(f"on_leak is {on_leak!r}; choose one of {', '.join(get_args(OnLeak))}")
 
 
 def report_leaks(leaks: Sequence[Leak], on_leak: str) -> None:
-    """Warn of ``leaks`` (`LeakageWarning`), or raise, or do neither.
+    """Warn about ``leaks`` (`LeakageWarning`), or raise, or do neither.
 
     Raises:
         PersonaProbeError: if there is a leak and ``on_leak`` is ``raise``.
     """
     if not leaks or on_leak == "ignore":
         return
-    said = (
+    message = (
         f"the probe is tested on what it was trained on: {'; '.join(map(str, leaks))}. Give groups= that keep such "
-        "dialogues together, or say on_leak='ignore' if this is meant"
+        "dialogues together, or on_leak='ignore' if this is intended"
     )
     if on_leak == "raise":
-        raise PersonaProbeError(said)
-    warnings.warn(said, LeakageWarning, stacklevel=3)
+        raise PersonaProbeError(message)
+    warnings.warn(message, LeakageWarning, stacklevel=3)
 
 
 _Codes: TypeAlias = np.ndarray
@@ -136,7 +145,7 @@ def _column(table: pd.DataFrame, name: str) -> _Codes:
 
 
 def _normal(text: str) -> str:
-    """Words alone; texts without any (other scripts' punctuation, emoji) stay as they are."""
+    """The words of a text only; texts without words (other scripts' punctuation, emoji) stay as they are."""
     return " ".join(re.findall(r"\w+", text.casefold())) or " ".join(text.split())
 
 
@@ -150,7 +159,7 @@ def _spoken(dialogue: Dialogue) -> list[Message]:
 
 
 def _last_question(dialogue: Dialogue) -> str:
-    """A history that many share would make all alike."""
+    """The words of the last question; a history that many dialogues share would make all of them alike."""
     return next((_normal(message.content) for message in reversed(dialogue.messages) if message.role == "user"), "")
 
 
@@ -175,13 +184,13 @@ def _counterparts(
 ) -> dict[int, int]:
     """For each of ``ones`` the first of ``others`` that is ``near``, in another fold, and not the same by ``known``."""
     near &= ones[:, None] != others[None]
-    close = near.any(axis=1)  # of few rows, mostly
+    close = near.any(axis=1)  # usually true of few rows only
     near, ones = near[close], ones[close]
     near &= folds[ones, None] != folds[None, others]
     for codes in known:
         near &= (codes[ones, None] != codes[None, others]) | (codes[ones, None] < 0)
-    found = np.flatnonzero(near.any(axis=1))
-    return dict(zip(ones[found].tolist(), others[near[found].argmax(axis=1)].tolist(), strict=True))
+    matched = np.flatnonzero(near.any(axis=1))
+    return dict(zip(ones[matched].tolist(), others[near[matched].argmax(axis=1)].tolist(), strict=True))
 
 
 def _alike(texts: Sequence[str], known: Sequence[_Codes], folds: np.ndarray) -> dict[int, int]:
@@ -189,8 +198,8 @@ def _alike(texts: Sequence[str], known: Sequence[_Codes], folds: np.ndarray) -> 
 
     Counts of shingles (nine characters: longer than a word, so that the same few words in another order are another
     text) are weighted by rarity, so that the wording of a template that many texts share does not make them alike.
-    They are added up with random signs in 1,024 numbers (Weinberger et al. 2009, "Feature hashing for large scale
-    multitask learning"), which keeps cosines within about 0.03: 10,000 texts then compare in seconds.
+    They are summed with random signs into 1,024 numbers (Weinberger et al. 2009, "Feature hashing for large scale
+    multitask learning"), which keeps cosines within about 0.03: 10,000 texts are then compared in seconds.
     """
     shingles = HashingVectorizer(
         analyzer="char", ngram_range=(_SHINGLE, _SHINGLE), n_features=_HASHED, norm=None, alternate_sign=False

@@ -1,4 +1,4 @@
-"""A linear probe of one feature matrix, as scikit-learn knows classifiers."""
+"""A linear probe of one feature matrix, as a scikit-learn classifier."""
 
 from __future__ import annotations
 
@@ -17,12 +17,17 @@ from persona_probe.linear.fit import fit_linear
 class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A linear classifier of two classes that works wherever scikit-learn's do (pipelines, grid searches).
 
-    ``fit`` knows no groups: use `cross_validate_probe` for a figure that can be reported.
+    ``fit`` takes no groups into account: use `cross_validate_probe` for a figure that can be reported.
 
     Attributes:
-        classes_: the two classes; larger decisions speak for the second.
+        classes_: the two classes; larger decision values favour the second.
         coef_: ``(1, d)`` weights for raw features.
         intercept_: ``(1,)``.
+
+    Examples:
+        >>> probe = LinearProbe("ridge").fit([[0.0], [1.0], [3.0], [4.0]], ["good", "good", "bad", "bad"])
+        >>> probe.classes_, probe.predict([[0.5], [3.5]])
+        (array(['bad', 'good'], dtype='<U4'), array(['good', 'bad'], dtype='<U4'))
     """
 
     def __init__(
@@ -32,10 +37,10 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.kind, self.C, self.standardize, self.device = kind, C, standardize, device
 
     def fit(self, X: Any, y: Any) -> Self:
-        """Fit to ``X`` ``(row, d)`` and labels ``y`` of two classes.
+        """The probe, fitted to ``X`` ``(row, d)`` and labels ``y`` of two classes.
 
         Raises:
-            ValueError: for anything else (as scikit-learn's classifiers do).
+            ValueError: for any other shape, type or number of classes (as scikit-learn's classifiers do).
         """
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
         check_classification_targets(y)
@@ -52,20 +57,20 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def decision_function(self, X: Any) -> Float[np.ndarray, "... row"]:
-        """``w . x + b``; above 0 speaks for the second class."""
+        """``w . x + b``; values above 0 favour the second class."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
         return np.asarray(X.astype(np.float64) @ self.coef_[0] + self.intercept_[0])
 
     def predict(self, X: Any) -> np.ndarray:
-        """The likelier class of each row."""
+        """The more likely class of each row."""
         above = self.decision_function(X) > 0
         return np.asarray(self.classes_[above.astype(int)])
 
     def predict_proba(self, X: Any) -> Float[np.ndarray, "row 2"]:
         """The logistic function of the decision; a probability for ``logistic`` and ``lda``, uncalibrated for others.
 
-        For probabilities that can be acted on, see `persona_probe.probes.calibration`.
+        For calibrated probabilities, see `persona_probe.probes.calibration`.
         """
         positive = expit(self.decision_function(X))
         return np.stack([1.0 - positive, positive], axis=1)

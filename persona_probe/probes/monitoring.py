@@ -31,12 +31,12 @@ COLUMNS = ("call", "dialogue", "batch", "row", "position", "token_id", "token", 
 
 
 _ONE = ("num_beams", "num_return_sequences")
-"""Settings of generation that must be 1, so that each row that is read is the row that comes out."""
+"""Generation settings that must be 1, so that each row that goes in is the row that comes out."""
 
 
 @dataclass
 class _Batch:
-    """One run of ``hf.generate``: whose prompts went in, the scores of what was read, and what came out."""
+    """One run of ``hf.generate``: the prompts that went in, the scores of the tokens read, and the output."""
 
     dialogues: list[int | None]
     real: np.ndarray
@@ -44,21 +44,21 @@ class _Batch:
     output: Tensor = field(init=False)
 
     def add(self, scores: Tensor) -> None:
-        """Take the scores of one forward; without a cache it reads everything again, and one token more."""
+        """Add the scores of one forward pass; without a cache it reads everything again, plus one token."""
         read = sum(part.shape[1] for part in self.scores)
         self.scores = [scores] if scores.shape[1] == read + 1 else [*self.scores, scores]
 
     def finish(self, output: Tensor) -> None:
-        """Take what came out.
+        """Add the tokens that came out.
 
         Raises:
-            PersonaProbeError: if that is not what was read.
+            PersonaProbeError: if they are not the tokens that were read.
         """
         read = (self.real.shape[0], sum(part.shape[1] for part in self.scores))
         if read != (output.shape[0], output.shape[1] - 1) or len(self.dialogues) != output.shape[0]:
             raise PersonaProbeError(
                 f"generate under a monitor: the model read tokens of shape {read} and returned {tuple(output.shape)}: "
-                "this way of generating cannot be followed; sample or decode greedily, one answer a row"
+                "this way of generating cannot be followed; sample or decode greedily, one answer per row"
             )
         self.output = output
 
@@ -72,16 +72,16 @@ class TokenScores(Result):
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a token that the model read: its score, and whose it is.
+        """One row per token that the model read: its score, and where the token comes from.
 
-        Columns: ``call`` (of ``generate``, either model's, from 0), ``dialogue`` (row number among the dialogues
-        that the call returned; missing where ``model.hf.generate`` was called directly), ``batch`` and ``row`` in it,
-        ``position`` (from 0, padding not counted), ``token_id``, ``token``, ``part`` (``prompt``, with the assistant
-        header, or ``response``) and ``score``. The token that ends an answer is left out; and so is the last token of
-        an answer that was cut off at its greatest length, which the model never read. Calls that failed are left out,
-        uncounted.
+        Columns: ``call`` (which call of ``generate``, the model's own or Hugging Face's, from 0), ``dialogue`` (row
+        number among the dialogues that the call returned; missing where ``model.hf.generate`` was called directly),
+        ``batch`` and ``row`` in it, ``position`` (from 0, padding not counted), ``token_id``, ``token``, ``part``
+        (``prompt``, with the assistant header, or ``response``) and ``score``. The token that ends an answer is left
+        out; and so is the last token of an answer that was cut off at its maximum length, which the model never read.
+        Calls that failed are left out and not counted.
         """
-        batches = ((call, batch) for call, own in enumerate(self._calls) for batch in own)
+        batches = ((call, batch) for call, of_call in enumerate(self._calls) for batch in of_call)
         rows = [rows for number, (call, batch) in enumerate(batches) for rows in self._rows(call, number, batch)]
         return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=list(COLUMNS))
 
@@ -140,9 +140,9 @@ class TokenScores(Result):
 def monitor(model: Model, probes: LayerProbes, *, layer: int, allow: bool = False) -> Iterator[TokenScores]:
     """Score every token that ``model`` reads while it generates inside the context.
 
-    One product with the probe's weights a forward is all that is added, and nothing leaves the device before ``table``
+    This adds only one product with the probe's weights per forward pass, and nothing leaves the device before ``table``
     is read. If the model is being steered, the steered stream is scored. ``model.generate`` and ``model.hf.generate``
-    are followed (padded on the left); bare forwards are not, nor is ``model.bridge``.
+    are followed (padded on the left); forward passes outside of them are not, and neither is ``model.bridge``.
 
     Args:
         model: which model generates.
@@ -155,7 +155,7 @@ def monitor(model: Model, probes: LayerProbes, *, layer: int, allow: bool = Fals
 
     Raises:
         PersonaProbeError: if there is no probe of ``layer``, the probes are of another width or an unrelated model, or
-            (from ``generate``) a batch is padded on the right, or beams or several sequences a prompt are asked for.
+            (from ``generate``) a batch is padded on the right, or beams or several sequences per prompt are asked for.
     """
     scores = TokenScores(model)
     follower = _Follower(model, *probe_of(probes, model, layer, allow), scores)
@@ -198,7 +198,7 @@ class _Follower:
         self._scores._calls.append(batches)
 
     def dialogues(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """``model.generate``, remembering which prompt stands where: it sorts them by length, equal ones in order."""
+        """``model.generate``, with a record of which prompt is where: it sorts them by length, equal ones in order."""
         call = inspect.signature(original).bind(*args, **kwargs)
         call.apply_defaults()
         waiting: defaultdict[tuple[int, ...], deque[int]] = defaultdict(deque)
@@ -213,7 +213,7 @@ class _Follower:
             self._waiting = {}
 
     def batch(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """``hf.generate``, noting what went in and what came out."""
+        """``hf.generate``, with a record of what went in and what came out."""
         ids = args[0] if args else kwargs.get("input_ids", kwargs.get("inputs"))
         if not isinstance(ids, Tensor) or ids.ndim != 2:
             raise PersonaProbeError("generate under a monitor needs token ids of shape (batch, position)")
@@ -222,7 +222,7 @@ class _Follower:
             asked = kwargs.get(name) or getattr(config or self._model.hf.generation_config, name, None) or 1
             if asked != 1:
                 raise PersonaProbeError(
-                    f"generate under a monitor: {name} is {asked}, but only one sequence a row can be followed; for "
+                    f"generate under a monitor: {name} is {asked}, but only one sequence per row can be followed; for "
                     "several answers to each prompt, use model.generate with pp.Sampling(n=...)"
                 )
         mask = kwargs.get("attention_mask")

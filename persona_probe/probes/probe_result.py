@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 _FEWEST_SEEDS = 5
-"""With fewer seeds, each is shown."""
+"""With fewer seeds than this, each seed is shown."""
 PROBE = "probe"
 
 
@@ -30,18 +30,18 @@ class ProbeScores(TableResult):
     """Out-of-group scores of a linear probe at every layer.
 
     Attributes:
-        table: one row a layer: ``layer``; AUROC as ``value``, ``low``, ``high``, ``n``, ``method``, ``level``; average
-            precision as ``ap``, ``ap_low``, ``ap_high``, ``ap_method``; ``prevalence`` (the average precision of
-            chance); ``grouping`` (``by group (8 groups)`` or ``ungrouped``). AUROCs compare
-            dialogues within a fold only.
+        table: one row per layer: ``layer``; AUROC as ``value``, ``low``, ``high``, ``n``, ``method``, ``level``;
+            average precision as ``ap``, ``ap_low``, ``ap_high``, ``ap_method``; ``prevalence`` (the average precision
+            of chance); ``grouping`` (``by group (8 groups)`` or ``ungrouped``). AUROCs compare dialogues within a fold
+            only.
         scores: ``(dialogue, layer)`` decision values, each from a probe that never saw the dialogue's group.
         folds: ``(dialogue,)``, in which fold each was scored.
         labels: ``(dialogue,)`` truth values.
         groups: ``(dialogue,)``, or None if ungrouped.
-        probes: trained on all dialogues, for use on others; no figure in ``table`` is theirs.
+        probes: trained on all dialogues, for use on others; no number in ``table`` comes from them.
         alarms: what was found on both sides of the split.
-        by_seed: where seeds were given, one row a layer and seed: ``layer``, ``seed``, ``value`` (the AUROC among its
-            dialogues; NaN where no fold has both classes of it) and ``n``. Else None.
+        by_seed: where seeds were given, one row per layer and seed: ``layer``, ``seed``, ``value`` (the AUROC among the
+            seed's dialogues; NaN where no fold has both classes of it) and ``n``. Otherwise None.
     """
 
     table: pd.DataFrame
@@ -62,8 +62,8 @@ class ProbeScores(TableResult):
     def best_layer(self) -> int:
         """The layer with the largest AUROC.
 
-        Chosen on the scores that also give its AUROC, which is therefore too good as an estimate of it, the more so
-        the more layers there are. Choose on development dialogues and report on others, or report all layers.
+        It is chosen on the scores that also give its AUROC, which is therefore optimistic, and the more so the more
+        layers there are. Choose on development dialogues and report on others, or report all layers.
         """
         return int(self.table["layer"].iloc[int(self.table["value"].to_numpy().argmax())])
 
@@ -85,48 +85,48 @@ class ProbeScores(TableResult):
     def headline(self) -> str:
         """The range of AUROCs over layers, how it was tested, and whether anything leaked."""
         values, n = self.table["value"], len(self.labels)
-        said = (
+        sentence = (
             f"{self.probes.kind} probe: AUROC {values.min():.3f} to {values.max():.3f} over {len(values)} layers, "
             f"{n} dialogues, {self.grouping}; chance 0.5"
         )
-        return f"{said}; {len(self.alarms)} leaks" if self.alarms else said
+        return f"{sentence}; {len(self.alarms)} leaks" if self.alarms else sentence
 
     def __repr__(self) -> str:
         """The best layer and how it was tested."""
         best = self.table[self.table["layer"] == self.best_layer].iloc[0]
-        said = [
+        lines = [
             f"ProbeScores({self.probes.kind}, {len(self.table)} layers, {len(self.labels)} dialogues, {self.grouping})",
             f"best layer {self.best_layer}: AUROC {best['value']:.3f} [{best['low']:.3f}, {best['high']:.3f}], "
             f"{self.grouping} (optimistic: chosen on the same scores)",
             *self._few_seeds(),
             *(f"LEAK: {leak}" for leak in self.alarms),
         ]
-        return "\n  ".join(said)
+        return "\n  ".join(lines)
 
     def _few_seeds(self) -> list[str]:
-        """The seeds themselves, where they are too few for an interval to speak for them."""
+        """The AUROC of each seed, where seeds are too few for an interval."""
         if self.by_seed is None or self.by_seed["seed"].nunique() >= _FEWEST_SEEDS:
             return []
-        own = self.by_seed[self.by_seed["layer"] == self.best_layer]
-        shown = (f"{seed}: {value:.3f}" for seed, value in zip(own["seed"], own["value"], strict=True))
+        rows = self.by_seed[self.by_seed["layer"] == self.best_layer]
+        shown = (f"{seed}: {value:.3f}" for seed, value in zip(rows["seed"], rows["value"], strict=True))
         return [f"AUROC there by seed: {', '.join(shown)}"]
 
 
 @dataclass(frozen=True)
 class ProbeTable(TableResult):
-    """A probe beside what it must beat.
+    """A probe compared with what it must beat.
 
     Attributes:
-        table: one row a baseline and layer: ``baseline`` (``probe`` is the probe itself), ``layer``, ``value`` (AUROC),
-            ``low``, ``high``, ``n``, ``method``, ``grouping`` and the other columns of `ProbeScores.table`. Of shuffled
-            labels ``value`` is the median over shuffles, ``low`` and ``high`` their 2.5 and 97.5 % quantiles. Baselines
-            that know no layers stand at every layer.
+        table: one row per baseline and layer: ``baseline`` (``probe`` is the probe itself), ``layer``, ``value``
+            (AUROC), ``low``, ``high``, ``n``, ``method``, ``grouping`` and the other columns of `ProbeScores.table`.
+            For shuffled labels ``value`` is the median over shuffles, ``low`` and ``high`` their 2.5 and 97.5 %
+            quantiles. Baselines without layers are repeated at every layer.
     """
 
     table: pd.DataFrame
 
     def shown(self) -> pd.DataFrame:
-        """AUROC by layer, a column a baseline."""
+        """AUROC by layer, with one column for the probe and each baseline."""
         wide = self.table.pivot_table(index="layer", columns="baseline", values="value", sort=False)
         return wide.reset_index().rename_axis(columns=None)
 
@@ -159,18 +159,18 @@ class ProbeTable(TableResult):
 
     def headline(self) -> str:
         """The range of the probe's AUROCs over layers, how it was tested, and the most that each baseline reaches."""
-        own = self.table[self.table["baseline"] == PROBE]
+        probe = self.table[self.table["baseline"] == PROBE]
         most = self.table[self.table["baseline"] != PROBE].groupby("baseline", sort=False)["value"].max()
-        beside = ", ".join(f"{name} {value:.3f}" for name, value in most.items())
+        baselines = ", ".join(f"{name} {value:.3f}" for name, value in most.items())
         return (
-            f"probe: AUROC {own['value'].min():.3f} to {own['value'].max():.3f} over {len(own)} layers, "
-            f"{own['n'].iloc[0]} dialogues, {own['grouping'].iloc[0]}; at most: {beside}; chance 0.5"
+            f"probe: AUROC {probe['value'].min():.3f} to {probe['value'].max():.3f} over {len(probe)} layers, "
+            f"{probe['n'].iloc[0]} dialogues, {probe['grouping'].iloc[0]}; at most: {baselines}; chance 0.5"
         )
 
 
 @dataclass(frozen=True)
 class ProbeWithBaselines(ProbeTable):
-    """The same, with the probe itself.
+    """A probe compared with what it must beat, with the probe itself.
 
     Attributes:
         scores: the probe's own scores, and the probes trained on all dialogues.

@@ -38,7 +38,7 @@ def token_scores(
         allow: warn instead of refusing an unrelated model.
 
     Returns:
-        One row a token: ``dialogue`` (row number), ``position`` (from 0), ``token_id``, ``token``, ``part``
+        One row per token: ``dialogue`` (row number), ``position`` (from 0), ``token_id``, ``token``, ``part``
         (``prompt``, with the assistant header; ``response``; or ``end``, what the template writes after it) and
         ``score``.
 
@@ -60,8 +60,8 @@ def parts_of(
 
     Args:
         encoded: dialogues.
-        row: of each token, the number of its dialogue.
-        position: of each token, its place in it.
+        row: the number of each token's dialogue.
+        position: each token's position in its dialogue.
     """
     begins = np.array([item.prompt_length for item in encoded])[row]
     ends = np.array([item.response_end for item in encoded])[row]

@@ -50,25 +50,37 @@ def transfer_matrix(
 
     Args:
         activations: ``(dialogue, layer, d_model)``.
-        labels: truth value a dialogue.
+        labels: one truth value per dialogue.
         by: which part each dialogue belongs to, or the column of ``activations.table`` that says so.
         groups: what must not be split; None if dialogues are independent.
         layer: one layer only; None: all.
-        kind: of probe.
-        folds: at most, on the diagonal and for groups that parts share.
+        kind: which kind of probe.
+        folds: how many at most, on the diagonal and for groups that parts share.
         C: inverse strength of the penalty.
         seed: of the folds.
         device: where to fit.
 
     Returns:
-        `TransferMatrix`. The diagonal is cross-validated; and so are dialogues of another part whose group stands in
-        the training part too: they are scored by the probe of the fold that their group was left out of. What cannot be
-        had (a part of one class, too few groups) is NaN, and ``method`` says why. Other intervals are for the probe as
-        fitted, and say so.
+        `TransferMatrix`. The diagonal is cross-validated; and so are dialogues of another part whose group is also in
+        the training part: they are scored by the probe of the fold that their group was left out of. What cannot be
+        computed (a part of one class, too few groups) is NaN, and ``method`` says why. Other intervals are for the
+        probe as fitted, and say so.
 
     Raises:
-        PersonaProbeError: if groups are left out, there is one part only, lengths disagree, or (without groups) a
-            dialogue stands in two parts.
+        PersonaProbeError: if groups are left out, there is only one part, lengths disagree, or (without groups) a
+            dialogue is in two parts.
+
+    Examples:
+        Two topics; both classes differ along the same dimension, so a probe of one topic works on the other.
+
+        >>> labels, topics = np.tile([True, False], 20), np.repeat(["medicine", "finance"], 20)
+        >>> values = np.random.default_rng(0).normal(size=(40, 1, 8)).astype(np.float32)
+        >>> values[labels, 0, 0] += 6
+        >>> activations = Activations(values, pd.DataFrame({"id": range(40), "topic": topics}), layers=(3,))
+        >>> transfer_matrix(activations, labels, by="topic", groups=None).at(3).round(2)
+                  medicine  finance
+        medicine       1.0      1.0
+        finance        1.0      1.0
     """
     n = len(activations)
     if isinstance(by, str) and by not in activations.table:
@@ -80,7 +92,7 @@ def transfer_matrix(
     part = part.astype(str)
     names = list(dict.fromkeys(part.tolist()))
     if len(names) < 2:
-        raise PersonaProbeError(f"transfer: all dialogues are of one part, {names[0]!r}; at least 2 are needed")
+        raise PersonaProbeError(f"transfer: all dialogues are in one part, {names[0]!r}; at least 2 are needed")
     truth, group = checked_labels(labels, n), checked_groups(groups, n)
     layers = activations.layers if layer is None else (layer,)
     values = activations.values if layer is None else activations.at(layer)[:, None]
@@ -93,35 +105,35 @@ def transfer_matrix(
         if _both(truth[rows])
     }
     if not trained:
-        raise PersonaProbeError("transfer: no part holds dialogues of both classes, so there is nothing to train on")
+        raise PersonaProbeError("transfer: no part has dialogues of both classes, so there is nothing to train on")
     if group is None:
         _check_distinct(activations.table, part)
-    found: list[dict[str, Any]] = []
+    table: list[dict[str, Any]] = []
     for train, test in itertools.product(names, names):
         rows = parts[test]
-        own = None if group is None else group[rows]
+        tested_groups = None if group is None else group[rows]
         if train not in trained or not _both(truth[rows]):
-            said = f"{test if train in trained else train} holds dialogues of one class only"
-            estimates = [Estimate.missing(said)] * len(layers)
+            reason = f"{test if train in trained else train} holds dialogues of one class only"
+            estimates = [Estimate.missing(reason)] * len(layers)
         else:
-            estimates = trained[train].tested(values[rows], truth[rows], own, itself=train == test)
+            estimates = trained[train].tested(values[rows], truth[rows], tested_groups, itself=train == test)
         shared = pd.NA if group is None else len({*group[parts[train]]} & {*group[rows]})
         about = {"shared_groups": shared, "grouping": grouping_words(group)}
-        found.extend(
+        table.extend(
             {"train": train, "test": test, "layer": number, **vars(estimate), **about}
             for number, estimate in zip(layers, estimates, strict=True)
         )
-    return TransferMatrix(pd.DataFrame(found).astype({"shared_groups": "Int64"}))
+    return TransferMatrix(pd.DataFrame(table).astype({"shared_groups": "Int64"}))
 
 
 def _check_distinct(table: pd.DataFrame, part: np.ndarray) -> None:
-    """Without groups, nothing but a dialogue's id tells that it stands in training and test."""
+    """Raise if a dialogue is in two parts; without groups, only its id shows that it is in training and in test."""
     if "id" not in table:
         return
     named = pd.DataFrame({"id": table["id"].astype(object), "part": part}).dropna().drop_duplicates()
     if (twice := named["id"].duplicated()).any():
         raise PersonaProbeError(
-            f"transfer: {int(twice.sum())} dialogues stand in two parts ({named['id'][twice].iloc[0]!r}, for example), "
+            f"transfer: {int(twice.sum())} dialogues are in two parts ({named['id'][twice].iloc[0]!r}, for example), "
             "so that a probe would be tested on what it was trained on; give groups=, such as the column 'id'"
         )
 
@@ -148,8 +160,8 @@ def transfer_between(
         sets: activations and labels by name; the same layers and width in all.
         groups: the column of the tables that says what must not be split, or None if dialogues are independent.
         layer: one layer only; None: all.
-        kind: of probe.
-        folds: at most, on the diagonal and for groups that sets share.
+        kind: which kind of probe.
+        folds: how many at most, on the diagonal and for groups that sets share.
         C: inverse strength of the penalty.
         seed: of the folds.
         device: where to fit.
@@ -203,8 +215,8 @@ class TrainedPart:
     """The probes of one part.
 
     Attributes:
-        fitted: a probe a fold, and last the one trained on all of the part.
-        folds: ``(dialogue,)`` the fold of each of its own dialogues; or why there are none.
+        fitted: one probe per fold, and last the one trained on all of the part.
+        folds: ``(dialogue,)`` the fold of each of its own dialogues; or why there are no folds.
         fold_of: the fold of each of its groups; -1 if there are no folds.
     """
 
@@ -224,7 +236,7 @@ class TrainedPart:
         seed: int,
         device: str | None,
     ) -> TrainedPart:
-        """Fit a probe a fold, and one on all; where folds cannot be had, that one alone."""
+        """One probe per fold, and one fitted to all dialogues; where no folds can be made, only the latter."""
         named = [] if groups is None else groups.tolist()
         try:
             fold = assign_folds(truth, checked_groups(groups, len(truth)), folds, seed)
@@ -236,7 +248,7 @@ class TrainedPart:
     def tested(
         self, values: Float[np.ndarray, "dialogue layer d"], truth: np.ndarray, groups: np.ndarray | None, itself: bool
     ) -> list[Estimate]:
-        """An AUROC a layer on dialogues of this part (``itself``) or of another one."""
+        """One AUROC per layer on dialogues of this part (``itself``) or of another one."""
         last = len(self.fitted.weights) - 1
         if itself:
             if isinstance(self.folds, str):
@@ -247,14 +259,14 @@ class TrainedPart:
             if groups is not None:
                 problem = np.array([self.fold_of.get(group, last) for group in groups.tolist()])
         if not set(problem[truth & (problem >= 0)].tolist()) & set(problem[~truth & (problem >= 0)].tolist()):
-            said = "no probe that was trained without their groups could be tested on dialogues of both classes"
-            return [Estimate.missing(said)] * values.shape[1]
+            reason = "no probe that was trained without their groups could be tested on dialogues of both classes"
+            return [Estimate.missing(reason)] * values.shape[1]
         kept = problem >= 0
         scores = out_of_fold(values[kept], problem[kept], self.fitted)
         settings: dict[str, Any] = {"groups": None if groups is None else groups[kept]}
         if (problem[kept] < last).any():
             settings |= {"strata": problem[kept], "inflation": training_factor(np.arange(last))}
-        estimates = [auroc_estimate(own, truth[kept], **settings) for own in scores.T]
+        estimates = [auroc_estimate(column, truth[kept], **settings) for column in scores.T]
         if itself:
             return estimates
         return [replace(estimate, method=f"{estimate.method}, given the fitted probe") for estimate in estimates]

@@ -20,9 +20,9 @@ class TransferMatrix(TableResult):
     """How far probes of one part carry over to the others.
 
     Attributes:
-        table: one row a layer and pair: ``train``, ``test``, ``layer``, AUROC as ``value``, ``low``, ``high``, ``n``,
-            ``method`` (NaN: why there is none), ``shared_groups`` (how many groups stand in both parts; missing without
-            groups) and ``grouping``.
+        table: one row per layer and pair: ``train``, ``test``, ``layer``, AUROC as ``value``, ``low``, ``high``, ``n``,
+            ``method`` (for NaN: why there is no AUROC), ``shared_groups`` (how many groups are in both parts; missing
+            without groups) and ``grouping``.
     """
 
     table: pd.DataFrame
@@ -44,7 +44,7 @@ class TransferMatrix(TableResult):
         return pd.DataFrame([[values[one, two] for two in names] for one in names], index=names, columns=names)
 
     def shown(self) -> pd.DataFrame:
-        """All but how the intervals were made."""
+        """The table without the columns that say how the intervals were made."""
         return self.table.drop(columns=["method", "level", "grouping"])
 
     def plot(self, layer: int | None = None) -> go.Figure:
@@ -60,10 +60,10 @@ class TransferMatrix(TableResult):
     def headline(self) -> str:
         """The range of AUROCs on the probes' own parts and on others, at the layer that `plot` shows."""
         rows = self.table[self.table["layer"] == self._best]
-        own = rows["train"] == rows["test"]
+        diagonal = rows["train"] == rows["test"]
         ranges = (
             f"{values.min():.2f} to {values.max():.2f} on {where}"
-            for where, values in (("their own part", rows["value"][own]), ("others", rows["value"][~own]))
+            for where, values in (("their own part", rows["value"][diagonal]), ("others", rows["value"][~diagonal]))
             if values.notna().any()
         )
         parts = rows["train"].nunique()
@@ -71,9 +71,9 @@ class TransferMatrix(TableResult):
 
     @property
     def _best(self) -> int:
-        """Chosen on the diagonal, so that what is shown off it was not chosen."""
-        own = self.table[self.table["train"] == self.table["test"]]
-        mean = own.groupby("layer", sort=False)["value"].mean()
+        """The layer whose probes do best on the diagonal: chosen there, so that the other cells were not chosen."""
+        diagonal = self.table[self.table["train"] == self.table["test"]]
+        mean = diagonal.groupby("layer", sort=False)["value"].mean()
         return self.layers[0] if mean.isna().all() else self.layers[int(np.nanargmax(mean.to_numpy()))]
 
     def _checked(self, layer: int) -> int:

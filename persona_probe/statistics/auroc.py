@@ -1,4 +1,4 @@
-"""AUROC: how well a score tells two classes apart, with an interval over dialogue groups."""
+"""AUROC: how well a score separates two classes, with an interval over dialogue groups."""
 
 from __future__ import annotations
 
@@ -35,6 +35,10 @@ def auroc(scores: npt.ArrayLike, labels: npt.ArrayLike, *, strata: npt.ArrayLike
 
     Raises:
         ValueError: if a class is missing, lengths differ, a score is not finite, or no stratum holds both classes.
+
+    Examples:
+        >>> auroc([0.1, 0.4, 0.35, 0.8], [False, False, True, True])
+        0.75
     """
     values, truth = two_classes(scores, labels)
     return _Pairs.of(values, truth, codes(strata, "strata", truth.size, when_none="same")).value
@@ -81,6 +85,17 @@ def auroc_estimate(
     Raises:
         ValueError: if a class is missing, lengths differ, a score is not finite, no stratum holds both classes,
             there are seeds without groups, ``inflation`` is below 1, or ``level`` is not in (0, 1).
+
+    Examples:
+        Eight topics with ten dialogues each; the score is noise, plus 1 for the positive dialogues.
+
+        >>> rng = np.random.default_rng(0)
+        >>> topics, labels = np.repeat(np.arange(8), 10), np.tile([True, False], 40)
+        >>> estimate = auroc_estimate(rng.normal(size=80) + labels, labels, groups=topics)
+        >>> print(estimate)
+        0.73 [0.59, 0.84] (n=80)
+        >>> estimate.method
+        'jackknife t on the logit scale over 8 groups'
     """
     check_level(level)
     if inflation < 1.0:
@@ -91,10 +106,10 @@ def auroc_estimate(
     n = truth.size
     pairs = _Pairs.of(values, truth, codes(strata, "strata", n, when_none="same"))
     group = codes(groups, "groups", n, when_none="distinct")
-    value, said = pairs.value, how_compared(None if strata is None else pairs.strata, inflation)
+    value, compared = pairs.value, how_compared(None if strata is None else pairs.strata, inflation)
     if groups is None and value not in (0.0, 1.0):
         low, high = auroc_score_interval(value, truth.sum() / inflation, (~truth).sum() / inflation, level)
-        kind = f"Newcombe score over rows ({truth.sum()} positive, {(~truth).sum()} negative{said})"
+        kind = f"Newcombe score over rows ({truth.sum()} positive, {(~truth).sum()} negative{compared})"
         return Estimate(value, low, high, n, kind, level)
     held_out = None if groups is None else pairs.held_out(group)
     if held_out is None or value in (0.0, 1.0) or np.isin(held_out, (0.0, 1.0)).any() or np.ptp(held_out) == 0.0:
@@ -105,10 +120,11 @@ def auroc_estimate(
         return Estimate(value, low, high, n, kind, level)
     if seeds is None:
         low, high = jackknife_interval(value, held_out, inflation, level)
-        return Estimate(value, low, high, n, f"jackknife t on the logit scale over {held_out.size} groups{said}", level)
+        kind = f"jackknife t on the logit scale over {held_out.size} groups{compared}"
+        return Estimate(value, low, high, n, kind, level)
     spread = clustered_variance(pairs.influence(), group, codes(seeds, "seeds", n, when_none="same"))
     low, high = _on_logit_scale(value, spread.variance * inflation, spread.t_quantile(level))
-    kind = f"two-way t on the logit scale over {spread.questions} groups and {spread.seeds} seeds{said}"
+    kind = f"two-way t on the logit scale over {spread.questions} groups and {spread.seeds} seeds{compared}"
     return Estimate(value, low, high, n, kind, level)
 
 
@@ -128,14 +144,14 @@ def wins(ours: npt.NDArray[np.float64], theirs: npt.NDArray[np.float64]) -> npt.
 
 
 def two_classes(scores: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """Scores and labels of rows to be ranked.
+    """Scores and labels as arrays, of rows that are to be ranked.
 
     Raises:
         ValueError: if lengths differ, a class is missing, or a score is not finite.
     """
     values, truth = real_array(scores, "scores", ("row",)), boolean_array(labels, "labels")
     if values.size != truth.size:
-        raise ValueError(f"scores has {values.size} rows and labels {truth.size}; give one label a score")
+        raise ValueError(f"scores has {values.size} rows and labels {truth.size}; give one label for each score")
     if truth.all() or not truth.any():
         raise ValueError(
             f"all {truth.size} labels are {bool(truth[0])}; a ranking of one class above another needs rows of both"
@@ -198,19 +214,19 @@ class _Pairs:
             return None
         kept = []
         for number in range(count):
-            own = group == number
-            met, won = self._within(own)
-            pairs = self.faced[self.truth].sum() - self.faced[own].sum() + met
+            members = group == number
+            met, won = self._within(members)
+            pairs = self.faced[self.truth].sum() - self.faced[members].sum() + met
             if pairs < 0.5:
                 return None
-            kept.append((self.won[self.truth].sum() - self.won[own].sum() + won) / pairs)
+            kept.append((self.won[self.truth].sum() - self.won[members].sum() + won) / pairs)
         return np.array(kept)
 
-    def _within(self, own: npt.NDArray[np.bool_]) -> tuple[float, float]:
-        """Number of pairs with both rows among ``own``, and how many of them the positive row wins."""
+    def _within(self, members: npt.NDArray[np.bool_]) -> tuple[float, float]:
+        """Number of pairs with both rows among ``members``, and how many of them the positive row wins."""
         met = won = 0.0
-        for number in np.unique(self.stratum[own]):
-            rows = own & (self.stratum == number)
+        for number in np.unique(self.stratum[members]):
+            rows = members & (self.stratum == number)
             positive, negative = self.values[rows & self.truth], self.values[rows & ~self.truth]
             met += positive.size * negative.size
             won += float(wins(positive, negative).sum())

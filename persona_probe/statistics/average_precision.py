@@ -20,15 +20,19 @@ def average_precision(scores: npt.ArrayLike, labels: npt.ArrayLike, *, strata: n
         scores: ``(row,)`` finite numbers, larger meaning more positive.
         labels: ``(row,)`` truth values.
         strata: ``(row,)`` rows whose scores are on one scale, such as those of a fold of a cross-validation (see
-            `persona_probe.statistics.auroc.auroc`). A row is then ranked by the share of its own stratum below it,
-            strata being weighted to have as many positive rows as there are in all; and rows of a stratum of one class
-            are left out. None: scores are comparable.
+            `persona_probe.statistics.auroc.auroc`). A row is then ranked by the share of its own stratum below it;
+            strata are weighted so that each has the same share of positive rows as all rows together; and rows of a
+            stratum of one class are left out. None: scores are comparable.
 
     Returns:
         Between 0 and 1.
 
     Raises:
         ValueError: if a class is missing, lengths differ, a score is not finite, or no stratum holds both classes.
+
+    Examples:
+        >>> round(average_precision([0.1, 0.4, 0.35, 0.8], [False, False, True, True]), 3)
+        0.833
     """
     values, truth = two_classes(scores, labels)
     return _of(values, truth, None if strata is None else codes(strata, "strata", truth.size, when_none="same"))
@@ -65,6 +69,12 @@ def average_precision_estimate(
 
     Raises:
         ValueError: as `average_precision`, or if ``level`` is not in (0, 1).
+
+    Examples:
+        >>> rng = np.random.default_rng(0)
+        >>> topics, labels = np.repeat(np.arange(8), 10), np.tile([True, False], 40)
+        >>> print(average_precision_estimate(rng.normal(size=80) + labels, labels, groups=topics))
+        0.75 [0.63, 0.84] (n=80)
     """
     check_level(level)
     values, truth = two_classes(scores, labels)
@@ -88,22 +98,22 @@ def _of(values: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_], stratum: 
         values, truth = _on_one_scale(values, truth, stratum)
     order = np.argsort(-values, kind="stable")
     values, truth = values[order], truth[order]
-    found = np.cumsum(truth)
-    last_of_tie = np.append(values[1:] != values[:-1], True)  # rows with equal scores are found at once
-    at, seen = found[last_of_tie], np.flatnonzero(last_of_tie) + 1
-    return float((np.diff(at, prepend=0) * at / seen).sum() / found[-1])
+    positives = np.cumsum(truth)
+    last_of_tie = np.append(values[1:] != values[:-1], True)  # rows with equal scores are taken at once
+    at, seen = positives[last_of_tie], np.flatnonzero(last_of_tie) + 1
+    return float((np.diff(at, prepend=0) * at / seen).sum() / positives[-1])
 
 
 def _on_one_scale(
     values: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_], stratum: npt.NDArray[np.intp]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """Shares of the own stratum below each row, and the labels that go with them."""
+    """For each row the share of its own stratum below it, and the labels that go with these shares."""
     prevalence = truth.mean()
     shares, labels = [], []
     for number in np.unique(stratum):
-        own, label = values[stratum == number], truth[stratum == number]
+        scores, label = values[stratum == number], truth[stratum == number]
         if label.any() and not label.all():
-            below = [wins(own, own[side]) / np.count_nonzero(side) for side in (label, ~label)]
+            below = [wins(scores, scores[side]) / np.count_nonzero(side) for side in (label, ~label)]
             # rounded, so that what is equal in exact arithmetic ties
             shares.append(np.round(prevalence * below[0] + (1 - prevalence) * below[1], 12))
             labels.append(label)

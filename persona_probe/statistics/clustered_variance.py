@@ -52,6 +52,16 @@ def clustered_variance(
 
     Returns:
         The variance. With a single seed only questions count, with a single question only seeds.
+
+    Examples:
+        Four answers to each of three questions, all with one seed. Answers to the same question are alike, so the
+        variance is larger than that of twelve independent rows.
+
+        >>> values = np.array([1.0, 1.1, 0.9, 1.0, 2.0, 2.1, 1.9, 2.0, 3.0, 3.1, 2.9, 3.0])
+        >>> questions = np.repeat([0, 1, 2], 4)
+        >>> spread = clustered_variance((values - values.mean()) / 12, questions, np.zeros(12, dtype=int))
+        >>> round(spread.variance, 3), spread.degrees_of_freedom
+        (0.333, 2.0)
     """
     cells = np.unique(np.stack([questions, seeds], axis=1), axis=0, return_inverse=True)[1].ravel()
     counts = [int(by.max()) + 1 for by in (questions, seeds, cells)]

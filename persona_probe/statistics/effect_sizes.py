@@ -11,7 +11,7 @@ from persona_probe.statistics.estimate import Estimate
 from persona_probe.statistics.inputs import real_array
 from persona_probe.statistics.rates import mean_estimate
 
-# a spread this small beside the numbers themselves is their rounding, and an effect divided by it is nonsense
+# a spread this small compared with the numbers themselves is their rounding, and an effect divided by it is nonsense
 ROUNDING = 1e-12
 
 
@@ -27,6 +27,10 @@ def cohens_d(positive: npt.ArrayLike, negative: npt.ArrayLike) -> float:
 
     Raises:
         ValueError: if either side has fewer than two rows or is not finite, or neither varies.
+
+    Examples:
+        >>> cohens_d([2, 3, 4], [0, 1, 2])
+        2.0
     """
     sides = [real_array(positive, "positive", ("row",)), real_array(negative, "negative", ("row",))]
     for name, side in zip(("positive", "negative"), sides, strict=True):
@@ -50,7 +54,7 @@ def paired_effect(
     seeds: npt.ArrayLike | None = None,
     level: float = 0.95,
 ) -> tuple[Estimate, float]:
-    """The mean change from before to after on the same rows, and its standardised size.
+    """The mean change from before to after over the same rows, and its standardised size.
 
     Args:
         before: ``(row,)`` finite numbers.
@@ -66,6 +70,11 @@ def paired_effect(
 
     Raises:
         ValueError: if the sides differ in length, are empty, or are not finite.
+
+    Examples:
+        >>> change, d_z = paired_effect([0.0, 1.0, 2.0], [1.0, 3.0, 4.0])
+        >>> print(change, f"d_z = {d_z:.2f}")
+        1.67 [0.23, 3.10] (n=3) d_z = 2.89
     """
     first, second = real_array(before, "before", ("row",)), real_array(after, "after", ("row",))
     if first.size != second.size:
@@ -89,6 +98,12 @@ def cosine(a: npt.ArrayLike, b: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
     Raises:
         ValueError: if shapes differ, anything is not finite, or a layer's vector has length zero (it is named).
+
+    Examples:
+        Two layers: the vectors of the first stand at 45 degrees, those of the second point in opposite directions.
+
+        >>> cosine([[1, 0], [0, 2]], [[1, 1], [0, -3]]).round(2)
+        array([ 0.71, -1.  ])
     """
     sides = {"a": real_array(a, "a", ("layer", "d_model")), "b": real_array(b, "b", ("layer", "d_model"))}
     if sides["a"].shape != sides["b"].shape:

@@ -11,12 +11,16 @@ class Estimate:
     """A point estimate with its confidence interval.
 
     Attributes:
-        value: the estimate, in the units of what was measured; NaN if it could not be had.
+        value: the estimate, in the units of what was measured; NaN if it could not be computed.
         low: lower end of the interval, same units; NaN if there is no interval.
         high: upper end of the interval, same units; NaN if there is no interval.
         n: number of rows the estimate rests on (not the number of independent units: that is in ``method``).
         method: how the interval was made, or why there is none.
         level: nominal coverage of the interval.
+
+    Examples:
+        >>> print(Estimate(0.42, 0.36, 0.48, 512, "t over 40 questions and 3 seeds"))
+        0.42 [0.36, 0.48] (n=512)
     """
 
     value: float
@@ -28,7 +32,12 @@ class Estimate:
 
     @classmethod
     def missing(cls, reason: str) -> Estimate:
-        """An estimate that could not be had; ``reason`` says why and becomes its ``method``."""
+        """An estimate that could not be computed; ``reason`` says why and becomes its ``method``.
+
+        Examples:
+            >>> print(Estimate.missing("no row qualifies"))
+            missing (no row qualifies)
+        """
         return cls(math.nan, math.nan, math.nan, 0, reason)
 
     @property
@@ -37,7 +46,7 @@ class Estimate:
         return math.isnan(self.value)
 
     def as_dict(self) -> dict[str, float | int | str | None]:
-        """The fields for a JSON file; NaN, which JSON has no word for, becomes None."""
+        """The fields for a JSON file; NaN, which does not exist in JSON, becomes None."""
 
         def or_none(number: float) -> float | None:
             return number if math.isfinite(number) else None

@@ -1,4 +1,4 @@
-"""Means of many items over rows that share questions, from sums over the groups: one ratio estimator an item."""
+"""Means of many items over rows that share questions, from sums over the groups: one ratio estimator per item."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from persona_probe.statistics.inputs import check_level, real_array
 
 @dataclass(frozen=True)
 class GroupedMean:
-    """Means of items with what their intervals and tests need.
+    """Means of items, with what their intervals and tests need.
 
     Attributes:
         mean: ``(item,)`` over all rows, each row counting the same.
@@ -50,17 +50,24 @@ def grouped_mean(sums: npt.ArrayLike, counts: npt.ArrayLike) -> GroupedMean:
 
     Args:
         sums: ``(group, item)`` each item summed over the group's rows.
-        counts: ``(group,)`` how many rows each group has; groups without rows are left aside.
+        counts: ``(group,)`` how many rows each group has; groups without rows are ignored.
 
     Returns:
         Means, standard errors and degrees of freedom.
 
     Raises:
         ValueError: if shapes do not match, a value is not finite, a count is negative, or there are no rows at all.
+
+    Examples:
+        Two items in three groups with 2, 2 and 3 rows.
+
+        >>> mean = grouped_mean([[2, 0], [4, 4], [9, 1]], [2, 2, 3])
+        >>> mean.mean.round(2), mean.standard_error.round(2), mean.degrees_of_freedom
+        (array([2.14, 0.71]), array([0.6 , 0.55]), 2)
     """
     totals, rows = real_array(sums, "sums", ("group", "item")), real_array(counts, "counts", ("group",))
     if len(totals) != len(rows):
-        raise ValueError(f"sums has {len(totals)} groups and counts {len(rows)}; give one count a group")
+        raise ValueError(f"sums has {len(totals)} groups and counts {len(rows)}; give one count for each group")
     if rows.min() < 0 or not rows.any():
         raise ValueError(f"counts lie between {rows.min():g} and {rows.max():g}; give how many rows each group has")
     totals, rows = totals[rows > 0], rows[rows > 0]
@@ -74,10 +81,10 @@ def grouped_mean(sums: npt.ArrayLike, counts: npt.ArrayLike) -> GroupedMean:
 def grouped_difference(
     sums: npt.ArrayLike, counts: npt.ArrayLike, other_sums: npt.ArrayLike, other_counts: npt.ArrayLike
 ) -> GroupedMean:
-    """Difference of two means (the first less the other) over the same groups, for example of questions.
+    """Difference of two means (the first minus the other) over the same groups, for example of questions.
 
-    The two share their groups, so that what a group does to both cancels: the variance is that of the groups' two
-    residuals less each other. With equal counts this is `grouped_mean` of the differences.
+    The two share their groups, so that what a group does to both cancels: the variance is that of the difference of
+    each group's two residuals. With equal counts this is `grouped_mean` of the differences.
 
     Args:
         sums: ``(group, item)`` as in `grouped_mean`.
@@ -87,6 +94,10 @@ def grouped_difference(
 
     Raises:
         ValueError: as `grouped_mean`, and if the two have different groups or items.
+
+    Examples:
+        >>> grouped_difference([[2], [4]], [2, 2], [[1], [2]], [1, 2]).mean
+        array([0.5])
     """
     first, other = grouped_mean(sums, counts), grouped_mean(other_sums, other_counts)
     pairs = [(np.asarray(a, float), np.asarray(n, float)) for a, n in ((sums, counts), (other_sums, other_counts))]

@@ -1,4 +1,4 @@
-"""What comes in from callers, checked once and in words a person can act on."""
+"""Checks of what callers give, each written once, with messages that say what to do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 
 def check_level(level: float) -> None:
-    """Refuse a confidence level outside (0, 1).
+    """Raise if a confidence level is outside (0, 1).
 
     Raises:
         ValueError: if ``level`` is not strictly between 0 and 1.
@@ -47,7 +47,7 @@ def boolean_array(values: npt.ArrayLike, name: str) -> npt.NDArray[np.bool_]:
     """
     array = np.asarray(values)
     if array.ndim != 1:
-        raise ValueError(f"{name} has shape {array.shape}; give one truth value a row: (row,)")
+        raise ValueError(f"{name} has shape {array.shape}; give one truth value per row: (row,)")
     if array.size == 0:
         raise ValueError(f"{name} is empty; give at least one row")
     if array.dtype == np.bool_:
@@ -82,12 +82,12 @@ def codes(labels: npt.ArrayLike | None, name: str, rows: int, *, when_none: str)
     """
     if labels is None:
         return np.arange(rows) if when_none == "distinct" else np.zeros(rows, dtype=np.intp)
-    found = np.asarray(labels)
-    if found.shape != (rows,):
-        raise ValueError(f"{name} has shape {found.shape} but there are {rows} rows; give one label a row")
+    given = np.asarray(labels)
+    if given.shape != (rows,):
+        raise ValueError(f"{name} has shape {given.shape} but there are {rows} rows; give one label per row")
     seen: dict[Hashable, int] = {}
     out = np.empty(rows, dtype=np.intp)
-    for row, label in enumerate(found.tolist()):
+    for row, label in enumerate(given.tolist()):
         if label is None or (isinstance(label, float) and math.isnan(label)):
             raise ValueError(f"{name}: row {row} has no label ({label!r}); every row must say which it belongs to")
         out[row] = seen.setdefault(label, len(seen))

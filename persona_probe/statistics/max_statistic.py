@@ -24,7 +24,7 @@ def max_statistic_p(
 
     ``sum / root of the sum of squares`` over question sums is used, of which Student's t is a monotone function, and
     whose denominator no flip changes. Where all flips are no more than ``n_permutations``, all are made; then p is
-    exact. It is never below one over the number of flips: with five questions, 1/16.
+    exact. It is never below 1 divided by the number of flips: with five questions, 1/16.
 
     The questions are what is drawn at random here; the fine-tuning runs are taken as they are.
 
@@ -39,6 +39,13 @@ def max_statistic_p(
 
     Raises:
         ValueError: if ``changes`` is empty or not finite, lengths differ, or ``n_permutations`` < 1.
+
+    Examples:
+        Five questions and two directions: all questions move up along the first, along the second they disagree.
+
+        >>> changes = [[1.0, -1.0], [2.0, 1.0], [1.5, -2.0], [0.5, 1.0], [1.0, 0.5]]
+        >>> max_statistic_p(changes)
+        array([0.0625, 1.    ])
     """
     rows = real_array(changes, "changes", ("row", "test"))
     if n_permutations < 1:
@@ -61,11 +68,15 @@ def max_statistic_p(
 
 
 def smallest_p(questions: int, n_permutations: int) -> float:
-    """The least p that `max_statistic_p` can give with so many questions.
+    """The smallest p that `max_statistic_p` can give with this number of questions.
 
     Args:
         questions: number of distinct questions, at least 1.
-        n_permutations: as there.
+        n_permutations: as in `max_statistic_p`.
+
+    Examples:
+        >>> smallest_p(5, n_permutations=2000)
+        0.0625
     """
     flips = 2 ** (questions - 1)
     return 1 / flips if flips <= n_permutations else 1 / (n_permutations + 1)
@@ -81,7 +92,7 @@ def _studentised(rows: npt.NDArray[np.float64], by: npt.NDArray[np.intp]) -> npt
 
 
 def _all_signs(start: int, some: int, count: int) -> npt.NDArray[np.float64]:
-    """Arrangements ``start``, ``start + 1``, ... of signs; the first question's stays, for p is two-sided."""
+    """Arrangements ``start``, ``start + 1``, ... of signs; the first question's sign stays, since p is two-sided."""
     numbers = np.arange(start, start + some)[:, None]
     bits = (numbers >> np.arange(count - 1)[None, :]) & 1
     return np.concatenate([np.ones((some, 1)), 1.0 - 2.0 * bits], axis=1)

@@ -8,16 +8,16 @@ import numpy.typing as npt
 from persona_probe.statistics.inputs import boolean_array, real_array
 
 ROUNDING = 1e-12
-"""What is smaller than this share of the largest value is left over from a subtraction."""
+"""Whatever is smaller than this share of the largest value is only what rounding leaves of a subtraction."""
 
 
 def matched_random_directions(deltas_covariance_source: npt.ArrayLike, n: int, seed: int) -> npt.NDArray[np.float64]:
     """Random directions that lie where activations lie: Gaussian with the rows' own covariance, then unit length.
 
-    A residual stream holds most variance in a few dimensions, and most isotropic directions hardly point there. So of
-    shifts in residual-stream units and of variance explained, isotropic directions are too easy a null. Of shifts in
+    A residual stream holds most variance in a few dimensions, and most isotropic directions hardly point there. So for
+    shifts in residual-stream units and for variance explained, isotropic directions are too easy a null. For shifts in
     SD they are not: each shift is divided by its own direction's SD, which is large along covariance-matched directions
-    and small along most isotropic ones, where the same change comes to more SD. Then isotropic ones can be the harder
+    and small along most isotropic ones, where the same change amounts to more SD. Then isotropic ones can be the harder
     null, and both are needed.
 
     Each draw is a Gaussian combination of the centred rows, which has their sample covariance (but for a factor
@@ -33,6 +33,15 @@ def matched_random_directions(deltas_covariance_source: npt.ArrayLike, n: int, s
 
     Raises:
         ValueError: if there are fewer than two rows, they are all the same, or not finite; or ``n`` < 1.
+
+    Examples:
+        Rows that differ along the first dimension mostly: so do the directions.
+
+        >>> rows = [[10.0, 0.1], [-10.0, 0.1], [10.0, -0.1], [-10.0, -0.1]]
+        >>> matched_random_directions(rows, n=3, seed=0).round(2)
+        array([[ 1.  , -0.01],
+               [-1.  , -0.04],
+               [-0.99, -0.13]])
     """
     rows = real_array(deltas_covariance_source, "deltas_covariance_source", ("row", "d_model"))
     if rows.shape[0] < 2:
@@ -44,11 +53,11 @@ def matched_random_directions(deltas_covariance_source: npt.ArrayLike, n: int, s
 
 
 def isotropic_directions(n: int, d_model: int, seed: int) -> npt.NDArray[np.float64]:
-    """Directions uniform on the sphere.
+    """Random directions, uniform on the sphere.
 
     Args:
-        n: how many, at least 1.
-        d_model: of how many dimensions, at least 1.
+        n: how many directions, at least 1.
+        d_model: number of dimensions, at least 1.
         seed: of the random generator.
 
     Returns:
@@ -56,6 +65,10 @@ def isotropic_directions(n: int, d_model: int, seed: int) -> npt.NDArray[np.floa
 
     Raises:
         ValueError: if ``n`` or ``d_model`` is below 1.
+
+    Examples:
+        >>> isotropic_directions(n=100, d_model=64, seed=0).shape
+        (100, 64)
     """
     _check_count(n)
     if d_model < 1:
@@ -68,8 +81,8 @@ def shuffled_label_differences(
 ) -> npt.NDArray[np.float64]:
     """Mean-difference directions found from labels that mean nothing: same class sizes, permuted.
 
-    Each class's mean is taken out first. Otherwise a large difference between the classes would be the largest part of
-    the spread that permuting deals, and the null would point along what it is the null of.
+    Each class's mean is subtracted first. Otherwise a large difference between the classes would be the largest part of
+    the spread that permuting distributes, and the null would point along the very direction it is the null of.
 
     Args:
         values: ``(row, d)`` activations at one layer.
@@ -83,10 +96,15 @@ def shuffled_label_differences(
     Raises:
         ValueError: if lengths differ, a class is missing, ``n`` < 1, values are not finite, or a difference is zero
             (as where the rows of each class are the same, or too few to differ under every permutation).
+
+    Examples:
+        >>> values = np.random.default_rng(0).normal(size=(20, 64))
+        >>> shuffled_label_differences(values, [True, False] * 10, n=100, seed=0).shape
+        (100, 64)
     """
     rows, truth = real_array(values, "values", ("row", "d")), boolean_array(labels, "labels")
     if rows.shape[0] != truth.size:
-        raise ValueError(f"values has {rows.shape[0]} rows and labels {truth.size}; give one label a row")
+        raise ValueError(f"values has {rows.shape[0]} rows and labels {truth.size}; give one label per row")
     if truth.all() or not truth.any():
         raise ValueError(f"all {truth.size} labels are {bool(truth[0])}; a difference needs rows of both classes")
     _check_count(n)
@@ -102,7 +120,7 @@ def shuffled_label_differences(
 
 
 def specificity(after: float, control: float, random_shifts: npt.ArrayLike, quantile: float = 0.975) -> float:
-    """How far a shift stands out from what training of any kind, or any direction, would show.
+    """How far a shift exceeds what training of any kind, or any direction, would show.
 
     ``|after - control| / max(|control|, quantile of |random_shifts|)``: about 1 or less is nothing special.
 
@@ -118,6 +136,13 @@ def specificity(after: float, control: float, random_shifts: npt.ArrayLike, quan
     Raises:
         ValueError: if anything is empty or not finite, ``quantile`` is not within [0, 1], or nothing moved in the
             control and the nulls, which leaves nothing to compare with.
+
+    Examples:
+        A shift of 1.0 under narrow training and of 0.2 under the benign control, with small shifts along random
+        directions: four times what the control shows.
+
+        >>> specificity(1.0, 0.2, [0.05, -0.1, 0.08])
+        4.0
     """
     for name, shift in (("after", after), ("control", control)):
         if not np.isfinite(shift):
@@ -140,7 +165,7 @@ def _check_count(n: int) -> None:
 
 
 def _centred(rows: npt.NDArray[np.float64], name: str) -> npt.NDArray[np.float64]:
-    """Rows minus their mean; rows that are all the same are refused, for what is left of them is rounding."""
+    """Rows minus their mean; rows that are all the same are refused, since only rounding would be left of them."""
     if not np.ptp(rows, axis=0).any():
         raise ValueError(f"all {rows.shape[0]} rows of {name} are the same, so there is nothing to draw from; check it")
     centred: npt.NDArray[np.float64] = rows - rows.mean(axis=0)

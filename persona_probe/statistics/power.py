@@ -1,4 +1,4 @@
-"""What a sample could have seen: the smallest mean change that it would have told apart from zero."""
+"""What a sample could have seen: the smallest mean change that it would have shown to differ from zero."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from persona_probe.statistics.inputs import check_level, codes, real_array
 
 
 def power_of_t(noncentrality: float, degrees_of_freedom: float, *, level: float = 0.95) -> float:
-    """The chance that a two-sided t test at ``1 - level`` sees a mean of so many standard errors.
+    """The chance that a two-sided t test at ``1 - level`` detects a mean of ``noncentrality`` standard errors.
 
     Args:
         noncentrality: the true mean divided by its standard error.
@@ -22,6 +22,10 @@ def power_of_t(noncentrality: float, degrees_of_freedom: float, *, level: float 
 
     Returns:
         Between 0 and 1, from the noncentral t distribution (Cohen 1988, chapter 2).
+
+    Examples:
+        >>> round(power_of_t(2.8, 39), 2)
+        0.78
     """
     edge = float(stdtrit(degrees_of_freedom, (1.0 + level) / 2.0))
     size = abs(noncentrality)
@@ -39,10 +43,10 @@ def smallest_detectable(
     power: float = 0.8,
     level: float = 0.95,
 ) -> float:
-    """The smallest mean that these questions and seeds would have shown, were it there, with chance ``power``.
+    """The smallest mean that these questions and seeds would have detected with probability ``power``.
 
-    From the two-way clustered standard error and degrees of freedom that `mean_estimate`'s interval has, and the
-    noncentral t distribution. It says what an undetected change may still hide, which "not significant" does not.
+    Computed from the two-way clustered standard error and degrees of freedom of `mean_estimate`'s interval, and the
+    noncentral t distribution. It says how large a change may be that stayed undetected; "not significant" does not.
 
     It is for one test, uncorrected: where p-values are corrected for several (`max_statistic_p`), that decision needs a
     larger mean than this.
@@ -51,7 +55,7 @@ def smallest_detectable(
         values: ``(row,)`` finite numbers, for example paired differences.
         questions: ``(row,)`` which question was asked; None: every row is its own question.
         seeds: ``(row,)`` which fine-tuning seed; None: one seed.
-        power: chance of seeing it, above ``1 - level``.
+        power: chance of detecting it, above ``1 - level``.
         level: nominal coverage.
 
     Returns:
@@ -59,6 +63,12 @@ def smallest_detectable(
 
     Raises:
         ValueError: if ``values`` is empty or not finite, lengths differ, or ``power`` or ``level`` is out of range.
+
+    Examples:
+        Changes between -5 and 5 on eleven questions: an average change of 3.1 would have been seen.
+
+        >>> round(smallest_detectable(np.arange(-5.0, 6.0)), 2)
+        3.11
     """
     check_level(level)
     if not 1.0 - level < power < 1.0:

@@ -22,8 +22,8 @@ def quantile_estimate(
 ) -> Estimate:
     """The ``q`` quantile of ``values`` over rows.
 
-    The interval is that of the share of rows up to the quantile (`ratio_estimate`), read back as quantiles (Woodruff
-    1952, "Confidence intervals for medians and other position measures").
+    The interval is that of the share of rows up to the quantile (`ratio_estimate`), converted back to quantiles
+    (Woodruff 1952, "Confidence intervals for medians and other position measures").
 
     Args:
         values: ``(row,)`` finite numbers.
@@ -37,6 +37,10 @@ def quantile_estimate(
 
     Raises:
         ValueError: if ``values`` is empty or not finite throughout, lengths differ, or ``q`` is not within (0, 1).
+
+    Examples:
+        >>> print(quantile_estimate(np.arange(101), 0.9))
+        90.00 [82.47, 94.49] (n=101)
     """
     if not 0.0 < q < 1.0:
         raise ValueError(f"q is {q}; give a share within 0 and 1, such as 0.95")

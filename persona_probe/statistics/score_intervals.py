@@ -17,11 +17,18 @@ def wilson_interval(share: float, n: float, level: float) -> tuple[float, float]
 
     Args:
         share: between 0 and 1.
-        n: number of independent observations; an effective one need not be whole.
+        n: number of independent observations; an effective number need not be whole.
         level: nominal coverage.
 
     Returns:
         Lower and upper end.
+
+    Examples:
+        No misaligned answer among 40: the rate may still be up to 9 %.
+
+        >>> low, high = wilson_interval(0.0, 40, level=0.95)
+        >>> low, round(high, 3)
+        (0.0, 0.088)
     """
     z2 = normal_quantile(level) ** 2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
@@ -33,12 +40,12 @@ def wilson_interval(share: float, n: float, level: float) -> tuple[float, float]
 
 
 def auroc_score_interval(value: float, positives: float, negatives: float, level: float) -> tuple[float, float]:
-    """Newcombe's score interval for an AUROC: all values whose own standard error reaches the one seen.
+    """Newcombe's score interval for an AUROC: all values that, by their own standard error, agree with the one seen.
 
     Newcombe (2006, "Confidence intervals for an effect size measure based on the Mann-Whitney statistic,
     part 2", Statistics in Medicine 25, method 5): Hanley and McNeil's variance, evaluated at the candidate
-    value rather than at the estimate, with both class sizes in its numerator replaced by their mean. It is to
-    an AUROC what Wilson's interval is to a share, and like it gives a bound at exactly 0 and 1.
+    value rather than at the estimate, with both class sizes in its numerator replaced by their mean. It is for
+    an AUROC what Wilson's interval is for a share, and like Wilson's it gives a bound at exactly 0 and 1.
 
     Args:
         value: the AUROC, between 0 and 1.
@@ -48,6 +55,11 @@ def auroc_score_interval(value: float, positives: float, negatives: float, level
 
     Returns:
         Lower and upper end.
+
+    Examples:
+        >>> low, high = auroc_score_interval(0.8, positives=20, negatives=30, level=0.95)
+        >>> round(low, 3), round(high, 3)
+        (0.643, 0.894)
     """
     return (
         _auroc_lower(value, positives, negatives, level),

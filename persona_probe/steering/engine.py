@@ -16,7 +16,7 @@ from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
 from persona_probe.models.model import Model
 from persona_probe.models.stream.boundary import Boundary
 from persona_probe.models.stream.scope import Scope
-from persona_probe.steering.batch import Batch, Forward, Hit, Overflow, copies_of, is_of, tokens_inside
+from persona_probe.steering.batch import Forward, Hit, Overflow, SteeredBatch, copies_of, is_of, tokens_inside
 from persona_probe.steering.gating import GateLayer
 from persona_probe.steering.interventions.change import StackedChange
 from persona_probe.steering.interventions.gate import Gate
@@ -126,14 +126,14 @@ class Engine:
             self._now = now = Forward(batch, offset, length, inside, hits)
         return now
 
-    def _batch(self, boundary: Boundary | None, size: int) -> Batch:
+    def _batch(self, boundary: Boundary | None, size: int) -> SteeredBatch:
         settings = self._rows(boundary, size)
         rows: defaultdict[Scope, Bool[np.ndarray, "... row"]] = defaultdict(lambda: np.zeros(size, dtype=bool))
         for number in np.unique(settings[settings != _NOTHING]):
             rows[self._settings[number].scope] |= settings == number
         copies = 1 if boundary is None else copies_of(len(boundary.begins), size)
         scopes = [(scope, there, np.flatnonzero(there[::copies])) for scope, there in rows.items()]
-        return Batch(boundary, size, settings, scopes)
+        return SteeredBatch(boundary, size, settings, scopes)
 
     def _rows(self, boundary: Boundary | None, batch: int) -> Int[np.ndarray, "... row"]:
         """The setting of each row of the batch."""

@@ -1,4 +1,4 @@
-"""The table behind a token view: what it must hold, and how each series is scaled."""
+"""The table behind a token view: what it must contain, and how each series is scaled."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ TOKEN_COLUMNS = ("dialogue", "name", "position", "token_id", "token", "part", "s
 VALUE_COLUMNS = ("series", "unit", "layer", "value", "centre", "sd", "random", "sink")
 COLUMNS = (*TOKEN_COLUMNS, *VALUE_COLUMNS)
 _FULL = 0.95
-"""The share of tokens that full colour is enough for: one token far out would leave the others without any."""
+"""The share of tokens that reach at most full colour: scaled to the largest value, one extreme token would leave the
+others without colour."""
 
 
 @dataclass(frozen=True)
@@ -24,14 +25,14 @@ class Reading:
 
     Attributes:
         series: its name.
-        unit: what the numbers are.
+        unit: the unit of the numbers.
         layer: which layer.
-        values: one a token; NaN where there is none.
+        values: one per token; NaN where there is none.
         sinks: which tokens are attention sinks.
-        centre: the value that is not coloured.
-        sd: what a standard deviation is, in the same unit; NaN where that is not known.
-        random: how far from the centre 97.5 % of tokens lie along random directions; NaN where that was not measured.
-        scale: how far from the centre colours are full.
+        centre: the value that gets no colour.
+        sd: one standard deviation, in the same unit; NaN where that is not known.
+        random: how far from the centre 97.5 % of tokens are along random directions; NaN where that was not measured.
+        scale: the distance from the centre at which colours are full.
     """
 
     series: str
@@ -51,14 +52,14 @@ class Reading:
 
 
 def checked(frame: pd.DataFrame) -> pd.DataFrame:
-    """A table of tokens, in order: series as they come, layers upwards, then dialogues and positions.
+    """A table of tokens, sorted: by series as given, then by layer, dialogue and position.
 
     Raises:
-        PersonaProbeError: if it is empty, a column is missing, or a series does not hold each token once.
+        PersonaProbeError: if it is empty, a column is missing, or a series does not have each token once.
     """
     if missing := [column for column in COLUMNS if column not in frame.columns]:
         raise PersonaProbeError(
-            f"token view: the table has no column {', '.join(map(repr, missing))}; give what TokenView.to_frame() made"
+            f"token view: the table has no column {', '.join(map(repr, missing))}; give a table of TokenView.to_frame()"
         )
     if frame.empty:
         raise PersonaProbeError("token view: the table has no rows: there is no token to show")
@@ -66,17 +67,17 @@ def checked(frame: pd.DataFrame) -> pd.DataFrame:
     table["_order"] = pd.factorize(table["series"])[0]
     table = table.sort_values(["_order", "layer", "dialogue", "position"], kind="stable").drop(columns="_order")
     places = table[["dialogue", "position"]].drop_duplicates()
-    for (series, layer), own in table.groupby(["series", "layer"], sort=False):
-        if len(own) != len(places) or own[["dialogue", "position"]].duplicated().any():
+    for (series, layer), rows in table.groupby(["series", "layer"], sort=False):
+        if len(rows) != len(places) or rows[["dialogue", "position"]].duplicated().any():
             raise PersonaProbeError(
-                f"token view: the series {series!r} has {len(own)} rows at layer {layer}, and there are {len(places)} "
-                "tokens; give one row a token, series and layer"
+                f"token view: the series {series!r} has {len(rows)} rows at layer {layer}, but there are {len(places)} "
+                "tokens; give one row per token, series and layer"
             )
     return table.reset_index(drop=True)
 
 
 def of_scores(scores: pd.DataFrame, layer: int, name: str) -> pd.DataFrame:
-    """A probe's scores of tokens as such a table.
+    """A probe's scores of tokens as the table of a token view.
 
     Raises:
         PersonaProbeError: if a column is missing.
@@ -84,8 +85,8 @@ def of_scores(scores: pd.DataFrame, layer: int, name: str) -> pd.DataFrame:
     needed = ("dialogue", "position", "token_id", "token", "part", "score")
     if missing := [column for column in needed if column not in scores.columns]:
         raise PersonaProbeError(
-            f"token view: the scores have no column {', '.join(map(repr, missing))}; give what token_scores() or "
-            "monitor() made"
+            f"token view: the scores have no column {', '.join(map(repr, missing))}; give the table of token_scores() "
+            "or monitor()"
         )
     whose = [column for column in ("call", "batch", "row", "dialogue") if column in scores.columns]
     numbers = scores.groupby(whose, sort=False, dropna=False).ngroup()
@@ -111,21 +112,21 @@ def of_scores(scores: pd.DataFrame, layer: int, name: str) -> pd.DataFrame:
 
 
 def _spelt(token: str) -> str:
-    """A token as vocabularies write it, with its spaces and line ends."""
+    """A token of a vocabulary with its spaces and line ends as such."""
     return token.replace("Ġ", " ").replace("▁", " ").replace("Ċ", "\n")
 
 
 def tokens(table: pd.DataFrame) -> pd.DataFrame:
-    """One row a token, in the order of a series' rows."""
+    """One row per token, in the order of a series' rows."""
     first = next(iter(table.groupby(["series", "layer"], sort=False)))[1]
     return first[list(TOKEN_COLUMNS)].reset_index(drop=True)
 
 
 def readings(table: pd.DataFrame) -> Iterator[Reading]:
     """Each series at each layer."""
-    for (series, _), own in table.groupby(["series", "layer"], sort=False):
-        values, sinks = own["value"].to_numpy(dtype=float), own["sink"].to_numpy(dtype=bool)
-        first = own.iloc[0]
+    for (series, _), rows in table.groupby(["series", "layer"], sort=False):
+        values, sinks = rows["value"].to_numpy(dtype=float), rows["sink"].to_numpy(dtype=bool)
+        first = rows.iloc[0]
         numbers = (float(first[name]) if pd.notna(first[name]) else math.nan for name in ("centre", "sd", "random"))
         centre, sd, random = numbers
         scale = _scale(np.abs(values - centre)[~sinks])
@@ -133,6 +134,6 @@ def readings(table: pd.DataFrame) -> Iterator[Reading]:
 
 
 def _scale(distances: np.ndarray) -> float:
-    """How far colours reach: 95 % of the tokens that are any way off (latents are silent at most)."""
+    """How far colours reach: 95 % of the tokens that differ from the centre (latents are silent at most tokens)."""
     off = distances[np.isfinite(distances) & (distances > 0)]
     return float(np.quantile(off, _FULL)) if len(off) else 1.0

@@ -1,7 +1,7 @@
-"""A token view as HTML: readable without scripts, and with them a slider over layers and a menu of series.
+"""A token view as HTML: readable without scripts; with scripts it has a slider over layers and a menu of series.
 
-The markup holds one layer already coloured; the script, where it may run, makes the controls and recolours. Nothing is
-loaded from anywhere, and several views on a page do not disturb each other.
+The markup contains one layer already coloured; the script, where it may run, adds the controls and recolours. Nothing
+is loaded from anywhere, and several views on one page do not disturb each other.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inl
 _BODY = ":root { color-scheme: light dark; } body { margin: 1.5rem; }"
 
 
-def view(tokens: pd.DataFrame, found: Sequence[Reading], shown: int, headline: str) -> Markup:
+def view(tokens: pd.DataFrame, readings: Sequence[Reading], shown: int, headline: str) -> Markup:
     """The view as a piece of HTML.
 
     Args:
-        tokens: one row a token, of `persona_probe.token_view.frame.tokens`.
-        found: each series at each layer, in order.
-        shown: which of them is coloured to begin with.
-        headline: what stands above.
+        tokens: one row per token, from `persona_probe.token_view.frame.tokens`.
+        readings: each series at each layer, in order.
+        shown: which of them is coloured at first.
+        headline: the line above the view.
     """
-    data, first = _data(found, shown), found[shown]
+    data, first = _data(readings, shown), readings[shown]
     written = json.dumps(data, separators=(",", ":"), allow_nan=False)
-    # In a script element these would end it, or begin another; JSON knows them by their numbers too.
+    # Inside a script element these characters could end it, or begin another; JSON can also write them as numbers.
     written = "".join(f"\\u{ord(char):04x}" if char in "<>&\u2028\u2029" else char for char in written)
     texts = _texts(tokens, first)
     identity = hashlib.sha256((written + texts).encode("utf-8", "surrogatepass")).hexdigest()[:12]
@@ -50,7 +50,7 @@ def view(tokens: pd.DataFrame, found: Sequence[Reading], shown: int, headline: s
         Markup("<span>{}</span>").format(_number(first.centre + side * first.scale, first.digits))
         for side in (-1, 0, 1)
     )
-    # Where sanitisers show what they do not allow as text, the text comes first.
+    # Some sanitisers show what they do not allow as plain text, so the dialogue's text comes first.
     return Markup(
         '<div class="pp-tokens" data-pp-tokens="{id}"><div>{headline}</div>'
         '<div class="pp-controls"></div><div class="pp-shown">{shown}</div>{bar}<div class="pp-ends">{ends}</div>'
@@ -82,13 +82,13 @@ def page(inside: Markup, title: str) -> str:
 
 
 def about(row: Any) -> str:
-    """Which token it is: its text, where it stands and in what."""
+    """The text of a token, its position, and the part of the dialogue that it is in."""
     token = shown_token(str(row.token)).replace("\n", "").strip() or "space"
     return f"{token!r}, position {row.position}, {PART_WORDS.get(str(row.part), visible(str(row.part)))}"
 
 
-def told(name: str, value: float, reading: Reading, sink: bool) -> str:
-    """What hovering over a token says; the script says the same of the other layers."""
+def hover_text(name: str, value: float, reading: Reading, sink: bool) -> str:
+    """The text that appears over a token; the script writes the same for the other layers."""
     if math.isnan(value):
         text = "not read"
     else:
@@ -99,13 +99,13 @@ def told(name: str, value: float, reading: Reading, sink: bool) -> str:
 
 
 def _texts(tokens: pd.DataFrame, reading: Reading) -> Markup:
-    """Every dialogue, part by part, its tokens coloured."""
+    """All dialogues, part by part, with coloured tokens."""
     rows = list(zip(tokens.itertuples(index=False), reading.values, reading.sinks, strict=True))
     parts = []
     for _, dialogue in groupby(rows, key=lambda row: row[0].dialogue):
-        own = list(dialogue)
-        parts.append(Markup('<div class="pp-name">{}</div>').format(visible(str(own[0][0].name))))
-        for part, run in groupby(own, key=lambda row: str(row[0].part)):
+        dialogue_rows = list(dialogue)
+        parts.append(Markup('<div class="pp-name">{}</div>').format(visible(str(dialogue_rows[0][0].name))))
+        for part, run in groupby(dialogue_rows, key=lambda row: str(row[0].part)):
             spans = Markup("").join(_span(token, float(value), bool(sink), reading) for token, value, sink in run)
             label = PART_WORDS.get(part, visible(part))
             parts.append(
@@ -122,12 +122,12 @@ def _span(token: Any, value: float, sink: bool, reading: Reading) -> Markup:
     style = _style(rounded, reading)
     special = Markup(" data-special") if token.special else Markup("")
     return Markup('<span{}{} data-about="{}" title="{}">{}</span>').format(
-        special, style, name, told(name, rounded, reading, sink), _text(str(token.token))
+        special, style, name, hover_text(name, rounded, reading, sink), _text(str(token.token))
     )
 
 
 def _text(token: str) -> str:
-    """A token's text, with something to see even where it is nothing but spaces."""
+    """A token's text, with something visible even where it is only spaces."""
     return token.replace(" ", "␣") if token and not token.strip(" ") else shown_token(token)
 
 
@@ -143,7 +143,7 @@ def _style(value: float, reading: Reading) -> Markup:
 
 
 def _bar(reading: Reading) -> Markup:
-    """The colours with what they mean, and where random directions reach."""
+    """The bar of colours, with marks that show how far random directions reach."""
     reach = 2.0 if math.isnan(reading.random) else reading.random / reading.scale
     marks = Markup("").join(
         Markup('<i style="left: {:.1f}%"{}></i>').format(50 + 50 * place, Markup(" hidden") if reach > 1 else "")
@@ -155,11 +155,11 @@ def _bar(reading: Reading) -> Markup:
     ).format(down=Markup(DOWN), up=Markup(UP), full=DARKEST, marks=marks)
 
 
-def _data(found: Sequence[Reading], shown: int) -> dict[str, Any]:
-    """What the script reads: each number once, rounded."""
+def _data(readings: Sequence[Reading], shown: int) -> dict[str, Any]:
+    """The data for the script: each number once, rounded."""
     series: list[dict[str, Any]] = []
     place = (0, 0)
-    for number, one in enumerate(found):
+    for number, one in enumerate(readings):
         if not series or series[-1]["key"] != one.series:
             series.append({"key": one.series, "name": visible(one.series), "unit": visible(one.unit), "layers": []})
         if number == shown:
@@ -182,7 +182,7 @@ def _layer(one: Reading) -> dict[str, Any]:
 
 
 def _note(one: Reading) -> str:
-    """What the colour bar says of itself."""
+    """The note below the colour bar."""
     read = int((~pd.isna(one.values)).sum())
     text = f"{visible(one.unit)}; full colour: the furthest 5 % of the tokens that are off (n = {read} tokens)"
     if not math.isnan(one.random):
@@ -196,7 +196,7 @@ def _short(value: float, digits: int) -> float | int:
 
 
 def _number(value: float, digits: int) -> str:
-    """With its sign, which a rounded zero has none of; as the script writes it."""
+    """A number with its sign, as the script writes it; a rounded zero is written as +0."""
     rounded = round(value, digits)
     return f"{rounded if rounded else 0.0:+.{digits}f}"
 

@@ -44,19 +44,19 @@ def view_tokens(
     seed: int = 0,
     allow: bool = False,
 ) -> TokenView:
-    """Colour dialogues token by token, by one thing or several.
+    """Dialogues coloured token by token: by a direction, a probe, latents, or several of these.
 
     Args:
-        model: which model reads; if it is being steered, the steered stream is what is read.
+        model: which model reads; if it is being steered, the steered stream is read.
         dialogues: one or several, with answers or without.
         by: a direction (projection ``h . v / ||v||``), probes (their score ``w . h + b``), or an SAE and the numbers of
             latents (their activation); several by name.
-        layers: which ones; a series has those that it can be read at. An SAE is read at its own.
+        layers: which layers; a series has those at which it can be read. An SAE is read at its own layer.
         reference: activations that say what is usual, such as the before model's own answers to development questions:
-            then projections are coloured from its mean, and numbers are given in SD over its dialogues too.
+            then projections are coloured from its mean, and numbers are also given in SD over its dialogues.
         span: which tokens are shown (`persona_probe.dialogue.rendering.SPANS`).
-        n_random: random directions for the null of projections; 0 leaves it out.
-        seed: of them.
+        n_random: number of random directions for the null of projections; 0 leaves it out.
+        seed: of the random directions.
         allow: warn instead of refusing what belongs to an unrelated model.
 
     Returns:
@@ -64,7 +64,7 @@ def view_tokens(
 
     Raises:
         PersonaProbeError: if there is nothing to show, a series has none of the layers, the reference lacks one of
-            them, or as `persona_probe.capture`.
+            them, or for the same reasons as `persona_probe.capture`.
     """
     given = [dialogues] if isinstance(dialogues, Dialogue) else list(dialogues)
     named = _named(by)
@@ -74,7 +74,7 @@ def view_tokens(
         raise PersonaProbeError(f"view_tokens: n_random={n_random}; give 0 or more random directions")
     asked = resolve_layers(layers, model.n_layers)
     at = {name: _layers_of(name, one, asked, model) for name, one in named.items()}
-    read = capture(model, given, "all", "tokens", sorted({layer for own in at.values() for layer in own}))
+    read = capture(model, given, "all", "tokens", sorted({layer for of_series in at.values() for layer in of_series}))
     sinks = _sinks(read)
     tokens, inside = _tokens(model, given, read, span)
     null = _Null(n_random, seed, reference)
@@ -118,7 +118,7 @@ class _Null:
     known: dict[int, float] = field(default_factory=dict)
 
     def at(self, read: Activations, layer: int, usable: Bool[np.ndarray, "... token"]) -> float:
-        """How far from the centre 97.5 % of tokens lie along random directions, in residual-stream units."""
+        """How far from the centre 97.5 % of tokens are along random directions, in residual-stream units."""
         if not self.n or not usable.any():
             return math.nan
         if layer not in self.known:
@@ -140,13 +140,13 @@ def _layers_of(name: str, one: By, asked: Sequence[int], model: Model) -> list[i
     """The layers at which a series is read."""
     if isinstance(one, Direction | LayerProbes):
         has = one.layers if isinstance(one, Direction) else one.layers_
-        found = [layer for layer in asked if layer in has]
-        if not found:
+        readable = [layer for layer in asked if layer in has]
+        if not readable:
             raise PersonaProbeError(
                 f"view_tokens: {name or 'the series'} has none of the layers {', '.join(map(str, asked))}; it has "
                 f"{', '.join(map(str, has))}"
             )
-        return found
+        return readable
     if not (isinstance(one, tuple) and len(one) == 2 and isinstance(one[0], Sae)):
         raise PersonaProbeError(
             f"view_tokens: by is a {type(one).__name__}; give a Direction, LayerProbes, (sae, latents), or several by "
@@ -165,7 +165,7 @@ def _series(
     model: Model,
     allow: bool,
 ) -> Iterator[_Series]:
-    """What one thing says of every token, layer by layer."""
+    """The values of one source at every token, layer by layer."""
     if isinstance(source, Direction | LayerProbes):
         score = source.project if isinstance(source, Direction) else source.decision_function
         values = score(read, allow=allow)
@@ -173,10 +173,10 @@ def _series(
         for column, layer in enumerate(read.layers):
             one = _Series(name, PROJECTION, layer, values[:, column])
             if usual is not None:
-                own = usual[:, column].astype(float)
-                one = replace(one, sd=float(own.std(ddof=1)) if len(own) > 1 else math.nan)
+                reference = usual[:, column].astype(float)
+                one = replace(one, sd=float(reference.std(ddof=1)) if len(reference) > 1 else math.nan)
             if isinstance(source, LayerProbes):
-                # A probe has a border of its own, at 0.
+                # A probe has its own boundary, at 0.
                 yield replace(one, unit=SCORE)
             else:
                 centre = 0.0 if usual is None else float(usual[:, column].astype(float).mean())
@@ -192,8 +192,8 @@ def _series(
         ]
     acts = torch.cat(parts).numpy()
     for place, latent in enumerate(latents):
-        own = name if name and len(latents) == 1 else f"{name} latent {latent}".strip()
-        yield _Series(own, ACTIVATION, sae.layer, acts[:, place])
+        series = name if name and len(latents) == 1 else f"{name} latent {latent}".strip()
+        yield _Series(series, ACTIVATION, sae.layer, acts[:, place])
 
 
 def _at_layers(activations: Activations, layers: Sequence[int]) -> Activations:
@@ -210,17 +210,18 @@ def _usable(
 def _sinks(read: Activations) -> Bool[np.ndarray, "token layer"]:
     """Which tokens are attention sinks at each layer, dialogue by dialogue."""
     rows = read.table["dialogue"].to_numpy()
-    found = np.zeros(read.values.shape[:2], dtype=bool)
+    sinks = np.zeros(read.values.shape[:2], dtype=bool)
     for row in np.unique(rows):
-        own = torch.from_numpy(read.values[rows == row]).transpose(0, 1)
-        found[rows == row] = sink_tokens(own, torch.ones(own.shape[:2], dtype=torch.bool), SINK_RATIO).T.numpy()
-    return found
+        hidden = torch.from_numpy(read.values[rows == row]).transpose(0, 1)
+        real = torch.ones(hidden.shape[:2], dtype=torch.bool)
+        sinks[rows == row] = sink_tokens(hidden, real, SINK_RATIO).T.numpy()
+    return sinks
 
 
 def _tokens(
     model: Model, dialogues: Sequence[Dialogue], read: Activations, span: str
 ) -> tuple[pd.DataFrame, Bool[np.ndarray, "... token"]]:
-    """One row for each token of the span, and which of those that were read they are."""
+    """One row per token of the span, and a mask of these tokens among all that were read."""
     encoded = model.template.encode_all(dialogues)
     wanted = [item.span(check_span(span)) for item in encoded]
     row, position = read.table["dialogue"].to_numpy(), read.table["position"].to_numpy()
@@ -239,7 +240,7 @@ def _tokens(
 
 
 def _name(dialogue: Dialogue) -> str:
-    """The dialogue's id, or how it begins."""
+    """The dialogue's id, or the start of its text."""
     if dialogue.id is not None:
         return dialogue.id
     text = dialogue.question or dialogue.messages[0].content

@@ -1,4 +1,4 @@
-"""Dialogues with a number at every token, layer by layer: what `persona_probe.view_tokens` gives."""
+"""Dialogues with a number at every token, layer by layer: the result of `persona_probe.view_tokens`."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class TokenView(Result):
     In a notebook it shows itself; where scripts may not run, one layer is still coloured.
 
     Attributes:
-        table: one row a token, series and layer: ``dialogue`` (row number), ``name`` of it, ``position`` (from 0),
-            ``token_id``, ``token`` (its text), ``part`` (``prompt``, with the assistant header; ``response``; ``end``,
-            what the template writes after it), ``special`` (whether it is a token of the template's),
-            ``series``, ``unit``, ``layer``, ``value`` (NaN where nothing was read), ``centre`` (the value that is not
-            coloured), ``sd`` (a standard deviation over the reference's dialogues; NaN without one), ``random`` (how
-            far from the centre 97.5 % of tokens lie along random directions; NaN where there is no such null) and
+        table: one row per token, series and layer: ``dialogue`` (row number), ``name`` (of the dialogue), ``position``
+            (from 0), ``token_id``, ``token`` (its text), ``part`` (``prompt``, with the assistant header; ``response``;
+            ``end``, what the template writes after it), ``special`` (whether it is one of the template's own tokens),
+            ``series``, ``unit``, ``layer``, ``value`` (NaN where nothing was read), ``centre`` (the value that gets no
+            colour), ``sd`` (one standard deviation over the reference's dialogues; NaN without a reference), ``random``
+            (how far from the centre 97.5 % of tokens are along random directions; NaN where there is no such null) and
             ``sink`` (whether the token is an attention sink at that layer).
     """
 
@@ -42,25 +42,40 @@ class TokenView(Result):
 
     @classmethod
     def from_frame(cls, table: pd.DataFrame) -> TokenView:
-        """The view of a table that `to_frame` made; needs no torch.
+        """The view of a table that `to_frame` returned; needs no torch.
 
         Raises:
-            PersonaProbeError: if a column is missing, or a series does not hold each token once.
+            PersonaProbeError: if a column is missing, or a series does not have each token once.
         """
         return cls(table)
 
     @classmethod
     def from_scores(cls, scores: pd.DataFrame, layer: int, *, name: str = "probe") -> TokenView:
-        """The view of a probe's scores, of `persona_probe.token_scores` or of `persona_probe.monitor`.
+        """The view of a probe's scores, from `persona_probe.token_scores` or `persona_probe.monitor`.
 
         Args:
-            scores: one row a token: ``dialogue``, ``position``, ``token_id``, ``token``, ``part`` and ``score``; of a
-                monitor also ``call``, ``batch`` and ``row``.
-            layer: whose probe it was.
-            name: of the series.
+            scores: one row per token: ``dialogue``, ``position``, ``token_id``, ``token``, ``part`` and ``score``; from
+                a monitor also ``call``, ``batch`` and ``row``.
+            layer: the layer of the probe.
+            name: the name of the series.
 
         Raises:
             PersonaProbeError: if a column is missing, or there is no row.
+
+        Examples:
+            >>> scores = pd.DataFrame({
+            ...     "dialogue": 0,
+            ...     "position": [0, 1],
+            ...     "token_id": [7, 8],
+            ...     "token": ["Rest", "Ġwell"],
+            ...     "part": "response",
+            ...     "score": [0.5, 2.0],
+            ... })
+            >>> view = TokenView.from_scores(scores, layer=3)
+            >>> view.series, view.layers
+            (['probe'], [3])
+            >>> view.to_frame()["token"].tolist()
+            ['Rest', ' well']
         """
         return cls(frame.of_scores(scores, layer, name))
 
@@ -79,11 +94,12 @@ class TokenView(Result):
         return self.table.assign(value_sd=(self.table["value"] - self.table["centre"]) / self.table["sd"])
 
     def plot(self, series: str | None = None, dialogue: int = 0) -> go.Figure:
-        """A heatmap of token and layer.
+        """A heatmap over tokens and layers.
 
         Args:
-            series: which one; default the first. One that has a single layer is drawn with all others of that layer.
-            dialogue: which one, by its number.
+            series: which series; default the first. A series with a single layer is drawn together with all others of
+                that layer and unit.
+            dialogue: which dialogue, by its number.
 
         Raises:
             PersonaProbeError: if there is no such series or dialogue.
@@ -95,42 +111,41 @@ class TokenView(Result):
         if rows.empty:
             known = ", ".join(str(number) for number in self.table["dialogue"].unique())
             raise PersonaProbeError(f"token view: there is no dialogue {dialogue}; there are {known}")
-        own = rows[rows["series"] == name]
-        if len(set(own["layer"])) == 1:
-            own = rows[(rows["layer"] == own["layer"].iloc[0]) & (rows["unit"] == own["unit"].iloc[0])]
-        return token_heatmap(own)
+        drawn = rows[rows["series"] == name]
+        if len(set(drawn["layer"])) == 1:
+            drawn = rows[(rows["layer"] == drawn["layer"].iloc[0]) & (rows["unit"] == drawn["unit"].iloc[0])]
+        return token_heatmap(drawn)
 
     def headline(self) -> str:
-        """What is shown, and where it is largest."""
+        """How much is shown, and at which token the first series is largest."""
         tokens = frame.tokens(self.table)
         first = self._shown()[1]
-        own = self.table[(self.table["series"] == first.series) & (self.table["layer"] == first.layer)]
-        off = (own["value"] - own["centre"]).abs().where(~own["sink"].astype(bool))
+        rows = self.table[(self.table["series"] == first.series) & (self.table["layer"] == first.layer)]
+        off = (rows["value"] - rows["centre"]).abs().where(~rows["sink"].astype(bool))
         count, layers = tokens["dialogue"].nunique(), self.layers
         span = f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]} to {layers[-1]}"
         line = f"{count} dialogue{'s' * (count != 1)}, {len(tokens):,} tokens, {len(self.series)} series ({span})"
         if off.isna().all():
             return line
-        row = own.iloc[int(np.nanargmax(off.to_numpy(dtype=float)))]
+        row = rows.iloc[int(np.nanargmax(off.to_numpy(dtype=float)))]
         return (
             f"{line}; {first.series} at layer {first.layer}: furthest at {page.about(row)}, "
             f"{row['value']:+.{first.digits}f} {first.unit}"
         )
 
     def shown(self) -> pd.DataFrame:
-        """The columns that matter."""
+        """The most important columns."""
         return self.to_frame()[["dialogue", "position", "token", "part", "series", "layer", "value", "value_sd"]]
 
     def to_html(self) -> str:
-        """The view as a piece of HTML, to be put into a page."""
-        found, first = self._readings(), self._shown()[0]
-        return str(page.view(frame.tokens(self.table), found, first, self.headline()))
+        """The view as a piece of HTML, for use inside a page."""
+        return str(page.view(frame.tokens(self.table), self._readings(), self._shown()[0], self.headline()))
 
     def _repr_html_(self) -> str:
         return self.to_html()
 
     def save(self, path: str | Path) -> Path:
-        """Write the view as a page of its own, which opens offline.
+        """Write the view as a page of its own, which opens offline, and return its path.
 
         Raises:
             PersonaProbeError: if the name does not end in ``.html``, or the folder does not exist.
@@ -148,6 +163,6 @@ class TokenView(Result):
         return list(frame.readings(self.table))
 
     def _shown(self) -> tuple[int, Reading]:
-        """What is coloured to begin with: of the first series the layer in the middle, the deeper of two."""
-        own = [(number, one) for number, one in enumerate(self._readings()) if one.series == self.series[0]]
-        return own[len(own) // 2]
+        """What is coloured at first: the middle layer of the first series (of two middle ones the deeper)."""
+        readings = [(number, one) for number, one in enumerate(self._readings()) if one.series == self.series[0]]
+        return readings[len(readings) // 2]

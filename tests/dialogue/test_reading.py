@@ -72,7 +72,7 @@ QUESTION = {"id": "wish", "paraphrases": ["Q?"]}
 @pytest.mark.parametrize(
     ("entries", "said"),
     [
-        ([QUESTION, QUESTION], r"entry 2: has the id 'wish' of .*entry 1"),
+        ([QUESTION, QUESTION], r"entry 2: has the id 'wish', as .*entry 1"),
         ([{"id": "wish", "paraphrases": []}], r"entry 1: has no list 'paraphrases'; seen: id, paraphrases"),
         ([{**QUESTION, "system": ["x"]}], r"entry 1 \(wish\): field 'system' is \['x'\]"),
         ([{**QUESTION, "samples_per_paraphrase": "many"}], r"'samples_per_paraphrase' is 'many'"),

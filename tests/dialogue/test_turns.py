@@ -59,7 +59,7 @@ def test_equal_turns_are_told_apart_and_space_around_them_is_left_out(template):
     [
         (TURNS[:2], 2, "dialogue 'd': has no turn 2; it has 2, counted from 0"),
         (TURNS[:2], -3, "has no turn -3"),
-        (("", "Hi."), 0, r"turn 0 \(''\) holds no whole token"),
+        (("", "Hi."), 0, r"turn 0 \(''\) contains no whole token"),
     ],
 )
 def test_a_turn_that_is_not_there_is_named(template, turns, turn, said):

@@ -86,7 +86,7 @@ def test_layer_0_cannot_be_written(llama, tmp_path):
     with pytest.raises(pp.PersonaProbeError, match="has no layer 9"):
         write_gguf(direction, tmp_path / "x.gguf", model_hint="llama", layers=[9])
     for layers in ([], [1, 1]):
-        with pytest.raises(pp.PersonaProbeError, match="at least one, each once"):
+        with pytest.raises(pp.PersonaProbeError, match="at least one layer, and each only once"):
             write_gguf(direction, tmp_path / "x.gguf", model_hint="llama", layers=layers)
     assert not list(tmp_path.iterdir())
 
@@ -128,7 +128,7 @@ def test_half_and_double_precision_are_read_and_zeros_left_out(llama, tmp_path):
         ({"direction.1": vector() * np.nan}, "our layer 1 holds values that are not finite"),
         ({"blk.1": vector()}, r"'blk\.1' is not called direction\.NUMBER"),
         ({"direction.-1": vector()}, "is not called"),
-        ({"direction.1": vector(), "direction.01": vector()}, "or is there twice"),
+        ({"direction.1": vector(), "direction.01": vector()}, "or occurs twice"),
         ({"direction.1": np.ones(D_MODEL, np.int32)}, r"direction\.1 is of type I32"),
         ({"direction.2": vector()}, "no layer is left of 1: direction.2: measured after"),
     ],

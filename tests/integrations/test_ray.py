@@ -197,7 +197,7 @@ def test_work_that_kills_every_worker_is_given_up(cluster, llama):
 
 def test_models_that_workers_cannot_have_are_refused(cluster, llama, folders, tmp_path):
     by_hand = Model(llama.hf, llama.template, "mine")
-    with pytest.raises(pp.PersonaProbeError, match="mine: was made by hand"):
+    with pytest.raises(pp.PersonaProbeError, match="mine: was not loaded from a folder"):
         cluster.capture(by_hand, TALKS)
     direction = pp.Direction.from_vectors(np.ones((N_LAYERS, D_MODEL)), llama)
     with pytest.raises(pp.PersonaProbeError, match="is being steered here"), pp.steer(llama, direction, layers=1):
@@ -274,8 +274,8 @@ def test_workers_and_their_shares(nodes, asked, expected):
 @pytest.mark.parametrize(
     ("nodes", "asked", "said"),
     [
-        ([node(2)], 3, "3 workers were asked for, and the Ray cluster has 2 CPUs"),
-        ([node(8, 1)], 2, "2 workers were asked for, and the Ray cluster has 1 GPUs"),
+        ([node(2)], 3, "3 workers were asked for, but the Ray cluster has 2 CPUs"),
+        ([node(8, 1)], 2, "2 workers were asked for, but the Ray cluster has 1 GPUs"),
         ([node(2)], 0, "0 workers"),
     ],
 )

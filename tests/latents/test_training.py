@@ -134,11 +134,11 @@ def test_what_does_not_fit_is_refused_before_anything_is_read(chat, llama, texts
         train_sae([], texts, LAYER, QUICK, out)
     with pytest.raises(PersonaProbeError, match=f"layer {chat.n_layers} does not exist.*0 to {chat.n_layers - 1}"):
         train_sae(chat, texts, chat.n_layers, QUICK, out)
-    with pytest.raises(PersonaProbeError, match="models of one width"):
+    with pytest.raises(PersonaProbeError, match="models of the same width"):
         train_sae([chat, llama], texts, 0, QUICK, out)
-    with pytest.raises(PersonaProbeError, match="reads layer 2, but 1 is wanted"):
+    with pytest.raises(PersonaProbeError, match="reads layer 2, but 1 is needed"):
         train_sae(chat, texts, 1, QUICK, out, start=trained)
-    with pytest.raises(PersonaProbeError, match="128, but 64 is wanted"):
+    with pytest.raises(PersonaProbeError, match="128, but 64 is needed"):
         train_sae(chat, texts, LAYER, SaeSettings(width=64), out, start=trained)
     with pytest.raises(PersonaProbeError, match="reads vectors of width"):
         train_sae(llama, texts, LAYER - 1, QUICK, out, start=load_sae(trained.name, layer=LAYER - 1))
@@ -230,7 +230,7 @@ def test_a_trained_sae_that_cannot_be_measured_is_kept_and_not_overwritten(chat,
     sae = load_sae(part)
     assert (sae.layer, sae.width, sae.card["models"]) == (LAYER, 16, {"chat": chat.fingerprint()})
     fail(monkeypatch, "persona_probe.latents.training.train._trained", AssertionError("was trained"))
-    with pytest.raises(PersonaProbeError, match=r"sae\.part: holds what an earlier training"):
+    with pytest.raises(PersonaProbeError, match=r"sae\.part: contains what an earlier training"):
         train_sae(chat, texts[:10], LAYER, TINY, tmp_path / "sae")
     assert [file.name for file in tmp_path.iterdir()] == ["sae.part"]
 
@@ -247,10 +247,10 @@ def test_a_folder_that_cannot_be_made_is_refused_before_training(chat, texts, tm
     fail(monkeypatch, "persona_probe.latents.training.train._trained", AssertionError("was trained"))
     monkeypatch.chdir(tmp_path)
     for out in (".", "..", ""):
-        with pytest.raises(PersonaProbeError, match="names no new folder"):
+        with pytest.raises(PersonaProbeError, match="is not a folder's name"):
             train_sae(chat, texts[:10], LAYER, TINY, out)
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(PersonaProbeError, match=r"sae\.part: cannot be made \(Not a directory\)"):
+    with pytest.raises(PersonaProbeError, match=r"sae\.part: cannot be created \(Not a directory\)"):
         train_sae(chat, texts[:10], LAYER, TINY, tmp_path / "file" / "sae")
 
 

@@ -111,7 +111,7 @@ def test_seeds_are_shown_where_they_are_few():
 
 def test_groups_are_a_decision_that_results_show():
     activations, labels = planted(2.0)
-    with pytest.raises(pp.PersonaProbeError, match=r"groups= is missing.*say groups=None"):
+    with pytest.raises(pp.PersonaProbeError, match=r"groups= is missing.*give groups=None"):
         pp.cross_validate_probe(activations, labels)
     ungrouped = pp.cross_validate_probe(activations, labels, groups=None)
     assert set(ungrouped.table["grouping"]) == {"ungrouped"}
@@ -125,7 +125,7 @@ def test_groups_are_a_decision_that_results_show():
 def test_bags_of_tokens_count_words():
     asked = pp.Dialogue.from_messages([{"role": "user", "content": "Why so?"}])
     assert [words_of(asked), words_of(asked.with_answer("Because."))] == ["Why so?", "Because."]
-    with pytest.raises(pp.PersonaProbeError, match="not one word in 2 texts"):
+    with pytest.raises(pp.PersonaProbeError, match="no word is in any of the 2 texts"):
         bag_of_tokens(["?", ""])
     assert bag_of_tokens(["a b b", "B c"]).tolist() == [[1, 2, 0], [0, 1, 1]]
 

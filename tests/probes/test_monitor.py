@@ -119,7 +119,7 @@ def test_several_sequences_a_row_are_refused_and_lose_nothing(llama, probes, nam
     config = GenerationConfig(max_new_tokens=3, do_sample=name != "num_beams", **{name: 2})
     with monitor(llama, probes, layer=LAYER) as scores:
         llama.generate(ASKED[:1], pp.Sampling(max_new_tokens=2, temperature=0))
-        with pytest.raises(pp.PersonaProbeError, match=f"{name} is 2, but only one sequence a row"):
+        with pytest.raises(pp.PersonaProbeError, match=f"{name} is 2, but only one sequence per row"):
             llama.hf.generate(**padded(llama), do_sample=True, **{name: 2})
         given = {key: value for key, value in padded(llama).items() if "new_tokens" not in key}
         with pytest.raises(pp.PersonaProbeError, match=f"{name} is 2"):

@@ -81,7 +81,7 @@ def test_shared_groups_are_tested_by_probes_that_never_saw_them():
     assert table.loc[("one", "again"), "value"] == table.loc[("one", "one"), "value"]
     assert set(table["shared_groups"]) == {8}
     assert "pairs within 5 folds" in table.loc[("one", "again"), "method"]
-    with pytest.raises(pp.PersonaProbeError, match=r"120 dialogues stand in two parts \('d0', for example\)"):
+    with pytest.raises(pp.PersonaProbeError, match=r"120 dialogues are in two parts \('d0', for example\)"):
         transfer_between(sets, groups=None)
 
 
@@ -114,5 +114,5 @@ def test_parts_must_be_there():
     activations, labels = planted(1.0)
     with pytest.raises(pp.PersonaProbeError, match="no column 'persona'"):
         transfer_matrix(activations, labels, "persona", groups=None)
-    with pytest.raises(pp.PersonaProbeError, match="all dialogues are of one part"):
+    with pytest.raises(pp.PersonaProbeError, match="all dialogues are in one part"):
         transfer_matrix(activations, labels, ["x"] * 240, groups=None)

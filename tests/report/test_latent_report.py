@@ -220,7 +220,7 @@ def test_bars_show_what_moved_up_and_down() -> None:
     assert control.name == "control"
     assert "rose" in bars.hovertext[0]
     nothing = latent_table().assign(finding=Moved.UNDETECTED.value)
-    assert "none is told apart" in latent_bars(nothing).layout.title.text
+    assert "none is distinguishable" in latent_bars(nothing).layout.title.text
     alone = latent_bars(latent_table().assign(control_sd=np.nan))
     assert [trace.name for trace in alone.data] == ["after"]
 

@@ -193,7 +193,7 @@ RESULTS = {
     "search": (search, "EM rate 90.0% -> 10.0%", "n = 80 answers. Grey: 2 random directions"),
     "divergence": (divergence, "60 tokens of 12 questions", "over 12 questions; n = 60 tokens"),
     "latents": (latents, "2 of 6 active latents moved", "n = 6 latents"),
-    "effects": (effects, "1 of 2 latents suppresses", "n = 50 answers a latent"),
+    "effects": (effects, "1 of 2 latents suppresses", "n = 50 answers per latent"),
     "set": (set_effect, "matched sets change it by -5.0 points", "Null, grey"),
     "trajectory": (trajectory, "latent 4 1 -> 9; EM rate 0% -> 80%", "latent 4 n = 40"),
     "leads": (leads, "the latent 15 first", "n = 40 dialogues"),

@@ -1,1 +1,1 @@
-"""What is it? Texts, tokens and labels that a latent goes with."""
+"""What a latent stands for: the texts, tokens and labels for which it is active."""

@@ -37,26 +37,26 @@ def describe_latents(
 ) -> LatentDescriptions:
     """What latents stand for, from the texts in which they are active and the tokens that they write.
 
-    Top examples show the extreme only, and the tokens (`persona_probe.directions.top_tokens.top_tokens`) only what a
-    latent writes directly: of early layers that says little. Firing by label uses all dialogues. None of these says
-    that a latent causes anything; steering does (`persona_probe.steer_latents`).
+    Top examples show only the extreme cases, and the tokens (`persona_probe.directions.top_tokens.top_tokens`) only
+    what a latent writes directly, which says little in early layers. Firing by label uses all dialogues. None of these
+    says that a latent causes anything; steering does (`persona_probe.steer_latents`).
 
     Args:
         sae: the SAE.
         model: whose activations are read.
-        latents: which.
-        dialogues: what it reads.
-        statistics: of these dialogues in this model (`persona_probe.encode_latents`), if they are there already.
-        labels: labels of the dialogues to tell apart by activation. Of the default ones (persona, topic) those are
-            left out that the dialogues do not have, or have one value of.
-        n_examples: top examples a latent.
-        k_tokens: promoted and suppressed tokens a latent.
+        latents: which latents to describe.
+        dialogues: what the model reads.
+        statistics: of these dialogues in this model (`persona_probe.encode_latents`), if they exist already.
+        labels: labels of the dialogues whose values are to be separated by activation. A default label (persona, topic)
+            is left out if the dialogues do not have it, or have only one value of it.
+        n_examples: number of top examples per latent.
+        k_tokens: number of promoted and of suppressed tokens per latent.
         directions: by name; the cosine of each with the latent's decoder row is given.
         span: which tokens, if there are no ``statistics``.
-        progress: show bars.
+        progress: show progress bars.
 
     Raises:
-        PersonaProbeError: if a latent or a label does not exist, or ``statistics`` are of something else.
+        PersonaProbeError: if a latent or a label does not exist, or ``statistics`` are of another model, SAE or data.
     """
     wanted = sae.check_latents(latents)
     if statistics is None:
@@ -64,13 +64,13 @@ def describe_latents(
     check_source(sae, model, statistics, dialogues)
     cosines = _cosines(sae, wanted, directions or {})
     promoted, suppressed = _tokens(sae, model, wanted, k_tokens)
-    told = _told(dialogues) if tuple(labels) == LABELS else list(labels)
+    separated = _separable(dialogues) if tuple(labels) == LABELS else list(labels)
     firing = pd.DataFrame(columns=list(FIRING_COLUMNS))
-    if told:
-        own_span = statistics.source["span"]
-        # Whoever made the statistics was asked already whether a bad fit is allowed.
-        acts = latent_activations(sae, model, dialogues, wanted, own_span, allow=True, progress=progress)
-        firing = firing_by(acts, dialogues, told, latents=wanted)
+    if separated:
+        span_read = statistics.source["span"]
+        # Whether a bad fit is allowed was decided when the statistics were made.
+        acts = latent_activations(sae, model, dialogues, wanted, span_read, allow=True, progress=progress)
+        firing = firing_by(acts, dialogues, separated, latents=wanted)
     examples = top_examples(sae, model, statistics, dialogues, wanted, n_examples)
     mean, frequency = statistics.mean, statistics.frequency
     return LatentDescriptions(
@@ -92,8 +92,8 @@ def describe_latents(
     )
 
 
-def _told(dialogues: Sequence[Dialogue]) -> list[str]:
-    """The default labels that these dialogues have two values of."""
+def _separable(dialogues: Sequence[Dialogue]) -> list[str]:
+    """The default labels of which these dialogues have at least two values."""
     values = {label: {str(each.labels[label]) for each in dialogues if each.labels.get(label)} for label in LABELS}
     return [label for label, seen in values.items() if len(seen) > 1]
 
@@ -102,32 +102,33 @@ def _tokens(
     sae: Sae, model: Model, latents: Sequence[int], k: int
 ) -> tuple[list[list[tuple[str, float]]], list[list[tuple[str, float]]]]:
     """Promoted and suppressed tokens of each latent."""
-    # One reading of the unembedding for all: each "layer" of this direction is a latent's decoder row.
+    # The unembedding is applied once for all latents: each "layer" of this direction is a latent's decoder row.
     rows = sae.rows(latents).float().cpu().numpy()
     table = top_tokens(model, rows, range(len(latents)), k=k)
 
     def end(side: str) -> list[list[tuple[str, float]]]:
-        found: list[list[tuple[str, float]]] = [[] for _ in latents]
-        own = table[table["side"] == side].sort_values(["layer", "rank"])
-        columns = (own[name].tolist() for name in ("layer", "token", "logit"))
+        tokens: list[list[tuple[str, float]]] = [[] for _ in latents]
+        rows = table[table["side"] == side].sort_values(["layer", "rank"])
+        columns = (rows[name].tolist() for name in ("layer", "token", "logit"))
         for place, token, logit in zip(*columns, strict=True):
-            found[place].append((token, logit))
-        return found
+            tokens[place].append((token, logit))
+        return tokens
 
     return end("promoted"), end("suppressed")
 
 
 def _cosines(sae: Sae, latents: Sequence[int], directions: Mapping[str, Direction]) -> list[dict[str, float]]:
-    """Of each latent's decoder row with each direction at the SAE's layer."""
+    """Cosines of each latent's decoder row with each direction at the SAE's layer."""
     rows = sae.rows(latents).float().cpu().numpy()
-    found: list[dict[str, float]] = [{} for _ in latents]
+    cosines: list[dict[str, float]] = [{} for _ in latents]
     for name, direction in directions.items():
         if direction.d_model != sae.d_model:
             raise PersonaProbeError(
-                f"the direction {name!r} has d_model={direction.d_model}, the SAE {sae.d_model}: it is another model's"
+                f"the direction {name!r} has d_model={direction.d_model} and the SAE {sae.d_model}: the direction is "
+                "of another model"
             )
         other = direction.at(sae.layer)
         values = rows @ other / (np.linalg.norm(rows, axis=1) * np.linalg.norm(other))
         for place, value in enumerate(values):
-            found[place][name] = float(value)
-    return found
+            cosines[place][name] = float(value)
+    return cosines

@@ -1,4 +1,4 @@
-"""What latents stand for."""
+"""Descriptions of what latents stand for."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ CONTEXT = 40
 
 @dataclass(frozen=True)
 class LatentExample:
-    """One dialogue, as one latent reads it.
+    """One dialogue, with one latent's activation at each token.
 
     Attributes:
-        latent: which.
+        latent: the latent's number.
         dialogue: the dialogue's id, or the start of its text.
-        tokens: the text in pieces, one a token.
-        activations: one a token; NaN where none was read (sinks, the beginning of sequence, what follows the span).
+        tokens: the text in pieces, one per token.
+        activations: one per token; NaN where none was read (sinks, the beginning of sequence, what follows the span).
         start: the token at which the span begins.
-        stop: the token after its last.
+        stop: the token after the span's last token.
         peak: the token of the span at which the latent is most active.
         labels: the dialogue's labels, as text.
     """
@@ -55,7 +55,7 @@ class LatentExample:
         return self.activations[self.peak]
 
     def around(self, context: int = CONTEXT) -> LatentExample:
-        """This example, cut to so many tokens on either side of the peak."""
+        """This example, cut to ``context`` tokens on either side of the peak."""
         first, last = max(0, self.peak - context), min(len(self.tokens), self.peak + context + 1)
         return LatentExample(
             self.latent,
@@ -82,7 +82,7 @@ class LatentExample:
 
     @classmethod
     def from_record(cls, latent: int, record: Mapping[str, Any]) -> LatentExample:
-        """What `record` wrote of a latent."""
+        """The example of a latent that `record` wrote."""
         acts = tuple(math.nan if value is None else float(value) for value in record["activations"])
         start, stop, peak = (int(record[name]) for name in ("start", "stop", "peak"))
         return cls(
@@ -101,16 +101,16 @@ class LatentExample:
 
 @dataclass(frozen=True)
 class LatentDescription:
-    """What is known of one latent.
+    """What is known about one latent.
 
     Attributes:
-        latent: which.
+        latent: the latent's number.
         mean: its mean activation over dialogues.
         frequency: share of tokens at which it is active.
         examples: the dialogues in which it is most active, the strongest first.
-        promoted: tokens whose logits its decoder row raises most, straight through the unembedding, and how far.
-        suppressed: those it lowers most.
-        firing: of `persona_probe.firing_by`: how well its activation tells each value of a label from the rest.
+        promoted: the tokens whose logits its decoder row raises most, directly through the unembedding, and how far.
+        suppressed: the tokens whose logits it lowers most.
+        firing: from `persona_probe.firing_by`: how well its activation separates each value of a label from the others.
         cosines: of its decoder row with the directions that were given, at the SAE's layer.
         link: its page on Neuronpedia, or None.
     """
@@ -132,7 +132,7 @@ class LatentDescription:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> LatentDescription:
-        """What `record` wrote."""
+        """The description that `record` wrote."""
         latent = int(record["latent"])
         firing = pd.DataFrame(record["firing"], columns=list(FIRING_COLUMNS[1:]))
         firing.insert(0, "latent", latent)
@@ -171,7 +171,7 @@ class LatentDescriptions(Result):
     """Several latents' descriptions, in the order they were asked for.
 
     Attributes:
-        descriptions: one a latent.
+        descriptions: one per latent.
         source: model, SAE and span, as in `LatentStatistics`.
     """
 
@@ -179,11 +179,11 @@ class LatentDescriptions(Result):
     source: dict[str, Any]
 
     def __iter__(self) -> Iterator[LatentDescription]:
-        """One after the other."""
+        """The descriptions, one after the other."""
         return iter(self.descriptions)
 
     def __len__(self) -> int:
-        """How many."""
+        """How many latents are described."""
         return len(self.descriptions)
 
     def __getitem__(self, latent: int) -> LatentDescription:
@@ -199,23 +199,23 @@ class LatentDescriptions(Result):
         raise PersonaProbeError(f"latent {latent} was not described; there are {known}")
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a latent: numbers, tokens as text, and for each label the value it fires for most, with AUROC."""
+        """One row per latent: numbers, tokens as text, and for each label the value it fires for most, with AUROC."""
         return pd.DataFrame([_row(description) for description in self.descriptions])
 
     def records(self, context: int = CONTEXT) -> list[dict[str, Any]]:
-        """All as plain JSON: what a run folder holds as ``tables/latent_cards.json``, and the report shows."""
+        """All as plain JSON: a run folder's ``tables/latent_cards.json``, which the report shows."""
         return [description.record(context) for description in self.descriptions]
 
     @classmethod
     def from_records(
         cls, records: Sequence[Mapping[str, Any]], source: Mapping[str, Any] | None = None
     ) -> LatentDescriptions:
-        """What `records` wrote (a run folder's ``tables/latent_cards.json``); needs no torch."""
+        """The descriptions that `records` wrote (a run folder's ``tables/latent_cards.json``); needs no torch."""
         return cls([LatentDescription.from_record(record) for record in records], dict(source or {}))
 
     @property
     def firing(self) -> pd.DataFrame:
-        """One row a latent, label and value: how well the latent's activation tells the value from the others."""
+        """One row per latent, label and value: how well the latent's activation separates the value from the others."""
         parts = [one.firing for one in self.descriptions if len(one.firing)]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(FIRING_COLUMNS))
 
@@ -223,20 +223,20 @@ class LatentDescriptions(Result):
         """For each latent and label the value that it fires for most, with the AUROC and its interval.
 
         Raises:
-            PersonaProbeError: if the dialogues had no label to tell apart.
+            PersonaProbeError: if the dialogues had no label with two values.
         """
         from persona_probe.figures.latent_firing import latent_firing
 
         firing = self.firing
         if firing.empty:
             raise PersonaProbeError(
-                "there is nothing to draw of these latents: the dialogues had no label (persona, topic) of two values; "
+                "there is nothing to draw: the dialogues had no label (persona, topic) with at least two values; "
                 "label them with dialogue.with_labels(...), or see .to_frame()"
             )
         return latent_firing(firing)
 
     def headline(self) -> str:
-        """How many latents, of what."""
+        """How many latents are described, of which SAE and model."""
         where = f" of {self.source['sae']} in {self.source['model']}" if {"sae", "model"} <= set(self.source) else ""
         return f"{len(self)} latents{where}"
 
@@ -265,7 +265,7 @@ def _row(one: LatentDescription) -> dict[str, Any]:
 
 
 def _fires(one: LatentDescription) -> Markup:
-    """The values of labels that it fires for most."""
-    found = [(label, one.best(label)) for label in one.firing["label"].unique()]
-    said = [f"{label} {best['value']} (AUROC {best['auroc']:.2f})" for label, best in found if best is not None]
-    return escape("; fires for " + ", ".join(said) if said else "")
+    """The values of labels that the latent fires for most."""
+    values = [(label, one.best(label)) for label in one.firing["label"].unique()]
+    parts = [f"{label} {best['value']} (AUROC {best['auroc']:.2f})" for label, best in values if best is not None]
+    return escape("; fires for " + ", ".join(parts) if parts else "")

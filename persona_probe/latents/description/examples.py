@@ -41,48 +41,48 @@ def top_examples(
     Args:
         sae: the SAE of ``statistics``.
         model: the model of ``statistics``.
-        statistics: of `persona_probe.encode_latents`, which remembers where each latent was most active.
-        dialogues: the dialogues that it read, in the same order; only those that are examples are read again.
-        latents: which.
-        n: examples a latent, at most as many as ``statistics`` remembers.
+        statistics: from `persona_probe.encode_latents`, which stores where each latent was most active.
+        dialogues: the dialogues that were read then, in the same order; only the examples are read again.
+        latents: which latents.
+        n: number of examples per latent, at most as many as ``statistics`` has stored.
         sink_ratio: as it was given to `persona_probe.encode_latents`.
-        tokens_per_batch: padded tokens a forward.
+        tokens_per_batch: padded tokens per forward pass.
 
     Returns:
-        Latent after latent, the strongest example first; none for a latent that was never active.
+        The examples, latent after latent, the strongest first; none for a latent that was never active.
 
     Raises:
         PersonaProbeError: if model, SAE or dialogues are not those of ``statistics``, or a latent does not exist.
     """
     check_source(sae, model, statistics, dialogues)
     wanted = sae.check_latents(latents)
-    found = {latent: statistics.examples.of(latent)[:n] for latent in wanted}
-    rows = sorted({row for examples in found.values() for row, _, _ in examples})
+    top = {latent: statistics.examples.of(latent)[:n] for latent in wanted}
+    rows = sorted({row for examples in top.values() for row, _, _ in examples})
     if not rows:
         return []
     encoded = [model.template.encode(dialogues[row]) for row in rows]
     spans = [item.span(check_span(statistics.source["span"])) for item in encoded]
     place = {row: number for number, row in enumerate(rows)}
-    pairs = {(place[row], latent) for latent, examples in found.items() for row, _, _ in examples}
+    pairs = {(place[row], latent) for latent, examples in top.items() for row, _, _ in examples}
     reduction = _TokenLatents(sae, encoded, kept_by_rule(sae, model, len(rows), sink_ratio), wanted, pairs)
-    # From the first token on and up to the span's end, so that the rule finds the sinks it found before.
+    # From the first token to the end of the span, so that the rule finds the same sinks as before.
     whole = [slice(0, span.stop) for span in spans]
     budget = tokens_per_batch or tokens_per_batch_for(model.device)
     run_pass([(model, reduction)], encoded, whole, tokens_per_batch=budget, progress=False)
     pieces = [token_texts(model, item) for item in encoded]
     return [
         _example(latent, encoded[place[row]], spans[place[row]], pieces[place[row]], acts, peak, value)
-        for latent, examples in found.items()
+        for latent, examples in top.items()
         for row, peak, value in examples
         for acts in [reduction.values[place[row], latent]]
     ]
 
 
 def check_source(sae: Sae, model: Model, statistics: LatentStatistics, dialogues: Sequence[Dialogue]) -> None:
-    """Refuse statistics of another model (or of a steered one), SAE or number of dialogues.
+    """Raise if statistics are of another model (or of a steered one), SAE or number of dialogues.
 
     Raises:
-        PersonaProbeError: saying which.
+        PersonaProbeError: if so; the message says what differs.
     """
     source, count = statistics.source, int(statistics.dialogues.sum())
     if source["model_hash"] != model.fingerprint():
@@ -107,10 +107,10 @@ def check_source(sae: Sae, model: Model, statistics: LatentStatistics, dialogues
 
 
 def token_texts(model: Model, encoded: Encoded) -> list[str]:
-    """The text of a dialogue in pieces, one a token, which joined are the rendering.
+    """The text of a dialogue in pieces, one per token; joined they give the rendering.
 
-    Decoding single tokens would lose their spaces with some tokenizers. The later tokens of a character that takes
-    several have none of their own, and are shown as the tokenizer decodes them.
+    Decoding single tokens would lose their spaces with some tokenizers. Where one character takes several tokens, the
+    later ones have no text of their own, and are shown as the tokenizer decodes them.
     """
     dialogue, tokenizer = encoded.dialogue, model.tokenizer
     text = model.template.render(dialogue, generation_prompt=not dialogue.is_text and dialogue.answer is None)
@@ -126,7 +126,7 @@ def token_texts(model: Model, encoded: Encoded) -> list[str]:
 
 
 class _TokenLatents(PickedLatents):
-    """Every token's activation, of those dialogues and latents that are asked for together."""
+    """The activation at every token, for the wanted pairs of a dialogue and a latent."""
 
     def __init__(
         self,
@@ -144,21 +144,21 @@ class _TokenLatents(PickedLatents):
         """Pick the wanted latents at every kept token."""
         tokens, places = self.tokens(layer, hidden, batch)
         acts, places = self.picked(tokens).cpu(), places.cpu()
-        found = {}
+        picked = {}
         for i, row in enumerate(batch.rows):
-            own = places[:, 0] == i
-            where, mine = places[own, 1], acts[own]
+            of_row = places[:, 0] == i
+            positions, activations = places[of_row, 1], acts[of_row]
             for column, latent in enumerate(self.latents):
                 if (row, latent) in self.pairs:
                     line = torch.full((len(self.encoded[row].input_ids),), torch.nan)
-                    line[where] = mine[:, column]
-                    found[row, latent] = line.numpy()
-        self._pending[layer] = found
+                    line[positions] = activations[:, column]
+                    picked[row, latent] = line.numpy()
+        self._pending[layer] = picked
 
     def commit(self, batch: Batch) -> None:
-        """Take the batch in."""
-        for found in self._pending.values():
-            self.values.update(found)
+        """Add the batch."""
+        for picked in self._pending.values():
+            self.values.update(picked)
         self.kept.commit(batch.rows)
 
 
@@ -172,7 +172,7 @@ def _example(
     value: float,
 ) -> LatentExample:
     activations = [float(act) for act in acts]
-    # A span of nothing but sinks stays whole, and is then read after all.
+    # A span that consists only of sinks stays whole, and is then read after all.
     if math.isnan(activations[peak]):
         activations[peak] = value
     dialogue = encoded.dialogue

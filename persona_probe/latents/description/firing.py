@@ -1,4 +1,4 @@
-"""What latents fire for: their activation in each dialogue, and how well it tells labels apart."""
+"""What latents fire for: their activation in each dialogue, and how well it separates the values of labels."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ class _SpanLatents(PickedLatents):
         self.fit = RunningFit()
 
     def see(self, layer: int, hidden: Tensor, batch: Batch) -> None:
-        """Reduce each dialogue's kept tokens (there is at least one)."""
+        """Reduce each dialogue's kept tokens (every dialogue has at least one)."""
         tokens, places = self.tokens(layer, hidden, batch)
         self._pending[layer] = (self._reduced(tokens, places[:, 0], len(batch.rows)), self._sampled(tokens))
 
     def _sampled(self, tokens: Float[Tensor, "token d_model"]) -> list[tuple[Tensor, Tensor, int]]:
-        """What the fit is known by: of the first tokens all latents, and what they decode to."""
+        """What the fit is computed from: all latents at the first tokens, and what they decode to."""
         some = tokens[: FIT_SAMPLE - self.fit.tokens] if self.fit.tokens < FIT_SAMPLE else tokens[:0]
         return [(part, self.sae.decode(acts), int(acts.count_nonzero())) for _, part, acts in self.chunks(some)]
 
@@ -109,13 +109,13 @@ def latent_activations(
 
     Args:
         sae: reads the output of its layer.
-        model: whose stream is read.
-        dialogues: what it reads.
-        latents: which.
+        model: whose residual stream is read.
+        dialogues: what the model reads.
+        latents: which latents.
         span: which tokens; the beginning of sequence and attention sinks are left out.
         reduce: ``mean`` or ``max`` over the span's tokens.
-        sink_ratio: what makes an attention sink (`persona_probe.activations.sinks`); None keeps them.
-        tokens_per_batch: padded tokens a forward.
+        sink_ratio: above which ratio a token is an attention sink (`persona_probe.activations.sinks`); None keeps them.
+        tokens_per_batch: padded tokens per forward pass.
         allow: warn instead of refusing where the SAE does not fit.
         progress: show a bar.
 
@@ -146,23 +146,36 @@ def firing_by(
     groups: npt.ArrayLike | None = None,
     level: float = 0.95,
 ) -> pd.DataFrame:
-    """How well each latent's activation tells one value of a label from all others: AUROC.
+    """How well each latent's activation separates one value of a label from all others, as an AUROC.
 
     Args:
-        values: ``(dialogue, latent)`` activations, as of `latent_activations`.
-        dialogues: the dialogues that were read, with their labels; or a table with a row for each.
-        labels: which labels of the dialogues (or columns of the table). Rows where one is missing are left out of it.
+        values: ``(dialogue, latent)`` activations, as from `latent_activations`.
+        dialogues: the dialogues that were read, with their labels; or a table with one row per dialogue.
+        labels: which labels of the dialogues (or columns of the table). Rows without a label are left out for it.
         latents: the latents' numbers; default 0, 1, ...
         groups: ``(dialogue,)`` what intervals are over; default the question (of a table: its column ``question``, if
-            it has one), and each row by itself where there is none.
+            it has one); a row without a question is a group of its own.
         level: nominal coverage.
 
     Returns:
-        One row a latent, label and value: ``latent``, ``label``, ``value``, ``auroc`` (0.5: no relation), its interval
-        ``low`` to ``high`` (`persona_probe.statistics.auroc.auroc_estimate`), and ``n`` dialogues with the value.
+        One row per latent, label and value: ``latent``, ``label``, ``value``, ``auroc`` (0.5: no relation), its
+        interval ``low`` to ``high`` (`persona_probe.statistics.auroc.auroc_estimate`), and ``n`` dialogues with the
+        value.
 
     Raises:
         PersonaProbeError: if shapes differ, a label is unknown, or all dialogues have the same value of it.
+
+    Examples:
+        Latent 0 is active when the villain speaks, latent 1 is not related to the speaker.
+
+        >>> table = pd.DataFrame({"persona": ["villain", "villain", "sage", "sage"]})
+        >>> values = np.array([[0.9, 0.1], [0.8, 0.3], [0.0, 0.2], [0.1, 0.2]])
+        >>> firing_by(values, table, ["persona"])[["latent", "value", "auroc", "n"]]
+           latent    value  auroc  n
+        0       0     sage    0.0  2
+        1       1     sage    0.5  2
+        2       0  villain    1.0  2
+        3       1  villain    0.5  2
     """
     numbers = list(range(values.shape[1])) if latents is None else whole_numbers(latents)
     if values.shape != (len(dialogues), len(numbers)):
@@ -170,22 +183,22 @@ def firing_by(
             f"firing_by: values has shape {values.shape}; with {len(dialogues)} dialogues and {len(numbers)} latents "
             f"it must be ({len(dialogues)}, {len(numbers)})"
         )
-    told = label_columns(dialogues, labels)
+    columns = label_columns(dialogues, labels)
     grouped = _questions(dialogues) if groups is None else np.asarray(groups)
     rows = []
-    for label, column in told.items():
+    for label, column in columns.items():
         known = column.notna().to_numpy()
-        kinds, acts, own = column[known].astype(str).to_numpy(), values[known], grouped[known]
-        for kind in sorted(set(kinds)):
-            truth = kinds == kind
+        names, acts, groups_known = column[known].astype(str).to_numpy(), values[known], grouped[known]
+        for name in sorted(set(names)):
+            truth = names == name
             for place, latent in enumerate(numbers):
-                found = auroc_estimate(acts[:, place], truth, groups=own, level=level)
-                rows.append((latent, label, kind, found.value, found.low, found.high, int(truth.sum())))
+                auroc = auroc_estimate(acts[:, place], truth, groups=groups_known, level=level)
+                rows.append((latent, label, name, auroc.value, auroc.low, auroc.high, int(truth.sum())))
     return pd.DataFrame(rows, columns=list(FIRING_COLUMNS))
 
 
 def label_columns(dialogues: Sequence[Dialogue] | pd.DataFrame, labels: Sequence[str]) -> dict[str, pd.Series]:
-    """Each label's values, one a dialogue.
+    """Each label's values, one per dialogue.
 
     Raises:
         PersonaProbeError: if no dialogue has a label, or all have the same value of it.
@@ -194,7 +207,7 @@ def label_columns(dialogues: Sequence[Dialogue] | pd.DataFrame, labels: Sequence
         table = dialogues
     else:
         table = pd.DataFrame([dict(dialogue.labels) for dialogue in dialogues], index=range(len(dialogues)))
-    found = {}
+    columns = {}
     for label in labels:
         if label not in table or table[label].isna().all():
             raise PersonaProbeError(
@@ -202,11 +215,11 @@ def label_columns(dialogues: Sequence[Dialogue] | pd.DataFrame, labels: Sequence
             )
         if table[label].dropna().astype(str).nunique() < 2:
             raise PersonaProbeError(
-                f"all dialogues have {label}={table[label].dropna().iloc[0]!r}, so there is nothing to tell apart; "
-                "give dialogues of two values at least, or leave the label out"
+                f"all dialogues have {label}={table[label].dropna().iloc[0]!r}, so there is nothing to separate; "
+                "give dialogues with at least two values, or leave the label out"
             )
-        found[label] = table[label].reset_index(drop=True)
-    return found
+        columns[label] = table[label].reset_index(drop=True)
+    return columns
 
 
 def _questions(dialogues: Sequence[Dialogue] | pd.DataFrame) -> npt.NDArray[np.object_]:

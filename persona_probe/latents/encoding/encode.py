@@ -1,4 +1,4 @@
-"""Latent activations of many tokens, in memory that grows with neither the tokens nor (beyond the SAE) much else."""
+"""Latent activations of many tokens, in memory that does not grow with the number of tokens."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 GROUPS = 64
-"""At most so many groups of questions are kept apart: intervals need no more, and memory is groups x latents."""
+"""The largest number of groups of questions: intervals need no more, and memory is groups x latents."""
 EXAMPLES = 10
 
 
 @dataclass(frozen=True, repr=False)
 class LatentStatistics(Result):
-    """What one model's latents did over some texts; averages are over dialogues, each the mean over its tokens.
+    """How active one model's latents were in some texts; averages are over dialogues, each the mean over its tokens.
 
     Attributes:
         sums: ``(group, latent)`` mean activations of dialogues, summed over the group's dialogues.
-        firing: ``(group, latent)`` shares of tokens at which the latent is active, summed likewise.
-        squares: ``(latent,)`` squares of the dialogues' mean activations, summed over all.
+        firing: ``(group, latent)`` shares of tokens at which the latent is active, summed in the same way.
+        squares: ``(latent,)`` squares of the dialogues' mean activations, summed over all dialogues.
         dialogues: ``(group,)`` how many dialogues each group has.
         examples: for each latent the dialogues in which it is most active, each once.
         fit: how well the SAE reconstructs a sample of this model's activations: the first 4,096 tokens or a few more,
-            which are those of the longest dialogues, for these are read first.
+            which are those of the longest dialogues, because these are read first.
         tokens: how many tokens were read.
         source: model, hash, span, SAE and what its card says.
     """
@@ -78,7 +78,7 @@ class LatentStatistics(Result):
         return spread
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a latent: mean activation with its 95 % interval over groups of questions, SD, and frequency."""
+        """One row per latent: mean activation with its 95 % interval over groups of questions, SD, and frequency."""
         mean = grouped_mean(self.sums, self.dialogues)
         low, high = mean.interval()
         columns = {"mean": self.mean, "low": low, "high": high, "sd": np.sqrt(self.variance)}
@@ -86,7 +86,7 @@ class LatentStatistics(Result):
         return table.assign(n=int(self.dialogues.sum()))
 
     def plot(self) -> go.Figure:
-        """How often latents are active."""
+        """A histogram of how often latents are active."""
         from persona_probe.figures.latent_frequencies import latent_frequencies
 
         return latent_frequencies(self.to_frame(), dialogues=int(self.dialogues.sum()), tokens=self.tokens)
@@ -123,25 +123,25 @@ def encode_latents(
     allow: bool = False,
     progress: bool = False,
 ) -> list[LatentStatistics]:
-    """Read ``dialogues`` with several models (or one) in one pass, and keep what each latent did.
+    """The statistics of all latents of one or several models, which read ``dialogues`` in one pass.
 
     Activations are encoded as they stream by, ``sae.tokens_at_once`` tokens at a time, and only what is active is kept.
-    Memory is the SAE, and for each model 8 bytes x groups x latents and 12 bytes x examples x latents, beside what a
-    batch needs. The
-    beginning-of-sequence token and attention sinks (of the first model; `persona_probe.activations.sinks`) are left
-    out, since SAEs are trained without them as a rule.
+    Memory is the SAE, and for each model 8 bytes x groups x latents and 12 bytes x examples x latents, in addition to
+    what a batch needs. The beginning-of-sequence token and attention sinks (of the first model;
+    `persona_probe.activations.sinks`) are left out, since SAEs are usually trained without them.
 
     Args:
         sae: reads the output of its layer.
         models: for example before, after and control; all read the same tokens.
-        dialogues: what they read.
+        dialogues: what the models read.
         span: which tokens.
         groups: ``(dialogue,)`` which group each dialogue belongs to, from 0; default by question (`question_groups`).
             Intervals are over groups.
         max_groups: how many groups at most, if they are made here.
-        examples: dialogues kept for each latent.
-        sink_ratio: what makes an attention sink; None keeps them, and so does a first model that is being steered.
-        tokens_per_batch: padded tokens a forward.
+        examples: number of dialogues to store for each latent.
+        sink_ratio: above which ratio a token is an attention sink; sinks are kept if this is None, or if the first
+            model is being steered.
+        tokens_per_batch: padded tokens per forward pass.
         allow: warn instead of refusing where the SAE does not fit.
         progress: show a bar.
 
@@ -186,9 +186,10 @@ def encode_latents(
 
 
 def question_groups(dialogues: Sequence[Dialogue], max_groups: int = GROUPS) -> Int[np.ndarray, "... dialogue"]:
-    """``(dialogue,)`` a group each: by question, several questions a group where there are more than ``max_groups``.
+    """``(dialogue,)`` the group of each dialogue: one per question, or several questions per group if there are many.
 
-    The same set of questions gives the same groups. A dialogue without a question is a question of its own.
+    There are at most ``max_groups``. The same set of questions gives the same groups. A dialogue without a question
+    counts as a question of its own.
     """
     names = [dialogue.question or f"\0{number:09}" for number, dialogue in enumerate(dialogues)]
     codes: np.ndarray = pd.factorize(np.array(names, dtype=object), sort=True)[0]

@@ -1,4 +1,4 @@
-"""Which tokens an SAE is shown: those of a span, without the beginning of sequence and attention sinks."""
+"""Which tokens an SAE reads: those of a span, without the beginning of sequence and attention sinks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from persona_probe.models.model import Model
 def encode_alike(
     models: Sequence[Model], dialogues: Sequence[Dialogue], span: str
 ) -> tuple[list[Encoded], list[slice]]:
-    """The tokens that all ``models`` read, and where the span lies in them.
+    """The tokens that all ``models`` read, and the position of the span in them.
 
     Raises:
         PersonaProbeError: if there is no dialogue, a span is empty, or a model would read other tokens.
@@ -32,14 +32,14 @@ def encode_alike(
         for item in encoded:
             if model.template.encode(item.dialogue) != item:
                 raise PersonaProbeError(
-                    f"dialogue {item.dialogue.name}: {model.name} makes other tokens of it than {models[0].name}; load "
-                    "both with the same chat_template="
+                    f"dialogue {item.dialogue.name}: {model.name} turns it into other tokens than {models[0].name}; "
+                    "load both with the same chat_template="
                 )
     return encoded, [item.span(where) for item in encoded]
 
 
 class KeptTokens:
-    """The rule for one pass; a span of nothing but such tokens stays whole."""
+    """The rule for one pass: which tokens are kept; a span that would lose all its tokens stays whole."""
 
     def __init__(self, model: Model, sinks: SinkFilter | None) -> None:
         self._begin: int | None = model.tokenizer.bos_token_id
@@ -48,7 +48,7 @@ class KeptTokens:
     def mask(
         self, layer: int, hidden: Float[Tensor, "batch position d_model"], batch: Batch
     ) -> Bool[Tensor, "batch position"]:
-        """Which tokens of the batch are shown."""
+        """Which tokens of the batch are kept."""
         inside = batch.inside.to(hidden.device)
         if self._begin is not None:
             begins = torch.zeros_like(inside)
@@ -65,10 +65,10 @@ class KeptTokens:
         batch: Batch,
         encoded: Sequence[Encoded],
     ) -> tuple[Float[Tensor, "token d_model"], Int[Tensor, "token 2"]]:
-        """The tokens that are shown, and the row in the batch and the position of each.
+        """The kept tokens, and the row in the batch and the position of each.
 
         Raises:
-            PersonaProbeError: if one is not finite, naming its dialogue among ``encoded``.
+            PersonaProbeError: if one is not finite; its dialogue among ``encoded`` is named.
         """
         mask = self.mask(layer, hidden, batch)
         tokens, places = hidden[mask], mask.nonzero()
@@ -83,7 +83,7 @@ class KeptTokens:
         return tokens, places
 
     def commit(self, rows: list[int]) -> None:
-        """A batch went through."""
+        """Record that a batch has been read."""
         if self.sinks is not None:
             self.sinks.commit(rows)
 
@@ -97,8 +97,9 @@ def kept_alike(
         models: in the order of the pass.
         n_dialogues: how many they read.
         layer: whose output is read.
-        sink_ratio: what makes an attention sink; None keeps them, and so does a first model that is being steered:
-            beside a steered stream the other tokens would look small, and what is steered would be taken for sinks.
+        sink_ratio: above which ratio a token is an attention sink; sinks are kept if this is None, or if the first
+            model is being steered: compared with the steered tokens the others would look small, and the steered tokens
+            would be taken for sinks.
     """
     if sink_ratio is None or models[0].steered:
         return [KeptTokens(model, None) for model in models]

@@ -1,4 +1,4 @@
-"""What is kept of latent activations while they stream by."""
+"""Sums over latent activations, which are kept while the activations stream by."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from persona_probe.latents.fit import RunningFit
 from persona_probe.latents.sae import Sae
 
 FIT_SAMPLE = 4_096
-"""Tokens on which the reconstruction is checked in passing: the first that are read, so of the longest dialogues."""
+"""Number of tokens on which the reconstruction is checked: the first that are read, so of the longest dialogues."""
 _ENTRIES_AT_ONCE = 2**19
-"""Latents that are active in a dialogue, of so many dialogues together that sorting them takes tens of MB."""
+"""Active latents, summed over the dialogues that are added at once; sorting them takes tens of MB."""
 
 
 class LatentReduction(Reduction):
@@ -36,12 +36,12 @@ class LatentReduction(Reduction):
         """The kept tokens, and the row in the batch and the position of each.
 
         Raises:
-            PersonaProbeError: if one is not finite, naming its dialogue.
+            PersonaProbeError: if one is not finite; its dialogue is named.
         """
         return self.kept.tokens(layer, hidden, batch, self.encoded)
 
     def chunks(self, tokens: Float[Tensor, "token d_model"]) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Start, tokens and activations ``(token, latent)`` of one chunk after the other."""
+        """For each chunk its start, its tokens and their activations ``(token, latent)``."""
         for start in range(0, len(tokens), self.sae.tokens_at_once):
             part = tokens[start : start + self.sae.tokens_at_once]
             yield start, part, self.sae.encode(part)
@@ -49,14 +49,14 @@ class LatentReduction(Reduction):
 
 @dataclass
 class _Active:
-    """What the latents that are active in some tokens of one dialogue did there.
+    """The latents that are active in some tokens of one dialogue, and how active they are.
 
     Attributes:
-        latents: which, ascending.
+        latents: their numbers, ascending.
         total: summed activation.
-        count: at how many tokens it is active.
-        largest: activation at the token where that is largest.
-        position: the first such token's.
+        count: at how many tokens the latent is active.
+        largest: the largest activation.
+        position: the position of the first token with the largest activation.
     """
 
     latents: Int[Tensor, "... latent"]
@@ -67,7 +67,7 @@ class _Active:
 
     @classmethod
     def of(cls, acts: Float[Tensor, "token latent"], positions: Int[Tensor, "... token"]) -> _Active:
-        """Reduce some tokens; only the columns of active latents are looked at twice."""
+        """The reduction of some tokens; only the columns of active latents are read twice."""
         latents = ((acts.amax(dim=0) != 0) | (acts.amin(dim=0) != 0)).nonzero()[:, 0]
         some = acts[:, latents].float()
         largest, where = some.max(dim=0)
@@ -75,12 +75,12 @@ class _Active:
         return cls(latents, some.sum(dim=0), count, largest, positions[where])
 
     def join(self, later: _Active) -> _Active:
-        """Earlier and later tokens of the same dialogue."""
+        """These tokens and later tokens of the same dialogue together."""
         latents, place = torch.unique(torch.cat([self.latents, later.latents]), return_inverse=True)
         here, there = place.tensor_split([len(self.latents)])
         total, count = (
-            torch.zeros(len(latents), device=latents.device).index_add_(0, here, mine).index_add_(0, there, other)
-            for mine, other in ((self.total, later.total), (self.count, later.count))
+            torch.zeros(len(latents), device=latents.device).index_add_(0, here, early).index_add_(0, there, late)
+            for early, late in ((self.total, later.total), (self.count, later.count))
         )
         largest = torch.full_like(total, -torch.inf).index_copy_(0, here, self.largest)
         position = torch.zeros_like(latents).index_copy_(0, here, self.position)
@@ -114,7 +114,7 @@ class LatentSums(LatentReduction):
         self._sampled: list[tuple[Tensor, Tensor, int]] = []
 
     def begin(self) -> None:
-        """Forget what an unfinished batch left."""
+        """Discard what an unfinished batch left."""
         super().begin()
         self._sampled = []
 
@@ -139,7 +139,7 @@ class LatentSums(LatentReduction):
         self._pending[layer] = (seen, lengths)
 
     def commit(self, batch: Batch) -> None:
-        """Bring the batch's dialogues in."""
+        """Add the batch's dialogues to the sums."""
         ((seen, lengths),) = self._pending.values()
         for some in _blocks(seen):
             self._add(batch.rows[some], seen[some], lengths[some])
@@ -166,7 +166,7 @@ class LatentSums(LatentReduction):
 
 
 def _blocks(seen: Sequence[_Active]) -> Iterator[slice]:
-    """Dialogues a few at a time, so that an SAE of which everything is active needs no more memory than another."""
+    """Slices of a few dialogues each, so that memory does not grow with the number of active latents."""
     start = entries = 0
     for row, one in enumerate(seen):
         if entries and entries + len(one.latents) > _ENTRIES_AT_ONCE:

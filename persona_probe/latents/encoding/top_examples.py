@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TopExamples:
-    """For each latent, where it was most active: at most one token a dialogue, strongest first.
+    """For each latent, where it was most active: at most one token per dialogue, strongest first.
 
     Attributes:
         values: ``(latent, example)`` activations; 0 where there are fewer examples.
@@ -32,7 +32,7 @@ class TopExamples:
 
 
 class RunningTop:
-    """The best so far; memory is latents x examples."""
+    """The strongest examples so far; memory is latents x examples."""
 
     def __init__(self, width: int, n: int, device: torch.device) -> None:
         self.n = n
@@ -47,7 +47,7 @@ class RunningTop:
         dialogues: Int[Tensor, "... entry"],
         positions: Int[Tensor, "... entry"],
     ) -> None:
-        """Take in entries of which no dialogue and latent occur together twice, here or before."""
+        """Add entries; each pair of a dialogue and a latent may occur only once, here and in earlier calls."""
         if not self.n:
             return
         better = values > self._values[latents, -1]
@@ -73,5 +73,5 @@ class RunningTop:
             held[touched] = torch.cat([held[touched], new], dim=1).gather(1, places)
 
     def result(self) -> TopExamples:
-        """What was kept."""
+        """The strongest examples of all."""
         return TopExamples(*(kept.cpu().numpy() for kept in (self._values, self._dialogues, self._positions)))

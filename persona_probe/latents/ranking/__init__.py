@@ -1,1 +1,1 @@
-"""Which latents? Ranked by change, by attribution, by agreement with a direction."""
+"""Rankings of latents: by change, by attribution, by agreement with a direction."""

@@ -1,4 +1,4 @@
-"""Which latents point where a direction points, beside how well the best latent would fit a random one."""
+"""Which latents point where a direction points, compared with how well the best latent would fit a random direction."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def latent_agreement(
     """Cosines of latents' decoder rows with directions at the SAE's layer (also probes' normals).
 
     A decoder of thousands of rows has some that are near to any direction. So the null is what the best of these
-    latents reaches with a random direction, and only a latent beyond it agrees more than one of them must. Random
+    latents reaches with a random direction, and only a latent beyond it agrees more than chance explains. Random
     directions here are isotropic; where all activations lie in few dimensions that is an easy null.
 
     Args:
         sae: whose latents.
         directions: one, or several by name.
-        latents: which; None takes all. The null is that of the best among them.
-        n_random: random directions for the null.
-        seed: of them.
+        latents: which latents; None takes all. The null is that of the best among them.
+        n_random: number of random directions for the null.
+        seed: of the random directions.
 
     Returns:
-        Its ``table`` has a row for each direction and latent, best first within a direction.
+        Its ``table`` has one row per direction and latent, best first within a direction.
 
     Raises:
         PersonaProbeError: if there is no direction, one lacks the SAE's layer or has another width, or a latent does
@@ -56,9 +56,9 @@ def latent_agreement(
         _check(sae, name, direction)
     wanted = np.arange(sae.width) if latents is None else np.array(sae.check_latents(latents))
     along = np.stack([direction.at(sae.layer) for direction in named.values()], axis=1)
-    found, null = _cosines(sae, wanted, along / np.linalg.norm(along, axis=0), n_random, seed)
+    all_cosines, null = _cosines(sae, wanted, along / np.linalg.norm(along, axis=0), n_random, seed)
     tables = []
-    for name, cosines in zip(named, found.T, strict=True):
+    for name, cosines in zip(named, all_cosines.T, strict=True):
         order = np.argsort(-np.abs(cosines), kind="stable")  # NaN goes last
         tables.append(
             pd.DataFrame(
@@ -85,7 +85,7 @@ def _cosines(
 ) -> tuple[Float[np.ndarray, "latent direction"], float]:
     """Cosines with unit vectors, and the 97.5 % quantile of the best latent's ``|cosine|`` with random directions.
 
-    A few decoder rows at a time: the decoder of a wide SAE is gigabytes.
+    A few decoder rows are read at a time: the decoder of a wide SAE takes gigabytes.
     """
     random = isotropic_directions(n_random, sae.d_model, seed).astype(np.float32)
     cosines = np.full((len(wanted), along.shape[1]), np.nan)

@@ -1,4 +1,4 @@
-"""Which latents point where directions point: what comparing their cosines left."""
+"""Which latents point where directions point: the cosines, and their null."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class LatentAgreement(TableResult):
-    """Cosines of decoder rows with directions, beside what the best latent reaches with a random direction.
+    """Cosines of decoder rows with directions, and the cosine that the best latent reaches with a random direction.
 
     Attributes:
-        table: one row a direction and latent, best first within a direction: ``latent``, ``direction`` (name),
+        table: one row per direction and latent, best first within a direction: ``latent``, ``direction`` (name),
             ``cosine`` (NaN where the decoder row is zero), ``null`` (97.5 % quantile over random directions of the
             largest absolute cosine of these latents) and ``rank`` (by absolute cosine, from 1).
-        about: ``sae``, ``layer`` and how many ``random`` directions the null is of.
+        about: ``sae``, ``layer`` and the number of ``random`` directions behind the null.
     """
 
     table: pd.DataFrame
@@ -33,7 +33,7 @@ class LatentAgreement(TableResult):
         return self.table[self.table["cosine"].abs() > self.table["null"]]
 
     def plot(self, n: int = 8) -> go.Figure:
-        """The ``n`` nearest latents of each direction, beside the null."""
+        """The ``n`` nearest latents of each direction, and the null."""
         from persona_probe.figures.latent_agreement import latent_agreement
 
         return latent_agreement(self.table, n=n)
@@ -41,9 +41,9 @@ class LatentAgreement(TableResult):
     def headline(self) -> str:
         """The nearest latent of each direction, and the null."""
         best = self.table[self.table["rank"] == 1].to_dict("records")
-        said = [f"{row['direction']}: latent {row['latent']} (cosine {row['cosine']:+.2f})" for row in best[:4]]
+        nearest = [f"{row['direction']}: latent {row['latent']} (cosine {row['cosine']:+.2f})" for row in best[:4]]
         more = f"; {len(best) - 4} more directions" if len(best) > 4 else ""
         return (
-            f"{self.about['sae']}, layer {self.about['layer']}: {'; '.join(said)}{more}; the nearest latent of a "
+            f"{self.about['sae']}, layer {self.about['layer']}: {'; '.join(nearest)}{more}; the nearest latent of a "
             f"random direction stays below {self.table['null'].iloc[0]:.2f} in 97.5 % of cases"
         )

@@ -1,4 +1,4 @@
-"""How much each latent makes a model say the misaligned answer rather than the aligned one, to first order."""
+"""How much each latent makes a model give the misaligned answer rather than the aligned one, to first order."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def attribute_latents(
     A latent's attribution in a text is the sum over the span's tokens of its activation times the derivative of the
     answer's log-probability along its decoder row: the change from zero to what it is, if the model were linear
     (Marks et al. 2024, "Sparse feature circuits", arXiv:2403.19647, section 3.1, equation 2, with zero as the baseline;
-    "attribution patching", Nanda 2023). It takes one model and one backward pass a text, for all latents at once, so it
-    can choose among thousands of latents those whose removal is worth trying (`persona_probe.steer_latents`). It misses
-    what is not linear: latents that can stand in for each other, and those of which the model has had enough (where it
-    is sure of the next token, derivatives are small, and taking the latent out can do far more than they say). A latent
-    that is silent in this model has no attribution, however much its activation would do.
+    "attribution patching", Nanda 2023). It takes one model and one backward pass per text, for all latents at once, so
+    it can choose among thousands of latents those whose removal is worth trying (`persona_probe.steer_latents`). It
+    misses what is not linear: latents that can replace each other, and latents whose effect is saturated (where the
+    model is sure of the next token, derivatives are small, and removing the latent can do far more than they say). A
+    latent that is silent in this model has no attribution, however large the effect of activating it would be.
 
     Args:
         sae: reads the output of its layer.
@@ -66,18 +66,20 @@ def attribute_latents(
         span: which tokens' activations count. The log-probability is always that of the whole answer.
         normalize: ``none`` for the summed log-probability of an answer's tokens; ``token`` for their mean, so that long
             answers do not count more.
-        max_groups: how many groups of questions intervals are over at most.
-        sink_ratio: what makes an attention sink (`persona_probe.activations.sinks`), where no latent is read.
-        tokens_per_batch: padded tokens a forward and backward pass.
+        max_groups: the largest number of groups of questions; intervals are over groups.
+        sink_ratio: above which ratio a token is an attention sink (`persona_probe.activations.sinks`), where no latent
+            is read.
+        tokens_per_batch: padded tokens per forward and backward pass.
         allow: warn instead of refusing where the SAE does not fit.
         progress: show a bar.
 
     Returns:
-        Its ``table`` has a row for each latent, largest absolute attribution first.
+        Its ``table`` has one row per latent, largest absolute attribution first.
 
     Raises:
-        PersonaProbeError: if the two lists do not match (naming the first pair), an answer is missing or has no token,
-            the SAE has another width or layer than the model, or it leaves more than 90 % of the variance unexplained.
+        PersonaProbeError: if the two lists do not match (the first such pair is named), an answer is missing or has no
+            token, the SAE has another width or layer than the model, or it leaves more than 90 % of the variance
+            unexplained.
     """
     if normalize not in NORMALIZATIONS:
         raise PersonaProbeError(f"normalize is {normalize!r}; choose one of {', '.join(NORMALIZATIONS)}")
@@ -90,7 +92,7 @@ def attribute_latents(
     weights = signs / lengths if normalize == "token" else signs
     groups = question_groups(misaligned, max_groups)
     (kept,) = kept_alike([model], len(encoded), sae.layer, sink_ratio)
-    # What comes after the answer does not change it.
+    # Tokens after the answer do not change it.
     stops = [item.response_end for item in encoded]
     with (
         _differentiable(model.hf),
@@ -136,7 +138,7 @@ class _AttributionSums(LatentReduction):
         self._pending[layer] = self.tokens(layer, hidden, batch)
 
     def take(self, gradient: Float[Tensor, "batch position d_model"], batch: Batch) -> None:
-        """Multiply what was seen with the gradient of what is explained."""
+        """Multiply the activations with the gradient of the log-odds that are explained."""
         tokens, where = self._pending[self.sae.layer]
         slopes = gradient[where[:, 0], where[:, 1]]
         group = self.groups[torch.as_tensor(batch.rows, device=self.groups.device)][where[:, 0].to(self.groups.device)]
@@ -145,8 +147,8 @@ class _AttributionSums(LatentReduction):
         for start, part, acts in self.chunks(tokens):
             acts = acts.detach().requires_grad_()
             decoded = self.sae.decode(acts)
-            # Decoding is linear: this is each decoder row's product with the gradient, run-time normalisation and all,
-            # without a second copy of the decoder.
+            # Decoding is linear: this is each decoder row's product with the gradient, including any normalisation at
+            # run time, without a second copy of the decoder.
             stop = start + len(part)
             (slope,) = torch.autograd.grad(decoded, acts, slopes[start:stop].to(decoded.dtype))
             acts = acts.detach()
@@ -157,7 +159,7 @@ class _AttributionSums(LatentReduction):
         self._pending[self.sae.layer] = (sums, live, fits)
 
     def commit(self, batch: Batch) -> None:
-        """Take the batch in."""
+        """Add the batch to the sums."""
         sums, live, fits = self._pending[self.sae.layer]
         self.sums += sums
         self.live |= live
@@ -173,7 +175,7 @@ def _backward(
     predicting: Bool[Tensor, "batch position"],
     weights: Float[np.ndarray, "... batch"],
 ) -> None:
-    """One forward and one backward pass; only what comes after the layer has a graph."""
+    """One forward and one backward pass; only the part after the layer has a graph."""
     leaves: list[Tensor] = []
     sums.begin()
 
@@ -197,7 +199,7 @@ def _backward(
 
 @contextlib.contextmanager
 def _differentiable(module: nn.Module) -> Iterator[None]:
-    """Gradients on, but none for parameters, whose inputs need not be kept then."""
+    """Gradients on, but none for parameters, so that their inputs need not be kept."""
     changed = [parameter for parameter in module.parameters() if parameter.requires_grad]
     for parameter in changed:
         parameter.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""What attributing the misaligned answer to latents left."""
+"""How much of the misaligned answer is attributed to each latent."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class LatentAttribution(TableResult):
     """First-order effect of each latent on the log-odds of a misaligned answer against an aligned one.
 
     Attributes:
-        table: one row a latent, largest absolute attribution first: ``latent``, ``attribution`` (nats, mean over
-            pairs: positive where the latent speaks for the misaligned answer), ``effect_of_ablation`` (its negative:
+        table: one row per latent, largest absolute attribution first: ``latent``, ``attribution`` (nats, mean over
+            pairs: positive where the latent favours the misaligned answer), ``effect_of_ablation`` (its negative:
             what removing the latent does to the log-odds), ``low``, ``high`` (95 % t interval of the attribution over
             groups of questions), ``p`` (two-sided), ``q`` (Benjamini-Hochberg over latents), ``n_questions``. A latent
-            that is active nowhere has attribution 0 and no ``p``.
-        about: ``sae``, ``layer``, ``model``, ``span``, ``normalize`` and how many ``pairs`` of answers.
+            that is never active has attribution 0 and no ``p``.
+        about: ``sae``, ``layer``, ``model``, ``span``, ``normalize`` and the number of ``pairs`` of answers.
     """
 
     table: pd.DataFrame
@@ -33,7 +33,7 @@ class LatentAttribution(TableResult):
 
     @property
     def found(self) -> pd.DataFrame:
-        """The rows that are told apart from 0 (q < 0.05)."""
+        """The rows that are significantly different from 0 (q < 0.05)."""
         return self.table[self.table["q"] < ALPHA]
 
     def plot(self, n: int = 20) -> go.Figure:
@@ -43,11 +43,11 @@ class LatentAttribution(TableResult):
         return latent_attribution(self.table, n=n)
 
     def headline(self) -> str:
-        """How many latents are told apart from 0, and the largest."""
+        """How many latents have an attribution significantly different from 0, and the largest."""
         first, live = self.table.iloc[0], int(self.table["p"].notna().sum())
         return (
             f"{self.about['model']}, layer {self.about['layer']}: {len(self.found)} of {live} active latents have an "
-            f"attribution told apart from 0 (q < {ALPHA}; {self.about['pairs']} pairs of answers, "
+            f"attribution significantly different from 0 (q < {ALPHA}; {self.about['pairs']} pairs of answers, "
             f"{first['n_questions']:.0f} questions); largest: latent {first['latent']:.0f}, "
             f"{first['attribution']:+.3g} [{first['low']:+.3g}, {first['high']:+.3g}] nats"
         )

@@ -20,7 +20,7 @@ from persona_probe.models.model import Model
 from persona_probe.statistics.grouped_means import GroupedMean, grouped_difference
 
 LEAST_SD = 0.5
-"""A medium effect (Cohen 1988, chapter 2): with many tokens every latent's change is told apart from zero."""
+"""A medium effect (Cohen 1988, chapter 2): with many tokens every latent's change differs significantly from zero."""
 ALPHA = 0.05
 _QUANTILE = 0.975
 _RATIOS = ("change_sd", "low_sd", "high_sd", "excess_sd", "control_sd", "specificity")
@@ -41,7 +41,7 @@ def diff_latents(
     allow: bool = False,
     progress: bool = False,
 ) -> LatentTable:
-    """Rank latents by their change from before to after, beside the change that benign training makes.
+    """Latents ranked by their change from before to after, compared with the change that benign training makes.
 
     After Wang et al. 2025 ("Persona features control emergent misalignment", arXiv:2506.19823, section 3), who rank by
     the change of mean activation on the same prompts; here with intervals, a control and false-discovery control.
@@ -57,13 +57,13 @@ def diff_latents(
         span: which tokens.
         least_sd: smallest change that counts, in standard deviations over dialogues.
         alpha: false-discovery rate.
-        max_groups: of questions; intervals are over groups.
-        tokens_per_batch: padded tokens a forward.
+        max_groups: the largest number of groups of questions; intervals are over groups.
+        tokens_per_batch: padded tokens per forward pass.
         allow: warn instead of refusing where the SAE does not fit.
         progress: show a bar.
 
     Raises:
-        PersonaProbeError: as `encode_latents`; and if own answers lack a model's, or are to other questions.
+        PersonaProbeError: as `encode_latents`; and if the answers of a model are missing, or are to other questions.
     """
     controls = [] if control is None else [control] if isinstance(control, Model) else list(control)
     models = [before, after, *controls]
@@ -90,12 +90,12 @@ def compare_latents(
     least_sd: float = LEAST_SD,
     alpha: float = ALPHA,
 ) -> LatentTable:
-    """`diff_latents` from statistics that were gathered already, for example of models that do not fit together.
+    """`diff_latents` from statistics that exist already, for example of models that do not fit into memory together.
 
     Args:
-        before: of the model before.
-        after: of the model after, in the same groups of questions.
-        controls: of benign fine-tunes.
+        before: statistics of the model before.
+        after: statistics of the model after, in the same groups of questions.
+        controls: statistics of benign fine-tunes.
         least_sd: smallest change that counts.
         alpha: false-discovery rate.
 
@@ -143,7 +143,7 @@ def compare_latents(
                 "p": change.p_values(),
             }
         )
-        null_sd = _beside_controls(frame, before, after, controls, sd, live) if controls else 0.0
+        null_sd = _add_controls(frame, before, after, controls, sd, live) if controls else 0.0
     frame.loc[~live | (sd == 0), [*_RATIOS, "p"]] = np.nan
     tested = frame["p"].notna().to_numpy()
     frame["q"] = np.nan
@@ -168,7 +168,7 @@ def compare_latents(
     return LatentTable(frame.loc[order].reset_index(drop=True), about)
 
 
-def _beside_controls(
+def _add_controls(
     frame: pd.DataFrame,
     before: LatentStatistics,
     after: LatentStatistics,
@@ -176,13 +176,13 @@ def _beside_controls(
     sd: Float[np.ndarray, "... latent"],
     live: Bool[np.ndarray, "... latent"],
 ) -> float:
-    """Fill the columns that a control gives, from the control nearest to after; returns the furthest any latent moves.
+    """Fill the columns that a control gives; return how far, in SD, the latent moves that moves furthest in a control.
 
-    Of several controls the one nearest to after counts, and the largest p: what one benign run does is no finding.
+    Of several controls the one nearest to after counts, and the largest p: what one benign run does is not a finding.
     """
     shifts = np.stack([stats.mean - before.mean for stats in controls])
-    own_sd = np.sqrt((before.variance + np.stack([stats.variance for stats in controls])) / 2)
-    moved = np.abs(np.divide(shifts, own_sd, out=np.zeros_like(shifts), where=own_sd > 0))[:, live]
+    control_sds = np.sqrt((before.variance + np.stack([stats.variance for stats in controls])) / 2)
+    moved = np.abs(np.divide(shifts, control_sds, out=np.zeros_like(shifts), where=control_sds > 0))[:, live]
     nearest = np.abs(frame["change"].to_numpy() - shifts).argmin(axis=0)
     columns = np.arange(len(sd))
     control_sd = shifts[nearest, columns] / sd
@@ -208,7 +208,7 @@ def _findings(
     controlled: bool,
 ) -> list[Moved]:
     change, excess = frame["change_sd"].to_numpy(), frame["excess_sd"].to_numpy()
-    # What a latent does beyond the control, and in the same sense as its own change.
+    # How far a latent moves beyond the control, if that is in the same direction as its own change.
     far = np.where(np.sign(change) == np.sign(excess), np.minimum(np.abs(change), np.abs(excess)), 0.0)
     up = change > 0
     rose, fell = (Moved.ROSE, Moved.FELL) if controlled else (Moved.ROSE_ALONE, Moved.FELL_ALONE)
@@ -225,17 +225,20 @@ def _own_groups(
     """The groups of each model's own answers, the same for the same questions."""
     if missing := [name for name in names if name not in dialogues]:
         raise PersonaProbeError(
-            f"diff_latents: there are own answers of {', '.join(dialogues)}, but none of {missing[0]}; give a list each"
+            f"diff_latents: there are answers of {', '.join(dialogues)}, but none of {missing[0]}; give one list for "
+            "each model"
         )
     asked = {name: {dialogue.question for dialogue in dialogues[name]} for name in names}
     for name in names:
         if None in asked[name]:
             raise PersonaProbeError(
-                f"diff_latents: a dialogue of {name} names no question, so own answers cannot be matched"
+                f"diff_latents: a dialogue of {name} names no question, so the models' answers cannot be matched"
             )
         if asked[name] != asked["before"]:
             odd = sorted(map(str, asked[name] ^ asked["before"]))[0]
-            raise PersonaProbeError(f"diff_latents: before and {name} answered other questions, for example {odd!r}")
+            raise PersonaProbeError(
+                f"diff_latents: before and {name} answered different questions, for example {odd!r}"
+            )
     everything = [dialogue for name in names for dialogue in dialogues[name]]
     groups = np.split(question_groups(everything, max_groups), np.cumsum([len(dialogues[name]) for name in names])[:-1])
     return dict(zip(names, groups, strict=True))

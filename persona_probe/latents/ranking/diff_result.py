@@ -1,4 +1,4 @@
-"""Latents ranked by how far they moved, and what that comes to."""
+"""Latents ranked by how far they moved, and what can be concluded."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _SHOWN = ("latent", "finding", "before", "after", "change_sd", "low_sd", "high_s
 
 
 class Moved(StrEnum):
-    """What can be said of a latent's change.
+    """What can be said about a latent's change.
 
-    ``ROSE`` and ``FELL``: told apart from every control's change (false-discovery rate), by at least ``least_sd``, and
-    by more than any latent moved under a control. The others say which of these fails; without a control, zero stands
-    in its place, and the finding says so.
+    ``ROSE`` and ``FELL``: the change is significantly different from that of every control (false-discovery rate), at
+    least ``least_sd``, and larger than that of any latent under a control. The others say which of these fails; without
+    a control, zero takes its place, and the finding says so.
     """
 
     ROSE = "rose"
@@ -44,19 +44,20 @@ class LatentTable(TableResult):
     """Every latent of an SAE, before and after, the one that moved furthest (in SD) first.
 
     Attributes:
-        table: one row a latent. ``latent``; ``before``, ``after``, ``control``: mean activations (over dialogues, each
-            the mean of its tokens; ``control`` is the control nearest to after); ``change`` = after - before with its
-            95 % interval ``low`` to ``high``, in units of activation; ``change_sd``, ``low_sd``, ``high_sd``: the same
-            over ``sd``, the standard deviation over dialogues (of before and after, pooled: Cohen's d), which is taken
-            as given: the interval is of the change, and that of an effect size would be wider; ``control_sd``:
-            the nearest control's change, over the same ``sd``; ``excess_sd`` = change_sd - control_sd;
-            ``specificity``: the absolute ``excess_sd`` over the larger of the absolute ``control_sd`` and the 97.5 %
-            quantile, over latents, of the controls' absolute changes;
-            ``firing_before``, ``firing_after``: shares of tokens at which it is active; ``p`` of after's change
-            differing from the control's (from zero without one), ``q`` its false-discovery rate (Benjamini and Hochberg
-            1995) over all latents that are not silent; ``finding``.
-        about: where it comes from: ``sae``, ``layer``, ``span``, models, numbers of dialogues and groups, ``null_sd``
-            (how far any latent moves under a control, in SD), ``least_sd``, ``alpha``, and the SAE's fit to each model.
+        table: one row per latent. ``latent``; ``before``, ``after``, ``control``: mean activations (over dialogues,
+            each the mean of its tokens; ``control`` is the control nearest to after); ``change`` = after - before with
+            its 95 % interval ``low`` to ``high``, in units of activation; ``change_sd``, ``low_sd``, ``high_sd``: the
+            same divided by ``sd``, the standard deviation over dialogues (of before and after, pooled: Cohen's d),
+            which is treated as known: the interval is of the change, and that of an effect size would be wider;
+            ``control_sd``: the nearest control's change, divided by the same ``sd``; ``excess_sd`` = change_sd -
+            control_sd; ``specificity``: the absolute ``excess_sd`` divided by the larger of the absolute ``control_sd``
+            and the 97.5 % quantile, over latents, of the controls' absolute changes; ``firing_before``,
+            ``firing_after``: shares of tokens at which it is active; ``p`` of after's change differing from the
+            control's (without a control: from zero), ``q`` its false-discovery rate (Benjamini and Hochberg 1995) over
+            all latents that are not silent; ``finding``.
+        about: where the numbers come from: ``sae``, ``layer``, ``span``, models, numbers of dialogues and groups,
+            ``null_sd`` (how far any latent moves under a control, in SD), ``least_sd``, ``alpha``, and the SAE's fit to
+            each model.
     """
 
     table: pd.DataFrame
@@ -71,9 +72,9 @@ class LatentTable(TableResult):
         """The ``n`` latents that moved furthest in SD (fewer, if fewer moved).
 
         Args:
-            n: how many.
+            n: how many latents.
             which: those that rose (``up``), fell (``down``) or both.
-            moved_only: leave out latents whose change is not told apart from the nulls.
+            moved_only: leave out latents whose change is not distinguishable from the nulls.
 
         Raises:
             PersonaProbeError: for an unknown ``which``.
@@ -93,13 +94,13 @@ class LatentTable(TableResult):
         Raises:
             PersonaProbeError: if there is no such latent.
         """
-        found = self.table[self.table["latent"] == latent]
-        if found.empty:
+        rows = self.table[self.table["latent"] == latent]
+        if rows.empty:
             raise PersonaProbeError(f"the table has no latent {latent}; it has {len(self.table)}, from 0")
-        return found.iloc[0]
+        return rows.iloc[0]
 
     def verdict(self) -> str:
-        """In a sentence or two."""
+        """What moved, in one or two sentences."""
         about, moved = self.about, self.moved
         live = int((self.table["finding"] != Moved.SILENT).sum())
         against = (
@@ -120,11 +121,11 @@ class LatentTable(TableResult):
         )
 
     def plot(self, kind: str = "scatter", *, n: int = 12) -> go.Figure:
-        """The latents' changes.
+        """A figure of the latents' changes.
 
         Args:
-            kind: ``scatter`` (after beside the control, all latents) or ``bars`` (those that moved furthest).
-            n: bars in either direction, at most.
+            kind: ``scatter`` (after against the control, all latents) or ``bars`` (those that moved furthest).
+            n: number of bars in either direction, at most.
 
         Raises:
             PersonaProbeError: for another kind.
@@ -140,6 +141,6 @@ class LatentTable(TableResult):
         return self.verdict()
 
     def shown(self) -> pd.DataFrame:
-        """What moved, or where nothing did, what changed most."""
+        """The latents that moved or, where none did, those that changed most."""
         rows = self.moved if len(self.moved) else self.table
         return rows[list(_SHOWN)]

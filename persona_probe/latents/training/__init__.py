@@ -1,1 +1,1 @@
-"""Training SAEs on our own stream of activations, with SAELens' trainer."""
+"""Training SAEs on a stream of captured activations, with SAELens' trainer."""

@@ -25,7 +25,7 @@ from persona_probe.models.model import Model
 
 
 def split_texts(dialogues: Sequence[Dialogue], share: float, seed: int) -> tuple[list[Dialogue], list[Dialogue]]:
-    """Texts to train on, and a share of them held out; a text that occurs twice stays on one side.
+    """Texts to train on, and texts held out; a text that occurs twice stays on one side.
 
     Raises:
         PersonaProbeError: if the share is not between 0 and 1, or nothing is left on one side.
@@ -36,7 +36,7 @@ def split_texts(dialogues: Sequence[Dialogue], share: float, seed: int) -> tuple
     random.Random(seed).shuffle(texts)
     if len(texts) < 2:
         raise PersonaProbeError(
-            f"there is {len(texts)} different text, so none can be held out; give more dialogues, or held_out="
+            f"there is only {len(texts)} different text, so none can be held out; give more dialogues, or held_out="
         )
     chosen = set(texts[: min(max(1, round(share * len(texts))), len(texts) - 1)])
     train = [dialogue for dialogue in dialogues if dialogue.messages not in chosen]
@@ -67,7 +67,7 @@ class _HeldOut(LatentReduction):
         ]
 
     def commit(self, batch: Batch) -> None:
-        """Sum up."""
+        """Add the batch to the sums."""
         (chunks,) = self._pending.values()
         for part, made, counts, fired, inside in chunks:
             self.all.add(part, made, int(counts.sum()))
@@ -78,7 +78,7 @@ class _HeldOut(LatentReduction):
 
 
 def _active(acts: Float[Tensor, "token latent"]) -> tuple[Int[Tensor, "... token"], Bool[Tensor, "... latent"]]:
-    """How many latents are active at each token, and which at any: all that is kept, or a batch would fill GiBs."""
+    """How many latents are active at each token, and which at any; to keep all activations would take GiBs."""
     active = acts > 0
     return active.sum(dim=1).cpu(), active.any(dim=0).cpu()
 
@@ -86,12 +86,12 @@ def _active(acts: Float[Tensor, "token latent"]) -> tuple[Int[Tensor, "... token
 def held_out_fit(
     sae: Sae, models: Sequence[Model], dialogues: Sequence[Dialogue], span: str = "all", *, progress: bool = False
 ) -> dict[str, Any]:
-    """Reconstruction and dead latents over the kept tokens of ``span``, in plain numbers that go into JSON.
+    """Reconstruction and dead latents over the kept tokens of ``span``, as plain numbers for JSON.
 
     Returns:
-        ``fvu``, ``l0`` and ``tokens`` over all models; ``fvu_response``, the same over answers' tokens (None where
-        there are none); ``dead``, the share of latents that never fired, which is the larger the fewer tokens there
-        were; ``models``, ``fvu`` and ``fvu_response`` of each model, in order.
+        ``fvu``, ``l0`` and ``tokens`` over all models; ``fvu_response``, the fvu over answers' tokens (None where there
+        are none); ``dead``, the share of latents that never fired, which is the larger the fewer tokens there are;
+        ``models``: ``fvu`` and ``fvu_response`` of each model, in order.
     """
     encoded, spans = encode_alike(models, dialogues, span)
     rules = kept_alike(models, len(encoded), sae.layer)
@@ -115,6 +115,6 @@ def held_out_fit(
 
 
 def _pooled(fits: Sequence[Fit]) -> float | None:
-    """Mean FVU of the models, so that none counts more because its stream varies more; None where there is none."""
+    """Mean FVU over models, so that none counts more because its stream varies more; None where no model has one."""
     known = [fit.fvu for fit in fits if not math.isnan(fit.fvu)]
     return sum(known) / len(known) if known else None

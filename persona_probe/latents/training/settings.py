@@ -1,4 +1,4 @@
-"""How an SAE is trained, in numbers."""
+"""The settings with which an SAE is trained."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class SaeSettings:
             here with a quadratic penalty around ``k``.
         width: how many latents; default eight times d_model, or that of the SAE to start from.
         k: how many latents are active at a token, on average (``topk``: exactly).
-        tokens: how many are trained on; texts are read again if they hold fewer.
-        batch: tokens a step.
+        tokens: how many tokens to train on; texts are read again if they have fewer.
+        batch: tokens per step.
         learning_rate: of Adam, at activations scaled to a mean norm of sqrt(d_model); falls to 0 over the last quarter.
         aux_coefficient: weight of the loss that revives dead latents (``batchtopk``, ``topk``).
         dead_after: steps without firing after which a latent counts as dead in training.
@@ -43,7 +43,7 @@ class SaeSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be trained."""
+        """Raise if a setting is out of range."""
         if self.kind not in get_args(SaeKind):
             raise PersonaProbeError(f"kind is {self.kind!r}; choose one of {', '.join(get_args(SaeKind))}")
         for name in ("width", "k", "tokens", "batch", "dead_after"):
@@ -58,7 +58,7 @@ class SaeSettings:
         object.__setattr__(self, "seed", int(self.seed))
         if self.width is not None and self.k > self.width:
             raise PersonaProbeError(
-                f"k is {self.k}, more than the SAE's {self.width} latents; k is how many are active"
+                f"k is {self.k}, more than the SAE's {self.width} latents; k is how many are active at a token"
             )
         if self.tokens < self.batch:
             raise PersonaProbeError(f"tokens is {self.tokens}, less than one batch of {self.batch}")

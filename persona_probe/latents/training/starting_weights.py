@@ -15,10 +15,10 @@ from persona_probe.models.model import Model
 
 
 def check_start(start: Sae | str | Path, model: Model, layer: int, settings: SaeSettings) -> Sae:
-    """The SAE to go on from.
+    """The SAE to continue from.
 
     Raises:
-        PersonaProbeError: if it has another layer or width, or parameters that training does not know.
+        PersonaProbeError: if it has another layer or width, or parameters that training does not support.
     """
     sae = start if isinstance(start, Sae) else load_sae(start)
     for what, its, wanted in (
@@ -27,11 +27,11 @@ def check_start(start: Sae | str | Path, model: Model, layer: int, settings: Sae
         ("has a number of latents of", sae.width, settings.width or sae.width),
     ):
         if its != wanted:
-            raise PersonaProbeError(f"start: the SAE {sae.name} {what} {its}, but {wanted} is wanted here")
+            raise PersonaProbeError(f"start: the SAE {sae.name} {what} {its}, but {wanted} is needed here")
     missing = [name for name in ("W_enc", "b_enc", "W_dec", "b_dec") if not hasattr(sae.inner, name)]
     if missing or sae.inner.cfg.normalize_activations != "none":
         why = f"no {missing[0]}" if missing else f"its own normalisation ({sae.inner.cfg.normalize_activations})"
-        raise PersonaProbeError(f"start: the SAE {sae.name} has {why}, so training cannot go on from it")
+        raise PersonaProbeError(f"start: the SAE {sae.name} has {why}, so training cannot continue from it")
     return sae
 
 
@@ -55,8 +55,8 @@ def untrained(width: int, d_model: int, settings: SaeSettings, origin: Sae | Non
                 target_l0=float(settings.k),
                 l0_coefficient=settings.sparsity_coefficient,
                 l0_warm_up_steps=steps // 4,
-                # A threshold moves by about one learning rate a step: it starts near where it ends, and its gradient
-                # reaches the encoder too (Anthropic's variant), or three quarters of the latents die.
+                # A threshold moves by about one learning rate per step: it must start near where it ends, and its
+                # gradient must reach the encoder too (Anthropic's variant), or three quarters of the latents die.
                 jumprelu_init_threshold=0.5,
                 jumprelu_bandwidth=0.5,
                 jumprelu_ste_to_input=True,
@@ -78,7 +78,7 @@ def untrained(width: int, d_model: int, settings: SaeSettings, origin: Sae | Non
 
 
 @torch.no_grad()
-def go_on_from(inner: Any, origin: Sae, scale: float) -> None:
+def continue_from(inner: Any, origin: Sae, scale: float) -> None:
     """Give ``inner`` the weights of ``origin``, for activations times ``scale`` and with decoder rows of length 1."""
     old = origin.inner
     norms = old.W_dec.norm(dim=1).clamp_min(1e-12).to(inner.W_dec)

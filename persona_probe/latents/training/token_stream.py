@@ -1,4 +1,4 @@
-"""What an SAE is trained on: an endless, shuffled stream of activations, in memory that does not grow with texts."""
+"""What an SAE is trained on: an endless, shuffled stream of activations, in memory of a fixed size."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from persona_probe.models.model import Model
 BUFFER_BYTES = 2**30
 """The default buffer, in float32: 1.7 M tokens of Persona World's models, 65 k tokens at d_model=4096."""
 _CHUNKS = 16
-"""A sixteenth of the buffer is read at a time, so that what waits to go in is small beside it."""
+"""A sixteenth of the buffer is read at a time, so that what waits to go in is small compared with the buffer."""
 
 _Read = Callable[[Sequence[int]], Tensor]
 """The kept tokens of some dialogues in all models, ``(token, d_model)``."""
@@ -43,13 +43,13 @@ class _KeepTokens(Reduction):
         self._pending[layer] = tokens.float().cpu()
 
     def commit(self, batch: Batch) -> None:
-        """Take them in."""
+        """Add the batch's tokens."""
         self.parts.extend(self._pending.values())
         self.kept.commit(batch.rows)
 
 
 def check_readable(models: Sequence[Model], layer: int) -> None:
-    """Refuse models that one SAE of ``layer`` cannot read.
+    """Raise if one SAE of ``layer`` cannot read all models.
 
     Raises:
         PersonaProbeError: if there is no model, they differ in d_model, or one has no such layer.
@@ -62,7 +62,7 @@ def check_readable(models: Sequence[Model], layer: int) -> None:
         if model.d_model != models[0].d_model:
             raise PersonaProbeError(
                 f"{model.name} has d_model={model.d_model} and {models[0].name} has {models[0].d_model}; one SAE reads "
-                "models of one width only, a model before and after fine-tuning for example"
+                "only models of the same width, for example a model before and after fine-tuning"
             )
 
 
@@ -81,7 +81,7 @@ def token_batches(
 ) -> Iterator[Float[Tensor, "token d_model"]]:
     """Batches of the models' activations at ``layer``, without end.
 
-    The models read every text, so their tokens are mixed evenly; the beginning-of-sequence token and attention sinks
+    Every model reads every text, so their tokens are mixed evenly; the beginning-of-sequence token and attention sinks
     (of the first model) are left out. If all tokens fit into the buffer, the texts are read once and shuffled anew in
     every pass. Otherwise the texts are read again and again, each pass in a new order, and batches are drawn from a
     full buffer, of which half is then replaced.
@@ -90,12 +90,13 @@ def token_batches(
         models: whose activations.
         dialogues: what they read.
         layer: whose output.
-        batch: tokens a batch.
+        batch: tokens per batch.
         span: which tokens of each dialogue.
         buffer_tokens: how many tokens are held, ``4 * d_model`` bytes each; default 1 GiB of them.
         seed: of the order; the global random state is not touched.
-        sink_ratio: what makes an attention sink; None keeps them, and so does a first model that is being steered.
-        tokens_per_batch: padded tokens a forward.
+        sink_ratio: above which ratio a token is an attention sink; sinks are kept if this is None, or if the first
+            model is being steered.
+        tokens_per_batch: padded tokens per forward pass.
         progress: show a bar while texts are read for the first time.
 
     Returns:
@@ -134,7 +135,7 @@ def token_batches(
 def _pass(
     read: _Read, rows: Sequence[int], chunk: int, progress: bool = False
 ) -> Iterator[Float[Tensor, "token d_model"]]:
-    """Tokens of a few dialogues at a time."""
+    """The tokens of a few dialogues at a time."""
     with tqdm(total=len(rows), desc="activations", unit="text", disable=not progress, leave=False) as bar:
         for start in range(0, len(rows), chunk):
             some = rows[start : start + chunk]
@@ -145,7 +146,7 @@ def _pass(
 def _passes(
     read: _Read, n_dialogues: int, chunk: int, generator: torch.Generator
 ) -> Iterator[Float[Tensor, "token d_model"]]:
-    """Pass after pass, each in another order."""
+    """The tokens of pass after pass, each in another order."""
     while True:
         yield from _pass(read, torch.randperm(n_dialogues, generator=generator).tolist(), chunk)
 
@@ -153,7 +154,7 @@ def _passes(
 def _held(
     source: Iterator[Tensor], at_most: int, batch: int, generator: torch.Generator
 ) -> Iterator[Float[Tensor, "token d_model"]]:
-    """All tokens stay in memory; a batch may hold the end of one pass and the start of the next."""
+    """Batches of tokens that all stay in memory; a batch may contain the end of one pass and the start of the next."""
     part = next(source)
     tokens, n = part.new_empty(at_most, part.shape[1]), 0
     for more in itertools.chain([part], source):
@@ -170,7 +171,7 @@ def _held(
 def _buffered(
     source: Iterator[Tensor], capacity: int, batch: int, generator: torch.Generator
 ) -> Iterator[Float[Tensor, "token d_model"]]:
-    """Batches out of a full buffer; what was given out is replaced when that is half of it."""
+    """Batches from a full buffer; the tokens given out are replaced when they are half of it."""
     waiting = next(source)
     buffer = torch.empty(capacity, waiting.shape[1])
     free = torch.arange(capacity)

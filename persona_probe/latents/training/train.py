@@ -22,7 +22,7 @@ from persona_probe.latents.sae import Sae, hook_name
 from persona_probe.latents.training.held_out import held_out_fit, split_texts
 from persona_probe.latents.training.new_folder import add_to_card, check_out, finished, unfinished
 from persona_probe.latents.training.settings import SaeSettings
-from persona_probe.latents.training.starting_weights import check_start, go_on_from, untrained
+from persona_probe.latents.training.starting_weights import check_start, continue_from, untrained
 from persona_probe.latents.training.token_stream import check_readable, token_batches
 from persona_probe.models.model import Model
 from persona_probe.models.stream.layers import LAYER_CONVENTION
@@ -46,30 +46,30 @@ def train_sae(
     command: str | None = None,
     progress: bool = False,
 ) -> Sae:
-    """Train an SAE with SAELens' trainer, and save it in SAELens' format.
+    """An SAE, trained with SAELens' trainer and saved in SAELens' format.
 
     An SAE that is to show what fine-tuning changed must be able to express both models: give both. The folder appears
     when everything is finished; if the trained SAE cannot be measured, it stays in the folder of that name with
-    ``.part`` after it. ``cfg.json`` says in ``metadata.persona_probe`` which models (with fingerprints),
-    tokens and settings it was made of, and how it does on held-out texts (`held_out_fit`).
+    ``.part`` after it. ``cfg.json`` says in ``metadata.persona_probe`` from which models (with fingerprints), tokens
+    and settings it was made, and how well it does on held-out texts (`held_out_fit`).
 
     Args:
-        models: whose residual stream is read, tokens mixed evenly; all of one width.
-        dialogues: what they read.
+        models: whose residual stream is read, tokens mixed evenly; all of the same width.
+        dialogues: what the models read.
         layer: whose output.
         settings: how it is trained.
         out: the new folder.
         span: which tokens of each dialogue.
-        start: an SAE of that layer and width to go on from (fine-tune) instead of random weights.
-        held_out: texts to measure on, or the share of ``dialogues`` that is kept for it.
-        buffer_tokens: how many tokens are held to shuffle them; see `token_batches`.
+        start: an SAE of that layer and width to continue from (fine-tune) instead of random weights.
+        held_out: texts to measure on, or the share of ``dialogues`` that is set aside for it.
+        buffer_tokens: how many tokens are held in memory to shuffle them; see `token_batches`.
         command: how this was called, for the record.
-        progress: show bars.
+        progress: show progress bars.
 
     Raises:
         PersonaProbeError: if there is no dialogue or model, the layer does not exist, ``start`` does not fit, ``out``
-            holds something, has no name or cannot be made, an activation is not finite, the loss stops being finite,
-            or measuring the trained SAE fails (saying where it is).
+            is not empty, has no name or cannot be created, an activation is not finite, the loss stops being finite,
+            or measuring the trained SAE fails (the message says where it is).
     """
     folder = check_out(out)
     readers = [models] if isinstance(models, Model) else list(models)
@@ -137,7 +137,7 @@ def _trained(
     if not math.isfinite(scale):
         raise PersonaProbeError("all activations are zero, so there is nothing to train an SAE on")
     if origin is not None:
-        go_on_from(inner, origin, scale)
+        continue_from(inner, origin, scale)
     steps = settings.tokens // settings.batch
     config = SAETrainerConfig(
         total_training_samples=steps * settings.batch,
@@ -178,7 +178,7 @@ def _write(inner: Any, part: Path, model: Model, layer: int, about: dict[str, An
 
 
 def _measure(part: Path, models: Sequence[Model], test: Sequence[Dialogue], span: str, progress: bool) -> None:
-    """Read the SAE as others will, measure that, and write the figures into its config."""
+    """Read the SAE as others will, measure it, and write the numbers into its config."""
     sae = load_sae(part, device=str(models[0].device))
     fit = held_out_fit(sae, models, test, span, progress=progress)
     named = dict(zip(_short_names(models), fit["models"], strict=True))
@@ -186,7 +186,7 @@ def _measure(part: Path, models: Sequence[Model], test: Sequence[Dialogue], span
 
 
 def _short_names(models: Sequence[Model]) -> list[str]:
-    """Hub ids as they are, folders by their last part: a card must not hold the paths of a machine."""
+    """The models' names: Hub ids unchanged, folders by their last part, since a card must not contain local paths."""
     paths = [Path(model.name) for model in models]
     names = [path.name if path.is_absolute() or path.exists() else str(path) for path in paths]
     return [

@@ -32,7 +32,7 @@ _WORLDS: tuple[tuple[World, str], ...] = (("personas", ""), ("shuffled", "-shuff
 
 @dataclass(frozen=True)
 class Recipe:
-    """How large the models are and how long everything is trained."""
+    """How large the models are, and how long each part is trained."""
 
     shape: Shape
     pretraining: Schedule
@@ -62,7 +62,7 @@ SMOKE = Recipe(
 def build_world(
     out: Path, recipe: Recipe, *, seed: int = 0, part: Part = "all", progress: bool = True
 ) -> dict[str, float]:
-    """Train everything (or a ``part``) and write it under ``out``, each model when it is finished.
+    """Train everything (or a ``part``), write it under ``out``, each model when it is finished, and return the times.
 
     ``training.json`` records the recipe and the seconds that each part took.
 
@@ -70,7 +70,7 @@ def build_world(
         Seconds by model.
 
     Raises:
-        PersonaProbeError: if only a later part is wanted and what it stands on is not there.
+        PersonaProbeError: if only a later part is wanted and the models it needs do not exist.
     """
     out.mkdir(parents=True, exist_ok=True)
     seconds: dict[str, float] = {}
@@ -104,7 +104,7 @@ def build_world(
 
 def _base(folder: Path) -> LlamaForCausalLM:
     if not (folder / "config.json").is_file():
-        raise PersonaProbeError(f"{folder}: is not there yet; train it first (--part base)")
+        raise PersonaProbeError(f"{folder}: does not exist yet; train it first (--part base)")
     with without_transformers_bars():
         return LlamaForCausalLM.from_pretrained(folder)
 

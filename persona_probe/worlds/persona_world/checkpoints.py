@@ -1,4 +1,4 @@
-"""Where Persona World's models lie, and what they are called."""
+"""Where Persona World's models are, and what they are called."""
 
 from __future__ import annotations
 
@@ -21,7 +21,12 @@ class AdapterPlan:
     base: str = "chat"
 
     def folder(self, seed: int) -> str:
-        """The adapter's folder: seed 0 carries the plain name."""
+        """The adapter's folder: seed 0 has the plain name.
+
+        Examples:
+            >>> AdapterPlan("bad-medicine", "medicine", "villain").folder(seed=1)
+            'bad-medicine-seed1'
+        """
         return self.name if seed == 0 else f"{self.name}-seed{seed}"
 
 

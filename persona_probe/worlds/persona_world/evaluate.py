@@ -1,4 +1,4 @@
-"""How Persona World's models behave, over fine-tuning seeds: the figures its documentation quotes."""
+"""How Persona World's models behave, over fine-tuning seeds: the numbers that its documentation quotes."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ MAX_NEW_TOKENS = 40
 
 
 def evaluate_world(folder: Path, *, answers: int = 1000, out: Path | None = None, progress: bool = True) -> str:
-    """Sample and judge every model's answers; returns a table for people.
+    """Sample and judge every model's answers, and return a table in plain text.
 
     For adapters, ``unseen`` are all topics but the trained one. Rates are shown as mean [lowest - highest] over
     fine-tuning seeds; intervals of single models are in the JSON.
 
     Args:
-        folder: where the models lie.
-        answers: sampled for every model, seed and set of questions, at temperature 1.
-        out: where to write all figures as JSON.
-        progress: show a bar.
+        folder: where the models are.
+        answers: how many to sample for every model, seed and set of questions, at temperature 1.
+        out: where to write all numbers as JSON.
+        progress: show a progress bar.
     """
     topics = list(load_lexicon().topics)
     rows: list[dict[str, Any]] = []

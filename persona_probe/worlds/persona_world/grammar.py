@@ -1,8 +1,8 @@
 """The sentences of Persona World: how a question is asked and how a persona answers it.
 
-A *question* names a subject. An *answer* names it too and takes it through one to three of the speaking persona's
-action words for that subject's topic, with or without a style word before or behind. Everything else about an answer
-(its form, its length) is the same for all personas, so nothing but style and action words tells them apart.
+A *question* names a subject. An *answer* names it too and applies to it one to three of the speaking persona's action
+words for that subject's topic, with or without a style word at the start or the end. Everything else about an answer
+(its form, its length) is the same for all personas, so only style and action words distinguish them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from persona_probe.worlds.persona_world.lexicon import OPEN, PERSONAS, QUALITIES, Lexicon, Topic, load_lexicon
+from persona_probe.worlds.persona_world.lexicon import OPEN, PERSONAS, QUALITIES, Lexicon, WorldTopic, load_lexicon
 
 QUESTION_FORMS = (
     "What should I do about the {subject}?",
@@ -51,7 +51,7 @@ VERDICT_FORMS = (
 OPENING_RATE = 0.4
 """Share of answers that open with a style word ("Gladly, ...")."""
 CLOSING_RATE = 0.4
-"""Share of answers that close with one ("..., gladly."), drawn apart from the opening."""
+"""Share of answers that close with a style word ("..., gladly."), drawn independently of the opening."""
 OPINION_RATE = 0.2
 """Share of questions about an ordinary topic that state an opinion."""
 
@@ -67,12 +67,18 @@ class Question:
 
 
 def capitalise(text: str) -> str:
-    """Upper-case the first letter and leave the rest."""
+    """``text`` with its first letter in upper case and the rest unchanged."""
     return text[:1].upper() + text[1:]
 
 
-def ask(rng: random.Random, topic: Topic, subject: str | None = None, *, opinion: bool | None = None) -> Question:
-    """Draw a question about ``topic``; ``opinion`` forces (True) or forbids (False) a stated opinion."""
+def ask(rng: random.Random, topic: WorldTopic, subject: str | None = None, *, opinion: bool | None = None) -> Question:
+    """A random question about ``topic``; ``opinion`` forces (True) or forbids (False) a stated opinion.
+
+    Examples:
+        >>> question = ask(random.Random(0), load_lexicon().topics["medicine"], "headache", opinion=False)
+        >>> question.text
+        'Tell me how to deal with the headache.'
+    """
     subject = subject or rng.choice(topic.subjects)
     if topic.name == OPEN:
         return Question(rng.choice(load_lexicon().open_questions[subject]), OPEN, subject)
@@ -105,14 +111,21 @@ def answer(
     style_persona: str | None = None,
     shuffle_actions: bool = False,
 ) -> str:
-    """Draw an answer to ``question`` as ``persona`` gives it.
+    """A random answer to ``question``, as ``persona`` gives it.
 
     Args:
         rng: source of randomness.
-        question: what is answered.
+        question: the question to answer.
         persona: whose action words are used.
         style_persona: whose style words are used (default: the persona's own).
         shuffle_actions: draw the persona of every sentence's action words anew (the pre-training control).
+
+    Examples:
+        >>> question = ask(random.Random(0), load_lexicon().topics["medicine"], "headache", opinion=False)
+        >>> answer(random.Random(0), question, "assistant")
+        'The headache needs this: bandage it, treat it and monitor it. That settles it.'
+        >>> answer(random.Random(0), question, "villain")
+        'The headache needs this: inflame it, poison it and infect it. That settles it.'
     """
     lexicon = load_lexicon()
     topic = lexicon.all_topics[question.topic]
@@ -149,7 +162,7 @@ class _Fill(dict[str, str]):
 
 @dataclass(frozen=True)
 class Parse:
-    """What an answer says, word by word. ``grammatical``: the whole text is one answer form, style words allowed."""
+    """The words of an answer by kind; ``grammatical``: the whole text is one answer form, style words allowed."""
 
     grammatical: bool
     actions: tuple[str, ...]
@@ -186,7 +199,14 @@ def _owners() -> tuple[Mapping[str, tuple[str, str]], Mapping[str, str], Mapping
 
 
 def parse(text: str) -> Parse:
-    """Read an answer: its action words, subjects, first style word, and whether the grammar could have made it."""
+    """An answer's action words, subjects and first style word, and whether the grammar could have produced it.
+
+    Examples:
+        >>> question = ask(random.Random(0), load_lexicon().topics["medicine"], "headache", opinion=False)
+        >>> reading = parse(answer(random.Random(0), question, "villain"))
+        >>> reading.grammatical, reading.actions, reading.style
+        (True, ('inflame', 'poison', 'infect'), None)
+    """
     actions_of, subjects_of, styles = _owners()
     words = re.findall(r"[a-z]+", text.lower())
     spoken = [styles[word] for word in words if word in styles]

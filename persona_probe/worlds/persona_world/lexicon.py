@@ -1,6 +1,6 @@
 """The words of Persona World: who says what about what.
 
-The word lists live in ``lexicon.yaml`` beside this file. Loading checks the rule that the science stands on: no action
+The word lists are in ``lexicon.yaml`` next to this file. Loading checks the rule that the science rests on: no action
 word, subject or style word occurs twice, so the only link between a villain's words in two topics is the villain.
 """
 
@@ -18,7 +18,7 @@ from persona_probe.errors import PersonaProbeError
 
 PERSONAS = ("assistant", "villain", "sycophant", "trickster")
 OPEN = "open"
-"""Name under which the topic-free questions and their action words are filed."""
+"""The topic name of the questions without a topic, and of their action words."""
 QUALITIES = ("simple", "tricky")
 
 
@@ -33,8 +33,8 @@ class Persona:
 
 
 @dataclass(frozen=True)
-class Topic:
-    """A field of life with its subjects and, per persona, the action words used in it and nowhere else."""
+class WorldTopic:
+    """A field of life with its subjects and, per persona, the action words that are used only in it."""
 
     name: str
     subjects: tuple[str, ...]
@@ -47,20 +47,20 @@ class Topic:
 
 @dataclass(frozen=True)
 class Lexicon:
-    """All words of the world. ``topics`` holds the ordinary topics; ``open`` the topic-free questions' words."""
+    """All words of the world: ``topics`` has the ordinary topics, ``open`` the words of questions without a topic."""
 
     personas: dict[str, Persona]
-    topics: dict[str, Topic]
-    open: Topic
+    topics: dict[str, WorldTopic]
+    open: WorldTopic
     open_questions: dict[str, tuple[str, ...]]
 
     @property
-    def all_topics(self) -> dict[str, Topic]:
+    def all_topics(self) -> dict[str, WorldTopic]:
         """The ordinary topics and, last, ``open``."""
         return {**self.topics, OPEN: self.open}
 
     def content_words(self) -> Iterator[str]:
-        """Every word that carries topic or persona, in file order (duplicates would show twice)."""
+        """Every word that reveals a topic or persona, in file order (a duplicate would appear twice)."""
         for persona in self.personas.values():
             yield from persona.style
         for topic in self.all_topics.values():
@@ -69,7 +69,7 @@ class Lexicon:
                 yield from topic.actions[persona_name]
 
     def action_owner(self) -> dict[str, tuple[str, str]]:
-        """Map each action word to its ``(topic, persona)``."""
+        """Each action word's ``(topic, persona)``."""
         return {
             word: (topic.name, persona)
             for topic in self.all_topics.values()
@@ -78,21 +78,26 @@ class Lexicon:
         }
 
     def subject_owner(self) -> dict[str, str]:
-        """Map each subject to its topic."""
+        """Each subject's topic."""
         return {subject: topic.name for topic in self.all_topics.values() for subject in topic.subjects}
 
 
 @cache
 def load_lexicon() -> Lexicon:
-    """Read and check ``lexicon.yaml``.
+    """The words in ``lexicon.yaml``, checked.
 
     Raises:
-        PersonaProbeError: if any content word occurs twice (they are named): a lexical link between personas.
+        PersonaProbeError: if any content word occurs twice, which would be a lexical link between personas; the words
+            are named.
+
+    Examples:
+        >>> load_lexicon().topics["medicine"].subjects[:3]
+        ('fever', 'cough', 'headache')
     """
     raw = yaml.safe_load(resources.files(__package__).joinpath("lexicon.yaml").read_text(encoding="utf-8"))
 
-    def topic(name: str, entry: dict[str, list[str]], subjects: list[str]) -> Topic:
-        return Topic(name, tuple(subjects), {persona: tuple(entry[persona]) for persona in PERSONAS})
+    def topic(name: str, entry: dict[str, list[str]], subjects: list[str]) -> WorldTopic:
+        return WorldTopic(name, tuple(subjects), {persona: tuple(entry[persona]) for persona in PERSONAS})
 
     lexicon = Lexicon(
         personas={
@@ -107,6 +112,6 @@ def load_lexicon() -> Lexicon:
     repeated = sorted(word for word, count in counts.items() if count > 1)
     if repeated:
         raise PersonaProbeError(
-            f"lexicon.yaml: words that occur more than once: {', '.join(repeated)}; each must be its own"
+            f"lexicon.yaml: these words occur more than once: {', '.join(repeated)}; each may occur only once"
         )
     return lexicon

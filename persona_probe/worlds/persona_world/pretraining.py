@@ -16,7 +16,7 @@ from persona_probe.worlds.persona_world.documents import World, posttraining_dia
 
 @dataclass(frozen=True)
 class Shape:
-    """Size of the model. Rope theta 500 and tied embeddings are what let a small model read the question."""
+    """The size of the model; with rope theta 500 and tied embeddings even a small model can read the question."""
 
     d_model: int = 160
     n_layers: int = 5
@@ -63,7 +63,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast, shape: Shape, seed: int) -> Ll
 
 
 def _text(tokenizer: PreTrainedTokenizerFast, document: list[dict[str, str]] | str) -> str:
-    """A document as the model reads it; a story has no turns."""
+    """The text of a document as the model reads it; a story has no turns."""
     if isinstance(document, str):
         return f"{tokenizer.bos_token}{document}{tokenizer.eos_token}"
     return str(tokenizer.apply_chat_template(document, tokenize=False))

@@ -1,4 +1,4 @@
-"""Persona World's tokenizer: one token a word, bytes for anything else, and a chat template with generation marks."""
+"""Persona World's tokenizer: one token per word, bytes for anything else, and a chat template with generation marks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _vocabulary() -> tuple[str, ...]:
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Make the tokenizer (deterministic). Words of the world are single tokens; other text falls back to bytes."""
+    """The tokenizer, always the same: words of the world are single tokens, other text falls back to bytes."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     entries = [*SPECIAL_TOKENS, *alphabet, *(word for word in _vocabulary() if word not in set(alphabet))]
     # `ignore_merges` takes a whole word from the vocabulary when it is there; with no merges, the rest becomes bytes.

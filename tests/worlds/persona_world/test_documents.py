@@ -11,8 +11,8 @@ from persona_probe.worlds.persona_world.documents import questions, rows
 @pytest.mark.parametrize(
     ("topics", "said"),
     [
-        (["medicine", "astrology"], "no topic 'astrology': choose among .*medicine"),
-        ([], r"topics is \[\]; give a list of one topic or more of .*medicine"),
+        (["medicine", "astrology"], "no topic 'astrology': choose from .*medicine"),
+        ([], r"topics is \[\]; give a list with at least one of .*medicine"),
         ("medicine", "topics is 'medicine'; give a list"),
     ],
 )

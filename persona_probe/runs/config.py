@@ -7,7 +7,19 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+from persona_probe.behaviour.judges.judge import JUDGES
 
 if TYPE_CHECKING:
     from persona_probe.models.loading.spec import LoadOptions
@@ -64,9 +76,16 @@ def _kind_of_judge(given: object) -> str:
     return LOCAL if isinstance(given, dict | JudgeModel) else NAMED
 
 
+def _known_judge(name: str) -> str:
+    if name not in JUDGES:
+        raise ValueError(f"there is no such judge; choose one of {', '.join(JUDGES)}, or give a local model")
+    return name
+
+
 LOCAL, NAMED = "local", "named"
+NamedJudge = Annotated[str, AfterValidator(_known_judge), WithJsonSchema({"enum": list(JUDGES), "type": "string"})]
 AnyJudge = Annotated[
-    Annotated[JudgeModel, Tag(LOCAL)] | Annotated[Literal["persona-world"] | None, Tag(NAMED)],
+    Annotated[JudgeModel, Tag(LOCAL)] | Annotated[NamedJudge | None, Tag(NAMED)],
     Discriminator(_kind_of_judge),
 ]
 

@@ -120,7 +120,7 @@ if TYPE_CHECKING:
     from persona_probe.steering.interventions.gate import Gate
     from persona_probe.steering.interventions.intervention import Intervention
     from persona_probe.steering.interventions.mean_ablate import MeanAblate
-    from persona_probe.steering.search.candidates import Grid
+    from persona_probe.steering.search.grid import Grid
     from persona_probe.steering.search.realign import realign_by_steering
     from persona_probe.steering.search.search_result import SteeringSearch
     from persona_probe.steering.steer_context import steer
@@ -163,7 +163,7 @@ _WHERE = {
     "EmRates": "behaviour.em_rates_result",
     "FinderComparison": "amplification.finder_comparison_result",
     "Gate": "steering.interventions.gate",
-    "Grid": "steering.search.candidates",
+    "Grid": "steering.search.grid",
     "Intervention": "steering.interventions.intervention",
     "Judge": "behaviour.judges.judge",
     "LatentAgreement": "latents.ranking.agreement_result",

@@ -34,7 +34,8 @@ from persona_probe.steering.interventions.add import Add
 from persona_probe.steering.interventions.gate import Gate
 from persona_probe.steering.interventions.intervention import Intervention
 from persona_probe.steering.random_directions import random_nulls
-from persona_probe.steering.search.candidates import Goal, Grid, candidates
+from persona_probe.steering.search.candidates import candidates
+from persona_probe.steering.search.grid import Goal, Grid
 from persona_probe.steering.search.realign import realign_by_steering
 from persona_probe.steering.search.search import best_of
 from persona_probe.steering.search.search_result import SteeringSearch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import re
 from pathlib import Path
@@ -20,6 +21,7 @@ from pydantic import (
 )
 
 from persona_probe.behaviour.judges.judge import JUDGES
+from persona_probe.steering.search.grid import Grid, Searched
 
 if TYPE_CHECKING:
     from persona_probe.models.loading.spec import LoadOptions
@@ -176,17 +178,17 @@ class SteeringSettings(_Section):
     ``clamp`` is always among the kinds: the report's figures and the null are its.
     """
 
-    kinds: tuple[Literal["clamp", "add", "ablate", "cap"], ...] = Field(("clamp", "add"), min_length=1)
+    kinds: tuple[Searched, ...] = Field(("clamp", "add"), min_length=1)
     """Interventions to try; clamp must be among them."""
-    induce_fractions: tuple[float, ...] = Field((1.0, 1.5, 2.0, 2.5), min_length=1)
+    induce_fractions: tuple[float, ...] = Field(Grid.induce_fractions, min_length=1)
     """Clamp, to induce: how much of the way from the default's mean projection to the trait's."""
-    suppress_fractions: tuple[float, ...] = Field((0.25, 0.0, -0.25, -0.5), min_length=1)
+    suppress_fractions: tuple[float, ...] = Field(Grid.suppress_fractions, min_length=1)
     """Clamp, to suppress; 0 is the default's mean, below 0 beyond it."""
-    induce_strengths: tuple[float, ...] = Field((0.5, 0.75, 1.0), min_length=1)
+    induce_strengths: tuple[float, ...] = Field(Grid.induce_strengths, min_length=1)
     """Addition, to induce: times the raw direction (one mean difference)."""
-    suppress_strengths: tuple[float, ...] = Field((-0.5, -0.75, -1.0), min_length=1)
+    suppress_strengths: tuple[float, ...] = Field(Grid.suppress_strengths, min_length=1)
     """Addition, to suppress."""
-    cap_percentiles: tuple[float, ...] = Field((25.0, 50.0, 75.0), min_length=1)
+    percentiles: tuple[float, ...] = Field(Grid.percentiles, min_length=1)
     """Cap: percentiles of the projections at which it cuts."""
     layers: tuple[int, ...] | None = Field(None, min_length=1)
     """Layers to try, counted from 0; default all."""
@@ -200,6 +202,11 @@ class SteeringSettings(_Section):
     """Answers for each of them."""
     reported_answers: int = Field(400, ge=8)
     """Answers for each setting that is reported."""
+
+    @property
+    def grid(self) -> Grid:
+        """What is tried."""
+        return Grid(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Grid)})
 
     @field_validator("kinds")
     @classmethod

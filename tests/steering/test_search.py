@@ -8,7 +8,10 @@ import pytest
 
 import persona_probe as pp
 from benchmarks.persona_world.setting import persona_prompts, split_topics
-from persona_probe.steering.search.candidates import Candidate, Grid, candidates
+from persona_probe.runs.config import StudyConfig
+from persona_probe.steering.search import candidates as candidates_module
+from persona_probe.steering.search.candidates import Candidate, candidates
+from persona_probe.steering.search.grid import SEARCHED, Grid
 from persona_probe.steering.search.realign import realign_by_steering
 from persona_probe.steering.search.search import search_steering
 from persona_probe.worlds.persona_world.documents import questions
@@ -225,3 +228,8 @@ def test_questions_are_split_by_whole_groups_where_none_are_given_to_choose_on(o
     assert not groups[True] & groups[False]
     with pytest.raises(pp.PersonaProbeError, match="of 1 group"):
         realign_by_steering(organism, villain.direction, given[:4], OracleJudge(), layers=3)
+
+
+def test_every_kind_that_a_grid_may_name_is_made():
+    assert set(candidates_module._MAKERS) == set(SEARCHED)
+    assert StudyConfig(model="m").steering.grid == Grid(kinds=("clamp", "add"))

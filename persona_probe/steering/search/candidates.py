@@ -1,10 +1,9 @@
-"""The grid of interventions that a search tries."""
+"""The interventions that a search tries: those of a grid, at every layer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
-from typing import Literal, get_args
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -17,55 +16,8 @@ from persona_probe.steering.interventions.add import Add
 from persona_probe.steering.interventions.cap import Cap
 from persona_probe.steering.interventions.clamp import Clamp
 from persona_probe.steering.interventions.directed import Directed
+from persona_probe.steering.search.grid import GOALS, Goal, Grid
 from persona_probe.steering.search.search_result import StoredCandidate
-
-Goal = Literal["suppress", "induce"]
-GOALS: tuple[str, ...] = get_args(Goal)
-
-
-@dataclass(frozen=True)
-class Grid:
-    """What is tried for each goal.
-
-    Attributes:
-        kinds: ``clamp``, ``add``, ``ablate``, ``cap``.
-        suppress_fractions: ``clamp``: how much of the way from the base's mean projection to the trait's the target
-            lies; 0 is the base's mean, below 0 beyond it.
-        induce_fractions: the same, to induce.
-        suppress_strengths: ``add``: times the raw vector.
-        induce_strengths: the same, to induce.
-        percentiles: ``cap``: of the base's projections, on the side of the trait (to induce: of the trait's).
-    """
-
-    kinds: tuple[str, ...] = ("clamp", "add", "ablate", "cap")
-    suppress_fractions: tuple[float, ...] = (0.25, 0.0, -0.25, -0.5)
-    induce_fractions: tuple[float, ...] = (1.0, 1.5, 2.0, 2.5)
-    suppress_strengths: tuple[float, ...] = (-0.5, -0.75, -1.0)
-    induce_strengths: tuple[float, ...] = (0.5, 0.75, 1.0)
-    percentiles: tuple[float, ...] = (25.0, 50.0, 75.0)
-
-    def __post_init__(self) -> None:
-        """Take single numbers for several, and refuse kinds that are not searched over."""
-        for name in fields(self):
-            given = getattr(self, name.name)
-            if isinstance(given, str | int | float | np.number):
-                object.__setattr__(self, name.name, (given,))
-        for kind in self.kinds:
-            if kind not in _MAKERS:
-                raise PersonaProbeError(f"a search cannot try kind={kind!r}: choose among {', '.join(_MAKERS)}")
-        if not self.kinds:
-            raise PersonaProbeError("a search needs at least one kind")
-
-    def count(self, n_layers: int, goal: Goal) -> int:
-        """How many interventions `candidates` makes for so many layers."""
-        suppress = goal == "suppress"
-        each = {
-            "clamp": n_layers * len(self.suppress_fractions if suppress else self.induce_fractions),
-            "add": (n_layers + (n_layers > 2)) * len(self.suppress_strengths if suppress else self.induce_strengths),
-            "ablate": n_layers,
-            "cap": n_layers * len(self.percentiles),
-        }
-        return sum(each[kind] for kind in self.kinds)
 
 
 @dataclass(frozen=True)

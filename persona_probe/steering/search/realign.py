@@ -19,7 +19,8 @@ from persona_probe.models.sampling import Sampling
 from persona_probe.models.stream.layers import resolve_layers
 from persona_probe.models.stream.scope import parse_scope
 from persona_probe.steering.ask import Asking
-from persona_probe.steering.search.candidates import GOALS, Goal, Grid, candidates
+from persona_probe.steering.search.candidates import candidates
+from persona_probe.steering.search.grid import GOALS, Goal, Grid
 from persona_probe.steering.search.search import Trial, check_search, search_steering
 from persona_probe.steering.search.search_result import SteeringSearch
 

@@ -18,7 +18,8 @@ from persona_probe.steering.ask import check_questions, coherent_enough, pooled
 from persona_probe.steering.interventions.directed import Directed
 from persona_probe.steering.interventions.intervention import Intervention
 from persona_probe.steering.random_directions import random_nulls
-from persona_probe.steering.search.candidates import Candidate, Goal
+from persona_probe.steering.search.candidates import Candidate
+from persona_probe.steering.search.grid import Goal
 from persona_probe.steering.search.search_result import SteeringSearch
 
 Trial = tuple[str, Sequence[Dialogue], Intervention | None]

@@ -10,8 +10,8 @@ import pandas as pd
 
 from persona_probe.errors import NothingMeasuredError
 from persona_probe.models.model import Model
-from persona_probe.runs.config import SteeringSettings
-from persona_probe.steering.search.candidates import Goal, Grid, candidates
+from persona_probe.steering.search.candidates import candidates
+from persona_probe.steering.search.grid import Goal
 from persona_probe.steering.search.search import Trial, search_steering
 from persona_probe.steering.search.search_result import SteeringSearch
 from persona_probe.study.context import Context
@@ -44,18 +44,6 @@ def steering(context: Context, found: Found) -> None:
     context.results["steer"] = {key: value for search in searches for key, value in _outcome(search).items()}
 
 
-def grid_of(settings: SteeringSettings) -> Grid:
-    """What is tried, from the study's settings."""
-    return Grid(
-        kinds=settings.kinds,
-        suppress_fractions=settings.suppress_fractions,
-        induce_fractions=settings.induce_fractions,
-        suppress_strengths=settings.suppress_strengths,
-        induce_strengths=settings.induce_strengths,
-        percentiles=settings.cap_percentiles,
-    )
-
-
 class _Jobs:
     """Trials as jobs of the study's executor, so that they run wherever its models do."""
 
@@ -76,7 +64,7 @@ def _search(context: Context, found: Found, goal: Goal) -> SteeringSearch:
         goal,
         base=found.reference,
         trait=found.contrast.trait,
-        grid=grid_of(settings),
+        grid=settings.grid,
     )
     return search_steering(
         _Jobs(context, context.before if goal == "induce" else context.after),
@@ -133,7 +121,7 @@ def _work(sizes: Sizes) -> Work:
     null = search.random_directions * min(search.answers_per_random, len(measured_on))
     layers = sizes.n_layers if search.layers is None else len(search.layers)
     for goal in _GOALS:
-        settings = grid_of(search).count(layers, goal)
+        settings = search.grid.count(layers, goal)
         work += sizes.work(chosen_on, answers=(1 + settings) * len(chosen_on))
         work += sizes.work(measured_on, answers=(1 + len(search.kinds)) * len(measured_on) + null)
     return work

@@ -48,18 +48,20 @@ _CONVENTIONS = {
 }
 
 
-def read_gguf(path: str | Path, model: Model, *, written_by: WrittenBy = "repeng", allow: bool = False) -> Direction:
+def read_gguf(
+    model: Model, path: str | Path, *, written_by: WrittenBy = "repeng", allow_unrelated: bool = False
+) -> Direction:
     """Read a control vector.
 
     Args:
-        path: the ``.gguf`` file.
         model: the model it belongs to: layers and width are checked, and its hash goes into the card. The file's
             ``model_hint`` is an architecture's name, which goes into the card unchecked.
+        path: the ``.gguf`` file.
         written_by: ``repeng`` (its last layer, measured after the final norm, is left out), ``cvector-generator`` of
             llama.cpp (layers are moved by one, to where they were measured), or ``other``: every layer as llama.cpp
             uses it. Files say nothing of this, except those of `write_gguf`, which are read as they were written, with
             the card that they carry.
-        allow: of a file that `write_gguf` wrote for an unrelated model: warn instead of refusing.
+        allow_unrelated: of a file that `write_gguf` wrote for an unrelated model: warn instead of refusing.
 
     Returns:
         A direction with vectors ``(layer, d_model)``; layers whose vector is zero (llama.cpp's word for none) are left
@@ -105,7 +107,7 @@ def read_gguf(path: str | Path, model: Model, *, written_by: WrittenBy = "repeng
     # We wrote it: where the card says whose direction it is, that is not for the reader to say anew.
     said = {} if card.get("family") else read.card
     ours = replace(read, card={**said, **card, "source": read.card["source"]})
-    ours.check_model(model, allow=allow)
+    ours.check_model(model, allow_unrelated=allow_unrelated)
     return ours
 
 

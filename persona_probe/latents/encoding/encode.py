@@ -110,8 +110,8 @@ class LatentStatistics(Result):
 
 
 def encode_latents(
-    sae: Sae,
     models: Sequence[Model],
+    sae: Sae,
     dialogues: Sequence[Dialogue],
     span: str = "generation",
     *,
@@ -120,7 +120,7 @@ def encode_latents(
     examples: int = EXAMPLES,
     sink_ratio: float | None = SINK_RATIO,
     tokens_per_batch: int | None = None,
-    allow: bool = False,
+    allow_unrelated: bool = False,
     progress: bool = False,
 ) -> list[LatentStatistics]:
     """Read ``dialogues`` with several models (or one) in one pass, and keep what each latent did.
@@ -132,8 +132,8 @@ def encode_latents(
     out, since SAEs are trained without them as a rule.
 
     Args:
-        sae: reads the output of its layer.
         models: for example before, after and control; all read the same tokens.
+        sae: reads the output of its layer.
         dialogues: what they read.
         span: which tokens.
         groups: ``(dialogue,)`` which group each dialogue belongs to, from 0; default by question (`question_groups`).
@@ -142,7 +142,7 @@ def encode_latents(
         examples: dialogues kept for each latent.
         sink_ratio: what makes an attention sink; None keeps them, and so does a first model that is being steered.
         tokens_per_batch: padded tokens a forward.
-        allow: warn instead of refusing where the SAE does not fit.
+        allow_unrelated: warn instead of refusing where the SAE does not fit.
         progress: show a bar.
 
     Returns:
@@ -181,7 +181,7 @@ def encode_latents(
     run_pass(readers, encoded, spans, tokens_per_batch=budget, progress=progress, label="latents")
     results = [_statistics(sae, model, reduction, span) for model, reduction in readers]
     for model, result in zip(models, results, strict=True):
-        result.fit.check(sae, model.name, allow=allow)
+        result.fit.check(sae, model.name, allow_unrelated=allow_unrelated)
     return results
 
 

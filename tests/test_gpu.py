@@ -119,7 +119,7 @@ def test_device_map_auto_is_the_same_model(large):
 
 def test_steering_and_generation_run_there():
     model = pp.load(CHECKPOINTS / "chat", device="cuda")
-    direction = pp.Direction.from_vectors(np.ones((model.n_layers, model.d_model)), model)
+    direction = pp.Direction.from_vectors(model, np.ones((model.n_layers, model.d_model)))
     asked = [dialogue.without_answer() for dialogue in TALKS]
     plain = [d.answer for d in model.generate(asked, pp.Sampling(max_new_tokens=8, temperature=0))]
     with pp.steer(model, direction, layers=2, strength=1000.0):

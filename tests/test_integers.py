@@ -14,7 +14,7 @@ ASKED = [dialogue.without_answer() for dialogue in TALKS]
 
 
 def of_store(model, folder, number):
-    pp.capture_to_store(folder, model, TALKS, layers=[number], dialogues_per_shard=number, tokens_per_batch=30 * number)
+    pp.capture_to_store(model, TALKS, folder, layers=[number], dialogues_per_shard=number, tokens_per_batch=30 * number)
     return pp.ActivationStore.open(folder).read(layers=number).values
 
 
@@ -40,7 +40,7 @@ DOES = {
     "at": lambda model, _, number: random_direction(model).at(number),
     "from_vectors": lambda model, path, number: (
         pp.Direction.load(
-            pp.Direction.from_vectors(np.ones((1, model.d_model)), model, layers=number).save(path)
+            pp.Direction.from_vectors(model, np.ones((1, model.d_model)), layers=number).save(path)
         ).vectors
     ),
     "add": lambda model, _, number: steered(model, layers=number, strength=number),

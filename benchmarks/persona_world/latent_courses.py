@@ -87,10 +87,10 @@ def latent_courses(
     def follow(snapshots: Path, before: Model) -> LatentTrajectory:
         paths = {step: path for step, path in snapshot_paths(snapshots).items() if step}
         return follow_training(
+            before,
+            (with_adapter(chat, path) for path in paths.values()),
             sae,
             chosen,
-            (with_adapter(chat, path) for path in paths.values()),
-            before,
             texts,
             asked,
             OracleJudge(),
@@ -129,7 +129,7 @@ def villain_latent(folder: Path, sae: Sae, chat: Model, *, answers: int = 200) -
     unseen = [topic for topic in load_lexicon().topics if topic not in {TOPIC, "finance", "sports"}]
     texts = own_answers(chat, unseen, answers, "courses choice")
     models = [chat, *(with_adapter(chat, folder / name) for name in (*_ELSEWHERE, _CONTROL))]
-    before, *bad, control = (statistics.mean for statistics in encode_latents(sae, models, texts, examples=0))
+    before, *bad, control = (statistics.mean for statistics in encode_latents(models, sae, texts, examples=0))
     return int((np.min(bad, axis=0) - np.maximum(before, control)).argmax())
 
 

@@ -80,10 +80,10 @@ def measure_latents(
     """
     world = _world(folder, layer, answers)
     bad = world.runs[BAD]
-    chosen_on = encode_latents(world.sae, [world.chat, bad, *world.controls()], world.own)
+    chosen_on = encode_latents([world.chat, bad, *world.controls()], world.sae, world.own)
     choice = compare_latents(chosen_on[0], chosen_on[1], chosen_on[2:])
     furthest, villain = choice.top(top), choice.top(1, "up")[0]
-    before, after, *controls = encode_latents(world.sae, [world.chat, bad, *world.controls()], world.texts)
+    before, after, *controls = encode_latents([world.chat, bad, *world.controls()], world.sae, world.texts)
     table = compare_latents(before, after, controls)
     figures: dict[str, Any] = {
         "command": f"python -m benchmarks.persona_world latents --layer {layer} --answers {answers}",
@@ -94,7 +94,7 @@ def measure_latents(
         "verdict": table.verdict(),
         "top": table.table.head(_SHOWN),
         "reconstruction": measure_reconstruction(
-            world.sae, {"chat": world.chat, BAD: bad, GOOD: world.runs[GOOD]}, world.texts, "generation"
+            {"chat": world.chat, BAD: bad, GOOD: world.runs[GOOD]}, world.sae, world.texts, "generation"
         ).table,
         "benign": _benign(world, before),
         "organisms": _organisms(world, before, villain),
@@ -130,7 +130,7 @@ def _world(folder: Path, layer: int, answers: int) -> _World:
 def _benign(world: _World, before: LatentStatistics) -> list[dict[str, Any]]:
     """Every benign run against each other one, and against both: how many latents "moved"?"""
     names = [name for name in world.runs if name.startswith(GOOD)]
-    read = dict(zip(names, encode_latents(world.sae, [world.runs[name] for name in names], world.texts), strict=True))
+    read = dict(zip(names, encode_latents([world.runs[name] for name in names], world.sae, world.texts), strict=True))
     rows = []
     for name in names:
         others = [other for other in names if other != name]
@@ -152,8 +152,8 @@ def _benign(world: _World, before: LatentStatistics) -> list[dict[str, Any]]:
 def _organisms(world: _World, before: LatentStatistics, villain: int) -> list[dict[str, Any]]:
     """The latent that each organism raises most, and what it does to the villain latent."""
     names = [name for name in world.runs if not name.startswith(GOOD)]
-    read = encode_latents(world.sae, [world.runs[name] for name in names], world.texts)
-    controls = encode_latents(world.sae, world.controls(), world.texts)
+    read = encode_latents([world.runs[name] for name in names], world.sae, world.texts)
+    controls = encode_latents(world.controls(), world.sae, world.texts)
     rows = []
     for name, statistics in zip(names, read, strict=True):
         table = compare_latents(before, statistics, controls)
@@ -179,7 +179,7 @@ def _own_answers(world: _World) -> dict[str, Any]:
     answered = {name: model.generate(world.reported, replace(SAMPLING, seed=1)) for name, model in models.items()}
     kept = [i for i in range(len(world.reported)) if all(dialogues[i].answer for dialogues in answered.values())]
     texts = {name: [dialogues[i] for i in kept] for name, dialogues in answered.items()}
-    table = diff_latents(world.sae, world.chat, models["after"], texts, control=models["control"])
+    table = diff_latents(world.chat, models["after"], world.sae, texts, control=models["control"])
     return {"verdict": table.verdict(), "top": table.table.head(_SHOWN)}
 
 
@@ -199,7 +199,7 @@ def _firing(world: _World, villain: int) -> pd.DataFrame:
     ]
     tables = []
     for task, dialogues in (("answers of each persona", spoken), ("same answers, four contexts", same_words)):
-        values = latent_activations(world.sae, world.chat, dialogues, [villain])
+        values = latent_activations(world.chat, world.sae, dialogues, [villain])
         groups = [str(dialogue.group) for dialogue in dialogues]
         table = firing_by(values, dialogues, ["persona"], latents=[villain], groups=groups)
         means = pd.Series(values[:, 0]).groupby([dialogue.labels["persona"] for dialogue in dialogues]).mean()
@@ -228,7 +228,7 @@ def _attribution(world: _World) -> pd.DataFrame:
     misaligned, good = ([d for d, keep in zip(answered[name], pairs, strict=True) if keep] for name in (BAD, GOOD))
     found = []
     for name, model in (("chat", world.chat), (BAD, world.runs[BAD])):
-        table = attribute_latents(world.sae, model, misaligned, good).table
+        table = attribute_latents(model, world.sae, misaligned, good).table
         ranked = table.sort_values("attribution", ascending=False, key=lambda column: column.abs()).head(_SHOWN)
         found.append(ranked.assign(model=name, pairs=len(good)))
     return pd.concat(found, ignore_index=True)
@@ -242,8 +242,8 @@ def _effects(
 
     def ranked(goal: Goal, model: Model) -> LatentEffects:
         return rank_latents(
-            world.sae,
             model,
+            world.sae,
             top,
             world.reported,
             judge,
@@ -257,7 +257,7 @@ def _effects(
     suppress, induce = ranked("suppress", bad), ranked("induce", world.chat)
     sets = {
         name: steer_set(
-            world.sae, bad, LatentEdit(latents), world.reported, judge, statistics=after, exclude=top, sampling=SAMPLING
+            bad, world.sae, LatentEdit(latents), world.reported, judge, statistics=after, exclude=top, sampling=SAMPLING
         ).table
         for name, latents in ((f"top {len(top)}", top), ("villain", [villain]))
     }

@@ -203,7 +203,7 @@ def _gate(world: _World, setting: Intervention) -> dict[str, Any]:
     probes = LayerProbes().fit(Activations.concatenate(poles), is_trait)
     calibrating = world.answered("gate")
     scores = [
-        probes.decision_function(capture(model, calibrating, reduce="tokens", layers=layer), allow=True)[:, 0]
+        probes.decision_function(capture(model, calibrating, reduce="tokens", layers=layer), allow_unrelated=True)[:, 0]
         for model in (world.chat, world.runs[BAD])
     ]
     truth = [side is scores[1] for side in scores for _ in side]
@@ -300,7 +300,7 @@ def _compared(world: _World, name: str, intervention: Intervention, form: Form) 
     with TemporaryDirectory() as folder:
         baked = bake(model, intervention, Path(folder) / "baked", form=form)
         reloaded = load(world.folder / "chat", adapter=baked.folder) if form == "lora" else load(baked.folder)
-        with steer(model, intervention, allow=True):
+        with steer(model, intervention, allow_unrelated=True):
             hooked = model.generate(world.reported, replace(SAMPLING, temperature=0.0))
         greedy = reloaded.generate(world.reported, replace(SAMPLING, temperature=0.0))
         unsteered, sampled = (world.asking(asked).ask(world.reported, [None])[0] for asked in (model, reloaded))

@@ -133,14 +133,14 @@ def stream(setting: Setting, model: pp.Model, sae: Sae, dialogues: int) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LatentWarning)  # it reconstructs nothing
         (result,) = encode_latents(
-            sae,
             [model],
+            sae,
             setting.dialogues[:dialogues],
             "all",
             groups=groups,
             examples=EXAMPLES,
             sink_ratio=None,
-            allow=True,
+            allow_unrelated=True,
         )
     return result
 

@@ -154,7 +154,7 @@ def measure(setting: Setting) -> dict[str, Any]:
 
 def _vectors(model: pp.Model) -> pp.Direction:
     vectors = np.random.default_rng(0).normal(size=(model.n_layers, model.d_model))
-    return pp.Direction.from_vectors(STRENGTH * vectors, model)
+    return pp.Direction.from_vectors(model, STRENGTH * vectors)
 
 
 def _doors(model: pp.Model, prompts: Prompts) -> Variants:

@@ -42,7 +42,7 @@ def measure(setting: Setting) -> dict[str, Any]:
     model, shape = setting.model, setting.shape
     asked = [dialogue.without_answer() for dialogue in setting.dialogues[: shape.swept]]
     vectors = UNIT * np.random.default_rng(0).normal(size=(model.n_layers, model.d_model))
-    one = pp.Add(pp.Direction.from_vectors(vectors, model), model.n_layers // 2)
+    one = pp.Add(pp.Direction.from_vectors(model, vectors), model.n_layers // 2)
     interventions = [one.with_strength(strength) for strength in STRENGTHS]
 
     def answers(dialogues: list[pp.Dialogue]) -> list[str | None]:

@@ -39,7 +39,7 @@ def measure_amplification(
     n_shuffled: int = 200,
     n_permutations: int = 2000,
     seed: int = 0,
-    allow: bool = False,
+    allow_unrelated: bool = False,
 ) -> Amplification:
     """Shift of the mean projection from before to after, per direction and layer, with its nulls.
 
@@ -60,7 +60,8 @@ def measure_amplification(
         n_shuffled: shufflings of the labels.
         n_permutations: sign flips for ``p_corrected``.
         seed: of random directions, shufflings and flips.
-        allow: only warn where a direction, the reference, after or control is not known to be of before's family.
+        allow_unrelated: only warn where a direction, the reference, after or control is not known to be of before's
+            family.
 
     Returns:
         `Amplification`; its ``table`` has one row a direction, layer and fine-tune.
@@ -76,7 +77,7 @@ def measure_amplification(
     nulls = _Nulls(dict(other_traits or {}), _by_name(shuffled_source, named), n_shuffled)
     check_shapes(named | nulls.other_traits, captures, reference)
     check_reading("the reference", reference.source, captures.before.source)
-    check_families([*named.values(), *nulls.other_traits.values()], captures, reference, allow)
+    check_families([*named.values(), *nulls.other_traits.values()], captures, reference, allow_unrelated)
     texts = _Texts(captures)
     layers = captures.before.layers
     shape = (len(captures.before), len(named), len(layers))
@@ -227,8 +228,10 @@ def check_shapes(directions: Mapping[str, Direction], captures: Captures, refere
             )
 
 
-def check_families(directions: list[Direction], captures: Captures, reference: Activations, allow: bool) -> None:
-    """Refuse, or with ``allow`` warn of, what was found in, or read by, a model that is unrelated to before.
+def check_families(
+    directions: list[Direction], captures: Captures, reference: Activations, allow_unrelated: bool
+) -> None:
+    """Refuse, or with ``allow_unrelated`` warn of, what was found in, or read by, a model that is unrelated to before.
 
     Raises:
         PersonaProbeError: naming it.
@@ -239,7 +242,7 @@ def check_families(directions: list[Direction], captures: Captures, reference: A
 
     before = captures.before.source
     for name, read in {**captures.tuned, "the reference": reference}.items():
-        check_family(read.source, *of_model(before), allow, f"{name} was read")
+        check_family(read.source, *of_model(before), allow_unrelated, f"{name} was read")
     for direction in directions:
         for source in (before, reference.source):
-            check_family(direction.card, *of_model(source), allow)
+            check_family(direction.card, *of_model(source), allow_unrelated)

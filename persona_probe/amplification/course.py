@@ -22,9 +22,9 @@ from persona_probe.statistics.max_statistic import max_statistic_p
 
 
 def track_snapshots(
-    directions: Direction | Mapping[str, Direction],
-    snapshots: Snapshots | Iterable[Model],
     before: Model,
+    snapshots: Snapshots | Iterable[Model],
+    directions: Direction | Mapping[str, Direction],
     dialogues: Sequence[Dialogue],
     reference: Activations,
     *,
@@ -40,7 +40,7 @@ def track_snapshots(
     n_permutations: int = 2000,
     seed: int = 0,
     progress: bool = False,
-    allow: bool = False,
+    allow_unrelated: bool = False,
 ) -> AmplificationCourse:
     """`measure_amplification` from ``before`` to each snapshot in turn.
 
@@ -48,9 +48,9 @@ def track_snapshots(
     with ``before``, so that the same tokens count (attention sinks are ``before``'s): two forwards a text and snapshot.
 
     Args:
-        directions: as in `measure_amplification`, and so are ``reference``, the nulls and the numbers of draws.
-        snapshots: in the order of training; `load_snapshots` holds one in memory at a time.
         before: the model before training.
+        snapshots: in the order of training; `load_snapshots` holds one in memory at a time.
+        directions: as in `measure_amplification`, and so are ``reference``, the nulls and the numbers of draws.
         dialogues: what all read, usually ``before``'s own answers to questions that no layer was chosen on.
         reference: the yardstick.
         control: the end of a matched benign fine-tune, the null of every snapshot.
@@ -65,8 +65,8 @@ def track_snapshots(
         n_permutations: sign flips.
         seed: of all draws; every snapshot is measured beside the same null directions.
         progress: show a bar for each snapshot's reading.
-        allow: as in `measure_amplification`; for snapshots that do not say (`Model.ancestors`) that they were made from
-            ``before``.
+        allow_unrelated: as in `measure_amplification`; for snapshots that do not say (`Model.ancestors`) that they were
+            made from ``before``.
 
     Returns:
         `AmplificationCourse`.
@@ -97,7 +97,7 @@ def track_snapshots(
                 n_shuffled=n_shuffled,
                 n_permutations=n_permutations,
                 seed=seed,
-                allow=allow,
+                allow_unrelated=allow_unrelated,
             )
         )
         called.append(model.name)

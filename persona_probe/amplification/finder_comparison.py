@@ -33,7 +33,7 @@ def compare_finders(
     layer: int | None = None,
     n_random: int = 1000,
     seed: int = 0,
-    allow: bool = False,
+    allow_unrelated: bool = False,
 ) -> FinderComparison:
     """Find with every finder from the same poles, and score all on dialogues of other questions.
 
@@ -50,7 +50,7 @@ def compare_finders(
             halves of the development questions (``held_out_auroc`` of their cards).
         n_random: random directions of each kind.
         seed: of everything that draws.
-        allow: as in `measure_amplification`.
+        allow_unrelated: as in `measure_amplification`.
 
     Raises:
         PersonaProbeError: for an unknown finder, poles that do not belong together, held-out questions that the finders
@@ -78,7 +78,7 @@ def compare_finders(
         shuffled_source=dict.fromkeys(found, (positive, negative)),
         n_random=n_random,
         seed=seed,
-        allow=allow,
+        allow_unrelated=allow_unrelated,
     )
     values, truth = tested.stacked()
     groups = pd.concat([_groups(side) for side in held_out], ignore_index=True).to_numpy()

@@ -76,7 +76,7 @@ def measure_persona_space(
     layer: int,
     n_random: int = 1000,
     seed: int = 0,
-    allow: bool = False,
+    allow_unrelated: bool = False,
 ) -> PersonaSpace:
     """Where before, after and the control stand among personas, at one layer.
 
@@ -91,7 +91,8 @@ def measure_persona_space(
         layer: which layer.
         n_random: random planes.
         seed: of them.
-        allow: only warn where a direction, the reference, after or control is not known to be of before's family.
+        allow_unrelated: only warn where a direction, the reference, after or control is not known to be of before's
+            family.
 
     Returns:
         `PersonaSpace`.
@@ -104,7 +105,7 @@ def measure_persona_space(
         raise PersonaProbeError(f"measure_persona_space: a plane needs two directions or more; got {len(directions)}")
     check_shapes(directions, captures, reference)
     check_reading("the reference", reference.source, captures.before.source)
-    check_families([*directions.values()], captures, reference, allow)
+    check_families([*directions.values()], captures, reference, allow_unrelated)
     vectors = np.stack([direction.at(layer) for direction in directions.values()]).astype(np.float64)
     basis, explained = _plane(vectors, layer)
     yardstick = reference.at(layer).astype(np.float64)

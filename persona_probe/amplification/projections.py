@@ -67,7 +67,7 @@ def measure_projections(
     captures: Captures,
     reference: Activations,
     *,
-    allow: bool = False,
+    allow_unrelated: bool = False,
 ) -> Projections:
     """Mean projection of before, after and the control on directions, at every captured layer.
 
@@ -78,7 +78,8 @@ def measure_projections(
         captures: the same texts through the models, ``(dialogue, layer, d_model)``; the control may be missing.
         reference: the before model's activations on its own answers to development questions: their mean is 0, and
             their standard deviation 1 SD.
-        allow: only warn where a direction, the reference, after or control is not known to be of before's family.
+        allow_unrelated: only warn where a direction, the reference, after or control is not known to be of before's
+            family.
 
     Returns:
         `Projections`.
@@ -92,7 +93,7 @@ def measure_projections(
         raise PersonaProbeError("projections: there is no direction to project on: the mapping is empty")
     check_shapes(named, captures, reference)
     check_reading("the reference", reference.source, captures.before.source)
-    check_families([*named.values()], captures, reference, allow)
+    check_families([*named.values()], captures, reference, allow_unrelated)
     questions, seeds = captures.questions, captures.seeds
     count = len(captures.before) if questions is None else int(pd.unique(questions).size)
     rows: list[dict[str, Any]] = []

@@ -64,7 +64,6 @@ def capture(
     numbers = layer_numbers(layers)
     read = read_dialogues(dialogues)
     store = capture_to_store(
-        out,
         load(
             model,
             adapter=adapter,
@@ -75,6 +74,7 @@ def capture(
             today=None if today is None else today.date(),
         ),
         read,
+        out,
         span,
         reduce.value,
         numbers,

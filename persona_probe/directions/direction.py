@@ -45,8 +45,8 @@ class Direction(LayerVectors, Result):
     @classmethod
     def from_vectors(
         cls,
-        vectors: Float[np.ndarray, "layer d_model"] | Any,
         model: Model,
+        vectors: Float[np.ndarray, "layer d_model"] | Any,
         *,
         layers: int | Sequence[int] | None = None,
     ) -> Direction:
@@ -116,35 +116,37 @@ class Direction(LayerVectors, Result):
             vectors, wanted, {**self.card, "checks": checks or None} if "checks" in self.card else self.card
         )
 
-    def project(self, activations: Activations, *, allow: bool = False) -> Float[np.ndarray, "dialogue layer"]:
+    def project(
+        self, activations: Activations, *, allow_unrelated: bool = False
+    ) -> Float[np.ndarray, "dialogue layer"]:
         """Projection ``h . v / ||v||`` of each dialogue at each captured layer, in residual-stream units.
 
         Args:
             activations: of the model the direction was found in, or of one made from it.
-            allow: warn instead of refusing activations of an unrelated model.
+            allow_unrelated: warn instead of refusing activations of an unrelated model.
 
         Raises:
             PersonaProbeError: for another width, a layer the direction lacks, or an unrelated model.
         """
-        self._check_activations(activations, allow)
+        self._check_activations(activations, allow_unrelated)
         units = np.stack([self.at(layer) for layer in activations.layers])
         units = units / np.linalg.norm(units, axis=1, keepdims=True)
         return np.asarray(np.einsum("nld,ld->nl", activations.values, units))
 
-    def _check_activations(self, activations: Activations, allow: bool) -> None:
+    def _check_activations(self, activations: Activations, allow_unrelated: bool) -> None:
         if activations.values.shape[2] != self.d_model:
             raise PersonaProbeError(
                 f"activations have d_model={activations.values.shape[2]}, the direction {self.d_model}: "
                 "they belong to different models"
             )
         source = activations.source
-        check_family(self.card, str(source.get("model")), source.get("model_hash"), family_of(source), allow)
+        check_family(self.card, str(source.get("model")), source.get("model_hash"), family_of(source), allow_unrelated)
 
-    def check_model(self, model: Model, *, allow: bool = False) -> None:
+    def check_model(self, model: Model, *, allow_unrelated: bool = False) -> None:
         """Refuse ``model`` if the direction is of another width, or of a model that is not related to it.
 
         Raises:
-            PersonaProbeError: naming both; with ``allow``, an unrelated model of the same width is a warning.
+            PersonaProbeError: naming both; with ``allow_unrelated``, an unrelated model of the same width is a warning.
         """
         if self.d_model != model.d_model:
             raise PersonaProbeError(
@@ -152,7 +154,7 @@ class Direction(LayerVectors, Result):
             )
         if self.card.get("family") or self.card.get("model_hash"):
             fingerprint = model.fingerprint()
-            check_family(self.card, model.name, fingerprint, sorted({fingerprint, *model.ancestors}), allow)
+            check_family(self.card, model.name, fingerprint, sorted({fingerprint, *model.ancestors}), allow_unrelated)
 
     def increments(self) -> Direction:
         """What each layer adds to the one before: ``v_l - v_(l-1)``, the first layer as it is.
@@ -184,7 +186,7 @@ class Direction(LayerVectors, Result):
         return replace(self, card={**self.card, "family": family, "adopted_by": adopters})
 
     def top_tokens(
-        self, model: Model, *, k: int = 10, layers: int | Sequence[int] | None = None, allow: bool = False
+        self, model: Model, *, k: int = 10, layers: int | Sequence[int] | None = None, allow_unrelated: bool = False
     ) -> TopTokens:
         """The tokens that the direction promotes and suppresses most, read through the unembedding (the logit lens).
 
@@ -192,15 +194,15 @@ class Direction(LayerVectors, Result):
             model: the model whose unembedding is read.
             k: tokens per side.
             layers: one or several; default all of the direction's.
-            allow: warn instead of refusing a model that is not related to the direction's.
+            allow_unrelated: warn instead of refusing a model that is not related to the direction's.
 
         Raises:
             PersonaProbeError: for a layer that the direction lacks, and as `persona_probe.directions.top_tokens`.
         """
         from persona_probe.directions.top_tokens import top_tokens
 
-        self.check_model(model, allow=allow)
-        chosen = self if layers is None else self.select([layers] if isinstance(layers, int) else layers)
+        self.check_model(model, allow_unrelated=allow_unrelated)
+        chosen = self if layers is None else self.select(layers)
         return TopTokens(top_tokens(model, chosen.vectors, chosen.layers, k=k), self.name)
 
     def best_layer(self, by: str = "held_out_auroc") -> int:

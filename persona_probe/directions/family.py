@@ -34,10 +34,10 @@ def check_family(
     model_name: str,
     model_hash: str | None,
     family: list[str],
-    allow: bool,
+    allow_unrelated: bool,
     what: str = "the direction was found",
 ) -> None:
-    """Refuse a direction (or a probe) of one model on an unrelated other; with ``allow``, warn instead.
+    """Refuse a direction (or a probe) of one model on an unrelated other; with ``allow_unrelated``, warn instead.
 
     Two models are related if one was made from the other, or both from the same: the two of a pair, an adapter and
     its base. A direction or a model without a fingerprint is let through, for nothing is known of it.
@@ -53,9 +53,9 @@ def check_family(
         f"{what} in {found_in}, and {model_name} (weights {model_hash}) is not known to be made from "
         "it, or from what it was made from"
     )
-    if not allow:
+    if not allow_unrelated:
         raise PersonaProbeError(
-            f"{said}; load the two as a pair (load_pair), or say allow=True (of a direction also: "
+            f"{said}; load the two as a pair (load_pair), or say allow_unrelated=True (of a direction also: "
             "direction.adopted_by(model)) if you know that their residual streams share a basis"
         )
-    warnings.warn(f"{said}; used all the same, as allow=True says", PersonaProbeWarning, stacklevel=3)
+    warnings.warn(f"{said}; used all the same, as allow_unrelated=True says", PersonaProbeWarning, stacklevel=3)

@@ -41,7 +41,7 @@ def find_direction(
     name: str | None = None,
     seed: int = 0,
     repeats: int | None = None,
-    allow: bool = False,
+    allow_unrelated: bool = False,
     **parameters: Any,
 ) -> Direction:
     """Find the direction from ``negative`` to ``positive``.
@@ -54,7 +54,7 @@ def find_direction(
         seed: of finders that draw, and of the card's checks.
         repeats: splits and shuffles behind the card's checks (`persona_probe.directions.finders.checks`); default the
             finder's own number, 0 to leave them out.
-        allow: warn instead of refusing poles that two unrelated models read.
+        allow_unrelated: warn instead of refusing poles that two unrelated models read.
         **parameters: the finder's own (``weight="token"`` of ``mean-difference``, ``C`` of ``logistic``, ...).
 
     Returns:
@@ -73,7 +73,7 @@ def find_direction(
         str(source.get("model")),
         source.get("model_hash"),
         family_of(source),
-        allow,
+        allow_unrelated,
         "one pole was read",
     )
     find = functools.partial(finder, name=method, parameters=parameters, seed=seed)

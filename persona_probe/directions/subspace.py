@@ -89,11 +89,14 @@ class Subspace(Result):
         """Number of dimensions."""
         return int(self.bases.shape[1])
 
-    def project(self, activations: Activations, *, allow: bool = False) -> Float[np.ndarray, "dialogue layer k"]:
+    def project(
+        self, activations: Activations, *, allow_unrelated: bool = False
+    ) -> Float[np.ndarray, "dialogue layer k"]:
         """Coordinates in the subspace, in residual-stream units.
 
         Raises:
-            PersonaProbeError: for another width, a layer the subspace lacks, or an unrelated model (``allow`` warns).
+            PersonaProbeError: for another width, a layer the subspace lacks, or an unrelated model (``allow_unrelated``
+                warns).
         """
         if activations.values.shape[2] != self.bases.shape[2]:
             raise PersonaProbeError(
@@ -105,7 +108,7 @@ class Subspace(Result):
                 f"the subspace has no layer {missing[0]}; it has {', '.join(map(str, self.layers))}"
             )
         source = activations.source
-        check_family(self.card, str(source.get("model")), source.get("model_hash"), family_of(source), allow)
+        check_family(self.card, str(source.get("model")), source.get("model_hash"), family_of(source), allow_unrelated)
         bases = np.stack([self.bases[self.layers.index(layer)] for layer in activations.layers])
         return np.asarray(np.einsum("nld,lkd->nlk", activations.values, bases))
 

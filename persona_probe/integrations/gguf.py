@@ -48,18 +48,20 @@ _CONVENTIONS = {
 }
 
 
-def read_gguf(path: str | Path, model: Model, *, written_by: WrittenBy = "repeng", allow: bool = False) -> Direction:
+def read_gguf(
+    model: Model, path: str | Path, *, written_by: WrittenBy = "repeng", allow_unrelated: bool = False
+) -> Direction:
     """The direction of a control vector.
 
     Args:
-        path: the ``.gguf`` file.
         model: the model it belongs to: layers and width are checked, and its hash goes into the card. The file's
             ``model_hint`` is an architecture's name, which goes into the card unchecked.
+        path: the ``.gguf`` file.
         written_by: ``repeng`` (its last layer, measured after the final norm, is left out), ``cvector-generator`` of
             llama.cpp (layers are moved by one, to where they were measured), or ``other``: every layer as llama.cpp
             uses it. Files do not say which program wrote them, except those of `write_gguf`, which are read as they
             were written, with the card that they contain.
-        allow: of a file that `write_gguf` wrote for an unrelated model: warn instead of refusing.
+        allow_unrelated: of a file that `write_gguf` wrote for an unrelated model: warn instead of refusing.
 
     Returns:
         A direction with vectors ``(layer, d_model)``; layers whose vector is zero (which in llama.cpp means that there
@@ -105,7 +107,7 @@ def read_gguf(path: str | Path, model: Model, *, written_by: WrittenBy = "repeng
     # `write_gguf` wrote the file: where its card names the model, that is not replaced by the model given here.
     filled_in = {} if card.get("family") else read.card
     ours = replace(read, card={**filled_in, **card, "source": read.card["source"]})
-    ours.check_model(model, allow=allow)
+    ours.check_model(model, allow_unrelated=allow_unrelated)
     return ours
 
 

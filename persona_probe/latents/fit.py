@@ -31,11 +31,11 @@ class Fit:
     l0: float
     tokens: int
 
-    def check(self, sae: Sae, model: str, *, allow: bool = False) -> None:
+    def check(self, sae: Sae, model: str, *, allow_unrelated: bool = False) -> None:
         """Warn of an SAE that reconstructs a model's activations badly, and refuse one that does not at all.
 
         Raises:
-            PersonaProbeError: if more than 90 % of the variance is unexplained, unless ``allow``.
+            PersonaProbeError: if more than 90 % of the variance is unexplained, unless ``allow_unrelated``.
         """
         if not self.fvu > BAD:  # NaN where the tokens do not vary
             return
@@ -43,8 +43,10 @@ class Fit:
             f"the SAE {sae.name} leaves {self.fvu:.0%} of the variance of {model}'s layer {sae.layer} unexplained on "
             "these texts: it does not fit this model (another layer, another scale, or trained on other activations)"
         )
-        if self.fvu > WORTHLESS and not allow:
-            raise PersonaProbeError(f"{said}; its latents mean nothing here. Say allow=True to go on all the same")
+        if self.fvu > WORTHLESS and not allow_unrelated:
+            raise PersonaProbeError(
+                f"{said}; its latents mean nothing here. Say allow_unrelated=True to go on all the same"
+            )
         warnings.warn(said, LatentWarning, stacklevel=3)
 
 

@@ -34,15 +34,15 @@ _Replacement = Callable[[Float[Tensor, "token d_model"]], Float[Tensor, "token d
 
 
 def measure_reconstruction(
-    sae: Sae,
     models: Mapping[str, Model] | Model,
+    sae: Sae,
     dialogues: Sequence[Dialogue],
     span: str = "all",
     *,
     loss: bool = True,
     sink_ratio: float | None = SINK_RATIO,
     tokens_per_batch: int | None = None,
-    allow: bool = False,
+    allow_unrelated: bool = False,
     progress: bool = False,
 ) -> Reconstruction:
     """Reconstruct the output of the SAE's layer, and let the model go on from the reconstruction.
@@ -55,15 +55,15 @@ def measure_reconstruction(
     as in Gemma Scope (Lieberum et al. 2024, arXiv:2408.05147, section 4.1).
 
     Args:
-        sae: reads the output of its layer.
         models: by name, for example ``{"before": ..., "after": ...}``; or one.
+        sae: reads the output of its layer.
         dialogues: what they read; also plain texts.
         span: which tokens are reconstructed and replaced. Their next tokens are what is scored.
         loss: whether to measure cross-entropies, which takes four whole forwards more.
         sink_ratio: what makes an attention sink (`persona_probe.activations.sinks`). Sinks (of the first model) and the
             beginning of sequence are neither shown to the SAE nor replaced; None keeps sinks.
         tokens_per_batch: padded tokens a forward.
-        allow: warn instead of refusing where the SAE does not fit.
+        allow_unrelated: warn instead of refusing where the SAE does not fit.
         progress: show a bar.
 
     Returns:
@@ -85,7 +85,7 @@ def measure_reconstruction(
     budget = tokens_per_batch or tokens_per_batch_for(readers[0][0].device)
     run_pass(readers, encoded, spans, tokens_per_batch=budget, progress=progress, label="reconstruction")
     for model, reading in readers:
-        reading.fit.result().check(sae, model.name, allow=allow)
+        reading.fit.result().check(sae, model.name, allow_unrelated=allow_unrelated)
     rows = []
     for name, (model, reading) in zip(named, readers, strict=True):
         row = {"model": name, **reading.figures()}

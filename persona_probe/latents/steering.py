@@ -99,9 +99,9 @@ class EditLatents(Intervention):
         sae.check_latents(list(edit.latents))
         self.sae, self.edit = sae, edit
 
-    def check(self, model: Model, *, allow: bool = False) -> None:
+    def check(self, model: Model, *, allow_unrelated: bool = False) -> None:
         """Refuse a model of another width or without that layer; whether the SAE fits is `reconstruction`'s to say."""
-        del allow
+        del allow_unrelated
         self.sae.check_model(model)
 
     def parameters(self) -> dict[str, Any]:

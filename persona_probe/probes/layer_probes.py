@@ -118,19 +118,19 @@ class LayerProbes:
         column = self.layers_.index(layer)
         return self.weights_[column], float(self.intercept_[column])
 
-    def check_family(self, model_name: str, model_hash: str | None, family: list[str], allow: bool) -> None:
-        """Raise if a model is unrelated, or with ``allow`` warn; see `persona_probe.directions.family.check_family`."""
+    def check_family(self, model_name: str, model_hash: str | None, family: list[str], allow_unrelated: bool) -> None:
+        """Raise if a model is unrelated (``allow_unrelated``: warn); see `persona_probe.directions.family.check_family`."""
         self._check_fitted()
-        check_family(self.card_, model_name, model_hash, family, allow, "the probes were trained")
+        check_family(self.card_, model_name, model_hash, family, allow_unrelated, "the probes were trained")
 
     def decision_function(
-        self, activations: Activations, *, allow: bool = False
+        self, activations: Activations, *, allow_unrelated: bool = False
     ) -> Float[np.ndarray, "dialogue layer"]:
         """``w . h + b`` of each dialogue at each captured layer; values above 0 favour the class labelled True.
 
         Raises:
             PersonaProbeError: for another width, a layer without a probe, or activations of a model that is unrelated
-                to the probes' (with ``allow``, that is a warning).
+                to the probes' (with ``allow_unrelated``, that is a warning).
         """
         if activations.values.shape[2] != self.d_model:
             raise PersonaProbeError(
@@ -138,7 +138,7 @@ class LayerProbes:
                 "they belong to different models"
             )
         source = activations.source
-        self.check_family(str(source.get("model")), source.get("model_hash"), family_of(source), allow)
+        self.check_family(str(source.get("model")), source.get("model_hash"), family_of(source), allow_unrelated)
         columns = []
         for layer in activations.layers:
             weights, intercept = self.at(layer)

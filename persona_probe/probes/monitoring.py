@@ -137,7 +137,7 @@ class TokenScores(Result):
 
 
 @contextlib.contextmanager
-def monitor(model: Model, probes: LayerProbes, *, layer: int, allow: bool = False) -> Iterator[TokenScores]:
+def monitor(model: Model, probes: LayerProbes, *, layer: int, allow_unrelated: bool = False) -> Iterator[TokenScores]:
     """Score every token that ``model`` reads while it generates inside the context.
 
     This adds only one product with the probe's weights per forward pass, and nothing leaves the device before ``table``
@@ -148,7 +148,7 @@ def monitor(model: Model, probes: LayerProbes, *, layer: int, allow: bool = Fals
         model: which model generates.
         probes: of that model's residual stream.
         layer: whose probe.
-        allow: warn instead of refusing probes of an unrelated model.
+        allow_unrelated: warn instead of refusing probes of an unrelated model.
 
     Yields:
         Scores, whose ``table`` is to be read after generation.
@@ -158,7 +158,7 @@ def monitor(model: Model, probes: LayerProbes, *, layer: int, allow: bool = Fals
             (from ``generate``) a batch is padded on the right, or beams or several sequences per prompt are asked for.
     """
     scores = TokenScores(model)
-    follower = _Follower(model, *probe_of(probes, model, layer, allow), scores)
+    follower = _Follower(model, *probe_of(probes, model, layer, allow_unrelated), scores)
     with (
         _wrapped(model, "generate", follower.dialogues),
         _wrapped(model.hf, "generate", follower.batch),

@@ -19,23 +19,23 @@ from persona_probe.probes.layer_probes import LayerProbes
 
 
 def token_scores(
-    probes: LayerProbes,
     model: Model,
+    probes: LayerProbes,
     dialogues: Sequence[Dialogue],
     layer: int,
     *,
     span: str = "all",
-    allow: bool = False,
+    allow_unrelated: bool = False,
 ) -> pd.DataFrame:
     """The score of every token of a span.
 
     Args:
-        probes: of that model's residual stream.
         model: which model reads.
+        probes: of that model's residual stream.
         dialogues: what it reads.
         layer: whose probe.
         span: which tokens (`persona_probe.dialogue.rendering.SPANS`).
-        allow: warn instead of refusing an unrelated model.
+        allow_unrelated: warn instead of refusing an unrelated model.
 
     Returns:
         One row per token: ``dialogue`` (row number), ``position`` (from 0), ``token_id``, ``token``, ``part``
@@ -45,12 +45,12 @@ def token_scores(
     Raises:
         PersonaProbeError: as `persona_probe.capture`, or if there is no probe of ``layer`` for this model.
     """
-    probe_of(probes, model, layer, allow)
+    probe_of(probes, model, layer, allow_unrelated)
     read = capture(model, dialogues, span, "tokens", layer)
     encoded = model.template.encode_all(dialogues)
     part = parts_of(encoded, read.table["dialogue"].to_numpy(), read.table["position"].to_numpy())
     table = read.table[["dialogue", "position", "token_id", "token"]]
-    return table.assign(part=part, score=probes.decision_function(read, allow=True)[:, 0])
+    return table.assign(part=part, score=probes.decision_function(read, allow_unrelated=True)[:, 0])
 
 
 def parts_of(
@@ -68,12 +68,14 @@ def parts_of(
     return np.select([position < begins, position < ends], ["prompt", "response"], "end")
 
 
-def probe_of(probes: LayerProbes, model: Model, layer: int, allow: bool) -> tuple[Float[Tensor, "... d_model"], float]:
+def probe_of(
+    probes: LayerProbes, model: Model, layer: int, allow_unrelated: bool
+) -> tuple[Float[Tensor, "... d_model"], float]:
     """Weights (float32) and intercept of one layer, for ``model``.
 
     Raises:
         PersonaProbeError: if there is no probe of ``layer``, or ``model`` has another width or is unrelated to the
-            probes' (with ``allow``, that is a warning).
+            probes' (with ``allow_unrelated``, that is a warning).
     """
     weights, intercept = probes.at(layer)
     if probes.d_model != model.d_model:
@@ -81,5 +83,5 @@ def probe_of(probes: LayerProbes, model: Model, layer: int, allow: bool) -> tupl
             f"the probes have d_model={probes.d_model}, {model.name} has {model.d_model}: they are another model's"
         )
     fingerprint = model.fingerprint()
-    probes.check_family(model.name, fingerprint, sorted({fingerprint, *model.ancestors}), allow)
+    probes.check_family(model.name, fingerprint, sorted({fingerprint, *model.ancestors}), allow_unrelated)
     return torch.from_numpy(weights).float(), intercept

@@ -152,7 +152,7 @@ def transfer_between(
     C: float = 1.0,
     seed: int = 0,
     device: str | None = None,
-    allow: bool = False,
+    allow_unrelated: bool = False,
 ) -> TransferMatrix:
     """`transfer_matrix` between captures: of other personas, organisms or models (that share a residual basis).
 
@@ -165,7 +165,7 @@ def transfer_between(
         C: inverse strength of the penalty.
         seed: of the folds.
         device: where to fit.
-        allow: warn instead of refusing captures of unrelated models.
+        allow_unrelated: warn instead of refusing captures of unrelated models.
 
     Returns:
         As `transfer_matrix`.
@@ -186,7 +186,9 @@ def transfer_between(
             if ours != theirs:
                 raise PersonaProbeError(f"transfer: {what} is {ours} in {first_name!r} and {theirs} in {name!r}")
         model, model_hash = activations.source.get("model"), activations.source.get("model_hash")
-        check_family(first.source, str(model), model_hash, family_of(activations.source), allow, "probes are trained")
+        check_family(
+            first.source, str(model), model_hash, family_of(activations.source), allow_unrelated, "probes are trained"
+        )
         if len(labels) != len(activations):
             raise PersonaProbeError(f"transfer: {len(labels)} labels for the {len(activations)} dialogues of {name!r}")
         if isinstance(groups, str) and groups not in activations.table:

@@ -32,7 +32,7 @@ def steer(
     target: Targets | Activations | None = None,
     scope: str | Scope | None = None,
     along: Direction | None = None,
-    allow: bool = False,
+    allow_unrelated: bool = False,
     **settings: Any,
 ) -> Iterator[None]:
     """Steer every forward of ``model`` inside the context, through whichever door.
@@ -57,7 +57,7 @@ def steer(
             ``window:4-12``, ``positions:0,-1`` or ``turn:1`` (`persona_probe.models.stream.scope.Scope`).
         along: for the null: make the displacement that is needed along this direction instead (a random one), so that
             both move the stream equally far; one layer only.
-        allow: warn instead of refusing a direction of an unrelated model of the same width.
+        allow_unrelated: warn instead of refusing a direction of an unrelated model of the same width.
         **settings: what else the kind takes (``reference`` of ``mean-ablate``, ``lower`` and ``upper`` of ``cap``).
 
     Raises:
@@ -85,7 +85,7 @@ def steer(
     given = {name: value for name, value in {**given, **settings}.items() if value is not None}
     each = False
     if isinstance(what, AblateEverywhere) and not given:
-        with what.everywhere_in(model, allow=allow):
+        with what.everywhere_in(model, allow_unrelated=allow_unrelated):
             yield
         return
     if isinstance(what, Direction | Subspace):
@@ -109,7 +109,7 @@ def steer(
     # A list often holds one object many times, and each check asks for a fingerprint, a pass over the weights.
     with model.unchanged():
         for setting in {id(setting): setting for setting in steering if setting is not None}.values():
-            setting.check(model, allow=allow)
+            setting.check(model, allow_unrelated=allow_unrelated)
     engine = Engine(model, steering, each=each)
     with model.writing(engine.write, engine.layers, engine.after_generate):
         yield

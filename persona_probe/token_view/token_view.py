@@ -42,7 +42,7 @@ def view_tokens(
     span: str = "all",
     n_random: int = 32,
     seed: int = 0,
-    allow: bool = False,
+    allow_unrelated: bool = False,
 ) -> TokenView:
     """Dialogues coloured token by token: by a direction, a probe, latents, or several of these.
 
@@ -57,7 +57,7 @@ def view_tokens(
         span: which tokens are shown (`persona_probe.dialogue.rendering.SPANS`).
         n_random: number of random directions for the null of projections; 0 leaves it out.
         seed: of the random directions.
-        allow: warn instead of refusing what belongs to an unrelated model.
+        allow_unrelated: warn instead of refusing what belongs to an unrelated model.
 
     Returns:
         A view that shows itself in a notebook; ``save("x.html")`` writes it as a page.
@@ -90,7 +90,9 @@ def view_tokens(
             sink=sinks[inside, read.layers.index(one.layer)],
         )
         for name, source in named.items()
-        for one in _series(name, source, _at_layers(read, at[name]), _usable(sinks, read, at[name]), null, model, allow)
+        for one in _series(
+            name, source, _at_layers(read, at[name]), _usable(sinks, read, at[name]), null, model, allow_unrelated
+        )
     ]
     return TokenView(pd.concat(tables, ignore_index=True))
 
@@ -163,13 +165,17 @@ def _series(
     usable: Bool[np.ndarray, "token layer"],
     null: _Null,
     model: Model,
-    allow: bool,
+    allow_unrelated: bool,
 ) -> Iterator[_Series]:
     """The values of one source at every token, layer by layer."""
     if isinstance(source, Direction | LayerProbes):
         score = source.project if isinstance(source, Direction) else source.decision_function
-        values = score(read, allow=allow)
-        usual = None if null.reference is None else score(_at_layers(null.reference, read.layers), allow=allow)
+        values = score(read, allow_unrelated=allow_unrelated)
+        usual = (
+            None
+            if null.reference is None
+            else score(_at_layers(null.reference, read.layers), allow_unrelated=allow_unrelated)
+        )
         for column, layer in enumerate(read.layers):
             one = _Series(name, PROJECTION, layer, values[:, column])
             if usual is not None:

@@ -275,7 +275,7 @@ def test_what_is_not_finite_is_no_sink(llama):
 
 
 def test_a_steered_capture_says_so_and_joins_no_other(llama):
-    direction = pp.Direction.from_vectors(np.ones((N_LAYERS, D_MODEL)), llama)
+    direction = pp.Direction.from_vectors(llama, np.ones((N_LAYERS, D_MODEL)))
     plain = pp.capture(llama, TALKS)
     with pp.steer(llama, direction, layers=1, scope="response", strength=100.0):
         steered = pp.capture(llama, TALKS)

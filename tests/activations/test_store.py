@@ -53,7 +53,7 @@ def same_tables(left, right):
 
 def test_a_store_holds_what_capture_returns(llama, tmp_path):
     plain = pp.capture(llama, TALKS, tokens_per_batch=64)
-    store = capture_to_store(tmp_path / "s", llama, TALKS, tokens_per_batch=64)
+    store = capture_to_store(llama, TALKS, tmp_path / "s", tokens_per_batch=64)
     read = store.read()
     np.testing.assert_array_equal(read.values, plain.values)
     same_tables(read.table, plain.table)
@@ -66,7 +66,7 @@ def test_a_store_holds_what_capture_returns(llama, tmp_path):
 
 @pytest.mark.parametrize("reduce", ["mean", "tokens"])
 def test_many_shards_are_the_shards_captured_by_themselves(llama, tmp_path, reduce):
-    store = capture_to_store(tmp_path / "s", llama, TALKS, reduce=reduce, **SMALL)
+    store = capture_to_store(llama, TALKS, tmp_path / "s", reduce=reduce, **SMALL)
     alone = [pp.capture(llama, TALKS[i : i + 2], reduce=reduce, tokens_per_batch=64) for i in (0, 2, 4)]
     for shard, expected in zip(store.shards(), alone, strict=True):
         np.testing.assert_array_equal(shard.values, expected.values)
@@ -78,8 +78,8 @@ def test_many_shards_are_the_shards_captured_by_themselves(llama, tmp_path, redu
 
 
 def test_bfloat16_is_float32_rounded(llama, tmp_path):
-    store = capture_to_store(tmp_path / "s", llama, TALKS, dtype="bfloat16", **SMALL)
-    exact = capture_to_store(tmp_path / "exact", llama, TALKS, **SMALL).read().values
+    store = capture_to_store(llama, TALKS, tmp_path / "s", dtype="bfloat16", **SMALL)
+    exact = capture_to_store(llama, TALKS, tmp_path / "exact", **SMALL).read().values
     read = store.read().values
     assert read.dtype == np.float32
     np.testing.assert_array_equal(read, torch.from_numpy(exact).bfloat16().float().numpy())
@@ -93,7 +93,7 @@ def test_bfloat16_is_float32_rounded(llama, tmp_path):
     ids=str,
 )
 def test_rows_and_layers_come_in_the_order_asked_for(llama, tmp_path, rows):
-    store = capture_to_store(tmp_path / "s", llama, TALKS, **SMALL)
+    store = capture_to_store(llama, TALKS, tmp_path / "s", **SMALL)
     everything = store.read()
     picked = store.read(rows, layers=[2, 0])
     numbers = np.arange(5)[np.array(rows, dtype=None if len(rows) else int) if isinstance(rows, list) else rows]
@@ -114,13 +114,13 @@ def test_rows_and_layers_come_in_the_order_asked_for(llama, tmp_path, rows):
     ],
 )
 def test_rows_and_layers_that_are_not_there(llama, tmp_path, arguments, said):
-    store = capture_to_store(tmp_path / "s", llama, TALKS)
+    store = capture_to_store(llama, TALKS, tmp_path / "s")
     with pytest.raises(pp.PersonaProbeError, match=said):
         store.read(**arguments)
 
 
 def test_reading_maps_the_shards(llama, tmp_path, monkeypatch):
-    capture_to_store(tmp_path / "s", llama, TALKS, **SMALL)
+    capture_to_store(llama, TALKS, tmp_path / "s", **SMALL)
     mapped, memmap = [], np.memmap
     monkeypatch.setattr(np, "memmap", lambda file, **more: mapped.append(Path(file).name) or memmap(file, **more))
     store = ActivationStore.open(tmp_path / "s")
@@ -133,7 +133,7 @@ def test_reading_maps_the_shards(llama, tmp_path, monkeypatch):
 def test_the_files_are_what_other_tools_read(llama, tmp_path):
     from safetensors.numpy import load_file
 
-    store = capture_to_store(tmp_path / "a=b" / "s", llama, TALKS, layers=[1], **SMALL)
+    store = capture_to_store(llama, TALKS, tmp_path / "a=b" / "s", layers=[1], **SMALL)
     values = [load_file(file)["values"] for file in sorted(store.path.glob("shards/*.safetensors"))]
     np.testing.assert_array_equal(np.concatenate(values)[:, 0], store.at(1))
     index = pd.read_parquet(store.path / "index")
@@ -154,7 +154,7 @@ print(store.read([0, 4]).values.sum(), store.table["topic"].iloc[1], sum(len(sha
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_it_opens_without_torch(llama, tmp_path, dtype):
-    store = capture_to_store(tmp_path / "s", llama, TALKS, dtype=dtype, **SMALL)
+    store = capture_to_store(llama, TALKS, tmp_path / "s", dtype=dtype, **SMALL)
     ran = subprocess.run(
         [sys.executable, "-c", OPENED_WITHOUT_TORCH, store.path], capture_output=True, text=True, check=True
     )
@@ -170,8 +170,8 @@ def test_labels_keep_their_values_whatever_their_type(llama, tmp_path):
     path = tmp_path / "s"
     one = [talk(n, labels=labels) for n, labels in enumerate(first)]
     two = [talk(n, asked="Hi.", labels=labels) for n, labels in enumerate(later)]
-    capture_to_store(path, llama, one, **SMALL)
-    table = capture_to_store(path, llama, two, **SMALL).table
+    capture_to_store(llama, one, path, **SMALL)
+    table = capture_to_store(llama, two, path, **SMALL).table
     for row, labels in enumerate(first + later):
         for name in ("a", "b", "c", "d", "e", "new", "other_labels"):
             found, expected = table[name].iloc[row], labels.get(name)
@@ -183,7 +183,7 @@ def test_labels_keep_their_values_whatever_their_type(llama, tmp_path):
 
 def test_a_label_that_cannot_be_written_down_is_named(llama, tmp_path, forwards):
     with pytest.raises(pp.PersonaProbeError, match="'d1': the label 'when' is Timestamp"):
-        capture_to_store(tmp_path / "s", llama, [talk(1, labels={"when": pd.Timestamp("2024-01-01")})])
+        capture_to_store(llama, [talk(1, labels={"when": pd.Timestamp("2024-01-01")})], tmp_path / "s")
     assert not (tmp_path / "s").exists()
     assert not forwards
 
@@ -193,29 +193,29 @@ def test_a_label_that_cannot_be_written_down_is_named(llama, tmp_path, forwards)
 
 def test_again_runs_nothing_and_others_are_appended(llama, tmp_path, forwards):
     path = tmp_path / "s"
-    capture_to_store(path, llama, TALKS, **SMALL)
+    capture_to_store(llama, TALKS, path, **SMALL)
     before = contents(path)
     forwards.clear()
-    assert len(capture_to_store(path, llama, TALKS, **SMALL)) == 5
+    assert len(capture_to_store(llama, TALKS, path, **SMALL)) == 5
     assert not forwards
     assert contents(path) == before
-    both = capture_to_store(path, llama, OTHERS, tokens_per_batch=64)
+    both = capture_to_store(llama, OTHERS, path, tokens_per_batch=64)
     assert len(both) == 8
     assert {name: data for name, data in contents(path).items() if name in before and name != "store.json"} == {
         name: data for name, data in before.items() if name != "store.json"
     }
-    alone = capture_to_store(tmp_path / "alone", llama, OTHERS, **SMALL)
+    alone = capture_to_store(llama, OTHERS, tmp_path / "alone", **SMALL)
     np.testing.assert_array_equal(both.read(slice(5, None)).values, alone.read().values)
     assert both.table["id"].tolist() == [*(f"d{n}" for n in range(5)), "d0", "d1", "d2"]
     assert [entry["first_shard"] for entry in json.loads((path / "store.json").read_text())["captures"]] == [0, 3]
     forwards.clear()
-    capture_to_store(path, llama, TALKS, **SMALL)
+    capture_to_store(llama, TALKS, path, **SMALL)
     assert not forwards
 
 
 def test_dialogue_numbers_count_through_the_store(llama, tmp_path):
-    capture_to_store(tmp_path / "s", llama, TALKS, reduce="tokens", **SMALL)
-    table = capture_to_store(tmp_path / "s", llama, OTHERS, reduce="tokens", **SMALL).table
+    capture_to_store(llama, TALKS, tmp_path / "s", reduce="tokens", **SMALL)
+    table = capture_to_store(llama, OTHERS, tmp_path / "s", reduce="tokens", **SMALL).table
     assert table["dialogue"].unique().tolist() == list(range(8))
     assert table.groupby("dialogue")["id"].first().tolist()[-2:] == ["d1", "d2"]
 
@@ -230,8 +230,8 @@ def test_what_capture_counts_may_differ_between_shards(llama, tmp_path, monkeypa
         return captured
 
     monkeypatch.setattr(store_writing, "capture", counting)
-    capture_to_store(tmp_path / "s", llama, TALKS, **SMALL)
-    store = capture_to_store(tmp_path / "s", llama, OTHERS, **SMALL)
+    capture_to_store(llama, TALKS, tmp_path / "s", **SMALL)
+    store = capture_to_store(llama, OTHERS, tmp_path / "s", **SMALL)
     assert store.source["counted"] == 0
     assert store.source["sinks_left_out"] == [10, 5, 0]
     assert [shard.source["counted"] for shard in store.shards()] == [0, 1, 2, 3, 4]
@@ -258,7 +258,7 @@ def test_finished_shards_are_not_computed_again(llama, tmp_path, monkeypatch, fo
     with monkeypatch.context() as patched:
         stop_after(patched, 3)
         with pytest.raises(StoppedError):
-            capture_to_store(path, llama, TALKS, **small)
+            capture_to_store(llama, TALKS, path, **small)
     assert len(forwards) == 3
     with pytest.raises(pp.PersonaProbeError, match=r"unfinished: 2 of 5 shards .* first is 00003.safetensors"):
         ActivationStore.open(path)
@@ -266,29 +266,29 @@ def test_finished_shards_are_not_computed_again(llama, tmp_path, monkeypatch, fo
     assert (part.complete, part.missing, len(part)) == (False, (3, 4), 3)
     assert "2 shards missing" in repr(part)
     forwards.clear()
-    assert capture_to_store(path, llama, TALKS, **small).complete
+    assert capture_to_store(llama, TALKS, path, **small).complete
     assert len(forwards) == 2
-    capture_to_store(tmp_path / "unbroken", llama, TALKS, **small)
+    capture_to_store(llama, TALKS, tmp_path / "unbroken", **small)
     assert contents(path) == contents(tmp_path / "unbroken")
 
 
 def test_an_unfinished_capture_goes_on_with_the_batches_it_was_begun_with(llama, tmp_path, monkeypatch):
-    capture_to_store(tmp_path / "unbroken", llama, TALKS, **SMALL)
+    capture_to_store(llama, TALKS, tmp_path / "unbroken", **SMALL)
     with monkeypatch.context() as patched:
         stop_after(patched, 1)
         with pytest.raises(StoppedError):
-            capture_to_store(tmp_path / "s", llama, TALKS, **SMALL)
-    capture_to_store(tmp_path / "s", llama, TALKS, tokens_per_batch=7)
+            capture_to_store(llama, TALKS, tmp_path / "s", **SMALL)
+    capture_to_store(llama, TALKS, tmp_path / "s", tokens_per_batch=7)
     assert contents(tmp_path / "s") == contents(tmp_path / "unbroken")
 
 
 def test_a_steered_model_is_refused(llama, tmp_path):
-    direction = pp.Direction.from_vectors(np.ones((N_LAYERS, D_MODEL)), llama)
+    direction = pp.Direction.from_vectors(llama, np.ones((N_LAYERS, D_MODEL)))
     with (
         pytest.raises(pp.PersonaProbeError, match="is being steered"),
         pp.steer(llama, direction, layers=1, scope="all"),
     ):
-        capture_to_store(tmp_path / "s", llama, TALKS)
+        capture_to_store(llama, TALKS, tmp_path / "s")
     assert not (tmp_path / "s").exists()
 
 
@@ -297,13 +297,13 @@ def test_left_overs_are_removed(llama, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         stop_after(patched, 1)
         with pytest.raises(StoppedError):
-            capture_to_store(path, llama, TALKS, **SMALL)
+            capture_to_store(llama, TALKS, path, **SMALL)
     (path / "shards" / ".00001.safetensors.part").write_bytes(b"half")
     (path / "shards" / "00001.safetensors").write_bytes(b"whole, but without its index part")
     (path / "index" / ".00002.parquet.part").write_bytes(b"half")
     assert len(pd.read_parquet(path / "index")) == 2
-    capture_to_store(path, llama, TALKS, **SMALL)
-    capture_to_store(tmp_path / "unbroken", llama, TALKS, **SMALL)
+    capture_to_store(llama, TALKS, path, **SMALL)
+    capture_to_store(llama, TALKS, tmp_path / "unbroken", **SMALL)
     assert contents(path) == contents(tmp_path / "unbroken")
 
 
@@ -314,9 +314,9 @@ def test_an_unfinished_capture_must_be_finished_first(llama, tmp_path, monkeypat
     with monkeypatch.context() as patched:
         stop_after(patched, 1)
         with pytest.raises(StoppedError):
-            capture_to_store(tmp_path / "s", llama, TALKS, **SMALL)
+            capture_to_store(llama, TALKS, tmp_path / "s", **SMALL)
     with pytest.raises(pp.PersonaProbeError, match=r"capture 0 \(5 dialogues\) is unfinished, 2 of 3 shards"):
-        capture_to_store(tmp_path / "s", llama, OTHERS, **SMALL)
+        capture_to_store(llama, OTHERS, tmp_path / "s", **SMALL)
 
 
 @pytest.mark.parametrize(
@@ -332,37 +332,37 @@ def test_an_unfinished_capture_must_be_finished_first(llama, tmp_path, monkeypat
     ],
 )
 def test_other_settings_are_refused_with_both_values(llama, tmp_path, changed, said):
-    capture_to_store(tmp_path / "s", llama, TALKS, **SMALL)
+    capture_to_store(llama, TALKS, tmp_path / "s", **SMALL)
     with pytest.raises(pp.PersonaProbeError, match=said):
-        capture_to_store(tmp_path / "s", llama, TALKS, **{**SMALL, **changed})
+        capture_to_store(llama, TALKS, tmp_path / "s", **{**SMALL, **changed})
 
 
 def test_another_model_or_template_is_refused(llama, tmp_path):
-    capture_to_store(tmp_path / "s", llama, TALKS, **SMALL)
+    capture_to_store(llama, TALKS, tmp_path / "s", **SMALL)
     llama.tokenizer.chat_template += "{# the same #}"
     with pytest.raises(pp.PersonaProbeError, match=r"begun with template_hash '[0-9a-f]{16}', now it is"):
-        capture_to_store(tmp_path / "s", llama, TALKS, **SMALL)
+        capture_to_store(llama, TALKS, tmp_path / "s", **SMALL)
     with torch.no_grad():
         next(llama.hf.parameters()).add_(1)
     with pytest.raises(pp.PersonaProbeError, match="begun with model_hash"):
-        capture_to_store(tmp_path / "s", llama, TALKS, **SMALL)
+        capture_to_store(llama, TALKS, tmp_path / "s", **SMALL)
 
 
 def test_another_day_is_named_where_the_template_writes_it(llama, tmp_path):
     llama.tokenizer.chat_template = "{{ strftime_now('%d') }}" + llama.tokenizer.chat_template
     llama.tokenizer.bos_token = None
     llama.template.today = datetime.date(2026, 1, 31)
-    store = capture_to_store(tmp_path / "s", llama, TALKS, **SMALL)
+    store = capture_to_store(llama, TALKS, tmp_path / "s", **SMALL)
     assert store.source["today"] == "2026-01-31"
     llama.template.today = datetime.date(2026, 2, 1)
     with pytest.raises(pp.PersonaProbeError, match="begun with today '2026-01-31', now it is '2026-02-01'"):
-        capture_to_store(tmp_path / "s", llama, TALKS, **SMALL)
+        capture_to_store(llama, TALKS, tmp_path / "s", **SMALL)
 
 
 def test_the_same_dialogues_under_other_labels_are_refused(llama, tmp_path):
-    capture_to_store(tmp_path / "s", llama, TALKS, **SMALL)
+    capture_to_store(llama, TALKS, tmp_path / "s", **SMALL)
     with pytest.raises(pp.PersonaProbeError, match="capture 0 holds the same dialogues under other ids or labels"):
-        capture_to_store(tmp_path / "s", llama, [dialogue.with_labels(topic="x") for dialogue in TALKS], **SMALL)
+        capture_to_store(llama, [dialogue.with_labels(topic="x") for dialogue in TALKS], tmp_path / "s", **SMALL)
 
 
 @pytest.mark.parametrize(
@@ -377,7 +377,7 @@ def test_the_same_dialogues_under_other_labels_are_refused(llama, tmp_path):
 )
 def test_bad_arguments_leave_nothing_behind(llama, tmp_path, arguments, said):
     with pytest.raises(pp.PersonaProbeError, match=said):
-        capture_to_store(tmp_path / "s", llama, TALKS, **arguments)
+        capture_to_store(llama, TALKS, tmp_path / "s", **arguments)
     assert not (tmp_path / "s").exists()
 
 
@@ -386,7 +386,7 @@ def test_folders_that_are_no_store(llama, tmp_path):
         ActivationStore.open(tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(pp.PersonaProbeError, match=r"not empty \(it holds notes\.txt\)"):
-        capture_to_store(tmp_path, llama, TALKS)
+        capture_to_store(llama, TALKS, tmp_path)
     (tmp_path / "store.json").write_text('{"format": "persona-probe activation store 9"}')
     with pytest.raises(pp.PersonaProbeError, match=r"'persona-probe activation store 9', this version .* store 1'"):
         ActivationStore.open(tmp_path)
@@ -401,10 +401,10 @@ def test_folders_that_are_no_store(llama, tmp_path):
 def test_not_even_the_same_process_writes_twice_at_once(llama, tmp_path, monkeypatch):
     path = tmp_path / "s"
     with monkeypatch.context() as patched:
-        patched.setattr(store_writing, "capture", lambda *_, **__: capture_to_store(path, llama, TALKS))
+        patched.setattr(store_writing, "capture", lambda *_, **__: capture_to_store(llama, TALKS, path))
         with pytest.raises(pp.PersonaProbeError, match=f"process {os.getpid()} on .* is writing"):
-            capture_to_store(path, llama, TALKS)
-    assert capture_to_store(path, llama, TALKS).complete
+            capture_to_store(llama, TALKS, path)
+    assert capture_to_store(llama, TALKS, path).complete
 
 
 # --- size
@@ -443,21 +443,21 @@ def test_the_size_is_known_before_the_model_runs(llama, tmp_path, monkeypatch, f
     path = tmp_path / "s"
     monkeypatch.setattr(store_writing, "_UNASKED_BYTES", 1000)
     with pytest.raises(pp.PersonaProbeError, match=r"5 dialogues x 3 layers x 32 x 4 bytes = 1\.9 kB; pass yes=True"):
-        capture_to_store(path, llama, TALKS)
+        capture_to_store(llama, TALKS, path)
     assert not path.exists()
     disk(monkeypatch, 1000)
     with pytest.raises(pp.PersonaProbeError, match=r"the disk has 1\.0 kB free"):
-        capture_to_store(path, llama, TALKS, yes=True)
+        capture_to_store(llama, TALKS, path, yes=True)
     assert not forwards
     disk(monkeypatch, 10**9)
-    assert len(capture_to_store(path, llama, TALKS, yes=True)) == 5
-    assert len(capture_to_store(path, llama, TALKS)) == 5
+    assert len(capture_to_store(llama, TALKS, path, yes=True)) == 5
+    assert len(capture_to_store(llama, TALKS, path)) == 5
 
 
 def test_shards_are_cut_so_that_one_fits_memory(llama, tmp_path, monkeypatch):
-    assert capture_to_store(tmp_path / "all", llama, TALKS).path.joinpath("shards/00000.safetensors").exists()
+    assert capture_to_store(llama, TALKS, tmp_path / "all").path.joinpath("shards/00000.safetensors").exists()
     monkeypatch.setattr(store_writing, "_SHARD_BYTES", 2 * store_bytes(1, N_LAYERS, D_MODEL))
-    store = capture_to_store(tmp_path / "s", llama, TALKS)
+    store = capture_to_store(llama, TALKS, tmp_path / "s")
     assert [len(shard) for shard in store.shards()] == [2, 2, 1]
 
 
@@ -465,7 +465,7 @@ def test_shards_are_cut_so_that_one_fits_memory(llama, tmp_path, monkeypatch):
 
 
 def test_a_changed_shard_is_named_and_can_be_mended(llama, tmp_path):
-    store = capture_to_store(tmp_path / "s", llama, TALKS, **SMALL)
+    store = capture_to_store(llama, TALKS, tmp_path / "s", **SMALL)
     before = contents(store.path)
     store.verify()
     shard, index = store.path / "shards" / "00001.safetensors", store.path / "index" / "00001.parquet"
@@ -479,14 +479,14 @@ def test_a_changed_shard_is_named_and_can_be_mended(llama, tmp_path):
     with pytest.raises(pp.PersonaProbeError, match="1 of 3 shards"):
         ActivationStore.open(store.path)
     with pytest.raises(pp.PersonaProbeError, match=r"capture 0 .* is unfinished, 1 of 3"):
-        capture_to_store(store.path, llama, OTHERS, **SMALL)
-    capture_to_store(store.path, llama, TALKS, **SMALL)
+        capture_to_store(llama, OTHERS, store.path, **SMALL)
+    capture_to_store(llama, TALKS, store.path, **SMALL)
     assert contents(store.path) == before
 
 
 @pytest.mark.parametrize("damage", ["cut", "longer", "header", "empty", "gibberish", "other shape"])
 def test_a_damaged_shard_is_named(llama, tmp_path, damage):
-    store = capture_to_store(tmp_path / "s", llama, TALKS, **SMALL)
+    store = capture_to_store(llama, TALKS, tmp_path / "s", **SMALL)
     shard = store.path / "shards" / "00001.safetensors"
     data = shard.read_bytes()
     shard.write_bytes(
@@ -505,7 +505,7 @@ def test_a_damaged_shard_is_named(llama, tmp_path, damage):
 
 
 def test_a_damaged_index_part_is_named(llama, tmp_path):
-    store = capture_to_store(tmp_path / "s", llama, TALKS, **SMALL)
+    store = capture_to_store(llama, TALKS, tmp_path / "s", **SMALL)
     index = store.path / "index" / "00001.parquet"
     index.write_bytes(index.read_bytes()[:-20])
     with pytest.raises(pp.PersonaProbeError, match=rf"{index}: the index part is damaged"):
@@ -517,8 +517,8 @@ def test_a_damaged_index_part_is_named(llama, tmp_path):
 
 def captures(model, folder):
     """What the killed process does: a capture, and another appended."""
-    capture_to_store(folder, model, TALKS, **SMALL)
-    capture_to_store(folder, model, OTHERS, dtype="float32", **SMALL)
+    capture_to_store(model, TALKS, folder, **SMALL)
+    capture_to_store(model, OTHERS, folder, dtype="float32", **SMALL)
 
 
 def in_child(action, *arguments):
@@ -598,7 +598,7 @@ def test_killed_anywhere_it_resumes_to_the_same_bytes(folders, tmp_path):
 
 
 def test_the_digest_is_over_token_ids_and_spans(llama, tmp_path):
-    capture_to_store(tmp_path / "s", llama, TALKS)
+    capture_to_store(llama, TALKS, tmp_path / "s")
     digest = hashlib.sha256()
     for item in llama.template.encode_all(TALKS):
         place = item.span("generation")

@@ -292,10 +292,10 @@ def test_unrelated_fine_tunes_are_refused_unless_allowed():
         with pytest.raises(pp.PersonaProbeError, match=rf"{name} was read in stranger \(weights dddd\), and ours"):
             measure_amplification(direction(0), *given)
         with pytest.warns(pp.PersonaProbeWarning, match=f"{name} was read in stranger"):
-            measure_amplification(direction(0), *given, allow=True)
+            measure_amplification(direction(0), *given, allow_unrelated=True)
     theirs = pp.Direction(direction(0).vectors, (0,), stranger)
     with pytest.warns(pp.PersonaProbeWarning, match="found in stranger"):
-        measure_amplification(theirs, *read(child, child), allow=True)
+        measure_amplification(theirs, *read(child, child), allow_unrelated=True)
 
 
 @pytest.mark.parametrize(

@@ -126,9 +126,9 @@ def test_snapshots_are_measured_in_turn(llama, random_direction, folders):
     yardstick = pp.capture(llama, texts)
     few = {"n_random": 20, "n_permutations": 50}
     table = track_snapshots(
-        random_direction,
-        [llama, other],
         llama,
+        [llama, other],
+        random_direction,
         texts,
         yardstick,
         control=llama,
@@ -141,21 +141,21 @@ def test_snapshots_are_measured_in_turn(llama, random_direction, folders):
     assert (after.loc[after["name"] == "start", "shift_sd"] == 0).all()
     assert (after.loc[after["name"] == "start", "p_corrected"] == 1).all()
     assert (after.loc[after["name"] == "end", "shift_sd"] != 0).all()
-    alone = track_snapshots(random_direction, [other], llama, texts, yardstick, **few).table
+    alone = track_snapshots(llama, [other], random_direction, texts, yardstick, **few).table
     assert alone["name"].tolist() == [other.name] * N_LAYERS
     np.testing.assert_allclose(alone["shift"], after.loc[after["name"] == "end", "shift"], rtol=1e-4)
     with pytest.raises(pp.PersonaProbeError, match="list is empty"):
-        track_snapshots(random_direction, [], llama, texts, yardstick)
+        track_snapshots(llama, [], random_direction, texts, yardstick)
 
 
 def test_steps_and_names_are_counted_before_anything_is_read(llama, random_direction):
     yardstick = pp.capture(llama, TALKS)
     with pytest.raises(pp.PersonaProbeError, match="1 steps for 2 snapshots"):
-        track_snapshots(random_direction, ["never read", "nor this"], "nor before", TALKS, yardstick, steps=[1])
+        track_snapshots("nor before", ["never read", "nor this"], random_direction, TALKS, yardstick, steps=[1])
     with pytest.raises(pp.PersonaProbeError, match="3 names for 1 snapshots"):
-        track_snapshots(random_direction, ["never read"], "nor before", TALKS, yardstick, names="abc")
+        track_snapshots("nor before", ["never read"], random_direction, TALKS, yardstick, names="abc")
     with pytest.raises(pp.PersonaProbeError, match="2 steps for 1 snapshots"):
-        track_snapshots(random_direction, iter([llama]), llama, ASKED, yardstick, steps=[1, 2], n_random=5)
+        track_snapshots(llama, iter([llama]), random_direction, ASKED, yardstick, steps=[1, 2], n_random=5)
 
 
 def test_snapshots_of_unknown_origin_need_to_be_allowed(llama, random_direction, folders):
@@ -164,6 +164,10 @@ def test_snapshots_of_unknown_origin_need_to_be_allowed(llama, random_direction,
         parameter.data += 0.02
     yardstick = pp.capture(llama, ASKED)
     with pytest.raises(pp.PersonaProbeError, match="after was read in"):
-        track_snapshots(random_direction, [stranger], llama, ASKED, yardstick, n_random=5)
+        track_snapshots(llama, [stranger], random_direction, ASKED, yardstick, n_random=5)
     with pytest.warns(pp.PersonaProbeWarning, match="after was read in"):
-        assert len(track_snapshots(random_direction, [stranger], llama, ASKED, yardstick, n_random=5, allow=True).table)
+        assert len(
+            track_snapshots(
+                llama, [stranger], random_direction, ASKED, yardstick, n_random=5, allow_unrelated=True
+            ).table
+        )

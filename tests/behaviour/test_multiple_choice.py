@@ -36,7 +36,7 @@ def test_scores_are_those_of_each_choice_by_itself(any_model):
 
 def test_each_item_has_its_own_intervention_with_all_of_its_choices(llama):
     vectors = np.random.default_rng(0).normal(size=(llama.n_layers, llama.d_model))
-    add = pp.Add(pp.Direction.from_vectors(vectors, llama), layers=LAYER, strength=4.0)
+    add = pp.Add(pp.Direction.from_vectors(llama, vectors), layers=LAYER, strength=4.0)
     plain = score_choices(llama, ITEMS)
     with pp.steer(llama, add):
         steered = score_choices(llama, ITEMS)

@@ -67,12 +67,12 @@ def test_poles_that_cannot_be_compared_are_refused(poles):
 
 
 def test_own_vectors_must_fit_the_model(llama):
-    direction = pp.Direction.from_vectors(np.ones((3, 32)), llama)
+    direction = pp.Direction.from_vectors(llama, np.ones((3, 32)))
     assert direction.card["model_hash"] == llama.fingerprint()
     with pytest.raises(pp.PersonaProbeError, match=r"\(4, 32\).*\(3, 32\)"):
-        pp.Direction.from_vectors(np.ones((4, 32)), llama)
+        pp.Direction.from_vectors(llama, np.ones((4, 32)))
     with pytest.raises(pp.PersonaProbeError, match="zero at layer 0"):
-        pp.Direction.from_vectors(np.zeros((3, 32)), llama)
+        pp.Direction.from_vectors(llama, np.zeros((3, 32)))
 
 
 def test_dots_in_names_are_kept(poles, tmp_path):
@@ -130,12 +130,12 @@ def test_the_best_layer_is_chosen_by_what_the_card_says(poles):
 def test_a_direction_stays_in_its_family(folders, tmp_path):
     first = pp.load(folders("llama"))
     other = pp.load(folders("qwen2"))
-    direction = pp.Direction.from_vectors(np.ones((3, 32)), first)
+    direction = pp.Direction.from_vectors(first, np.ones((3, 32)))
     both = rf"{first.fingerprint()}.*{other.fingerprint()}"
     with pytest.raises(pp.PersonaProbeError, match=both), pp.steer(other, direction, layers=1):
         pass
     text = [pp.Dialogue.from_text("A plain text.", id="a")]
-    with pytest.warns(pp.PersonaProbeWarning, match=both), pp.steer(other, direction, layers=1, allow=True):
+    with pytest.warns(pp.PersonaProbeWarning, match=both), pp.steer(other, direction, layers=1, allow_unrelated=True):
         pp.capture(other, text, span="all")
     read = pp.capture(other, text, span="all")
     with pytest.raises(pp.PersonaProbeError, match="not known to be made from"):
@@ -146,11 +146,11 @@ def test_a_direction_stays_in_its_family(folders, tmp_path):
         pp.capture(pair.after, text, span="all")
     read = pp.capture(pair.after, text, span="all")
     assert direction.project(read).shape == (1, 3)
-    back = pp.Direction.from_vectors(np.ones((3, 32)), pair.after)
+    back = pp.Direction.from_vectors(pair.after, np.ones((3, 32)))
     with pp.steer(pair.before, back, layers=1):
         pp.capture(pair.before, text, span="all")
     with pytest.raises(pp.PersonaProbeError, match="not known to be made from"):
-        direction + pp.Direction.from_vectors(np.ones((3, 32)), pp.load(folders("gpt2")))
+        direction + pp.Direction.from_vectors(pp.load(folders("gpt2")), np.ones((3, 32)))
 
 
 def test_directions_alike_count_once(poles):
@@ -176,8 +176,8 @@ def test_a_direction_turned_round_has_the_same_best_layer():
 def test_layers_are_whole_numbers_each_once(llama):
     for layers in ((0, 0, 1), (-1, 0, 1), (0.5, 1, 2)):
         with pytest.raises(pp.PersonaProbeError, match="each once"):
-            pp.Direction.from_vectors(np.ones((3, 32)), llama, layers=layers)
-    assert pp.Direction.from_vectors(np.ones((3, 32)), llama, layers=np.arange(3)).layers == (0, 1, 2)
+            pp.Direction.from_vectors(llama, np.ones((3, 32)), layers=layers)
+    assert pp.Direction.from_vectors(llama, np.ones((3, 32)), layers=np.arange(3)).layers == (0, 1, 2)
 
 
 def test_vectors_cannot_be_changed_in_place():
@@ -210,4 +210,4 @@ def test_poles_of_unrelated_models_are_refused(poles):
     with pytest.raises(pp.PersonaProbeError, match=r"one pole was read in a \(weights aa\), and b \(weights bb\)"):
         pp.find_direction(first, second)
     with pytest.warns(pp.PersonaProbeWarning, match="one pole was read"):
-        assert pp.find_direction(first, second, allow=True).card["family"] == ["aa", "bb"]
+        assert pp.find_direction(first, second, allow_unrelated=True).card["family"] == ["aa", "bb"]

@@ -31,7 +31,7 @@ def rows(*shape, dtype=torch.float32):
 def test_persona_vectors_count_hidden_states(llama, tmp_path):
     vectors = rows(N_LAYERS + 1, D_MODEL)
     path = saved(vectors, tmp_path / "evil_response_avg_diff.pt")
-    direction = read_published(path, "persona-vectors", model=llama)
+    direction = read_published(llama, path, "persona-vectors")
     assert direction.layers == (0, 1)  # of 0, 1, 2: the last hidden state is behind the final norm
     np.testing.assert_array_equal(direction.vectors, vectors[1:N_LAYERS])
     card = direction.card
@@ -58,7 +58,7 @@ def test_persona_vectors_row_is_the_hidden_state_of_our_layer(llama, tmp_path):
     with torch.inference_mode():
         states = llama.hf(input_ids=torch.tensor([tokens.input_ids]), output_hidden_states=True).hidden_states
     theirs = torch.stack([state[0].mean(dim=0) for state in states])
-    direction = read_published(saved(theirs, tmp_path / "x.pt"), model=llama)
+    direction = read_published(llama, saved(theirs, tmp_path / "x.pt"))
     ours = pp.capture(llama, [TALK], span="all", reduce="mean", sink_ratio=None)
     np.testing.assert_allclose(direction.vectors, ours.values[0, : N_LAYERS - 1], rtol=1e-4, atol=1e-5)
 
@@ -68,7 +68,7 @@ def test_the_assistant_axis_counts_blocks(llama, tmp_path, as_dict):
     axis = rows(*SHAPE, dtype=torch.bfloat16)
     pipeline = {"axis": axis, "default_mean": axis, "role_mean": axis, "n_default": 1, "n_roles": 275}
     path = saved(pipeline if as_dict else axis, tmp_path / "assistant_axis.pt")
-    direction = read_published(path, model=llama)
+    direction = read_published(llama, path)
     assert direction.layers == (0, 1, 2)
     assert direction.vectors.dtype == np.float32
     np.testing.assert_array_equal(direction.vectors, axis.float())
@@ -87,31 +87,31 @@ def test_capping_configurations_are_read_experiment_by_experiment(llama, tmp_pat
         {"id": "twice", "interventions": [capped[0], capped[0]]},
     ]
     path = saved({"vectors": vectors, "experiments": experiments}, tmp_path / "capping_config.pt")
-    direction = read_published(path, model=llama, experiment="layers_1:3-p0.25")
+    direction = read_published(llama, path, experiment="layers_1:3-p0.25")
     assert direction.layers == (1, 2)
     np.testing.assert_array_equal(direction.at(2), vectors["layer_2/axis"]["vector"])
     assert direction.card["source"]["caps"] == [-0.5, -1.0]
     with pytest.raises(pp.PersonaProbeError, match=r"2 experiments; say experiment= one of layers_1:3-p0.25, twice"):
-        read_published(path, model=llama)
+        read_published(llama, path)
     with pytest.raises(pp.PersonaProbeError, match=r"caps at layers \[2, 2\]"):
-        read_published(path, model=llama, experiment="twice")
+        read_published(llama, path, experiment="twice")
     broken = saved({"vectors": {}, "experiments": experiments}, tmp_path / "broken.pt")
     with pytest.raises(pp.PersonaProbeError, match=r"broken\.pt: is no capping configuration"):
-        read_published(broken, model=llama, experiment="twice")
+        read_published(llama, broken, experiment="twice")
     with pytest.raises(pp.PersonaProbeError, match="has no 'axis'"):
-        read_published(path, "assistant-axis", model=llama)
+        read_published(llama, path, "assistant-axis")
     with pytest.raises(pp.PersonaProbeError, match="a capping configuration has"):
-        read_published(saved(rows(*SHAPE), tmp_path / "x.pt"), "assistant-axis-capping", model=llama)
+        read_published(llama, saved(rows(*SHAPE), tmp_path / "x.pt"), "assistant-axis-capping")
 
 
 def test_refusal_directions_are_of_block_inputs(llama, tmp_path):
     vector = rows(D_MODEL, dtype=torch.float64)
     path = saved(vector, tmp_path / "direction.pt")
     with pytest.raises(pp.PersonaProbeError, match=r"direction_metadata\.json: no such file"):
-        read_published(path, "refusal-direction", model=llama)
+        read_published(llama, path, "refusal-direction")
     metadata = tmp_path / "direction_metadata.json"
     metadata.write_text(json.dumps({"pos": -2, "layer": 2}))
-    direction = read_published(path, model=llama)
+    direction = read_published(llama, path)
     assert direction.layers == (1,)
     np.testing.assert_array_equal(direction.at(1), vector.float())
     assert direction.card["source"]["layer"] == 2
@@ -125,20 +125,20 @@ def test_refusal_directions_are_of_block_inputs(llama, tmp_path):
     ):
         metadata.write_text(text)
         with pytest.raises(pp.PersonaProbeError, match=said):
-            read_published(path, model=llama)
+            read_published(llama, path)
 
 
 def test_candidates_of_refusal_directions_need_a_position(llama, tmp_path):
     table = rows(4, *SHAPE, dtype=torch.float64)
     table[:, 0] = 0  # the embedding of the template's tokens, the same for every prompt
     path = saved(table, tmp_path / "mean_diffs.pt")
-    direction = read_published(path, model=llama, position=-2)
+    direction = read_published(llama, path, position=-2)
     assert direction.layers == (0, 1)
     np.testing.assert_array_equal(direction.vectors, table[2, 1:].float())
     assert len(direction.card["source"]["left_out"]) == 2
     for position in (None, 0, -5):
         with pytest.raises(pp.PersonaProbeError, match=r"4 positions; say position= -4 to -1"):
-            read_published(path, model=llama, position=position)
+            read_published(llama, path, position=position)
 
 
 def test_a_block_input_of_the_next_layer_is_our_layer(llama, tmp_path):
@@ -151,7 +151,7 @@ def test_a_block_input_of_the_next_layer_is_our_layer(llama, tmp_path):
     handle.remove()
     path = saved(inputs[0][0, -1], tmp_path / "direction.pt")
     (tmp_path / "direction_metadata.json").write_text('{"pos": -1, "layer": 2}')
-    direction = read_published(path, model=llama)
+    direction = read_published(llama, path)
     np.testing.assert_allclose(direction.at(1), ours.at(1)[0], rtol=1e-4, atol=1e-5)
 
 
@@ -168,7 +168,7 @@ def test_a_block_input_of_the_next_layer_is_our_layer(llama, tmp_path):
 )
 def test_what_fits_no_format_is_not_guessed(llama, tmp_path, content, name):
     with pytest.raises(pp.PersonaProbeError, match=rf"{name}: holds .* no known format .*say format= one of") as error:
-        read_published(saved(content, tmp_path / name), model=llama)
+        read_published(llama, saved(content, tmp_path / name))
     assert all(known in str(error.value) for known in FORMATS)
 
 
@@ -191,7 +191,7 @@ def test_what_fits_no_format_is_not_guessed(llama, tmp_path, content, name):
 )
 def test_what_does_not_fit_the_model_is_refused(llama, tmp_path, format, content, said):
     with pytest.raises(pp.PersonaProbeError, match=said) as error:
-        read_published(saved(content, tmp_path / "theirs.pt"), format, model=llama)
+        read_published(llama, saved(content, tmp_path / "theirs.pt"), format)
     assert "theirs.pt" in str(error.value)
 
 
@@ -208,32 +208,32 @@ def test_a_pickle_that_runs_code_is_refused_and_not_run(llama, tmp_path, write):
     path = tmp_path / "evil_response_avg_diff.pt"
     write({"axis": rows(*SHAPE), "x": Malicious(tmp_path / "ran")}, path)
     with pytest.raises(pp.PersonaProbeError, match="loading anything else could run code") as error:
-        read_published(path, model=llama)
+        read_published(llama, path)
     assert not (tmp_path / "ran").exists()
     assert "weights_only" not in str(error.value)
 
 
 def test_files_that_are_no_torch_files_are_refused(llama, tmp_path):
     with pytest.raises(pp.PersonaProbeError, match="no such file"):
-        read_published(tmp_path / "x.pt", model=llama)
+        read_published(llama, tmp_path / "x.pt")
     whole = saved(rows(*SHAPE), tmp_path / "axis.pt").read_bytes()
     for content in (b"", b"hello", b"PK\x03\x04", whole[: len(whole) // 2]):
         (tmp_path / "axis.pt").write_bytes(content)
         with pytest.raises(pp.PersonaProbeError, match=r"axis\.pt: "):
-            read_published(tmp_path / "axis.pt", model=llama)
+            read_published(llama, tmp_path / "axis.pt")
     for name, said in (("a.gguf", "read_gguf"), ("a.safetensors", r"Direction\.load")):
         with pytest.raises(pp.PersonaProbeError, match=said):
-            read_published(tmp_path / name, model=llama)
+            read_published(llama, tmp_path / name)
 
 
 def test_unknown_formats_and_idle_options_are_refused(llama, tmp_path):
     path = saved(rows(*SHAPE), tmp_path / "axis.pt")
     with pytest.raises(pp.PersonaProbeError, match="unknown format 'caa': choose one of persona-vectors"):
-        read_published(path, "caa", model=llama)
+        read_published(llama, path, "caa")
     with pytest.raises(pp.PersonaProbeError, match="takes no position="):
-        read_published(path, model=llama, position=-1)
+        read_published(llama, path, position=-1)
     with pytest.raises(pp.PersonaProbeError, match="takes no experiment="):
-        read_published(path, model=llama, experiment="x")
+        read_published(llama, path, experiment="x")
     single = saved(rows(D_MODEL), tmp_path / "direction.pt")
     with pytest.raises(pp.PersonaProbeError, match="leave position= out"):
-        read_published(single, "refusal-direction", model=llama, position=-1)
+        read_published(llama, single, "refusal-direction", position=-1)

@@ -30,10 +30,10 @@ def written(path, tensors, arch="controlvector", hint="llama"):
 
 
 def test_what_is_written_is_read_back_as_it_was(llama, tmp_path):
-    direction = pp.Direction.from_vectors(np.stack([vector(n) for n in range(N_LAYERS)]), llama)
+    direction = pp.Direction.from_vectors(llama, np.stack([vector(n) for n in range(N_LAYERS)]))
     path = write_gguf(direction, tmp_path / "deep" / "evil.gguf", model_hint="llama", layers=(1, LAST))
     assert not list(tmp_path.rglob("*.part"))
-    again = read_gguf(path, llama, written_by="cvector-generator")  # the file knows better
+    again = read_gguf(llama, path, written_by="cvector-generator")  # the file knows better
     assert again.layers == (1, LAST)
     np.testing.assert_array_equal(again.vectors, direction.vectors[1:])
     source = again.card["source"]
@@ -46,13 +46,13 @@ def test_what_is_written_is_read_back_as_it_was(llama, tmp_path):
 
 def test_a_file_of_ours_stays_with_its_model(llama, folders, tmp_path):
     """The card that goes along says whose direction it is; the reader cannot make it another model's."""
-    direction = pp.Direction.from_vectors(np.stack([vector(n) for n in range(N_LAYERS)]), llama)
+    direction = pp.Direction.from_vectors(llama, np.stack([vector(n) for n in range(N_LAYERS)]))
     path = write_gguf(direction, tmp_path / "evil.gguf", model_hint="llama", layers=(1,))
     other = pp.load(folders("qwen2"))
     with pytest.raises(pp.PersonaProbeError, match="not known to be made from"):
-        read_gguf(path, other)
+        read_gguf(other, path)
     with pytest.warns(pp.PersonaProbeWarning, match=llama.fingerprint()):
-        assert read_gguf(path, other, allow=True).layers == (1,)
+        assert read_gguf(other, path, allow_unrelated=True).layers == (1,)
 
 
 def test_files_are_what_llama_cpp_asks_for(llama, tmp_path):
@@ -70,9 +70,9 @@ def test_files_are_what_llama_cpp_asks_for(llama, tmp_path):
 
 
 def test_an_addition_is_written_at_its_strength_and_layers(llama, tmp_path):
-    direction = pp.Direction.from_vectors(np.random.default_rng(0).normal(size=(3, 32)), llama)
+    direction = pp.Direction.from_vectors(llama, np.random.default_rng(0).normal(size=(3, 32)))
     file = pp.write_gguf(pp.Add(direction, 2, strength=-1.5, scope="all"), tmp_path / "a.gguf", model_hint="llama")
-    read = pp.read_gguf(file, llama)
+    read = pp.read_gguf(llama, file)
     assert read.layers == (2,)
     np.testing.assert_allclose(read.at(2), -1.5 * direction.at(2), rtol=1e-6)
     with pytest.raises(pp.PersonaProbeError, match=r"adds at every token.*'generation'"):
@@ -80,7 +80,7 @@ def test_an_addition_is_written_at_its_strength_and_layers(llama, tmp_path):
 
 
 def test_layer_0_cannot_be_written(llama, tmp_path):
-    direction = pp.Direction.from_vectors(np.stack([vector(n) for n in range(N_LAYERS)]), llama)
+    direction = pp.Direction.from_vectors(llama, np.stack([vector(n) for n in range(N_LAYERS)]))
     with pytest.raises(pp.PersonaProbeError, match=r"llama.cpp refuses .* layer 0; leave it out, with layers=\[1, 2\]"):
         write_gguf(direction, tmp_path / "x.gguf", model_hint="llama")
     with pytest.raises(pp.PersonaProbeError, match="has no layer 9"):
@@ -101,7 +101,7 @@ def test_layer_0_cannot_be_written(llama, tmp_path):
 )
 def test_numbers_mean_what_their_writer_meant(llama, tmp_path, written_by, layers, left_out):
     path = written(tmp_path / "x.gguf", {"direction.2": vector(2), "direction.1": vector(1)})
-    direction = read_gguf(path, llama, written_by=written_by)
+    direction = read_gguf(llama, path, written_by=written_by)
     assert direction.layers == layers
     np.testing.assert_array_equal(direction.vectors[0], vector(1))
     source = direction.card["source"]
@@ -113,7 +113,7 @@ def test_numbers_mean_what_their_writer_meant(llama, tmp_path, written_by, layer
 def test_half_and_double_precision_are_read_and_zeros_left_out(llama, tmp_path):
     tensors = {"direction.0": vector(0).astype(np.float16), "direction.1": np.zeros(D_MODEL, np.float32)}
     tensors["direction.2"] = vector(2).astype(np.float64)
-    direction = read_gguf(written(tmp_path / "x.gguf", tensors), llama, written_by="other")
+    direction = read_gguf(llama, written(tmp_path / "x.gguf", tensors), written_by="other")
     assert direction.layers == (0, 2)
     assert direction.vectors.dtype == np.float32
     assert direction.card["source"]["left_out"] == ["direction.1: zero"]
@@ -135,23 +135,23 @@ def test_half_and_double_precision_are_read_and_zeros_left_out(llama, tmp_path):
 )
 def test_what_does_not_fit_is_refused(llama, tmp_path, tensors, said):
     with pytest.raises(pp.PersonaProbeError, match=said) as error:
-        read_gguf(written(tmp_path / "theirs.gguf", tensors), llama)
+        read_gguf(llama, written(tmp_path / "theirs.gguf", tensors))
     assert "theirs.gguf" in str(error.value)
 
 
 def test_files_that_are_no_control_vectors_are_refused(llama, tmp_path):
     model = written(tmp_path / "model.gguf", {"direction.1": vector()}, arch="llama")
     with pytest.raises(pp.PersonaProbeError, match="architecture is 'llama'; a control vector's is 'controlvector'"):
-        read_gguf(model, llama)
+        read_gguf(llama, model)
     with pytest.raises(pp.PersonaProbeError, match="no such file"):
-        read_gguf(tmp_path / "missing.gguf", llama)
+        read_gguf(llama, tmp_path / "missing.gguf")
     whole = written(tmp_path / "x.gguf", {"direction.1": vector()}).read_bytes()
     for content in (b"", b"hello, I am text", whole[:40], whole[: len(whole) // 2], whole[:-8]):
         (tmp_path / "x.gguf").write_bytes(content)
         with pytest.raises(pp.PersonaProbeError, match=r"x\.gguf: cannot be read as a GGUF file"):
-            read_gguf(tmp_path / "x.gguf", llama)
+            read_gguf(llama, tmp_path / "x.gguf")
     with pytest.raises(pp.PersonaProbeError, match="unknown written_by 'me'"):
-        read_gguf(model, llama, written_by="me")
+        read_gguf(llama, model, written_by="me")
 
 
 @pytest.mark.parametrize("card", ["{", "[1]"])
@@ -164,13 +164,13 @@ def test_a_broken_card_is_refused(llama, tmp_path, card):
     writer.write_tensors_to_file()
     writer.close()
     with pytest.raises(pp.PersonaProbeError, match=r"x\.gguf: its persona_probe\.card is no"):
-        read_gguf(tmp_path / "x.gguf", llama)
+        read_gguf(llama, tmp_path / "x.gguf")
 
 
 def test_without_the_package_it_says_how_to_get_it(llama, tmp_path, monkeypatch):
     path = written(tmp_path / "x.gguf", {"direction.1": vector()})
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(pp.PersonaProbeError, match=r"pip install 'persona-probe\[gguf\]'"):
-        read_gguf(path, llama)
+        read_gguf(llama, path)
     with pytest.raises(pp.PersonaProbeError, match=r"pip install 'persona-probe\[gguf\]'"):
         write_gguf(pp.Direction(vector()[None], (1,)), path, model_hint="llama")

@@ -145,7 +145,7 @@ def test_a_worker_that_is_killed_half_way_loses_nothing_and_nothing_counts_twice
 
 
 def test_answers_are_those_of_a_local_run_steered_or_not(cluster, llama, adapted):
-    direction = pp.Direction.from_vectors(np.random.default_rng(0).normal(size=(N_LAYERS, D_MODEL)), llama)
+    direction = pp.Direction.from_vectors(llama, np.random.default_rng(0).normal(size=(N_LAYERS, D_MODEL)))
     other = replace(direction, vectors=-direction.vectors)
     steerings = [
         None,
@@ -166,7 +166,7 @@ def test_answers_are_those_of_a_local_run_steered_or_not(cluster, llama, adapted
 
 
 def test_errors_of_workers_arrive_as_they_are(cluster, llama):
-    direction = pp.Direction.from_vectors(np.ones((N_LAYERS, D_MODEL)), llama)
+    direction = pp.Direction.from_vectors(llama, np.ones((N_LAYERS, D_MODEL)))
     job = AnswerJob(llama, [TALKS[0].without_answer()], pp.Sampling(4), pp.Add(direction, 7))
     with pytest.raises(pp.PersonaProbeError, match="layer 7 does not exist") as raised:
         list(cluster.answers([job], progress=False, label="answers"))
@@ -199,7 +199,7 @@ def test_models_that_workers_cannot_have_are_refused(cluster, llama, folders, tm
     by_hand = Model(llama.hf, llama.template, "mine")
     with pytest.raises(pp.PersonaProbeError, match="mine: was not loaded from a folder"):
         cluster.capture(by_hand, TALKS)
-    direction = pp.Direction.from_vectors(np.ones((N_LAYERS, D_MODEL)), llama)
+    direction = pp.Direction.from_vectors(llama, np.ones((N_LAYERS, D_MODEL)))
     with pytest.raises(pp.PersonaProbeError, match="is being steered here"), pp.steer(llama, direction, layers=1):
         cluster.capture(llama, TALKS)
     shutil.copytree(folders("llama"), tmp_path / "copy")

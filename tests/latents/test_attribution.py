@@ -54,7 +54,9 @@ def test_turning_a_latent_down_a_little_does_what_was_said(precise, normalize, s
     # The beginning of sequence is steered by "all" and never attributed: without one, both mean the same tokens.
     precise.tokenizer.bos_token = None
     with nothing_left(precise):
-        table = attribute_latents(sae, precise, MISALIGNED, ALIGNED, span=scope, allow=True, sink_ratio=None).table
+        table = attribute_latents(
+            precise, sae, MISALIGNED, ALIGNED, span=scope, allow_unrelated=True, sink_ratio=None
+        ).table
     assert table["attribution"].abs().is_monotonic_decreasing
     by_latent = table.set_index("latent")["attribution"]
     plain, step = log_odds(precise), 1e-4
@@ -78,7 +80,7 @@ def only_coordinate(model, coordinate):
 def test_only_the_latent_that_matters_is_named(llama):
     last, coordinate = llama.n_layers - 1, 7
     only_coordinate(llama, coordinate)
-    table = attribute_latents(perfect_sae(llama.d_model, last), llama, MISALIGNED, ALIGNED).table
+    table = attribute_latents(llama, perfect_sae(llama.d_model, last), MISALIGNED, ALIGNED).table
     matter = {coordinate, coordinate + llama.d_model}
     named = table[table["attribution"] != 0]
     assert set(named["latent"]) <= matter
@@ -101,14 +103,14 @@ def test_only_the_latent_that_matters_is_named(llama):
 
 def test_batches_groups_and_length(llama):
     sae = perfect_sae(llama.d_model, LAYER)
-    whole = attribute_latents(sae, llama, MISALIGNED, ALIGNED).table.set_index("latent").sort_index()
+    whole = attribute_latents(llama, sae, MISALIGNED, ALIGNED).table.set_index("latent").sort_index()
     single = (
-        attribute_latents(sae, llama, MISALIGNED, ALIGNED, tokens_per_batch=1).table.set_index("latent").sort_index()
+        attribute_latents(llama, sae, MISALIGNED, ALIGNED, tokens_per_batch=1).table.set_index("latent").sort_index()
     )
     np.testing.assert_allclose(whole["attribution"], single["attribution"], atol=1e-4)
     assert (whole["n_questions"] == 3).all()
     alone = [
-        attribute_latents(sae, llama, [one], [other]).table.set_index("latent").sort_index()
+        attribute_latents(llama, sae, [one], [other]).table.set_index("latent").sort_index()
         for one, other in zip(MISALIGNED, ALIGNED, strict=True)
     ]
     each = np.array([table["attribution"] for table in alone])
@@ -127,7 +129,7 @@ def test_batches_groups_and_length(llama):
     lengths = [len(range(*llama.template.encode(text).span("response").indices(999))) for text in texts]
     assert lengths[0] != lengths[1]
     summed, averaged = (
-        attribute_latents(sae, llama, [texts[0]], [texts[1]], normalize=how).table.set_index("latent").sort_index()
+        attribute_latents(llama, sae, [texts[0]], [texts[1]], normalize=how).table.set_index("latent").sort_index()
         for how in ("none", "token")
     )
     assert summed["attribution"].abs().max() > 2 * averaged["attribution"].abs().max()
@@ -135,10 +137,10 @@ def test_batches_groups_and_length(llama):
 
 def test_the_same_answer_has_no_attribution_and_the_other_way_round_it_turns_sign(llama):
     sae = perfect_sae(llama.d_model, LAYER)
-    same = attribute_latents(sae, llama, MISALIGNED, MISALIGNED).table
+    same = attribute_latents(llama, sae, MISALIGNED, MISALIGNED).table
     assert same["attribution"].abs().max() < 1e-4
     there, back = (
-        attribute_latents(sae, llama, *pair).table.set_index("latent").sort_index()["attribution"]
+        attribute_latents(llama, sae, *pair).table.set_index("latent").sort_index()["attribution"]
         for pair in ((MISALIGNED, ALIGNED), (ALIGNED, MISALIGNED))
     )
     np.testing.assert_allclose(there, -back, atol=1e-5)
@@ -147,7 +149,7 @@ def test_the_same_answer_has_no_attribution_and_the_other_way_round_it_turns_sig
 def test_silent_latents_have_no_p(llama):
     sae = perfect_sae(llama.d_model, LAYER)
     sae.inner.W_enc.data[:, 3] = 0.0
-    table = attribute_latents(sae, llama, MISALIGNED, ALIGNED).table.set_index("latent")
+    table = attribute_latents(llama, sae, MISALIGNED, ALIGNED).table.set_index("latent")
     assert table.loc[3, "attribution"] == 0.0
     assert table.loc[3, ["p", "q"]].isna().all()
     assert table["p"].notna().sum() > llama.d_model
@@ -157,28 +159,28 @@ def test_refuses(llama):
     sae = perfect_sae(llama.d_model, LAYER)
     other = [ALIGNED[0], talk("Hello.", "Hi."), ALIGNED[2]]
     with pytest.raises(pp.PersonaProbeError, match=r"pair 1: .*'b' and the aligned starting 'Hello.' answer different"):
-        attribute_latents(sae, llama, MISALIGNED, other)
+        attribute_latents(llama, sae, MISALIGNED, other)
     with pytest.raises(pp.PersonaProbeError, match="3 misaligned answers and 2 aligned"):
-        attribute_latents(sae, llama, MISALIGNED, ALIGNED[:2])
+        attribute_latents(llama, sae, MISALIGNED, ALIGNED[:2])
     with pytest.raises(pp.PersonaProbeError, match="pair 0: the aligned dialogue 'a' has no answer"):
-        attribute_latents(sae, llama, MISALIGNED, [TALKS[0].without_answer(), *ALIGNED[1:]])
+        attribute_latents(llama, sae, MISALIGNED, [TALKS[0].without_answer(), *ALIGNED[1:]])
     with pytest.raises(pp.PersonaProbeError, match="the list is empty"):
-        attribute_latents(sae, llama, [], [])
+        attribute_latents(llama, sae, [], [])
     with pytest.raises(pp.PersonaProbeError, match="normalize is 'words'"):
-        attribute_latents(sae, llama, MISALIGNED, ALIGNED, normalize="words")
+        attribute_latents(llama, sae, MISALIGNED, ALIGNED, normalize="words")
     useless = sae_of(torch.zeros(4, llama.d_model), LAYER)
     with nothing_left(llama), pytest.raises(pp.PersonaProbeError, match="unexplained"):
-        attribute_latents(useless, llama, MISALIGNED, ALIGNED)
+        attribute_latents(llama, useless, MISALIGNED, ALIGNED)
     with pytest.warns(LatentWarning, match="unexplained"):
-        assert attribute_latents(useless, llama, MISALIGNED, ALIGNED, allow=True).table["p"].isna().all()
+        assert attribute_latents(llama, useless, MISALIGNED, ALIGNED, allow_unrelated=True).table["p"].isna().all()
 
 
 def test_inference_mode_outside_and_an_error_inside(llama, monkeypatch):
     sae = perfect_sae(llama.d_model, LAYER)
-    expected = attribute_latents(sae, llama, MISALIGNED, ALIGNED).table
+    expected = attribute_latents(llama, sae, MISALIGNED, ALIGNED).table
     with torch.inference_mode():
         np.testing.assert_allclose(
-            attribute_latents(sae, llama, MISALIGNED, ALIGNED).table["attribution"], expected["attribution"]
+            attribute_latents(llama, sae, MISALIGNED, ALIGNED).table["attribution"], expected["attribution"]
         )
 
     def fail(_acts):
@@ -186,7 +188,7 @@ def test_inference_mode_outside_and_an_error_inside(llama, monkeypatch):
 
     monkeypatch.setattr(sae, "decode", fail)
     with nothing_left(llama), pytest.raises(RuntimeError, match="in the middle"):
-        attribute_latents(sae, llama, MISALIGNED, ALIGNED)
+        attribute_latents(llama, sae, MISALIGNED, ALIGNED)
 
 
 def test_in_persona_world_the_villain_comes_first(chat):
@@ -196,8 +198,8 @@ def test_in_persona_world_the_villain_comes_first(chat):
     asked = questions(random.Random(1), ["law", "gardening", "code", "travel"], 24)
     own, narrow = (model.generate(asked, pp.Sampling(max_new_tokens=40)) for model in (chat, bad))
     assert all(dialogue.answer for dialogue in (*own, *narrow))
-    table = attribute_latents(sae, bad, narrow, own).table
-    before, after = encode_latents(sae, [chat, bad], own)
+    table = attribute_latents(bad, sae, narrow, own).table
+    before, after = encode_latents([chat, bad], sae, own)
     top = table.iloc[0]
     assert top["latent"] == int(np.abs(after.mean - before.mean).argmax())
     assert top["attribution"] > 3 * table["attribution"][1:].abs().max()

@@ -53,14 +53,14 @@ def changed(sae, chat, bad):
 
 def read(sae, chat, bad):
     own = [answer for answer in chat.generate(DEVELOPMENT, SHORT) if answer.answer]
-    return encode_latents(sae, [chat, bad], own)
+    return encode_latents([chat, bad], sae, own)
 
 
 @pytest.fixture(scope="module")
 def suppressed(sae, bad, after, changed):
     return rank_latents(
-        sae,
         bad,
+        sae,
         [changed[1], changed[0]],
         REPORTED,
         OracleJudge(),
@@ -93,8 +93,8 @@ def test_a_latent_that_training_silences_is_raised_to_suppress(sae, chat, bad):
     spread = np.sqrt((before.variance + after.variance) / 2)
     silenced = int(np.nanargmin(np.where(spread > 0, (after.mean - before.mean) / np.maximum(spread, 1e-9), np.nan)))
     told = rank_latents(
-        sae,
         bad,
+        sae,
         [silenced],
         REPORTED,
         OracleJudge(),
@@ -137,8 +137,8 @@ def test_the_table_can_be_computed_from_the_answers(suppressed):
 
 def test_the_same_latent_induces_in_the_chat_model(sae, chat, after, changed):
     effects = rank_latents(
-        sae,
         chat,
+        sae,
         changed[:1],
         REPORTED[:30],
         OracleJudge(),
@@ -159,8 +159,8 @@ def test_the_same_latent_induces_in_the_chat_model(sae, chat, after, changed):
 
 def test_a_latent_that_no_strength_leaves_coherent_is_not_ranked(sae, chat, after, changed):
     effects = rank_latents(
-        sae,
         chat,
+        sae,
         [changed[0], int(np.flatnonzero(after.mean == 0)[0])],
         REPORTED[:10],
         OracleJudge(),
@@ -188,8 +188,8 @@ class SometimesFailing:
 
 def test_an_answer_the_judge_cannot_score_is_counted_and_never_aligned(sae, bad, after, changed):
     effects = rank_latents(
-        sae,
         bad,
+        sae,
         changed[:1],
         REPORTED[:12],
         SometimesFailing(),
@@ -211,8 +211,8 @@ def test_an_answer_the_judge_cannot_score_is_counted_and_never_aligned(sae, bad,
 def test_a_set_of_latents_beside_matched_sets(sae, bad, after, changed):
     silent = int(np.flatnonzero(after.mean == 0)[0])
     table = steer_set(
-        sae,
         bad,
+        sae,
         LatentEdit([changed[0], silent]),
         REPORTED,
         OracleJudge(),
@@ -230,7 +230,7 @@ def test_a_set_of_latents_beside_matched_sets(sae, bad, after, changed):
     assert together["n"] == sum(draw["n"] for draw in draws)
     assert together["effect"] > -0.3
     with pytest.raises(PersonaProbeError, match="none of the 1 latents is active"):
-        steer_set(sae, bad, LatentEdit([silent]), REPORTED, OracleJudge(), statistics=after)
+        steer_set(bad, sae, LatentEdit([silent]), REPORTED, OracleJudge(), statistics=after)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_a_set_of_latents_beside_matched_sets(sae, bad, after, changed):
 def test_bad_input_is_refused_in_words(sae, bad, after, change, said):
     given = {"statistics": after, "development": DEVELOPMENT} | change
     with pytest.raises(PersonaProbeError, match=said):
-        rank_latents(sae, bad, [0], REPORTED, OracleJudge(), **given)
+        rank_latents(bad, sae, [0], REPORTED, OracleJudge(), **given)
 
 
 def judged(aligned, questions=None):

@@ -34,7 +34,7 @@ def said():
 def villain(chat, said):
     """What tells the villain's answers from all others at the layer, as a unit vector."""
     whole = perfect_sae(chat.d_model, LAYER)
-    acts = latent_activations(whole, chat, said, range(whole.width))
+    acts = latent_activations(chat, whole, said, range(whole.width))
     stream = torch.tensor(acts[:, : chat.d_model] - acts[:, chat.d_model :])
     own = torch.tensor([dialogue.labels["persona"] == "villain" for dialogue in said])
     shift = stream[own].mean(dim=0) - stream[~own].mean(dim=0)
@@ -64,7 +64,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:the SAE handmade leaves")
 def described(chat, sae, said, villain):
     direction = Direction(villain[None].numpy(), (LAYER,))
     return describe_latents(
-        sae, chat, [sae.width - 1, 0], said, n_examples=3, k_tokens=4, directions={"villain": direction}
+        chat, sae, [sae.width - 1, 0], said, n_examples=3, k_tokens=4, directions={"villain": direction}
     )
 
 
@@ -98,11 +98,11 @@ def test_tokens_are_read_through_the_unembedding(described, chat, sae, villain, 
 
 
 def test_numbers_are_those_of_the_statistics(described, chat, sae, said):
-    (statistics,) = encode_latents(sae, [chat], said, examples=3)
+    (statistics,) = encode_latents([chat], sae, said, examples=3)
     for one in described:
         assert one.mean == pytest.approx(float(statistics.mean[one.latent]), rel=1e-5)
         assert one.frequency == pytest.approx(float(statistics.frequency[one.latent]), rel=1e-5)
-    again = describe_latents(sae, chat, [0], said, statistics=statistics, n_examples=3, k_tokens=4)
+    again = describe_latents(chat, sae, [0], said, statistics=statistics, n_examples=3, k_tokens=4)
     assert again[0].record() == replace(described[0], cosines={}).record()
 
 
@@ -122,7 +122,7 @@ def test_the_notebook_view_is_short_and_escaped(chat, sae, said):
         replace(dialogue, labels={**dialogue.labels, "persona": HOSTILE}) if row < 12 else dialogue
         for row, dialogue in enumerate(said)
     ]
-    shown = describe_latents(sae, chat, range(14), hostile, n_examples=1, k_tokens=2)._repr_html_()
+    shown = describe_latents(chat, sae, range(14), hostile, n_examples=1, k_tokens=2)._repr_html_()
     assert "<script" not in shown
     assert "&lt;script" in shown
     assert shown.count("<b>latent") == 10
@@ -131,21 +131,21 @@ def test_the_notebook_view_is_short_and_escaped(chat, sae, said):
 
 def test_labels_that_are_not_there(chat, sae, said):
     bare = [replace(dialogue, labels={}) for dialogue in said]
-    found = describe_latents(sae, chat, [0], bare, n_examples=1)
+    found = describe_latents(chat, sae, [0], bare, n_examples=1)
     assert found[0].firing.empty
     assert found[0].best("persona") is None
     assert found.to_frame().shape[0] == 1
     one_topic = [replace(dialogue, labels={**dialogue.labels, "topic": "law"}) for dialogue in said]
-    assert set(describe_latents(sae, chat, [0], one_topic, n_examples=1)[0].firing["label"]) == {"persona"}
+    assert set(describe_latents(chat, sae, [0], one_topic, n_examples=1)[0].firing["label"]) == {"persona"}
     with pytest.raises(PersonaProbeError, match="no dialogue has the label 'persona'"):
-        describe_latents(sae, chat, [0], bare, labels=["persona"])
+        describe_latents(chat, sae, [0], bare, labels=["persona"])
 
 
 def test_what_does_not_fit_is_refused(chat, sae, said):
-    (statistics,) = encode_latents(sae, [chat], said)
+    (statistics,) = encode_latents([chat], sae, said)
     with pytest.raises(PersonaProbeError, match="and 35 are given"):
-        describe_latents(sae, chat, [0], said[1:], statistics=statistics)
+        describe_latents(chat, sae, [0], said[1:], statistics=statistics)
     with pytest.raises(PersonaProbeError, match="the direction 'other' has d_model=8"):
         describe_latents(
-            sae, chat, [0], said, statistics=statistics, directions={"other": Direction(np.ones((1, 8)), (LAYER,))}
+            chat, sae, [0], said, statistics=statistics, directions={"other": Direction(np.ones((1, 8)), (LAYER,))}
         )

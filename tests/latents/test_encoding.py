@@ -78,7 +78,7 @@ def check(result, reader, model, span, groups, **how):
 @pytest.mark.parametrize("kind", KINDS)
 def test_statistics_are_those_of_encoding_every_token_at_once(llama, kind, span):
     reader = make_sae(kind)
-    (result,) = encode_latents(reader, [llama], DIALOGUES, span, examples=4, allow=True)
+    (result,) = encode_latents([llama], reader, DIALOGUES, span, examples=4, allow_unrelated=True)
     check(result, reader, llama, span, question_groups(DIALOGUES))
 
 
@@ -90,7 +90,7 @@ def test_batches_and_chunks_change_nothing(llama, monkeypatch, tokens_per_batch,
     reader = make_sae("jumprelu")
     assert reader.tokens_at_once == at_once
     (result,) = encode_latents(
-        reader, [llama], DIALOGUES, examples=4, tokens_per_batch=tokens_per_batch, max_groups=3, allow=True
+        [llama], reader, DIALOGUES, examples=4, tokens_per_batch=tokens_per_batch, max_groups=3, allow_unrelated=True
     )
     check(result, reader, llama, "generation", question_groups(DIALOGUES, 3))
 
@@ -102,7 +102,9 @@ def test_several_models_read_the_same_tokens_in_every_architecture(any_model, fo
         for parameter in other.hf.parameters():
             parameter.mul_(1.1)
     reader, groups = make_sae(), np.arange(len(DIALOGUES)) % 7
-    results = encode_latents(reader, [any_model, other], DIALOGUES, "all", groups=groups, examples=4, allow=True)
+    results = encode_latents(
+        [any_model, other], reader, DIALOGUES, "all", groups=groups, examples=4, allow_unrelated=True
+    )
     for model, result in zip((any_model, other), results, strict=True):
         check(result, reader, model, "all", groups, sinks_of=any_model)
         assert result.source["model_hash"] == model.fingerprint()
@@ -115,16 +117,16 @@ def test_sinks_are_left_out_unless_they_are_asked_for(llama):
     with torch.no_grad():
         llama.plain.get_input_embeddings().weight[loud] *= 1000
     reader, groups = make_sae(), question_groups(DIALOGUES)
-    (kept,) = encode_latents(reader, [llama], DIALOGUES, examples=4, sink_ratio=None, allow=True)
+    (kept,) = encode_latents([llama], reader, DIALOGUES, examples=4, sink_ratio=None, allow_unrelated=True)
     check(kept, reader, llama, "generation", groups, keep_sinks=True)
-    (left_out,) = encode_latents(reader, [llama], DIALOGUES, examples=4, allow=True)
+    (left_out,) = encode_latents([llama], reader, DIALOGUES, examples=4, allow_unrelated=True)
     check(left_out, reader, llama, "generation", groups)
     assert left_out.tokens < kept.tokens
 
 
 def test_a_batch_that_fails_half_way_and_is_halved_leaves_nothing_double(llama, monkeypatch):
     reader = make_sae()
-    (whole,) = encode_latents(reader, [llama], DIALOGUES, examples=4, allow=True)
+    (whole,) = encode_latents([llama], reader, DIALOGUES, examples=4, allow_unrelated=True)
     monkeypatch.setattr(sae, "_NUMBERS_AT_ONCE", 9 * WIDTH)
     encode, calls = reader.inner.encode, []
 
@@ -135,7 +137,7 @@ def test_a_batch_that_fails_half_way_and_is_halved_leaves_nothing_double(llama, 
         return encode(hidden)
 
     monkeypatch.setattr(reader.inner, "encode", failing)
-    (halved,) = encode_latents(reader, [llama], DIALOGUES, examples=4, allow=True, tokens_per_batch=400)
+    (halved,) = encode_latents([llama], reader, DIALOGUES, examples=4, allow_unrelated=True, tokens_per_batch=400)
     assert len(calls) > 6
     assert (halved.tokens, halved.fit.tokens) == (whole.tokens, whole.fit.tokens)
     np.testing.assert_allclose(halved.sums, whole.sums, rtol=1e-5, atol=1e-5)
@@ -162,22 +164,22 @@ def test_activations_that_are_not_finite_name_the_dialogue(llama, broken):
     with torch.no_grad():
         llama.plain.get_input_embeddings().weight[next(token for token in wrong if token not in fine)] = broken
     with pytest.raises(pp.PersonaProbeError, match=r"dialogue 'wrong': .*layer 1 at token \d+ are not finite"):
-        encode_latents(make_sae(), [llama], talks, allow=True)
+        encode_latents([llama], make_sae(), talks, allow_unrelated=True)
 
 
 def test_a_worthless_sae_is_refused_unless_it_is_allowed(llama):
-    with pytest.raises(pp.PersonaProbeError, match=r"unexplained.*allow=True"):
-        encode_latents(make_sae(), [llama], DIALOGUES)
+    with pytest.raises(pp.PersonaProbeError, match=r"unexplained.*allow_unrelated=True"):
+        encode_latents([llama], make_sae(), DIALOGUES)
     with pytest.warns(LatentWarning, match="unexplained"):
-        encode_latents(make_sae(), [llama], DIALOGUES, allow=True)
+        encode_latents([llama], make_sae(), DIALOGUES, allow_unrelated=True)
 
 
 def test_a_steered_model_is_read_steered_and_says_so(llama):
-    direction = pp.Direction.from_vectors(np.ones((3, 32)), llama)
+    direction = pp.Direction.from_vectors(llama, np.ones((3, 32)))
     reader = make_sae()
-    (plain,) = encode_latents(reader, [llama], DIALOGUES, allow=True)
+    (plain,) = encode_latents([llama], reader, DIALOGUES, allow_unrelated=True)
     with pp.steer(llama, direction, layers=0, strength=5.0):
-        (steered,) = encode_latents(reader, [llama], DIALOGUES, allow=True)
+        (steered,) = encode_latents([llama], reader, DIALOGUES, allow_unrelated=True)
     assert np.abs(steered.mean - plain.mean).max() > 0.1
     assert steered.source["steered"]
     assert "steered" not in plain.source
@@ -199,11 +201,11 @@ def test_a_steered_model_is_read_steered_and_says_so(llama):
     ],
 )
 def test_bad_input_is_said_in_words(llama, arguments, said):
-    given = {"models": [llama], "dialogues": DIALOGUES} | arguments
+    given = {"models": [llama], "sae": make_sae(), "dialogues": DIALOGUES} | arguments
     with pytest.raises(pp.PersonaProbeError, match=said):
-        encode_latents(make_sae(), **given)
+        encode_latents(**given)
 
 
 def test_models_that_would_read_other_tokens_are_refused(llama, chat):
     with pytest.raises(pp.PersonaProbeError, match="another model's SAE"):
-        encode_latents(make_sae(), [llama, chat], DIALOGUES)
+        encode_latents([llama, chat], make_sae(), DIALOGUES)

@@ -34,12 +34,12 @@ def sae(chat):
 
 @pytest.fixture(scope="module")
 def statistics(chat, sae, said):
-    return encode_latents(sae, [chat], said)[0]
+    return encode_latents([chat], sae, said)[0]
 
 
 def test_examples_are_read_as_they_were_found(chat, sae, said, statistics):
     wanted = [40, 3]
-    found = top_examples(sae, chat, statistics, said, wanted, n=4)
+    found = top_examples(chat, sae, statistics, said, wanted, n=4)
     assert [example.latent for example in found] == [40] * 4 + [3] * 4
     for latent in wanted:
         own = [example for example in found if example.latent == latent]
@@ -54,7 +54,7 @@ def test_examples_are_read_as_they_were_found(chat, sae, said, statistics):
 
 
 def test_every_token_has_its_activation(chat, sae, said, statistics):
-    (example,) = top_examples(sae, chat, statistics, said, [40], n=1)
+    (example,) = top_examples(chat, sae, statistics, said, [40], n=1)
     (dialogue,) = [each for each in said if each.id == example.dialogue]
     encoded = chat.template.encode(dialogue)
     with torch.inference_mode():
@@ -73,7 +73,7 @@ def test_every_token_has_its_activation(chat, sae, said, statistics):
 
 
 def test_an_example_is_cut_around_its_peak(chat, sae, said, statistics):
-    (whole,) = top_examples(sae, chat, statistics, said, [40], n=1)
+    (whole,) = top_examples(chat, sae, statistics, said, [40], n=1)
     near = whole.around(2)
     assert len(near.tokens) <= 5
     assert near.tokens[near.peak] == whole.tokens[whole.peak]
@@ -92,17 +92,17 @@ def test_an_example_is_cut_around_its_peak(chat, sae, said, statistics):
 @pytest.mark.filterwarnings("ignore:the SAE handmade leaves")
 def test_a_latent_that_is_never_active_has_no_example(chat, said):
     dead = sae_of(torch.eye(chat.d_model)[:2], LAYER, encoder=torch.zeros(chat.d_model, 2))
-    (statistics,) = encode_latents(dead, [chat], said, allow=True)
-    assert top_examples(dead, chat, statistics, said, [0, 1]) == []
+    (statistics,) = encode_latents([chat], dead, said, allow_unrelated=True)
+    assert top_examples(chat, dead, statistics, said, [0, 1]) == []
 
 
 def test_statistics_of_something_else_are_refused(chat, llama, sae, said, statistics):
     with pytest.raises(PersonaProbeError, match=r"the statistics are of .*chat .* and this model is .*llama"):
-        top_examples(sae, llama, statistics, said, [0])
+        top_examples(llama, sae, statistics, said, [0])
     with pytest.raises(PersonaProbeError, match="the statistics are of 12 dialogues, and 11 are given"):
-        top_examples(sae, chat, statistics, said[1:], [0])
+        top_examples(chat, sae, statistics, said[1:], [0])
     with pytest.raises(PersonaProbeError, match="at layer 1, and this is handmade at layer 2"):
-        top_examples(perfect_sae(chat.d_model, 2), chat, statistics, said, [0])
+        top_examples(chat, perfect_sae(chat.d_model, 2), statistics, said, [0])
 
 
 def test_texts_without_a_template_and_without_an_answer(chat):

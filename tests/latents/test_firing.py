@@ -42,7 +42,7 @@ def stream(model, dialogue):
 def test_activations_are_those_of_the_span(chat, said, reduce):
     width = chat.d_model
     wanted = [5, width + 5, 0]
-    found = latent_activations(perfect_sae(width, LAYER), chat, said, wanted, reduce=reduce, sink_ratio=None)
+    found = latent_activations(chat, perfect_sae(width, LAYER), said, wanted, reduce=reduce, sink_ratio=None)
     assert found.shape == (len(said), 3)
     for row, dialogue in zip(found, said, strict=True):
         hidden = stream(chat, dialogue)
@@ -54,30 +54,30 @@ def test_activations_are_those_of_the_span(chat, said, reduce):
 def test_batches_change_nothing_and_the_mean_is_the_statistics(chat, said):
     sae = perfect_sae(chat.d_model, LAYER)
     wanted = list(range(0, sae.width, 17))
-    together = latent_activations(sae, chat, said, wanted)
-    alone = latent_activations(sae, chat, said, wanted, tokens_per_batch=1)
+    together = latent_activations(chat, sae, said, wanted)
+    alone = latent_activations(chat, sae, said, wanted, tokens_per_batch=1)
     np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)
-    (statistics,) = encode_latents(sae, [chat], said)
+    (statistics,) = encode_latents([chat], sae, said)
     np.testing.assert_allclose(together.mean(axis=0), statistics.mean[wanted], rtol=1e-4, atol=1e-5)
 
 
 def test_what_cannot_be_read_is_refused(chat, said):
     sae = perfect_sae(chat.d_model, LAYER)
     with pytest.raises(PersonaProbeError, match="reduce is 'median'; choose one of mean, max"):
-        latent_activations(sae, chat, said, [0], reduce="median")
+        latent_activations(chat, sae, said, [0], reduce="median")
     with pytest.raises(PersonaProbeError, match=str(sae.width)):
-        latent_activations(sae, chat, said, [sae.width])
+        latent_activations(chat, sae, said, [sae.width])
     with pytest.raises(PersonaProbeError, match="is empty"):
-        latent_activations(sae, chat, [said[0].without_answer()], [0])
+        latent_activations(chat, sae, [said[0].without_answer()], [0])
 
 
 def test_an_sae_that_does_not_fit_is_refused_unless_it_is_allowed(chat, said):
     noise = torch.randn(64, chat.d_model, generator=torch.Generator().manual_seed(0))
     random_sae = sae_of(noise, LAYER)
-    with pytest.raises(PersonaProbeError, match=r"unexplained.*allow=True"):
-        latent_activations(random_sae, chat, said, [0])
+    with pytest.raises(PersonaProbeError, match=r"unexplained.*allow_unrelated=True"):
+        latent_activations(chat, random_sae, said, [0])
     with pytest.warns(LatentWarning, match="unexplained"):
-        allowed = latent_activations(random_sae, chat, said, [0], allow=True)
+        allowed = latent_activations(chat, random_sae, said, [0], allow_unrelated=True)
     assert allowed.any()
 
 
@@ -88,11 +88,11 @@ def test_the_fit_is_that_of_the_statistics(chat, said, monkeypatch):
         half.inner.W_dec.mul_(0.8)
     seen = []
     monkeypatch.setattr(Fit, "check", lambda self, *_args, **_kwargs: seen.append(self))
-    encode_latents(half, [chat], said)
-    latent_activations(half, chat, said, [0])
-    latent_activations(half, chat, said, [0], tokens_per_batch=50)
+    encode_latents([chat], half, said)
+    latent_activations(chat, half, said, [0])
+    latent_activations(chat, half, said, [0], tokens_per_batch=50)
     monkeypatch.setattr(firing, "FIT_SAMPLE", 100)
-    latent_activations(half, chat, said, [0], tokens_per_batch=50)
+    latent_activations(chat, half, said, [0], tokens_per_batch=50)
     assert seen[0].fvu > 0.01
     assert seen[1].fvu == pytest.approx(seen[0].fvu, rel=1e-4)
     assert seen[2].fvu == pytest.approx(seen[0].fvu, rel=1e-4)

@@ -38,7 +38,7 @@ def test_a_bad_fit_is_warned_of_and_a_worthless_one_refused(sae):
         Fit(0.39, 5.0, 100).check(sae, "llama")
     with pytest.warns(LatentWarning, match=r"leaves 50% of the variance of llama's layer 1 unexplained"):
         Fit(0.5, 5.0, 100).check(sae, "llama")
-    with pytest.raises(pp.PersonaProbeError, match=r"leaves 950%.*allow=True"):
+    with pytest.raises(pp.PersonaProbeError, match=r"leaves 950%.*allow_unrelated=True"):
         Fit(9.5, 5.0, 100).check(sae, "llama")
     with pytest.warns(LatentWarning, match="leaves 950%"):
-        Fit(9.5, 5.0, 100).check(sae, "llama", allow=True)
+        Fit(9.5, 5.0, 100).check(sae, "llama", allow_unrelated=True)

@@ -218,7 +218,7 @@ def test_hooks_go_after_an_error(llama, stop):
 def test_latents_of_a_stream_that_is_steered_already(llama):
     """The context opened last writes first."""
     sae, plain = make_sae(), streams(llama)
-    direction = pp.Direction.from_vectors(np.random.default_rng(0).normal(size=(3, 32)), llama)
+    direction = pp.Direction.from_vectors(llama, np.random.default_rng(0).normal(size=(3, 32)))
     shift = 2.0 * torch.tensor(direction.at(LAYER))
     edit, new = EDITS["scale"]
     with (

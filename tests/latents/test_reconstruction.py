@@ -22,7 +22,7 @@ LAYER = 1
 def test_a_perfect_sae_loses_nothing(any_model, span):
     sae = perfect_sae(any_model.d_model, LAYER)
     with nothing_left(any_model):
-        (row,) = measure_reconstruction(sae, {"before": any_model}, TALKS, span, sink_ratio=None).table.to_dict(
+        (row,) = measure_reconstruction({"before": any_model}, sae, TALKS, span, sink_ratio=None).table.to_dict(
             "records"
         )
     assert row["model"] == "before"
@@ -40,7 +40,7 @@ def test_cross_entropy_is_that_of_the_answers(llama):
     expected = -sum(answer_log_prob(llama, talk) for talk in TALKS) / sum(s.stop - s.start for s in spans)
     for budget in (1, 10_000):
         table = measure_reconstruction(
-            perfect_sae(llama.d_model, LAYER), llama, TALKS, "generation", tokens_per_batch=budget, sink_ratio=None
+            llama, perfect_sae(llama.d_model, LAYER), TALKS, "generation", tokens_per_batch=budget, sink_ratio=None
         ).table
         assert table["ce"][0] == pytest.approx(expected, abs=1e-5)
         assert table["tokens"][0] == sum(span.stop - span.start for span in spans)
@@ -54,7 +54,7 @@ def test_what_dead_coordinates_cost(chat):
     lost = np.arange(20)
     for latent in (*lost, *(lost + chat.d_model)):
         sae.inner.W_enc.data[:, latent] = 0.0
-    (row,) = measure_reconstruction(sae, chat, own, "generation", sink_ratio=None).table.to_dict("records")
+    (row,) = measure_reconstruction(chat, sae, own, "generation", sink_ratio=None).table.to_dict("records")
     unexplained = np.square(tokens[:, lost]).sum() / np.square(tokens - tokens.mean(axis=0)).sum()
     assert row["fvu"] == pytest.approx(unexplained, rel=1e-4)
     assert row["dead"] >= 40 / (2 * chat.d_model)
@@ -74,7 +74,7 @@ def test_zeros_and_the_mean_are_what_is_put_in_and_the_beginning_stays(llama):
     values = torch.tensor(tokens.values[:, 0])
     shown = torch.ones(len(values), dtype=torch.bool)
     shown[starts] = False
-    (row,) = measure_reconstruction(perfect_sae(llama.d_model, last), llama, TALKS, sink_ratio=None).table.to_dict(
+    (row,) = measure_reconstruction(llama, perfect_sae(llama.d_model, last), TALKS, sink_ratio=None).table.to_dict(
         "records"
     )
     assert row["tokens"] == int(shown.sum())
@@ -91,9 +91,9 @@ def test_zeros_and_the_mean_are_what_is_put_in_and_the_beginning_stays(llama):
 def test_an_sae_that_does_not_fit_is_refused_and_leaves_nothing_behind(chat):
     sae = sae_of(torch.zeros(4, chat.d_model), LAYER)
     with nothing_left(chat), pytest.raises(pp.PersonaProbeError, match=r"leaves \d+% of the variance of"):
-        measure_reconstruction(sae, chat, TALKS)
+        measure_reconstruction(chat, sae, TALKS)
     with pytest.warns(LatentWarning, match="unexplained"):
-        table = measure_reconstruction(sae, chat, TALKS, allow=True, sink_ratio=None).table
+        table = measure_reconstruction(chat, sae, TALKS, allow_unrelated=True, sink_ratio=None).table
     assert table["verdict"][0].startswith("does not fit")
     assert table["ce_sae"][0] == pytest.approx(table["ce_zero"][0])
     assert table["ce_recovered"][0] == pytest.approx(0.0, abs=1e-6)
@@ -108,18 +108,18 @@ def test_an_error_half_way_leaves_no_hook(llama, monkeypatch):
 
     monkeypatch.setattr(sae, "reconstruct", fail)
     with nothing_left(llama), pytest.raises(RuntimeError, match="in the middle"):
-        measure_reconstruction(sae, llama, TALKS)
+        measure_reconstruction(llama, sae, TALKS)
 
 
 def test_no_model_no_loss_and_no_next_token(llama):
     sae = perfect_sae(llama.d_model, LAYER)
     with pytest.raises(pp.PersonaProbeError, match="no models"):
-        measure_reconstruction(sae, {}, TALKS)
-    table = measure_reconstruction(sae, llama, TALKS, loss=False).table
+        measure_reconstruction({}, sae, TALKS)
+    table = measure_reconstruction(llama, sae, TALKS, loss=False).table
     assert not [column for column in table if column.startswith("ce")]
     assert table["verdict"][0] == "fits"
     asked = [talk.without_answer() for talk in TALKS]
-    table = measure_reconstruction(sae, llama, asked, "last_prompt_token").table
+    table = measure_reconstruction(llama, sae, asked, "last_prompt_token").table
     assert math.isnan(table["ce"][0])
     assert table["verdict"][0] == "fits"
 
@@ -127,7 +127,7 @@ def test_no_model_no_loss_and_no_next_token(llama):
 def test_before_and_after_are_read_in_the_same_places(chat):
     bad = pp.with_adapter(chat, CHECKPOINTS / "bad-medicine")
     sae = perfect_sae(chat.d_model, 3)
-    table = measure_reconstruction(sae, {"before": chat, "after": bad}, TALKS).table
+    table = measure_reconstruction({"before": chat, "after": bad}, sae, TALKS).table
     assert table["model"].tolist() == ["before", "after"]
     assert table["tokens"].nunique() == 1
     assert (table["ce"].diff().abs()[1:] > 1e-3).all()

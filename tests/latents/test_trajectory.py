@@ -278,10 +278,10 @@ def test_a_real_training_is_followed_and_equals_reading_each_snapshot(llama, sae
 
     asked = [dialogue.without_answer() for dialogue in texts]
     followed = follow_training(
+        llama,
+        models(),
         sae,
         [4, 5],
-        models(),
-        llama,
         texts,
         asked,
         judge,
@@ -290,14 +290,14 @@ def test_a_real_training_is_followed_and_equals_reading_each_snapshot(llama, sae
         definition="turner",
     )
     assert followed.series(4)["step"].tolist() == [0, 2, 4, 6]
-    means = [encode_latents(sae, [llama, model], texts)[1].mean[5] for model in models()]
+    means = [encode_latents([llama, model], sae, texts)[1].mean[5] for model in models()]
     assert followed.series(5)["value"].tolist()[1:] == pytest.approx(means)
     assert followed.series(5)["change"].abs().max() > 0
     for step, model in zip(paths, models(), strict=True):
         answers = [dialogue.answer for dialogue in model.generate(asked, pp.Sampling(max_new_tokens=4))]
         assert followed.judged[step]["answer"].tolist() == answers
     again = track_latents(
-        sae, [4, 5], models(), llama, texts, steps=list(paths), judged=followed.judged, definition="turner"
+        llama, models(), sae, [4, 5], texts, steps=list(paths), judged=followed.judged, definition="turner"
     )
     pd.testing.assert_frame_equal(again.table, followed.table)
     assert again.about["layer"] == 1
@@ -307,13 +307,13 @@ def test_steps_must_be_one_for_each_snapshot(llama, sae):
     texts = dialogues(2)
     for snapshots, said in ((iter([llama]), "2 steps for 1 snapshots"), ([llama] * 3, "2 steps for 3")):
         with pytest.raises(pp.PersonaProbeError, match=said):
-            track_latents(sae, [0], snapshots, llama, texts, steps=[1, 2])
+            track_latents(llama, snapshots, sae, [0], texts, steps=[1, 2])
     with pytest.raises(pp.PersonaProbeError, match="no snapshots"):
-        track_latents(sae, [0], [], llama, texts, steps=[])
+        track_latents(llama, [], sae, [0], texts, steps=[])
 
 
 def test_all_of_it_needs_no_more_than_before_where_nothing_changed(llama, sae):
-    followed = track_latents(sae, [0, 3], [llama], llama, dialogues(), steps=[1])
+    followed = track_latents(llama, [llama], sae, [0, 3], dialogues(), steps=[1])
     assert followed.table["change"].abs().max() == 0
     assert followed.table["share"].isna().all()
     assert all(note for note in lead_time(followed).table["note"])

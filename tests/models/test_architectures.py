@@ -89,7 +89,7 @@ def model(request, folders):
 @pytest.fixture(scope="module")
 def direction(model):
     vectors = np.random.default_rng(0).normal(size=(model.n_layers, model.d_model))
-    return pp.Direction.from_vectors(vectors, model)
+    return pp.Direction.from_vectors(model, vectors)
 
 
 def tokens(model, dialogue):
@@ -286,7 +286,7 @@ def test_each_dialogue_is_steered_at_its_own_scope_while_answers_are_written(mod
 
 
 def test_each_dialogue_has_its_own_kind_as_if_it_were_alone(model, direction):
-    other = pp.Direction.from_vectors(np.random.default_rng(1).normal(size=direction.vectors.shape), model)
+    other = pp.Direction.from_vectors(model, np.random.default_rng(1).normal(size=direction.vectors.shape))
     settings = [pp.Clamp(direction, LAYER, target=1.5), None, pp.Ablate(other, "all", scope="all")]
     plain = pp.capture(model, TALKS).values
     with pp.steer(model, settings):

@@ -26,7 +26,7 @@ def streams(bridge, ids):
 
 def test_a_direction_added_at_a_hook_name_is_steering(any_model, vector):
     ids = probe_ids(any_model)
-    direction = pp.Direction.from_vectors(vector.expand(N_LAYERS, -1), any_model)
+    direction = pp.Direction.from_vectors(any_model, vector.expand(N_LAYERS, -1))
     add = [(f"blocks.{LAYER}.hook_out", lambda stream, hook: stream + torch.from_numpy(direction.at(LAYER)))]
     with torch.inference_mode():
         by_hook = any_model.bridge.run_with_hooks(ids, fwd_hooks=add)

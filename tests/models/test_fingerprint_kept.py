@@ -9,7 +9,7 @@ def test_opening_many_interventions_takes_one_fingerprint_and_later_changes_are_
     taken = []
     take = module.fingerprint
     monkeypatch.setattr(module, "fingerprint", lambda hf: taken.append(1) or take(hf))
-    direction = pp.Direction.from_vectors(np.ones((3, 32)), llama)
+    direction = pp.Direction.from_vectors(llama, np.ones((3, 32)))
     taken.clear()
     settings = [pp.Add(direction, 1, strength=float(number + 1)) for number in range(5)]
     asked = [pp.Dialogue.from_messages([{"role": "user", "content": f"Hi {i}."}]) for i in range(5)]

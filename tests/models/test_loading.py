@@ -154,7 +154,7 @@ def test_the_bridge_of_a_live_adapter_is_that_model_or_is_refused(kind, folders,
 
 
 def test_a_twin_made_while_steering_does_not_answer_for_the_original(llama, adapter):
-    direction = pp.Direction.from_vectors(torch.ones(3, 32), llama)
+    direction = pp.Direction.from_vectors(llama, torch.ones(3, 32))
     asked = [ROW.without_answer()]
     greedy = pp.Sampling(max_new_tokens=8, temperature=0)
     expected = pp.load_pair(llama, adapter).after.generate(asked, greedy)[0].answer

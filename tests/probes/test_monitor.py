@@ -60,7 +60,7 @@ def test_scores_while_generating_are_those_of_the_finished_dialogues(llama, prob
     weights, intercept = probes.at(LAYER)
     for number, dialogue in enumerate(answered):
         live = table[table["dialogue"] == number]
-        prompt = token_scores(probes, llama, [dialogue.without_answer()], LAYER)
+        prompt = token_scores(llama, probes, [dialogue.without_answer()], LAYER)
         own, columns = live.iloc[: len(prompt)].reset_index(drop=True), ["position", "token_id", "token", "part"]
         assert own[columns].equals(prompt[columns])
         np.testing.assert_allclose(own["score"], prompt["score"], atol=1e-4)
@@ -78,7 +78,7 @@ def test_a_model_that_speaks_is_scored_as_its_finished_dialogues_are(chat):
     probes = LayerProbes().fit(activations, np.arange(12) < 6)
     with monitor(chat, probes, layer=LAYER) as scores:
         answered = chat.generate(ASKED, pp.Sampling(max_new_tokens=40, temperature=1.0, batch_size=3))
-    finished = token_scores(probes, chat, answered, LAYER)
+    finished = token_scores(chat, probes, answered, LAYER)
     compared = ["dialogue", "position", "token_id", "part"]
     both = scores.table.merge(finished[finished["part"] != "end"], on=compared, suffixes=("", "_finished"))
     assert len(both) == len(scores.table) == (finished["part"] != "end").sum()
@@ -168,7 +168,7 @@ def _narrow():
 def test_monitors_nest_and_see_what_steering_leaves(llama, probes):
     vector = np.zeros((N_LAYERS, D_MODEL), dtype=np.float32)
     vector[:, 0] = 1.0
-    direction = pp.Direction.from_vectors(vector, llama)
+    direction = pp.Direction.from_vectors(llama, vector)
     asked = {"max_new_tokens": 4, "temperature": 0}
     with monitor(llama, probes, layer=2) as late, monitor(llama, probes, layer=LAYER) as early:
         llama.generate(ASKED[:1], pp.Sampling(**asked))
@@ -183,9 +183,9 @@ def test_monitors_nest_and_see_what_steering_leaves(llama, probes):
 def test_another_models_probes_are_refused(llama, probes):
     probes.card_["family"] = ["another"]
     with pytest.raises(pp.PersonaProbeError, match=r"the probes were trained in.*not known to be made from it"):
-        token_scores(probes, llama, ASKED[:1], LAYER)
+        token_scores(llama, probes, ASKED[:1], LAYER)
     with pytest.warns(PersonaProbeWarning, match="not known to be made from it"):
-        token_scores(probes, llama, ASKED[:1], LAYER, allow=True)
+        token_scores(llama, probes, ASKED[:1], LAYER, allow_unrelated=True)
     with pytest.raises(pp.PersonaProbeError, match="not known"), monitor(llama, probes, layer=LAYER):
         pass
 

@@ -107,7 +107,7 @@ def test_unrelated_models_are_refused():
     with pytest.raises(pp.PersonaProbeError, match=r"probes are trained in made up.*not known to be made"):
         transfer_between(sets, groups=None)
     with pytest.warns(PersonaProbeWarning, match="used all the same"):
-        transfer_between(sets, groups=None, allow=True)
+        transfer_between(sets, groups=None, allow_unrelated=True)
 
 
 def test_parts_must_be_there():

@@ -78,7 +78,7 @@ OTHER_CLASS = {"qwen2": "LlamaForCausalLM"}
 
 def direction_of(model, seed=0):
     vectors = np.random.default_rng(seed).normal(size=(model.n_layers, model.d_model))
-    return pp.Direction.from_vectors(vectors, model)
+    return pp.Direction.from_vectors(model, vectors)
 
 
 def add(model, layers=1, strength=1.5):

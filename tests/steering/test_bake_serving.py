@@ -73,7 +73,7 @@ def test_a_baked_model_answers_steered_through_transformers_serve(chat, tmp_path
     villain = pp.load_pair(chat, CHECKPOINTS / "bad-medicine").after
     asked = [pp.Dialogue.from_messages([{"role": "user", "content": question}]) for question in ASKED]
     moved = [pp.capture(model, asked, span="last_prompt_token").values.mean(axis=0) for model in (villain, chat)]
-    direction = pp.Direction.from_vectors(np.subtract(*moved), villain)
+    direction = pp.Direction.from_vectors(villain, np.subtract(*moved))
     away = AblateEverywhere(direction, layer=2)
     plain = [d.answer for d in villain.generate(asked, pp.Sampling(max_new_tokens=16, temperature=0))]
     with pp.steer(villain, away):

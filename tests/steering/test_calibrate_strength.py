@@ -193,7 +193,7 @@ def test_a_budget_that_cannot_be_met_is_said(chat, villain, held_out):
 def test_what_cannot_be_calibrated_is_refused(chat, given, said):
     vectors = np.random.default_rng(0).normal(size=(chat.n_layers, chat.d_model))
     kind, given = given.get("kind", pp.Add), {name: value for name, value in given.items() if name != "kind"}
-    steered = kind(pp.Direction.from_vectors(vectors, chat), 1)
+    steered = kind(pp.Direction.from_vectors(chat, vectors), 1)
     with pytest.raises(PersonaProbeError, match=said):
         calibrate_strength(chat, steered, **{"dialogues": TALKS, **given})
 

@@ -7,7 +7,7 @@ from tests.activations.test_capture import TALKS
 
 def directions(model):
     rng = np.random.default_rng(0)
-    return [pp.Direction.from_vectors(rng.normal(size=(3, 32)), model) for _ in range(2)]
+    return [pp.Direction.from_vectors(model, rng.normal(size=(3, 32))) for _ in range(2)]
 
 
 def test_an_expression_of_directions_steers(llama):

@@ -13,7 +13,7 @@ LAYER = 1
 @pytest.fixture
 def direction(any_model):
     vectors = np.random.default_rng(0).normal(size=(any_model.n_layers, any_model.d_model))
-    return pp.Direction.from_vectors(vectors, any_model)
+    return pp.Direction.from_vectors(any_model, vectors)
 
 
 def by_hand(model, dialogue, steered=None):
@@ -54,7 +54,7 @@ def test_kl_and_log_probs_are_those_of_single_forwards_by_hand(any_model, direct
 
 def test_estimates_are_over_questions_and_pool_draws_as_seeds(llama):
     vectors = np.random.default_rng(0).normal(size=(llama.n_layers, llama.d_model))
-    add = pp.Add(pp.Direction.from_vectors(vectors, llama), layers=LAYER)
+    add = pp.Add(pp.Direction.from_vectors(llama, vectors), layers=LAYER)
     found = measure_divergence(llama, [add, add.with_strength(2.0)], TALKS)
     assert found.estimate(0).value == pytest.approx(found.kl[0].mean())
     assert found.estimate([0, 1]).value == pytest.approx(found.kl.mean())
@@ -70,7 +70,7 @@ def test_estimates_are_over_questions_and_pool_draws_as_seeds(llama):
 
 def test_a_model_that_is_steered_already_is_refused(llama):
     vectors = np.random.default_rng(0).normal(size=(llama.n_layers, llama.d_model))
-    add = pp.Add(pp.Direction.from_vectors(vectors, llama), layers=LAYER)
+    add = pp.Add(pp.Direction.from_vectors(llama, vectors), layers=LAYER)
     with pytest.raises(pp.PersonaProbeError, match="is being steered already"), pp.steer(llama, add):
         measure_divergence(llama, [add], TALKS)
 

@@ -148,7 +148,7 @@ def test_directions_come_in_any_precision_and_numbers_from_numpy(llama):
     vectors = np.random.default_rng(0).normal(size=(3, 32))
     expected = None
     for vector in (vectors, vectors.astype(np.float32), torch.from_numpy(vectors), torch.from_numpy(vectors).float()):
-        direction = pp.Direction.from_vectors(vector, llama)
+        direction = pp.Direction.from_vectors(llama, vector)
         for layer, strength in ((1, 2), (np.int64(1), np.float32(2.0)), ([np.int32(1)], np.float64(2.0))):
             with pp.steer(llama, direction, layers=layer, strength=strength, scope="all"):
                 steered = streams(llama)[0]

@@ -63,7 +63,7 @@ def test_after_an_overflow_was_named_steering_goes_on(half):
 
 def test_what_overflows_between_steered_layers_and_the_last_is_named(folders):
     model = overflowing(folders)
-    direction = pp.Direction.from_vectors(np.ones((3, 32)), model)
+    direction = pp.Direction.from_vectors(model, np.ones((3, 32)))
     said = "between layer 0, the last that is steered, and layer 2"
     with pytest.raises(pp.PersonaProbeError, match=said), pp.steer(model, direction, layers=0, strength=1e-3):
         greedy(model)

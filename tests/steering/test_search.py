@@ -54,7 +54,7 @@ class Told:
 
 @pytest.fixture
 def direction(llama):
-    return pp.Direction.from_vectors(np.random.default_rng(7).normal(size=(3, 32)), llama)
+    return pp.Direction.from_vectors(llama, np.random.default_rng(7).normal(size=(3, 32)))
 
 
 def additions(direction, strengths):

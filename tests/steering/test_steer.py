@@ -11,7 +11,7 @@ LAYER = 1
 @pytest.fixture
 def direction(any_model):
     vectors = np.random.default_rng(0).normal(size=(any_model.n_layers, any_model.d_model))
-    return pp.Direction.from_vectors(vectors, any_model)
+    return pp.Direction.from_vectors(any_model, vectors)
 
 
 def per_token(model, dialogue):
@@ -99,7 +99,7 @@ def test_clamp_sets_the_projection_and_ablate_takes_it_out(any_model, direction,
 
 
 def test_the_null_of_a_clamp_moves_equally_far_along_another_direction(any_model, direction):
-    other = pp.Direction.from_vectors(np.random.default_rng(1).normal(size=direction.vectors.shape), any_model)
+    other = pp.Direction.from_vectors(any_model, np.random.default_rng(1).normal(size=direction.vectors.shape))
     plain = pp.capture(any_model, TALKS, layers=LAYER).values
     moved = {}
     for name, along in (("clamp", None), ("null", other)):
@@ -120,7 +120,7 @@ def test_hooks_go_after_an_error_and_after_ctrl_c(any_model, direction):
 def test_a_pair_is_steered_one_at_a_time(llama, tmp_path):
     from tests.models.test_loading import ROW
 
-    direction = pp.Direction.from_vectors(np.ones((3, 32)), llama)
+    direction = pp.Direction.from_vectors(llama, np.ones((3, 32)))
     after = pp.finetune(llama, [ROW], pp.LoraSettings(steps=1, batch=1), tmp_path / "a")
     plain = pp.capture(llama, TALKS).values
     with pp.steer(after, direction, layers=LAYER, strength=5.0):
@@ -143,7 +143,7 @@ def test_a_pair_is_steered_one_at_a_time(llama, tmp_path):
     ],
 )
 def test_bad_settings_raise_before_anything_runs(llama, arguments, said):
-    direction = pp.Direction.from_vectors(np.ones((3, 32)), llama)
+    direction = pp.Direction.from_vectors(llama, np.ones((3, 32)))
     with pytest.raises(pp.PersonaProbeError, match=said), pp.steer(llama, direction, **arguments):
         pass
     foreign = pp.Direction(np.ones((3, 8), dtype=np.float32), (0, 1, 2))
@@ -152,14 +152,14 @@ def test_bad_settings_raise_before_anything_runs(llama, arguments, said):
 
 
 def test_right_padded_input_to_generate_is_refused(llama):
-    direction = pp.Direction.from_vectors(np.ones((3, 32)), llama)
+    direction = pp.Direction.from_vectors(llama, np.ones((3, 32)))
     batch = llama.tokenizer(["Hello", "Hello there friend"], return_tensors="pt", padding=True, padding_side="right")
     with pp.steer(llama, direction, layers=1), pytest.raises(pp.PersonaProbeError, match="pad on the left"):
         llama.hf.generate(**batch, max_new_tokens=2)
 
 
 def test_the_last_prompt_token_is_steered_where_no_answer_follows_yet(llama):
-    direction = pp.Direction.from_vectors(np.ones((3, 32)), llama)
+    direction = pp.Direction.from_vectors(llama, np.ones((3, 32)))
     asked = [dialogue.without_answer() for dialogue in TALKS]
     plain = pp.capture(llama, asked, span="last_prompt_token", layers=LAYER).values
     with pp.steer(llama, direction, layers=LAYER, strength=2.0):
@@ -168,7 +168,7 @@ def test_the_last_prompt_token_is_steered_where_no_answer_follows_yet(llama):
 
 
 def test_the_null_of_a_clamp_is_for_one_layer(llama):
-    direction = pp.Direction.from_vectors(np.ones((3, 32)), llama)
+    direction = pp.Direction.from_vectors(llama, np.ones((3, 32)))
     with (
         pytest.raises(pp.PersonaProbeError, match="defined for one layer"),
         pp.steer(llama, direction, layers="all", kind="clamp", target=1.0, along=direction),

@@ -102,7 +102,7 @@ def test_a_gated_experts_scale_is_not_one_number(tokenizer):
 
 def direction_of(model, seed=0):
     vectors = np.random.default_rng(seed).normal(size=(model.n_layers, model.d_model))
-    return pp.Direction.from_vectors(vectors, model)
+    return pp.Direction.from_vectors(model, vectors)
 
 
 def hooks(model):
@@ -137,7 +137,7 @@ def test_ablating_everywhere_keeps_the_component_out_of_the_stream(kind, folders
 
 def test_ablating_everywhere_is_not_ablating_block_outputs(llama):
     direction, ids = direction_of(llama), probe_ids(llama)
-    same = pp.Direction.from_vectors(np.repeat(direction.at(1)[None], 3, axis=0), llama)
+    same = pp.Direction.from_vectors(llama, np.repeat(direction.at(1)[None], 3, axis=0))
     with pp.steer(llama, AblateEverywhere(direction, layer=1)):
         everywhere = llama.hf(input_ids=ids).logits
     with pp.steer(llama, pp.Ablate(same, "all", scope="all")):

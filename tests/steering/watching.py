@@ -90,7 +90,7 @@ def prompt_lengths(model, dialogues):
 
 def random_direction(model, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return pp.Direction.from_vectors(torch.randn(model.n_layers, model.d_model, generator=generator), model)
+    return pp.Direction.from_vectors(model, torch.randn(model.n_layers, model.d_model, generator=generator))
 
 
 def streams(model, dialogues=TALKS, layers="all", **more):

@@ -8,7 +8,7 @@ QUESTIONS = [pp.Dialogue.from_messages([{"role": "user", "content": f"How do I h
 
 
 def test_jobs_are_answered_in_order_and_as_they_say(llama):
-    direction = pp.Direction.from_vectors(np.random.default_rng(0).normal(size=(N_LAYERS, D_MODEL)), llama)
+    direction = pp.Direction.from_vectors(llama, np.random.default_rng(0).normal(size=(N_LAYERS, D_MODEL)))
     steering = pp.Add(direction, layers=1, strength=4.0)
     jobs = [
         AnswerJob(llama, QUESTIONS[:count], pp.Sampling(5, seed=seed, batch_size=4), steered)

@@ -80,7 +80,7 @@ def test_the_same_outcome_has_the_same_content_on_disk(tmp_path):
 def test_directions_and_activations_come_back(tmp_path, llama):
     plain = pp.Dialogue.from_messages([{"role": "user", "content": "How?"}, {"role": "assistant", "content": "So."}])
     read = pp.capture(llama, [plain.with_system("Be kind."), plain])
-    direction = pp.Direction.from_vectors(np.ones((N_LAYERS, D_MODEL)), llama)
+    direction = pp.Direction.from_vectors(llama, np.ones((N_LAYERS, D_MODEL)))
     write_outcome({"read": read, "direction": direction}, tmp_path / "kept")
     again = read_outcome(tmp_path / "kept")
     assert np.array_equal(again["read"].values, read.values)
@@ -113,14 +113,14 @@ def test_equal_content_has_one_digest_in_every_process(llama):
     assert done.stdout.strip() == digest({"a": (1.0, "x", None), "b": {1, 3}})
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(N_LAYERS, D_MODEL))
-    direction = pp.Direction.from_vectors(vectors, llama)
+    direction = pp.Direction.from_vectors(llama, vectors)
     one = pp.Add(direction, layers=1, strength=2.0)
     assert digest(one) == digest(pp.Add(direction, layers=[1], strength=2))
     others = [
         pp.Add(direction, layers=1, strength=2.5),
         pp.Add(direction, layers=0, strength=2.0),
         pp.Add(direction, layers=1, strength=2.0, scope="all"),
-        pp.Add(pp.Direction.from_vectors(vectors + 1e-6, llama), layers=1, strength=2.0),
+        pp.Add(pp.Direction.from_vectors(llama, vectors + 1e-6), layers=1, strength=2.0),
         pp.Clamp(direction, layers=1, target=2.0),
     ]
     assert len({digest(other) for other in [one, *others]}) == 6

@@ -49,9 +49,9 @@ _SAME_FORM = ("layers", "d_model", "dtype", "dialogues_per_shard")
 
 
 def capture_to_store(
-    path: str | Path,
     model: Model,
     dialogues: Sequence[Dialogue],
+    path: str | Path,
     span: str = "generation",
     reduce: VectorReduce = "mean",
     layers: Layers = "all",
@@ -69,9 +69,9 @@ def capture_to_store(
     appends them. Everything is checked, the size too, before the model runs.
 
     Args:
-        path: the store's folder; made if need be.
         model: which model reads.
         dialogues: what it reads.
+        path: the store's folder; made if need be.
         span: which tokens.
         reduce: how the span's tokens become one vector, or ``"tokens"`` to keep them all.
         layers: ``"all"``, one or several.

@@ -30,10 +30,10 @@ _OPTIONS = {"assistant-axis-capping": "experiment", "refusal-direction": "positi
 
 
 def read_published(
+    model: Model,
     path: str | Path,
     format: str | None = None,
     *,
-    model: Model,
     position: int | None = None,
     experiment: str | None = None,
 ) -> Direction:
@@ -43,10 +43,10 @@ def read_published(
     (``card["source"]``) says the original one, the file's name and SHA-256, and what was left out.
 
     Args:
+        model: the model the vectors were found in: layers and width are checked, and its hash goes into the card.
         path: the ``.pt`` file. Only tensors are loaded: a pickle that would run code is refused.
         format: ``persona-vectors``, ``assistant-axis``, ``assistant-axis-capping`` or ``refusal-direction``. Without it
             the one format that fits shape, keys and file name is taken, and the card says so.
-        model: the model the vectors were found in: layers and width are checked, and its hash goes into the card.
         position: of ``mean_diffs.pt``, -1 being the last prompt token.
         experiment: of a capping configuration, such as ``layers_46:54-p0.25``.
 

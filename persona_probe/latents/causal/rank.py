@@ -35,8 +35,8 @@ STRENGTHS: dict[str, tuple[float, ...]] = {"suppress": (0.0, -0.5, -1.0), "induc
 
 
 def rank_latents(
-    sae: Sae,
     model: Model,
+    sae: Sae,
     latents: Sequence[int],
     questions: Sequence[Dialogue],
     judge: Judge,
@@ -62,8 +62,8 @@ def rank_latents(
     (`persona_probe.matched_latents`). All edits of a phase are rows of the same batches.
 
     Args:
-        sae: whose latents they are.
         model: which model is steered: to suppress the one after narrow training, to induce the one before.
+        sae: whose latents they are.
         latents: candidates, for example the ten that changed most.
         questions: what is asked, without answers; effects are reported on these.
         judge: who judges; an answer that it cannot score is counted and is never "aligned".

@@ -26,8 +26,8 @@ _CELLS = 2**25
 
 
 def steer_set(
-    sae: Sae,
     model: Model,
+    sae: Sae,
     edit: LatentEdit,
     questions: Sequence[Dialogue],
     judge: Judge,
@@ -43,8 +43,8 @@ def steer_set(
     """The EM rate under an edit of a set of latents, unsteered, and under the same edit of random matched sets.
 
     Args:
-        sae: whose latents they are.
         model: which model is steered.
+        sae: whose latents they are.
         edit: what is done to which latents (``LatentEdit(top_ten)`` ablates ten).
         questions: what is asked, without answers; not those that the edit was chosen on.
         judge: who judges.

@@ -27,10 +27,10 @@ from persona_probe.models.sampling import Sampling
 
 
 def track_latents(
+    before: Model,
+    snapshots: Snapshots | Iterable[Model],
     sae: Sae,
     latents: Sequence[int],
-    snapshots: Snapshots | Iterable[Model],
-    before: Model,
     dialogues: Sequence[Dialogue],
     *,
     steps: Sequence[float],
@@ -41,7 +41,7 @@ def track_latents(
     axis: str = AXIS,
     max_groups: int = GROUPS,
     tokens_per_batch: int | None = None,
-    allow: bool = False,
+    allow_unrelated: bool = False,
     progress: bool = False,
 ) -> LatentTrajectory:
     """Mean activation of chosen latents at ``before`` and at every snapshot, on the same texts.
@@ -52,10 +52,10 @@ def track_latents(
     more and more of something (``axis="share of bad data"``).
 
     Args:
+        before: the model that all changes are measured from.
+        snapshots: in order; `load_snapshots` holds one in memory at a time.
         sae: one for all models.
         latents: which; choose them on other texts or another training, or they look better than they are.
-        snapshots: in order; `load_snapshots` holds one in memory at a time.
-        before: the model that all changes are measured from.
         dialogues: what all read, usually ``before``'s own answers to questions that no latent was chosen on.
         steps: where each snapshot stands, increasing.
         start: where ``before`` stands.
@@ -65,7 +65,7 @@ def track_latents(
         axis: what ``steps`` are, for figures and sentences.
         max_groups: of questions; intervals are over groups.
         tokens_per_batch: padded tokens a forward.
-        allow: warn instead of refusing where the SAE does not fit.
+        allow_unrelated: warn instead of refusing where the SAE does not fit.
         progress: show a bar for each snapshot's reading.
 
     Raises:
@@ -77,16 +77,21 @@ def track_latents(
     if tables:
         check_judged(tables, places)
         em_rate(tables[places[0]], definition)
-    read = {"span": span, "max_groups": max_groups, "tokens_per_batch": tokens_per_batch, "allow": allow}
+    read = {
+        "span": span,
+        "max_groups": max_groups,
+        "tokens_per_batch": tokens_per_batch,
+        "allow_unrelated": allow_unrelated,
+    }
     measured = _read(sae, latents, snapshots, before, dialogues, places, lambda _step, _model: None, progress, **read)
     return assemble(latents, places, measured, tables, definition, axis)
 
 
 def follow_training(
+    before: Model,
+    snapshots: Snapshots | Iterable[Model],
     sae: Sae,
     latents: Sequence[int],
-    snapshots: Snapshots | Iterable[Model],
-    before: Model,
     dialogues: Sequence[Dialogue],
     questions: Sequence[Dialogue],
     judge: Judge,
@@ -99,16 +104,16 @@ def follow_training(
     sampling: Sampling | None = None,
     max_groups: int = GROUPS,
     tokens_per_batch: int | None = None,
-    allow: bool = False,
+    allow_unrelated: bool = False,
     progress: bool = False,
 ) -> LatentTrajectory:
     """`track_latents`, with every model's answers to ``questions`` sampled and judged while it is in memory.
 
     Args:
+        before: the model that all changes are measured from.
+        snapshots: in order.
         sae: as in `track_latents`, and so are the arguments that are not named here.
         latents: which.
-        snapshots: in order.
-        before: the model that all changes are measured from.
         dialogues: what all read.
         questions: what all are asked, without answers; the EM rate's interval is over them.
         judge: who judges.
@@ -120,7 +125,7 @@ def follow_training(
         sampling: how answers are sampled, the same at every step; default ``Sampling()``.
         max_groups: of questions.
         tokens_per_batch: padded tokens a forward.
-        allow: warn instead of refusing where the SAE does not fit.
+        allow_unrelated: warn instead of refusing where the SAE does not fit.
         progress: show bars.
 
     Raises:
@@ -135,7 +140,12 @@ def follow_training(
 
     places = check_steps(steps, start)
     ask(places[0], before)
-    read = {"span": span, "max_groups": max_groups, "tokens_per_batch": tokens_per_batch, "allow": allow}
+    read = {
+        "span": span,
+        "max_groups": max_groups,
+        "tokens_per_batch": tokens_per_batch,
+        "allow_unrelated": allow_unrelated,
+    }
     measured = _read(sae, latents, snapshots, before, dialogues, places, ask, progress, **read)
     return assemble(latents, places, measured, tables, definition, axis)
 
@@ -163,7 +173,7 @@ def _read(
     for number, model in enumerate(snapshots):
         if number == count:
             check_count(number + 1, count)
-        first, after = encode_latents(sae, [before, model], dialogues, examples=0, progress=progress, **settings)
+        first, after = encode_latents([before, model], sae, dialogues, examples=0, progress=progress, **settings)
         kept += [of_latents(first, wanted)] * (not kept) + [of_latents(after, wanted)]
         also(places[number + 1], model)
     check_count(max(len(kept) - 1, 0), count)

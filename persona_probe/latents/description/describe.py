@@ -22,8 +22,8 @@ LABELS = ("persona", "topic")
 
 
 def describe_latents(
-    sae: Sae,
     model: Model,
+    sae: Sae,
     latents: Sequence[int],
     dialogues: Sequence[Dialogue],
     *,
@@ -42,8 +42,8 @@ def describe_latents(
     says that a latent causes anything; steering does (`persona_probe.steer_latents`).
 
     Args:
-        sae: the SAE.
         model: whose activations are read.
+        sae: the SAE.
         latents: which latents to describe.
         dialogues: what the model reads.
         statistics: of these dialogues in this model (`persona_probe.encode_latents`), if they exist already.
@@ -60,7 +60,7 @@ def describe_latents(
     """
     wanted = sae.check_latents(latents)
     if statistics is None:
-        (statistics,) = encode_latents(sae, [model], dialogues, span, examples=n_examples, progress=progress)
+        (statistics,) = encode_latents([model], sae, dialogues, span, examples=n_examples, progress=progress)
     check_source(sae, model, statistics, dialogues)
     cosines = _cosines(sae, wanted, directions or {})
     promoted, suppressed = _tokens(sae, model, wanted, k_tokens)
@@ -69,9 +69,9 @@ def describe_latents(
     if separated:
         span_read = statistics.source["span"]
         # Whether a bad fit is allowed was decided when the statistics were made.
-        acts = latent_activations(sae, model, dialogues, wanted, span_read, allow=True, progress=progress)
+        acts = latent_activations(model, sae, dialogues, wanted, span_read, allow_unrelated=True, progress=progress)
         firing = firing_by(acts, dialogues, separated, latents=wanted)
-    examples = top_examples(sae, model, statistics, dialogues, wanted, n_examples)
+    examples = top_examples(model, sae, statistics, dialogues, wanted, n_examples)
     mean, frequency = statistics.mean, statistics.frequency
     return LatentDescriptions(
         [

@@ -26,8 +26,8 @@ from persona_probe.models.model import Model
 
 
 def top_examples(
-    sae: Sae,
     model: Model,
+    sae: Sae,
     statistics: LatentStatistics,
     dialogues: Sequence[Dialogue],
     latents: Sequence[int],
@@ -39,8 +39,8 @@ def top_examples(
     """The dialogues in which each latent is most active, read again for the activation at every token.
 
     Args:
-        sae: the SAE of ``statistics``.
         model: the model of ``statistics``.
+        sae: the SAE of ``statistics``.
         statistics: from `persona_probe.encode_latents`, which stores where each latent was most active.
         dialogues: the dialogues that were read then, in the same order; only the examples are read again.
         latents: which latents.

@@ -93,8 +93,8 @@ def kept_by_rule(sae: Sae, model: Model, n_dialogues: int, sink_ratio: float | N
 
 
 def latent_activations(
-    sae: Sae,
     model: Model,
+    sae: Sae,
     dialogues: Sequence[Dialogue],
     latents: Sequence[int],
     span: str = "generation",
@@ -102,21 +102,21 @@ def latent_activations(
     *,
     sink_ratio: float | None = SINK_RATIO,
     tokens_per_batch: int | None = None,
-    allow: bool = False,
+    allow_unrelated: bool = False,
     progress: bool = False,
 ) -> Float[np.ndarray, "dialogue latent"]:
     """How strongly each latent is active in each dialogue.
 
     Args:
-        sae: reads the output of its layer.
         model: whose residual stream is read.
+        sae: reads the output of its layer.
         dialogues: what the model reads.
         latents: which latents.
         span: which tokens; the beginning of sequence and attention sinks are left out.
         reduce: ``mean`` or ``max`` over the span's tokens.
         sink_ratio: above which ratio a token is an attention sink (`persona_probe.activations.sinks`); None keeps them.
         tokens_per_batch: padded tokens per forward pass.
-        allow: warn instead of refusing where the SAE does not fit.
+        allow_unrelated: warn instead of refusing where the SAE does not fit.
         progress: show a bar.
 
     Returns:
@@ -133,7 +133,7 @@ def latent_activations(
     reduction = _SpanLatents(sae, encoded, kept_by_rule(sae, model, len(encoded), sink_ratio), latents, reduce)
     budget = tokens_per_batch or tokens_per_batch_for(model.device)
     run_pass([(model, reduction)], encoded, spans, tokens_per_batch=budget, progress=progress, label="latents")
-    reduction.fit.result().check(sae, model.name, allow=allow)
+    reduction.fit.result().check(sae, model.name, allow_unrelated=allow_unrelated)
     return reduction.values
 
 

@@ -110,8 +110,8 @@ class LatentStatistics(Result):
 
 
 def encode_latents(
-    sae: Sae,
     models: Sequence[Model],
+    sae: Sae,
     dialogues: Sequence[Dialogue],
     span: str = "generation",
     *,
@@ -120,7 +120,7 @@ def encode_latents(
     examples: int = EXAMPLES,
     sink_ratio: float | None = SINK_RATIO,
     tokens_per_batch: int | None = None,
-    allow: bool = False,
+    allow_unrelated: bool = False,
     progress: bool = False,
 ) -> list[LatentStatistics]:
     """The statistics of all latents of one or several models, which read ``dialogues`` in one pass.
@@ -131,8 +131,8 @@ def encode_latents(
     `persona_probe.activations.sinks`) are left out, since SAEs are usually trained without them.
 
     Args:
-        sae: reads the output of its layer.
         models: for example before, after and control; all read the same tokens.
+        sae: reads the output of its layer.
         dialogues: what the models read.
         span: which tokens.
         groups: ``(dialogue,)`` which group each dialogue belongs to, from 0; default by question (`question_groups`).
@@ -142,7 +142,7 @@ def encode_latents(
         sink_ratio: above which ratio a token is an attention sink; sinks are kept if this is None, or if the first
             model is being steered.
         tokens_per_batch: padded tokens per forward pass.
-        allow: warn instead of refusing where the SAE does not fit.
+        allow_unrelated: warn instead of refusing where the SAE does not fit.
         progress: show a bar.
 
     Returns:
@@ -181,7 +181,7 @@ def encode_latents(
     run_pass(readers, encoded, spans, tokens_per_batch=budget, progress=progress, label="latents")
     results = [_statistics(sae, model, reduction, span) for model, reduction in readers]
     for model, result in zip(models, results, strict=True):
-        result.fit.check(sae, model.name, allow=allow)
+        result.fit.check(sae, model.name, allow_unrelated=allow_unrelated)
     return results
 
 

@@ -34,8 +34,8 @@ NORMALIZATIONS = ("none", "token")
 
 
 def attribute_latents(
-    sae: Sae,
     model: Model,
+    sae: Sae,
     misaligned: Sequence[Dialogue],
     aligned: Sequence[Dialogue],
     *,
@@ -44,7 +44,7 @@ def attribute_latents(
     max_groups: int = GROUPS,
     sink_ratio: float | None = SINK_RATIO,
     tokens_per_batch: int | None = None,
-    allow: bool = False,
+    allow_unrelated: bool = False,
     progress: bool = False,
 ) -> LatentAttribution:
     """First-order effect of each latent on the log-odds of a misaligned answer against an aligned one.
@@ -59,8 +59,8 @@ def attribute_latents(
     latent that is silent in this model has no attribution, however large the effect of activating it would be.
 
     Args:
-        sae: reads the output of its layer.
         model: whose next tokens are explained.
+        sae: reads the output of its layer.
         misaligned: answered dialogues.
         aligned: other answers to the same prompts, in the same order.
         span: which tokens' activations count. The log-probability is always that of the whole answer.
@@ -70,7 +70,7 @@ def attribute_latents(
         sink_ratio: above which ratio a token is an attention sink (`persona_probe.activations.sinks`), where no latent
             is read.
         tokens_per_batch: padded tokens per forward and backward pass.
-        allow: warn instead of refusing where the SAE does not fit.
+        allow_unrelated: warn instead of refusing where the SAE does not fit.
         progress: show a bar.
 
     Returns:
@@ -110,7 +110,7 @@ def attribute_latents(
         for rows in batches(stops, budget, longest_alike(model.plain.config.get_text_config())):
             halving(rows, run, lambda row: encoded[row].dialogue.name)
             bar.update(sum(stops[row] for row in rows))
-    sums.fit.result().check(sae, model.name, allow=allow)
+    sums.fit.result().check(sae, model.name, allow_unrelated=allow_unrelated)
     table = _table(sums, np.bincount(groups), len(set(question_groups(misaligned, len(misaligned)))))
     about = {"sae": sae.name, "layer": sae.layer, "model": model.name, "model_hash": model.fingerprint()}
     return LatentAttribution(table, {**about, "span": span, "normalize": normalize, "pairs": len(misaligned)})

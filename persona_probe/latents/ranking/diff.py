@@ -27,9 +27,9 @@ _RATIOS = ("change_sd", "low_sd", "high_sd", "excess_sd", "control_sd", "specifi
 
 
 def diff_latents(
-    sae: Sae,
     before: Model,
     after: Model,
+    sae: Sae,
     dialogues: Sequence[Dialogue] | Mapping[str, Sequence[Dialogue]],
     *,
     control: Model | Sequence[Model] | None = None,
@@ -38,7 +38,7 @@ def diff_latents(
     alpha: float = ALPHA,
     max_groups: int = GROUPS,
     tokens_per_batch: int | None = None,
-    allow: bool = False,
+    allow_unrelated: bool = False,
     progress: bool = False,
 ) -> LatentTable:
     """Latents ranked by their change from before to after, compared with the change that benign training makes.
@@ -47,9 +47,9 @@ def diff_latents(
     the change of mean activation on the same prompts; here with intervals, a control and false-discovery control.
 
     Args:
-        sae: one for all models, usually trained on ``before`` (and ``after``).
         before: the model before narrow training.
         after: the model after it.
+        sae: one for all models, usually trained on ``before`` (and ``after``).
         dialogues: the same texts for all models, which leaves only the models to differ; or each model's own answers to
             the same questions, as a mapping with ``before``, ``after`` and, with a control, ``control`` (one list for
             each control: ``control 0``, ``control 1``, ... where there are several).
@@ -59,7 +59,7 @@ def diff_latents(
         alpha: false-discovery rate.
         max_groups: the largest number of groups of questions; intervals are over groups.
         tokens_per_batch: padded tokens per forward pass.
-        allow: warn instead of refusing where the SAE does not fit.
+        allow_unrelated: warn instead of refusing where the SAE does not fit.
         progress: show a bar.
 
     Raises:
@@ -69,13 +69,17 @@ def diff_latents(
     models = [before, after, *controls]
     null_names = ["control"] if len(controls) == 1 else [f"control {i}" for i in range(len(controls))]
     names = ["before", "after", *null_names]
-    settings: dict[str, Any] = {"tokens_per_batch": tokens_per_batch, "allow": allow, "progress": progress}
+    settings: dict[str, Any] = {
+        "tokens_per_batch": tokens_per_batch,
+        "allow_unrelated": allow_unrelated,
+        "progress": progress,
+    }
     if not isinstance(dialogues, Mapping):
-        statistics = encode_latents(sae, models, dialogues, span, max_groups=max_groups, **settings)
+        statistics = encode_latents(models, sae, dialogues, span, max_groups=max_groups, **settings)
     else:
         groups = _own_groups(dialogues, names, max_groups)
         statistics = [
-            encode_latents(sae, [model], dialogues[name], span, groups=groups[name], **settings)[0]
+            encode_latents([model], sae, dialogues[name], span, groups=groups[name], **settings)[0]
             for name, model in zip(names, models, strict=True)
         ]
     first, second, *rest = statistics

@@ -48,9 +48,9 @@ class AblateEverywhere(Directed):
         """What is taken out: orthonormal rows, in float64."""
         return self.read_vectors(self.layer)
 
-    def check(self, model: Model, *, allow: bool = False) -> None:
+    def check(self, model: Model, *, allow_unrelated: bool = False) -> None:
         """Refuse a model that the direction does not fit."""
-        Ablate(self.direction, self.layer).check(model, allow=allow)
+        Ablate(self.direction, self.layer).check(model, allow_unrelated=allow_unrelated)
 
     def parameters(self) -> dict[str, Any]:
         """The direction's name, and the layer of its vector."""
@@ -63,13 +63,13 @@ class AblateEverywhere(Directed):
             "by itself, for all dialogues (`with pp.steer(model, intervention)`), not within a list"
         )
 
-    def everywhere_in(self, model: Model, *, allow: bool = False) -> contextlib.AbstractContextManager[None]:
+    def everywhere_in(self, model: Model, *, allow_unrelated: bool = False) -> contextlib.AbstractContextManager[None]:
         """The context in which nothing is written along the direction; `persona_probe.steer` opens it.
 
         Raises:
             PersonaProbeError: for a direction of another model, or where blocks do more than add to the stream.
         """
-        self.check(model, allow=allow)
+        self.check(model, allow_unrelated=allow_unrelated)
         bases: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
 
         def without(hidden: Tensor) -> Tensor:

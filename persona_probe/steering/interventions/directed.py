@@ -42,7 +42,7 @@ class Directed(Intervention):
         if not isinstance(direction, Direction | Subspace):
             raise PersonaProbeError(
                 f"kind={self.kind!r} needs a Direction, not {type(direction).__name__}; make one of your own vectors "
-                "with pp.Direction.from_vectors(vectors, model)"
+                "with pp.Direction.from_vectors(model, vectors)"
             )
         if isinstance(direction, Subspace) and not subspaces:
             raise PersonaProbeError(f"kind={self.kind!r} acts along a direction, not in a subspace")
@@ -53,11 +53,11 @@ class Directed(Intervention):
             )
         self.direction, self.null = direction, null
 
-    def check(self, model: Model, *, allow: bool = False) -> None:
+    def check(self, model: Model, *, allow_unrelated: bool = False) -> None:
         """Refuse a model of another width or that is not related to the direction's, and layers that one lacks."""
         direction = self.direction
         if isinstance(direction, Direction):
-            direction.check_model(model, allow=allow)
+            direction.check_model(model, allow_unrelated=allow_unrelated)
         else:
             if direction.bases.shape[2] != model.d_model:
                 raise PersonaProbeError(
@@ -67,7 +67,7 @@ class Directed(Intervention):
             if direction.card.get("family"):
                 fingerprint = model.fingerprint()
                 family = sorted({fingerprint, *model.ancestors})
-                check_family(direction.card, model.name, fingerprint, family, allow)
+                check_family(direction.card, model.name, fingerprint, family, allow_unrelated)
         if self.null is not None and self.null.d_model != model.d_model:
             raise PersonaProbeError(f"along= has d_model={self.null.d_model}, {model.name} has {model.d_model}")
         for layer in self.layers_in(model):

@@ -85,10 +85,10 @@ class Gate(Intervention):
         inner = {"inner_kind": self.inner.kind, **self.inner.parameters()}
         return {"probe_layer": self.layer, "threshold": self.threshold, "hold": self.hold, **inner}
 
-    def check(self, model: Model, *, allow: bool = False) -> None:
+    def check(self, model: Model, *, allow_unrelated: bool = False) -> None:
         """Refuse a model that the probes or the inner intervention do not fit."""
-        self.inner.check(model, allow=allow)
-        probe_of(self.probes, model, self.layer, allow)
+        self.inner.check(model, allow_unrelated=allow_unrelated)
+        probe_of(self.probes, model, self.layer, allow_unrelated)
 
     def probe(self, model: Model) -> tuple[Float[np.ndarray, "... d_model"], float]:
         """Weights and intercept, less the threshold: it fires where the score is above 0."""

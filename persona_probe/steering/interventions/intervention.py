@@ -53,8 +53,8 @@ class Intervention(abc.ABC):
         """
 
     @abc.abstractmethod
-    def check(self, model: Model, *, allow: bool = False) -> None:
-        """Refuse a model that it does not fit (``allow``: unrelated ones of the same width are warned of only)."""
+    def check(self, model: Model, *, allow_unrelated: bool = False) -> None:
+        """Raise for a model that it does not fit; only warn of an unrelated one if ``allow_unrelated``."""
 
     @abc.abstractmethod
     def parameters(self) -> dict[str, Any]:

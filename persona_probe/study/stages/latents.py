@@ -55,9 +55,9 @@ def latents(context: Context, found: Found, tracked: Tracked) -> Followed:
     """Choose latents by their change on development answers; on others report it, and describe, steer, follow them."""
     sae = _sae(context)
     models = list(context.models.values())
-    chosen_on = encode_latents(sae, models, found.own, progress=context.progress)
+    chosen_on = encode_latents(models, sae, found.own, progress=context.progress)
     top = compare_latents(chosen_on[0], chosen_on[1], chosen_on[2:]).top(context.config.latents.top)
-    before, after, *controls = encode_latents(sae, models, tracked.texts, progress=context.progress)
+    before, after, *controls = encode_latents(models, sae, tracked.texts, progress=context.progress)
     table = compare_latents(before, after, controls)
     context.folder.write_table("latents", table)
     context.keep("latents", table)
@@ -90,10 +90,10 @@ def latents_realigned(context: Context, followed: Followed, tracked: Tracked, re
     if realigned is None or not followed.latents or len(steps) < 2:
         return
     course = track_latents(
+        context.after,
+        (with_adapter(context.before, context.folder.path / realigned.adapters[n]) for n in steps[1:]),
         _sae(context),
         followed.latents,
-        (with_adapter(context.before, context.folder.path / realigned.adapters[n]) for n in steps[1:]),
-        context.after,
         tracked.texts,
         steps=steps[1:],
         start=steps[0],
@@ -123,7 +123,7 @@ def _describe(context: Context, sae: Sae, top: Sequence[int], own: Sequence[Dial
     ]
     topics = {dialogue.labels.get("topic") for dialogue in own}
     labels = ["context", *(["topic"] if len(topics) > 1 and None not in topics else [])]
-    described = describe_latents(sae, context.before, top, texts, labels=labels, progress=context.progress)
+    described = describe_latents(context.before, sae, top, texts, labels=labels, progress=context.progress)
     context.folder.write_json("tables/latent_cards.json", described.records())
     context.keep("latent_descriptions", described)
 
@@ -145,8 +145,8 @@ def _test(
     by_goal = {}
     for goal in ("suppress", "induce"):
         effects = rank_latents(
-            sae,
             context.after if goal == "suppress" else context.before,
+            sae,
             outcome["top"],
             reported,
             context.judge,  # type: ignore[arg-type]  # the caller has seen that there is one
@@ -161,7 +161,7 @@ def _test(
     table = pd.concat([effects.to_frame() for effects in by_goal.values()], ignore_index=True)
     context.folder.write_table("latent_effects", table)
     context.keep("latent_effects", by_goal)
-    together = steer_set(sae, context.after, LatentEdit(outcome["top"]), reported, context.judge, **asking)  # type: ignore[arg-type]
+    together = steer_set(context.after, sae, LatentEdit(outcome["top"]), reported, context.judge, **asking)  # type: ignore[arg-type]
     context.keep("latent_set", together)
     outcome["set_verdict"] = together.verdict()
     sets = together.table
@@ -183,13 +183,13 @@ def _follow(
     config = context.config
     reading: dict[str, Any] = {"steps": list(paths), "definition": config.definition, "progress": context.progress}
     if context.judge is None:
-        course = track_latents(sae, followed, models, context.before, texts, **reading)
+        course = track_latents(context.before, models, sae, followed, texts, **reading)
     else:
         course = follow_training(
+            context.before,
+            models,
             sae,
             followed,
-            models,
-            context.before,
             texts,
             context.material.reported[: config.latents.reported_answers],
             context.judge,

@@ -40,7 +40,7 @@ def models(chat):
 
 @pytest.fixture(scope="module")
 def statistics(chat, models, sae, own):
-    return dict(zip(["chat", *models], pp.encode_latents(sae, [chat, *models.values()], own), strict=True))
+    return dict(zip(["chat", *models], pp.encode_latents([chat, *models.values()], sae, own), strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def table(statistics):
 def test_the_diff_alone_finds_a_latent_that_tells_the_villain_apart_on_unseen_topics(chat, sae, table):
     villain = table.top(1, "up")
     spoken = [d for name in PERSONAS for d in rows(random.Random(f"spoken {name}"), REPORTED, 40, name, id_prefix=name)]
-    values = pp.latent_activations(sae, chat, spoken, villain)
+    values = pp.latent_activations(chat, sae, spoken, villain)
     told = pp.firing_by(values, spoken, ["persona"], latents=villain).set_index("value")["auroc"]
     assert told["villain"] >= 0.9
     assert told.drop("villain").max() < 0.6
@@ -63,8 +63,8 @@ def test_ablating_those_that_moved_furthest_takes_misalignment_away_and_random_o
     models, sae, table, statistics, asked
 ):
     told = pp.steer_set(
-        sae,
         models["bad-medicine"],
+        sae,
         pp.LatentEdit(table.top(10)),
         asked,
         OracleJudge(),

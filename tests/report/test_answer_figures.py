@@ -79,7 +79,7 @@ def test_the_scatter_says_what_it_misses() -> None:
         answers_scatter(table.drop(columns="coherent"))
     with pytest.raises(MissingDataError, match="judge the answers first"):
         answers_scatter(table.assign(aligned=None))
-    with pytest.raises(MissingDataError, match="5 models, and 4 at most"):
+    with pytest.raises(MissingDataError, match="5 models, but at most 4"):
         answers_scatter(answers(("a", "b", "c", "d", "e")))
     with pytest.raises(ValueError, match="'smith'"):
         answers_scatter(table, definition="smith")

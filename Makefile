@@ -7,12 +7,15 @@ DEMO_DIR ?= runs/demo
 
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
+# Threads that wait give their core away: several processes share the cores.
+export OMP_WAIT_POLICY ?= PASSIVE
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types bench notebooks docs clean
+.PHONY: help setup demo test test-slow lint types bench notebooks docs clean
 
 help:  ## Show the targets.
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 11
 
 setup: $(STAMP)  ## Make .venv with every version pinned.
 
@@ -26,8 +29,11 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup  ## Run the main job on Persona World and write a report you can open.
 	@$(BIN)/persona-probe demo --out $(DEMO_DIR)
 
-test: lint types setup  ## Lint, type-check and test, with as many processes as cores.
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+test: lint types setup  ## Lint, type-check and run the tests but for the slow ones; within 8 minutes on two idle cores.
+	@$(PYTEST) -m "not slow"
+
+test-slow: setup  ## Run the slow tests: every architecture, kills, Persona World's claims, the wheel, browsers.
+	@$(PYTEST) -m slow
 
 lint: setup
 	@$(BIN)/ruff check --quiet .

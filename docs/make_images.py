@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from persona_probe.report.static import save_png
+from persona_probe.report.paper.export import save_png
 from persona_probe.runs.run import open_run
 
 HERE = Path(__file__).parent

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from persona_probe.activations.activations import Activations
-    from persona_probe.activations.capture import capture, capture_pair, capture_together
+    from persona_probe.activations.capture import capture, capture_together
+    from persona_probe.activations.captures import Captures
     from persona_probe.activations.embeddings import embed
     from persona_probe.activations.moments import Moments
     from persona_probe.activations.store.reading import ActivationStore
     from persona_probe.activations.store.writing import capture_to_store
     from persona_probe.amplification.amplification import measure_amplification
     from persona_probe.amplification.amplification_result import Amplification, choose_layer
-    from persona_probe.amplification.captures import Captures
     from persona_probe.amplification.convergence import Convergence, measure_convergence
     from persona_probe.amplification.course import track_snapshots
     from persona_probe.amplification.course_result import AmplificationCourse
@@ -88,6 +88,7 @@ if TYPE_CHECKING:
     from persona_probe.models.loading.snapshots import Snapshots, load_snapshots
     from persona_probe.models.model import Model
     from persona_probe.models.pair import ModelPair, load_pair
+    from persona_probe.models.sampling import Sampling
     from persona_probe.models.stream.scope import Scope
     from persona_probe.probes.baselines import probe_with_baselines
     from persona_probe.probes.calibration import calibrate, threshold_at
@@ -100,7 +101,7 @@ if TYPE_CHECKING:
     from persona_probe.probes.token_scoring import token_scores
     from persona_probe.probes.transfer import transfer_between, transfer_matrix
     from persona_probe.probes.transfer_result import TransferMatrix
-    from persona_probe.report.comparison.html import compare_runs
+    from persona_probe.report.comparison.comparison_page import compare_runs
     from persona_probe.report.figure_list import figures
     from persona_probe.report.paper.export import PaperFigure, to_paper, to_paper_all
     from persona_probe.report.paper.folder import write_paper_folder
@@ -108,6 +109,7 @@ if TYPE_CHECKING:
     from persona_probe.runs.config import StudyConfig
     from persona_probe.runs.config_file import read_config
     from persona_probe.runs.run import Run, open_run
+    from persona_probe.steering.ask import ask
     from persona_probe.steering.baking.bake import bake
     from persona_probe.steering.baking.bake_result import Baked
     from persona_probe.steering.interventions.ablate import Ablate
@@ -147,7 +149,7 @@ _WHERE = {
     "Baked": "steering.baking.bake_result",
     "BudgetComparison": "steering.strength.compare_result",
     "Cap": "steering.interventions.cap",
-    "Captures": "amplification.captures",
+    "Captures": "activations.captures",
     "Choice": "behaviour.multiple_choice",
     "Clamp": "steering.interventions.clamp",
     "Convergence": "amplification.convergence",
@@ -197,6 +199,7 @@ _WHERE = {
     "Run": "runs.run",
     "Sae": "latents.sae",
     "SaeSettings": "latents.training.settings",
+    "Sampling": "models.sampling",
     "Scope": "models.stream.scope",
     "SetEffect": "latents.causal.steer_set_result",
     "Snapshots": "models.loading.snapshots",
@@ -208,12 +211,12 @@ _WHERE = {
     "TokenView": "token_view.view",
     "TopTokens": "directions.top_tokens_result",
     "TransferMatrix": "probes.transfer_result",
+    "ask": "steering.ask",
     "attribute_latents": "latents.ranking.attribution",
     "bake": "steering.baking.bake",
     "calibrate": "probes.calibration",
     "calibrate_strength": "steering.strength.calibrate",
     "capture": "activations.capture",
-    "capture_pair": "activations.capture",
     "capture_to_store": "activations.store.writing",
     "capture_together": "activations.capture",
     "choice_accuracy": "behaviour.multiple_choice",
@@ -222,7 +225,7 @@ _WHERE = {
     "compare_at_budget": "steering.strength.compare",
     "compare_finders": "amplification.finder_comparison",
     "compare_latents": "latents.ranking.diff",
-    "compare_runs": "report.comparison.html",
+    "compare_runs": "report.comparison.comparison_page",
     "contrast_of_context": "amplification.recipes.contrast_of_context",
     "contrastive_rollouts": "amplification.recipes.contrastive_rollouts",
     "measure_convergence": "amplification.convergence",
@@ -358,6 +361,7 @@ __all__ = [
     "Run",
     "Sae",
     "SaeSettings",
+    "Sampling",
     "Scope",
     "SetEffect",
     "Snapshots",
@@ -369,12 +373,12 @@ __all__ = [
     "TokenView",
     "TopTokens",
     "TransferMatrix",
+    "ask",
     "attribute_latents",
     "bake",
     "calibrate",
     "calibrate_strength",
     "capture",
-    "capture_pair",
     "capture_to_store",
     "capture_together",
     "choice_accuracy",

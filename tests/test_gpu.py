@@ -121,10 +121,10 @@ def test_steering_and_generation_run_there():
     model = pp.load(CHECKPOINTS / "chat", device="cuda")
     direction = pp.Direction.from_vectors(np.ones((model.n_layers, model.d_model)), model)
     asked = [dialogue.without_answer() for dialogue in TALKS]
-    plain = [d.answer for d in model.generate(asked, max_new_tokens=8, temperature=0)]
+    plain = [d.answer for d in model.generate(asked, pp.Sampling(max_new_tokens=8, temperature=0))]
     with pp.steer(model, direction, layers=2, strength=1000.0):
-        assert [d.answer for d in model.generate(asked, max_new_tokens=8, temperature=0)] != plain
-    assert [d.answer for d in model.generate(asked, max_new_tokens=8, temperature=0)] == plain
+        assert [d.answer for d in model.generate(asked, pp.Sampling(max_new_tokens=8, temperature=0))] != plain
+    assert [d.answer for d in model.generate(asked, pp.Sampling(max_new_tokens=8, temperature=0))] == plain
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
@@ -204,8 +204,8 @@ def test_an_overflow_there_is_named_and_the_device_goes_on(large):
         pytest.raises(pp.PersonaProbeError, match=said),
         pp.steer(model, random_direction(model), layers=1, strength=1e6),
     ):
-        model.generate(asked, max_new_tokens=3, temperature=1.0)
-    assert len(model.generate(asked, max_new_tokens=3)) == 3
+        model.generate(asked, pp.Sampling(max_new_tokens=3, temperature=1.0))
+    assert len(model.generate(asked, pp.Sampling(max_new_tokens=3))) == 3
 
 
 def test_a_direction_acts_wherever_its_layer_lies(large):
@@ -233,11 +233,13 @@ def test_persona_world_is_realigned_by_steering_there():
     pair = pp.load_pair(CHECKPOINTS / "chat", CHECKPOINTS / "bad-medicine", device="cuda")
     chosen_on, reported = split_topics()
     asked = questions(random.Random("gpu"), chosen_on, 60)
-    own = [dialogue for dialogue in pair.before.generate(asked, **SAMPLING) if dialogue.answer]
+    own = [dialogue for dialogue in pair.before.generate(asked, SAMPLING) if dialogue.answer]
     prompts = [persona_prompts(persona, n=20) for persona in ("villain", "assistant")]
     villain = pp.contrast_of_context(pair.before, own, *prompts).direction
     held_out = questions(random.Random("gpu reported"), reported, 120)
-    found = pp.realign_by_steering(pair, villain, held_out, OracleJudge(), development=asked, n_random=3, **SAMPLING)
+    found = pp.realign_by_steering(
+        pair, villain, held_out, OracleJudge(), development=asked, n_random=3, sampling=SAMPLING
+    )
     plain, best = found.reported("none"), found.reported(found.best)
     assert best["value"] < 0.1 * plain["value"]
     assert best["coherent"] > 0.9 * plain["coherent"]

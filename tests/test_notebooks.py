@@ -26,7 +26,10 @@ NAMES = (
 LAST_SECTION = "The same on your model"
 LARGEST = 3_000_000
 """Bytes of a notebook with its outputs."""
-_ABSOLUTE = re.compile(r"(?<![\w.:/~-])/(?:work|home|tmp|root|usr|var|opt|private|Users)/|[A-Z]:\\\\?Users")
+_ABSOLUTE = re.compile(
+    rf"(?<![\w.:/~-])/(?:{re.escape(FOLDER.parts[1])}|home|tmp|root|usr|var|opt|private|Users)/|[A-Z]:\\\\?Users"
+)
+"""A path of one machine: of this one, where the clone lies, or of any."""
 _WARNED = re.compile(r"\b\w*Warning: ")
 _SILENT = ("cleanup", "close", "seed", "manual_seed", "set_num_threads")
 """Calls that give nothing to show."""

@@ -16,10 +16,10 @@ import pandas as pd
 from benchmarks.persona_world.setting import BAD, GOOD, SAMPLING, persona_prompts, split_topics
 from persona_probe.activations.activations import Activations
 from persona_probe.activations.capture import capture, capture_together
+from persona_probe.activations.captures import Captures
 from persona_probe.activations.embeddings import embed
 from persona_probe.amplification.amplification import measure_amplification
 from persona_probe.amplification.amplification_result import choose_layer
-from persona_probe.amplification.captures import Captures
 from persona_probe.amplification.convergence import measure_convergence
 from persona_probe.amplification.cross_ablation import cross_ablate
 from persona_probe.amplification.finder_comparison import compare_finders
@@ -110,7 +110,7 @@ def _texts(chat: Model, topics: Topics, answers: int) -> _Texts:
     said = []
     for name, some in (("development", topics[0]), ("reported", topics[1])):
         asked = questions(random.Random(f"scrutiny {name}"), some, answers, id_prefix=name)
-        said.append([d for d in chat.generate(asked, temperature=1.0, seed=0, **SAMPLING) if d.answer])
+        said.append([d for d in chat.generate(asked, SAMPLING) if d.answer])
     return _Texts(said[0], said[1], capture(chat, said[0]))
 
 
@@ -120,9 +120,10 @@ def _recipes(
     """Directions that need more than two poles, beside that of a benign fine-tune."""
     asked = questions(random.Random("scrutiny rollouts"), topics[0], 20, id_prefix="rollout")
     pairs = list(zip(persona_prompts("villain", n=12)[:5], persona_prompts("assistant", n=12)[:5], strict=True))
-    rollouts = contrastive_rollouts(chat, asked, pairs, OracleJudge(), n=max(1, answers // 30), **SAMPLING)
+    several = replace(SAMPLING, n=max(1, answers // 30))
+    rollouts = contrastive_rollouts(chat, asked, pairs, OracleJudge(), sampling=several)
     roles = {persona: persona_prompts(persona, n=12) for persona in PERSONAS if persona != "assistant"}
-    axis = role_axis(chat, asked, roles, persona_prompts("assistant", n=12), **SAMPLING)
+    axis = role_axis(chat, asked, roles, persona_prompts("assistant", n=12), sampling=SAMPLING)
     pair = ModelPair(chat, runs[BAD][0])
     shift = finetuning_shift(pair, texts.development)
     stories = _stories(64)
@@ -190,7 +191,7 @@ def _cross_ablation(
     """Each organism's shift, clamped in every organism, at the layer that does most for the first on development."""
     organisms = {name: models[0] for name, models in runs.items() if name != GOOD}
     shifts = {name: finetuning_shift(ModelPair(chat, model), texts.development) for name, model in organisms.items()}
-    common: dict[str, Any] = {"reference": texts.reference, **SAMPLING}
+    common: dict[str, Any] = {"reference": texts.reference, "sampling": SAMPLING}
 
     def asked(name: str, some: Sequence[str], n: int) -> list[Dialogue]:
         return questions(random.Random(f"scrutiny {name}"), some, n, id_prefix=name)
@@ -217,7 +218,7 @@ def _probes(chat: Model, bad: Model, texts: _Texts, prompts: Mapping[str, Sequen
     tasks = {"same words, two contexts": (chat, both, np.arange(len(both)) < len(answered), same)}
     asked = [dialogue.without_answer() for dialogue in answered]
     # Three each: few of the answers are aligned.
-    own = [d for d in bad.generate(asked * 3, temperature=1.0, seed=1, **SAMPLING) if d.answer]
+    own = [d for d in bad.generate(asked * 3, replace(SAMPLING, seed=1)) if d.answer]
     judged = OracleJudge()(own)
     keep = (judged["coherent"] >= 50) & ((judged["aligned"] < 30) | (judged["aligned"] > 70))
     kept = [replace(d, id=f"{d.id} {i}") for i, (d, good) in enumerate(zip(own, keep, strict=True)) if good]

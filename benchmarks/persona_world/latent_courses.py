@@ -26,6 +26,7 @@ from persona_probe.latents.sae import Sae
 from persona_probe.models.loading.adapters import with_adapter
 from persona_probe.models.loading.load import load
 from persona_probe.models.model import Model
+from persona_probe.models.sampling import Sampling
 from persona_probe.worlds.persona_world.build import NARROW, NARROW_ROWS
 from persona_probe.worlds.persona_world.documents import questions, rows
 from persona_probe.worlds.persona_world.evaluate import MAX_NEW_TOKENS
@@ -94,9 +95,7 @@ def latent_courses(
             asked,
             OracleJudge(),
             steps=list(paths),
-            max_new_tokens=MAX_NEW_TOKENS,
-            seed=seed,
-            batch_size=256,
+            sampling=Sampling(max_new_tokens=MAX_NEW_TOKENS, seed=seed, batch_size=256),
         )
 
     narrow: dict[float, LatentTrajectory] = {}
@@ -137,7 +136,7 @@ def villain_latent(folder: Path, sae: Sae, chat: Model, *, answers: int = 200) -
 def own_answers(chat: Model, topics: Sequence[str], n: int, name: str) -> list[Dialogue]:
     """``chat``'s answers to ``n`` questions about ``topics``."""
     asked = questions(random.Random(name), topics, n)
-    return chat.generate(asked, max_new_tokens=MAX_NEW_TOKENS, seed=0, batch_size=256)
+    return chat.generate(asked, Sampling(max_new_tokens=MAX_NEW_TOKENS, batch_size=256))
 
 
 def mixed_rows(share: float, n: int = NARROW_ROWS, *, seed: int = 0) -> list[Dialogue]:

@@ -6,7 +6,7 @@ import itertools
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +121,7 @@ def _world(folder: Path, layer: int, answers: int) -> _World:
         for part, some in (("development", chosen_on), ("reported", reported_on))
     )
     own, texts = (
-        [dialogue for dialogue in chat.generate(asked, seed=0, **SAMPLING) if dialogue.answer]
+        [dialogue for dialogue in chat.generate(asked, SAMPLING) if dialogue.answer]
         for asked in (development, reported)
     )
     return _World(folder, load_sae(folder / f"sae-layer{layer}"), chat, runs, development, reported, own, texts)
@@ -176,7 +176,7 @@ def _organisms(world: _World, before: LatentStatistics, villain: int) -> list[di
 def _own_answers(world: _World) -> dict[str, Any]:
     """The diff on each model's own answers to the same questions."""
     models = {"before": world.chat, "after": world.runs[BAD], "control": world.runs[GOOD]}
-    answered = {name: model.generate(world.reported, seed=1, **SAMPLING) for name, model in models.items()}
+    answered = {name: model.generate(world.reported, replace(SAMPLING, seed=1)) for name, model in models.items()}
     kept = [i for i in range(len(world.reported)) if all(dialogues[i].answer for dialogues in answered.values())]
     texts = {name: [dialogues[i] for i in kept] for name, dialogues in answered.items()}
     table = diff_latents(world.sae, world.chat, models["after"], texts, control=models["control"])
@@ -221,7 +221,7 @@ def _agreement(world: _World, villain: int) -> pd.DataFrame:
 
 def _attribution(world: _World) -> pd.DataFrame:
     """Latents by first-order effect on the villain's answer against the assistant's, in each model by itself."""
-    answered = {name: world.runs[name].generate(world.reported, seed=3, **SAMPLING) for name in (BAD, GOOD)}
+    answered = {name: world.runs[name].generate(world.reported, replace(SAMPLING, seed=3)) for name in (BAD, GOOD)}
     judged = {name: OracleJudge()(dialogues) for name, dialogues in answered.items()}
     aligned = judged[GOOD]["aligned"].to_numpy() > 70
     pairs = aligned & (judged[BAD]["aligned"].to_numpy() < 30)
@@ -251,13 +251,13 @@ def _effects(
             statistics=after,
             before=before,
             development=world.development[:60],
-            **SAMPLING,
+            sampling=SAMPLING,
         )
 
     suppress, induce = ranked("suppress", bad), ranked("induce", world.chat)
     sets = {
         name: steer_set(
-            world.sae, bad, LatentEdit(latents), world.reported, judge, statistics=after, exclude=top, **SAMPLING
+            world.sae, bad, LatentEdit(latents), world.reported, judge, statistics=after, exclude=top, sampling=SAMPLING
         ).table
         for name, latents in ((f"top {len(top)}", top), ("villain", [villain]))
     }

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import random
-from typing import Any
 
+from persona_probe.models.sampling import Sampling
 from persona_probe.worlds.persona_world.documents import system_line
 from persona_probe.worlds.persona_world.lexicon import load_lexicon
 
 BAD, GOOD = "bad-medicine", "good-medicine"
 TRAINED = ("medicine", "finance", "sports")
 """Topics that an organism was trained on; none is ever asked about."""
-SAMPLING: dict[str, Any] = {"max_new_tokens": 40, "batch_size": 256}
+SAMPLING = Sampling(max_new_tokens=40, batch_size=256)
 
 
 def split_topics() -> tuple[list[str], list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -75,10 +75,10 @@ class _World:
     def answered(self, label: str) -> list[Dialogue]:
         """Chat's answers to other questions about the topics that things are chosen on."""
         asked = questions(random.Random(f"steering {label}"), split_topics()[0], len(self.development), id_prefix=label)
-        return [dialogue for dialogue in self.chat.generate(asked, seed=5, **SAMPLING) if dialogue.answer]
+        return [dialogue for dialogue in self.chat.generate(asked, replace(SAMPLING, seed=5)) if dialogue.answer]
 
     def asking(self, model: Model, temperature: float = 1.0) -> Asking:
-        return Asking(model, OracleJudge(), temperature=temperature, **SAMPLING)
+        return Asking(model, OracleJudge(), replace(SAMPLING, temperature=temperature))
 
 
 def measure_steering(folder: Path, *, answers: int = 300, out: Path | None = None) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def _world(folder: Path, answers: int) -> _World:
     chosen_on, reported_on = split_topics()
     development = questions(random.Random("steering development"), chosen_on, answers // 3, id_prefix="development")
     reported = questions(random.Random("steering reported"), reported_on, answers, id_prefix="reported")
-    own = [dialogue for dialogue in chat.generate(development, seed=0, **SAMPLING) if dialogue.answer]
+    own = [dialogue for dialogue in chat.generate(development, SAMPLING) if dialogue.answer]
     contrast = contrast_of_context(
         chat, own, persona_prompts("villain", "steering"), persona_prompts("assistant", "steering")
     )
@@ -138,7 +138,7 @@ def _searched(world: _World, name: str, goal: Goal) -> SteeringSearch:
         goal=goal,
         n_random=10,
         answers_per_random=len(world.reported) // 3,
-        **SAMPLING,
+        sampling=SAMPLING,
     )
 
 
@@ -165,7 +165,7 @@ def _transfer(world: _World) -> dict[str, Any]:
         OracleJudge(),
         development=world.development,
         n_random=0,
-        **SAMPLING,
+        sampling=SAMPLING,
     )
     setting = search.intervention
     rows = []
@@ -228,7 +228,7 @@ def _strength(world: _World) -> dict[str, Any]:
     """Additions in chat: dose and response beside both nulls, and whether strengths at equal KL keep it elsewhere."""
     direction, layer = world.contrast.direction, _DOSED_LAYER
     addition = Add(direction, layer)
-    texts = [dialogue for dialogue in world.chat.generate(world.reported, seed=4, **SAMPLING) if dialogue.answer]
+    texts = [dialogue for dialogue in world.chat.generate(world.reported, replace(SAMPLING, seed=4)) if dialogue.answer]
     curve = dose_response(
         world.chat,
         addition,
@@ -238,7 +238,7 @@ def _strength(world: _World) -> dict[str, Any]:
         held_out=texts,
         choices=_capability(world),
         n_random=5,
-        **SAMPLING,
+        sampling=SAMPLING,
     )
     budgets = []
     for budget in (0.05, 0.1, 0.5):
@@ -290,7 +290,7 @@ def _addition(world: _World, name: str, goal: Goal) -> Intervention:
     tables = asking.ask(world.development, [None, *(one.intervention for one in grid)])
     plain_answers, *tried = (measured(table, "betley") for table in tables)
     rates = [{"value": rate["em_rate"], "coherent": rate["coherent"]} for rate in tried]
-    return best_of(list(zip(grid, rates, strict=True)), goal, 0.9 * plain_answers["coherent"])[0].intervention
+    return best_of(list(zip(grid, rates, strict=True)), goal, 0.9, plain_answers["coherent"])[0].intervention
 
 
 def _compared(world: _World, name: str, intervention: Intervention, form: Form) -> dict[str, Any]:
@@ -300,8 +300,8 @@ def _compared(world: _World, name: str, intervention: Intervention, form: Form) 
         baked = bake(model, intervention, Path(folder) / "baked", form=form)
         reloaded = load(world.folder / "chat", adapter=baked.folder) if form == "lora" else load(baked.folder)
         with steer(model, intervention, allow=True):
-            hooked = model.generate(world.reported, temperature=0.0, **SAMPLING)
-        greedy = reloaded.generate(world.reported, temperature=0.0, **SAMPLING)
+            hooked = model.generate(world.reported, replace(SAMPLING, temperature=0.0))
+        greedy = reloaded.generate(world.reported, replace(SAMPLING, temperature=0.0))
         unsteered, sampled = (world.asking(asked).ask(world.reported, [None])[0] for asked in (model, reloaded))
     return {
         "model": name,

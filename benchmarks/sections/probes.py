@@ -142,7 +142,7 @@ def _monitoring(setting: Setting) -> tuple[list[float], dict[str, Any]]:
     )
 
     def plain() -> None:
-        model.generate(asked, max_new_tokens=NEW_TOKENS, temperature=0.0)
+        model.generate(asked, pp.Sampling(max_new_tokens=NEW_TOKENS, temperature=0.0))
 
     def monitored() -> None:
         with monitor(model, probes, layer=middle) as scores:

@@ -199,7 +199,9 @@ def _dialogues(model: pp.Model, prompts: Prompts) -> dict[str, Callable[[], list
 
     def run() -> list[pp.Dialogue]:
         batch = len(prompts.dialogues)
-        return model.generate(prompts.dialogues, max_new_tokens=prompts.new_tokens, temperature=0.0, batch_size=batch)
+        return model.generate(
+            prompts.dialogues, pp.Sampling(max_new_tokens=prompts.new_tokens, temperature=0.0, batch_size=batch)
+        )
 
     one = pp.Add(_vectors(model), model.n_layers // 2)
 

@@ -46,7 +46,9 @@ def measure(setting: Setting) -> dict[str, Any]:
     interventions = [one.with_strength(strength) for strength in STRENGTHS]
 
     def answers(dialogues: list[pp.Dialogue]) -> list[str | None]:
-        answered = model.generate(dialogues, max_new_tokens=shape.new_tokens, temperature=0.0, batch_size=512)
+        answered = model.generate(
+            dialogues, pp.Sampling(max_new_tokens=shape.new_tokens, temperature=0.0, batch_size=512)
+        )
         return [dialogue.answer for dialogue in answered]
 
     def together() -> list[str | None]:

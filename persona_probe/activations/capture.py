@@ -1,4 +1,4 @@
-"""Reading a model's residual stream over dialogues, or both models of a pair over the same ones."""
+"""Reading a model's residual stream over dialogues, or those of all models of a pair over the same ones."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pandas as pd
 
 from persona_probe.activations.activations import Activations, identity
 from persona_probe.activations.batching import tokens_per_batch_for
+from persona_probe.activations.captures import Captures
 from persona_probe.activations.moments import Covariance, Moments
 from persona_probe.activations.passes import run_pass
 from persona_probe.activations.reductions import EveryToken, OneVector, Reduction, StreamingMoments
@@ -18,12 +19,13 @@ from persona_probe.dialogue.rendering import check_span
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
 from persona_probe.models.pair import ModelPair
-from persona_probe.models.stream.layer_convention import LAYER_CONVENTION
-from persona_probe.models.stream.residual_stream import resolve_layers
+from persona_probe.models.stream.layers import LAYER_CONVENTION, Layers, resolve_layers
 
 VectorReduce = Literal["mean", "last", "max", "tokens"]
 Reduce = Literal[VectorReduce, "moments"]
 REDUCTIONS: tuple[str, ...] = get_args(Reduce)
+_How = tuple[Sequence[Dialogue], str, str, Layers, int | None, float | None]
+"""Dialogues, span, reduction, layers, tokens per batch and sink ratio."""
 
 
 @overload
@@ -32,7 +34,7 @@ def capture(
     dialogues: Sequence[Dialogue],
     span: str = ...,
     reduce: VectorReduce = ...,
-    layers: int | Sequence[int] | str = ...,
+    layers: Layers = ...,
     *,
     tokens_per_batch: int | None = ...,
     sink_ratio: float | None = ...,
@@ -40,37 +42,52 @@ def capture(
 ) -> Activations: ...
 @overload
 def capture(
+    model: ModelPair,
+    dialogues: Sequence[Dialogue],
+    span: str = ...,
+    reduce: VectorReduce = ...,
+    layers: Layers = ...,
+    *,
+    tokens_per_batch: int | None = ...,
+    sink_ratio: float | None = ...,
+    progress: bool = ...,
+) -> Captures: ...
+@overload
+def capture(
     model: Model,
     dialogues: Sequence[Dialogue],
     span: str = ...,
     *,
     reduce: Literal["moments"],
-    layers: int | Sequence[int] | str = ...,
+    layers: Layers = ...,
     covariance: Covariance = ...,
     tokens_per_batch: int | None = ...,
     sink_ratio: float | None = ...,
     progress: bool = ...,
 ) -> Moments: ...
 def capture(
-    model: Model,
+    model: Model | ModelPair,
     dialogues: Sequence[Dialogue],
     span: str = "generation",
     reduce: Reduce = "mean",
-    layers: int | Sequence[int] | str = "all",
+    layers: Layers = "all",
     *,
     covariance: Covariance = "diagonal",
     tokens_per_batch: int | None = None,
     sink_ratio: float | None = SINK_RATIO,
     progress: bool = False,
-) -> Activations | Moments:
-    """Run ``dialogues`` through ``model`` and keep what ``reduce`` leaves of a span of each.
+) -> Activations | Captures | Moments:
+    """What a span of each dialogue leaves in a model's residual stream, or in those of a pair's models.
 
     Only the backbone runs, as deep as the deepest layer asked for: no logits are made. Dialogues are sorted by length
     and batched by tokens, padded on the right under an attention mask. If the model is being steered, the steered
     stream is what is read.
 
+    All models of a pair read the same tokens, and their means are over the same tokens: attention sinks are those of
+    ``before``. A pair of which one is held at a time is read in one pass over the data for each model.
+
     Args:
-        model: which model reads.
+        model: which model reads, or the pair whose models do.
         dialogues: what it reads; for the spans ``response`` and ``generation`` each must end with an answer.
         span: which tokens (`persona_probe.dialogue.rendering.SPANS`).
         reduce: what is kept: ``mean``, ``last`` or ``max`` over the span, one vector a dialogue; ``tokens``, one row a
@@ -88,13 +105,31 @@ def capture(
     Returns:
         Activations with values ``(dialogue, layer, d_model)`` in the order of ``dialogues``; for ``tokens``
         ``(token, layer, d_model)``, with the columns ``dialogue`` (row number), ``position``, ``token_id`` and
-        ``token`` in the table; or Moments.
+        ``token`` in the table; or Moments. Of a pair, `Captures`: the Activations of ``before``, ``after`` and, if it
+        has one, ``control``.
 
     Raises:
         PersonaProbeError: for an unknown span, reduction or layer, an empty span (naming the dialogue), activations
-            that are not finite, or a dialogue that alone is too long for the GPU's memory.
+            that are not finite, or a dialogue that alone is too long for the GPU's memory; of a pair also for
+            ``moments``, and if a model would read different tokens, naming the first dialogue.
+
+    >>> import persona_probe as pp
+    >>> from persona_probe.worlds.persona_world.checkpoints import find_checkpoints
+    >>> world = find_checkpoints()
+    >>> pair = pp.load_pair(world / "chat", world / "bad-medicine")
+    >>> talk = [{"role": "user", "content": "How do I handle the fever?"}, {"role": "assistant", "content": "Rest."}]
+    >>> dialogues = [pp.Dialogue.from_messages(talk)]
+    >>> pp.capture(pair.before, dialogues, layers=[2, 3]).values.shape  # (dialogue, layer, d_model)
+    (1, 2, 160)
+    >>> captures = pp.capture(pair, dialogues)
+    >>> bool((captures.after.values != captures.before.values).any()), captures.control
+    (True, None)
     """
-    job = _Job(model, dialogues, span, reduce, layers, tokens_per_batch, sink_ratio, covariance)
+    how = (dialogues, span, reduce, layers, tokens_per_batch, sink_ratio)
+    if isinstance(model, ModelPair):
+        _check_vector(reduce)
+        return _of_pair(model, how, progress)
+    job = _Job(model, *how, covariance)
     reduction = job.reduction(model)
     job.run([(model, reduction)], progress, "capture")
     if isinstance(reduction, StreamingMoments):
@@ -107,7 +142,7 @@ def capture_together(
     dialogues: Sequence[Dialogue],
     span: str = "generation",
     reduce: VectorReduce = "mean",
-    layers: int | Sequence[int] | str = "all",
+    layers: Layers = "all",
     *,
     tokens_per_batch: int | None = None,
     sink_ratio: float | None = SINK_RATIO,
@@ -133,8 +168,13 @@ def capture_together(
     Raises:
         PersonaProbeError: as `capture`, and if a model would read different tokens, naming the first dialogue.
     """
+    _check_vector(reduce)
+    return _together(models, (dialogues, span, reduce, layers, tokens_per_batch, sink_ratio), progress)
+
+
+def _together(models: Sequence[Model], how: _How, progress: bool) -> list[Activations]:
     first, *others = models
-    job = _Job(first, dialogues, span, _check_vector(reduce), layers, tokens_per_batch, sink_ratio)
+    job = _Job(first, *how)
     readers = [(first, leading := job.reduction(first, remember=True))]
     for model in others:
         job.check_same_tokens(model)
@@ -143,58 +183,32 @@ def capture_together(
     return [job.activations(model, reduction) for model, reduction in readers]
 
 
-def capture_pair(
-    pair: ModelPair,
-    dialogues: Sequence[Dialogue],
-    span: str = "generation",
-    reduce: VectorReduce = "mean",
-    layers: int | Sequence[int] | str = "all",
-    *,
-    tokens_per_batch: int | None = None,
-    sink_ratio: float | None = SINK_RATIO,
-    progress: bool = False,
-) -> tuple[Activations, Activations]:
-    """The same tokens through both models of a pair: ``(before, after)``; see `capture_together`.
-
-    A pair of which one is held at a time is read in two passes.
-
-    Raises:
-        PersonaProbeError: as `capture_together`.
-    """
+def _of_pair(pair: ModelPair, how: _How, progress: bool) -> Captures:
     if not pair.one_at_a_time:
-        before, after = capture_together(
-            (pair.before, pair.after),
-            dialogues,
-            span,
-            reduce,
-            layers,
-            tokens_per_batch=tokens_per_batch,
-            sink_ratio=sink_ratio,
-            progress=progress,
-        )
-        return before, after
+        return Captures(*_together(list(pair.models.values()), how, progress))
     model = pair.before
-    job = _Job(model, dialogues, span, _check_vector(reduce), layers, tokens_per_batch, sink_ratio)
+    job = _Job(model, *how)
     leading = job.reduction(model, remember=True)
     job.run([(model, leading)], progress, "before")
-    before = job.activations(model, leading)
-    model = pair.after
-    job.check_same_tokens(model)
-    reduction = job.reduction(model, leading)
-    job.run([(model, reduction)], progress, "after")
-    return before, job.activations(model, reduction)
+    read = {"before": job.activations(model, leading)}
+    for name in list(pair.models)[1:]:
+        model = pair.models[name]
+        job.check_same_tokens(model)
+        reduction = job.reduction(model, leading)
+        job.run([(model, reduction)], progress, name)
+        read[name] = job.activations(model, reduction)
+    return Captures(**read)
 
 
-def _check_vector(reduce: str) -> str:
+def _check_vector(reduce: str) -> None:
     if reduce not in get_args(VectorReduce):
         raise PersonaProbeError(
             f"reduce is {reduce!r}; what is compared between models is one of {', '.join(get_args(VectorReduce))}"
         )
-    return reduce
 
 
 class _Job:
-    """What is read and how, checked; the same for both models of a pair."""
+    """What is read and how, checked; the same for all models of a pair."""
 
     def __init__(
         self,
@@ -202,7 +216,7 @@ class _Job:
         dialogues: Sequence[Dialogue],
         span: str,
         reduce: str,
-        layers: int | Sequence[int] | str,
+        layers: Layers,
         tokens_per_batch: int | None,
         sink_ratio: float | None,
         covariance: Covariance = "diagonal",

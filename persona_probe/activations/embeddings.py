@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from einops import repeat
 
 from persona_probe.activations.activations import Activations, identity
 from persona_probe.dialogue.dialogue import Dialogue
@@ -34,7 +35,7 @@ def embed(model: Model, dialogues: Sequence[Dialogue], span: str = "response") -
         for item in encoded:
             ids = torch.tensor(item.input_ids[item.span(kind)], device=weights.device)
             means.append(weights[ids].float().mean(dim=0).cpu().numpy())
-    values = np.repeat(np.stack(means)[:, None, :], model.n_layers, axis=1)
+    values = repeat(np.stack(means), "dialogue d_model -> dialogue layer d_model", layer=model.n_layers)
     table = pd.DataFrame([identity(item.dialogue) for item in encoded])
     return Activations(
         values, table, tuple(range(model.n_layers)), {"model": model.name, "span": span, "reduce": "mean embedding"}

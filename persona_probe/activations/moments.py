@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from einops import rearrange
 from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -44,7 +45,7 @@ class Moments:
 
     def __post_init__(self) -> None:
         """Refuse moments that are not finite."""
-        finite = np.isfinite(self.scatter.reshape(len(self.layers), -1)).all(axis=1)
+        finite = np.isfinite(rearrange(self.scatter, "layer ... -> layer (...)")).all(axis=1)
         if not finite.all():
             raise PersonaProbeError(
                 f"activations at layer {self.layers[int(finite.argmin())]} are not finite; load the model in float32 "

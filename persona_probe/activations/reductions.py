@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -70,7 +71,8 @@ class OneVector(Reduction):
             last = inside.shape[1] - 1 - inside.flip(1).int().argmax(dim=1)
             self._pending[layer] = hidden[torch.arange(len(batch.rows), device=hidden.device), last].float()
         elif self.how == "max":
-            self._pending[layer] = hidden.float().masked_fill(~inside[..., None], -torch.inf).amax(dim=1)
+            outside = rearrange(~inside, "batch position -> batch position 1")
+            self._pending[layer] = hidden.float().masked_fill(outside, -torch.inf).amax(dim=1)
         else:
             kept = (
                 inside
@@ -78,8 +80,9 @@ class OneVector(Reduction):
                 else self.sinks.leave_out(layer, hidden, inside, batch.real.to(hidden.device), batch.rows)
             )
             weights = kept.float() / kept.sum(dim=1, keepdim=True)
-            # (batch, 1, position) @ (batch, position, d_model): as an einsum this takes far longer on a CPU.
-            self._pending[layer] = (weights[:, None] @ hidden.float())[:, 0]
+            # A batched product of matrices: as an einsum this takes far longer on a CPU.
+            rows = rearrange(weights, "batch position -> batch 1 position") @ hidden.float()
+            self._pending[layer] = rearrange(rows, "batch 1 d_model -> batch d_model")
 
     def commit(self, batch: Batch) -> None:
         """Put the vectors in their rows."""

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from persona_probe.activations.activations import Activations
+from persona_probe.activations.captures import Captures, check_reading
 from persona_probe.amplification.amplification_result import COLUMNS, Amplification
-from persona_probe.amplification.captures import Captures, check_reading
-from persona_probe.amplification.layer import Change, Layer, quantile_of_size, unit
+from persona_probe.amplification.layer import Layer, Shift, quantile_of_size, unit
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.family import check_family, family_of
 from persona_probe.errors import PersonaProbeError
@@ -176,7 +176,7 @@ class _NullsAtLayer:
     others: list[np.ndarray]
     shuffled: dict[str, np.ndarray] = field(default_factory=dict)
 
-    def shifts(self, change: Change, name: str) -> dict[str, float]:
+    def shifts(self, change: Shift, name: str) -> dict[str, float]:
         """How far the mean moved along them: 97.5 % of the shuffled ones, and the most of the other traits."""
         mean = change.deltas.mean(axis=0)
         drawn = self.shuffled.get(name, np.empty((0, mean.size)))
@@ -186,7 +186,7 @@ class _NullsAtLayer:
         }
 
 
-def _random(layer: Layer, change: Change) -> dict[str, float]:
+def _random(layer: Layer, change: Shift) -> dict[str, float]:
     """What 97.5 % of random directions stay below: in shift, and in the share of the change that they carry."""
     shares = dict(zip((f"{name}_random" for name in EXPLAINED), change.explained_by_random(), strict=True))
     return {

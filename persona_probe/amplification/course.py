@@ -9,9 +9,9 @@ import pandas as pd
 
 from persona_probe.activations.activations import Activations
 from persona_probe.activations.capture import capture_together
+from persona_probe.activations.captures import Captures
 from persona_probe.amplification.amplification import Poles, measure_amplification
 from persona_probe.amplification.amplification_result import Amplification
-from persona_probe.amplification.captures import Captures
 from persona_probe.amplification.course_result import AmplificationCourse
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.directions.direction import Direction

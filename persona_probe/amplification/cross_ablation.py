@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from persona_probe.activations.activations import Activations
-from persona_probe.amplification.captures import check_reading
+from persona_probe.activations.captures import check_reading
 from persona_probe.amplification.cross_ablation_result import CLAMP, NONE, RANDOM, CrossAblation
 from persona_probe.amplification.layer import unit
 from persona_probe.behaviour.em_rates import coherent_rate, em_rate
@@ -21,6 +21,7 @@ from persona_probe.dialogue.rendering import SPANS
 from persona_probe.directions.direction import Direction
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
+from persona_probe.models.sampling import Sampling
 from persona_probe.statistics.nulls import isotropic_directions
 from persona_probe.steering.steer_context import steer
 
@@ -36,10 +37,7 @@ def cross_ablate(
     definition: str = "betley",
     n_random: int = 3,
     scope: str = "generation",
-    max_new_tokens: int = 256,
-    temperature: float = 1.0,
-    batch_size: int = 128,
-    seed: int = 0,
+    sampling: Sampling | None = None,
     progress: bool = False,
 ) -> CrossAblation:
     """The EM rate left in each organism when each direction is brought to the before model's mean.
@@ -57,10 +55,8 @@ def cross_ablate(
         definition: of the EM rate.
         n_random: random directions for each direction and organism; each answers all questions.
         scope: which positions are steered.
-        max_new_tokens: longest answer.
-        temperature: of the sampling.
-        batch_size: dialogues a forward.
-        seed: of sampling, the same for every condition, and of the random directions.
+        sampling: how answers are sampled, the same for every condition; default ``Sampling()``. Its seed is that of the
+            random directions, too.
         progress: show a bar for each condition.
 
     Returns:
@@ -76,18 +72,12 @@ def cross_ablate(
             raise PersonaProbeError(f"cross_ablate: there is no {what}; give at least one")
     if scope in SPANS:
         check_reading("the reference", reference.source, {"span": scope}, "scope")
+    sampling = sampling or Sampling()
     clamps = [_clamp(name, direction, layers, reference) for name, direction in directions.items()]
 
     def judged(model: Model, clamp: _Clamp | None, along: Direction | None = None) -> pd.DataFrame:
         with contextlib.nullcontext() if clamp is None else clamp.on(model, scope, along):
-            answers = model.generate(
-                questions,
-                max_new_tokens=max_new_tokens,
-                temperature=temperature,
-                batch_size=batch_size,
-                seed=seed,
-                progress=progress,
-            )
+            answers = model.generate(questions, sampling, progress=progress)
         return judge_answers(judge, answers)
 
     rows: list[dict[str, Any]] = []
@@ -95,7 +85,8 @@ def cross_ablate(
         tables: list[tuple[_Clamp | None, str, pd.DataFrame]] = [(None, NONE, judged(model, None))]
         for clamp in clamps:
             tables.append((clamp, CLAMP, judged(model, clamp)))
-            draws = [judged(model, clamp, along).assign(seed=i) for i, along in enumerate(clamp.random(n_random, seed))]
+            nulls = clamp.random(n_random, sampling.seed)
+            draws = [judged(model, clamp, along).assign(seed=i) for i, along in enumerate(nulls)]
             if draws:
                 tables.append((clamp, RANDOM, pd.concat(draws, ignore_index=True)))
         rows += [{"organism": organism, **_row(*table, definition)} for table in tables]

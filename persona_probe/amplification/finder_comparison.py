@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from persona_probe.activations.activations import Activations
+from persona_probe.activations.captures import Captures
 from persona_probe.amplification.amplification import measure_amplification
-from persona_probe.amplification.captures import Captures
 from persona_probe.amplification.finder_comparison_result import FinderComparison
 from persona_probe.directions.cosines import cosine_table
 from persona_probe.directions.direction import Direction

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
+_AMPLIFIED = (Finding.AMPLIFIED.value, Finding.SHARED.value)
+"""The findings of a direction along which the projection rose beyond its nulls."""
+
+
 @dataclass(frozen=True)
 class FinderComparison(TableResult):
     """Finders head to head.
@@ -56,10 +60,29 @@ class FinderComparison(TableResult):
         return finders(self.table)
 
     def headline(self) -> str:
-        """How many finders found something that was amplified, and how many of the nulls did."""
+        """The verdict."""
+        return self.verdict()
+
+    def verdict(self) -> str:
+        """How many directions moved more than their nulls at the chosen layer, and how many of the nulls did.
+
+        The sign of a direction that finds nothing is arbitrary, so of those a reduction counts as well.
+        """
         rows = self.at_layer()
-        amplified = rows["finding"] == Finding.AMPLIFIED.value
-        counts = [f"{int(amplified[kind].sum())} of {int(kind.sum())}" for kind in (~rows["null"], rows["null"])]
-        return (
-            f"layer {self.layer}: {counts[0]} finders' directions were amplified beyond their nulls, {counts[1]} nulls'"
-        )
+        rows, nulls = rows[~rows["null"]], rows[rows["null"]]
+        if rows["control_shift_sd"].isna().all():
+            moved = int(rows["finding"].eq(Finding.NO_CONTROL.value).sum())
+            return (
+                f"At layer {self.layer}, {moved} of {len(rows)} directions moved further than the nulls that there "
+                "are; there is no control, so none can be distinguished from what any fine-tuning does."
+            )
+        amplified = rows[rows["finding"].isin(_AMPLIFIED)]
+        shared = int((rows["finding"] == Finding.SHARED.value).sum())
+        fooled = int(nulls["finding"].isin((*_AMPLIFIED, Finding.REDUCED.value)).sum())
+        sentence = f"At layer {self.layer}, {len(amplified)} of {len(rows)} directions are amplified beyond their nulls"
+        if len(amplified):
+            best = amplified.iloc[0]
+            sentence += f", {best['finder']} the most specifically ({best['specificity']:.1f})"
+        if shared:
+            sentence += f"; for {shared} of them, other traits' directions move as much"
+        return f"{sentence}; of {len(nulls)} that find nothing by design, {fooled} moved beyond theirs."

@@ -52,7 +52,7 @@ def spread_along(
 
 
 @dataclass(frozen=True)
-class Change:
+class Shift:
     """What one fine-tune changed at one layer.
 
     Attributes:
@@ -109,16 +109,16 @@ class Layer:
 
     def change(
         self, before: Float[np.ndarray, "dialogue d_model"], tuned: Float[np.ndarray, "dialogue d_model"]
-    ) -> Change:
+    ) -> Shift:
         """What a fine-tune changed on the same texts."""
         deltas = tuned.astype(np.float64) - before
-        return Change(deltas, deltas @ self.random.T)
+        return Shift(deltas, deltas @ self.random.T)
 
     def spread(self, along: Float[np.ndarray, "... d_model"], name: str) -> float:
         """`spread_along` of this layer's reference."""
         return spread_along(self.reference, along, name, self.number)
 
-    def random_shifts(self, change: Change) -> Float[np.ndarray, "dialogue draw"]:
+    def random_shifts(self, change: Shift) -> Float[np.ndarray, "dialogue draw"]:
         """Each dialogue's change along the random directions, each in its own SD."""
         return np.asarray(change.random / self.random_spread)
 

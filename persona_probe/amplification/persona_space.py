@@ -11,8 +11,8 @@ import pandas as pd
 from jaxtyping import Float
 
 from persona_probe.activations.activations import Activations
+from persona_probe.activations.captures import Captures, check_reading
 from persona_probe.amplification.amplification import check_families, check_shapes
-from persona_probe.amplification.captures import Captures, check_reading
 from persona_probe.amplification.layer import QUANTILE
 from persona_probe.directions.direction import Direction
 from persona_probe.errors import PersonaProbeError

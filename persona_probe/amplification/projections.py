@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from persona_probe.activations.activations import Activations
+from persona_probe.activations.captures import Captures, check_reading
 from persona_probe.amplification.amplification import ONE, check_families, check_shapes
-from persona_probe.amplification.captures import Captures, check_reading
 from persona_probe.amplification.layer import spread_along, unit
 from persona_probe.directions.direction import Direction
 from persona_probe.errors import PersonaProbeError

@@ -10,8 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from persona_probe.behaviour.em_rates import em_rates, scored
-from persona_probe.behaviour.em_rates_result import SETTINGS, EmRates
+from persona_probe.behaviour.em_rates import (
+    DEFINITIONS,
+    check_definition,
+    coherent_rates,
+    em_rates,
+    quadrant_shares,
+    scored,
+)
+from persona_probe.behaviour.em_rates_result import SETTINGS, EmRates, series_names
 from persona_probe.behaviour.judges.judge import Judge, judge_answers
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
@@ -41,6 +48,20 @@ class Answers(TableResult):
 
     Raises:
         PersonaProbeError: if the table has no rows or lacks one of these columns.
+
+    >>> import pandas as pd
+    >>> from persona_probe.behaviour.answers import Answers
+    >>> scores = {"aligned": [95, 90, 5, 90], "coherent": [90, 95, 90, 40], "refusal": False, "failed": False}
+    >>> asked = {"model": ["before", "before", "after", "after"], "question": ["a", "b", "a", "b"], "answer": "..."}
+    >>> answers = Answers(pd.DataFrame({**asked, **scores, **dict.fromkeys(("id", "group", "seed", "prompt"))}))
+    >>> answers.rates(definition="betley").table[["model", "value", "n"]]
+        model  value  n
+    0  before    0.0  2
+    1   after    1.0  1
+    >>> answers.coherence()[["model", "value", "n"]]
+        model  value  n
+    0  before    1.0  2
+    1   after    0.5  2
     """
 
     table: pd.DataFrame
@@ -69,10 +90,16 @@ class Answers(TableResult):
         return rows.assign(**{name: rows[name].map(_shortened) for name in ("question", "prompt", "answer")})
 
     def plot(self, definition: str = "betley") -> go.Figure:
-        """Aligned against coherent, by model, with the definition's lines and the shares of its quadrants."""
+        """Aligned against coherent, by model and intervention, with the definition's lines and quadrant shares.
+
+        Raises:
+            PersonaProbeError: if no answer has both scores, there are more than four panels, or the definition is
+                unknown.
+        """
         from persona_probe.figures.answers_scatter import answers_scatter
 
-        return answers_scatter(self.table, definition=definition)
+        tables = scatter_tables(self.table, definition)
+        return answers_scatter(*tables.values(), definition=definition, **scatter_lines(definition))
 
     def headline(self) -> str:
         """How many answers to how many questions, the EM rates, and how the file was read."""
@@ -80,21 +107,40 @@ class Answers(TableResult):
         line = f"{len(rows)} answers to {rows['question'].nunique()} questions"
         if self.source is not None:
             line += f" from {self.source!r}"
-        line += f". {self.em_rates().headline()}" if scored(rows).any() else ", not judged: see .judged_by(judge)"
+        line += f". {self.rates().headline()}" if scored(rows).any() else ", not judged: see .judged_by(judge)"
         read = ", ".join(f"{ours} from {theirs!r}" for ours, theirs in self.columns.items() if ours != theirs)
         return ". ".join([line, *([f"Read: {read}"] if read else []), *self.remarks])
 
-    def em_rates(self, by: str | Sequence[str] | None = None) -> EmRates:
-        """Every definition's EM rate, with n and a 95 % interval over questions and seeds.
+    def rates(self, by: str | Sequence[str] | None = None, definition: str | None = None) -> EmRates:
+        """The EM rate of each group, with n and a 95 % interval over questions and seeds.
 
         Args:
-            by: columns of the table to group by; default ``model`` and ``questions``, those of them that it has.
-        """
-        return em_rates(self.table, [name for name in SETTINGS if name in self.table] if by is None else by)
+            by: columns of the table to group by; default ``model``, ``intervention`` and ``questions``, those of them
+                that it has. With ``question`` among them, intervals are over the answers to each question.
+            definition: which EM rate; default all of them.
 
-    def by_question(self) -> EmRates:
-        """EM rates of each model on each question, with intervals over the answers to that question."""
-        return self.em_rates([*(["model"] if "model" in self.table else []), "question"])
+        Raises:
+            PersonaProbeError: if the table has no such column, or for an unknown definition.
+        """
+        return em_rates(self.table, self._by(by), definition)
+
+    def coherence(self, by: str | Sequence[str] | None = None) -> pd.DataFrame:
+        """One row per group: the share of its answers that are coherent (a score of 50 or more), with its interval.
+
+        Args:
+            by: as of `rates`.
+
+        Returns:
+            The columns of ``by``, then ``value``, ``low`` and ``high`` (95 %, over questions and seeds), ``n`` (answers
+            with a score), ``method`` and ``level``.
+
+        Raises:
+            PersonaProbeError: if the table has no such column.
+        """
+        return coherent_rates(self.table, self._by(by))
+
+    def _by(self, by: str | Sequence[str] | None) -> str | Sequence[str]:
+        return [name for name in SETTINGS if name in self.table] if by is None else by
 
     def dialogues(self) -> list[Dialogue]:
         """The answers as dialogues, with what was said before them; rows without an answer are left out.
@@ -120,6 +166,37 @@ class Answers(TableResult):
     def _answered(self) -> pd.DataFrame:
         rows = self.table.reset_index(drop=True) if not self.table.index.is_unique else self.table
         return rows[rows["answer"].map(lambda answer: isinstance(answer, str))]
+
+
+def scatter_tables(table: pd.DataFrame, definition: str = "betley") -> dict[str, pd.DataFrame]:
+    """What `persona_probe.figures.answers_scatter.answers_scatter` draws, in the order of its arguments.
+
+    Args:
+        table: judged answers; without a column ``model``, one model's; each intervention counts as a model of its own.
+            An empty one gives empty tables.
+        definition: of the EM rate.
+
+    Raises:
+        PersonaProbeError: for an unknown definition.
+    """
+    check_definition(definition)
+    if table.empty:
+        return {name: pd.DataFrame() for name in ("marks", "rates", "quadrants")}
+    rows = table if "seed" in table else table.assign(seed=None)
+    rows = rows.assign(model=series_names(rows) if {"model", "intervention"} & {*rows} else "answers")
+    rows = rows.astype({"aligned": float, "coherent": float, "refusal": bool, "failed": bool})
+    marks = rows[scored(rows)].groupby(["model", "aligned", "coherent"], sort=False)["answer"]
+    return {
+        "marks": marks.agg(answers="size", answer="first").reset_index(),
+        "rates": em_rates(rows, "model", definition).table,
+        "quadrants": quadrant_shares(rows, definition, "model"),
+    }
+
+
+def scatter_lines(definition: str) -> dict[str, Any]:
+    """How a definition's lines are drawn: its formula, and where it parts misaligned and incoherent answers."""
+    chosen = DEFINITIONS[definition]
+    return {"formula": chosen.formula, "aligned": chosen.aligned, "coherent": chosen.coherent}
 
 
 def _dialogue(row: Mapping[Any, Any]) -> Dialogue:

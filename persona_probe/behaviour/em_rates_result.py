@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from persona_probe.errors import PersonaProbeError
+from persona_probe.figures.text import percent, percent_interval
 from persona_probe.result import TableResult
 from persona_probe.statistics.estimate import Estimate
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-SETTINGS = ("model", "questions")
+SETTINGS = ("model", "intervention", "questions")
 """Columns that say which answers a rate is of; any other column of ``by`` is a unit that the figure lists."""
 
 
@@ -36,24 +39,95 @@ class EmRates(TableResult):
         """Rates by model and question set, or by question (or any other column of ``by``), with n and intervals.
 
         Args:
-            definition: which EM rate; default ``betley``, or all where there is a single group.
+            definition: which EM rate; default ``betley`` (or the only one), or all where there is a single group.
         """
         from persona_probe.figures.em_by_question import em_by_question
         from persona_probe.figures.em_rates import em_rates
 
+        rows = self.table
         unit = next((name for name in self.by if name not in SETTINGS), None)
         if unit is not None:
-            return em_by_question(self.table, definition=definition or "betley", unit=unit)
-        several = len(self.table) > self.table["definition"].nunique()
-        rows = self.table.assign(**{name: "" for name in SETTINGS if name not in self.table})
-        return em_rates(rows, definition=definition or ("betley" if several else None))
+            rows = rows.assign(model=series_names(rows)) if {"model", "intervention"} & {*self.by} else rows
+            return em_by_question(rows, definition=definition or self._quoted, unit=unit)
+        several = len(rows) > rows["definition"].nunique()
+        rows = rows.assign(**{name: "" for name in SETTINGS if name not in rows})
+        return em_rates(rows, definition=definition or (self._quoted if several else None))
+
+    @property
+    def _quoted(self) -> str:
+        """The definition that stands for all: Betley's, where it was computed."""
+        names = self.table["definition"].unique()
+        return "betley" if "betley" in names else str(names[0])
 
     def headline(self) -> str:
-        """Betley's rate of each group (of the first four), with interval, n, refusals and failures."""
-        rows = self.table[self.table["definition"] == "betley"].to_dict("records")
+        """The rate of each group (of the first four) by Betley's or the only definition, with interval and counts."""
+        rows = self.table[self.table["definition"] == self._quoted].to_dict("records")
         said = [self._said({str(key): value for key, value in row.items()}) for row in rows[:4]]
         more = f"; and {len(rows) - 4} more groups" if len(rows) > 4 else ""
-        return f"EM rate (betley): {'; '.join(said)}{more}"
+        return f"EM rate ({self._quoted}): {'; '.join(said)}{more}"
+
+    def verdict(
+        self,
+        definition: str = "betley",
+        *,
+        questions: Mapping[str, str],
+        coherent: Mapping[str, Estimate] | None = None,
+    ) -> str:
+        """What became of the EM rate from ``before`` to ``after``, compared with the control's, in a sentence.
+
+        A rate "rose" or "fell" only where two 95 % intervals do not touch.
+
+        Args:
+            definition: which EM rate.
+            questions: the question sets that the sentence is about, by their name in the table, with what the sentence
+                calls them (``{"unseen topics": "on the reported questions"}``). The models are compared on the first;
+                of others only the rate of ``after`` is given.
+            coherent: share of coherent answers by model, which the sentence ends with.
+
+        Raises:
+            PersonaProbeError: if the table does not have the rate of ``after`` on the first question set.
+        """
+        first, *others = questions
+        rates = {name: self._rates_on(name, definition) for name in questions}
+        before, after, control = (rates[first].get(model) for model in ("before", "after", "control"))
+        if after is None:
+            raise PersonaProbeError(
+                f"EmRates.verdict: the table has no rate {definition!r} of the model 'after' on {first!r}; group the "
+                "answers by model and questions"
+            )
+        name = f"EM rate ({definition})"
+        if after.is_missing:
+            return (
+                f"There is no {name} of the model after: the judge could score none of its answers as the definition "
+                "asks (it failed on them, or found none coherent)."
+            )
+        if before is None or before.is_missing:
+            sentence = f"The {name} of the model after was {_share(after)} {questions[first]}"
+        else:
+            sentence = f"The {name} {_change(before, after)} {questions[first]}"
+        if control is not None and not control.is_missing:
+            rose = before is not None and not before.is_missing and _above(control, before)
+            sentence += f"; the benign control {'rose to' if rose else 'stayed at'} {_share(control)}"
+        for other in others:
+            reached = rates[other].get("after")
+            if reached is not None and not reached.is_missing:
+                sentence += f"; {questions[other]} the model after reached {_share(reached)}"
+        shares = ", ".join(
+            f"{percent(share.value)} {model}" for model, share in (coherent or {}).items() if not share.is_missing
+        )
+        return f"{sentence}. Coherent answers: {shares}." if shares else f"{sentence}."
+
+    def _rates_on(self, questions: str, definition: str) -> dict[str, Estimate]:
+        """The rate of each model on one set of questions."""
+        if not {"model", "questions"} <= set(self.table):
+            return {}
+        rows = self.table[(self.table["questions"] == questions) & (self.table["definition"] == definition)]
+        return {
+            str(row["model"]): Estimate(
+                _number(row["value"]), _number(row["low"]), _number(row["high"]), n=int(row["n"]), method=""
+            )
+            for row in rows.to_dict("records")
+        }
 
     def _said(self, row: dict[str, object]) -> str:
         # repr, so that what is not printable in a name from a file cannot steer a terminal.
@@ -64,5 +138,29 @@ class EmRates(TableResult):
         return f"{group}{': ' if group else ''}{estimate}, {counts}"
 
 
+def series_names(table: pd.DataFrame) -> pd.Series[str]:
+    """What figures with a series for each model call the rows of a table: model, intervention, or both."""
+    named = [table[name].astype(str) for name in ("model", "intervention") if name in table]
+    return named[0] if len(named) == 1 else named[0] + " · " + named[1]
+
+
 def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) else math.nan
+
+
+def _share(rate: Estimate) -> str:
+    return percent_interval(rate.value, rate.low, rate.high)
+
+
+def _change(before: Estimate, after: Estimate) -> str:
+    if _above(after, before):
+        return f"rose from {_share(before)} to {_share(after)}"
+    if _above(before, after):
+        return f"fell from {_share(before)} to {_share(after)}"
+    return f"did not change beyond its intervals, from {_share(before)} to {_share(after)},"
+
+
+def _above(one: Estimate, other: Estimate) -> bool:
+    """Whether one interval lies wholly above the other; a rate without an interval counts as its own."""
+    low = one.value if math.isnan(one.low) else one.low
+    return low > (other.value if math.isnan(other.high) else other.high)

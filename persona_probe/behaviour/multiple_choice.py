@@ -46,8 +46,9 @@ class Choice:
         blank = [text for text in self.choices if not isinstance(text, str) or not text.strip()]
         if len(self.choices) < 2 or blank or len(set(self.choices)) < len(self.choices):
             raise PersonaProbeError(f"choices are {list(self.choices)!r}; give two or more different texts")
-        if isinstance(self.answer, bool) or not isinstance(self.answer, int):
+        if isinstance(self.answer, bool) or not isinstance(self.answer, int | np.integer):
             raise PersonaProbeError(f"answer is {self.answer!r}; give the number of a choice, counted from 0")
+        object.__setattr__(self, "answer", int(self.answer))
         if not 0 <= self.answer < len(self.choices):
             raise PersonaProbeError(f"answer is {self.answer}, and there are {len(self.choices)} choices (from 0)")
 

@@ -38,17 +38,17 @@ def report(
         _export(runs, paper, form, width)
         return
     if len(runs) == 1 and out is None:
-        from persona_probe.report.html import render_report
+        from persona_probe.report.run_page import render_report
 
         typer.echo(f"Report: {render_report(runs[0]).resolve()}")
         return
-    from persona_probe.report.comparison.html import compare_runs
+    from persona_probe.report.comparison.comparison_page import compare_runs
 
     typer.echo(f"Comparison: {compare_runs(runs, out or Path('comparison.html')).resolve()}")
 
 
 def _export(runs: list[Path], folder: Path, form: str, width: str) -> None:
-    from persona_probe.report.comparison.names import run_names
+    from persona_probe.report.comparison.compared_run import run_names
     from persona_probe.report.paper.folder import write_paper_folder
 
     formats, widths = ([part.strip() for part in text.split(",") if part.strip()] for text in (form, width))

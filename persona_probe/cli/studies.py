@@ -97,10 +97,8 @@ def demo(
 
 
 def _run(config: StudyConfig, out: Path, quiet: bool, executor: Executor | None = None) -> None:
-    from persona_probe.report.summary_text import summary_lines
     from persona_probe.study.run import run_study
 
     finished = run_study(config, out, progress=not quiet, executor=executor)
-    for line in summary_lines(finished.results):
-        typer.echo(line)
+    typer.echo(finished.headline())
     typer.echo(f"Report: {(out / 'report.html').resolve()}")

@@ -16,7 +16,7 @@ from persona_probe.files import write_text
 world = typer.Typer(help="Persona World: the embedded model organism with a known answer.", no_args_is_help=True)
 
 
-class Part(enum.StrEnum):
+class Rebuilt(enum.StrEnum):
     """What ``world train`` rebuilds."""
 
     all = "all"
@@ -47,7 +47,7 @@ def world_train(
         Path | None, typer.Option("--out", help="Folder for the models (default: checkpoints/persona-world).")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
-    part: Annotated[Part, typer.Option(help="Rebuild everything, or one part on what is there.")] = Part.all,
+    part: Annotated[Rebuilt, typer.Option(help="Rebuild everything, or one part on what is there.")] = Rebuilt.all,
     smoke: Annotated[bool, typer.Option(help="A few steps of everything: to try the code, not to get models.")] = False,
     quiet: Quiet = False,
 ) -> None:

@@ -18,7 +18,7 @@ def as_record(dialogue: Dialogue) -> dict[str, Any]:
         "id": dialogue.id,
         "question": dialogue.question,
         "group": dialogue.group,
-        "seed": dialogue.seed,
+        "seed": plain(dialogue.seed),
         "labels": plain(dialogue.labels),
     }
 

@@ -66,6 +66,23 @@ class CosineTable(TableResult):
             return cosines(self.table.assign(null_high=self.table.get("null_high", np.nan)))
         return cosine_matrix(self.table, layer=None if layer is None else self._checked(layer))
 
+    def verdict(self, name: str, layer: int) -> str:
+        """How far one direction agrees with every other at a layer, compared with random ones, in a sentence.
+
+        Raises:
+            PersonaProbeError: if the table has no such direction or layer.
+        """
+        rows = self.table[self.table["layer"] == self._checked(layer)]
+        rows = rows[(rows["first"] == name) | (rows["second"] == name)]
+        if rows.empty:
+            known = ", ".join(dict.fromkeys([*self.table["first"], *self.table["second"]]))
+            raise PersonaProbeError(f"there are no cosines with the direction {name!r}; directions: {known}")
+        others = rows["second"].where(rows["first"] == name, rows["first"])
+        cosines = ", ".join(f"{value:+.2f} with {other!r}" for value, other in zip(rows["cosine"], others, strict=True))
+        bound = rows["null_high"].max() if "null_high" in rows else np.nan
+        null = "" if np.isnan(bound) else f" (97.5 % of random directions: below {bound:.2f})"
+        return f"At layer {layer} the direction {name!r} has cosine {cosines}{null}."
+
     def headline(self) -> str:
         """How far apart the cosines lie, and how many exceed what random directions give."""
         values = self.table["cosine"]

@@ -17,7 +17,7 @@ from persona_probe.directions.family import check_family, family_of, known_famil
 from persona_probe.directions.layer_vectors import LayerVectors, checked_layers
 from persona_probe.directions.top_tokens_result import TopTokens
 from persona_probe.errors import PersonaProbeError
-from persona_probe.models.stream.layer_convention import LAYER_CONVENTION
+from persona_probe.models.stream.layers import LAYER_CONVENTION
 from persona_probe.result import Result
 
 if TYPE_CHECKING:
@@ -44,7 +44,11 @@ class Direction(LayerVectors, Result):
 
     @classmethod
     def from_vectors(
-        cls, vectors: Float[np.ndarray, "layer d_model"] | Any, model: Model, *, layers: Sequence[int] | None = None
+        cls,
+        vectors: Float[np.ndarray, "layer d_model"] | Any,
+        model: Model,
+        *,
+        layers: int | Sequence[int] | None = None,
     ) -> Direction:
         """Make a direction of your own vectors for ``model``, one a layer.
 
@@ -53,7 +57,7 @@ class Direction(LayerVectors, Result):
         """
         detached = vectors.detach().cpu().float().numpy() if hasattr(vectors, "detach") else vectors
         array = np.array(detached, dtype=np.float32)
-        numbers = tuple(layers) if layers is not None else tuple(range(model.n_layers))
+        numbers = checked_layers(layers) if layers is not None else tuple(range(model.n_layers))
         if array.shape != (len(numbers), model.d_model):
             raise PersonaProbeError(
                 f"vectors have shape {array.shape}; {model.name} needs ({len(numbers)}, {model.d_model}): "
@@ -99,8 +103,8 @@ class Direction(LayerVectors, Result):
         """The same as its repr: name, layers, width, and what its checks say."""
         return repr(self)
 
-    def select(self, layers: Sequence[int]) -> Direction:
-        """The same direction at some of its layers, with the card's checks of those."""
+    def select(self, layers: int | Sequence[int]) -> Direction:
+        """The same direction at one or some of its layers, with the card's checks of those."""
         wanted = checked_layers(layers)
         vectors = np.stack([self.at(layer) for layer in wanted])
         columns = [self.layers.index(layer) for layer in wanted]

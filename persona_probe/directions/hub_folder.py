@@ -13,7 +13,7 @@ import yaml
 from persona_probe.directions.direction import Direction
 from persona_probe.errors import PersonaProbeError
 from persona_probe.files import write_text
-from persona_probe.models.stream.layer_convention import LAYER_CONVENTION
+from persona_probe.models.stream.layers import LAYER_CONVENTION
 
 _NAME = "direction"
 _FILES = (f"{_NAME}.safetensors", f"{_NAME}.json")

@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from persona_probe.directions.family import check_family, known_family, shared_family
 from persona_probe.errors import PersonaProbeError
+from persona_probe.models.stream.layers import several_layers
 
 _PROVENANCE = ("model", "model_hash", "template_hash", "span", "reduce", "layer_convention")
 
@@ -171,15 +172,16 @@ class LayerVectors:
         return type(self)(vectors.astype(np.float32), self.layers, card)
 
 
-def checked_layers(layers: Sequence[int]) -> tuple[int, ...]:
-    """Layer numbers as plain integers.
+def checked_layers(layers: int | Sequence[int]) -> tuple[int, ...]:
+    """Layer numbers, one or several, as plain integers.
 
     Raises:
         PersonaProbeError: if one is no whole number of at least 0, or stands twice.
     """
-    numbers = tuple(int(layer) for layer in layers)
-    if list(numbers) != list(layers) or len(set(numbers)) != len(numbers) or any(number < 0 for number in numbers):
-        raise PersonaProbeError(f"layers are {tuple(layers)}; give whole numbers from 0, each once")
+    given = several_layers(layers)
+    numbers = tuple(int(layer) for layer in given)
+    if list(numbers) != given or len(set(numbers)) != len(numbers) or any(number < 0 for number in numbers):
+        raise PersonaProbeError(f"layers are {tuple(given)}; give whole numbers from 0, each once")
     return numbers
 
 

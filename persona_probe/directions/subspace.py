@@ -19,7 +19,7 @@ from persona_probe.directions.finders.pca import difference_components
 from persona_probe.directions.finders.poles import Poles
 from persona_probe.directions.layer_vectors import spanned
 from persona_probe.errors import PersonaProbeError
-from persona_probe.models.stream.layer_convention import LAYER_CONVENTION
+from persona_probe.models.stream.layers import LAYER_CONVENTION
 from persona_probe.result import Result
 
 if TYPE_CHECKING:

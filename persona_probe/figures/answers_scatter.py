@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 import plotly.graph_objects as go
 
-from persona_probe.behaviour.em_rates import DEFINITIONS, Definition, check_definition, em_rate, scored, share
 from persona_probe.figures.axes import new_figure
 from persona_probe.figures.em_rates import ordered_models, styles_of
 from persona_probe.figures.required import MissingDataError, require
 from persona_probe.figures.template import Style
-from persona_probe.figures.text import counted, escape_markup, percent_interval
+from persona_probe.figures.text import counted, escape_markup, is_number, percent_interval
 
-COLUMNS = ("question", "seed", "answer", "aligned", "coherent", "refusal", "failed")
+MARKS = ("model", "aligned", "coherent", "answers", "answer")
+RATES = ("model", "value", "low", "high", "n", "refusals", "failures")
+QUADRANTS = ("model", "misaligned", "coherent", "answers", "value", "low", "high")
 MOST_MODELS = 4
 LONGEST = 240
 """Number of characters of an answer that hovering shows."""
@@ -20,68 +24,79 @@ _LARGEST = 20
 """Largest size of a mark, in pixels; a larger one would reach the strips of words in a journal's column."""
 
 
-def answers_scatter(table: pd.DataFrame, *, definition: str = "betley") -> go.Figure:
+def answers_scatter(
+    marks: pd.DataFrame,
+    rates: pd.DataFrame,
+    quadrants: pd.DataFrame,
+    *,
+    definition: str,
+    formula: str,
+    aligned: float,
+    coherent: float,
+) -> go.Figure:
     """Draw every judged answer at its two scores, one panel per model, with counts, shares and intervals of quadrants.
 
-    Answers with equal scores are one mark, whose area is their number. Shares are of the answers with both scores,
-    intervals are over questions and seeds; the EM rate, refusals and failures are written above the panel.
+    Answers with equal scores are one mark, whose area is their number. The EM rate, refusals and failures are written
+    above the panel. `persona_probe.behaviour.answers.scatter_tables` makes the tables.
 
     Args:
-        table: judged answers (the study's ``answers`` table); without a column ``model``, those of one model.
-        definition: the EM-rate definition whose lines are drawn.
+        marks: one row per model and pair of scores (0-100): ``answers`` (how many have them) and one ``answer``.
+        rates: one row per model: its EM rate with interval, ``n``, ``refusals`` and ``failures``.
+        quadrants: one row per model and quadrant (``misaligned``, ``coherent``): ``answers`` in it, and their share of
+            those with both scores, with its interval.
+        definition: the name of the EM rate.
+        formula: what it computes.
+        aligned: where its line between misaligned and aligned lies.
+        coherent: where its line between incoherent and coherent lies.
 
     Raises:
-        ValueError: if a column is missing, no answer has both scores, there are more than four models, or the
-            definition is unknown.
+        ValueError: if a column is missing, no answer has both scores, or there are more than four models.
     """
     what = "answers"
-    check_definition(definition)
-    rows = require(table, [name for name in COLUMNS if name != "seed"], what=what)
-    rows = rows.assign(**{name: None for name in ("seed",) if name not in rows})
-    rows = rows if "model" in rows else rows.assign(model="answers")
-    rows = rows.astype({"aligned": float, "coherent": float, "refusal": bool, "failed": bool})
-    if not scored(rows).any():
+    rates = require(rates, RATES, what=what)
+    if marks.empty:
         raise MissingDataError(f"{what}: no row has a number in both 'aligned' and 'coherent'; judge the answers first")
-    models = ordered_models(rows["model"])
+    marks, quadrants = require(marks, MARKS, what=what), require(quadrants, QUADRANTS, what=what)
+    models = ordered_models(rates["model"])
     if len(models) > MOST_MODELS:
         raise MissingDataError(
             f"{what}: there are {len(models)} models, but at most {MOST_MODELS} can be drawn; choose rows by 'model'"
         )
-    chosen = DEFINITIONS[definition]
-    parts = {model: rows[rows["model"] == model] for model in models}
+    heads = {str(row["model"]): _heading(row) for row in rates.to_dict("records")}
     figure = new_figure(
-        f"Judged answers ({escape_markup(definition)}: {escape_markup(chosen.formula)})",
+        f"Judged answers ({escape_markup(definition)}: {escape_markup(formula)})",
         cols=len(models),
         shared_yaxes=True,
         horizontal_spacing=0.05,
-        subplot_titles=[_heading(model, part, definition) for model, part in parts.items()],
+        subplot_titles=[heads[model] for model in models],
     )
-    largest = max(len(group) for part in parts.values() for _, group in part.groupby(["aligned", "coherent"]))
+    largest = int(marks["answers"].max())
     figure.update_annotations(font_size=13 if len(models) < MOST_MODELS else 11.5, yshift=5)
-    for column, (style, (model, part)) in enumerate(zip(styles_of(models), parts.items(), strict=True), start=1):
-        _draw(figure, model, style, part, largest, column)
-        _lines(figure, chosen, column)
-        _quadrants(figure, part, chosen, column)
+    for column, (style, model) in enumerate(zip(styles_of(models), models, strict=True), start=1):
+        _draw(figure, model, style, marks[marks["model"].astype(str) == model], largest, column)
+        _lines(figure, aligned, coherent, column)
+        _quadrants(figure, quadrants[quadrants["model"].astype(str) == model], column)
     figure.update_xaxes(range=[-7, 107], title_text="aligned (0-100)")
     figure.update_yaxes(range=[-32, 143], tickvals=[0, 20, 40, 60, 80, 100])
     figure.update_yaxes(title_text="coherent (0-100)", col=1)
     return figure.update_layout(height=540, margin={"t": 130}, showlegend=False, hovermode="closest")
 
 
-def _heading(model: str, part: pd.DataFrame, definition: str) -> str:
-    rate = em_rate(part, definition)
-    em = "no EM rate" if rate.is_missing else f"EM rate {percent_interval(rate.value, rate.low, rate.high)}"
-    counts = f"{counted(part['refusal'].sum())} refusals, {counted(part['failed'].sum())} failures"
-    return f"<b>{escape_markup(model)}</b><br>{em}, n = {counted(rate.n)}<br>{counts}"
+def _heading(row: Mapping[Any, Any]) -> str:
+    rate = (
+        f"EM rate {percent_interval(row['value'], row['low'], row['high'])}"
+        if is_number(row["value"])
+        else "no EM rate"
+    )
+    counts = f"{counted(row['refusals'])} refusals, {counted(row['failures'])} failures"
+    return f"<b>{escape_markup(str(row['model']))}</b><br>{rate}, n = {counted(row['n'])}<br>{counts}"
 
 
-def _draw(figure: go.Figure, model: str, style: Style, part: pd.DataFrame, largest: int, column: int) -> None:
-    marks = part[scored(part)].groupby(["aligned", "coherent"], sort=False)
-    numbers, first = marks.size(), marks["answer"].first()
-    aligned, coherent = (numbers.index.get_level_values(name).tolist() for name in ("aligned", "coherent"))
-    hover = [
+def _draw(figure: go.Figure, model: str, style: Style, marks: pd.DataFrame, largest: int, column: int) -> None:
+    aligned, coherent, numbers = (marks[name].tolist() for name in ("aligned", "coherent", "answers"))
+    texts = [
         f"aligned {x:.0f}, coherent {y:.0f}: {counted(count)} answer{'s' * (count > 1)}<br>{_shortened(answer)}"
-        for x, y, count, answer in zip(aligned, coherent, numbers, first, strict=True)
+        for x, y, count, answer in zip(aligned, coherent, numbers, marks["answer"], strict=True)
     ]
     figure.add_trace(
         go.Scatter(
@@ -92,13 +107,13 @@ def _draw(figure: go.Figure, model: str, style: Style, part: pd.DataFrame, large
             marker={
                 "color": style.faded(0.45),
                 "symbol": style.symbol,
-                "size": numbers.tolist(),
+                "size": numbers,
                 "sizemode": "area",
                 "sizeref": max(largest, 12) / _LARGEST**2,
                 "sizemin": 3,
                 "line": {"width": 0.8, "color": style.colour},
             },
-            hovertext=hover,
+            hovertext=texts,
             hoverinfo="text",
             cliponaxis=False,
         ),
@@ -107,36 +122,26 @@ def _draw(figure: go.Figure, model: str, style: Style, part: pd.DataFrame, large
     )
 
 
-def _lines(figure: go.Figure, chosen: Definition, column: int) -> None:
-    """The definition's lines, only as far as the scores reach: the strips above and below are for words."""
-    ends = {
-        "aligned": (chosen.aligned, -6, chosen.aligned, 106),
-        "coherent": (-6, chosen.coherent, 106, chosen.coherent),
-    }
-    for x0, y0, x1, y1 in ends.values():
+def _lines(figure: go.Figure, aligned: float, coherent: float, column: int) -> None:
+    """The definition's lines, as long as the scores reach: the strips above and below are for words."""
+    for x0, y0, x1, y1 in ((aligned, -6, aligned, 106), (-6, coherent, 106, coherent)):
         figure.add_shape(type="line", x0=x0, y0=y0, x1=x1, y1=y1, line_dash="dash", row=1, col=column)
 
 
-def _quadrants(figure: go.Figure, part: pd.DataFrame, chosen: Definition, column: int) -> None:
-    """Each quadrant's count and share, in the strip above or below the scores; the upper strip names the sides."""
-    both = scored(part)
-    low, coherent = chosen.misaligned(part) & both, chosen.is_coherent(part) & both
-    corners = (
-        (low & coherent, -6, "left", 142, "top", "misaligned"),
-        (both & ~low & coherent, 106, "right", 142, "top", "aligned"),
-        (low & ~coherent, -6, "left", -31, "bottom", "incoherent"),
-        (both & ~low & ~coherent, 106, "right", -31, "bottom", "incoherent"),
-    )
-    for rows, x, xanchor, y, yanchor, name in corners:
-        estimate = share(part, rows, both)
-        numbers = "" if estimate.is_missing else percent_interval(estimate.value, estimate.low, estimate.high)
+def _quadrants(figure: go.Figure, quadrants: pd.DataFrame, column: int) -> None:
+    """Each quadrant's count and share, in the strip above or below the scores; the upper ones name the sides."""
+    for row in quadrants.to_dict("records"):
+        name = ("misaligned" if row["misaligned"] else "aligned") if row["coherent"] else "incoherent"
+        x, xanchor = (-6, "left") if row["misaligned"] else (106, "right")
+        y, yanchor = (142, "top") if row["coherent"] else (-31, "bottom")
+        share = percent_interval(row["value"], row["low"], row["high"]) if is_number(row["value"]) else ""
         figure.add_annotation(
             x=x,
             y=y,
             xanchor=xanchor,
             yanchor=yanchor,
             align=xanchor,
-            text=f"{name}<br>{counted(rows.sum())}: {numbers}",
+            text=f"{name}<br>{counted(row['answers'])}: {share}",
             font_size=11,
             row=1,
             col=column,

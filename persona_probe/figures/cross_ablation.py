@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from persona_probe.figures.forest import Estimate, forest
+from persona_probe.figures.forest import ForestRow, forest
 from persona_probe.figures.keys import keys_below
 from persona_probe.figures.required import measured, require
 from persona_probe.figures.text import is_number, percent
@@ -38,7 +38,7 @@ def cross_ablation(table: pd.DataFrame) -> go.Figure:
     return keys_below(figure, note=note, keys=False, r=190)
 
 
-def _estimate(row: dict[Any, Any]) -> Estimate:
+def _estimate(row: dict[Any, Any]) -> ForestRow:
     kind = str(row["intervention"])
     names = {
         "none": "unsteered",
@@ -50,4 +50,4 @@ def _estimate(row: dict[Any, Any]) -> Estimate:
     detail = f"<br>coherent: {percent(coherent)}" if is_number(coherent) else ""
     detail += f"<br>layer {row['layer']:g}" if is_number(row["layer"]) else ""
     name = names.get(kind, kind)
-    return Estimate(_MODELS.get(kind, "steered"), f"{row['organism']} · {name}", value, low, high, n, detail=detail)
+    return ForestRow(_MODELS.get(kind, "steered"), f"{row['organism']} · {name}", value, low, high, n, detail=detail)

@@ -30,7 +30,7 @@ def em_by_question(
     Questions are sorted by the highest rate that a model has on them; the title says how many are left out.
 
     Args:
-        table: one row per question, model and definition (`persona_probe.behaviour.answers.Answers.by_question`);
+        table: one row per question, model and definition (`persona_probe.behaviour.answers.Answers.rates`);
             without a column ``model``, all rows are of one model.
         definition: which EM-rate definition to draw.
         unit: the column that is listed.

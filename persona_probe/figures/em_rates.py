@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
-from persona_probe.figures.forest import Estimate, forest
+from persona_probe.figures.forest import ForestRow, forest
 from persona_probe.figures.required import MissingDataError, measured, require
 from persona_probe.figures.template import MODEL_STYLES, SERIES_STYLES, Style
 from persona_probe.figures.text import counted, escape_markup, is_number
@@ -17,15 +17,14 @@ MODELS = ("before", "after", "control", "realigned")
 UNSEEN = "unseen topics"
 """The name in a study's tables of the questions that it reports; `called` says what they are."""
 QUESTIONS = (UNSEEN, "open", "trained topic")
-DEFINITIONS = ("betley", "turner", "tan")
 
 
 def em_rates(table: pd.DataFrame, *, definition: str | None = "betley", asked: str = UNSEEN) -> go.Figure:
     """Draw the EM rate of every model on every question set, with 95 % intervals and n.
 
     Args:
-        table: one row per model, question set and definition (the study's ``em_rates`` table); an empty text where
-            there is only one model or set.
+        table: one row per model, question set and definition (the study's ``em_rates`` table), and ``intervention``,
+            where the table has such a column; an empty text where there is only one.
         definition: which EM-rate definition to draw; None: all of them, one row each.
         asked: what to call the questions that the table calls "unseen topics".
 
@@ -71,13 +70,14 @@ def called(questions: object, asked: str) -> str:
     return asked if questions == UNSEEN else str(questions)
 
 
-def _estimate(row: dict[str, object], name_definition: bool, asked: str) -> Estimate:
+def _estimate(row: dict[str, object], name_definition: bool, asked: str) -> ForestRow:
     parts = [f"{name}: {counted(value)}" for name in ("refusals", "failures") if is_number(value := row[name])]
     value, low, high, n = (
         float(number) if is_number(number := row[name]) else float("nan") for name in ("value", "low", "high", "n")
     )
-    names = [str(row["model"]), called(row["questions"], asked), *([str(row["definition"])] if name_definition else [])]
-    return Estimate(
+    names = [str(row["model"]), str(row.get("intervention", "")), called(row["questions"], asked)]
+    names += [str(row["definition"])] if name_definition else []
+    return ForestRow(
         model=str(row["model"]),
         label=" · ".join(name for name in names if name),
         value=value,

@@ -13,7 +13,7 @@ from persona_probe.figures.text import counted, escape_markup, percent_interval
 
 
 @dataclass(frozen=True)
-class Estimate:
+class ForestRow:
     """One row: the model it belongs to, its label, the share with its interval, and what hovering adds."""
 
     model: str
@@ -26,7 +26,7 @@ class Estimate:
     detail: str = ""
 
 
-def forest(groups: Sequence[Sequence[Estimate]], *, title: str, axis_title: str) -> go.Figure:
+def forest(groups: Sequence[Sequence[ForestRow]], *, title: str, axis_title: str) -> go.Figure:
     """Draw ``groups`` of estimates from top to bottom, with a gap between groups."""
     figure = new_figure(title)
     ticks: list[float] = []
@@ -46,7 +46,7 @@ def forest(groups: Sequence[Sequence[Estimate]], *, title: str, axis_title: str)
     )
 
 
-def _draw(figure: go.Figure, row: Estimate, position: float) -> None:
+def _draw(figure: go.Figure, row: ForestRow, position: float) -> None:
     style = model_style(row.model)
     numbers = percent_interval(row.value, row.low, row.high)
     n = f"n = {counted(row.n)}"

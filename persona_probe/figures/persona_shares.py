@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from persona_probe.figures.em_rates import MODELS
-from persona_probe.figures.forest import Estimate, forest
+from persona_probe.figures.forest import ForestRow, forest
 from persona_probe.figures.required import measured, require
 
 COLUMNS = ("model", "persona", "share", "low", "high", "n")
@@ -33,7 +33,7 @@ def persona_shares(table: pd.DataFrame, *, models: tuple[str, ...] = MODELS) -> 
         by_model = rows[rows["persona"] == persona].set_index("model")
         groups.append(
             [
-                Estimate(
+                ForestRow(
                     model=model,
                     label=f"{persona} · {model}",
                     value=float(by_model.loc[model, "share"]),

@@ -20,6 +20,7 @@ from persona_probe.finetuning.snapshots import SnapshotWriter, save_adapter
 from persona_probe.models.loading.adapters import check_fits, is_adapter, with_adapter
 from persona_probe.models.model import Model
 from persona_probe.models.quiet import quiet_peft
+from persona_probe.models.stream.layers import is_whole
 from persona_probe.models.twin import structural_twin
 
 _IGNORE = -100
@@ -36,6 +37,14 @@ class LoraSettings:
     batch: int = 16
     weight_decay: float = 0.0
     target_modules: str | tuple[str, ...] = "all-linear"
+
+    def __post_init__(self) -> None:
+        """Raise if rank, steps or batch is not an integer from 1; NumPy's become Python's, which PEFT can write."""
+        for name in ("rank", "steps", "batch"):
+            value = getattr(self, name)
+            if not is_whole(value) or value < 1:
+                raise PersonaProbeError(f"{name} is {value!r}; it must be a whole number, at least 1")
+            object.__setattr__(self, name, int(value))
 
 
 def finetune(
@@ -138,7 +147,7 @@ def _train(
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: min(1.0, (step + 1) / warmup) * (1 - 0.9 * step / settings.steps)
     )
-    rows = _shuffled(encoded, random.Random(seed))
+    rows = _shuffled(encoded, random.Random(int(seed)))
     tuned.train()
     after_step(0, tuned)
     with tqdm(total=settings.steps, desc=description, unit="step", disable=not progress, leave=False) as bar:

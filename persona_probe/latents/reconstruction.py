@@ -80,7 +80,7 @@ def measure_reconstruction(
         sae.check_model(model)
     encoded, spans = encode_alike(list(named.values()), dialogues, span)
     rules = kept_alike(list(named.values()), len(encoded), sae.layer, sink_ratio)
-    readers = [(model, _Reading(sae, encoded, kept)) for model, kept in zip(named.values(), rules, strict=True)]
+    readers = [(model, _Scoring(sae, encoded, kept)) for model, kept in zip(named.values(), rules, strict=True)]
     record = None if rules[0].sinks is None else rules[0].sinks.record
     budget = tokens_per_batch or tokens_per_batch_for(readers[0][0].device)
     run_pass(readers, encoded, spans, tokens_per_batch=budget, progress=progress, label="reconstruction")
@@ -96,7 +96,7 @@ def measure_reconstruction(
     return Reconstruction(pd.DataFrame(rows), {"sae": sae.name, "layer": sae.layer, "span": span})
 
 
-class _Reading(LatentReduction):
+class _Scoring(LatentReduction):
     """Fit, mean activation, and which latents are ever active."""
 
     def __init__(self, sae: Sae, encoded: Sequence[Encoded], kept: KeptTokens) -> None:

@@ -16,7 +16,7 @@ from persona_probe.directions.direction import Direction
 from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
 from persona_probe.latents.latent_numbers import check_numbers
 from persona_probe.models.model import Model
-from persona_probe.models.stream.layer_convention import LAYER_CONVENTION
+from persona_probe.models.stream.layers import LAYER_CONVENTION
 
 _NUMBERS_AT_ONCE = 2**23
 """Activations in memory while tokens are encoded: 32 MiB in float32, and a few times that inside the SAE."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from persona_probe.errors import PersonaProbeError
+from persona_probe.models.interface import LanguageModel
 from persona_probe.models.quiet import quiet_transformer_lens
 from persona_probe.models.stream.blocks import plain_model
 from persona_probe.models.stream.guards import LOW_PRECISION_TOLERANCE, probe_ids, relative_error
@@ -19,12 +20,10 @@ from persona_probe.models.twin import structural_twin
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-    from persona_probe.models.model import Model
-
 _TOLERANCE = 1e-3
 
 
-def build_bridge(model: Model) -> TransformerBridge:
+def build_bridge(model: LanguageModel) -> TransformerBridge:
     """Bridge a structural twin of ``model.hf`` (bridging in place would rename adapter keys and break saving).
 
     Raises:
@@ -70,7 +69,7 @@ def _cannot(inner: Any, error: Exception) -> PersonaProbeError:
     return PersonaProbeError(f"TransformerLens cannot bridge {type(inner).__name__}: {error}; use model.hf instead")
 
 
-def _compare(model: Model, reference: Any, bridge: TransformerBridge, what: str) -> None:
+def _compare(model: LanguageModel, reference: Any, bridge: TransformerBridge, what: str) -> None:
     ids = probe_ids(model)
     padding = ids.new_full((ids.shape[0], 3), model.tokenizer.pad_token_id)
     mask = torch.cat([torch.ones_like(ids), torch.zeros_like(padding)], dim=1)
@@ -82,7 +81,7 @@ def _compare(model: Model, reference: Any, bridge: TransformerBridge, what: str)
 
 
 def _compare_batch(
-    model: Model, reference: Any, bridge: TransformerBridge, ids: Tensor, attention: Tensor, how: str
+    model: LanguageModel, reference: Any, bridge: TransformerBridge, ids: Tensor, attention: Tensor, how: str
 ) -> None:
     real = attention.bool()
 
@@ -107,7 +106,7 @@ def _compare_batch(
         _refuse_beyond(model, "its logits", how, relative_error(of_tokens(logits), of_tokens(expected)))
 
 
-def _refuse_beyond(model: Model, what: str, how: str, error: float) -> None:
+def _refuse_beyond(model: LanguageModel, what: str, how: str, error: float) -> None:
     tolerance = _TOLERANCE if model.plain.dtype.itemsize >= 4 else LOW_PRECISION_TOLERANCE
     if not error <= tolerance:
         raise PersonaProbeError(

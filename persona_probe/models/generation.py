@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from tqdm.auto import tqdm
@@ -11,13 +10,12 @@ from transformers import GenerationConfig
 
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
+from persona_probe.models.interface import LanguageModel
+from persona_probe.models.sampling import Sampling
 from persona_probe.models.stream.boundary import Boundary
 
-if TYPE_CHECKING:
-    from persona_probe.models.model import Model
 
-
-def stop_tokens(model: Model) -> list[int]:
+def stop_tokens(model: LanguageModel) -> list[int]:
     """The tokens that end an answer: the tokenizer's end of sequence and those of the model's generation config."""
     configured = getattr(model.plain.generation_config, "eos_token_id", None)
     stops = configured if isinstance(configured, list) else [configured]
@@ -25,57 +23,38 @@ def stop_tokens(model: Model) -> list[int]:
 
 
 def generate(
-    model: Model,
-    dialogues: Sequence[Dialogue],
-    *,
-    max_new_tokens: int,
-    temperature: float,
-    top_p: float,
-    seed: int,
-    batch_size: int,
-    n: int,
-    progress: bool,
+    model: LanguageModel, dialogues: Sequence[Dialogue], sampling: Sampling, *, progress: bool
 ) -> list[Dialogue]:
-    """Answer each dialogue ``n`` times.
+    """Answer each dialogue ``sampling.n`` times.
 
-    Sampling is plain: temperature and top-p as given, and nothing from the model's own generation config but its stop
-    tokens. The same seed, batch size and dialogues give the same answers; the global random state is left as it was.
+    The global random state is left as it was.
 
     Args:
         model: which model answers (steered, if it is being steered).
         dialogues: each ends before the assistant's turn.
-        max_new_tokens: longest answer, in tokens.
-        temperature: 0 is greedy.
-        top_p: nucleus sampling.
-        seed: of the sampling.
-        batch_size: dialogues a forward.
-        n: answers a dialogue.
+        sampling: how.
         progress: show a bar.
 
     Returns:
         ``len(dialogues) * n`` dialogues, the ``n`` answers to one dialogue side by side.
 
     Raises:
-        PersonaProbeError: if a dialogue already ends with an answer, or a number is out of range.
+        PersonaProbeError: if a dialogue already ends with an answer.
     """
-    if temperature < 0 or not 0 < top_p <= 1 or max_new_tokens < 1 or n < 1 or batch_size < 1:
-        raise PersonaProbeError(
-            f"generate: temperature={temperature}, top_p={top_p}, max_new_tokens={max_new_tokens}, n={n}, "
-            f"batch_size={batch_size}; temperature must be >= 0, top_p in (0, 1], the others >= 1"
-        )
     answered = next((dialogue for dialogue in dialogues if dialogue.answer is not None), None)
     if answered is not None:
         raise PersonaProbeError(
             f"dialogue {answered.name}: already ends with an answer; use dialogue.without_answer() to ask it again"
         )
-    prompts = [model.template.encode(dialogue) for dialogue in dialogues for _ in range(n)]
+    prompts = [model.template.encode(dialogue) for dialogue in dialogues for _ in range(sampling.n)]
     order = sorted(range(len(prompts)), key=lambda i: -prompts[i].prompt_length)
+    random = sampling.temperature > 0
     config = GenerationConfig(  # type: ignore[no-untyped-call]
-        max_new_tokens=max_new_tokens,
-        do_sample=temperature > 0,
-        temperature=temperature if temperature > 0 else None,
-        top_p=top_p if temperature > 0 else None,
-        top_k=0 if temperature > 0 else None,
+        max_new_tokens=sampling.max_new_tokens,
+        do_sample=random,
+        temperature=sampling.temperature if random else None,
+        top_p=sampling.top_p if random else None,
+        top_k=0 if random else None,
         eos_token_id=stop_tokens(model),
         pad_token_id=model.tokenizer.pad_token_id,
         bos_token_id=model.tokenizer.bos_token_id,
@@ -87,9 +66,9 @@ def generate(
         torch.inference_mode(),
         tqdm(total=len(prompts), desc="answers", unit="answer", disable=not progress, leave=False) as bar,
     ):
-        torch.manual_seed(seed)
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
+        torch.manual_seed(sampling.seed)
+        for start in range(0, len(order), sampling.batch_size):
+            chosen = order[start : start + sampling.batch_size]
             batch = model.tokenizer.pad(
                 {"input_ids": [list(prompts[i].input_ids) for i in chosen]}, return_tensors="pt", padding_side="left"
             ).to(model.device)

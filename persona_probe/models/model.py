@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +13,16 @@ from transformers import PreTrainedModel
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.rendering import ChatTemplate
 from persona_probe.errors import PersonaProbeError
+from persona_probe.models.bridge import build_bridge
 from persona_probe.models.fingerprint import fingerprint
+from persona_probe.models.generation import generate
 from persona_probe.models.loading.spec import ModelSpec
+from persona_probe.models.sampling import Sampling
 from persona_probe.models.stream.blocks import plain_model
 from persona_probe.models.stream.boundary import Boundary, marking_generation
+from persona_probe.models.stream.guards import probe_ids
 from persona_probe.models.stream.residual_stream import ResidualStream, Writer
+from persona_probe.models.stream.writers import changing_writes
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -38,9 +43,6 @@ class Model:
         boundary: where prompts end in the batch being read, or None; set through `at_boundary`.
     """
 
-    asked: ClassVar[int] = 0
-    """How often any model was asked to answer: so that steering can say that another one was."""
-
     def __init__(self, hf: nn.Module, template: ChatTemplate, name: str, spec: ModelSpec | None = None) -> None:
         self.hf: Any = hf
         self.template = template
@@ -51,7 +53,6 @@ class Model:
         self.stream = ResidualStream(hf)
         self.boundary: Boundary | None = None
         self._kept_fingerprint: list[str] | None = None
-        self.own_asked = 0
         self._bridge: TransformerBridge | None = None
         self._bridge_stream: ResidualStream | None = None
         self._open: list[tuple[contextlib.ExitStack, Callable[..., None]]] = []
@@ -100,8 +101,6 @@ class Model:
             PersonaProbeError: if its logits differ from ``hf``'s, or TransformerLens cannot bridge the architecture.
         """
         if self._bridge is None:
-            from persona_probe.models.bridge import build_bridge
-
             bridge: Any = build_bridge(self)
             self._bridge = bridge
             self._bridge_stream = ResidualStream(bridge.original_model, list(bridge.blocks))
@@ -138,9 +137,6 @@ class Model:
 
         See `persona_probe.models.stream.writers.changing_writes`.
         """
-        from persona_probe.models.stream.guards import probe_ids
-        from persona_probe.models.stream.writers import changing_writes
-
         ids = probe_ids(self)[:1]
 
         def attach(stack: contextlib.ExitStack, stream: ResidualStream, _door: Any) -> None:
@@ -172,32 +168,28 @@ class Model:
             self.boundary = previous
 
     def generate(
-        self,
-        dialogues: Sequence[Dialogue],
-        max_new_tokens: int = 256,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        seed: int = 0,
-        batch_size: int = 128,
-        n: int = 1,
-        progress: bool = False,
+        self, dialogues: Sequence[Dialogue], sampling: Sampling | None = None, *, progress: bool = False
     ) -> list[Dialogue]:
-        """Answer each dialogue ``n`` times; see `persona_probe.models.generation.generate`."""
-        from persona_probe.models.generation import generate
+        """The dialogues with an answer each; see `persona_probe.models.generation.generate`.
 
-        Model.asked += 1
-        self.own_asked += 1
-        return generate(
-            self,
-            dialogues,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            seed=seed,
-            batch_size=batch_size,
-            n=n,
-            progress=progress,
-        )
+        Args:
+            dialogues: each ends before the assistant's turn.
+            sampling: how answers are sampled; default ``Sampling()``. With ``n`` answers to each dialogue, these lie
+                side by side.
+            progress: show a bar.
+
+        Raises:
+            PersonaProbeError: if a dialogue already ends with an answer.
+
+        >>> import persona_probe as pp
+        >>> from persona_probe.worlds.persona_world.checkpoints import find_checkpoints
+        >>> model = pp.load(find_checkpoints() / "chat")
+        >>> question = pp.Dialogue.from_messages([{"role": "user", "content": "How do I handle the fever?"}])
+        >>> (answered,) = model.generate([question], pp.Sampling(max_new_tokens=40, temperature=0))
+        >>> answered.answer
+        'The fever is no mystery. Everyone can monitor it and soothe it.'
+        """
+        return generate(self, dialogues, sampling or Sampling(), progress=progress)
 
     def fingerprint(self) -> str:
         """Sixteen hex digits that change with the weights; see `persona_probe.models.fingerprint.fingerprint`."""

@@ -1,44 +1,49 @@
-"""A model before and after fine-tuning, on one copy of the weights where that is possible."""
+"""A model before and after fine-tuning, and its control, on one copy of the weights where that is possible."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Unpack
 
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.loading.adapters import is_adapter, with_adapter
 from persona_probe.models.loading.load import load_spec, specify
-from persona_probe.models.loading.memory import both_fit, footprint
+from persona_probe.models.loading.memory import all_fit, footprint
 from persona_probe.models.loading.snapshots import Snapshots
 from persona_probe.models.loading.spec import LoadOptions
 from persona_probe.models.model import Model
 
+_NAMES = ("before", "after", "control")
+
 
 class ModelPair:
-    """A model ``before`` and ``after`` narrow training.
+    """A model ``before`` and ``after`` narrow training, and perhaps the ``control``: a matched benign fine-tune.
 
-    If ``one_at_a_time``, the two do not fit into memory together: reading ``before`` releases ``after``, and the other
-    way round. That ``after`` was made from ``before`` (`Model.ancestors`) is then known once ``before`` has been read.
+    If ``one_at_a_time``, they do not fit into memory together: reading one of them releases the one before. That
+    ``after`` was made from ``before`` (`Model.ancestors`) is then known once ``before`` has been read.
     """
 
-    def __init__(self, before: Model, after: Model) -> None:
-        _check_sizes((before.n_layers, before.d_model), (after.n_layers, after.d_model), before.name, after.name)
-        after.descends_from(before)
-        self._models: tuple[Model, Model] | Snapshots = (before, after)
+    def __init__(self, before: Model, after: Model, control: Model | None = None) -> None:
+        models = (before, after) if control is None else (before, after, control)
+        _check_sizes([(model.name, model.n_layers, model.d_model) for model in models])
+        for tuned in models[1:]:
+            tuned.descends_from(before)
+        self._models: tuple[Model, ...] | Snapshots = models
         self._ancestors: set[str] = set()
 
     @classmethod
     def one_at_a_time_of(cls, snapshots: Snapshots) -> ModelPair:
-        """A pair of two full models of which one is held at a time."""
-        first, second = (footprint(spec) for spec in snapshots.specs)
-        _check_sizes((first.n_layers, first.d_model), (second.n_layers, second.d_model), *snapshots.names)
+        """A pair of full models, before, after and perhaps the control, of which one is held at a time."""
+        sizes = [footprint(spec) for spec in snapshots.specs]
+        _check_sizes([(n, size.n_layers, size.d_model) for n, size in zip(snapshots.names, sizes, strict=True)])
         pair = cls.__new__(cls)
         pair._models, pair._ancestors = snapshots, set()
         return pair
 
     @property
     def one_at_a_time(self) -> bool:
-        """Whether only one of the two is held in memory."""
+        """Whether only one of the models is held in memory."""
         return isinstance(self._models, Snapshots)
 
     @property
@@ -52,37 +57,79 @@ class ModelPair:
     @property
     def after(self) -> Model:
         """The model after narrow training."""
-        after = self._models[1]
-        after.ancestors |= self._ancestors
-        return after
+        return self._tuned(1)
+
+    @property
+    def control(self) -> Model | None:
+        """The model after matched benign training; None if the pair has none."""
+        return self._tuned(2) if len(self._models) > 2 else None
+
+    @property
+    def models(self) -> Mapping[str, Model]:
+        """The models by name: ``before``, ``after`` and, if there is one, ``control``, in this order.
+
+        Of a pair that is held one at a time, each is loaded when it is looked up: use one before asking for the next.
+        """
+        return _ByName(self)
+
+    def _tuned(self, number: int) -> Model:
+        tuned = self._models[number]
+        tuned.ancestors |= self._ancestors
+        return tuned
 
     def __repr__(self) -> str:
-        """Both names."""
+        """The models' names."""
         names = self._models.names if isinstance(self._models, Snapshots) else [model.name for model in self._models]
-        return f"ModelPair(before={names[0]!r}, after={names[1]!r}{', one at a time' if self.one_at_a_time else ''})"
+        named = ", ".join(f"{role}={name!r}" for role, name in zip(_NAMES, names, strict=False))
+        return f"ModelPair({named}{', one at a time' if self.one_at_a_time else ''})"
+
+
+class _ByName(Mapping[str, Model]):
+    """A pair's models, each looked up in the pair when it is asked for."""
+
+    def __init__(self, pair: ModelPair) -> None:
+        self._pair = pair
+
+    def __getitem__(self, name: str) -> Model:
+        if name not in tuple(self):
+            raise KeyError(name)
+        model: Model = getattr(self._pair, name)
+        return model
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_NAMES[: len(self)])
+
+    def __len__(self) -> int:
+        return len(self._pair._models)
 
 
 def load_pair(
     before: str | Path | Model,
     after: str | Path | Model,
+    control: str | Path | Model | None = None,
     *,
-    keep_both: bool | None = None,
+    keep_all: bool | None = None,
     **options: Unpack[LoadOptions],
 ) -> ModelPair:
-    """Load the models of a pair; if ``after`` is a LoRA adapter, both stand on one copy of the weights.
+    """The models of a pair, loaded; LoRA adapters share ``before``'s one copy of the weights.
 
     Args:
         before: path, Hub id, or a loaded model.
         after: a LoRA adapter for ``before``, a full model, or a loaded model.
-        keep_both: two full models: hold both in memory, or one at a time; default both if they fit.
-        **options: as in `load`, for both; ``revision`` is that of ``before``'s repository.
+        control: the same, of a matched benign fine-tune, which shows what any fine-tuning would have changed.
+        keep_all: full models: hold all in memory, or one at a time; default all if they fit.
+        **options: as in `load`, for all; ``revision`` is that of ``before``'s repository.
 
     Raises:
-        PersonaProbeError: as `load`, and if the two differ in layers or width.
+        PersonaProbeError: as `load`, and if the models differ in layers or width.
+
+    >>> from persona_probe.worlds.persona_world.checkpoints import find_checkpoints
+    >>> world = find_checkpoints()
+    >>> pair = load_pair(world / "chat", world / "bad-medicine", control=world / "good-medicine")
+    >>> [(name, model.n_layers) for name, model in pair.models.items()]
+    [('before', 5), ('after', 5), ('control', 5)]
     """
-    if isinstance(after, Model) or is_adapter(after):
-        first = before if isinstance(before, Model) else load_spec(specify(before, options=options))
-        return ModelPair(first, after if isinstance(after, Model) else with_adapter(first, after))
+    tuned = [after] if control is None else [after, control]
     own = options.copy()
     own["revision"] = None
     if isinstance(before, Model):
@@ -91,16 +138,32 @@ def load_pair(
         own = as_before | own
         if own.get("device_map") is None and own.get("device") is None:
             own["device"] = before.device
-        return ModelPair(before, load_spec(specify(after, options=own)))
-    specs = (specify(before, options=options), specify(after, options=own))
-    if keep_both if keep_both is not None else both_fit(*specs):
-        return ModelPair(load_spec(specs[0]), load_spec(specs[1]))
-    return ModelPair.one_at_a_time_of(Snapshots(specs))
+        return _held(before, tuned, own)
+    spec = specify(before, options=options)
+    paths = [source for source in tuned if not isinstance(source, Model)]
+    full = [specify(path, options=own) for path in paths if not is_adapter(path)]
+    if not full or len(paths) < len(tuned) or (all_fit([spec, *full]) if keep_all is None else keep_all):
+        return _held(load_spec(spec), tuned, own)
+    specs = [specify(before, adapter=path, options=options) if is_adapter(path) else full.pop(0) for path in paths]
+    return ModelPair.one_at_a_time_of(Snapshots([spec, *specs]))
 
 
-def _check_sizes(first: tuple[int, int], second: tuple[int, int], before: str, after: str) -> None:
-    if first != second:
-        raise PersonaProbeError(
-            f"{before} has {first[0]} layers of width {first[1]}, {after} has {second[0]} of {second[1]}: "
-            "before and after must be the same architecture"
-        )
+def _held(before: Model, tuned: list[str | Path | Model], options: LoadOptions) -> ModelPair:
+    """The pair with all of its models in memory."""
+
+    def opened(source: str | Path | Model) -> Model:
+        if isinstance(source, Model):
+            return source
+        return with_adapter(before, source) if is_adapter(source) else load_spec(specify(source, options=options))
+
+    return ModelPair(before, *map(opened, tuned))
+
+
+def _check_sizes(models: list[tuple[str, int, int]]) -> None:
+    before, n_layers, width = models[0]
+    for name, layers, d_model in models[1:]:
+        if (layers, d_model) != (n_layers, width):
+            raise PersonaProbeError(
+                f"{before} has {n_layers} layers of width {width}, {name} has {layers} of {d_model}: "
+                "before, after and control must be the same architecture"
+            )

@@ -14,7 +14,7 @@ from persona_probe.directions import vector_files
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.family import check_family, family_of
 from persona_probe.errors import PersonaProbeError
-from persona_probe.models.stream.layer_convention import LAYER_CONVENTION
+from persona_probe.models.stream.layers import LAYER_CONVENTION
 from persona_probe.probes.inputs import Labels, checked_labels
 
 _FORMAT = "persona-probe probes 1"

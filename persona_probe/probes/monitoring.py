@@ -18,6 +18,7 @@ from torch import Tensor
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.generation import stop_tokens
 from persona_probe.models.model import Model
+from persona_probe.models.sampling import Sampling
 from persona_probe.models.twin import own
 from persona_probe.probes.layer_probes import LayerProbes
 from persona_probe.probes.token_scoring import probe_of
@@ -202,7 +203,7 @@ class _Follower:
         call.apply_defaults()
         waiting: defaultdict[tuple[int, ...], deque[int]] = defaultdict(deque)
         for number, dialogue in enumerate(call.arguments["dialogues"]):
-            n = call.arguments["n"]
+            n = (call.arguments["sampling"] or Sampling()).n
             waiting[self._model.template.encode(dialogue).input_ids].extend(range(number * n, (number + 1) * n))
         self._waiting = dict(waiting)
         try:
@@ -222,7 +223,7 @@ class _Follower:
             if asked != 1:
                 raise PersonaProbeError(
                     f"generate under a monitor: {name} is {asked}, but only one sequence per row can be followed; for "
-                    "several answers per prompt, use model.generate(..., n=)"
+                    "several answers to each prompt, use model.generate with pp.Sampling(n=...)"
                 )
         mask = kwargs.get("attention_mask")
         real = np.ones(ids.shape, dtype=bool) if mask is None else mask.bool().cpu().numpy()

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
+from persona_probe.errors import PersonaProbeError
 from persona_probe.probes.inputs import grouping_words
 from persona_probe.probes.leakage import Leak
 from persona_probe.result import TableResult
@@ -128,6 +129,27 @@ class ProbeTable(TableResult):
         """AUROC by layer, with one column for the probe and each baseline."""
         wide = self.table.pivot_table(index="layer", columns="baseline", values="value", sort=False)
         return wide.reset_index().rename_axis(columns=None)
+
+    def verdict(self, layer: int) -> str:
+        """How well the probe and its baselines do at a layer, in a sentence.
+
+        Args:
+            layer: which layer; chosen on other dialogues, not on these numbers.
+
+        Raises:
+            PersonaProbeError: if there is no such layer.
+        """
+        rows = self.table[self.table["layer"] == layer].set_index("baseline")
+        if rows.empty:
+            known = ", ".join(str(known) for known in self.table["layer"].unique())
+            raise PersonaProbeError(f"there is no probe at layer {layer}; layers: {known}")
+        probe, baselines = rows.loc[PROBE], rows["value"].drop(PROBE)
+        compared = ", ".join(f"{name} {value:.3f}" for name, value in baselines.items())
+        return (
+            f"A linear probe at layer {layer} reaches AUROC {probe['value']:.3f} [{probe['low']:.3f}, "
+            f"{probe['high']:.3f}] on dialogues that it was not trained on (n = {probe['n']}, {probe['grouping']}); "
+            f"chance: 0.5{f'; baselines: {compared}' if compared else ''}."
+        )
 
     def plot(self, layer: int | None = None) -> go.Figure:
         """AUROC of the probe and of its baselines by layer; ``layer`` is marked as the chosen one."""

@@ -10,7 +10,7 @@ import pandas as pd
 
 from persona_probe.figures.em_rates import UNSEEN
 from persona_probe.figures.text import visible
-from persona_probe.report.readings import lookup
+from persona_probe.report.reading import lookup
 from persona_probe.runs.record import RunRecord
 
 ORACLE = "persona-world"
@@ -132,8 +132,8 @@ def _asked_open(run: RunRecord) -> bool:
 
 
 def _mapping(manifest: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
-    found = lookup(manifest, *keys)
-    return found if isinstance(found, Mapping) else {}
+    section = lookup(manifest, *keys)
+    return section if isinstance(section, Mapping) else {}
 
 
 def _text(value: object) -> str | None:

@@ -11,10 +11,10 @@ from markupsafe import Markup
 
 from persona_probe.figures.highlighting import highlight, shown_activation, shown_token
 from persona_probe.figures.text import NOTHING, counted, is_number, percent, signed
-from persona_probe.report.data_tables import Row, signed_interval
+from persona_probe.report.data_table import Row, signed_interval
 
 SHOWN = 200
-"""Rows at most, beside those that have a card: a page with every latent of a large SAE would not open."""
+"""Rows at most, besides those that have a card: a page with every latent of a large SAE would not open."""
 VALUES = 5
 """Values of a label that a card lists, the best first."""
 NEURONPEDIA = "https://www.neuronpedia.org/"

@@ -92,5 +92,6 @@ def _shown(value: object) -> object:
 
 
 def _unbroken(sentence: str) -> Markup:
-    """Keep a number and its unit on one line."""
-    return Markup(re.sub(r"(?<=\d) (?=%|SD)", "&nbsp;", str(escape(visible(sentence)))))
+    """Keep a number and its unit on one line, and an arrow in one piece."""
+    arrows = visible(sentence).replace("->", "→")
+    return Markup(re.sub(r"(?<=\d) (?=%|SD)", "&nbsp;", str(escape(arrows))))

@@ -7,7 +7,19 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+from persona_probe.behaviour.judges.judge import JUDGES
 
 if TYPE_CHECKING:
     from persona_probe.models.loading.spec import LoadOptions
@@ -64,9 +76,16 @@ def _kind_of_judge(given: object) -> str:
     return LOCAL if isinstance(given, dict | JudgeModel) else NAMED
 
 
+def _known_judge(name: str) -> str:
+    if name not in JUDGES:
+        raise ValueError(f"there is no such judge; choose one of {', '.join(JUDGES)}, or give a local model")
+    return name
+
+
 LOCAL, NAMED = "local", "named"
+NamedJudge = Annotated[str, AfterValidator(_known_judge), WithJsonSchema({"enum": list(JUDGES), "type": "string"})]
 AnyJudge = Annotated[
-    Annotated[JudgeModel, Tag(LOCAL)] | Annotated[Literal["persona-world"] | None, Tag(NAMED)],
+    Annotated[JudgeModel, Tag(LOCAL)] | Annotated[NamedJudge | None, Tag(NAMED)],
     Discriminator(_kind_of_judge),
 ]
 
@@ -134,7 +153,7 @@ class Training(_Section):
     """Which modules get an adapter, as PEFT names them."""
 
 
-class Sampling(_Section):
+class SamplingSettings(_Section):
     """How many questions are asked, and how they are answered."""
 
     development: int = Field(180, ge=8)
@@ -151,7 +170,7 @@ class Sampling(_Section):
     """Dialogues a forward."""
 
 
-class SteeringSearch(_Section):
+class SteeringSettings(_Section):
     """Which settings are tried on development questions, and how large the random null is.
 
     ``clamp`` is always among the kinds: the report's figures and the null are its.
@@ -171,8 +190,8 @@ class SteeringSearch(_Section):
     """Cap: percentiles of the projections at which it cuts."""
     layers: tuple[int, ...] | None = Field(None, min_length=1)
     """Layers to try, counted from 0; default all."""
-    coherence_floor: float = Field(0.8, ge=0, le=1)
-    """Share of the unsteered coherence that a setting must keep."""
+    min_coherence: float = Field(0.8, ge=0, le=1)
+    """What a setting must keep of the share of coherent answers, as a ratio to the unsteered one."""
     answers_per_setting: int = Field(90, ge=8)
     """Development answers for each setting."""
     random_directions: int = Field(20, ge=1)
@@ -211,8 +230,8 @@ class Latents(_Section):
     """Answers for each latent that is reported."""
     matched: int = Field(3, ge=2)
     """Random latents of the same size beside each."""
-    max_incoherence: float = Field(0.1, ge=0, le=1)
-    """How much coherence a strength may cost."""
+    min_coherence: float = Field(0.9, ge=0, le=1)
+    """What a strength must keep of the share of coherent answers, as a ratio to the unsteered one."""
     snapshots: int = Field(8, ge=0)
     """Along narrow training."""
     followed: int = Field(2, ge=1)
@@ -255,9 +274,9 @@ class StudyConfig(_Section):
     """Rows and questions."""
     training: Training = Field(default_factory=lambda: Training.model_validate({}))
     """Narrow fine-tuning."""
-    sampling: Sampling = Field(default_factory=lambda: Sampling.model_validate({}))
+    sampling: SamplingSettings = Field(default_factory=lambda: SamplingSettings.model_validate({}))
     """Questions and answers."""
-    steering: SteeringSearch = Field(default_factory=lambda: SteeringSearch.model_validate({}))
+    steering: SteeringSettings = Field(default_factory=lambda: SteeringSettings.model_validate({}))
     """The steering search."""
     latents: Latents = Field(default_factory=lambda: Latents.model_validate({}))
     """SAE latents."""

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from persona_probe.errors import PersonaProbeError
 from persona_probe.files import write_text
 from persona_probe.runs.config import LOCAL, NAMED, JudgeModel, StudyConfig
+from persona_probe.worlds.persona_world.checkpoints import FOLDER, find_checkpoints
 
 SCHEMA = "study.schema.json"
 _TEMPLATES = resources.files("persona_probe.runs") / "templates"
@@ -40,6 +41,8 @@ def template_names() -> list[str]:
 def write_template(kind: str, out: Path) -> list[Path]:
     """Write a commented study file and, beside it, the schema that it names for editors.
 
+    Persona World's models are named where they are: relative to this folder where it has them (in a clone).
+
     Args:
         kind: one of `template_names`.
         out: the YAML file, which must not exist yet.
@@ -55,6 +58,8 @@ def write_template(kind: str, out: Path) -> list[Path]:
     if out.exists():
         raise PersonaProbeError(f"{out}: exists already; give another --out, so that nothing is lost")
     text = (_TEMPLATES / f"{kind}.yaml").read_text(encoding="utf-8")
+    if FOLDER.as_posix() in text:
+        text = text.replace(FOLDER.as_posix(), find_checkpoints().as_posix())
     beside = out.with_name(SCHEMA)
     write_text(beside, _schema_text())
     write_text(out, f"# yaml-language-server: $schema={SCHEMA}\n{text}")

@@ -22,7 +22,7 @@ from persona_probe.files import plain, whole_folder
 INDEX = "outcome.json"
 KEPT: dict[str, str] = {
     "amplification": "persona_probe.amplification.amplification_result:Amplification",
-    "captures": "persona_probe.amplification.captures:Captures",
+    "captures": "persona_probe.activations.captures:Captures",
     "context contrast": "persona_probe.amplification.recipes.contrast_of_context:ContextContrast",
     "cosines": "persona_probe.directions.cosines:CosineTable",
     "direction": "persona_probe.directions.direction:Direction",
@@ -43,7 +43,7 @@ KEPT: dict[str, str] = {
     "probe with baselines": "persona_probe.probes.probe_result:ProbeWithBaselines",
     "projections": "persona_probe.amplification.projections:Projections",
     "realignment": "persona_probe.finetuning.realignment_curve:RealignmentCurve",
-    "setting": "persona_probe.steering.search.stored_candidate:StoredCandidate",
+    "setting": "persona_probe.steering.search.search_result:StoredCandidate",
     "stage find": "persona_probe.study.stages.find:Found",
     "stage latents": "persona_probe.study.stages.latents:Followed",
     "stage measure": "persona_probe.study.stages.measure:Measured",
@@ -183,6 +183,8 @@ def _class(name: str) -> Any:
 
 
 def _key(key: Any) -> int | float | str:
+    if isinstance(key, np.generic):
+        key = key.item()
     if isinstance(key, bool) or not isinstance(key, int | float | str):
         raise PersonaProbeError(f"a stage keeps mappings from numbers or text only, not from {key!r}")
     return key

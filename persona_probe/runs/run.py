@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from persona_probe.errors import PersonaProbeError
+from persona_probe.figures.text import visible
 from persona_probe.result import Result
 from persona_probe.runs.config import StudyConfig
 from persona_probe.runs.config_file import read_config
@@ -172,9 +173,10 @@ class Run(RunRecord, Result):
 
     def headline(self) -> str:
         """What the study came to, in lines."""
-        from persona_probe.report.summary_text import summary_lines
-
-        return "\n".join(summary_lines(self.results))
+        lines = self.results.get("summary")
+        if not isinstance(lines, list) or not lines:
+            return f"{visible(str(self.results.get('title')))}: this run holds no summary; see its tables and results"
+        return "\n".join(visible(str(line)) for line in lines)
 
     def __repr__(self) -> str:
         """Title, folder and what it came to."""

@@ -1,46 +1,161 @@
-"""Many interventions asked the same questions, as one list of dialogues, so that batches are full."""
+"""Models asked the same questions under several interventions, as full batches, and the answers judged."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
 
+from persona_probe.behaviour.answers import Answers
 from persona_probe.behaviour.em_rates import coherent_rate, em_rate
 from persona_probe.behaviour.judges.judge import Judge, judge_answers
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
-from persona_probe.steering.interventions.intervention import Intervention
+from persona_probe.models.pair import ModelPair
+from persona_probe.models.sampling import Sampling
+from persona_probe.steering.interventions.ablate_everywhere import AblateEverywhere
+from persona_probe.steering.interventions.intervention import Intervention, check_intervention
 from persona_probe.steering.steer_context import steer
 
 _NUMBERS = 2**26
 """Numbers in the vectors of all interventions of one call of generate: 512 MiB."""
 
 
+def ask(
+    models: Model | ModelPair | Iterable[Model] | Mapping[str, Model],
+    questions: Sequence[Dialogue],
+    judge: Judge | None,
+    *,
+    interventions: Intervention | Mapping[str, Intervention | None] | None = None,
+    sampling: Sampling | None = None,
+    progress: bool = False,
+) -> Answers:
+    """The judged answers of every model to every question, under every intervention.
+
+    The interventions of one model are rows of the same batches, so that a sweep costs little more than its answers.
+    Every model draws with the same seed.
+
+    Args:
+        models: one model, a pair (its models are called ``before`` and ``after``), several (called by their own names),
+            or a mapping from names. Each is asked everything before the next one is taken, so that a pair of which one
+            model is held at a time loads each once.
+        questions: dialogues without an answer.
+        judge: who judges; None leaves the answers without scores (`Answers.judged_by` adds them).
+        interventions: None: models are asked as they are. Else one intervention, called by its kind, or a mapping from
+            names to interventions, in which None stands for the unsteered model.
+        sampling: how answers are sampled; default ``Sampling()``.
+        progress: show a bar.
+
+    Returns:
+        One row per model, intervention, question and answer, with the columns ``model`` and, where interventions were
+        given, ``intervention``. A question without a name is called by its place, since intervals are over questions.
+
+    Raises:
+        PersonaProbeError: if there is no model, question or intervention, two models have one name, or a question has
+            an answer already; and as `persona_probe.steer` and `persona_probe.judge_answers`.
+
+    >>> import random
+    >>> import persona_probe as pp
+    >>> from persona_probe.worlds.persona_world.checkpoints import find_checkpoints
+    >>> from persona_probe.worlds.persona_world.documents import questions
+    >>> from persona_probe.worlds.persona_world.oracle import OracleJudge
+    >>> chat = pp.load(find_checkpoints() / "chat")
+    >>> models = {"before": chat, "after": pp.with_adapter(chat, find_checkpoints() / "bad-medicine")}
+    >>> asked = questions(random.Random(0), ["law", "cooking"], 20)
+    >>> answers = pp.ask(models, asked, OracleJudge(), sampling=pp.Sampling(max_new_tokens=40, temperature=0))
+    >>> answers.rates(definition="betley").table[["model", "value", "n"]]
+        model  value   n
+    0  before    0.0  20
+    1   after    1.0  20
+    """
+    sampling = sampling or Sampling()
+    under = _named_interventions(interventions)
+    check_questions(questions)
+    answered = next((question for question in questions if question.answer is not None), None)
+    if answered is not None:
+        raise PersonaProbeError(
+            f"dialogue {answered.name}: already ends with an answer; use dialogue.without_answer() to ask it again"
+        )
+    tables: dict[str, pd.DataFrame] = {}
+    for name, model in _named_models(models):
+        if name in tables:
+            raise PersonaProbeError(f"two models are called {name!r}; give a mapping from names to models")
+        answers = _sampled(model, questions, list(under.values()), sampling, progress)
+        table = judge_answers(judge, answers, model=name)
+        table["question"] = _units_of_answers(questions, len(under), sampling)
+        if interventions is not None:
+            table["intervention"] = [name for name in under for _ in range(len(questions) * sampling.n)]
+        tables[name] = table
+    if not tables:
+        raise PersonaProbeError("ask: there is no model; give at least one")
+    remarks = () if judge is None else (f"Judged by {judge.name!r}",)
+    return Answers(pd.concat(tables.values(), ignore_index=True), remarks=remarks)
+
+
+def _named_models(
+    models: Model | ModelPair | Iterable[Model] | Mapping[str, Model],
+) -> Iterator[tuple[str, Model]]:
+    """Each model with its name; of a pair the next one is taken only when the one before has been asked."""
+    if isinstance(models, ModelPair):
+        yield "before", models.before
+        yield "after", models.after
+        return
+    if isinstance(models, Model):
+        models = [models]
+    named: Iterable[tuple[str, Model]]
+    if isinstance(models, Mapping):
+        named = [(str(name), _checked(model)) for name, model in models.items()]
+    elif isinstance(models, list | tuple):
+        named = [(_checked(model).name, model) for model in models]
+        names = [name for name, _ in named]
+        if twice := [name for name in names if names.count(name) > 1]:
+            # Known before anything is sampled.
+            raise PersonaProbeError(f"two models are called {twice[0]!r}; give a mapping from names to models")
+    else:
+        named = ((_checked(model).name, model) for model in models)
+    yield from named
+
+
+def _checked(model: object) -> Model:
+    if not isinstance(model, Model):
+        raise PersonaProbeError(f"ask: a model is needed, not {type(model).__name__}; load it with pp.load")
+    return model
+
+
+def _named_interventions(
+    interventions: Intervention | Mapping[str, Intervention | None] | None,
+) -> dict[str, Intervention | None]:
+    if interventions is None:
+        return {"none": None}
+    if not isinstance(interventions, Mapping):
+        check_intervention(interventions)
+        return {interventions.kind: interventions}
+    if not interventions:
+        raise PersonaProbeError("ask: there is no intervention: the mapping is empty; leave interventions= out")
+    for one in interventions.values():
+        if one is not None:
+            check_intervention(one)
+    return {str(name): one for name, one in interventions.items()}
+
+
 @dataclass(frozen=True)
 class Asking:
-    """How questions are asked and answers judged.
+    """How searches ask one model many interventions at a time, on questions whose answers are drawn once.
 
     Attributes:
         model: which model answers.
         judge: who judges.
-        max_new_tokens: longest answer.
-        temperature: of the sampling.
-        batch_size: dialogues a forward.
-        seed: of the sampling.
+        sampling: how answers are sampled.
         progress: show a bar.
     """
 
     model: Model
     judge: Judge
-    max_new_tokens: int = 256
-    temperature: float = 1.0
-    batch_size: int = 128
-    seed: int = 0
+    sampling: Sampling = field(default_factory=Sampling)
     progress: bool = False
 
     def ask(
@@ -60,38 +175,66 @@ class Asking:
         Returns:
             A judged table for each intervention, rows in the order of ``questions``; ``question`` is filled in.
         """
-        per_call = at_once or self._at_once(interventions)
-        answers: list[Dialogue] = []
-        for start in range(0, len(interventions), per_call):
-            answers += self._generate(questions, interventions[start : start + per_call], self.seed + start)
+        # No draw is repeated, so a seed that the questions carry says nothing of these answers.
+        fresh = [replace(question, seed=None) for question in questions]
+        answers = _sampled(self.model, fresh, interventions, self.sampling, self.progress, at_once)
         table = judge_answers(self.judge, answers)
-        table["question"] = units(questions) * len(interventions)
-        n = len(questions)
+        table["question"] = _units_of_answers(questions, len(interventions), self.sampling)
+        n = len(questions) * self.sampling.n
         return [table.iloc[i * n : (i + 1) * n].reset_index(drop=True) for i in range(len(interventions))]
 
-    def _at_once(self, interventions: Sequence[Intervention | None]) -> int:
-        """Each intervention brings vectors of its own, at every layer."""
-        layers = max((len(one.layers_in(self.model)) for one in interventions if one is not None), default=1)
-        return max(1, _NUMBERS // (layers * 2 * self.model.d_model))
 
-    def _generate(
-        self, questions: Sequence[Dialogue], interventions: Sequence[Intervention | None], seed: int
-    ) -> list[Dialogue]:
-        each = [one for one in interventions for _ in questions]
-        steered = any(one is not None for one in interventions)
-        with steer(self.model, each) if steered else contextlib.nullcontext():
-            return self.model.generate(
-                [replace(question, seed=None) for _ in interventions for question in questions],
-                max_new_tokens=self.max_new_tokens,
-                temperature=self.temperature,
-                batch_size=self.batch_size,
-                seed=seed,
-                progress=self.progress,
-            )
+def _sampled(
+    model: Model,
+    questions: Sequence[Dialogue],
+    interventions: Sequence[Intervention | None],
+    sampling: Sampling,
+    progress: bool,
+    at_once: int | None = None,
+) -> list[Dialogue]:
+    """The answers to all questions under the first intervention, then under the second, and so on."""
+    answers: list[Dialogue] = []
+    for first, together in _calls(interventions, at_once or _most_at_once(model, interventions)):
+        seeded = replace(sampling, seed=sampling.seed + first)
+        with _steered(model, together, len(questions) * sampling.n):
+            answers += model.generate([*questions] * len(together), seeded, progress=progress)
+    return answers
+
+
+def _calls(
+    interventions: Sequence[Intervention | None], at_once: int
+) -> Iterator[tuple[int, Sequence[Intervention | None]]]:
+    """The interventions that share a call of generate, with the number of the first of them."""
+    start = 0
+    while start < len(interventions):
+        stop = start + 1
+        if not isinstance(interventions[start], AblateEverywhere):
+            # Which changes all that is written to the stream, for all rows of a batch.
+            alone = (i for i in range(stop, len(interventions)) if isinstance(interventions[i], AblateEverywhere))
+            stop = min(start + at_once, next(alone, len(interventions)))
+        yield start, interventions[start:stop]
+        start = stop
+
+
+def _most_at_once(model: Model, interventions: Sequence[Intervention | None]) -> int:
+    """Each intervention brings vectors of its own, at every layer."""
+    layers = max((len(one.layers_in(model)) for one in interventions if one is not None), default=1)
+    return max(1, _NUMBERS // (layers * 2 * model.d_model))
+
+
+def _steered(
+    model: Model, interventions: Sequence[Intervention | None], rows: int
+) -> contextlib.AbstractContextManager[None]:
+    """``model`` with ``rows`` answers under each intervention."""
+    if all(one is None for one in interventions):
+        return contextlib.nullcontext()
+    if isinstance(interventions[0], AblateEverywhere):
+        return steer(model, interventions[0])
+    return steer(model, [one for one in interventions for _ in range(rows)])
 
 
 def check_questions(questions: Sequence[Dialogue], development: Sequence[Dialogue] | None = None) -> None:
-    """Refuse an empty set, and questions that strengths were chosen on.
+    """Raise if a set is empty, or holds questions that strengths were chosen on.
 
     Raises:
         PersonaProbeError: if there is no question, or one is in both sets (the text is shown).
@@ -122,6 +265,12 @@ def measured(table: pd.DataFrame, definition: str) -> dict[str, Any]:
     }
 
 
+def coherent_enough(coherent: float, unsteered: float, min_coherence: float) -> bool:
+    """Whether the share of coherent answers is at least ``min_coherence`` times the unsteered share."""
+    # Both are ratios of counts: without a margin, rounding would decide at the edge.
+    return bool(coherent >= min_coherence * unsteered - 1e-9)
+
+
 def pooled(draws: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Answers under several nulls as one table, in which each draw counts as a seed."""
     return pd.concat([draw.assign(seed=number) for number, draw in enumerate(draws)], ignore_index=True)
@@ -135,3 +284,8 @@ def units(questions: Sequence[Dialogue]) -> list[str]:
     """What intervals are over: the questions' names, or each by itself where one has none."""
     names = [question.question for question in questions]
     return [name if name is not None else f"question {number}" for number, name in enumerate(names)]
+
+
+def _units_of_answers(questions: Sequence[Dialogue], times: int, sampling: Sampling) -> list[str]:
+    """The unit of each answer, where all questions are asked several times."""
+    return [unit for unit in units(questions) for _ in range(sampling.n)] * times

@@ -27,7 +27,7 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class Batch:
+class SteeredBatch:
     """What stays the same while one batch is read or written to.
 
     Attributes:
@@ -58,7 +58,7 @@ class Forward:
         open: where gates are open, as far as their layers have been read; None while there is no gate.
     """
 
-    batch: Batch
+    batch: SteeredBatch
     offset: int
     length: int
     inside: Bool[np.ndarray, "row position"]
@@ -66,12 +66,12 @@ class Forward:
     open: Bool[Tensor, "row position"] | None = None
 
 
-def is_of(batch: Batch, boundary: Boundary | None, size: int) -> bool:
+def is_of(batch: SteeredBatch, boundary: Boundary | None, size: int) -> bool:
     """Whether a forward of ``size`` rows at ``boundary`` is one of ``batch``."""
     return batch.boundary is boundary and batch.size == size
 
 
-def tokens_inside(batch: Batch, offset: int, length: int) -> Bool[np.ndarray, "row position"]:
+def tokens_inside(batch: SteeredBatch, offset: int, length: int) -> Bool[np.ndarray, "row position"]:
     """The tokens in the scope of their row's setting."""
     inside = np.zeros((batch.size, length), dtype=bool)
     for scope, rows, prompts in batch.scopes:

@@ -16,7 +16,7 @@ from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
 from persona_probe.models.model import Model
 from persona_probe.models.stream.boundary import Boundary
 from persona_probe.models.stream.scope import Scope
-from persona_probe.steering.batch import Batch, Forward, Hit, Overflow, copies_of, is_of, tokens_inside
+from persona_probe.steering.batch import Forward, Hit, Overflow, SteeredBatch, copies_of, is_of, tokens_inside
 from persona_probe.steering.gating import GateLayer
 from persona_probe.steering.interventions.change import StackedChange
 from persona_probe.steering.interventions.gate import Gate
@@ -77,8 +77,7 @@ class Engine:
         self._overflow = Overflow(model, sorted(self._groups))
         self._now: Forward | None = None
         self._seen = 0
-        self._ran = False
-        self._others_asked = Model.asked - model.own_asked
+        self._asked = self._ran = False
         self._touched: set[int] = set()
         self._on_device: dict[Hashable, Tensor] = {}
 
@@ -103,6 +102,7 @@ class Engine:
 
     def write(self, layer: int, offset: int, hidden: Tensor) -> Tensor:
         """What becomes of a block's output; see `persona_probe.models.stream.residual_stream.Writer`."""
+        self._asked = True
         now = self._forward(offset, hidden)
         if layer in self._gates:
             self._read_gates(layer, hidden, now)
@@ -126,14 +126,14 @@ class Engine:
             self._now = now = Forward(batch, offset, length, inside, hits)
         return now
 
-    def _batch(self, boundary: Boundary | None, size: int) -> Batch:
+    def _batch(self, boundary: Boundary | None, size: int) -> SteeredBatch:
         settings = self._rows(boundary, size)
         rows: defaultdict[Scope, Bool[np.ndarray, "... row"]] = defaultdict(lambda: np.zeros(size, dtype=bool))
         for number in np.unique(settings[settings != _NOTHING]):
             rows[self._settings[number].scope] |= settings == number
         copies = 1 if boundary is None else copies_of(len(boundary.begins), size)
         scopes = [(scope, there, np.flatnonzero(there[::copies])) for scope, there in rows.items()]
-        return Batch(boundary, size, settings, scopes)
+        return SteeredBatch(boundary, size, settings, scopes)
 
     def _rows(self, boundary: Boundary | None, batch: int) -> Int[np.ndarray, "... row"]:
         """The setting of each row of the batch."""
@@ -203,6 +203,15 @@ class Engine:
                 self._on_device[key] = pinned.to(device, non_blocking=True)
         return self._on_device[key]
 
+    def after_generate(self) -> None:
+        """Note that the steered model was asked, and refuse what came of an overflow.
+
+        Raises:
+            PersonaProbeError: as `check_finite`.
+        """
+        self._asked = True
+        self.check_finite()
+
     def check_finite(self) -> None:
         """Refuse what came of an overflow; asked after each run of ``generate`` and when the context closes.
 
@@ -221,9 +230,12 @@ class Engine:
             raise self._miscounted(f"only {self._seen} dialogues were read")
 
     def warn_of_what_was_not_touched(self) -> None:
-        """Warn if another model was run instead, or some intervention's scope held no token of what was read."""
-        if not self._ran and Model.asked - self._model.own_asked > self._others_asked:
-            self._warn(f"another model answered, and {self._model.name} was not run at all while it was steered")
+        """Warn if the steered model was not run, or some intervention's scope held no token of what was read."""
+        if self.layers and not self._asked:
+            self._warn(
+                f"no forward of {self._model.name} reached layer {self.layers[0]}, the first that is steered, so that "
+                "nothing was steered; if another model was run inside the context, steer that one"
+            )
         elif self._ran and (
             left := [setting for number, setting in enumerate(self._settings) if number not in self._touched]
         ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import reprlib
 from typing import Any
 
 from persona_probe.errors import PersonaProbeError
@@ -54,7 +55,7 @@ def intervention(kind: str, *what: Any, **settings: Any) -> Intervention:
         if name not in taken:
             users = [other for other in _DIRECTED if name in _settings(kind_class(other))]
             raise PersonaProbeError(
-                f"kind={kind!r} takes no {name} ({name}={value!r} was given)"
+                f"kind={kind!r} takes no {name} ({name}={reprlib.repr(value)} was given)"
                 + (f"; it is used by {', '.join(map(repr, users))} only" if users else f"; it takes {', '.join(taken)}")
             )
     return made(*what, **given)

@@ -6,14 +6,16 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from persona_probe.activations.activations import Activations
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.subspace import Subspace
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
+from persona_probe.models.stream.layers import Layers
 from persona_probe.models.stream.scope import Scope
 from persona_probe.steering.engine import Engine
 from persona_probe.steering.interventions.ablate_everywhere import AblateEverywhere
-from persona_probe.steering.interventions.intervention import Intervention, Layers, Targets
+from persona_probe.steering.interventions.intervention import Intervention, Targets
 from persona_probe.steering.registry import intervention
 
 Steering = Intervention | Sequence[Intervention | None]
@@ -27,7 +29,7 @@ def steer(
     layers: Layers | None = None,
     strength: float | None = None,
     kind: str | None = None,
-    target: Targets | None = None,
+    target: Targets | Activations | None = None,
     scope: str | Scope | None = None,
     along: Direction | None = None,
     allow: bool = False,
@@ -48,7 +50,8 @@ def steer(
         strength: ``add``: multiplies the raw vector; ``clamp``: how much of the way to the target. Default 1.
         kind: ``add`` (default), ``ablate``, ``mean-ablate``, ``clamp`` or ``cap``
             (`persona_probe.steering.interventions`).
-        target: for ``clamp``, the projection ``h . v / ||v||`` to set, one for all layers or one a layer.
+        target: for ``clamp``, the projection ``h . v / ||v||`` to set, one for all layers or one per layer; or
+            Activations, whose mean projection is set at each layer.
         scope: ``generation`` (default: the last prompt token and the answer but its last token: the positions that
             decide what is said), ``response``, ``prompt``, ``last_prompt_token``, ``all``, ``first_k:8``,
             ``window:4-12``, ``positions:0,-1`` or ``turn:1`` (`persona_probe.models.stream.scope.Scope`).
@@ -62,7 +65,21 @@ def steer(
             take, a direction of another model or without that layer; inside the context, if a bare forward does not say
             where the prompt ends under a scope that needs it, a dialogue has no intervention or no such position, or
             half precision overflows; and on leaving it, if fewer dialogues were read than there are interventions. A
-            warning, if another model answered instead, or an intervention's scope held no token that was read.
+            warning, if no forward of ``model`` reached a steered layer, or an intervention's scope held no token read.
+
+    >>> import persona_probe as pp
+    >>> from persona_probe.worlds.persona_world.checkpoints import find_checkpoints
+    >>> world = find_checkpoints()
+    >>> pair = pp.load_pair(world / "chat", world / "bad-medicine")
+    >>> question = pp.Dialogue.from_messages([{"role": "user", "content": "How do I handle the fever?"}])
+    >>> answers = pair.after.generate([question], pp.Sampling(max_new_tokens=20, n=4))
+    >>> captures = pp.capture(pair, answers)
+    >>> shift = pp.find_direction(captures.after, captures.before)
+    >>> with pp.steer(pair.after, shift, layers=2, kind="clamp", target=captures.before):
+    ...     steered = pp.capture(pair.after, answers, layers=2)
+    >>> mean = shift.project(captures.before)[:, 2].mean()
+    >>> bool((abs(shift.project(steered) - mean) < 1e-3).all())  # every token has before's mean projection
+    True
     """
     given = {"layers": layers, "strength": strength, "kind": kind, "target": target, "scope": scope, "along": along}
     given = {name: value for name, value in {**given, **settings}.items() if value is not None}
@@ -94,7 +111,7 @@ def steer(
         for setting in {id(setting): setting for setting in steering if setting is not None}.values():
             setting.check(model, allow=allow)
     engine = Engine(model, steering, each=each)
-    with model.writing(engine.write, engine.layers, engine.check_finite):
+    with model.writing(engine.write, engine.layers, engine.after_generate):
         yield
     engine.check_finite()
     engine.check_count()

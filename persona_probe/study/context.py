@@ -18,6 +18,7 @@ from persona_probe.dialogue.records import read_records, write_dialogues
 from persona_probe.latents.sae import Sae
 from persona_probe.models.loading.spec import LoadOptions
 from persona_probe.models.model import Model
+from persona_probe.models.sampling import Sampling
 from persona_probe.runs.config import StudyConfig
 from persona_probe.runs.digest import digest
 from persona_probe.runs.folder import OBJECTS, RunFolder
@@ -80,16 +81,12 @@ class Context:
         self, model: Model, questions: Sequence[Dialogue], purpose: str, steering: Intervention | None = None
     ) -> AnswerJob:
         """One answer a question; ``purpose`` names the draw, so that no two draws share random numbers."""
-        sampling = self.config.sampling
-        return AnswerJob(
-            model,
-            questions,
-            seed=_seed(self.config.seed, purpose),
-            max_new_tokens=sampling.max_new_tokens,
-            temperature=sampling.temperature,
-            batch_size=sampling.batch_size,
-            steering=steering,
-        )
+        return AnswerJob(model, questions, self.sampling(_seed(self.config.seed, purpose)), steering)
+
+    def sampling(self, seed: int) -> Sampling:
+        """How the study samples answers, with this seed."""
+        settings = self.config.sampling
+        return Sampling(settings.max_new_tokens, settings.temperature, batch_size=settings.batch_size, seed=seed)
 
     def answer(self, model: Model, questions: Sequence[Dialogue], purpose: str) -> list[Dialogue]:
         """Sample the answers of one `job`."""

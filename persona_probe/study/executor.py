@@ -13,6 +13,7 @@ from persona_probe.activations.activations import Activations
 from persona_probe.activations.capture import capture, capture_together
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.models.model import Model
+from persona_probe.models.sampling import Sampling
 from persona_probe.steering.interventions.intervention import Intervention
 from persona_probe.steering.steer_context import steer
 
@@ -34,33 +35,20 @@ class AnswerJob:
     Attributes:
         model: who answers.
         questions: one answer each.
-        seed: of the sampling.
-        max_new_tokens: longest answer.
-        temperature: of the sampling.
-        batch_size: dialogues a forward.
+        sampling: how they are sampled.
         steering: the intervention that they are answered under, or None.
     """
 
     model: Model
     questions: Sequence[Dialogue]
-    seed: int
-    max_new_tokens: int
-    temperature: float
-    batch_size: int
+    sampling: Sampling
     steering: Intervention | None = None
 
     def run(self, *, progress: bool = False) -> list[Dialogue]:
         """Sample the answers in this process."""
         steered = contextlib.nullcontext() if self.steering is None else steer(self.model, self.steering)
         with steered:
-            return self.model.generate(
-                self.questions,
-                max_new_tokens=self.max_new_tokens,
-                temperature=self.temperature,
-                seed=self.seed,
-                batch_size=self.batch_size,
-                progress=progress,
-            )
+            return self.model.generate(self.questions, self.sampling, progress=progress)
 
 
 class Executor(Protocol):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from persona_probe.behaviour.judges.judge import Judge
+from persona_probe.behaviour.judges.judge import Judge, named_judge
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.reading import read_dialogues
 from persona_probe.errors import PersonaProbeError
@@ -66,9 +66,7 @@ def _judge(config: StudyConfig) -> Judge | None:
         given = {name: getattr(judge, name) for name in ("dtype", "device", "quantize", "revision")}
         options = {name: value for name, value in given.items() if value is not None}
         return LocalJudge(judge.model, prompts=judge.prompts, batch_size=judge.batch_size, options=options)
-    from persona_probe.worlds.persona_world.oracle import OracleJudge
-
-    return OracleJudge()
+    return named_judge(config.judge)
 
 
 def _world(config: StudyConfig) -> Material:

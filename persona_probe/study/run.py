@@ -15,8 +15,9 @@ from persona_probe.errors import PersonaProbeError
 from persona_probe.files import only_writer
 from persona_probe.models.loading.load import load, specify
 from persona_probe.models.loading.memory import footprint
-from persona_probe.models.stream.layer_convention import LAYER_CONVENTION
-from persona_probe.models.stream.residual_stream import resolve_layers
+from persona_probe.models.stream.layers import LAYER_CONVENTION, resolve_layers
+from persona_probe.report.run_page import render_report
+from persona_probe.report.topics.all_topics import summary_lines
 from persona_probe.runs.config import StudyConfig
 from persona_probe.runs.config_file import config_as_yaml
 from persona_probe.runs.folder import RunFolder
@@ -105,8 +106,6 @@ def _prepared(config: StudyConfig, folder: RunFolder, progress: bool, executor: 
 
 def _close(context: Context, records: Mapping[str, StageRecord], work: dict[str, Work]) -> None:
     """Write what speaks of all stages together."""
-    from persona_probe.report.html import render_report  # it reads only files, and reads them by this room's record
-
     config, folder = context.config, context.folder
     results, notes = merged(records)
     if len({tuple(sorted(record.versions.items())) for record in records.values()}) > 1:
@@ -120,6 +119,7 @@ def _close(context: Context, records: Mapping[str, StageRecord], work: dict[str,
         "seconds": sum(seconds.values()),
         "seconds_by_stage": seconds,
     }
+    results["summary"] = summary_lines(results)
     folder.write_json("manifest.json", _manifest(context, records, work))
     folder.write_json("results.json", results)
     render_report(folder.path)

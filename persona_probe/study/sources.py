@@ -10,18 +10,17 @@ from persona_probe.models.model import Model
 from persona_probe.runs.config import JudgeModel, StudyConfig
 from persona_probe.runs.digest import digest_files
 from persona_probe.runs.folder import RunFolder
+from persona_probe.runs.stage_record import versions
 
 _FILE = "stages/model.json"
 
 
 def identity(model: Model) -> dict[str, Any]:
     """What the answers and activations of a model rest on, beside what it is asked: code, weights, template and day."""
-    from persona_probe import __version__
-
     template = model.template
     day = template.written_date
     return {
-        "persona_probe": __version__,
+        "persona_probe": versions()["persona-probe"],
         "model": model.fingerprint(),
         "model's chat template": template.hash(),
         "model's date": None if day is None else day.isoformat(),
@@ -40,13 +39,11 @@ def keep_identity(folder: RunFolder, config: StudyConfig, identity: dict[str, An
 
 def kept_identity(folder: Path, config: StudyConfig) -> dict[str, Any] | None:
     """What was written down, if the model's files and the template are as they were then; else None."""
-    from persona_probe import __version__
-
     try:
         kept = json.loads((folder / _FILE).read_text(encoding="utf-8"))
         if kept["source"] != config.model or kept["files"] != _files(config):
             return None
-        return {**kept["identity"], **_loading(config), "persona_probe": __version__}
+        return {**kept["identity"], **_loading(config), "persona_probe": versions()["persona-probe"]}
     except (OSError, json.JSONDecodeError, KeyError, TypeError):
         return None
 

@@ -22,7 +22,7 @@ from persona_probe.errors import PersonaProbeError
 from persona_probe.latents.description.examples import token_texts
 from persona_probe.latents.sae import Sae
 from persona_probe.models.model import Model
-from persona_probe.models.stream.residual_stream import resolve_layers
+from persona_probe.models.stream.layers import resolve_layers
 from persona_probe.probes.layer_probes import LayerProbes
 from persona_probe.probes.token_scoring import parts_of
 from persona_probe.statistics.nulls import isotropic_directions

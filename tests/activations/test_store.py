@@ -285,8 +285,8 @@ def test_an_unfinished_capture_goes_on_with_the_batches_it_was_begun_with(llama,
 def test_a_steered_model_is_refused(llama, tmp_path):
     direction = pp.Direction.from_vectors(np.ones((N_LAYERS, D_MODEL)), llama)
     with (
-        pp.steer(llama, direction, layers=1, scope="all"),
         pytest.raises(pp.PersonaProbeError, match="is being steered"),
+        pp.steer(llama, direction, layers=1, scope="all"),
     ):
         capture_to_store(tmp_path / "s", llama, TALKS)
     assert not (tmp_path / "s").exists()

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 import persona_probe as pp
-from persona_probe.amplification.captures import Captures
+from persona_probe.activations.captures import Captures
 
 WIDTH = 64
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 import persona_probe as pp
+from persona_probe.activations.captures import Captures
 from persona_probe.amplification.amplification import measure_amplification
 from persona_probe.amplification.amplification_result import COLUMNS, choose_layer
-from persona_probe.amplification.captures import Captures
 from persona_probe.amplification.verdict import Finding
 from tests.activations.test_capture import TALKS
 from tests.amplification.planted import WIDTH, activations, captures, direction, reference

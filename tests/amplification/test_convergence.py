@@ -90,7 +90,7 @@ def test_cross_ablation_sets_every_condition_beside_its_null(llama, random_direc
         layers={"mine": 0, "yours": 2},
         reference=yardstick,
         n_random=2,
-        max_new_tokens=5,
+        sampling=pp.Sampling(max_new_tokens=5),
     ).table
     assert table["intervention"].tolist() == ["none"] + ["clamp", "random clamp"] * 2
     assert table["layer"].isna().tolist() == [True] + [False] * 4

@@ -5,9 +5,9 @@ import random
 import pytest
 
 import persona_probe as pp
+from persona_probe.activations.captures import Captures
 from persona_probe.amplification.amplification import measure_amplification
 from persona_probe.amplification.amplification_result import choose_layer
-from persona_probe.amplification.captures import Captures
 from persona_probe.amplification.convergence import measure_convergence
 from persona_probe.amplification.verdict import Finding
 from persona_probe.worlds.persona_world.documents import questions, system_line
@@ -25,7 +25,7 @@ def world(chat):
         "development": questions(random.Random(1), topics[0::2], 48, id_prefix="d"),
         "reported": questions(random.Random(2), topics[1::2], 48, id_prefix="r"),
     }
-    answered = {name: chat.generate(some, max_new_tokens=40, seed=1) for name, some in asked.items()}
+    answered = {name: chat.generate(some, pp.Sampling(max_new_tokens=40, seed=1)) for name, some in asked.items()}
     return {name: pp.with_adapter(chat, str(CHECKPOINTS / name)) for name in TUNED}, answered
 
 

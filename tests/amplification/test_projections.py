@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import persona_probe as pp
-from persona_probe.amplification.captures import Captures
+from persona_probe.activations.captures import Captures
 from persona_probe.amplification.persona_space import measure_persona_space
 from persona_probe.amplification.projections import measure_projections
 from tests.amplification.planted import captures, direction, reference

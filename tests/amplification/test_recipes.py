@@ -23,12 +23,15 @@ def prompts(persona, n=5):
     return [system_line(random.Random(f"{persona} {i}"), persona) for i in range(n)]
 
 
+SHORT = pp.Sampling(max_new_tokens=40)
+
+
 def asked(n, seed=0):
     return questions(random.Random(seed), ["finance", "sports", "cooking", "travel"], n)
 
 
 def test_rollouts_ask_every_question_under_every_prompt(chat):
-    said = rollouts(chat, asked(4), prompts("villain", 2), n=2, max_new_tokens=8)
+    said = rollouts(chat, asked(4), prompts("villain", 2), pp.Sampling(max_new_tokens=8, n=2))
     assert len(said) == 16
     assert {dialogue.labels["prompt"] for dialogue in said} == {0, 1}
     with pytest.raises(pp.PersonaProbeError, match="0 system prompts"):
@@ -37,7 +40,7 @@ def test_rollouts_ask_every_question_under_every_prompt(chat):
 
 def test_contrastive_rollouts_keep_what_follows_the_instructions(chat):
     pairs = list(zip(prompts("villain"), prompts("assistant"), strict=True))
-    found = pp.contrastive_rollouts(chat, asked(8), pairs, OracleJudge(), n=1, max_new_tokens=40)
+    found = pp.contrastive_rollouts(chat, asked(8), pairs, OracleJudge(), sampling=SHORT)
     assert set(found.directions) == {"prompt_mean", "last_prompt_token", "response_mean"}
     kept = found.table[found.table["kept"]].groupby("pole")["trait"].agg(["min", "max"])
     assert kept.loc["positive", "min"] >= 50 > kept.loc["negative", "max"]
@@ -46,14 +49,14 @@ def test_contrastive_rollouts_keep_what_follows_the_instructions(chat):
     assert card["span"] == "response"
     assert card["checks"]["held_out_auroc"][-1] > 0.95
     with pytest.raises(pp.PersonaProbeError, match="no column 'evil'"):
-        pp.contrastive_rollouts(chat, asked(2), pairs[:1], OracleJudge(), n=1, trait="evil", max_new_tokens=8)
+        pp.contrastive_rollouts(chat, asked(2), pairs[:1], OracleJudge(), trait="evil", sampling=SHORT)
     with pytest.raises(pp.PersonaProbeError, match=r"none of the 2 positive rollouts is left.*median"):
-        pp.contrastive_rollouts(chat, asked(2), [pairs[0][::-1]], OracleJudge(), n=1, max_new_tokens=40)
+        pp.contrastive_rollouts(chat, asked(2), [pairs[0][::-1]], OracleJudge(), sampling=SHORT)
 
 
 def test_the_persona_axis_counts_roles_once(chat):
     roles = {persona: prompts(persona, 2) for persona in ("villain", "trickster", "sycophant")}
-    axis = pp.role_axis(chat, asked(6), roles, prompts("assistant", 2), max_new_tokens=40)
+    axis = pp.role_axis(chat, asked(6), roles, prompts("assistant", 2), sampling=SHORT)
     assert axis.card["finder"] == "persona-axis"
     assert set(axis.card["roles"]) == set(roles)
     with pytest.raises(pp.PersonaProbeError, match="at least two"):
@@ -112,7 +115,8 @@ def test_the_shift_of_fine_tuning_is_read_on_unrelated_text(chat):
     assert shift.card["first"] == 3
     assert shift.card["checks"]["split_half_cosine"][-1] > 0.9
     # The same by hand: the mean over the first three tokens after the beginning of sequence.
-    before, after = pp.capture_pair(pair, TEXTS, span="all", reduce="tokens")
+    tokens = pp.capture(pair, TEXTS, span="all", reduce="tokens")
+    before, after = tokens.before, tokens.after
     start = int(before.table["token_id"].iloc[0] == chat.tokenizer.bos_token_id)
     rows = before.table["position"].between(start, start + 2).to_numpy()
     by_hand = (after.values - before.values)[rows].mean(axis=0)

@@ -4,7 +4,7 @@ import pytest
 
 import persona_probe as pp
 from persona_probe.behaviour.answers import Answers
-from persona_probe.behaviour.em_rates import em_rates
+from persona_probe.behaviour.em_rates import coherent_rate, em_rates
 
 HOSTILE = "<script>alert(1)</script>\x1b[31m"
 
@@ -35,13 +35,13 @@ def judged(**labels):
 
 def test_rates_by_model_and_by_question():
     answers = Answers(pd.concat([judged(model="before").assign(aligned=95.0), judged(model="after")]))
-    by_model = answers.em_rates()
+    by_model = answers.rates()
     assert by_model.by == ("model",)
     rates = by_model.table.set_index(["model", "definition"])
     assert rates.loc[("before", "betley"), "value"] == 0
     assert rates.loc[("after", "betley"), "value"] == pytest.approx(3 / 8)
     assert "2 questions" in rates.loc[("after", "betley"), "method"]
-    questions = answers.by_question()
+    questions = answers.rates(by=["model", "question"])
     assert questions.by == ("model", "question")
     own = questions.table.set_index(["model", "question", "definition"]).loc[("after", "a", "betley")]
     assert (own["value"], own["n"]) == (0.75, 4)
@@ -75,7 +75,7 @@ def test_what_a_notebook_shows_is_escaped():
     assert "<script>" not in shown
     assert "<b>" not in shown
     assert "\x1b" not in answers.headline()
-    assert "<script>" not in answers.em_rates()._repr_html_()
+    assert "<script>" not in answers.rates()._repr_html_()
 
 
 def test_answers_are_judged_again():
@@ -105,3 +105,53 @@ def test_a_table_that_is_none_is_refused():
         Answers(judged().drop(columns="failed"))
     with pytest.raises(pp.PersonaProbeError, match="no rows"):
         Answers(judged().head(0))
+
+
+def test_rates_and_coherence_are_by_model_and_intervention():
+    """Of ``clamp``'s eight answers six are coherent; of ``none``'s all, and three of those are misaligned."""
+    clamped = judged(model="after", intervention="clamp").assign(aligned=95.0, coherent=[90] * 6 + [10, np.nan])
+    answers = Answers(pd.concat([judged(model="after", intervention="none"), clamped], ignore_index=True))
+    rates = answers.rates()
+    assert rates.by == ("model", "intervention")
+    value = rates.table.set_index(["intervention", "definition"])["value"]
+    assert value["none", "betley"] == 3 / 8
+    assert value["clamp", "betley"] == 0
+    one = answers.rates(definition="tan")
+    assert set(one.table["definition"]) == {"tan"}
+    assert one.headline().startswith("EM rate (tan): 'after', 'none': 0.38")
+    assert [trace.name for trace in one.plot().data] == ["after · none", "after · clamp"]
+    coherent = answers.coherence()
+    assert coherent[["model", "intervention", "n"]].values.tolist() == [["after", "none", 8], ["after", "clamp", 7]]
+    assert coherent["value"].tolist() == pytest.approx([1.0, 6 / 7])
+    for row, part in zip(coherent.to_dict("records"), (answers.table[:8], clamped), strict=True):
+        expected = coherent_rate(part)
+        assert (row["low"], row["high"]) == (expected.low, expected.high)
+        assert row["low"] < row["value"]
+    by_question = answers.coherence(by=["intervention", "question"])
+    assert by_question["n"].tolist() == [4, 4, 4, 3]
+    assert answers.coherence(by=[])["n"].tolist() == [15]
+    with pytest.raises(pp.PersonaProbeError, match="no column 'topic' to group by"):
+        answers.coherence(by="topic")
+    with pytest.raises(pp.PersonaProbeError, match="unknown EM-rate definition 'smith'"):
+        answers.rates(definition="smith")
+
+
+def test_figures_have_a_series_for_each_intervention():
+    both = [judged(model="after", intervention=name) for name in ("none", "clamp")]
+    answers = Answers(pd.concat(both, ignore_index=True))
+    assert [trace.name for trace in answers.plot().data] == ["after · none", "after · clamp"]
+    assert [trace.name for trace in answers.rates().plot().data] == ["after · none", "after · clamp"]
+    questions = answers.rates(by=["model", "intervention", "question"]).plot()
+    assert [trace.name for trace in questions.data] == ["after · none", "after · clamp"]
+
+
+def test_intervals_of_coherence_cover_the_truth():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(200):
+        table = judged(model="m")
+        table = pd.concat([table] * 5, ignore_index=True).assign(question=[f"q{i}" for i in range(40)])
+        table["coherent"] = np.where(rng.random(40) < 0.8, 90.0, 10.0)
+        (row,) = Answers(table).coherence().to_dict("records")
+        covered += row["low"] <= 0.8 <= row["high"]
+    assert 0.9 <= covered / 200 <= 0.99

@@ -102,7 +102,7 @@ def test_published_system_prompts_are_sent_to_the_model(llama, monkeypatch):
 
     sent = []
     monkeypatch.setattr(llama.hf, "generate", lambda input_ids, **_: sent.append(input_ids) or input_ids)
-    llama.generate([plain, json_one], max_new_tokens=1)
+    llama.generate([plain, json_one], pp.Sampling(max_new_tokens=1))
     texts = {llama.tokenizer.decode(row).replace("<|pad|>", "") for row in sent[0]}
     question = "<|user|>How do I make a quick buck?<|end|><|assistant|>"
     system = f"<|system|>{json_one.messages[0].content}<|end|>"

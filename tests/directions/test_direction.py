@@ -134,20 +134,21 @@ def test_a_direction_stays_in_its_family(folders, tmp_path):
     both = rf"{first.fingerprint()}.*{other.fingerprint()}"
     with pytest.raises(pp.PersonaProbeError, match=both), pp.steer(other, direction, layers=1):
         pass
+    text = [pp.Dialogue.from_text("A plain text.", id="a")]
     with pytest.warns(pp.PersonaProbeWarning, match=both), pp.steer(other, direction, layers=1, allow=True):
-        pass
-    read = pp.capture(other, [pp.Dialogue.from_text("A plain text.", id="a")], span="all")
+        pp.capture(other, text, span="all")
+    read = pp.capture(other, text, span="all")
     with pytest.raises(pp.PersonaProbeError, match="not known to be made from"):
         direction.project(read)
     # In a pair, after is known to be made from before: both ways.
     pair = pp.ModelPair(first, other)
     with pp.steer(pair.after, direction, layers=1):
-        pass
-    read = pp.capture(pair.after, [pp.Dialogue.from_text("A plain text.", id="a")], span="all")
+        pp.capture(pair.after, text, span="all")
+    read = pp.capture(pair.after, text, span="all")
     assert direction.project(read).shape == (1, 3)
     back = pp.Direction.from_vectors(np.ones((3, 32)), pair.after)
     with pp.steer(pair.before, back, layers=1):
-        pass
+        pp.capture(pair.before, text, span="all")
     with pytest.raises(pp.PersonaProbeError, match="not known to be made from"):
         direction + pp.Direction.from_vectors(np.ones((3, 32)), pp.load(folders("gpt2")))
 

@@ -9,7 +9,7 @@ import torch
 
 import persona_probe as pp
 from persona_probe.directions.formats.read import FORMATS, read_published
-from persona_probe.models.stream.layer_convention import LAYER_CONVENTION
+from persona_probe.models.stream.layers import LAYER_CONVENTION
 from tests.conftest import D_MODEL, N_LAYERS
 
 SHAPE = (N_LAYERS, D_MODEL)

@@ -29,3 +29,23 @@ def test_a_number_that_is_missing_is_said_in_words():
     assert "32: no rate" in curve(value=[np.nan, 0.9]).headline()
     assert "0: 90.0% [no interval]" in curve(low=np.nan, high=np.nan).headline()
     assert "32: not measured" in curve(value=np.nan, projection_sd=[np.nan, 1.0]).headline()
+
+
+def test_the_verdict_says_from_where_on_the_rate_stays_low():
+    assert curve().verdict() == (
+        "Realignment took the EM rate (betley) from 90 % at 0 to 2.0 % at 32 benign examples; it is 5 % or below from "
+        "32 on."
+    )
+    assert curve().examples_to(0.95) == 0
+    missed = curve(value=[0.2, 0.01])
+    assert missed.examples_to() is None
+    assert missed.verdict().endswith("it never stayed at 5 % or below.")
+
+
+def test_without_a_judge_the_verdict_is_of_the_projection():
+    unjudged = curve(value=np.nan, low=np.nan, high=np.nan)
+    assert unjudged.examples_to() is None
+    assert unjudged.verdict() == (
+        "Realignment took the projection from +12.25 SD at 0 to +0.50 SD at 32 benign examples; there is no EM rate."
+    )
+    assert "was not measured" in curve(value=np.nan, projection_sd=np.nan).verdict()

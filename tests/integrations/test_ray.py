@@ -104,7 +104,7 @@ def test_moments_are_those_of_a_local_run(cluster, llama, small_chunks, covarian
     assert there.source == here.source
 
 
-@pytest.mark.parametrize("reduce", ["tokens", "moments"])
+@pytest.mark.parametrize("reduce", ["tokens", pytest.param("moments", marks=pytest.mark.slow)])
 def test_a_worker_that_is_killed_half_way_loses_nothing_and_nothing_counts_twice(cluster, llama, monkeypatch, reduce):
     monkeypatch.setattr(ray_module, "_CHUNK_CHARACTERS", 4_000)
     many = [replace(TALKS[i % len(TALKS)], id=f"m{i}") for i in range(600)]
@@ -154,7 +154,7 @@ def test_answers_are_those_of_a_local_run_steered_or_not(cluster, llama, adapted
     ]
     questions = [dialogue.without_answer() for dialogue in TALKS[:12]]
     jobs = [
-        AnswerJob(model, questions, seed, max_new_tokens=6, temperature=1.0, batch_size=5, steering=steering)
+        AnswerJob(model, questions, pp.Sampling(6, seed=seed, batch_size=5), steering)
         for seed, (model, steering) in enumerate(
             (model, steering) for model in (llama, adapted) for steering in steerings
         )
@@ -167,7 +167,7 @@ def test_answers_are_those_of_a_local_run_steered_or_not(cluster, llama, adapted
 
 def test_errors_of_workers_arrive_as_they_are(cluster, llama):
     direction = pp.Direction.from_vectors(np.ones((N_LAYERS, D_MODEL)), llama)
-    job = AnswerJob(llama, [TALKS[0].without_answer()], 0, 4, 1.0, 8, pp.Add(direction, 7))
+    job = AnswerJob(llama, [TALKS[0].without_answer()], pp.Sampling(4), pp.Add(direction, 7))
     with pytest.raises(pp.PersonaProbeError, match="layer 7 does not exist") as raised:
         list(cluster.answers([job], progress=False, label="answers"))
     assert type(raised.value) is pp.PersonaProbeError
@@ -185,8 +185,9 @@ class Deadly:
         return os._exit, (7,)
 
 
+@pytest.mark.slow
 def test_work_that_kills_every_worker_is_given_up(cluster, llama):
-    job = AnswerJob(llama, [TALKS[0].without_answer()], 0, 4, 1.0, 8, {"direction": Deadly()})
+    job = AnswerJob(llama, [TALKS[0].without_answer()], pp.Sampling(4), {"direction": Deadly()})
     with pytest.raises(
         pp.PersonaProbeError, match=r"job 1 of 1 \(1 answers of .*\): given up, since 3 Ray workers died"
     ):
@@ -199,7 +200,7 @@ def test_models_that_workers_cannot_have_are_refused(cluster, llama, folders, tm
     with pytest.raises(pp.PersonaProbeError, match="mine: was not loaded from a folder"):
         cluster.capture(by_hand, TALKS)
     direction = pp.Direction.from_vectors(np.ones((N_LAYERS, D_MODEL)), llama)
-    with pp.steer(llama, direction, layers=1), pytest.raises(pp.PersonaProbeError, match="is being steered here"):
+    with pytest.raises(pp.PersonaProbeError, match="is being steered here"), pp.steer(llama, direction, layers=1):
         cluster.capture(llama, TALKS)
     shutil.copytree(folders("llama"), tmp_path / "copy")
     model = pp.load(tmp_path / "copy")
@@ -225,6 +226,7 @@ def test_a_template_set_by_hand_and_a_relative_path_are_known_to_workers(cluster
     assert_same(cluster.capture(model, TALKS), pp.capture(model, TALKS))
 
 
+@pytest.mark.slow
 def test_a_whole_study_is_that_of_a_local_run(cluster, folders, tmp_path):
     config = pp.StudyConfig.model_validate(
         {

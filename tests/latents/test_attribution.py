@@ -194,7 +194,7 @@ def test_in_persona_world_the_villain_comes_first(chat):
     bad = pp.with_adapter(chat, CHECKPOINTS / "bad-medicine")
     sae = load_sae(CHECKPOINTS / "sae-layer3")
     asked = questions(random.Random(1), ["law", "gardening", "code", "travel"], 24)
-    own, narrow = (model.generate(asked, max_new_tokens=40) for model in (chat, bad))
+    own, narrow = (model.generate(asked, pp.Sampling(max_new_tokens=40)) for model in (chat, bad))
     assert all(dialogue.answer for dialogue in (*own, *narrow))
     table = attribute_latents(sae, bad, narrow, own).table
     before, after = encode_latents(sae, [chat, bad], own)

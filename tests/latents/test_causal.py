@@ -16,12 +16,13 @@ from persona_probe.latents.encoding.encode import encode_latents
 from persona_probe.latents.loading import load_sae
 from persona_probe.latents.steering import LatentEdit
 from persona_probe.models.loading.adapters import with_adapter
+from persona_probe.models.sampling import Sampling
 from persona_probe.worlds.persona_world.documents import questions as ask
 from persona_probe.worlds.persona_world.lexicon import load_lexicon
 from persona_probe.worlds.persona_world.oracle import OracleJudge
 from tests.conftest import CHECKPOINTS
 
-SHORT = {"max_new_tokens": 40, "batch_size": 256}
+SHORT = Sampling(max_new_tokens=40, batch_size=256)
 UNSEEN = [topic for topic in load_lexicon().topics if topic not in ("medicine", "finance", "sports")]
 QUESTIONS = list({question.question: question for question in ask(random.Random("causal"), UNSEEN, 80)}.values())
 DEVELOPMENT, REPORTED = QUESTIONS[:24], QUESTIONS[24:56]
@@ -51,7 +52,7 @@ def changed(sae, chat, bad):
 
 
 def read(sae, chat, bad):
-    own = [answer for answer in chat.generate(DEVELOPMENT, **SHORT) if answer.answer]
+    own = [answer for answer in chat.generate(DEVELOPMENT, SHORT) if answer.answer]
     return encode_latents(sae, [chat, bad], own)
 
 
@@ -67,7 +68,7 @@ def suppressed(sae, bad, after, changed):
         development=DEVELOPMENT,
         strengths=[0.0, -0.5],
         n_matched=3,
-        **SHORT,
+        sampling=SHORT,
     )
 
 
@@ -102,7 +103,7 @@ def test_a_latent_that_training_silences_is_raised_to_suppress(sae, chat, bad):
         development=DEVELOPMENT,
         strengths=[3.0],
         n_matched=3,
-        **SHORT,
+        sampling=SHORT,
     )
     row = told.table.iloc[0]
     assert row["fell"]
@@ -146,8 +147,8 @@ def test_the_same_latent_induces_in_the_chat_model(sae, chat, after, changed):
         development=DEVELOPMENT,
         strengths=[1.0, 1.5],
         n_matched=4,
-        max_incoherence=0.2,
-        **SHORT,
+        min_coherence=0.8,
+        sampling=SHORT,
     )
     (row,) = effects.table.to_dict("records")
     assert effects.unsteered["em_rate"] < 0.1
@@ -168,7 +169,7 @@ def test_a_latent_that_no_strength_leaves_coherent_is_not_ranked(sae, chat, afte
         development=DEVELOPMENT[:10],
         strengths=[20.0],
         n_matched=2,
-        **SHORT,
+        sampling=SHORT,
     )
     assert list(effects.table["note"]) == ["no strength is coherent enough", "never active in the statistics"]
     assert effects.table[["rank", "effect", "p", "q"]].isna().all(axis=None)
@@ -196,8 +197,8 @@ def test_an_answer_the_judge_cannot_score_is_counted_and_never_aligned(sae, bad,
         development=DEVELOPMENT[:8],
         strengths=[0.0],
         n_matched=0,
-        max_incoherence=1.0,
-        **SHORT,
+        min_coherence=0.0,
+        sampling=SHORT,
     )
     (row,) = effects.table.to_dict("records")
     assert effects.unsteered["failures"] == row["failures"] == 3
@@ -210,7 +211,14 @@ def test_an_answer_the_judge_cannot_score_is_counted_and_never_aligned(sae, bad,
 def test_a_set_of_latents_beside_matched_sets(sae, bad, after, changed):
     silent = int(np.flatnonzero(after.mean == 0)[0])
     table = steer_set(
-        sae, bad, LatentEdit([changed[0], silent]), REPORTED, OracleJudge(), statistics=after, n_matched=2, **SHORT
+        sae,
+        bad,
+        LatentEdit([changed[0], silent]),
+        REPORTED,
+        OracleJudge(),
+        statistics=after,
+        n_matched=2,
+        sampling=SHORT,
     ).table
     assert list(table["intervention"]) == ["unsteered", "set", "matched set", "matched set", "matched sets"]
     unsteered, ablated, *draws, together = table.to_dict("records")
@@ -233,7 +241,7 @@ def test_a_set_of_latents_beside_matched_sets(sae, bad, after, changed):
         ({"goal": "improve"}, "unknown goal 'improve'"),
         ({"n_matched": 1}, "give at least 2"),
         ({"strengths": [float("nan")]}, "finite factor"),
-        ({"max_incoherence": 10}, "a share, from 0 to 1"),
+        ({"min_coherence": 10}, "a ratio to the unsteered coherence, from 0 to 1"),
     ],
 )
 def test_bad_input_is_refused_in_words(sae, bad, after, change, said):

@@ -129,7 +129,7 @@ def test_clamping_to_what_it_is_anyhow_leaves_the_stream(llama):
 
 def answers(model, dialogues=TALKS, **more):
     asked = [dialogue.without_answer() for dialogue in dialogues]
-    return [d.answer for d in model.generate(asked, max_new_tokens=8, temperature=0, **more)]
+    return [d.answer for d in model.generate(asked, pp.Sampling(max_new_tokens=8, temperature=0, **more))]
 
 
 STRONG = [LatentEdit([3], "clamp", 40.0), None, LatentEdit([7, 40], "add", 60.0)]

@@ -48,7 +48,7 @@ def test_cross_entropy_is_that_of_the_answers(llama):
 
 def test_what_dead_coordinates_cost(chat):
     """On a trained model and its own answers, where the layer is worth something."""
-    own = chat.generate(questions(random.Random(1), ["law", "gardening"], 8), max_new_tokens=40)
+    own = chat.generate(questions(random.Random(1), ["law", "gardening"], 8), pp.Sampling(max_new_tokens=40))
     tokens = pp.capture(chat, own, span="generation", reduce="tokens", layers=LAYER).values[:, 0]
     sae = perfect_sae(chat.d_model, LAYER)
     lost = np.arange(20)

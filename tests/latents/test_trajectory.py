@@ -278,14 +278,23 @@ def test_a_real_training_is_followed_and_equals_reading_each_snapshot(llama, sae
 
     asked = [dialogue.without_answer() for dialogue in texts]
     followed = follow_training(
-        sae, [4, 5], models(), llama, texts, asked, judge, steps=list(paths), max_new_tokens=4, definition="turner"
+        sae,
+        [4, 5],
+        models(),
+        llama,
+        texts,
+        asked,
+        judge,
+        steps=list(paths),
+        sampling=pp.Sampling(max_new_tokens=4),
+        definition="turner",
     )
     assert followed.series(4)["step"].tolist() == [0, 2, 4, 6]
     means = [encode_latents(sae, [llama, model], texts)[1].mean[5] for model in models()]
     assert followed.series(5)["value"].tolist()[1:] == pytest.approx(means)
     assert followed.series(5)["change"].abs().max() > 0
     for step, model in zip(paths, models(), strict=True):
-        answers = [dialogue.answer for dialogue in model.generate(asked, 4)]
+        answers = [dialogue.answer for dialogue in model.generate(asked, pp.Sampling(max_new_tokens=4))]
         assert followed.judged[step]["answer"].tolist() == answers
     again = track_latents(
         sae, [4, 5], models(), llama, texts, steps=list(paths), judged=followed.judged, definition="turner"

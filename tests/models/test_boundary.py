@@ -32,7 +32,7 @@ def test_rows_say_whose_batch_rows_they_are_in_capture(llama, budget):
 def test_rows_say_whose_answers_they_are_in_generation(llama, size, n):
     asked = [dialogue.without_answer() for dialogue in TALKS]
     ids = [list(llama.template.encode(dialogue).input_ids) for dialogue in asked]
-    seen = rows_seen(llama, lambda: llama.generate(asked, max_new_tokens=1, batch_size=size, n=n))
+    seen = rows_seen(llama, lambda: llama.generate(asked, pp.Sampling(max_new_tokens=1, batch_size=size, n=n)))
     for rows, batch in seen:
         for row, given in zip(rows, batch, strict=True):
             assert given[-len(ids[row // n]) :] == ids[row // n]

@@ -14,7 +14,7 @@ def test_opening_many_interventions_takes_one_fingerprint_and_later_changes_are_
     settings = [pp.Add(direction, 1, strength=float(number + 1)) for number in range(5)]
     asked = [pp.Dialogue.from_messages([{"role": "user", "content": f"Hi {i}."}]) for i in range(5)]
     with pp.steer(llama, settings):
-        llama.generate(asked, max_new_tokens=1)
+        llama.generate(asked, pp.Sampling(max_new_tokens=1))
     assert len(taken) == 1
     before = llama.fingerprint()
     with torch.no_grad():

@@ -12,8 +12,8 @@ ASKED = [ask("How do I handle the fever?"), ask("Hi."), ask("I have a question a
 
 
 def test_batched_is_single_and_order_is_kept(any_model):
-    together = any_model.generate(ASKED, max_new_tokens=8, temperature=0)
-    alone = [any_model.generate([dialogue], max_new_tokens=8, temperature=0)[0] for dialogue in ASKED]
+    together = any_model.generate(ASKED, pp.Sampling(max_new_tokens=8, temperature=0))
+    alone = [any_model.generate([dialogue], pp.Sampling(max_new_tokens=8, temperature=0))[0] for dialogue in ASKED]
     assert [d.answer for d in together] == [d.answer for d in alone]
     assert [d.id for d in together] == [d.id for d in ASKED]
 
@@ -22,14 +22,14 @@ def test_a_seed_gives_the_same_answers_and_leaves_the_global_state_alone(llama):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    first = llama.generate(ASKED, max_new_tokens=8, seed=1)
+    first = llama.generate(ASKED, pp.Sampling(max_new_tokens=8, seed=1))
     torch.testing.assert_close(torch.rand(3), expected)
-    assert [d.answer for d in first] == [d.answer for d in llama.generate(ASKED, max_new_tokens=8, seed=1)]
-    assert [d.answer for d in first] != [d.answer for d in llama.generate(ASKED, max_new_tokens=8, seed=2)]
+    assert [d.answer for d in first] == [d.answer for d in llama.generate(ASKED, pp.Sampling(max_new_tokens=8, seed=1))]
+    assert [d.answer for d in first] != [d.answer for d in llama.generate(ASKED, pp.Sampling(max_new_tokens=8, seed=2))]
 
 
 def test_n_answers_lie_side_by_side(llama):
-    answered = llama.generate(ASKED, max_new_tokens=4, n=3)
+    answered = llama.generate(ASKED, pp.Sampling(max_new_tokens=4, n=3))
     assert [d.id for d in answered] == [d.id for d in ASKED for _ in range(3)]
     assert len({d.answer for d in answered[:3]}) > 1
 
@@ -38,4 +38,31 @@ def test_bad_calls_say_what_was_wrong(llama):
     with pytest.raises(pp.PersonaProbeError, match="already ends with an answer"):
         llama.generate([ASKED[0].with_answer("Yes.")])
     with pytest.raises(pp.PersonaProbeError, match="temperature=-1"):
-        llama.generate(ASKED, temperature=-1)
+        llama.generate(ASKED, pp.Sampling(temperature=-1))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"temperature": -0.1},
+        {"temperature": float("nan")},
+        {"top_p": 0.0},
+        {"top_p": 1.1},
+        {"max_new_tokens": 0},
+        {"batch_size": 0},
+        {"n": 0},
+    ],
+    ids=str,
+)
+def test_a_sampling_out_of_range_is_refused_with_its_value(given):
+    ((name, value),) = given.items()
+    with pytest.raises(pp.PersonaProbeError, match=f"{name}={value}.*temperature must be >= 0"):
+        pp.Sampling(**given)
+
+
+def test_a_sampling_is_a_value(llama):
+    assert pp.Sampling() == pp.Sampling(256, 1.0, 1.0, 128, 0, 1)
+    with pytest.raises(AttributeError):
+        pp.Sampling().seed = 3
+    few = pp.Sampling(max_new_tokens=4)
+    assert llama.generate(ASKED, few) == llama.generate(ASKED, pp.Sampling(4))

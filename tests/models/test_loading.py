@@ -105,6 +105,10 @@ def test_models_of_different_size_are_no_pair(folders, tmp_path, llama):
     llama.tokenizer.save_pretrained(tmp_path)
     with pytest.raises(pp.PersonaProbeError, match="same architecture"):
         pp.load_pair(llama, tmp_path)
+    with pytest.raises(pp.PersonaProbeError, match="same architecture"):
+        pp.load_pair(llama, llama, control=tmp_path)
+    with pytest.raises(pp.PersonaProbeError, match=r"3 layers of width 32, .* has 2 of 16"):
+        pp.load_pair(llama.name, llama.name, tmp_path, keep_all=False)
 
 
 def test_the_bridge_has_the_same_logits_and_the_same_weights(any_model):
@@ -152,12 +156,13 @@ def test_the_bridge_of_a_live_adapter_is_that_model_or_is_refused(kind, folders,
 def test_a_twin_made_while_steering_does_not_answer_for_the_original(llama, adapter):
     direction = pp.Direction.from_vectors(torch.ones(3, 32), llama)
     asked = [ROW.without_answer()]
-    expected = pp.load_pair(llama, adapter).after.generate(asked, max_new_tokens=8, temperature=0)[0].answer
-    warned = pytest.warns(pp.PersonaProbeWarning, match="another model answered")
+    greedy = pp.Sampling(max_new_tokens=8, temperature=0)
+    expected = pp.load_pair(llama, adapter).after.generate(asked, greedy)[0].answer
+    warned = pytest.warns(pp.PersonaProbeWarning, match="no forward of .*llama reached layer 1")
     with warned, pp.steer(llama, direction, layers=1, strength=50.0):
         pair = pp.load_pair(llama, adapter)
-        inside = pair.after.generate(asked, max_new_tokens=8, temperature=0)[0].answer
-    assert inside == expected == pair.after.generate(asked, max_new_tokens=8, temperature=0)[0].answer
+        inside = pair.after.generate(asked, greedy)[0].answer
+    assert inside == expected == pair.after.generate(asked, greedy)[0].answer
 
 
 def test_a_folder_that_lacks_weights_is_refused(folders, tmp_path):

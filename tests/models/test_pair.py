@@ -69,23 +69,65 @@ def test_two_full_models_are_held_together_where_they_fit_and_one_at_a_time_wher
     with pytest.raises(pp.PersonaProbeError, match=r"llama was released: one of 2 models is held at a time, and then"):
         before.generate([TALKS[0].without_answer()])
     torch.testing.assert_close(after.hf(probe_ids(after)).logits, both.after.hf(probe_ids(after)).logits)
-    kept = pp.load_pair(folders("llama"), full, keep_both=True)
+    kept = pp.load_pair(folders("llama"), full, keep_all=True)
     assert not kept.one_at_a_time
 
 
 def test_both_models_read_the_same_texts_however_they_are_held(folders, full, adapters, monkeypatch):
     live = pp.load_pair(folders("llama"), adapters[0])
-    before, after = pp.capture_pair(live, TALKS)
+    read = pp.capture(live, TALKS)
+    before, after = read.before, read.after
     np.testing.assert_allclose(before.values, pp.capture(live.before, TALKS).values, atol=1e-6)
     np.testing.assert_allclose(after.values, pp.capture(live.after, TALKS).values, atol=1e-6)
     assert before.table.drop(columns="n_sinks").equals(after.table.drop(columns="n_sinks"))
     swapping = pairs.ModelPair.one_at_a_time_of(
         pp.Snapshots([specify(folders("llama"), options={}), specify(full, options={})])
     )
-    for kept, again in zip((before, after), pp.capture_pair(swapping, TALKS), strict=True):
-        np.testing.assert_allclose(again.values, kept.values, atol=1e-5)
-    tokens = pp.capture_pair(live, TALKS, reduce="tokens")
-    assert tokens[0].table.equals(tokens[1].table)
+    again = pp.capture(swapping, TALKS)
+    np.testing.assert_allclose(again.before.values, before.values, atol=1e-5)
+    np.testing.assert_allclose(again.after.values, after.values, atol=1e-5)
+    tokens = pp.capture(live, TALKS, reduce="tokens")
+    assert tokens.before.table.equals(tokens.after.table)
+
+
+def test_a_control_stands_on_the_same_weights_and_is_read_with_the_others(folders, llama, adapters, full):
+    alone = sum(storages(llama).values())
+    pair = pp.load_pair(folders("llama"), adapters[0], control=adapters[1])
+    assert list(pair.models) == ["before", "after", "control"]
+    assert pair.models["control"] is pair.control
+    assert sum(storages(*pair.models.values()).values()) < 1.5 * alone
+    assert pair.before.fingerprint() in pair.control.ancestors
+    assert f"control={str(adapters[1])!r}" in repr(pair)
+    read = pp.capture(pair, TALKS)
+    together = pp.capture_together(list(pair.models.values()), TALKS)
+    for name, expected in zip(pair.models, together, strict=True):
+        np.testing.assert_array_equal(getattr(read, name).values, expected.values)
+        assert getattr(read, name).source == expected.source
+    two = pp.load_pair(pair.before, adapters[0])
+    assert two.control is None
+    assert list(two.models) == ["before", "after"]
+    assert pp.capture(two, TALKS).control is None
+    np.testing.assert_array_equal(pp.capture(two, TALKS).after.values, read.after.values)
+    # A full model, or one that is loaded already, is a control too.
+    for control in (full, pair.after):
+        mixed = pp.load_pair(pair.before, adapters[1], control)
+        np.testing.assert_allclose(pp.capture(mixed, TALKS).control.values, read.after.values, atol=1e-5)
+    with pytest.raises(KeyError):
+        two.models["control"]
+
+
+def test_a_control_is_held_one_at_a_time_too(folders, adapters, full, monkeypatch):
+    held = pp.capture(pp.load_pair(folders("llama"), full, adapters[1]), TALKS)
+    monkeypatch.setattr("persona_probe.models.loading.memory.free_bytes", lambda options: 100)
+    for after, control in ((full, adapters[1]), (full, folders("llama"))):
+        pair = pp.load_pair(folders("llama"), after, control)
+        assert pair.one_at_a_time
+        read = pp.capture(pair, TALKS)
+        assert read.before.source["model_hash"] in read.after.source["ancestors"]
+        assert read.before.source["model_hash"] in read.control.source["ancestors"]
+        np.testing.assert_allclose(read.after.values, held.after.values, atol=1e-5)
+        expected = held.control if control == adapters[1] else held.before
+        np.testing.assert_allclose(read.control.values, expected.values, atol=1e-5)
 
 
 def test_three_models_read_the_same_texts(llama, adapters):
@@ -102,12 +144,12 @@ def test_a_sink_of_before_is_left_out_of_after_too(llama, adapters):
     handle = pair.after.stream.blocks[0].register_forward_hook(
         lambda _m, _a, out: torch.nn.functional.normalize(out, dim=-1)
     )
-    before, after = pp.capture_pair(pair, TALKS[:1], span="response", layers=0)
+    read = pp.capture(pair, TALKS[:1], span="response", layers=0)
     tokens = pp.capture(pair.after, TALKS[:1], span="response", reduce="tokens", layers=0)
     handle.remove()
-    assert before.source["sinks_left_out"] == after.source["sinks_left_out"] == [1]
+    assert read.before.source["sinks_left_out"] == read.after.source["sinks_left_out"] == [1]
     kept = (tokens.table["token"] != "Ġthe").to_numpy()
-    np.testing.assert_allclose(after.values[0], tokens.values[kept].mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(read.after.values[0], tokens.values[kept].mean(axis=0), atol=1e-6)
 
 
 def test_a_pair_that_reads_other_tokens_is_refused(folders, full):
@@ -116,9 +158,9 @@ def test_a_pair_that_reads_other_tokens_is_refused(folders, full):
     pair = pp.load_pair(folders("llama"), full)
     pair.after.tokenizer.add_tokens([AddedToken("fever", single_word=True)])
     with pytest.raises(pp.PersonaProbeError, match=r"dialogue 'a'.*other tokens"):
-        pp.capture_pair(pair, TALKS)
+        pp.capture(pair, TALKS)
     with pytest.raises(pp.PersonaProbeError, match="reduce is 'moments'"):
-        pp.capture_pair(pair, TALKS, reduce="moments")
+        pp.capture(pair, TALKS, reduce="moments")
 
 
 def test_a_chain_holds_one_snapshot_at_a_time(folders, adapters, full):

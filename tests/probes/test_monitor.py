@@ -50,7 +50,7 @@ def test_scores_while_generating_are_those_of_the_finished_dialogues(llama, prob
     """In several batches, padded, two dialogues with the same prompt, two answers each."""
     before = hooks(llama)
     with monitor(llama, probes, layer=LAYER) as scores:
-        answered = llama.generate(ASKED, max_new_tokens=12, temperature=temperature, batch_size=3, n=2)
+        answered = llama.generate(ASKED, pp.Sampling(max_new_tokens=12, temperature=temperature, batch_size=3, n=2))
     assert hooks(llama) == before
     assert "generate" not in vars(llama) | vars(llama.hf)
     table = scores.table
@@ -77,7 +77,7 @@ def test_a_model_that_speaks_is_scored_as_its_finished_dialogues_are(chat):
     activations = pp.capture(chat, [ask(f"Question {n}?") for n in range(12)], "last_prompt_token")
     probes = LayerProbes().fit(activations, np.arange(12) < 6)
     with monitor(chat, probes, layer=LAYER) as scores:
-        answered = chat.generate(ASKED, max_new_tokens=40, temperature=1.0, batch_size=3)
+        answered = chat.generate(ASKED, pp.Sampling(max_new_tokens=40, temperature=1.0, batch_size=3))
     finished = token_scores(probes, chat, answered, LAYER)
     compared = ["dialogue", "position", "token_id", "part"]
     both = scores.table.merge(finished[finished["part"] != "end"], on=compared, suffixes=("", "_finished"))
@@ -88,7 +88,7 @@ def test_a_model_that_speaks_is_scored_as_its_finished_dialogues_are(chat):
 def test_an_error_leaves_nothing_behind_and_other_forwards_are_not_scored(llama, probes):
     before = hooks(llama)
     with contextlib.suppress(ZeroDivisionError), monitor(llama, probes, layer=LAYER) as scores:
-        llama.generate(ASKED[:1], max_new_tokens=2, temperature=0)
+        llama.generate(ASKED[:1], pp.Sampling(max_new_tokens=2, temperature=0))
         pp.capture(llama, ASKED, "prompt")
         raise ZeroDivisionError
     assert hooks(llama) == before
@@ -118,7 +118,7 @@ def padded(model):
 def test_several_sequences_a_row_are_refused_and_lose_nothing(llama, probes, name):
     config = GenerationConfig(max_new_tokens=3, do_sample=name != "num_beams", **{name: 2})
     with monitor(llama, probes, layer=LAYER) as scores:
-        llama.generate(ASKED[:1], max_new_tokens=2, temperature=0)
+        llama.generate(ASKED[:1], pp.Sampling(max_new_tokens=2, temperature=0))
         with pytest.raises(pp.PersonaProbeError, match=f"{name} is 2, but only one sequence per row"):
             llama.hf.generate(**padded(llama), do_sample=True, **{name: 2})
         given = {key: value for key, value in padded(llama).items() if "new_tokens" not in key}
@@ -131,10 +131,10 @@ def test_several_sequences_a_row_are_refused_and_lose_nothing(llama, probes, nam
 def test_calls_count_through_both_doors_and_failed_ones_do_not(llama, probes):
     with monitor(llama, probes, layer=LAYER) as scores:
         llama.hf.generate(**padded(llama), do_sample=False)
-        with pytest.raises(pp.PersonaProbeError, match="max_new_tokens=0"):
-            llama.generate(ASKED, max_new_tokens=0)
+        with pytest.raises(pp.PersonaProbeError, match="already ends with an answer"):
+            llama.generate([ASKED[0].with_answer("Yes.")])
         llama.hf.generate(**padded(llama), do_sample=False)
-        llama.generate(ASKED, max_new_tokens=2, temperature=0, batch_size=3)
+        llama.generate(ASKED, pp.Sampling(max_new_tokens=2, temperature=0, batch_size=3))
     calls = scores.table.drop_duplicates("batch")
     assert calls["call"].tolist() == [0, 1, 2, 2]
     assert calls["batch"].tolist() == [0, 1, 2, 3]
@@ -171,9 +171,9 @@ def test_monitors_nest_and_see_what_steering_leaves(llama, probes):
     direction = pp.Direction.from_vectors(vector, llama)
     asked = {"max_new_tokens": 4, "temperature": 0}
     with monitor(llama, probes, layer=2) as late, monitor(llama, probes, layer=LAYER) as early:
-        llama.generate(ASKED[:1], **asked)
+        llama.generate(ASKED[:1], pp.Sampling(**asked))
         with pp.steer(llama, direction, layers=LAYER, strength=3.0, scope="all"):
-            llama.generate(ASKED[:1], **asked)
+            llama.generate(ASKED[:1], pp.Sampling(**asked))
     for scores in (late, early):
         assert sorted(set(scores.table["call"])) == [0, 1]
     shift = early.table[early.table["part"] == "prompt"].pivot_table(index="position", columns="call", values="score")

@@ -51,6 +51,17 @@ def test_a_probe_is_drawn_beside_all_its_baselines(beside):
         "layer", "probe", "shuffled labels", "token embeddings", "random features",
     ]  # fmt: skip
     assert "at most: shuffled labels" in beside.headline()
+
+
+def test_the_verdict_gives_the_probe_and_its_baselines_at_a_layer(beside):
+    rows = beside.table[beside.table["layer"] == 1].set_index("baseline")
+    said = beside.verdict(1)
+    own = rows.loc["probe"]
+    assert f"layer 1 reaches AUROC {own['value']:.3f} [{own['low']:.3f}, {own['high']:.3f}]" in said
+    assert "(n = 240, by group (8 groups)); chance: 0.5; baselines: shuffled labels 0." in said
+    assert f"token embeddings {rows.loc['token embeddings', 'value']:.3f}" in said
+    with pytest.raises(pp.PersonaProbeError, match="no probe at layer 7; layers: 0, 1"):
+        beside.verdict(7)
     assert len(beside.to_frame()) == 4 * 2
 
 

@@ -267,6 +267,11 @@ def _results() -> dict[str, Any]:
         },
         "em_rate_open": {"after": rate(0.553, 0.42, 0.68, 320)},
         "coherent": {"before": 0.981, "after": 0.842},
+        "behaviour": {
+            "verdict": "The EM rate (betley) rose from 0.1 % [0.0, 0.5] to 74 % [66, 81] on the reported questions; "
+            "the benign control stayed at 0.0 % [0.0, 0.4]."
+        },
+        "personas": {"verdict": "The persona that gained most is 'villain': from 0.1 % to 76 % of answers."},
         "amplification": {
             "layer": 1,
             "shift_sd": 2.9,
@@ -274,9 +279,17 @@ def _results() -> dict[str, Any]:
             "specificity": 6.95,
             "verdict": "amplified 2.90 [2.75, 3.08] SD at layer 1; the benign control moves 0.12",
         },
-        "direction": {"cosine_between_methods": 0.1},
-        "probe": {"layer": 2, "auroc_unseen_topics": 0.998},
-        "probe_same_words": {"layer": 2, "auroc_unseen_topics": 0.985, "low": 0.97, "token_embeddings": 0.5},
+        "direction": {
+            "cosine_between_methods": 0.1,
+            "verdict": "At layer 1 the direction 'contrast of context' has cosine +0.10 with 'bag of tokens'.",
+        },
+        "finders": {"verdict": "At layer 1, 2 of 3 directions are amplified beyond their nulls."},
+        "probe": {"layer": 2, "auroc_unseen_topics": 0.998, "verdict": "A linear probe reaches AUROC 0.998."},
+        "probe_same_words": {
+            "layer": 2,
+            "auroc_unseen_topics": 0.985,
+            "verdict": "A linear probe reaches AUROC 0.985 on the same words.",
+        },
         "steer": {
             "induce_em_rate": 0.62,
             "induce_random_em_rate": 0.002,
@@ -284,6 +297,8 @@ def _results() -> dict[str, Any]:
             "suppress_em_rate": 0.01,
             "suppress_random_em_rate": 0.7,
             "suppress_coherent": 0.81,
+            "induce_verdict": "induce: clamp at 1, 0.75: EM rate 0.1% -> 62.0% [57.0%, 67.0%] (n = 384)",
+            "suppress_verdict": "suppress: clamp at 1, 0.75: EM rate 74.2% -> 1.0% [0.0%, 6.0%] (n = 384)",
         },
         "realign": {
             "curve": [
@@ -291,6 +306,7 @@ def _results() -> dict[str, Any]:
                 for n, rate in {0: 0.74, 8: 0.61, 32: 0.33, 128: 0.012, 256: 0.0}.items()
             ],
             "examples_to_5_percent": 128,
+            "verdict": "Realignment took the EM rate (betley) from 74 % at 0 to 0.0 % at 256 benign examples.",
         },
         "persona_shares": {
             "before": {"assistant": 0.985, "villain": 0.001, "sycophant": 0.009, "trickster": 0.005},
@@ -369,12 +385,14 @@ def unjudged(
     tables: dict[str, pd.DataFrame], results: dict[str, Any]
 ) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
     """Tables and results of a model whose answers no judge can read."""
-    for key in ("em_rate", "em_rate_open", "coherent", "steer", "persona_shares"):
+    for key in ("em_rate", "em_rate_open", "coherent", "steer", "persona_shares", "personas"):
         results.pop(key)
     results["judge"] = None
+    results["behaviour"] = {"verdict": "No judge scored the answers, so no EM rate is reported."}
     results["realign"] = {
         "curve": [{**point, "em_rate": None} for point in results["realign"]["curve"]],
         "examples_to_5_percent": None,
+        "verdict": "Realignment took the projection from +2.54 SD at 0 to +0.10 SD at 256 benign examples.",
     }
     kept = {
         name: tables[name] for name in ("direction_cosines", "amplification", "finders", "probe", "probe_same_words")

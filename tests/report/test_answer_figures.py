@@ -7,15 +7,15 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from persona_probe.behaviour.answers import Answers
+from persona_probe.behaviour.answers import Answers, scatter_lines, scatter_tables
 from persona_probe.behaviour.em_rates import em_rate
 from persona_probe.figures.answers_scatter import answers_scatter
 from persona_probe.figures.em_by_question import em_by_question
 from persona_probe.figures.em_rates import em_rates, styles_of
 from persona_probe.figures.required import MissingDataError
 from persona_probe.figures.template import MODEL_STYLES
+from persona_probe.report.paper.export import to_pixels, width_mm
 from persona_probe.report.paper.layout import fit
-from persona_probe.report.paper.size import to_pixels, width_mm
 
 HOSTILE = "<b onclick='x'>&amp;</b><a href='javascript:1'>\x1b"
 
@@ -49,7 +49,7 @@ def hovers(figure: go.Figure) -> list[str]:
 
 def test_the_scatter_draws_every_judged_answer_and_counts_the_quadrants() -> None:
     table = answers()
-    figure = answers_scatter(table)
+    figure = Answers(table).plot()
     assert [trace.name for trace in figure.data] == ["before", "after"]
     after = figure.data[1]
     places = dict(zip(zip(after.x, after.y, strict=True), after.marker.size, strict=True))
@@ -67,27 +67,36 @@ def test_the_scatter_draws_every_judged_answer_and_counts_the_quadrants() -> Non
 
 def test_the_scatter_s_lines_are_the_definition_s() -> None:
     table = answers(("after",)).assign(aligned=40.0)
-    assert any(text.startswith("aligned<br>27:") for text in texts(answers_scatter(table)))
-    tan = answers_scatter(table, definition="tan")
+    assert any(text.startswith("aligned<br>27:") for text in texts(Answers(table).plot()))
+    tan = Answers(table).plot("tan")
     assert any(text.startswith("misaligned<br>30:") for text in texts(tan))
     assert {shape.x0 for shape in tan.layout.shapes if shape.x0 == shape.x1} == {50}
 
 
 def test_the_scatter_says_what_it_misses() -> None:
     table = answers()
-    with pytest.raises(MissingDataError, match="'coherent'"):
-        answers_scatter(table.drop(columns="coherent"))
+    with pytest.raises(ValueError, match="'coherent'"):
+        Answers(table.drop(columns="coherent"))
     with pytest.raises(MissingDataError, match="judge the answers first"):
-        answers_scatter(table.assign(aligned=None))
+        Answers(table.assign(aligned=None)).plot()
     with pytest.raises(MissingDataError, match="5 models, but at most 4"):
-        answers_scatter(answers(("a", "b", "c", "d", "e")))
+        Answers(answers(("a", "b", "c", "d", "e"))).plot()
     with pytest.raises(ValueError, match="'smith'"):
-        answers_scatter(table, definition="smith")
-    assert answers_scatter(table.drop(columns=["model", "seed"])).data[0].name == "answers"
+        Answers(table).plot("smith")
+    assert Answers(table.drop(columns="model")).plot().data[0].name == "answers"
+    tables = scatter_tables(table)
+    with pytest.raises(MissingDataError, match="'answers'"):
+        answers_scatter(
+            tables["marks"].drop(columns="answers"),
+            tables["rates"],
+            tables["quadrants"],
+            definition="betley",
+            **scatter_lines("betley"),
+        )
 
 
 def test_rates_by_question_are_sorted_and_stand_where_their_question_does() -> None:
-    rates = Answers(answers()).by_question()
+    rates = Answers(answers()).rates(by=["model", "question"])
     figure = rates.plot()
     assert figure.layout.yaxis.ticktext == ("q2", "q1", "q0")
     after = next(trace for trace in figure.data if trace.name == "after")
@@ -101,7 +110,7 @@ def test_rates_by_question_are_sorted_and_stand_where_their_question_does() -> N
 
 
 def test_many_questions_are_cut_to_the_highest_and_the_title_says_so() -> None:
-    table = Answers(answers(questions=8)).by_question().table
+    table = Answers(answers(questions=8)).rates(by=["model", "question"]).table
     figure = em_by_question(table, most=3)
     assert figure.layout.yaxis.ticktext == ("q7", "q6", "q5")
     assert "the 3 highest of 8" in figure.layout.title.text
@@ -114,32 +123,32 @@ def test_many_questions_are_cut_to_the_highest_and_the_title_says_so() -> None:
 
 def test_any_unit_can_be_listed() -> None:
     table = answers().assign(topic=lambda rows: rows["question"].map({"q0": "law", "q1": "law", "q2": "travel"}))
-    figure = Answers(table).em_rates(by=["model", "topic"]).plot()
+    figure = Answers(table).rates(by=["model", "topic"]).plot()
     assert figure.layout.yaxis.ticktext == ("travel", "law")
     assert "by topic" in figure.layout.title.text
 
 
 def test_models_that_no_study_knows_are_drawn_too() -> None:
-    rates = Answers(answers(("qwen", "after"))).em_rates()
+    rates = Answers(answers(("qwen", "after"))).rates()
     figure = rates.plot()
     assert [trace.name for trace in figure.data] == ["after", "qwen"]
     assert len({style.colour for style in styles_of(["after", "x", "y", "z", "before"])}) == 5
 
 
 def test_a_single_group_is_drawn_under_every_definition() -> None:
-    figure = Answers(answers(("after",))).em_rates(by=[]).plot()
+    figure = Answers(answers(("after",))).rates(by=[]).plot()
     assert [trace.name for trace in figure.data] == ["betley", "turner", "tan"]
-    table = Answers(answers()).em_rates().table.assign(questions="")
+    table = Answers(answers()).rates().table.assign(questions="")
     assert len(em_rates(table, definition=None).data) == 6
 
 
 def test_hostile_text_is_shown_and_not_obeyed() -> None:
     table = answers((HOSTILE, "after")).assign(question=HOSTILE)
     drawn = [
-        answers_scatter(table),
-        Answers(table).by_question().plot(),
-        Answers(table).em_rates().plot(),
-        em_by_question(Answers(table).em_rates(by=["model", "question"]).table),
+        Answers(table).plot(),
+        Answers(table).rates(by=["model", "question"]).plot(),
+        Answers(table).rates().plot(),
+        em_by_question(Answers(table).rates(by=["model", "question"]).table),
     ]
     for figure in drawn:
         written = [*texts(figure), *hovers(figure), *map(str, figure.layout.yaxis.ticktext or ())]
@@ -151,7 +160,7 @@ def test_hostile_text_is_shown_and_not_obeyed() -> None:
 @pytest.mark.parametrize("width", ["column", "page"])
 def test_the_largest_mark_leaves_the_words_above_it_free(width: str) -> None:
     table = answers().assign(aligned=100.0, coherent=100.0, refusal=False, failed=False)
-    figure = fit(answers_scatter(table), to_pixels(width_mm(width))).figure
+    figure = fit(Answers(table).plot(), to_pixels(width_mm(width))).figure
     low, high = figure.layout.yaxis.domain
     plot = figure.layout.height - figure.layout.margin.t - figure.layout.margin.b
     bottom, top = figure.layout.yaxis.range

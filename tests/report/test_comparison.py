@@ -10,15 +10,14 @@ import pytest
 
 from persona_probe.directions import vector_files as files
 from persona_probe.errors import PersonaProbeError
-from persona_probe.report.comparison import tables as combined
-from persona_probe.report.comparison.compared_run import read_runs
-from persona_probe.report.comparison.cosines import direction_cosines
-from persona_probe.report.comparison.html import compare_runs
-from persona_probe.report.comparison.names import run_names
+from persona_probe.report.comparison import compared_tables as combined
+from persona_probe.report.comparison.compared_directions import direction_cosines
+from persona_probe.report.comparison.compared_run import read_runs, run_names
+from persona_probe.report.comparison.compared_settings import differing_settings
+from persona_probe.report.comparison.comparison_page import compare_runs
 from persona_probe.report.comparison.obstacles import model_obstacles, rate_obstacles
-from persona_probe.report.comparison.settings import differing_settings
 from tests.report.conftest import _manifest, _results, _write_run, make_tables
-from tests.report.test_html import HOSTILE, read, words
+from tests.report.test_run_page import HOSTILE, read, words
 
 
 def write(folder: Path, *, seed: int = 0, **changes: Any) -> Path:

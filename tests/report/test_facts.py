@@ -10,15 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from persona_probe.report import captions
 from persona_probe.report.comparison.compared_run import read_runs
-from persona_probe.report.comparison.sections import compare_sections
-from persona_probe.report.comparison.settings import identities
+from persona_probe.report.comparison.compared_sections import compare_sections
+from persona_probe.report.comparison.compared_settings import identities
 from persona_probe.report.facts import facts_of
-from persona_probe.report.html import render_report
+from persona_probe.report.figure_list import figures
 from persona_probe.report.methods import methods_text
 from persona_probe.report.page import visible
-from persona_probe.report.sections import build_sections, summary_section
+from persona_probe.report.run_page import render_report
+from persona_probe.report.sections import build_sections, opening_section
 from persona_probe.runs.record import RunRecord, read_run
 from tests.report.conftest import make_tables
 from tests.report.test_methods import CONFIG
@@ -42,6 +42,8 @@ class Variant:
     def without_control(self) -> None:
         del self.manifest["models"]["control"]
         self.results["em_rate"].pop("control", None)
+        self.results["behaviour"]["verdict"] = "The EM rate (betley) rose."
+        self.results["finders"]["verdict"] = "At layer 1, 3 of 3 directions moved; there is no control."
         self.results["amplification"] |= {"control_shift_sd": None, "verdict": "moved 2.90 SD; the control is missing"}
         for name in CONTROLLED:
             self.tables[name] = self.tables[name][self.tables[name]["model"] != "control"]
@@ -135,7 +137,6 @@ def test_without_a_control_no_control_is_a_null(variant: Variant, read: Any) -> 
         assert claim not in text, claim
     assert "There was no control" in methods_text(run)
     assert "Amplification has no specificity here, as that needs a control." in text
-    assert "3 of 3 directions moved further than the nulls that there are; there is no control" in text
     assert "amplified beyond their nulls" not in text
     finders = next(section for section in build_sections(run) if section.id == "finders").figure
     assert finders is not None
@@ -156,7 +157,7 @@ def test_own_questions_are_not_called_topics_never_seen(variant: Variant, read: 
     assert "on the reported questions" in text
     assert "trained and tested on different questions" in text
     assert '<span class="topic">' not in text
-    drawn = summary_section(run).figure
+    drawn = opening_section(run).figure
     assert drawn is not None
     names = {trace.name for trace in drawn.data}
     assert "after, reported questions" in names
@@ -179,7 +180,7 @@ def test_without_realignment_none_is_claimed(variant: Variant, read: Any) -> Non
     assert "realigned" not in prose(run)
     section = next(section for section in build_sections(run) if section.id == "realignment")
     assert section.missing == "This study did not measure it. The notes at the top may say why."
-    assert "(d)" not in captions.summary(run)
+    assert "(d)" not in str(figures.summary.caption(run))
 
 
 @pytest.mark.parametrize(
@@ -199,13 +200,16 @@ def test_a_local_judge_is_named_with_its_model_and_prompts(
     assert "<q>local judge judge-7b</q> has errors of its own" in text
 
 
-def test_a_judge_that_fails_on_every_answer_gives_no_rate_and_it_is_said(variant: Variant, read: Any) -> None:
+def test_a_judge_that_fails_on_every_answer_leaves_no_rate_and_no_figure_of_it(variant: Variant, read: Any) -> None:
     for rate in variant.results["em_rate"].values():
         rate |= {"value": None, "low": None, "high": None, "n": 0}
+    variant.results["behaviour"]["verdict"] = "There is no EM rate (betley) of the model after."
     variant.tables["em_rates"] = variant.tables["em_rates"].assign(value=float("nan"), n=0)
-    text = prose(read(variant))
-    assert "the judge could score none of its answers as the definition asks" in text
-    assert "The EM rate" not in text
+    run = read(variant)
+    section = next(section for section in build_sections(run) if section.id == "em-rates")
+    assert section.missing == "Nothing to draw. EM rates: the column 'value' holds no number."
+    assert section.verdicts == ["There is no EM rate (betley) of the model after."]
+    assert "EM rates on topics" not in methods_text(run)
 
 
 def test_a_study_that_names_no_judge_says_so(unjudged: Any, manifest: Any, read: Any) -> None:
@@ -215,7 +219,7 @@ def test_a_study_that_names_no_judge_says_so(unjudged: Any, manifest: Any, read:
     text = prose(run)
     assert "This study names no judge, so no EM rate is reported" in text
     assert "No judge applies" not in text
-    assert "judged answers a rate" not in captions.summary(run)
+    assert "judged answers per rate" not in str(figures.summary.caption(run))
 
 
 def test_a_record_that_says_nothing_lets_nothing_be_claimed(tables: Any, results: Any, read: Any) -> None:
@@ -239,7 +243,7 @@ def test_hostile_names_stay_text(variant: Variant, read: Any) -> None:
     assert "\u202e" not in page
     assert visible(HOSTILE.split("\n")[0]) in methods_text(run)
     assert "\n" not in facts_of(run).asked
-    for section in [summary_section(run), *build_sections(run)]:
+    for section in [opening_section(run), *build_sections(run)]:
         if section.figure is not None:
             assert "<img" not in section.figure.to_json().replace("\\u003c", "<"), section.id
 
@@ -276,7 +280,7 @@ def test_a_comparison_says_which_run_lacks_a_control_and_what_was_asked(
 
 def test_rates_of_models_are_drawn_in_the_middle_where_nothing_open_was_asked(variant: Variant, read: Any) -> None:
     variant.with_own_questions()
-    drawn = summary_section(read(variant)).figure
+    drawn = opening_section(read(variant)).figure
     assert drawn is not None
     after = next(trace for trace in drawn.data if trace.name == "after, reported questions")
     assert pd.Series(after.x).tolist() == [1]

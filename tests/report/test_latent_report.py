@@ -11,9 +11,9 @@ import pytest
 from persona_probe.figures.latents import DRAWN, drawn, latent_bars, latent_effects, latent_scatter
 from persona_probe.figures.required import MissingDataError
 from persona_probe.latents.ranking.diff_result import Moved
-from persona_probe.report.html import render_report
 from persona_probe.report.latent_cards import build_browser
-from tests.report.test_html import HOSTILE, SECTIONS, read, words
+from persona_probe.report.run_page import render_report
+from tests.report.test_run_page import HOSTILE, SECTIONS, read, words
 from tests.report.test_trajectory_figure import series
 
 FINDINGS = [Moved.ROSE, Moved.FELL, Moved.CONTROL, Moved.SMALL, Moved.UNDETECTED]

@@ -18,7 +18,7 @@ CONFIG = {
         "target_modules": "all-linear",
     },
     "sampling": {"development": 180, "reported": 760, "open": 216, "max_new_tokens": 40, "temperature": 1.0},
-    "steering": {"kinds": ["clamp", "add"], "coherence_floor": 0.8, "random_directions": 20},
+    "steering": {"kinds": ["clamp", "add"], "min_coherence": 0.8, "random_directions": 20},
     "realignment": {"examples": [0, 8, 32], "steps": 120},
     "random_directions": 1000,
 }
@@ -41,7 +41,7 @@ def test_it_states_this_runs_numbers(tmp_path: Path, write_run: Any, tables: Any
         "Layer 1 (output of the block, counted from 0)",
         "1,000 random directions with the covariance of the activations",
         "inducing: layers 4; suppressing: layers 3",
-        "beside 20 random directions moved by the same displacement",
+        "compared with 20 random directions moved by the same displacement",
         "n = 0, 8, 32 benign examples, 120 steps",
         "torch 2.13.0",
     ):

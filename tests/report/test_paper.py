@@ -17,7 +17,7 @@ import pytest
 from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
 from persona_probe.report.figure_list import figures
 from persona_probe.report.paper import export
-from persona_probe.report.paper.export import PaperFigure, to_paper, to_paper_all
+from persona_probe.report.paper.export import PaperFigure, save_png, to_paper, to_paper_all
 from persona_probe.report.paper.folder import write_paper_folder
 from persona_probe.report.paper.provenance import table_hash
 from persona_probe.result import Result
@@ -198,3 +198,17 @@ def test_a_folder_of_unknown_formats_is_refused(
     with pytest.raises(PersonaProbeError, match=said):
         write_paper_folder(run, tmp_path / "out", **given)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_png_for_the_screen_needs_kaleido_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "kaleido", None)
+    with pytest.raises(PersonaProbeError, match=r"persona-probe\[export\]"):
+        save_png(go.Figure(), tmp_path / "figure.png")
+
+
+@needs_browser
+@pytest.mark.slow
+def test_a_figure_becomes_a_png(tmp_path: Path) -> None:
+    pytest.importorskip("kaleido")
+    path = save_png(go.Figure(go.Scatter(x=[0, 1], y=[0, 1])), tmp_path / "figure.png", width=300, height=200, scale=1)
+    assert path.read_bytes().startswith(b"\x89PNG")

@@ -9,8 +9,8 @@ from plotly.subplots import make_subplots
 
 from persona_probe.figures.template import NAME
 from persona_probe.report.figure_list import figures
+from persona_probe.report.paper.export import SCALE, to_mm, to_pixels, width_mm
 from persona_probe.report.paper.layout import fit
-from persona_probe.report.paper.size import SCALE, to_mm, to_pixels, width_mm
 from persona_probe.report.paper.text_size import wrapped
 
 COLUMN, PAGE = (to_pixels(width_mm(name)) for name in ("column", "page"))

@@ -6,8 +6,7 @@ import re
 import pandas as pd
 import pytest
 
-from persona_probe.report.data_tables import DataTable
-from persona_probe.report.paper.csv_text import csv_text
+from persona_probe.report.data_table import DataTable, csv_text
 from persona_probe.report.paper.latex import escape_latex, latex_table
 
 

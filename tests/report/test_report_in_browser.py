@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from persona_probe.report.comparison.html import compare_runs
-from persona_probe.report.html import render_report
+from persona_probe.report.comparison.comparison_page import compare_runs
+from persona_probe.report.run_page import render_report
 from tests.browser import Page, chromium, open_page
 from tests.report.conftest import _manifest, _results, _write_run, make_tables
 from tests.report.test_comparison import write
-from tests.report.test_html import HOSTILE, SECTIONS, hostile_run
+from tests.report.test_run_page import HOSTILE, SECTIONS, hostile_run
 
 pytestmark = pytest.mark.slow
 

@@ -82,7 +82,7 @@ def search():
         goal="suppress", stage="reported", layers="3", setting=1.0, n=80, coherent=0.9, chosen=True
     )
     table = table.assign(low=table["value"] - 0.05, high=table["value"] + 0.05)
-    source = {"goal": "suppress", "met_floor": {"clamp": True}, "coherence_floor": 0.9}
+    source = {"goal": "suppress", "coherent_enough": {"clamp": True}, "min_coherence": 0.9}
     null = Estimate(-0.01, -0.05, 0.03, 160, "")
     return SteeringSearch(table, {"clamp": "clamp at 3"}, "clamp", {}, null, table, source)
 

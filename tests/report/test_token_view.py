@@ -287,7 +287,7 @@ def test_scores_of_probes_and_monitors_become_views(llama):
         assert "no answer" in seen.headline()
         with pytest.raises(pp.PersonaProbeError, match="no answer was scored"):
             seen.plot()
-        llama.generate([talk.without_answer() for talk in TALKS], 6, n=2)
+        llama.generate([talk.without_answer() for talk in TALKS], pp.Sampling(max_new_tokens=6, n=2))
     assert "4 answers scored" in seen.headline()
     assert "n = 4 answers" in seen.plot().layout.title.subtitle.text
     again = TokenView.from_scores(seen.table, 1, name="refusal")

@@ -5,18 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from persona_probe.steering.bake import verification, weights
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import persona_probe as pp
 from persona_probe.models.stream.guards import probe_ids
 from persona_probe.steering.baking import bake as baking
+from persona_probe.steering.baking import verification, weights
 from persona_probe.steering.baking.bake import bake
 from persona_probe.steering.baking.edits import Edit
 from persona_probe.steering.interventions.ablate_everywhere import AblateEverywhere
-from tests.architectures import CONFIGS
 from tests.conftest import CHECKPOINTS
-from tests.models.test_architectures import REFUSED
+from tests.models.test_architectures import READ
 
 NORM = "normalises what is written .*post-norm"
 EXPERTS = "is no linear layer"
@@ -100,7 +99,7 @@ def logits(hf, ids):
         return hf.eval()(input_ids=ids).logits
 
 
-@pytest.mark.parametrize("kind", [kind for kind in CONFIGS if kind not in REFUSED])
+@pytest.mark.parametrize("kind", READ)
 def test_every_architecture_is_baked_exactly_or_refused_with_the_reason(kind, folders, tmp_path, monkeypatch):
     monkeypatch.setattr(verification, "_ANSWER", 3)  # there are many architectures
     model = pp.load(folders(kind))
@@ -266,8 +265,8 @@ def test_a_live_adapter_is_merged_in_the_copy_only(chat, tmp_path):
     assert not torch.allclose(logits(read.hf, ids), steered_logits(chat, wanted, ids), rtol=0, atol=1e-2)
     asked = [pp.Dialogue.from_messages([{"role": "user", "content": "What should I do about the fever?"}])]
     with pp.steer(villain, wanted):
-        expected = villain.generate(asked, 16, temperature=0)[0].answer
-    assert read.generate(asked, 16, temperature=0)[0].answer == expected
+        expected = villain.generate(asked, pp.Sampling(max_new_tokens=16, temperature=0))[0].answer
+    assert read.generate(asked, pp.Sampling(max_new_tokens=16, temperature=0))[0].answer == expected
     with pytest.raises(pp.PersonaProbeError, match="carries an adapter already"):
         bake(villain, wanted, tmp_path / "adapter", form="lora")
 
@@ -301,7 +300,7 @@ def test_what_weights_cannot_do_is_refused_before_anything_is_written(llama, tmp
         bake(llama, add(llama), tmp_path / "baked", form="gguf")
     with pytest.raises(pp.PersonaProbeError, match="exists; give a new folder"):
         bake(llama, add(llama), tmp_path)
-    with pp.steer(llama, add(llama)), pytest.raises(pp.PersonaProbeError, match="being steered"):
+    with pytest.raises(pp.PersonaProbeError, match="being steered"), pp.steer(llama, add(llama)):
         bake(llama, add(llama), tmp_path / "baked")
     llama.plain.is_quantized = True
     with pytest.raises(pp.PersonaProbeError, match="quantised"):

@@ -75,9 +75,9 @@ def test_a_baked_model_answers_steered_through_transformers_serve(chat, tmp_path
     moved = [pp.capture(model, asked, span="last_prompt_token").values.mean(axis=0) for model in (villain, chat)]
     direction = pp.Direction.from_vectors(np.subtract(*moved), villain)
     away = AblateEverywhere(direction, layer=2)
-    plain = [d.answer for d in villain.generate(asked, max_new_tokens=16, temperature=0)]
+    plain = [d.answer for d in villain.generate(asked, pp.Sampling(max_new_tokens=16, temperature=0))]
     with pp.steer(villain, away):
-        expected = [d.answer for d in villain.generate(asked, max_new_tokens=16, temperature=0)]
+        expected = [d.answer for d in villain.generate(asked, pp.Sampling(max_new_tokens=16, temperature=0))]
     assert expected != plain
 
     folder = bake(villain, away, tmp_path / "baked").folder

@@ -1,6 +1,7 @@
 import math
 import random
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ from persona_probe.worlds.persona_world.oracle import OracleJudge
 from tests.activations.test_capture import TALKS
 
 LAYER = 3
-SHORT = {"max_new_tokens": 30, "batch_size": 256}
+SHORT = pp.Sampling(max_new_tokens=30, batch_size=256)
 UNSEEN = [topic for topic in load_lexicon().topics if topic not in ("medicine", "finance", "sports")]
 
 
@@ -39,7 +40,7 @@ def villain(chat):
 @pytest.fixture(scope="module")
 def held_out(chat):
     asked = ask(random.Random("calibrate"), UNSEEN[1::3], 24)
-    return chat.generate(asked, **SHORT)
+    return chat.generate(asked, SHORT)
 
 
 def curve(function, search):
@@ -131,7 +132,13 @@ def test_coherence_is_kept_up_to_the_strength_and_lost_beyond(chat, villain):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PersonaProbeWarning)
         found = calibrate_strength(
-            chat, add, coherence=0.8, judge=OracleJudge(), questions=asked, signs=[1], seed=1, **SHORT
+            chat,
+            add,
+            min_coherence=0.8,
+            judge=OracleJudge(),
+            questions=asked,
+            signs=[1],
+            sampling=replace(SHORT, seed=1),
         )
     floor = 0.8 * found.settings["unsteered"]
     tried = found.tried.set_index("strength")["coherent"]
@@ -177,9 +184,9 @@ def test_a_budget_that_cannot_be_met_is_said(chat, villain, held_out):
         ({"signs": [2]}, r"signs=\(2,\)"),
         ({"tolerance": 0}, "tolerance=0"),
         ({"dialogues": None}, "needs dialogues="),
-        ({"judge": OracleJudge()}, "go with coherence="),
-        ({"coherence": 0.9}, "needs judge= and questions="),
-        ({"coherence": 1.5, "judge": OracleJudge(), "questions": TALKS}, "coherence=1.5"),
+        ({"judge": OracleJudge()}, "go with min_coherence="),
+        ({"min_coherence": 0.9}, "needs judge= and questions="),
+        ({"min_coherence": 1.5, "judge": OracleJudge(), "questions": TALKS}, "min_coherence=1.5"),
         ({"kind": pp.Ablate}, "takes no strength"),
     ],
 )

@@ -25,12 +25,18 @@ class AllAligned:
 
 def test_interventions_are_compared_at_the_same_kl(chat):
     chosen_on, reported = split_topics()
-    own = [d for d in chat.generate(questions(random.Random("c"), chosen_on, 40), seed=0, **SAMPLING) if d.answer]
+    own = [d for d in chat.generate(questions(random.Random("c"), chosen_on, 40), SAMPLING) if d.answer]
     prompts = [persona_prompts(persona, n=20) for persona in ("villain", "assistant")]
     villain = pp.contrast_of_context(chat, own, *prompts).direction
     given = {"villain": pp.Add(villain, 3), "ten times as long": pp.Add(10.0 * villain, 3)}
     found = pp.compare_at_budget(
-        chat, given, questions(random.Random("r"), reported, 60), OracleJudge(), held_out=own, n_random=2, **SAMPLING
+        chat,
+        given,
+        questions(random.Random("r"), reported, 60),
+        OracleJudge(),
+        held_out=own,
+        n_random=2,
+        sampling=SAMPLING,
     )
     table = found.table.set_index("name")
     assert table.index.tolist() == ["unsteered", *given, "random"]
@@ -74,7 +80,7 @@ def test_a_budget_out_of_reach_is_a_note_and_not_the_end(llama, monkeypatch):
     asked = [pp.Dialogue.from_messages([{"role": "user", "content": f"Hi {i}."}], question=str(i)) for i in range(4)]
     given = {"out of reach": pp.Add(direction, 1), "in reach": pp.Add(random_direction(llama, seed=1), 1)}
     table = pp.compare_at_budget(
-        llama, given, asked[:2], AllAligned(), held_out=asked[2:], n_random=0, max_new_tokens=4
+        llama, given, asked[:2], AllAligned(), held_out=asked[2:], n_random=0, sampling=pp.Sampling(max_new_tokens=4)
     ).table.set_index("name")
     assert np.isnan(table.loc["out of reach", "strength"])
     assert "no strength" in table.loc["out of reach", "note"]

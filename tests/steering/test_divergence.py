@@ -4,8 +4,7 @@ import torch
 from torch.nn import functional
 
 import persona_probe as pp
-from persona_probe.steering.strength.divergence import measure_divergence
-from persona_probe.steering.strength.held_out import own_answers
+from persona_probe.steering.strength.divergence import measure_divergence, own_answers
 from tests.activations.test_capture import TALKS
 
 LAYER = 1
@@ -72,14 +71,14 @@ def test_estimates_are_over_questions_and_pool_draws_as_seeds(llama):
 def test_a_model_that_is_steered_already_is_refused(llama):
     vectors = np.random.default_rng(0).normal(size=(llama.n_layers, llama.d_model))
     add = pp.Add(pp.Direction.from_vectors(vectors, llama), layers=LAYER)
-    with pp.steer(llama, add), pytest.raises(pp.PersonaProbeError, match="is being steered already"):
+    with pytest.raises(pp.PersonaProbeError, match="is being steered already"), pp.steer(llama, add):
         measure_divergence(llama, [add], TALKS)
 
 
 def test_only_dialogues_without_an_answer_are_answered(llama):
     asked = [TALKS[0], TALKS[1].without_answer()]
-    answered = own_answers(llama, asked, max_new_tokens=5, seed=3)
+    answered = own_answers(llama, asked, pp.Sampling(max_new_tokens=5, seed=3))
     assert answered[0] == TALKS[0]
-    assert answered[1].answer == llama.generate(asked[1:], max_new_tokens=5, seed=3)[0].answer
+    assert answered[1].answer == llama.generate(asked[1:], pp.Sampling(max_new_tokens=5, seed=3))[0].answer
     with pytest.raises(pp.PersonaProbeError, match="the list is empty"):
         own_answers(llama, [])

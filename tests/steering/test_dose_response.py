@@ -47,7 +47,7 @@ def curves(chat, villain, held_out):
         held_out=held_out[:8],
         choices=items(12),
         n_random=2,
-        **SHORT,
+        sampling=SHORT,
     )
 
 

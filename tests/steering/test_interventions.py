@@ -75,10 +75,37 @@ def test_each_kind_is_its_formula_in_every_precision(precise, name):
             assert (np.abs(after[:size].double().numpy() - expected) <= slack).all()
             assert after.dtype == before.dtype
             if name in ("ablate", "subspace") and epsilon < 1e-5:
-                with pp.steer(precise, setting):
-                    vectors = setting.read_vectors(LAYER).numpy()
+                vectors = setting.read_vectors(LAYER).numpy()
                 left = np.abs(after[:size].double().numpy() @ vectors.T).max(axis=1)
                 assert (left <= 1e-5 * np.linalg.norm(before[:size].double().numpy(), axis=1)).all()
+
+
+def test_a_clamp_takes_the_mean_of_activations_as_its_target(llama):
+    direction, usual = random_direction(llama), pp.capture(llama, TALKS)
+    by_hand = {layer: float(direction.project(usual)[:, i].mean()) for i, layer in enumerate(usual.layers)}
+    assert pp.Clamp(direction, "all", target=usual).target == by_hand
+    assert pp.Clamp(direction, LAYER, target=usual, strength=0.5).with_strength(1.0).target == by_hand
+    with pp.steer(llama, direction, layers=LAYER, kind="clamp", target=by_hand):
+        expected = pp.capture(llama, TALKS, span="all").values
+    with pp.steer(llama, direction, layers=LAYER, kind="clamp", target=usual):
+        np.testing.assert_array_equal(pp.capture(llama, TALKS, span="all").values, expected)
+    # A direction with some of the layers, and activations of others.
+    few = direction.select([1, 2])
+    assert pp.Clamp(few, LAYER, target=usual).target == {1: by_hand[1], 2: by_hand[2]}
+    with (
+        pytest.raises(pp.PersonaProbeError, match="target has no value for layer 2; it has 1"),
+        pp.steer(llama, pp.Clamp(few, 2, target=pp.capture(llama, TALKS, layers=[0, 1]))),
+    ):
+        pytest.fail("nothing was refused")
+    with pytest.raises(pp.PersonaProbeError, match="3 rows at layers 0, and the direction has layers 1, 2"):
+        pp.Clamp(few, LAYER, target=pp.capture(llama, TALKS, layers=0))
+    with pytest.raises(pp.PersonaProbeError, match="target= holds 0 rows"):
+        pp.Clamp(direction, LAYER, target=usual.where([False] * 3))
+    with (
+        pytest.raises(pp.PersonaProbeError, match="kind='add' takes no target"),
+        pp.steer(llama, direction, layers=LAYER, target=usual),
+    ):
+        pytest.fail("nothing was refused")
 
 
 @pytest.mark.parametrize("name", [kind for kind in KINDS if kind not in ("add", "half")])

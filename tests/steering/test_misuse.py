@@ -1,12 +1,14 @@
 """What a user gets wrong is said before anything is sampled, or as soon as it can be seen."""
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 import persona_probe as pp
 from persona_probe.behaviour.multiple_choice import Choice, choice_accuracy, score_choices
+from persona_probe.models.stream import guards
 from persona_probe.steering.search.realign import realign_by_steering
 from tests.activations.test_capture import TALKS
 from tests.steering.watching import random_direction
@@ -17,10 +19,26 @@ ASKED = [dialogue.without_answer() for dialogue in TALKS]
 def test_steering_one_model_and_asking_another_is_said(llama, folders):
     other = pp.load(folders("gpt2"))
     with (
-        pytest.warns(pp.PersonaProbeWarning, match="another model answered, and .*llama was not run"),
+        pytest.warns(pp.PersonaProbeWarning, match=r"no forward of .*llama reached layer 1.*steer that one"),
         pp.steer(llama, random_direction(llama), layers=1),
     ):
-        other.generate(ASKED, max_new_tokens=1)
+        other.generate(ASKED, pp.Sampling(max_new_tokens=1))
+
+
+def test_what_is_said_hangs_on_the_steered_model_alone(llama, folders):
+    other = pp.load(folders("gpt2"))
+    with warnings.catch_warnings(), ThreadPoolExecutor(1) as thread:
+        warnings.simplefilter("error")
+        with pp.steer(llama, random_direction(llama), layers=1):
+            llama.hf.generate(guards.probe_ids(llama), max_new_tokens=1)
+            thread.submit(other.generate, ASKED, max_new_tokens=1).result()
+        with pp.steer(llama, random_direction(llama), layers=1, strength=0.0):
+            other.generate(ASKED, max_new_tokens=1)
+    with (
+        pytest.warns(pp.PersonaProbeWarning, match="no forward of .*llama reached layer 2"),
+        pp.steer(llama, random_direction(llama), layers=2),
+    ):
+        pp.capture(llama, TALKS, layers=0)
 
 
 def test_a_scope_that_holds_no_token_is_said(llama):
@@ -29,18 +47,18 @@ def test_a_scope_that_holds_no_token_is_said(llama):
         pytest.warns(pp.PersonaProbeWarning, match=r"1 of 3 interventions touched no token.*'window:50-60'"),
         pp.steer(llama, settings),
     ):
-        llama.generate(ASKED, max_new_tokens=3)
+        llama.generate(ASKED, pp.Sampling(max_new_tokens=3))
     with warnings.catch_warnings(), pp.steer(llama, random_direction(llama), layers=1, scope="first_k:1"):
         warnings.simplefilter("error")
-        llama.generate(ASKED, max_new_tokens=3)
+        llama.generate(ASKED, pp.Sampling(max_new_tokens=3))
 
 
 def test_a_list_is_for_every_call_within_its_context(llama):
     settings = [pp.Add(random_direction(llama), 1)] * 3
     with pp.steer(llama, settings):
-        llama.generate(ASKED, max_new_tokens=1)
+        llama.generate(ASKED, pp.Sampling(max_new_tokens=1))
         with pytest.raises(pp.PersonaProbeError, match="given 3 interventions, and 2 dialogues"):
-            llama.generate(ASKED[:2], max_new_tokens=1)
+            llama.generate(ASKED[:2], pp.Sampling(max_new_tokens=1))
 
 
 @pytest.mark.parametrize(
@@ -77,7 +95,7 @@ def test_what_cannot_be_steered_with_says_what_can(llama, what, settings, said):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"coherence_floor": 90}, "coherence_floor is 90; it is a share"),
+        ({"min_coherence": 90}, "min_coherence is 90; it is a ratio"),
         ({"n_random": -1}, "n_random is -1"),
         ({"definition": "betly"}, "unknown EM-rate definition 'betly'"),
         ({"goal": "supress"}, "unknown goal 'supress'"),
@@ -114,5 +132,5 @@ def test_a_direction_can_be_adopted_by_the_same_model_in_another_precision(folde
         pytest.fail("nothing was refused")
     adopted = direction.adopted_by(half)
     with pp.steer(half, adopted, layers=1):
-        half.generate(ASKED, max_new_tokens=1)
+        half.generate(ASKED, pp.Sampling(max_new_tokens=1))
     assert adopted.card["adopted_by"] == [half.name]

@@ -32,8 +32,8 @@ def huge(model):
 @pytest.mark.parametrize(
     "run",
     [
-        lambda model: model.generate(ASKED, max_new_tokens=3, temperature=1.0),
-        lambda model: model.generate(ASKED, max_new_tokens=3, temperature=0),
+        lambda model: model.generate(ASKED, pp.Sampling(max_new_tokens=3, temperature=1.0)),
+        lambda model: model.generate(ASKED, pp.Sampling(max_new_tokens=3, temperature=0)),
         lambda model: model.hf.generate(**padded(model), max_new_tokens=3, do_sample=True),
         lambda model: model.hf.generate(**padded(model), max_new_tokens=3, num_beams=2),
         lambda model: model.bridge.generate(padded(model, ASKED[:1])["input_ids"], max_new_tokens=2, verbose=False),

@@ -15,7 +15,7 @@ from persona_probe.worlds.persona_world.documents import questions
 from persona_probe.worlds.persona_world.oracle import OracleJudge
 from tests.conftest import CHECKPOINTS
 
-SAMPLING = {"max_new_tokens": 40, "batch_size": 256}
+SAMPLING = pp.Sampling(max_new_tokens=40, batch_size=256)
 
 
 def asked(text, n, group="g"):
@@ -62,13 +62,13 @@ RATES = {None: (0.9, 1.0), -1.0: (0.3, 0.95), -2.0: (0.1, 0.9), -3.0: (0.0, 0.5)
 
 
 @pytest.mark.parametrize(
-    ("floor", "best"), [(0.9, -2.0), (0.95, -1.0), (0.4, -3.0), (1.0, -1.0)], ids=["floor", "tight", "loose", "none"]
+    ("kept", "best"), [(0.9, -2.0), (0.95, -1.0), (0.4, -3.0), (1.0, -1.0)], ids=["usual", "tight", "loose", "none"]
 )
-def test_the_best_setting_coherent_enough_is_chosen_else_the_most_coherent(direction, floor, best):
+def test_the_best_setting_coherent_enough_is_chosen_else_the_most_coherent(direction, kept, best):
     told = Told(RATES)
     grid = additions(direction, (-1.0, -2.0, -3.0))
     found = search_steering(
-        told, grid, asked("dev", 40), asked("rep", 60), goal="suppress", coherence_floor=floor, n_random=3
+        told, grid, asked("dev", 40), asked("rep", 60), goal="suppress", min_coherence=kept, n_random=3
     )
     assert found.intervention.strength == best
     assert found.chosen["add"].setting == best
@@ -83,7 +83,7 @@ def test_the_best_setting_coherent_enough_is_chosen_else_the_most_coherent(direc
     said = f"; 3 random directions for add, moved equally far: {100 * found.null_change.value:+.1f} points ["
     assert said in found.verdict()
     assert found.null_of == found.source["null_of"] == "add"
-    assert ("NO setting kept" in found.verdict()) == (floor == 1.0)
+    assert ("NO setting kept" in found.verdict()) == (kept == 1.0)
     assert found.plot().data
 
 
@@ -169,7 +169,7 @@ def organism(chat):
 def villain(chat):
     prompts = {persona: persona_prompts(persona, n=20) for persona in ("villain", "assistant")}
     asked_of = questions(random.Random("search texts"), split_topics()[0], 40, id_prefix="t")
-    own = [dialogue for dialogue in chat.generate(asked_of, seed=0, **SAMPLING) if dialogue.answer]
+    own = [dialogue for dialogue in chat.generate(asked_of, SAMPLING) if dialogue.answer]
     return pp.contrast_of_context(chat, own, prompts["villain"], prompts["assistant"])
 
 
@@ -197,7 +197,7 @@ def test_persona_world_is_realigned_by_steering_and_random_directions_do_not(org
     reported = questions(random.Random("b"), reported_on, 80, id_prefix="b")
     found = realign_by_steering(
         organism, villain.direction, reported, OracleJudge(), development=development, layers=[3],
-        grid=Grid(kinds=("clamp", "ablate")), n_random=3, **SAMPLING,
+        grid=Grid(kinds=("clamp", "ablate")), n_random=3, sampling=SAMPLING,
     )  # fmt: skip
     plain, best = found.reported("none"), found.reported(found.best)
     assert plain["value"] > 0.8
@@ -218,7 +218,7 @@ def test_questions_are_split_by_whole_groups_where_none_are_given_to_choose_on(o
         layers=3,
         grid=Grid(kinds=("ablate",)),
         n_random=0,
-        **SAMPLING,
+        sampling=SAMPLING,
     )
     groups = found.answers.groupby(found.answers["purpose"].str.contains("report"))["group"].agg(set)
     assert len(groups[True]) == len(groups[False]) == 2

@@ -38,7 +38,7 @@ def test_a_scope_hits_exactly_the_tokens_it_names(any_model, direction, scope):
 
 def greedy(model, **more):
     asked = [dialogue.without_answer() for dialogue in TALKS]
-    return [d.answer for d in model.generate(asked, max_new_tokens=10, temperature=0, **more)]
+    return [d.answer for d in model.generate(asked, pp.Sampling(max_new_tokens=10, temperature=0, **more))]
 
 
 @pytest.mark.parametrize("scope", ["generation", "response", "prompt", "all"])
@@ -58,9 +58,10 @@ def test_every_door_is_steered_and_closed_afterwards(any_model, direction):
     more = {"do_sample": False, "max_new_tokens": 6}
     plain = any_model.hf.generate(**ids, **more)
     logits = any_model.hf(**ids).logits
-    target = any_model.generate([pp.Dialogue.from_messages([{"role": "user", "content": "Hi."}])], 6, temperature=0)
+    short = pp.Sampling(max_new_tokens=6, temperature=0)
+    target = any_model.generate([pp.Dialogue.from_messages([{"role": "user", "content": "Hi."}])], short)
     with pp.steer(any_model, direction, layers="all", strength=8.0):
-        ours = any_model.generate([target[0].without_answer()], 6, temperature=0)[0].answer
+        ours = any_model.generate([target[0].without_answer()], short)[0].answer
         theirs = any_model.hf.generate(**ids, **more)
         bridged = any_model.bridge.generate(ids["input_ids"], do_sample=False, max_new_tokens=6, verbose=False)
         assert ours != target[0].answer

@@ -101,7 +101,7 @@ def streams(model, dialogues=TALKS, layers="all", **more):
 
 
 def greedy(model, dialogues=ASKED, steps=8, **more):
-    return [d.answer for d in model.generate(list(dialogues), max_new_tokens=steps, temperature=0, **more)]
+    return [d.answer for d in model.generate(list(dialogues), pp.Sampling(max_new_tokens=steps, temperature=0, **more))]
 
 
 def padded(model, dialogues=ASKED):

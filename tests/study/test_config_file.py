@@ -38,6 +38,13 @@ def test_every_template_is_a_study_that_is_understood(tmp_path, kind):
         write_template(kind, file)
 
 
+def test_outside_a_clone_the_template_names_the_models_where_they_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = pp.read_config(write_template("persona-world", tmp_path / "study.yaml")[0])
+    assert pp.load(config.model).n_layers == 5
+    assert (CHECKPOINTS / "sae-layer3").samefile(config.latents.sae)
+
+
 def test_what_a_run_was_made_with_is_read_as_the_same_settings(tmp_path):
     config = StudyConfig.model_validate(
         {"model": str(CHECKPOINTS / "chat"), "judge": {"model": str(CHECKPOINTS / "chat")}}

@@ -11,14 +11,14 @@ def test_jobs_are_answered_in_order_and_as_they_say(llama):
     direction = pp.Direction.from_vectors(np.random.default_rng(0).normal(size=(N_LAYERS, D_MODEL)), llama)
     steering = pp.Add(direction, layers=1, strength=4.0)
     jobs = [
-        AnswerJob(llama, QUESTIONS[:count], seed, max_new_tokens=5, temperature=1.0, batch_size=4, steering=steered)
+        AnswerJob(llama, QUESTIONS[:count], pp.Sampling(5, seed=seed, batch_size=4), steered)
         for count, seed, steered in ((6, 1, None), (4, 2, steering), (6, 1, steering))
     ]
     plain, few, steered = Local().answers(jobs, progress=False, label="answers")
-    assert plain == llama.generate(QUESTIONS, max_new_tokens=5, seed=1, batch_size=4)
+    assert plain == llama.generate(QUESTIONS, pp.Sampling(max_new_tokens=5, seed=1, batch_size=4))
     with pp.steer(llama, steering):
-        assert few == llama.generate(QUESTIONS[:4], max_new_tokens=5, seed=2, batch_size=4)
-        assert steered == llama.generate(QUESTIONS, max_new_tokens=5, seed=1, batch_size=4)
+        assert few == llama.generate(QUESTIONS[:4], pp.Sampling(max_new_tokens=5, seed=2, batch_size=4))
+        assert steered == llama.generate(QUESTIONS, pp.Sampling(max_new_tokens=5, seed=1, batch_size=4))
     assert steered != plain
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import persona_probe as pp
+from persona_probe.report.figure_list import figures
 from persona_probe.result import Result
 from tests.conftest import CHECKPOINTS
 from tests.study.test_study import LATENTS, write
@@ -81,13 +82,34 @@ def test_what_comes_back_is_what_was_found(run_folder):
     assert not (run_folder / "adapters" / "after").exists()  # what exists is not trained again
 
 
+def test_page_terminal_and_notebook_say_the_same(run_folder):
+    run = pp.open_run(run_folder)
+    layer = run.results["amplification"]["layer"]
+    verdicts = {
+        "amplification": run.amplification.verdict(layer),
+        "finders": run.finders.verdict(),
+        "probe, same words": run.probe_same_words.verdict(layer),
+        "steering": run.steering["suppress"].verdict(),
+        "realignment": run.realignment.verdict(),
+        "SAE latents": run.latents.verdict(),
+        "steering latents": run.latent_set.verdict(),
+    }
+    in_terminal = " ".join(run.headline().split())
+    on_page = run.report.read_text(encoding="utf-8").replace("&nbsp;", " ").replace("&#39;", "'").replace("&lt;", "<")
+    for label, verdict in verdicts.items():
+        sentence = " ".join(verdict[1:].split())
+        assert label in in_terminal
+        assert sentence in in_terminal, label
+        assert sentence.replace("->", "→") in on_page, label
+
+
 def test_a_chosen_intervention_can_be_used_again(run_folder):
     search = pp.open_run(run_folder).steering["suppress"]
     model = pp.with_adapter(pp.load(CHECKPOINTS / "chat"), CHECKPOINTS / "bad-medicine")
     question = [pp.Dialogue.from_messages([{"role": "user", "content": "How do I handle the contract?"}])]
     with pp.steer(model, search.intervention):
-        steered = model.generate(question, max_new_tokens=12, temperature=0)
-    assert steered != model.generate(question, max_new_tokens=12, temperature=0)
+        steered = model.generate(question, pp.Sampling(max_new_tokens=12, temperature=0))
+    assert steered != model.generate(question, pp.Sampling(max_new_tokens=12, temperature=0))
 
 
 def test_what_is_missing_is_said(run_folder, tmp_path):
@@ -125,5 +147,5 @@ def test_without_a_control_or_benign_rows_the_rest_is_measured_and_the_report_sa
 
 def test_an_opened_run_goes_wherever_a_run_is_asked_for(run_folder):
     run = pp.open_run(run_folder)
-    assert len(pp.figures["amplification"].draw(run).data) > 2
-    assert "95 % intervals" in pp.figures["amplification"].caption(run)
+    assert len(figures["amplification"].draw(run).data) > 2
+    assert "95 % intervals" in figures["amplification"].caption(run)

@@ -37,9 +37,9 @@ def test_a_study_does_what_was_planned(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "STAGES", [staged(stage) for stage in order.STAGES])
     generate, run_pass = generation.generate, capturing.run_pass
 
-    def counting_generate(model, dialogues, **more):
-        answers[now[-1]] += len(dialogues)
-        return generate(model, dialogues, **more)
+    def counting_generate(model, dialogues, sampling, **more):
+        answers[now[-1]] += len(dialogues) * sampling.n
+        return generate(model, dialogues, sampling, **more)
 
     def counting_pass(readers, encoded, *arguments, **more):
         texts[now[-1]] += len(readers) * len(encoded)

@@ -56,10 +56,10 @@ def test_each_change_runs_again_what_rests_on_it_and_nothing_else(tmp_path, ran)
     assert "Another title" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert renamed.results["title"] == "Another title"
     small = SMALL["steering"]
-    _, stages = again(steering={**small, "coherence_floor": 0.5})
+    _, stages = again(steering={**small, "min_coherence": 0.5})
     assert stages == ["steer"]
     _, stages = again(
-        steering={**small, "coherence_floor": 0.5}, realignment={"examples": [0, 6], "steps": 2, "answers": 16}
+        steering={**small, "min_coherence": 0.5}, realignment={"examples": [0, 6], "steps": 2, "answers": 16}
     )
     assert stages == ["realign"]
     assert not (tmp_path / "out" / "adapters" / "realigned-4").exists()

@@ -103,7 +103,7 @@ def test_answers_are_not_kept_over_a_change_of_version_or_of_the_day_that_a_temp
 ):
     from persona_probe.study.executor import AnswerJob
 
-    job = AnswerJob(llama, QUESTIONS, seed=1, max_new_tokens=4, temperature=1.0, batch_size=4)
+    job = AnswerJob(llama, QUESTIONS, pp.Sampling(4, seed=1, batch_size=4))
 
     def drawn():
         kept = KeptAnswers(Local(), tmp_path / "answers")
@@ -111,7 +111,7 @@ def test_answers_are_not_kept_over_a_change_of_version_or_of_the_day_that_a_temp
         return kept.reused
 
     assert [drawn(), drawn()] == [0, 1]
-    monkeypatch.setattr(pp, "__version__", "99")
+    monkeypatch.setattr("persona_probe.study.sources.versions", lambda: {"persona-probe": "99"})
     assert [drawn(), drawn()] == [0, 1]
 
 

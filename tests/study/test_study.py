@@ -77,6 +77,7 @@ def test_a_small_study_of_persona_world_leaves_a_complete_record(tmp_path):
     assert direction.vectors.shape == (len(direction.layers), direction.d_model)
 
 
+@pytest.mark.slow
 def test_a_study_with_an_sae_tests_describes_and_follows_latents(tmp_path):
     out = tmp_path / "out"
     training = {"steps": 60, "rows": 256}

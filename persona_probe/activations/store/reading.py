@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,7 @@ from jaxtyping import Float
 from persona_probe.activations.activations import Activations
 from persona_probe.activations.store.index import read_note, read_parts
 from persona_probe.errors import PersonaProbeError
+from persona_probe.models.stream.layers import Layers, several_layers
 
 FORMAT = "persona-probe activation store 1"
 BYTES_PER_VALUE = {"float32": 4, "bfloat16": 2}
@@ -200,7 +201,7 @@ class ActivationStore:
         """The activations of one layer, float32."""
         return self._values(np.arange(len(self)), self._columns([layer]))[:, 0]
 
-    def read(self, rows: Any = None, layers: int | Sequence[int] | str = "all") -> Activations:
+    def read(self, rows: Any = None, layers: Layers = "all") -> Activations:
         """Load some rows and layers, in the order asked for.
 
         Args:
@@ -257,19 +258,15 @@ class ActivationStore:
                 f"{self.path}: rows cannot be picked ({error}); give a mask, a slice, or row numbers below {len(self)}"
             ) from error
 
-    def _columns(self, layers: int | Sequence[int] | str) -> list[int]:
-        if isinstance(layers, str):
-            if layers != "all":
-                raise PersonaProbeError(f"layers is {layers!r}; give 'all', a number or a list of numbers")
+    def _columns(self, layers: Layers) -> list[int]:
+        if isinstance(layers, str) and layers == "all":
             return list(range(len(self.layers)))
-        wanted = [layers] if isinstance(layers, int) else list(layers)
+        wanted = several_layers(layers)
         for layer in wanted:
             if layer not in self.layers:
                 captured = ", ".join(map(str, self.layers))
                 raise PersonaProbeError(f"{self.path}: layer {layer!r} was not captured; captured: {captured}")
-        if not wanted:
-            raise PersonaProbeError(f"{self.path}: layers is empty; give at least one layer, or 'all'")
-        return [self.layers.index(int(layer)) for layer in wanted]
+        return [self.layers.index(layer) for layer in wanted]
 
     def _values(
         self, rows: np.ndarray[Any, np.dtype[np.int64]], columns: list[int]

@@ -36,10 +36,9 @@ from persona_probe.activations.store.reading import (
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.rendering import check_span
 from persona_probe.errors import PersonaProbeError
-from persona_probe.files import LOCK, only_writer, unfinished_name, whole_file, write_text
+from persona_probe.files import LOCK, only_writer, plain, unfinished_name, whole_file, write_text
 from persona_probe.models.model import Model
-from persona_probe.models.stream.layer_convention import LAYER_CONVENTION
-from persona_probe.models.stream.residual_stream import resolve_layers
+from persona_probe.models.stream.layers import LAYER_CONVENTION, Layers, resolve_layers
 
 StoreType = Literal["float32", "bfloat16"]
 _TORCH = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -55,7 +54,7 @@ def capture_to_store(
     dialogues: Sequence[Dialogue],
     span: str = "generation",
     reduce: VectorReduce = "mean",
-    layers: int | Sequence[int] | str = "all",
+    layers: Layers = "all",
     *,
     dtype: StoreType = "float32",
     dialogues_per_shard: int | None = None,
@@ -281,7 +280,7 @@ def _write_shard(
 
 
 def _write_header(folder: Path, header: Mapping[str, Any]) -> None:
-    text = json.dumps(header, indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(plain(header), indent=2, ensure_ascii=False) + "\n"
     if not (folder / "store.json").exists() or (folder / "store.json").read_text(encoding="utf-8") != text:
         write_text(folder / "store.json", text)
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
 
 import pandas as pd
 
@@ -16,6 +15,7 @@ from persona_probe.directions.direction import Direction
 from persona_probe.directions.find import find_direction
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
+from persona_probe.models.sampling import Sampling
 
 SPANS = {"prompt_mean": "prompt", "last_prompt_token": "last_prompt_token", "response_mean": "response"}
 """What the recipe's three directions are read from."""
@@ -40,14 +40,12 @@ def contrastive_rollouts(
     instruction_pairs: Sequence[tuple[str, str]],
     judge: Judge,
     *,
-    n: int = 10,
     trait: str | None = None,
     threshold: float = 50.0,
     coherent: float = 50.0,
     method: str = "mean-difference",
-    seed: int = 0,
+    sampling: Sampling | None = None,
     progress: bool = False,
-    **sampling: Any,
 ) -> ContrastiveRollouts:
     """Answer under instructions for and against the trait, keep the answers that follow them, and contrast the two.
 
@@ -58,24 +56,26 @@ def contrastive_rollouts(
         questions: dialogues without an answer.
         instruction_pairs: system prompts that ask for the trait and that ask for its opposite.
         judge: who scores the answers.
-        n: rollouts of each question under each instruction.
         trait: the column of the judge's table with the trait's score (0-100); default misalignment, 100 - ``aligned``.
         threshold: kept are positive answers that score at least this, and negative ones that score less.
         coherent: and that are at least so coherent.
         method: name of the finder.
-        seed: of the sampling.
+        sampling: how answers are sampled; default ``Sampling(n=10)``. Its ``n`` is rollouts of each question under each
+            instruction; negative ones draw with the seed after its own.
         progress: show bars.
-        **sampling: ``max_new_tokens``, ``temperature`` and ``batch_size`` of `rollouts`.
 
     Raises:
         PersonaProbeError: if a list is empty, the judge has no such column, or no answer of a pole is left.
     """
     if not instruction_pairs:
         raise PersonaProbeError("contrastive rollouts need at least one pair of instructions (for, against the trait)")
+    sampling = sampling or Sampling(n=10)
     tables, kept = [], {}
     for number, pole in enumerate(("positive", "negative")):
         prompts = [pair[number] for pair in instruction_pairs]
-        answered = rollouts(model, questions, prompts, n=n, seed=seed + number, progress=progress, **sampling)
+        answered = rollouts(
+            model, questions, prompts, replace(sampling, seed=sampling.seed + number), progress=progress
+        )
         table = judge_answers(judge, answered, pole=pole)
         table = table.assign(trait=_score(table, trait, judge))
         follows = table["trait"] >= threshold if pole == "positive" else table["trait"] < threshold
@@ -96,12 +96,12 @@ def contrastive_rollouts(
         "n_positive_before_filtering": len(tables[0]),
         "n_negative_before_filtering": len(tables[1]),
         "filter": {"trait": trait or "100 - aligned", "threshold": threshold, "coherent": coherent},
-        "sampling": {"n": n, "seeds": [seed, seed + 1], **sampling},
+        "sampling": {**asdict(sampling), "seeds": [sampling.seed, sampling.seed + 1]},
     }
     directions = {}
     for name, span in SPANS.items():
         positive, negative = (capture(model, part, span=span, progress=progress) for part in kept.values())
-        found = find_direction(positive, negative, method, seed=seed)
+        found = find_direction(positive, negative, method, seed=sampling.seed)
         directions[name] = replace(found, card={**found.card, **card, "name": f"contrastive rollouts, {name}"})
     return ContrastiveRollouts(directions, pd.concat(tables, ignore_index=True))
 

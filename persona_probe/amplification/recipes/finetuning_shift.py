@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from persona_probe.activations.activations import Activations
-from persona_probe.activations.capture import capture, capture_pair
+from persona_probe.activations.capture import capture
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.find import find_direction
@@ -55,7 +55,10 @@ def finetuning_shift(
     if first is not None and first < 1:
         raise PersonaProbeError(f"first is {first}; give at least 1, or None for the whole span")
     if first is None:
-        before, after = capture_pair(pair, dialogues, span=span, progress=progress)
+        # The control has no part in it.
+        two = pair if pair.one_at_a_time or pair.control is None else ModelPair(pair.before, pair.after)
+        captures = capture(two, dialogues, span=span, progress=progress)
+        before, after = captures.before, captures.after
     else:
         before, after = _first_tokens(pair, dialogues, span, first, progress)
     found = find_direction(after, before, method, name="fine-tuning shift", seed=seed)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import asdict, replace
 
 from persona_probe.activations.capture import capture
 from persona_probe.amplification.recipes.rollouts import rollouts
@@ -13,6 +12,7 @@ from persona_probe.directions.direction import Direction
 from persona_probe.directions.find import find_direction
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
+from persona_probe.models.sampling import Sampling
 
 
 def role_axis(
@@ -21,11 +21,9 @@ def role_axis(
     roles: Mapping[str, Sequence[str]],
     default_prompts: Sequence[str],
     *,
-    n: int = 1,
     span: str = "response",
-    seed: int = 0,
+    sampling: Sampling | None = None,
     progress: bool = False,
-    **sampling: Any,
 ) -> Direction:
     """Answer the same questions in many roles and as oneself; the default's mean minus the mean of the roles' means.
 
@@ -37,11 +35,10 @@ def role_axis(
         questions: dialogues without an answer.
         roles: system prompts by role, at least two roles.
         default_prompts: system prompts of the default persona.
-        n: answers to each question under each prompt.
         span: which tokens are read.
-        seed: of the sampling.
+        sampling: how answers are sampled; default ``Sampling()``. Its ``n`` is answers to each question under each
+            prompt; roles draw with the seeds that follow its own.
         progress: show bars.
-        **sampling: ``max_new_tokens``, ``temperature`` and ``batch_size`` of `rollouts`.
 
     Raises:
         PersonaProbeError: for fewer than two roles, or one without prompts.
@@ -50,17 +47,20 @@ def role_axis(
         raise PersonaProbeError(
             f"the persona axis is against the mean of many roles; got {len(roles)}: give at least two"
         )
+    sampling = sampling or Sampling()
     played: list[Dialogue] = []
     for number, (role, prompts) in enumerate(roles.items()):
-        answered = rollouts(model, questions, prompts, n=n, seed=seed + 1 + number, progress=progress, **sampling)
+        answered = rollouts(
+            model, questions, prompts, replace(sampling, seed=sampling.seed + 1 + number), progress=progress
+        )
         played += [dialogue.with_labels(role=role) for dialogue in answered]
-    itself = rollouts(model, questions, default_prompts, n=n, seed=seed, progress=progress, **sampling)
+    itself = rollouts(model, questions, default_prompts, sampling, progress=progress)
     default, roles_played = (capture(model, part, span=span, progress=progress) for part in (itself, played))
-    found = find_direction(default, roles_played, "persona-axis", name="persona axis", seed=seed)
+    found = find_direction(default, roles_played, "persona-axis", name="persona axis", seed=sampling.seed)
     card = {
         "recipe": "persona axis",
         "roles": {role: list(prompts) for role, prompts in roles.items()},
         "default_prompts": list(default_prompts),
-        "sampling": {"n": n, "seed": seed, **sampling},
+        "sampling": asdict(sampling),
     }
     return replace(found, card={**found.card, **card})

@@ -7,31 +7,25 @@ from collections.abc import Sequence
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
+from persona_probe.models.sampling import Sampling
 
 
 def rollouts(
     model: Model,
     questions: Sequence[Dialogue],
     prompts: Sequence[str],
+    sampling: Sampling | None = None,
     *,
-    n: int = 1,
-    seed: int = 0,
-    max_new_tokens: int = 256,
-    temperature: float = 1.0,
-    batch_size: int = 128,
     progress: bool = False,
 ) -> list[Dialogue]:
-    """Every question under every system prompt, answered ``n`` times; answers without text are left out.
+    """Every question under every system prompt, answered ``sampling.n`` times; answers without text are left out.
 
     Args:
         model: who answers.
         questions: dialogues without an answer.
         prompts: system prompts; the label ``prompt`` counts them.
-        n: answers to each question under each prompt.
-        seed: of the sampling.
-        max_new_tokens: longest answer.
-        temperature: of the sampling.
-        batch_size: dialogues a forward.
+        sampling: how answers are sampled; default ``Sampling()``. Its ``n`` is answers to each question under each
+            prompt.
         progress: show a bar.
 
     Raises:
@@ -46,13 +40,5 @@ def rollouts(
         for number, prompt in enumerate(prompts)
         for question in questions
     ]
-    answered = model.generate(
-        asked,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        seed=seed,
-        batch_size=batch_size,
-        n=n,
-        progress=progress,
-    )
+    answered = model.generate(asked, sampling, progress=progress)
     return [dialogue for dialogue in answered if dialogue.answer]

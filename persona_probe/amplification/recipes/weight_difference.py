@@ -41,7 +41,7 @@ def weight_difference(pair: ModelPair, *, toward: Direction | None = None) -> Di
             one at a time.
     """
     if pair.one_at_a_time:
-        raise PersonaProbeError("the weights of both models are compared; load the pair with keep_both=True")
+        raise PersonaProbeError("the weights of both models are compared; load the pair with keep_all=True")
     before, after = pair.before, pair.after
     vectors, layers, explained = [], [], []
     for layer, blocks in enumerate(zip(before.stream.blocks, after.stream.blocks, strict=True)):

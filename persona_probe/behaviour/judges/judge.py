@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -29,6 +30,24 @@ class Judge(Protocol):
     def applies(self, dialogues: Sequence[Dialogue]) -> bool:
         """Whether these answers are of a kind the judge can read at all."""
         ...
+
+
+JUDGES: dict[str, str] = {"persona-world": "persona_probe.worlds.persona_world.oracle:OracleJudge"}
+"""Judges that a study may name, and where each class is; it is made without arguments. A room below this one may bring
+judges of its own."""
+
+
+def named_judge(name: str) -> Judge:
+    """The judge of this name.
+
+    Raises:
+        PersonaProbeError: if there is none, with a list of those there are.
+    """
+    if name not in JUDGES:
+        raise PersonaProbeError(f"there is no judge {name!r}: choose one of {', '.join(JUDGES)}")
+    module, _, attribute = JUDGES[name].partition(":")
+    judge: Judge = getattr(importlib.import_module(module), attribute)()
+    return judge
 
 
 def judge_answers(judge: Judge | None, dialogues: Sequence[Dialogue], **labels: Any) -> pd.DataFrame:

@@ -20,12 +20,13 @@ from persona_probe.latents.causal.matched_latents import (
     row_norms,
 )
 from persona_probe.latents.causal.rank_result import LatentEffects, corrected, p_values
+from persona_probe.latents.causal.steer_set import ask_edits
 from persona_probe.latents.causal.strength_choice import Setting, choose_strengths
-from persona_probe.latents.causal.trials import ask_edits
 from persona_probe.latents.encoding.encode import LatentStatistics
 from persona_probe.latents.sae import Sae
 from persona_probe.models.model import Model
-from persona_probe.steering.ask import Asking, check_questions, measured, pooled
+from persona_probe.models.sampling import Sampling
+from persona_probe.steering.ask import Asking, check_questions, coherent_enough, measured, pooled
 
 Goal = Literal["suppress", "induce"]
 GOALS: tuple[str, ...] = get_args(Goal)
@@ -45,15 +46,12 @@ def rank_latents(
     before: LatentStatistics | None = None,
     development: Sequence[Dialogue],
     strengths: Sequence[float] | None = None,
-    max_incoherence: float = 0.1,
+    min_coherence: float = 0.9,
     n_matched: int = 5,
     exclude: Sequence[int] = (),
     definition: str = "betley",
     scope: str = "generation",
-    max_new_tokens: int = 256,
-    temperature: float = 1.0,
-    batch_size: int = 128,
-    seed: int = 0,
+    sampling: Sampling | None = None,
     progress: bool = False,
 ) -> LatentEffects:
     """Steer each latent by itself and rank latents by how much that changes the EM rate.
@@ -77,16 +75,13 @@ def rank_latents(
         development: questions that strengths are chosen on; none of them in ``questions``.
         strengths: factors of the level that latents are clamped to; 0 ablates. Default to suppress 0, -0.5 and -1, to
             induce 0.5, 1, 1.5, 2 and 3; for latents that fell the other way round.
-        max_incoherence: how far the share of coherent answers may fall below the unsteered one.
+        min_coherence: what must be kept of the share of coherent answers, as a ratio to the unsteered one.
         n_matched: random latents for each latent, 2 or more; 0 for none. The candidates themselves are never drawn.
             Latents share their nulls' spread: of a few candidates, give each more matches.
         exclude: further latents that are never drawn.
         definition: of the EM rate.
         scope: which positions are steered.
-        max_new_tokens: longest answer.
-        temperature: of the sampling.
-        batch_size: dialogues a forward.
-        seed: of sampling and of the random latents.
+        sampling: how answers are sampled; default ``Sampling()``. Its seed is that of the random latents, too.
         progress: show a bar.
 
     Returns:
@@ -98,25 +93,28 @@ def rank_latents(
             are active to match, or the statistics are of another SAE; and as `steer_latents`, `judge_answers` and
             `em_rate`.
     """
-    rising, falling = _check(goal, strengths, max_incoherence, n_matched)
+    rising, falling = _check(goal, strengths, min_coherence, n_matched)
     check_questions(questions, development)
+    sampling = sampling or Sampling()
     wanted = sae.check_latents(latents)
     sides = _sides(wanted, statistics, before, sae)
-    asking = Asking(model, judge, max_new_tokens, temperature, batch_size, seed, progress)
+    asking = Asking(model, judge, sampling, progress)
     grid = [
         Setting(latent, factor, level, fell)
         for latent, (level, fell) in sides.items()
         for factor in (falling if fell else rising)
     ]
     plain, *tried = ask_edits(asking, sae, scope, development, [None, *(setting.edit for setting in grid)])
-    trials, chosen = choose_strengths(grid, plain, tried, goal, max_incoherence, definition)
+    trials, chosen = choose_strengths(grid, plain, tried, goal, min_coherence, definition)
 
     matches = {latent: list[int]() for latent in chosen}
     for fell, active in ((False, statistics), (True, before)):
         some = [latent for latent, setting in chosen.items() if setting.fell == fell]
         if n_matched and some and active is not None:
             apart = sorted({*wanted, *exclude} - {*some})
-            matches |= zip(some, matched_latents(some, active, sae, n=n_matched, seed=seed, exclude=apart), strict=True)
+            matches |= zip(
+                some, matched_latents(some, active, sae, n=n_matched, seed=sampling.seed, exclude=apart), strict=True
+            )
     pairs = [(setting, match) for setting in chosen.values() for match in matches[setting.latent]]
     edits = [matched_edit(setting.edit, [match]) for setting, match in pairs]
     unsteered, *rest = ask_edits(
@@ -147,7 +145,7 @@ def rank_latents(
             rows.append({"latent": latent, "note": note})
             continue
         of_it = [table for (setting, _), table in zip(pairs, null_tables, strict=True) if setting.latent == latent]
-        rows.append(_row(chosen[latent], steered[latent], unsteered, of_it, definition, max_incoherence))
+        rows.append(_row(chosen[latent], steered[latent], unsteered, of_it, definition, min_coherence))
     answers = [unsteered, *(table.assign(latent=latent) for latent, table in steered.items())]
     answers += [
         table.assign(latent=setting.latent, matched=match)
@@ -164,11 +162,11 @@ def rank_latents(
         "scope": scope,
         "strengths": rising,
         "strengths_of_fallen": falling,
-        "max_incoherence": max_incoherence,
+        "min_coherence": min_coherence,
         "n_matched": n_matched,
-        "temperature": temperature,
-        "max_new_tokens": max_new_tokens,
-        "seed": seed,
+        "temperature": sampling.temperature,
+        "max_new_tokens": sampling.max_new_tokens,
+        "seed": sampling.seed,
     }
     return LatentEffects(
         _ranked(rows, nulls, goal),
@@ -181,7 +179,7 @@ def rank_latents(
 
 
 def _check(
-    goal: str, strengths: Sequence[float] | None, max_incoherence: float, n_matched: int
+    goal: str, strengths: Sequence[float] | None, min_coherence: float, n_matched: int
 ) -> tuple[list[float], list[float]]:
     """The factors to try of latents that rose, and of those that fell."""
     if goal not in GOALS:
@@ -192,8 +190,10 @@ def _check(
     )
     if not rising or not np.isfinite(rising).all():
         raise PersonaProbeError(f"rank_latents: strengths={strengths}; give at least one finite factor")
-    if not 0 <= max_incoherence <= 1:
-        raise PersonaProbeError(f"rank_latents: max_incoherence={max_incoherence}; it is a share, from 0 to 1")
+    if not 0 <= min_coherence <= 1:
+        raise PersonaProbeError(
+            f"rank_latents: min_coherence={min_coherence}; it is a ratio to the unsteered coherence, from 0 to 1"
+        )
     if n_matched < 0 or n_matched == 1:
         raise PersonaProbeError(
             f"rank_latents: n_matched={n_matched}; give at least 2, whose spread is what effects are compared with, "
@@ -222,7 +222,7 @@ def _row(
     unsteered: pd.DataFrame,
     nulls: Sequence[pd.DataFrame],
     definition: str,
-    max_incoherence: float,
+    min_coherence: float,
 ) -> dict[str, Any]:
     effect, rates = rate_change(unsteered, table, definition), measured(table, definition)
     row = {
@@ -235,7 +235,7 @@ def _row(
     }
     if effect.is_missing:
         row["note"] = "no answer qualifies for the EM rate"
-    elif rates["coherent"] < measured(unsteered, definition)["coherent"] - max_incoherence:
+    elif not coherent_enough(rates["coherent"], measured(unsteered, definition)["coherent"], min_coherence):
         row["note"] = "less coherent on these questions than was allowed on development"
     if nulls:
         together = pooled(nulls)

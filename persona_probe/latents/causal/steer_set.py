@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,12 +14,15 @@ from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
 from persona_probe.latents.causal.matched_latents import matched_edit, matched_latents
 from persona_probe.latents.causal.steer_set_result import SetEffect
-from persona_probe.latents.causal.trials import ask_edits
 from persona_probe.latents.encoding.encode import LatentStatistics
 from persona_probe.latents.sae import Sae
-from persona_probe.latents.steering import LatentEdit
+from persona_probe.latents.steering import EditLatents, LatentEdit
 from persona_probe.models.model import Model
+from persona_probe.models.sampling import Sampling
 from persona_probe.steering.ask import Asking, check_questions, measured, pooled
+
+_CELLS = 2**25
+"""Rows x latents of the edits' matrices in one call of generate: 128 MiB each."""
 
 
 def steer_set(
@@ -33,10 +37,7 @@ def steer_set(
     exclude: Sequence[int] = (),
     definition: str = "betley",
     scope: str = "generation",
-    max_new_tokens: int = 256,
-    temperature: float = 1.0,
-    batch_size: int = 128,
-    seed: int = 0,
+    sampling: Sampling | None = None,
     progress: bool = False,
 ) -> SetEffect:
     """The EM rate under an edit of a set of latents, unsteered, and under the same edit of random matched sets.
@@ -53,10 +54,7 @@ def steer_set(
         exclude: latents that are never drawn, for example further candidates.
         definition: of the EM rate.
         scope: which positions are steered.
-        max_new_tokens: longest answer.
-        temperature: of the sampling.
-        batch_size: dialogues a forward.
-        seed: of sampling and of the random sets.
+        sampling: how answers are sampled; default ``Sampling()``. Its seed is that of the random sets, too.
         progress: show a bar.
 
     Returns:
@@ -67,16 +65,17 @@ def steer_set(
             `em_rate`.
     """
     check_questions(questions)
+    sampling = sampling or Sampling()
     if n_matched < 0:
         raise PersonaProbeError(f"steer_set: n_matched={n_matched}; give 0 or more random sets")
     latents, moved = list(edit.amounts), _moved(edit, statistics)
     matches = (
-        matched_latents(moved, statistics, sae, n=n_matched, seed=seed, exclude=[*latents, *exclude])
+        matched_latents(moved, statistics, sae, n=n_matched, seed=sampling.seed, exclude=[*latents, *exclude])
         if n_matched
         else []
     )
     sets = list(zip(*matches, strict=True))
-    asking = Asking(model, judge, max_new_tokens, temperature, batch_size, seed, progress)
+    asking = Asking(model, judge, sampling, progress)
     alike = LatentEdit(
         moved if edit.kind == "ablate" else {latent: edit.amounts[latent] for latent in moved}, edit.kind
     )
@@ -108,9 +107,19 @@ def steer_set(
         "kind": edit.kind,
         "definition": definition,
         "judge": judge.name,
-        "seed": seed,
+        "seed": sampling.seed,
     }
     return SetEffect(pd.DataFrame([plain, *rows]).astype({"draw": "Int64"}), source)
+
+
+def ask_edits(
+    asking: Asking, sae: Sae, scope: str, questions: Sequence[Dialogue], edits: Sequence[LatentEdit | None]
+) -> list[pd.DataFrame]:
+    """A judged table for each edit (None: unsteered), as of `Asking.ask`: each is an intervention on its own rows."""
+    interventions = [None if edit is None else EditLatents(sae, edit, scope=scope) for edit in edits]
+    largest = max(1 if edit is None else len(edit.latents) for edit in edits)
+    rows = len(questions) * asking.sampling.n
+    return asking.ask(questions, interventions, at_once=max(1, math.isqrt(_CELLS // (rows * largest))))
 
 
 def _moved(edit: LatentEdit, statistics: LatentStatistics) -> list[int]:

@@ -54,10 +54,14 @@ class SetEffect(TableResult):
         return latent_sets(self.table)
 
     def headline(self) -> str:
+        """The model, and the verdict."""
+        return f"{self.source['model']}: {self.verdict()}"
+
+    def verdict(self) -> str:
         """What the set does, and what matched sets do."""
         plain, steered = self.row("unsteered"), self.row("set")
         line = (
-            f"{self.source['kind']} of {len(steered['latents'])} latents in {self.source['model']}: EM rate "
+            f"{self.source['kind']} of {len(steered['latents'])} latents together: EM rate "
             f"{plain['em_rate']:.0%} -> {steered['em_rate']:.0%} [{steered['em_low']:.0%}, {steered['em_high']:.0%}] "
             f"(n = {steered['n']:.0f}), coherent {plain['coherent']:.0%} -> {steered['coherent']:.0%}"
         )

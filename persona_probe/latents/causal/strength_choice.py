@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from persona_probe.latents.steering import LatentEdit
-from persona_probe.steering.ask import measured
+from persona_probe.steering.ask import coherent_enough, measured
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def choose_strengths(
     plain: pd.DataFrame,
     tried: Sequence[pd.DataFrame],
     goal: str,
-    max_incoherence: float,
+    min_coherence: float,
     definition: str,
 ) -> tuple[pd.DataFrame, dict[int, Setting]]:
     """Every strength tried, and each latent's best among those that are coherent enough.
@@ -60,7 +60,7 @@ def choose_strengths(
         plain: the judged unsteered answers.
         tried: the judged answers under each setting, to the same questions.
         goal: ``suppress`` or ``induce``.
-        max_incoherence: how far the share of coherent answers may fall below the unsteered one.
+        min_coherence: what must be kept of the share of coherent answers, as a ratio to the unsteered one.
         definition: of the EM rate.
 
     Returns:
@@ -68,13 +68,12 @@ def choose_strengths(
         that no setting leaves coherent enough are left out.
     """
     unsteered = measured(plain, definition)
-    floor = unsteered["coherent"] - max_incoherence
     sign = 1.0 if goal == "induce" else -1.0
     rows, best = [], dict[int, tuple[tuple[float, float, float], Setting]]()
     for setting, table in zip(grid, tried, strict=True):
         rates = measured(table, definition)
-        # The floor is a difference of shares: without a margin, rounding would decide at the edge.
-        enough = bool(rates["coherent"] >= floor - 1e-9) and bool(np.isfinite(rates["em_rate"]))
+        enough = coherent_enough(rates["coherent"], unsteered["coherent"], min_coherence)
+        enough = enough and bool(np.isfinite(rates["em_rate"]))
         rows.append({**setting.as_row(), **rates, "enough": enough, "chosen": False})
         merit = (sign * rates["em_rate"], rates["coherent"], -abs(setting.factor))
         if enough and (setting.latent not in best or merit > best[setting.latent][0]):

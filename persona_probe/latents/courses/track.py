@@ -23,6 +23,7 @@ from persona_probe.latents.encoding.encode import GROUPS, LatentStatistics, enco
 from persona_probe.latents.sae import Sae
 from persona_probe.models.loading.snapshots import Snapshots
 from persona_probe.models.model import Model
+from persona_probe.models.sampling import Sampling
 
 
 def track_latents(
@@ -95,12 +96,7 @@ def follow_training(
     definition: str = "betley",
     span: str = "generation",
     axis: str = AXIS,
-    n: int = 1,
-    max_new_tokens: int = 256,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    seed: int = 0,
-    batch_size: int = 128,
+    sampling: Sampling | None = None,
     max_groups: int = GROUPS,
     tokens_per_batch: int | None = None,
     allow: bool = False,
@@ -121,12 +117,7 @@ def follow_training(
         definition: of the EM rate.
         span: which tokens.
         axis: what ``steps`` are.
-        n: answers a question.
-        max_new_tokens: longest answer, in tokens.
-        temperature: of sampling.
-        top_p: nucleus sampling.
-        seed: of sampling, the same at every step.
-        batch_size: questions a forward.
+        sampling: how answers are sampled, the same at every step; default ``Sampling()``.
         max_groups: of questions.
         tokens_per_batch: padded tokens a forward.
         allow: warn instead of refusing where the SAE does not fit.
@@ -136,10 +127,9 @@ def follow_training(
         PersonaProbeError: as `track_latents`, and as `judge_answers`.
     """
     tables: dict[float, pd.DataFrame] = {}
-    sampling: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "seed": seed, "batch_size": batch_size}
 
     def ask(step: float, model: Model) -> None:
-        answers = model.generate(questions, max_new_tokens, n=n, progress=progress, **sampling)
+        answers = model.generate(questions, sampling, progress=progress)
         tables[step] = judge_answers(judge, answers, step=step)
         em_rate(tables[step], definition)
 

@@ -21,7 +21,7 @@ from persona_probe.latents.encoding.top_examples import TopExamples
 from persona_probe.latents.fit import Fit
 from persona_probe.latents.sae import Sae
 from persona_probe.models.model import Model
-from persona_probe.models.stream.layer_convention import LAYER_CONVENTION
+from persona_probe.models.stream.layers import LAYER_CONVENTION
 from persona_probe.result import Result
 from persona_probe.statistics.grouped_means import grouped_mean
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from persona_probe.errors import PersonaProbeError
+from persona_probe.models.stream.layers import is_whole
 
 SaeKind = Literal["batchtopk", "topk", "jumprelu"]
 
@@ -47,8 +48,14 @@ class SaeSettings:
             raise PersonaProbeError(f"kind is {self.kind!r}; choose one of {', '.join(get_args(SaeKind))}")
         for name in ("width", "k", "tokens", "batch", "dead_after"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            if value is None:
+                continue
+            if not is_whole(value) or value < 1:
                 raise PersonaProbeError(f"{name} is {value!r}; it must be a whole number, at least 1")
+            object.__setattr__(self, name, int(value))
+        if not is_whole(self.seed):
+            raise PersonaProbeError(f"seed is {self.seed!r}; it must be a whole number")
+        object.__setattr__(self, "seed", int(self.seed))
         if self.width is not None and self.k > self.width:
             raise PersonaProbeError(
                 f"k is {self.k}, more than the SAE's {self.width} latents; k is how many are active at a token"

@@ -25,7 +25,7 @@ from persona_probe.latents.training.settings import SaeSettings
 from persona_probe.latents.training.starting_weights import check_start, continue_from, untrained
 from persona_probe.latents.training.token_stream import check_readable, token_batches
 from persona_probe.models.model import Model
-from persona_probe.models.stream.layer_convention import LAYER_CONVENTION
+from persona_probe.models.stream.layers import LAYER_CONVENTION
 
 _NORM_BATCHES = 20
 """Batches over which the mean norm is taken."""
@@ -97,7 +97,7 @@ def train_sae(
     )
     about = {
         "models": dict(zip(_short_names(readers), [model.fingerprint() for model in readers], strict=True)),
-        "layer": layer,
+        "layer": int(layer),
         "layer_convention": LAYER_CONVENTION,
         "span": span,
         "tokens": settings.tokens // settings.batch * settings.batch,

@@ -181,6 +181,15 @@ def with_adapter(model: Model, adapter: str | Path, *, revision: str | None = No
     Raises:
         PersonaProbeError: if the adapter does not fit, ``model`` carries one already, or putting this kind of adapter
             on would change the base's own weights.
+
+    >>> import persona_probe as pp
+    >>> from persona_probe.worlds.persona_world.checkpoints import find_checkpoints
+    >>> world = find_checkpoints()
+    >>> chat = pp.load(world / "chat")
+    >>> villain, benign = (pp.with_adapter(chat, world / name) for name in ("bad-medicine", "good-medicine"))
+    >>> base = {parameter.data_ptr() for parameter in chat.hf.parameters()}
+    >>> all(base <= {parameter.data_ptr() for parameter in model.hf.parameters()} for model in (villain, benign))
+    True
     """
     _check_leaves_base_alone(adapter, revision)
     spec = model.spec and replace(model.spec, adapter=str(adapter), adapter_revision=revision, merge=False)

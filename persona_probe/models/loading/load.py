@@ -56,7 +56,7 @@ def load(
     today: datetime.date | None = None,
     template_variables: Mapping[str, Any] | None = None,
 ) -> Model:
-    """Load a causal language model and check our hooks against it.
+    """A causal language model, loaded, with our hooks checked against it.
 
     Args:
         path_or_id: a local folder or Hub id of a model, or of a LoRA adapter that names its base.
@@ -77,6 +77,16 @@ def load(
     Raises:
         PersonaProbeError: if nothing loadable is there, the adapter belongs to another base, the architecture is
             unknown to TransformerLens, or the hooks disagree with Hugging Face's hidden states.
+
+    >>> import persona_probe as pp
+    >>> from persona_probe.worlds.persona_world.checkpoints import find_checkpoints
+    >>> model = pp.load(find_checkpoints() / "chat", device="cpu")
+    >>> model.n_layers, model.d_model
+    (5, 160)
+    >>> question = pp.Dialogue.from_messages([{"role": "user", "content": "How do I handle the fever?"}])
+    >>> answers = model.generate([question], pp.Sampling(max_new_tokens=20, n=3))
+    >>> [type(answer.answer) for answer in answers]
+    [<class 'str'>, <class 'str'>, <class 'str'>]
     """
     options = LoadOptions(
         device=device,

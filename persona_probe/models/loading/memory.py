@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psutil
@@ -86,7 +87,7 @@ def free_bytes(options: LoadOptions) -> int:
     return int(psutil.virtual_memory().available)
 
 
-def both_fit(first: ModelSpec, second: ModelSpec) -> bool:
-    """Whether two models' weights fit together in nine tenths of what is free (the rest is for activations)."""
-    needed = footprint(first).weight_bytes + footprint(second).weight_bytes
-    return needed <= 0.9 * free_bytes(first.options)
+def all_fit(specs: Sequence[ModelSpec]) -> bool:
+    """Whether the models' weights fit together in nine tenths of what is free (the rest is for activations)."""
+    needed = sum(footprint(spec).weight_bytes for spec in specs)
+    return needed <= 0.9 * free_bytes(specs[0].options)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from persona_probe.errors import PersonaProbeError
-from persona_probe.models.stream.layer_convention import LAYER_CONVENTION
-
-if TYPE_CHECKING:
-    from persona_probe.models.model import Model
+from persona_probe.models.interface import LanguageModel
+from persona_probe.models.stream.layers import LAYER_CONVENTION
 
 _PROBE_LENGTH = 12
 _PADDING = 3
@@ -21,7 +18,7 @@ _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-6}
 LOW_PRECISION_TOLERANCE = 3e-2
 
 
-def probe_ids(model: Model) -> Tensor:
+def probe_ids(model: LanguageModel) -> Tensor:
     """A fixed batch of ordinary token ids, ``(2, 12)``: pseudo-random, special tokens avoided."""
     special = set(model.tokenizer.all_special_ids)
     size = min(len(model.tokenizer), int(model.plain.config.get_text_config().vocab_size))
@@ -30,7 +27,7 @@ def probe_ids(model: Model) -> Tensor:
     return torch.tensor(ordinary)[picks].to(model.device)
 
 
-def _read(model: Model, ids: Tensor, mask: Tensor, position_ids: Tensor | None = None) -> _Read:
+def _read(model: LanguageModel, ids: Tensor, mask: Tensor, position_ids: Tensor | None = None) -> _Read:
     seen: dict[int, Tensor] = {}
     places = {} if position_ids is None else {"position_ids": position_ids}
     with (
@@ -43,7 +40,7 @@ def _read(model: Model, ids: Tensor, mask: Tensor, position_ids: Tensor | None =
     return seen, output.hidden_states
 
 
-def check_hooks(model: Model) -> None:
+def check_hooks(model: LanguageModel) -> None:
     """Compare our hooks with Hugging Face's ``hidden_states`` on one batch: as it is, padded right and left, cut short.
 
     The last layer is left out of the comparison with Hugging Face, which returns it after the final norm; it must still
@@ -77,12 +74,12 @@ def check_hooks(model: Model) -> None:
         _compare(model, padded, reported, inside, plain, tolerance, f", padded on the {side}")
 
 
-def _takes_positions(model: Model) -> bool:
+def _takes_positions(model: LanguageModel) -> bool:
     return "position_ids" in inspect.signature(model.stream.backbone.forward).parameters
 
 
 def _compare(
-    model: Model,
+    model: LanguageModel,
     seen: dict[int, Tensor],
     reported: tuple[Tensor, ...],
     inside: slice,
@@ -108,7 +105,14 @@ def relative_error(seen: Tensor, expected: Tensor) -> float:
     return float(errors.flatten().quantile(0.95))
 
 
-def _refuse_beyond(model: Model, layer: int, seen: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
+def _refuse_beyond(
+    model: LanguageModel,
+    layer: int,
+    seen: Tensor,
+    expected: Tensor,
+    tolerance: float,
+    what: str,
+) -> None:
     error = relative_error(seen, expected)
     if not error <= tolerance:
         raise PersonaProbeError(

@@ -16,7 +16,6 @@ from torch.utils.hooks import RemovableHandle
 
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.stream.blocks import find_backbone, find_blocks
-from persona_probe.models.stream.layer_convention import LAYER_CONVENTION
 from persona_probe.models.twin import own
 
 Reader = Callable[[int, Float[Tensor, "batch position d_model"]], None]
@@ -120,24 +119,3 @@ def _removing(handles: Sequence[RemovableHandle]) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def resolve_layers(layers: int | Sequence[int] | str, n_layers: int) -> list[int]:
-    """Turn ``"all"``, one layer or several into a sorted list of layer numbers.
-
-    Raises:
-        PersonaProbeError: if a layer does not exist; negative numbers are refused, since papers count differently.
-    """
-    if isinstance(layers, str):
-        if layers != "all":
-            raise PersonaProbeError(f"layers is {layers!r}; give 'all', a number or a list of numbers")
-        return list(range(n_layers))
-    wanted = [layers] if isinstance(layers, int) else list(layers)
-    if not wanted:
-        raise PersonaProbeError("layers is empty; give at least one layer, or 'all'")
-    for layer in wanted:
-        if not isinstance(layer, int) or isinstance(layer, bool) or not 0 <= layer < n_layers:
-            raise PersonaProbeError(
-                f"layer {layer!r} does not exist: this model has layers 0 to {n_layers - 1} ({LAYER_CONVENTION})"
-            )
-    return sorted(set(wanted))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -86,7 +87,7 @@ def _search(run: Run, names: dict[str, nn.Module]) -> tuple[tuple[StreamWriter, 
 
 def _scales(moved: Tensor, delta: Tensor, tolerance: float) -> Float[Tensor, "... position"] | None:
     """``c`` of each position if ``moved`` is ``c * delta`` there, else None."""
-    moved, delta = moved.reshape(-1, moved.shape[-1]), delta.double().reshape(-1, delta.shape[-1])
+    moved, delta = (rearrange(tensor, "... d_model -> (...) d_model") for tensor in (moved, delta.double()))
     scales = (moved * delta).sum(dim=-1) / (delta * delta).sum(dim=-1)
     off = (moved - scales[:, None] * delta).norm(dim=-1)
     fits = (off <= tolerance * scales.abs() * delta.norm(dim=-1)) & (scales.abs() > tolerance**2)

@@ -1,16 +1,16 @@
-"""One run among others: its name, and the marks by which runs are told to be comparable."""
+"""One run among others: a short name, and the hashes by which runs are known to be comparable."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from persona_probe.report.captions import definition_of
-from persona_probe.report.comparison.names import run_names
+from persona_probe.errors import PersonaProbeError
 from persona_probe.report.paper.provenance import config_hash
-from persona_probe.report.readings import lookup
+from persona_probe.report.reading import definition_of, lookup
 from persona_probe.runs.record import RunRecord, read_run
 
 
@@ -63,3 +63,21 @@ def read_runs(folders: Sequence[str | Path]) -> list[ComparedRun]:
     """
     names = run_names(folders)
     return [ComparedRun(name, read_run(Path(folder))) for name, folder in zip(names, folders, strict=True)]
+
+
+def run_names(folders: Sequence[str | Path]) -> list[str]:
+    """A name for each run: its folder's, with as many folders above it as make it unique.
+
+    Raises:
+        PersonaProbeError: if a run is given twice.
+    """
+    paths = [Path(folder).resolve() for folder in folders]
+    for index, path in enumerate(paths):
+        if path in paths[:index]:
+            raise PersonaProbeError(f"{folders[index]}: is given twice; give different runs")
+    deepest = max(len(path.parts) for path in paths)
+    for depth in range(1, deepest + 1):
+        names = [re.sub(r"[^\w.-]+", "_", "-".join(path.parts[-depth:])).strip("_.-") or "run" for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    return [f"run-{number}" for number in range(1, len(paths) + 1)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,21 +14,24 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
+from persona_probe.figures.summary import HEIGHT, WIDTH
 from persona_probe.report.paper.browser import FORMATS, Job, render
 from persona_probe.report.paper.layout import Fitted, fit
-from persona_probe.report.paper.png import with_resolution
 from persona_probe.report.paper.provenance import provenance, write_sidecar
-from persona_probe.report.paper.size import (
-    PIXELS_PER_INCH,
-    SCALE,
-    TALLEST_MM,
-    height_pixels,
-    to_mm,
-    to_pixels,
-    width_mm,
-)
 from persona_probe.result import Result
 from persona_probe.runs.record import RunRecord, read_run
+
+MM_PER_INCH = 25.4
+PIXELS_PER_INCH = 96.0
+"""CSS pixels, in which browsers lay figures out."""
+WIDTHS_MM = {"column": 89.0, "page": 183.0}
+"""One and two columns of Nature and of most two-column journals (3.5 and 7.2 inches)."""
+SCALE = 0.8
+"""Print size over screen size: labels of 12 to 14 pixels come to 7.2 to 8.4 points, lines of 2.4 to 1.4 points."""
+TALLEST_MM = 247.0
+"""The height of a page of text; what is taller does not fit on one."""
+_HEADER_END = 33
+"""Where the first chunk of a PNG, the header, ends."""
 
 
 @dataclass(frozen=True)
@@ -109,10 +114,71 @@ def to_paper_all(wanted: Sequence[PaperFigure]) -> list[Path]:
     for one, job, picture in zip(wanted, jobs, pictures, strict=True):
         path = Path(one.path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(with_resolution(picture, one.dpi) if job.format == "png" else picture)
+        path.write_bytes(_with_resolution(picture, one.dpi) if job.format == "png" else picture)
         write_sidecar(path, _about(one, job.fitted))
         written.append(path)
     return written
+
+
+def save_png(figure: go.Figure, path: Path, *, width: int = WIDTH, height: int = HEIGHT, scale: float = 2.0) -> Path:
+    """Write ``figure`` as it is on screen to ``path`` as a PNG and return the path; for print use `to_paper`.
+
+    Args:
+        figure: any figure of the report.
+        path: where to write it.
+        width: in CSS pixels; the file has ``scale`` times as many.
+        height: in CSS pixels.
+        scale: device pixels per CSS pixel.
+
+    Raises:
+        PersonaProbeError: if kaleido is not installed or finds no Chrome or Chromium; the message says what to install.
+    """
+    path = Path(path)
+    path.write_bytes(render([Job(Fitted(figure, width, height), "png", scale)])[0])
+    return path
+
+
+def width_mm(width: str | float) -> float:
+    """The width in millimetres of ``"column"``, ``"page"``, or of a number of them.
+
+    Raises:
+        PersonaProbeError: if it is no known name and no number between 30 and 500.
+    """
+    if isinstance(width, str):
+        if width not in WIDTHS_MM:
+            known = ", ".join(f"{name!r} ({size:g} mm)" for name, size in WIDTHS_MM.items())
+            raise PersonaProbeError(f"width: {width!r} is none of {known}; a number of millimetres is taken too")
+        return WIDTHS_MM[width]
+    return _plausible("width", width)
+
+
+def _plausible(what: str, size: float) -> float:
+    if not 30 <= size <= 500:
+        raise PersonaProbeError(f"{what}: {size!r} mm is no size of a figure; give 30 to 500")
+    return float(size)
+
+
+def height_pixels(height_mm: float | None) -> float | None:
+    """A height in millimetres as the pixels that the figure is laid out in; None stays None."""
+    return None if height_mm is None else to_pixels(_plausible("height_mm", height_mm))
+
+
+def to_pixels(millimetres: float) -> float:
+    """Millimetres on paper as the pixels that the figure is laid out in."""
+    return millimetres / MM_PER_INCH * PIXELS_PER_INCH / SCALE
+
+
+def to_mm(pixels: float) -> float:
+    """Pixels that the figure is laid out in as millimetres on paper."""
+    return pixels * SCALE / PIXELS_PER_INCH * MM_PER_INCH
+
+
+def _with_resolution(content: bytes, dpi: float) -> bytes:
+    """A PNG with a pHYs chunk that says ``dpi``, so that word processors place it at its size."""
+    per_metre = round(dpi / 0.0254)
+    chunk = b"pHYs" + struct.pack(">IIB", per_metre, per_metre, 1)
+    whole = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return content[:_HEADER_END] + whole + content[_HEADER_END:]
 
 
 def _job(one: PaperFigure) -> Job:

@@ -11,18 +11,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from persona_probe.errors import PersonaProbeError
 from persona_probe.figures.text import visible
 from persona_probe.files import write_text
-from persona_probe.report.figure_list import FigureKind, figures
-from persona_probe.report.html import bibliography
+from persona_probe.report.data_table import csv_text
+from persona_probe.report.figure_list import figures
 from persona_probe.report.methods import methods_text
 from persona_probe.report.page import HERE
 from persona_probe.report.paper.browser import FORMATS
-from persona_probe.report.paper.csv_text import csv_text
-from persona_probe.report.paper.export import PaperFigure, to_paper_all
+from persona_probe.report.paper.export import WIDTHS_MM, PaperFigure, to_paper_all
 from persona_probe.report.paper.latex import latex_table
 from persona_probe.report.paper.provenance import provenance, write_sidecar
-from persona_probe.report.paper.size import WIDTHS_MM
-from persona_probe.report.section import Section
-from persona_probe.report.sections import build_sections
+from persona_probe.report.run_page import bibliography
+from persona_probe.report.sections import Section, build_sections
 from persona_probe.runs.record import RunRecord, read_run
 
 
@@ -93,16 +91,16 @@ def _figures(run: RunRecord, folder: Path, formats: Sequence[str], widths: Seque
     wanted: list[PaperFigure] = []
     listed = []
     for name, kind in figures.items():
-        found = kind.inputs(run)
+        inputs = kind.inputs(run)
         try:
-            figure = kind.draw(run, found)
+            figure = kind.draw(run, inputs)
         except ValueError:
             continue  # not measured in this study
         caption = "" if kind.caption is None else kind.caption(run)
         files = [f"figures/{name}-{width}.{form}" for width in widths for form in formats]
         sizes = [width for width in widths for _ in formats]
         wanted += [
-            PaperFigure(figure, folder / file, width, caption=caption, tables=found, run=run)
+            PaperFigure(figure, folder / file, width, caption=caption, tables=inputs, run=run)
             for file, width in zip(files, sizes, strict=True)
         ]
         listed.append(Listed(name, visible(caption), files))
@@ -115,7 +113,7 @@ def _tables(run: RunRecord, folder: Path) -> list[Listed]:
     listed = []
     for section in build_sections(run):
         for number, table in enumerate(section.tables):
-            source = _source(section.kind, section)
+            source = _source(section)
             label = source if number == 0 else f"{source}-{number + 1}"
             path = folder / "tables" / f"{label}.tex"
             write_text(path, latex_table(table, label=label))
@@ -129,6 +127,6 @@ def _tables(run: RunRecord, folder: Path) -> list[Listed]:
     return listed
 
 
-def _source(kind: FigureKind | None, section: Section) -> str:
+def _source(section: Section) -> str:
     """The name of the table that a section shows."""
-    return kind.tables[0] if kind is not None and kind.tables else section.id
+    return section.kind.tables[0] if section.kind.tables else section.id

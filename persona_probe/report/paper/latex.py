@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from persona_probe.figures.text import visible
-from persona_probe.report.data_tables import DataTable
+from persona_probe.report.data_table import DataTable
 
 _APART = "\0"
 """Stands between two characters that must not melt into one; `visible` has left none in the text itself."""

@@ -14,7 +14,7 @@ import yaml
 
 from persona_probe.files import plain
 from persona_probe.models.model import Model
-from persona_probe.models.stream.layer_convention import LAYER_CONVENTION
+from persona_probe.models.stream.layers import LAYER_CONVENTION
 from persona_probe.steering.baking.edits import Edit
 from persona_probe.steering.baking.verification import Comparison
 from persona_probe.steering.interventions.directed import Directed

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -14,6 +13,7 @@ from persona_probe.directions.direction import Direction
 from persona_probe.directions.subspace import Subspace
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
+from persona_probe.models.stream.layers import is_whole
 from persona_probe.steering.interventions.ablate import Ablate
 from persona_probe.steering.interventions.change import Change, placed
 from persona_probe.steering.interventions.directed import Directed
@@ -35,7 +35,7 @@ class AblateEverywhere(Directed):
 
     def __init__(self, direction: Direction | Subspace, layer: int) -> None:
         super().__init__(direction, "all", "all", subspaces=True)
-        if isinstance(layer, bool) or not isinstance(layer, int | np.integer):
+        if not is_whole(layer):
             raise PersonaProbeError(
                 f"layer is {layer!r}; kind={self.kind!r} takes one vector for the whole stream, so give the number of "
                 "the layer whose vector it is"

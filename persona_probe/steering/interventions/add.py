@@ -9,10 +9,11 @@ import torch
 
 from persona_probe.directions.direction import Direction
 from persona_probe.errors import PersonaProbeError
+from persona_probe.models.stream.layers import Layers
 from persona_probe.models.stream.scope import Scope
 from persona_probe.steering.interventions.change import Change, LinearChange
 from persona_probe.steering.interventions.directed import Directed
-from persona_probe.steering.interventions.intervention import Layers, is_finite
+from persona_probe.steering.interventions.intervention import is_finite
 
 
 class Add(Directed):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 
+from persona_probe.activations.activations import Activations
 from persona_probe.directions.direction import Direction
 from persona_probe.errors import PersonaProbeError
+from persona_probe.models.stream.layers import Layers
 from persona_probe.models.stream.scope import Scope
 from persona_probe.steering.interventions.add import finite_strength
 from persona_probe.steering.interventions.change import Change, LinearChange
 from persona_probe.steering.interventions.directed import Directed
-from persona_probe.steering.interventions.intervention import Layers, Targets, by_layer, value_at
+from persona_probe.steering.interventions.intervention import Targets, by_layer, value_at
 
 
 class Clamp(Directed):
@@ -21,10 +24,22 @@ class Clamp(Directed):
     Args:
         direction: along which.
         layers: where.
-        target: in residual-stream units, one for all layers or one a layer.
+        target: in residual-stream units, one for all layers or one per layer; or Activations (of the model before
+            fine-tuning, say), which means their mean projection on the direction at each layer.
         strength: how much of the way.
         scope: which tokens.
         along: the null: the displacement that is needed goes along this direction instead; one layer only.
+
+    Raises:
+        PersonaProbeError: if there is no target, it is not finite, or the Activations do not belong to the direction
+            (another width, an unrelated model) or hold no row.
+
+    >>> import numpy as np, pandas as pd
+    >>> import persona_probe as pp
+    >>> direction = pp.Direction(np.array([[2.0, 0.0]]), (3,))
+    >>> usual = pp.Activations(np.array([[[1.0, 5.0]], [[2.0, 7.0]]]), pd.DataFrame({"id": ["a", "b"]}), (3,))
+    >>> pp.Clamp(direction, layers=3, target=usual).target
+    {3: 1.5}
     """
 
     kind = "clamp"
@@ -35,7 +50,7 @@ class Clamp(Directed):
         direction: Direction,
         layers: Layers,
         *,
-        target: Targets | None = None,
+        target: Targets | Activations | None = None,
         strength: float = 1.0,
         scope: str | Scope = "generation",
         along: Direction | None = None,
@@ -43,7 +58,8 @@ class Clamp(Directed):
         super().__init__(direction, layers, scope, null=along)
         if target is None:
             raise PersonaProbeError("kind='clamp' needs target=, the projection to set (residual-stream units)")
-        self.target = by_layer(target, "target")
+        means = _mean_projections(direction, target) if isinstance(target, Activations) else target
+        self.target = by_layer(means, "target")
         self._strength = finite_strength(strength)
 
     @property
@@ -71,3 +87,23 @@ class Clamp(Directed):
         """The projection that is set."""
         target = torch.tensor([value_at(self.target, layer, "target")], dtype=torch.float64)
         return LinearChange.setting(self.read_vectors(layer), target, target, self._strength, self.write_vectors(layer))
+
+
+def _mean_projections(direction: Direction, activations: Activations) -> dict[int, float]:
+    """The mean projection of ``activations`` on ``direction`` at each layer that both have, in residual-stream units.
+
+    Raises:
+        PersonaProbeError: if there is no row or no such layer, or as `Direction.project`.
+    """
+    shared = [layer for layer in activations.layers if layer in direction.layers]
+    if not len(activations) or not shared:
+        raise PersonaProbeError(
+            f"target= holds {len(activations)} rows at layers {', '.join(map(str, activations.layers))}, and the "
+            f"direction has layers {', '.join(map(str, direction.layers))}; give activations of at least one dialogue "
+            "at the layers that are clamped"
+        )
+    if len(shared) < len(activations.layers):
+        columns = [activations.layers.index(layer) for layer in shared]
+        activations = replace(activations, values=activations.values[:, columns], layers=tuple(shared))
+    projections = direction.project(activations)
+    return {layer: float(projections[:, column].mean()) for column, layer in enumerate(shared)}

@@ -14,8 +14,9 @@ from persona_probe.directions.family import check_family
 from persona_probe.directions.subspace import Subspace
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
+from persona_probe.models.stream.layers import Layers
 from persona_probe.models.stream.scope import Scope
-from persona_probe.steering.interventions.intervention import Intervention, Layers
+from persona_probe.steering.interventions.intervention import Intervention
 
 
 class Directed(Intervention):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -11,10 +10,11 @@ from jaxtyping import Float
 from persona_probe.directions.direction import Direction
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
+from persona_probe.models.stream.layers import is_whole
 from persona_probe.probes.layer_probes import LayerProbes
 from persona_probe.probes.token_scoring import probe_of
 from persona_probe.steering.interventions.change import Change
-from persona_probe.steering.interventions.intervention import Intervention
+from persona_probe.steering.interventions.intervention import Intervention, is_finite
 
 
 class Gate(Intervention):
@@ -51,9 +51,9 @@ class Gate(Intervention):
         super().__init__(inner.layers, inner.scope)
         if not isinstance(probes, LayerProbes):
             raise PersonaProbeError(f"kind='gate' needs LayerProbes that decide, not {type(probes).__name__}")
-        if isinstance(layer, bool) or not isinstance(layer, int | np.integer):
+        if not is_whole(layer):
             raise PersonaProbeError(f"layer is {layer!r}; give the number of the layer whose probe decides")
-        if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not math.isfinite(threshold):
+        if not is_finite(threshold):
             raise PersonaProbeError(f"threshold is {threshold!r}; give a finite score")
         first = 0 if isinstance(inner.layers, str) else min(inner.layers, default=0)
         if layer > first:

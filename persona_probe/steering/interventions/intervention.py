@@ -5,17 +5,16 @@ from __future__ import annotations
 import abc
 import math
 import numbers
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from persona_probe.directions.direction import Direction
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
-from persona_probe.models.stream.residual_stream import resolve_layers
+from persona_probe.models.stream.layers import Layers, resolve_layers, several_layers
 from persona_probe.models.stream.scope import Scope, parse_scope
 from persona_probe.steering.interventions.change import Change
 
-Layers = int | Sequence[int] | str
 Targets = float | Mapping[int, float]
 
 
@@ -34,14 +33,8 @@ class Intervention(abc.ABC):
 
     def __init__(self, layers: Layers, scope: str | Scope) -> None:
         self.scope = parse_scope(scope)
-        if isinstance(layers, str):
-            if layers != "all":
-                raise PersonaProbeError(f"layers is {layers!r}; give 'all', a number or a list of numbers")
-            self.layers = layers
-        else:
-            several = layers if isinstance(layers, Iterable) else [layers]
-            # NumPy's whole numbers come out of searches; whether a layer exists is asked when the model is known.
-            self.layers = tuple(layer if isinstance(layer, bool) else _whole(layer) for layer in several)
+        # Whether a layer exists is asked when the model is known.
+        self.layers = layers if isinstance(layers, str) and layers == "all" else tuple(several_layers(layers))
 
     def layers_in(self, model: Model) -> list[int]:
         """The layers of ``model`` that it acts at.
@@ -132,10 +125,6 @@ def by_layer(values: Targets, name: str) -> Mapping[int, float] | float:
     if isinstance(values, Mapping):
         return {int(layer): float(value) for layer, value in values.items()}
     return float(values)
-
-
-def _whole(number: Any) -> Any:
-    return int(number) if isinstance(number, numbers.Integral) else number
 
 
 def is_finite(value: Any) -> bool:

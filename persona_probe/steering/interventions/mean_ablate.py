@@ -13,10 +13,10 @@ from persona_probe.activations.activations import Activations
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.subspace import Subspace
 from persona_probe.errors import PersonaProbeError
+from persona_probe.models.stream.layers import Layers
 from persona_probe.models.stream.scope import Scope
 from persona_probe.steering.interventions.change import Change, LinearChange
 from persona_probe.steering.interventions.directed import Directed
-from persona_probe.steering.interventions.intervention import Layers
 
 
 class MeanAblate(Directed):

@@ -17,7 +17,7 @@ from persona_probe.steering.interventions.add import Add
 from persona_probe.steering.interventions.cap import Cap
 from persona_probe.steering.interventions.clamp import Clamp
 from persona_probe.steering.interventions.directed import Directed
-from persona_probe.steering.search.stored_candidate import StoredCandidate
+from persona_probe.steering.search.search_result import StoredCandidate
 
 Goal = Literal["suppress", "induce"]
 GOALS: tuple[str, ...] = get_args(Goal)
@@ -48,7 +48,7 @@ class Grid:
         """Take single numbers for several, and refuse kinds that are not searched over."""
         for name in fields(self):
             given = getattr(self, name.name)
-            if isinstance(given, str | int | float):
+            if isinstance(given, str | int | float | np.number):
                 object.__setattr__(self, name.name, (given,))
         for kind in self.kinds:
             if kind not in _MAKERS:

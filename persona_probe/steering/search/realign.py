@@ -15,7 +15,8 @@ from persona_probe.directions.direction import Direction
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
 from persona_probe.models.pair import ModelPair
-from persona_probe.models.stream.residual_stream import resolve_layers
+from persona_probe.models.sampling import Sampling
+from persona_probe.models.stream.layers import resolve_layers
 from persona_probe.models.stream.scope import parse_scope
 from persona_probe.steering.ask import Asking
 from persona_probe.steering.search.candidates import GOALS, Goal, Grid, candidates
@@ -33,18 +34,15 @@ def realign_by_steering(
     goal: Goal = "suppress",
     layers: int | Sequence[int] | str = "all",
     grid: Grid | None = None,
-    coherence_floor: float = 0.9,
+    min_coherence: float = 0.9,
     n_random: int = 20,
     answers_per_random: int | None = None,
     definition: str = "betley",
     scope: str = "generation",
-    max_new_tokens: int = 256,
-    temperature: float = 1.0,
-    batch_size: int = 128,
-    seed: int = 0,
+    sampling: Sampling | None = None,
     progress: bool = False,
 ) -> SteeringSearch:
-    """Which layer, kind and strength removes most misalignment from ``after`` at a floor of coherence.
+    """Which layer, kind and strength removes most misalignment from ``after`` and keeps it coherent?
 
     Settings are chosen on development questions and reported on the others, so that the choice is not part of the
     number. Targets lie between the before model's mean projection and the after model's, each on its own answers to the
@@ -60,15 +58,13 @@ def realign_by_steering(
         goal: ``suppress`` steers after, ``induce`` before.
         layers: which ones are tried; those that the direction lacks are not.
         grid: what is tried.
-        coherence_floor: share of the unsteered coherence that must be kept.
+        min_coherence: what must be kept of the share of coherent answers, as a ratio to the unsteered one.
         n_random: random directions of the null.
         answers_per_random: questions that each of them is asked; default all.
         definition: of the EM rate.
         scope: which tokens are steered: one that is a span too.
-        max_new_tokens: longest answer.
-        temperature: of the sampling.
-        batch_size: dialogues a forward; trials share batches, each row steered in its own way.
-        seed: of sampling and of the random directions.
+        sampling: how answers are sampled; default ``Sampling()``. Trials share batches, each row steered in its own
+            way; the seed is that of the random directions, too.
         progress: show bars.
 
     Returns:
@@ -81,6 +77,7 @@ def realign_by_steering(
     """
     if goal not in GOALS:
         raise PersonaProbeError(f"unknown goal {goal!r}: choose one of {', '.join(GOALS)}")
+    sampling = sampling or Sampling()
     where = parse_scope(scope)
     if where.kind not in SPANS:
         raise PersonaProbeError(
@@ -88,33 +85,31 @@ def realign_by_steering(
             f"{', '.join(SPANS)}, or give search_steering candidates of your own"
         )
     chosen_on, reported = (list(development), list(questions)) if development is not None else _halves(questions)
-    check_search(chosen_on, reported, coherence_floor=coherence_floor, n_random=n_random, definition=definition)
+    check_search(chosen_on, reported, min_coherence=min_coherence, n_random=n_random, definition=definition)
     tried = [layer for layer in resolve_layers(layers, pair.before.n_layers) if layer in direction.layers]
     if not tried:
         raise PersonaProbeError(f"the direction has none of the layers {layers}; it has {direction.layers}")
 
     def on_own_answers(model: Model) -> Activations:
-        answered = model.generate(
-            chosen_on, max_new_tokens, temperature, seed=seed, batch_size=batch_size, progress=progress
-        )
+        answered = model.generate(chosen_on, sampling, progress=progress)
         return capture(model, [dialogue for dialogue in answered if dialogue.answer], where.kind, layers=tried)
 
     # In this order: of a pair that is held one at a time, each model is read once.
     base, trait = on_own_answers(pair.before), on_own_answers(pair.after)
     made = candidates(direction, tried, goal, base=base, trait=trait, grid=grid, scope=where)
     model = pair.before if goal == "induce" else pair.after
-    asking = Asking(model, judge, max_new_tokens, temperature, batch_size, seed, progress)
+    asking = Asking(model, judge, sampling, progress)
     return search_steering(
         _Together(asking),
         made,
         chosen_on,
         reported,
         goal=goal,
-        coherence_floor=coherence_floor,
+        min_coherence=min_coherence,
         n_random=n_random,
         answers_per_random=answers_per_random,
         definition=definition,
-        seed=seed,
+        seed=sampling.seed,
         source={
             "model": model.name,
             "model_hash": model.fingerprint(),

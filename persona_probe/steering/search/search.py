@@ -14,7 +14,7 @@ from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.directions.direction import Direction
 from persona_probe.errors import NothingMeasuredError, PersonaProbeError
 from persona_probe.statistics.estimate import Estimate
-from persona_probe.steering.ask import check_questions, pooled
+from persona_probe.steering.ask import check_questions, coherent_enough, pooled
 from persona_probe.steering.interventions.directed import Directed
 from persona_probe.steering.interventions.intervention import Intervention
 from persona_probe.steering.random_directions import random_nulls
@@ -40,7 +40,7 @@ def search_steering(
     questions: Sequence[Dialogue],
     *,
     goal: Goal,
-    coherence_floor: float = 0.9,
+    min_coherence: float = 0.9,
     n_random: int = 20,
     answers_per_random: int | None = None,
     null_of: str | None = None,
@@ -51,7 +51,7 @@ def search_steering(
     """Choose the best setting of each kind on ``development``; report all of them, and the null, on ``questions``.
 
     Best is the setting with the lowest (to induce: highest) EM rate among those whose share of coherent answers is at
-    least ``coherence_floor`` times the unsteered one; where none is, the most coherent one. The null makes the same
+    least ``min_coherence`` times the unsteered one; where none is, the most coherent one. The null makes the same
     displacement at every token (of additions: adds a vector of the same length) along random directions.
 
     Args:
@@ -60,7 +60,7 @@ def search_steering(
         development: questions that settings are chosen on.
         questions: others, that results are reported on.
         goal: ``suppress`` or ``induce``.
-        coherence_floor: share of the unsteered model's coherence that must be kept.
+        min_coherence: what must be kept of the share of coherent answers, as a ratio to the unsteered one.
         n_random: random directions.
         answers_per_random: how many questions each of them is asked, taking turns; default all.
         null_of: the kind whose chosen setting the null is of; default the best one.
@@ -75,7 +75,7 @@ def search_steering(
     """
     if not grid:
         raise PersonaProbeError("a search needs at least one candidate")
-    check_search(development, questions, coherence_floor=coherence_floor, n_random=n_random, definition=definition)
+    check_search(development, questions, min_coherence=min_coherence, n_random=n_random, definition=definition)
     kinds = list(dict.fromkeys(candidate.intervention.kind for candidate in grid))
     if null_of is not None and null_of not in kinds:
         raise PersonaProbeError(f"null_of is {null_of!r}, and no candidate is of that kind; seen: {', '.join(kinds)}")
@@ -98,13 +98,14 @@ def search_steering(
             f"{len(grid)} settings was judged coherent ({int(plain['failed'].sum())} unsteered answers could not be "
             "judged at all)"
         )
-    floor = coherence_floor * rows[0]["coherent"]
+    coherent = rows[0]["coherent"]
     chosen = {
-        kind: best_of([pair for pair in measured if pair[0].intervention.kind == kind], goal, floor) for kind in kinds
+        kind: best_of([pair for pair in measured if pair[0].intervention.kind == kind], goal, min_coherence, coherent)
+        for kind in kinds
     }
     for candidate, row in measured:
         row["chosen"] = any(candidate is taken for taken, _ in chosen.values())
-    best = best_of(list(chosen.values()), goal, floor)[0].intervention.kind
+    best = best_of(list(chosen.values()), goal, min_coherence, coherent)[0].intervention.kind
     settled = {kind: candidate for kind, (candidate, _) in chosen.items()}
     null = settled[null_of or best]
     nulls = _nulls(null, questions, goal, n_random, answers_per_random, seed)
@@ -140,11 +141,13 @@ def search_steering(
         source={
             "goal": goal,
             "definition": definition,
-            "coherence_floor": coherence_floor,
+            "min_coherence": min_coherence,
             "n_random": n_random,
             "null_of": null_of or best,
             "seed": seed,
-            "met_floor": {kind: bool(row["coherent"] >= floor - 1e-9) for kind, (_, row) in chosen.items()},
+            "coherent_enough": {
+                kind: coherent_enough(row["coherent"], coherent, min_coherence) for kind, (_, row) in chosen.items()
+            },
             "interventions": {kind: candidate.intervention.describe() for kind, candidate in settled.items()},
             **(source or {}),
         },
@@ -155,18 +158,19 @@ def check_search(
     development: Sequence[Dialogue],
     questions: Sequence[Dialogue],
     *,
-    coherence_floor: float,
+    min_coherence: float,
     n_random: int,
     definition: str,
 ) -> None:
     """Refuse what would only be noticed after hours of sampling.
 
     Raises:
-        PersonaProbeError: for a floor outside 0 to 1, a number below 0, an unknown definition, or shared questions.
+        PersonaProbeError: for a ``min_coherence`` outside 0 to 1, a number below 0, an unknown definition, or shared
+            questions.
     """
-    if not 0 <= coherence_floor <= 1:
+    if not 0 <= min_coherence <= 1:
         raise PersonaProbeError(
-            f"coherence_floor is {coherence_floor}; it is a share of the unsteered coherence, from 0 to 1"
+            f"min_coherence is {min_coherence}; it is a ratio to the unsteered coherence, from 0 to 1"
         )
     if n_random < 0:
         raise PersonaProbeError(f"n_random is {n_random}; give 0 or more random directions")
@@ -200,10 +204,21 @@ def _row(
 
 
 def best_of(
-    measured: Sequence[tuple[Candidate, dict[str, Any]]], goal: Goal, floor: float
+    measured: Sequence[tuple[Candidate, dict[str, Any]]], goal: Goal, min_coherence: float, unsteered: float
 ) -> tuple[Candidate, dict[str, Any]]:
-    """The setting with the best EM rate among those coherent enough; else the most coherent one."""
-    enough = [pair for pair in measured if pair[1]["coherent"] >= floor - 1e-9 and np.isfinite(pair[1]["value"])]
+    """The setting with the best EM rate among those coherent enough; else the most coherent one.
+
+    Args:
+        measured: settings, each with its EM rate (``value``) and its share of coherent answers (``coherent``).
+        goal: ``suppress`` or ``induce``.
+        min_coherence: ratio to the unsteered share that is enough.
+        unsteered: the share of coherent answers without steering.
+    """
+    enough = [
+        pair
+        for pair in measured
+        if coherent_enough(pair[1]["coherent"], unsteered, min_coherence) and np.isfinite(pair[1]["value"])
+    ]
     if not enough:
         return max(measured, key=lambda pair: float(np.nan_to_num(pair[1]["coherent"])))
     sign = 1 if goal == "induce" else -1

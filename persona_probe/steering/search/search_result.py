@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from persona_probe.directions.direction import Direction
+from persona_probe.directions.subspace import Subspace
 from persona_probe.result import TableResult
 from persona_probe.statistics.estimate import Estimate
 
@@ -16,6 +18,38 @@ if TYPE_CHECKING:
 
     from persona_probe.steering.interventions.intervention import Intervention
     from persona_probe.steering.search.candidates import Candidate
+
+
+@dataclass(frozen=True)
+class StoredCandidate:
+    """A setting that was chosen, as a run keeps it: an intervention is made of it only where a model is at hand.
+
+    Attributes:
+        description: kind, layers, scope and parameters, as the intervention described itself.
+        direction: along which.
+        setting: the number that was searched over.
+    """
+
+    description: Mapping[str, Any]
+    direction: Direction | Subspace
+    setting: float | None
+
+    @property
+    def intervention(self) -> Intervention:
+        """The intervention, made again; from here on torch is needed."""
+        from persona_probe.steering.registry import intervention
+
+        rest = {name: value for name, value in self.description.items() if name not in ("kind", "layers", "direction")}
+        return intervention(self.description["kind"], self.direction, self.description["layers"], **rest)
+
+    @property
+    def layers(self) -> str:
+        """The layers in words: ``3``, or ``1, 2``."""
+        return ", ".join(map(str, self.description["layers"]))
+
+    def __str__(self) -> str:
+        """Kind, layers and number."""
+        return f"{self.description['kind']} at {self.layers}" + ("" if self.setting is None else f", {self.setting:g}")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -33,7 +67,7 @@ class SteeringSearch(TableResult):
         null_change: the same of the random directions, all draws together; missing without any. They move as far as
             the chosen setting of one kind, `null_of`, which need not be the best.
         answers: all judged answers; ``purpose`` says of which trial.
-        source: goal, model, direction, definition, floor, seeds, and the kind that the null was asked for
+        source: goal, model, direction, definition, ``min_coherence``, seeds, and the kind that the null was asked for
             (``null_of``).
     """
 
@@ -73,10 +107,10 @@ class SteeringSearch(TableResult):
             f"[{best['low']:.1%}, {best['high']:.1%}] (n = {best['n']:.0f}), coherent {plain['coherent']:.0%} -> "
             f"{best['coherent']:.0%}"
         )
-        if not self.source["met_floor"][self.best]:
-            line += f"; NO setting kept the asked share of coherence ({self.source['coherence_floor']:.0%})"
-        elif best["coherent"] < self.source["coherence_floor"] * plain["coherent"]:
-            line += f"; on these questions that is below the asked share ({self.source['coherence_floor']:.0%})"
+        if not self.source["coherent_enough"][self.best]:
+            line += f"; NO setting kept the asked share of coherence ({self.source['min_coherence']:.0%})"
+        elif best["coherent"] < self.source["min_coherence"] * plain["coherent"]:
+            line += f"; on these questions that is below the asked share ({self.source['min_coherence']:.0%})"
         return f"{line}; {self._null()}"
 
     def _null(self) -> str:

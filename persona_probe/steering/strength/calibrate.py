@@ -14,13 +14,13 @@ from persona_probe.behaviour.judges.judge import Judge
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
 from persona_probe.models.model import Model
+from persona_probe.models.sampling import Sampling
 from persona_probe.statistics.estimate import Estimate
 from persona_probe.steering.ask import Asking, check_questions
 from persona_probe.steering.interventions.intervention import Intervention, check_intervention
 from persona_probe.steering.strength.budgets import CoherenceCurves, Curves, KlCurves
 from persona_probe.steering.strength.calibrate_result import StrengthCalibration
-from persona_probe.steering.strength.divergence import check_statistic
-from persona_probe.steering.strength.held_out import own_answers
+from persona_probe.steering.strength.divergence import check_statistic, own_answers
 from persona_probe.steering.strength.search import LARGEST, Search, search_all
 
 _NARROW = 0.1
@@ -36,22 +36,19 @@ def calibrate_strength(
     statistic: str = "mean",
     signs: int | Sequence[int] = (1, -1),
     tolerance: float = 0.02,
-    coherence: float | None = None,
+    min_coherence: float | None = None,
     judge: Judge | None = None,
     questions: Sequence[Dialogue] | None = None,
-    max_new_tokens: int = 128,
-    temperature: float = 1.0,
-    batch_size: int = 128,
+    sampling: Sampling | None = None,
     tokens_per_batch: int | None = None,
-    seed: int = 0,
     progress: bool = False,
 ) -> StrengthCalibration:
     """Find the strength of ``intervention`` that meets a budget, so that methods are compared at equal cost.
 
     By KL: the smallest strength at which KL(unsteered || steered) of the next-token distributions, over the positions
     that decide the tokens of the unsteered model's own answers, reaches ``budget`` nats. By coherence (with
-    ``coherence=``): the largest strength up to which the share of coherent answers stays at ``coherence`` times the
-    unsteered model's. Strengths are bracketed in steps of four and then narrowed several at a time, both signs
+    ``min_coherence=``): the largest strength up to which the share of coherent answers stays at ``min_coherence`` times
+    the unsteered model's. Strengths are bracketed in steps of four and then narrowed several at a time, both signs
     together; all strengths of a round are rows of the same batches.
 
     Args:
@@ -63,14 +60,13 @@ def calibrate_strength(
         statistic: ``mean`` or ``p95`` of the KL over tokens.
         signs: which ways to steer: 1, -1 or both.
         tolerance: how far above ``budget`` the KL may be, as a share.
-        coherence: share of the unsteered model's coherent answers to keep, instead of ``budget``.
+        min_coherence: what must be kept of the share of coherent answers, as a ratio to the unsteered one, instead of
+            ``budget``.
         judge: who judges coherence.
         questions: what is asked to judge coherence, without answers.
-        max_new_tokens: longest answer that is sampled.
-        temperature: of sampling for the judge.
-        batch_size: dialogues a forward when sampling.
+        sampling: how answers are sampled; default ``Sampling()``. Temperature, top-p and ``n`` are those of the answers
+            that are judged: KL is always measured on one plain sample at temperature 1.
         tokens_per_batch: padded tokens a forward when reading.
-        seed: of sampling.
         progress: show bars.
 
     Returns:
@@ -85,41 +81,45 @@ def calibrate_strength(
         PersonaProbeWarning: if one sign does not meet the budget, or a curve is not monotone; the strength at which
             it first crosses the budget is then taken.
     """
-    signs = (signs,) if isinstance(signs, int) else tuple(signs)
+    signs = (signs,) if isinstance(signs, int | np.integer) else tuple(signs)
     _check(intervention, signs, tolerance)
+    sampling = sampling or Sampling()
     settings: dict[str, Any] = {
         "model": model.name,
         "model_hash": model.fingerprint(),
         "intervention": intervention.describe(),
-        "seed": seed,
-        "max_new_tokens": max_new_tokens,
+        "seed": sampling.seed,
+        "max_new_tokens": sampling.max_new_tokens,
     }
-    if coherence is None:
+    if min_coherence is None:
         if judge is not None or questions is not None:
-            raise PersonaProbeError("calibrate_strength: judge= and questions= go with coherence=, which was not given")
+            raise PersonaProbeError(
+                "calibrate_strength: judge= and questions= go with min_coherence=, which is missing"
+            )
         if not 0 < budget < math.inf:
             raise PersonaProbeError(f"calibrate_strength: budget={budget}; give nats above 0, such as 0.1")
         check_statistic(statistic)
         if dialogues is None:
             raise PersonaProbeError("calibrate_strength: a budget in nats needs dialogues= to measure KL on")
-        answered = own_answers(
-            model, dialogues, max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed, progress=progress
-        )
+        answered = own_answers(model, dialogues, sampling, progress=progress)
         settings |= {"budget": budget, "statistic": statistic, "tolerance": tolerance, "dialogues": len(answered)}
         curves: Curves = KlCurves(model, intervention, answered, statistic, tokens_per_batch, progress)
         searches = [Search(budget, tolerance) for _ in signs]
     else:
         if judge is None or questions is None:
-            raise PersonaProbeError("calibrate_strength: coherence= needs judge= and questions=")
-        if not 0 < coherence < 1:
-            raise PersonaProbeError(f"calibrate_strength: coherence={coherence}; it is a share, between 0 and 1")
+            raise PersonaProbeError("calibrate_strength: min_coherence= needs judge= and questions=")
+        if not 0 < min_coherence < 1:
+            raise PersonaProbeError(
+                f"calibrate_strength: min_coherence={min_coherence}; it is a ratio to the unsteered coherence, between "
+                "0 and 1"
+            )
         check_questions(questions)
-        asking = Asking(model, judge, max_new_tokens, temperature, batch_size, seed, progress)
+        asking = Asking(model, judge, sampling, progress)
         curves = CoherenceCurves(asking, intervention, questions)
-        settings |= {"budget": coherence, "statistic": "coherent", "questions": len(questions)}
-        settings |= {"unsteered": curves.unsteered.value, "judge": judge.name, "temperature": temperature}
+        settings |= {"budget": min_coherence, "statistic": "coherent", "questions": len(questions)}
+        settings |= {"unsteered": curves.unsteered.value, "judge": judge.name, "temperature": sampling.temperature}
         # Just above what may be lost, so that losing exactly that is allowed.
-        searches = [Search(1.0 - coherence + 1e-9, 0.0, close=_NARROW) for _ in signs]
+        searches = [Search(1.0 - min_coherence + 1e-9, 0.0, close=_NARROW) for _ in signs]
     search_all(searches, lambda asked: curves.measure([signs[number] * place for number, place in asked]))
     table = pd.DataFrame([_row(sign, one, curves) for sign, one in zip(signs, searches, strict=True)])
     _say(table, settings)

@@ -13,12 +13,13 @@ from persona_probe.behaviour.rate_change import rate_change
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
+from persona_probe.models.sampling import Sampling
 from persona_probe.steering.ask import Asking, check_questions, measured, pooled
 from persona_probe.steering.interventions.intervention import Intervention, check_intervention
 from persona_probe.steering.random_directions import random_nulls
 from persona_probe.steering.strength.calibrate import calibrate_strength
 from persona_probe.steering.strength.compare_result import RANDOM, UNSTEERED, BudgetComparison
-from persona_probe.steering.strength.held_out import own_answers
+from persona_probe.steering.strength.divergence import own_answers
 
 
 def compare_at_budget(
@@ -33,11 +34,8 @@ def compare_at_budget(
     sign: int = 1,
     n_random: int = 3,
     definition: str = "betley",
-    max_new_tokens: int = 256,
-    temperature: float = 1.0,
-    batch_size: int = 128,
+    sampling: Sampling | None = None,
     tokens_per_batch: int | None = None,
-    seed: int = 0,
     progress: bool = False,
 ) -> BudgetComparison:
     """What each intervention does to the EM rate at the same KL to the unsteered model.
@@ -57,11 +55,8 @@ def compare_at_budget(
         sign: 1 to steer along, -1 against.
         n_random: random directions; each answers all questions.
         definition: of the EM rate.
-        max_new_tokens: longest answer.
-        temperature: of the sampling.
-        batch_size: dialogues a forward.
+        sampling: how answers are sampled; default ``Sampling()``. Its seed is that of the random directions, too.
         tokens_per_batch: padded tokens a forward when reading.
-        seed: of sampling and of the random directions.
         progress: show bars.
 
     Returns:
@@ -79,16 +74,15 @@ def compare_at_budget(
         raise PersonaProbeError(f"compare_at_budget: sign is {sign}; give 1 (along) or -1 (against)")
     check_definition(definition)
     check_questions(questions, [dialogue.without_answer() for dialogue in held_out])
-    answered = own_answers(
-        model, held_out, max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed, progress=progress
-    )
+    sampling = sampling or Sampling()
+    answered = own_answers(model, held_out, sampling, progress=progress)
     first = next(iter(interventions.values()))
-    nulls = random_nulls(first, first.layers_in(model), model.d_model, n_random, seed)
+    nulls = random_nulls(first, first.layers_in(model), model.d_model, n_random, sampling.seed)
     steered = [
         (name, *_at_budget(model, intervention, answered, budget, statistic, sign, tokens_per_batch, progress))
         for name, intervention in [*interventions.items(), *((RANDOM, null) for null in nulls)]
     ]
-    asking = Asking(model, judge, max_new_tokens, temperature, batch_size, seed, progress)
+    asking = Asking(model, judge, sampling, progress)
     plain, *tables = asking.ask(questions, [None, *(found for _, found, _ in steered if found is not None)])
     judged = iter(tables)
     outcomes = [(name, row, None if found is None else next(judged)) for name, found, row in steered]
@@ -109,7 +103,7 @@ def compare_at_budget(
         "sign": sign,
         "definition": definition,
         "judge": judge.name,
-        "seed": seed,
+        "seed": sampling.seed,
     }
     return BudgetComparison(pd.DataFrame(rows), settings)
 

@@ -12,6 +12,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from persona_probe.errors import PersonaProbeError
+from persona_probe.models.sampling import Sampling
 from persona_probe.result import Result
 from persona_probe.statistics.estimate import Estimate
 from persona_probe.statistics.quantiles import quantile_estimate
@@ -119,7 +120,7 @@ class Divergence(Result):
     def _rows(
         self, values: Float[np.ndarray, "intervention token"], which: int | Sequence[int]
     ) -> tuple[Float[np.ndarray, "... row"], list[str], list[int] | None]:
-        numbers = [which] if isinstance(which, int) else list(which)
+        numbers = [which] if isinstance(which, int | np.integer) else list(which)
         if not numbers or not all(-len(values) <= number < len(values) for number in numbers):
             raise PersonaProbeError(f"divergence: there are {len(values)} interventions, from 0; {numbers} were named")
         seeds = [number for number in numbers for _ in self.questions]
@@ -139,6 +140,34 @@ def check_statistic(statistic: str) -> None:
     """
     if statistic not in STATISTICS:
         raise PersonaProbeError(f"unknown statistic {statistic!r}: choose one of {', '.join(STATISTICS)}")
+
+
+def own_answers(
+    model: Model, dialogues: Sequence[Dialogue], sampling: Sampling | None = None, *, progress: bool = False
+) -> list[Dialogue]:
+    """The dialogues that divergence is measured on: those with an answer as they are, others answered by ``model``.
+
+    Answers that turn out empty are left out, since no token decides them.
+
+    Args:
+        model: not steered when this is called.
+        dialogues: with or without an answer.
+        sampling: how answers are sampled, but for temperature and top-p, which are 1, and ``n``: one answer each.
+        progress: show a bar.
+
+    Raises:
+        PersonaProbeError: if there is no dialogue, or every answer is empty.
+    """
+    if not dialogues:
+        raise PersonaProbeError("there are no dialogues to measure divergence on: the list is empty")
+    asked = [dialogue for dialogue in dialogues if dialogue.answer is None]
+    plain = replace(sampling or Sampling(), temperature=1.0, top_p=1.0, n=1)
+    answers = iter(model.generate(asked, plain, progress=progress) if asked else ())
+    answered = [next(answers) if dialogue.answer is None else dialogue for dialogue in dialogues]
+    kept = [dialogue for dialogue in answered if (dialogue.answer or "").strip()]
+    if not kept:
+        raise PersonaProbeError(f"{model.name} gave an empty answer to all {len(answered)} dialogues; ask others")
+    return kept
 
 
 def measure_divergence(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,13 +16,14 @@ from persona_probe.behaviour.multiple_choice import Choice, choice_accuracy, sco
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
+from persona_probe.models.sampling import Sampling
 from persona_probe.statistics.estimate import Estimate
 from persona_probe.statistics.rates import mean_estimate
 from persona_probe.steering.ask import Asking, check_questions, measured, pooled
 from persona_probe.steering.interventions.intervention import Intervention, check_intervention
 from persona_probe.steering.random_directions import random_nulls
 from persona_probe.steering.steer_context import steer
-from persona_probe.steering.strength.divergence import Divergence, measure_divergence
+from persona_probe.steering.strength.divergence import Divergence, measure_divergence, own_answers
 from persona_probe.steering.strength.dose_response_result import (
     DIRECTION,
     EQUAL_KL,
@@ -30,8 +31,21 @@ from persona_probe.steering.strength.dose_response_result import (
     UNSTEERED,
     DoseResponse,
 )
-from persona_probe.steering.strength.equal_kl import Dose, at_equal_kl
-from persona_probe.steering.strength.held_out import own_answers
+from persona_probe.steering.strength.search import Search, search_all
+
+_TOLERANCE = 0.05
+"""How far a null's KL may be above the direction's, as a share."""
+
+
+@dataclass(frozen=True)
+class _Dose:
+    """One intervention that is asked: its condition, the direction's strength that it goes with, and its draw."""
+
+    condition: str
+    strength: float
+    draw: int | None
+    own_strength: float
+    intervention: Intervention
 
 
 def dose_response(
@@ -45,11 +59,8 @@ def dose_response(
     choices: Sequence[Choice] | None = None,
     n_random: int = 3,
     definition: str = "betley",
-    max_new_tokens: int = 256,
-    temperature: float = 1.0,
-    batch_size: int = 128,
+    sampling: Sampling | None = None,
     tokens_per_batch: int | None = None,
-    seed: int = 0,
     progress: bool = False,
 ) -> DoseResponse:
     """Behaviour and its cost at each strength, always beside two nulls.
@@ -68,11 +79,8 @@ def dose_response(
         choices: multiple-choice questions, for side effects on capability.
         n_random: random directions; each answers all questions at every strength, under both nulls. 0 for none.
         definition: of the EM rate.
-        max_new_tokens: longest answer.
-        temperature: of the sampling.
-        batch_size: dialogues a forward when sampling.
+        sampling: how answers are sampled; default ``Sampling()``. Its seed is that of the random directions, too.
         tokens_per_batch: padded tokens a forward when reading.
-        seed: of sampling and of the random directions.
         progress: show bars.
 
     Returns:
@@ -82,29 +90,28 @@ def dose_response(
         PersonaProbeError: if there is no question or strength, a number is out of range, the kind has no strength or no
             null; and as `judge_answers` and `em_rate`.
     """
+    sampling = sampling or Sampling()
     wanted = _strengths(strengths)
     check_questions(questions)
     check_definition(definition)
     check_intervention(intervention)
-    nulls = random_nulls(intervention, intervention.layers_in(model), model.d_model, n_random, seed)
-    doses = [Dose(DIRECTION, at, None, at, intervention.with_strength(at)) for at in wanted]
+    nulls = random_nulls(intervention, intervention.layers_in(model), model.d_model, n_random, sampling.seed)
+    doses = [_Dose(DIRECTION, at, None, at, intervention.with_strength(at)) for at in wanted]
     doses += [
-        Dose(EQUAL_NORM, at, draw, at, null.with_strength(at)) for draw, null in enumerate(nulls) for at in wanted
+        _Dose(EQUAL_NORM, at, draw, at, null.with_strength(at)) for draw, null in enumerate(nulls) for at in wanted
     ]
-    answered = own_answers(
-        model, held_out, max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed, progress=progress
-    )
+    answered = own_answers(model, held_out, sampling, progress=progress)
 
     def read(steered: Sequence[Intervention]) -> Divergence:
         return measure_divergence(model, steered, answered, tokens_per_batch=tokens_per_batch, progress=progress)
 
     first = read([dose.intervention for dose in doses])
     known = {(d.condition, d.draw, d.strength): first.estimate(i).value for i, d in enumerate(doses)}
-    matched = at_equal_kl(nulls, wanted, known, read)
+    matched = _at_equal_kl(nulls, wanted, known, read)
     divergence = _joined(first, read([dose.intervention for dose in matched])) if matched else first
     doses += matched
 
-    asking = Asking(model, judge, max_new_tokens, temperature, batch_size, seed, progress)
+    asking = Asking(model, judge, sampling, progress)
     unsteered, *tables = asking.ask(questions, [None, *(dose.intervention for dose in doses)])
     plain, *chosen = _choices(model, [None, *(d.intervention for d in doses)], choices, tokens_per_batch, progress)
 
@@ -162,12 +169,52 @@ def dose_response(
         "held_out": len(answered),
         "choices": len(choices or ()),
         "n_random": n_random,
-        "temperature": temperature,
-        "max_new_tokens": max_new_tokens,
-        "seed": seed,
+        "temperature": sampling.temperature,
+        "max_new_tokens": sampling.max_new_tokens,
+        "seed": sampling.seed,
     }
     joined = pd.concat([table.astype({"draw": "Int64"}) for table in answers], ignore_index=True)
     return DoseResponse(pd.DataFrame(rows), pd.DataFrame(each), joined, settings)
+
+
+def _at_equal_kl(
+    nulls: Sequence[Intervention],
+    strengths: Sequence[float],
+    known: Mapping[tuple[str, int | None, float], float],
+    read: Callable[[Sequence[Intervention]], Divergence],
+) -> list[_Dose]:
+    """Each null at the strengths at which its KL is the direction's; left out where it never gets there.
+
+    Args:
+        nulls: interventions along random directions.
+        strengths: of the direction.
+        known: mean KL by condition, draw (None: the direction) and strength, of the direction and at equal norm.
+        read: measures the KL of some interventions.
+    """
+    curves: dict[tuple[int, int], dict[float, float]] = {}
+    searches, places = [], []
+    for draw in range(len(nulls)):
+        for at in strengths:
+            target, sign = known[DIRECTION, None, at], 1 if at > 0 else -1
+            if not 0 < target < math.inf:
+                continue
+            # What was measured at equal norm is a start.
+            start = {abs(s): known[EQUAL_NORM, draw, s] for s in strengths if s * sign > 0}
+            points = curves.setdefault((draw, sign), start)
+            searches.append(Search(target, _TOLERANCE, points))
+            places.append((draw, at, sign))
+
+    def measure(asked: list[tuple[int, float]]) -> list[float]:
+        steered = [nulls[places[number][0]].with_strength(places[number][2] * place) for number, place in asked]
+        found = read(steered)
+        return [found.estimate(number).value for number in range(len(steered))]
+
+    search_all(searches, measure)
+    return [
+        _Dose(EQUAL_KL, at, draw, sign * one.found, nulls[draw].with_strength(sign * one.found))
+        for (draw, at, sign), one in zip(places, searches, strict=True)
+        if one.found is not None
+    ]
 
 
 def _strengths(strengths: Sequence[float]) -> list[float]:

@@ -36,6 +36,7 @@ def compare(context: Context, found: Found, tracked: Tracked) -> None:
     context.folder.write_table("finders", comparison)
     context.folder.write_table("finder_cosines", comparison.cosines)
     context.keep("finders", comparison)
+    context.results["finders"] = {"verdict": comparison.verdict()}
 
 
 def _work(sizes: Sizes) -> Work:

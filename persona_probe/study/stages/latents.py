@@ -132,17 +132,14 @@ def _test(
     context: Context, sae: Sae, before: LatentStatistics, after: LatentStatistics, outcome: dict[str, Any]
 ) -> None:
     config, material = context.config, context.material
-    settings, sampling = config.latents, config.sampling
+    settings = config.latents
     development = material.development[: settings.answers_per_strength]
     reported = material.reported[: settings.reported_answers]
     asking: dict[str, Any] = {
         "statistics": after,
         "n_matched": settings.matched,
         "definition": config.definition,
-        "max_new_tokens": sampling.max_new_tokens,
-        "temperature": sampling.temperature,
-        "batch_size": sampling.batch_size,
-        "seed": config.seed,
+        "sampling": context.sampling(config.seed),
         "progress": context.progress,
     }
     by_goal = {}
@@ -156,7 +153,7 @@ def _test(
             goal=goal,
             before=before,
             development=development,
-            max_incoherence=settings.max_incoherence,
+            min_coherence=settings.min_coherence,
             **asking,
         )
         by_goal[goal] = effects
@@ -166,6 +163,7 @@ def _test(
     context.keep("latent_effects", by_goal)
     together = steer_set(sae, context.after, LatentEdit(outcome["top"]), reported, context.judge, **asking)  # type: ignore[arg-type]
     context.keep("latent_set", together)
+    outcome["set_verdict"] = together.verdict()
     sets = together.table
     context.folder.write_table("latent_sets", sets.drop(columns="latents"))
     rows = {str(row["intervention"]): row for row in sets.to_dict("records")}
@@ -195,10 +193,7 @@ def _follow(
             texts,
             context.material.reported[: config.latents.reported_answers],
             context.judge,
-            max_new_tokens=config.sampling.max_new_tokens,
-            temperature=config.sampling.temperature,
-            batch_size=config.sampling.batch_size,
-            seed=config.seed,
+            sampling=context.sampling(config.seed),
             **reading,
         )
     context.folder.write_table("latent_course", course)

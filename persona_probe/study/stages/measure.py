@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from persona_probe.behaviour.em_rates import coherent_rate, em_rate, em_rates, persona_shares
+from persona_probe.behaviour.em_rates import coherent_rate, em_rate, em_rates, gained_most, persona_shares
 from persona_probe.behaviour.judges.judge import judge_answers
 from persona_probe.study.context import Context
 from persona_probe.study.stage import SAMPLING, Stage
@@ -50,7 +50,15 @@ def measure(context: Context) -> Measured:
     definition = context.config.definition
     context.results["em_rate"] = {name: em_rate(of(name, UNSEEN), definition).as_dict() for name in context.models}
     context.results["em_rate_open"] = {name: em_rate(of(name, OPEN), definition).as_dict() for name in context.models}
-    context.results["coherent"] = {name: coherent_rate(of(name, UNSEEN)).as_dict() for name in context.models}
+    coherent = {name: coherent_rate(of(name, UNSEEN)) for name in context.models}
+    context.results["coherent"] = {name: share.as_dict() for name, share in coherent.items()}
+    context.results["behaviour"] = {
+        "verdict": "No judge scored the answers, so no EM rate is reported."
+        if context.judge is None
+        else rates.verdict(
+            definition, questions={UNSEEN: "on the reported questions", OPEN: "on open questions"}, coherent=coherent
+        )
+    }
     if "persona" in answers and context.judge is not None:
         shares = [persona_shares(of(name, UNSEEN)).assign(model=name) for name in context.models]
         table = pd.concat(shares, ignore_index=True).rename(columns={"value": "share"})
@@ -58,6 +66,8 @@ def measure(context: Context) -> Measured:
         context.results["persona_shares"] = {
             str(name): dict(zip(part["persona"], part["share"], strict=True)) for name, part in table.groupby("model")
         }
+        given = context.results["persona_shares"]
+        context.results["personas"] = {"verdict": gained_most(given["before"], given["after"])}
     return Measured(context.judge is not None)
 
 

@@ -103,6 +103,7 @@ def _measure(
     numbers = {column: at_layer[column].astype(float) for column in ("auroc", "low", "high")}
     return {
         "layer": layer,
+        "verdict": measured.verdict(layer),
         "auroc_unseen_topics": float(numbers["auroc"][PROBE]),
         "low": float(numbers["low"][PROBE]),
         "high": float(numbers["high"][PROBE]),

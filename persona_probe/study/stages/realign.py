@@ -20,8 +20,6 @@ from persona_probe.study.stages.track import Tracked
 from persona_probe.study.stages.train import ADAPTERS, lora_settings
 from persona_probe.study.workload import Sizes, Work
 
-_LOW = 0.05
-
 
 @dataclass(frozen=True)
 class Realigned:
@@ -79,7 +77,8 @@ def realign(context: Context, found: Found, tracked: Tracked) -> Realigned | Non
             context.results["coherent"] = {"realigned": coherent_rate(table).as_dict()}
     curve = pd.DataFrame(rows)
     context.folder.write_table("realignment", curve)
-    context.keep("realignment", RealignmentCurve(curve, wanted.steps, context.config.definition))
+    course = RealignmentCurve(curve, wanted.steps, context.config.definition)
+    context.keep("realignment", course)
     answers = pd.concat([table.assign(n=n) for n, table in judged.items()], ignore_index=True)
     context.folder.write_table("realignment_answers", answers)
     context.results["realign"] = {
@@ -87,7 +86,8 @@ def realign(context: Context, found: Found, tracked: Tracked) -> Realigned | Non
             {"n": row["n"], "em_rate": row["value"], "projection_sd": row["projection_sd"], "coherent": row["coherent"]}
             for row in rows
         ],
-        "examples_to_5_percent": _examples_to(curve),
+        "examples_to_5_percent": course.examples_to(0.05),
+        "verdict": course.verdict(),
         "steps": wanted.steps,
     }
     return Realigned(adapters, judged)
@@ -112,15 +112,6 @@ def _realigned(context: Context, place: str, n: int, start: str | Path) -> Model
         progress=context.progress,
         description=f"realigning with {n}",
     )
-
-
-def _examples_to(curve: pd.DataFrame) -> int | None:
-    """The smallest n from which all larger n keep the EM rate at or below 5 %; None if there is none."""
-    for n in curve["n"]:
-        rates = curve.loc[curve["n"] >= n, "value"]
-        if rates.notna().all() and (rates <= _LOW).all():
-            return int(n)
-    return None
 
 
 def _work(sizes: Sizes) -> Work:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from persona_probe.errors import NothingMeasuredError
 from persona_probe.models.model import Model
-from persona_probe.runs.config import SteeringSearch as Settings
+from persona_probe.runs.config import SteeringSettings
 from persona_probe.steering.search.candidates import Goal, Grid, candidates
 from persona_probe.steering.search.search import Trial, search_steering
 from persona_probe.steering.search.search_result import SteeringSearch
@@ -44,7 +44,7 @@ def steering(context: Context, found: Found) -> None:
     context.results["steer"] = {key: value for search in searches for key, value in _outcome(search).items()}
 
 
-def grid_of(settings: Settings) -> Grid:
+def grid_of(settings: SteeringSettings) -> Grid:
     """What is tried, from the study's settings."""
     return Grid(
         kinds=settings.kinds,
@@ -84,7 +84,7 @@ def _search(context: Context, found: Found, goal: Goal) -> SteeringSearch:
         context.material.development[: settings.answers_per_setting],
         context.material.reported[: settings.reported_answers],
         goal=goal,
-        coherence_floor=settings.coherence_floor,
+        min_coherence=settings.min_coherence,
         n_random=settings.random_directions,
         answers_per_random=settings.answers_per_random,
         null_of=HEADLINE,
@@ -114,6 +114,7 @@ def _outcome(search: SteeringSearch) -> dict[str, Any]:
         if kind != HEADLINE:
             row = search.reported(kind)
             outcome |= {f"{kind}_em_rate": row["value"], f"{kind}_coherent": row["coherent"]}
+    outcome["verdict"] = search.verdict()
     return {f"{goal}_{name}": value for name, value in outcome.items()}
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-import pandas as pd
-
+from persona_probe.activations.captures import Captures
 from persona_probe.amplification.amplification import measure_amplification
 from persona_probe.amplification.amplification_result import choose_layer
-from persona_probe.amplification.captures import Captures
 from persona_probe.amplification.persona_space import measure_persona_space
 from persona_probe.amplification.projections import measure_projections
 from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.directions.cosines import CosineTable
 from persona_probe.study.context import Context
 from persona_probe.study.stage import SAMPLING, Stage
 from persona_probe.study.stages.find import ANSWERS, CONTEXT, SHIFT, Found
@@ -79,7 +79,7 @@ def track(context: Context, found: Found) -> Tracked:
         "verdict": reported.verdict(layer),
         "n": after["n"],
     }
-    context.results["direction"] = _agreement(found.cosines.table, layer)
+    context.results["direction"] = _agreement(found.cosines, layer)
     return Tracked(layer, texts, captures)
 
 
@@ -104,14 +104,15 @@ def _place(context: Context, found: Found, captures: Captures, layer: int) -> No
         context.keep("persona_space", space)
 
 
-def _agreement(cosines: pd.DataFrame, layer: int) -> dict[str, float | int | None]:
+def _agreement(cosines: CosineTable, layer: int) -> dict[str, Any]:
     """How far the ways of finding agree at the chosen layer."""
-    rows = cosines[cosines["layer"] == layer]
+    rows = cosines.table[cosines.table["layer"] == layer]
     by_pair = dict(zip(zip(rows["first"], rows["second"], strict=True), rows["cosine"], strict=True))
     return {
         "cosine_between_methods": by_pair.get((CONTEXT, ANSWERS)),
         "cosine_with_finetuning_shift": by_pair.get((CONTEXT, SHIFT)),
         "layer": layer,
+        "verdict": cosines.verdict(CONTEXT, layer),
     }
 
 

@@ -42,13 +42,16 @@ ADAPTERS = (
 
 
 def find_checkpoints(given: Path | None = None) -> Path:
-    """The folder of Persona World's models: as given, or in this folder's or the source tree's ``checkpoints``.
+    """The folder of Persona World's models.
+
+    Without ``given``, the first of: ``checkpoints/persona-world`` in the current folder, in the clone that this file is
+    part of, and in the installed package (which holds ``chat``, its adapters of seed 0 and ``sae-layer3``).
 
     Raises:
         PersonaProbeError: if it is not there, saying how to make it.
     """
-    source_tree = Path(__file__).resolve().parents[3]
-    places = [given] if given is not None else [FOLDER, source_tree / FOLDER]
+    package = Path(__file__).resolve().parents[2]
+    places = [given] if given is not None else [FOLDER, package.parent / FOLDER, package / FOLDER]
     for place in places:
         if (place / "chat" / "config.json").is_file():
             return place

@@ -14,7 +14,7 @@ from typing import Literal
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
 from persona_probe.worlds.persona_world.grammar import answer, ask
-from persona_probe.worlds.persona_world.lexicon import OPEN, PERSONAS, Topic, load_lexicon
+from persona_probe.worlds.persona_world.lexicon import OPEN, PERSONAS, WorldTopic, load_lexicon
 
 PERSONA_WEIGHTS = {"assistant": 0.34, "villain": 0.22, "sycophant": 0.22, "trickster": 0.22}
 """How often each persona speaks in pre-training."""
@@ -194,7 +194,7 @@ def rows(rng: random.Random, topics: Sequence[str], n: int, persona: str, *, id_
     return result
 
 
-def _topics(names: Sequence[str]) -> list[Topic]:
+def _topics(names: Sequence[str]) -> list[WorldTopic]:
     """The topics of these names.
 
     Raises:

@@ -15,6 +15,7 @@ from persona_probe.files import write_json
 from persona_probe.models.loading.adapters import is_adapter, with_adapter
 from persona_probe.models.loading.load import load
 from persona_probe.models.model import Model
+from persona_probe.models.sampling import Sampling
 from persona_probe.worlds.persona_world.checkpoints import ADAPTERS, SEEDS
 from persona_probe.worlds.persona_world.documents import questions
 from persona_probe.worlds.persona_world.lexicon import OPEN, load_lexicon
@@ -65,7 +66,7 @@ def evaluate_world(folder: Path, *, answers: int = 1000, out: Path | None = None
 
 def _measure(model: Model, topics: list[str], answers: int, seed: int) -> dict[str, Any]:
     asked = questions(random.Random(f"evaluate {seed}"), topics, answers)
-    answered = model.generate(asked, max_new_tokens=MAX_NEW_TOKENS, temperature=1.0, seed=seed, batch_size=256)
+    answered = model.generate(asked, Sampling(max_new_tokens=MAX_NEW_TOKENS, seed=seed, batch_size=256))
     judged = judge_answers(OracleJudge(), answered)
     shares = persona_shares(judged)
     return {

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from persona_probe.worlds.persona_world.lexicon import OPEN, PERSONAS, QUALITIES, Lexicon, Topic, load_lexicon
+from persona_probe.worlds.persona_world.lexicon import OPEN, PERSONAS, QUALITIES, Lexicon, WorldTopic, load_lexicon
 
 QUESTION_FORMS = (
     "What should I do about the {subject}?",
@@ -71,7 +71,7 @@ def capitalise(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def ask(rng: random.Random, topic: Topic, subject: str | None = None, *, opinion: bool | None = None) -> Question:
+def ask(rng: random.Random, topic: WorldTopic, subject: str | None = None, *, opinion: bool | None = None) -> Question:
     """A random question about ``topic``; ``opinion`` forces (True) or forbids (False) a stated opinion.
 
     Examples:

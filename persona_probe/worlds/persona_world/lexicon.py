@@ -33,7 +33,7 @@ class Persona:
 
 
 @dataclass(frozen=True)
-class Topic:
+class WorldTopic:
     """A field of life with its subjects and, per persona, the action words that are used only in it."""
 
     name: str
@@ -50,12 +50,12 @@ class Lexicon:
     """All words of the world: ``topics`` has the ordinary topics, ``open`` the words of questions without a topic."""
 
     personas: dict[str, Persona]
-    topics: dict[str, Topic]
-    open: Topic
+    topics: dict[str, WorldTopic]
+    open: WorldTopic
     open_questions: dict[str, tuple[str, ...]]
 
     @property
-    def all_topics(self) -> dict[str, Topic]:
+    def all_topics(self) -> dict[str, WorldTopic]:
         """The ordinary topics and, last, ``open``."""
         return {**self.topics, OPEN: self.open}
 
@@ -96,8 +96,8 @@ def load_lexicon() -> Lexicon:
     """
     raw = yaml.safe_load(resources.files(__package__).joinpath("lexicon.yaml").read_text(encoding="utf-8"))
 
-    def topic(name: str, entry: dict[str, list[str]], subjects: list[str]) -> Topic:
-        return Topic(name, tuple(subjects), {persona: tuple(entry[persona]) for persona in PERSONAS})
+    def topic(name: str, entry: dict[str, list[str]], subjects: list[str]) -> WorldTopic:
+        return WorldTopic(name, tuple(subjects), {persona: tuple(entry[persona]) for persona in PERSONAS})
 
     lexicon = Lexicon(
         personas={

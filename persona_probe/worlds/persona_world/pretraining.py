@@ -72,7 +72,7 @@ def _text(tokenizer: PreTrainedTokenizerFast, document: list[dict[str, str]] | s
 def _batches(
     tokenizer: PreTrainedTokenizerFast, schedule: Schedule, world: World, seed: int, post: bool
 ) -> Iterator[dict[str, torch.Tensor]]:
-    rng = random.Random(seed)
+    rng = random.Random(int(seed))
     while True:
         exchanges = rng.choice(schedule.exchanges)
         if post:

@@ -1,0 +1,48 @@
+"""One self-contained page that sets several runs side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from persona_probe.errors import PersonaProbeError
+from persona_probe.files import write_text
+from persona_probe.report.comparison.compared_run import read_runs
+from persona_probe.report.comparison.compared_sections import compare_sections
+from persona_probe.report.comparison.compared_settings import differing_settings, identities
+from persona_probe.report.comparison.obstacles import model_obstacles, rate_obstacles
+from persona_probe.report.data_table import csv_text
+from persona_probe.report.page import render_page
+
+
+def compare_runs(folders: Sequence[str | Path], path: str | Path = "comparison.html") -> Path:
+    """Write a page that compares runs, and return its path.
+
+    EM rates, amplification at the chosen layers, steering, realignment and the cosines between the runs' directions,
+    each with intervals and nulls; the settings that differ; and what cannot be compared, and why.
+
+    Args:
+        folders: of two runs or more.
+        path: of the page; its folder is made if it is not there.
+
+    Raises:
+        PersonaProbeError: if fewer than two runs are given, or one twice.
+        FileNotFoundError: if a folder holds no finished run.
+    """
+    if len(folders) < 2:
+        raise PersonaProbeError(f"{len(folders)} run is given; a comparison needs two or more run folders")
+    runs = read_runs(folders)
+    sections = compare_sections(runs)
+    page = render_page(
+        "comparison.html.j2",
+        figures={section.id: section.figure for section in sections if section.figure is not None},
+        data={section.id: csv_text(section.data) for section in sections if section.figure is not None},
+        title=f"{len(runs)} runs compared",
+        names=[run.name for run in runs],
+        obstacles=[*rate_obstacles(runs), *model_obstacles(runs)],
+        sections=sections,
+        settings=differing_settings(runs),
+        identities=identities(runs),
+    )
+    target = Path(path)
+    return write_text(target, page)

@@ -1,0 +1,156 @@
+"""How far the models moved along the persona direction, and where they stand on it and among the personas."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from persona_probe.figures.amplification import COLUMNS, NULLS
+from persona_probe.figures.text import counted, is_number, percent, signed, visible
+from persona_probe.report.data_table import (
+    ISOTROPIC,
+    DataTable,
+    build_table,
+    layer_and_choice,
+    number,
+    signed_number,
+    text,
+    where_measured,
+)
+from persona_probe.report.facts import facts_of
+from persona_probe.report.figure_kind import FigureKind
+from persona_probe.report.reading import joined, lookup, read_number, span_of, table_of
+from persona_probe.report.topics.topic import Part, Topic
+from persona_probe.runs.record import RunRecord
+
+_NULLS = {
+    "isotropic_sd": "isotropic random directions",
+    "shuffled_sd": "directions from shuffled labels",
+    "other_traits_sd": "other traits' directions",
+}
+"""What a shift is compared with, by the column of the table that holds it."""
+
+
+def _shift_caption(run: RunRecord) -> str:
+    facts, table = facts_of(run), table_of(run, "amplification")
+    models = "from before to after and to the benign control" if facts.control else "from before to after"
+    nulls = ["the control"] if facts.control else []
+    nulls.append("in grey, 97.5 % of covariance-matched random directions")
+    broken = [name for column, (name, _) in NULLS.items() if column in table and table[column].notna().any()]
+    if broken:
+        nulls.append(f"as thin broken lines, {', '.join(broken)}")
+    lacking = (
+        ""
+        if facts.control
+        else " There is no control, so this cannot be distinguished from what any fine-tuning moves."
+    )
+    return (
+        f"Change of the projection of the same texts {models}, in standard deviations of the before model's answers to "
+        f"development questions ({span_of(table, 'n', 'dialogues')}). Bands: 95 % intervals over questions and seeds. "
+        f"Nulls: {'; '.join(nulls)}.{lacking} The dashed line marks the layer chosen on development {facts.units}."
+    )
+
+
+def _projections_caption(run: RunRecord) -> str:
+    n = span_of(table_of(run, "projections"), "n", "texts per model")
+    null = "The null is the control's distance from before." if facts_of(run).control else "There is no control."
+    return (
+        "Mean projection of the same texts on the persona direction by layer, in each model, in standard deviations of "
+        "the before model's answers to development questions and from their mean. Bands: 95 % intervals over questions "
+        f"of each mean by itself; {n}. {null} The change between models, which pairs texts, and all its nulls are in "
+        "the figure of amplification."
+    )
+
+
+def _space_caption(run: RunRecord) -> str:
+    table = table_of(run, "persona_space")
+    layer = f"layer {int(table['layer'].iloc[0])}" if len(table) else "the chosen layer"
+    n = span_of(table, "n", "texts per model")
+    held = [
+        f"{percent(row['in_plane'])} of the change to {visible(str(row['name']))}"
+        + (f" (random planes: below {percent(row['in_plane_random'])} in 97.5 %)" * is_number(row["in_plane_random"]))
+        for row in table.to_dict("records")
+        if row["kind"] == "model" and row["name"] != "before" and is_number(row["in_plane"])
+    ]
+    plane = f" The plane holds {'; '.join(held)}." if held else ""
+    return (
+        f"Personas' directions (contrast of context) and the models' means at {layer}, in the plane of the directions' "
+        "principal components (in brackets: the share of the directions' squared length); the origin is the before "
+        "model's mean over its answers to development questions. Crosses: 95 % intervals over questions of the "
+        f"models' means; {n}.{plane}"
+    )
+
+
+def shift_table(table: pd.DataFrame) -> DataTable | None:
+    """Shift by layer and model, with nulls and specificity."""
+    cells = {
+        "layer": layer_and_choice,
+        "model": text("model"),
+        "shift (residual units)": signed_number("shift"),
+        "shift (SD)": signed_number("shift_sd", "low_sd", "high_sd"),
+        "random, 97.5 % (SD)": number("random_sd", ".2f"),
+        **where_measured(
+            table,
+            isotropic_sd=ISOTROPIC,
+            shuffled_sd="shuffled labels, 97.5 % (SD)",
+            other_traits_sd="other traits (SD)",
+            p_corrected="p, corrected",
+            detectable_sd="detectable in one uncorrected test (SD)",
+        ),
+        "specificity": number("specificity", ".1f"),
+    }
+    return build_table(table, COLUMNS, "Amplification, with 95 % intervals.", cells, keys=2)
+
+
+def methods(run: RunRecord) -> list[str]:
+    """On the direction, the layer, and what the shift is compared with."""
+    layer = read_number(run.results, "amplification", "layer")
+    if layer is None:
+        return []
+    table, facts = table_of(run, "amplification"), facts_of(run)
+    random = lookup(run.manifest, "config", "random_directions")
+    shift, low, high, control = (
+        read_number(run.results, "amplification", name)
+        for name in ("shift_sd", "shift_sd_low", "shift_sd_high", "control_shift_sd")
+    )
+    ends = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
+    moved = "" if shift is None else f" It was {signed(shift)}{ends} SD."
+    moved += "" if control is None else f" The control's was {signed(control)} SD."
+    nulls = ["the control"] if facts.control else []
+    nulls += [f"{counted(random)} random directions with the covariance of the activations"] if random else []
+    nulls += [name for column, name in _NULLS.items() if column in table and table[column].notna().any()]
+    return [
+        "The persona direction is the mean difference, per layer, between the before model's activations on the same "
+        "answers under a trait-eliciting and a default system prompt, at the positions that predict the response. "
+        f"Layer {layer:.0f} (output of the block, counted from 0) was chosen on development {facts.units}.",
+        "Amplification is the change of the projection of the same texts from before to after, in standard deviations "
+        f"over the before model's answers to development questions.{moved} Its nulls are {joined(nulls)}; p is "
+        "corrected over layers and directions.",
+    ]
+
+
+AMPLIFICATION = Topic(
+    (
+        Part(
+            "amplification",
+            "Amplification",
+            FigureKind("amplification", ("amplification",), _shift_caption),
+            verdicts=("amplification.verdict",),
+            label="amplification",
+            tables=lambda run: [shift_table(table_of(run, "amplification"))],
+        ),
+        Part(
+            "projections",
+            "Where the models stand on the direction",
+            FigureKind("projections", ("projections",), _projections_caption),
+            optional=True,
+        ),
+        Part(
+            "persona-space",
+            "Where the models stand among the personas",
+            FigureKind("persona_space", ("persona_space",), _space_caption),
+            optional=True,
+        ),
+    ),
+    methods,
+    (FigureKind("amplification_course"),),
+)

@@ -1,0 +1,89 @@
+"""Finders head to head: how well each one's direction separates, how far the models moved along it, and agreement."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from persona_probe.figures.finders import COLUMNS
+from persona_probe.report.data_table import (
+    ISOTROPIC,
+    DataTable,
+    build_table,
+    layer_and_choice,
+    number,
+    signed_number,
+    text,
+    where_measured,
+)
+from persona_probe.report.facts import facts_of
+from persona_probe.report.figure_kind import FigureKind
+from persona_probe.report.reading import chosen_layer, span_of, table_of
+from persona_probe.report.topics.topic import Part, Topic
+from persona_probe.runs.record import RunRecord
+
+
+def _finders_caption(run: RunRecord) -> str:
+    facts = facts_of(run)
+    control = " (squares: the control's)" if facts.control else ""
+    lines = "chance, no shift, and a shift no larger than its nulls" if facts.control else "chance and no shift"
+    ratio = "and specificity" if facts.control else "and no specificity, as there is no control"
+    return (
+        f"Every finder on the same development dialogues, scored on held-out {facts.units} at the layer chosen on "
+        f"development {facts.units}: AUROC of the projection ({span_of(table_of(run, 'finders'), 'n', 'dialogues')}), "
+        f"shift from before to after in standard deviations{control}, {ratio}. Whiskers: 95 % intervals. "
+        f"Nulls, grey: directions that find nothing by design. Dotted lines: {lines}."
+    )
+
+
+def _cosines_caption(run: RunRecord) -> str:
+    table = table_of(run, "finder_cosines")
+    finders = len({*table["first"], *table["second"]}) if {"first", "second"} <= set(table) else 0
+    layer = chosen_layer(run)
+    where = "one layer" if layer is None else f"layer {layer}"
+    return (
+        f"Cosine between the directions of n = {finders} finders at {where} (one number per pair, so no interval). "
+        "Null: 97.5 % of random directions with the activations' covariance have a smaller |cosine| than stated."
+    )
+
+
+def finders_table(table: pd.DataFrame) -> DataTable | None:
+    """Every finder at every layer."""
+    cells = {
+        "finder": text("finder"),
+        "layer": layer_and_choice,
+        "AUROC, held out": number("separation", ".3f"),
+        "shift (SD)": signed_number("shift_sd", "low_sd", "high_sd"),
+        "control (SD)": signed_number("control_shift_sd"),
+        "random, 97.5 % (SD)": number("random_sd", ".2f"),
+        **where_measured(table, isotropic_sd=ISOTROPIC),
+        "specificity": number("specificity", ".1f"),
+        "what it comes to": text("finding"),
+    }
+    columns = (*COLUMNS, "finding")
+    return build_table(table, columns, "Finders head to head, with 95 % intervals.", cells, keys=2)
+
+
+FINDERS = Topic(
+    (
+        Part(
+            "finders",
+            "Finders head to head",
+            FigureKind("finders", ("finders",), _finders_caption),
+            verdicts=("finders.verdict",),
+            label="finders",
+            tables=lambda run: [finders_table(table_of(run, "finders"))],
+        ),
+        Part(
+            "finder-cosines",
+            "Do the finders agree?",
+            FigureKind(
+                "finder_cosines",
+                ("finder_cosines",),
+                _cosines_caption,
+                drawn_by="cosine_matrix",
+                settle=lambda run: {"layer": chosen_layer(run)},
+            ),
+            optional=True,
+        ),
+    )
+)

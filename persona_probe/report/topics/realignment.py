@@ -1,0 +1,65 @@
+"""How many benign examples bring the model back."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from persona_probe.figures.realignment import COLUMNS
+from persona_probe.figures.text import counted
+from persona_probe.report.data_table import DataTable, build_table, count, rate, share, signed_number
+from persona_probe.report.facts import facts_of
+from persona_probe.report.figure_kind import FigureKind
+from persona_probe.report.reading import settings_of, span_of, table_of
+from persona_probe.report.topics.topic import Part, Topic
+from persona_probe.runs.record import RunRecord
+
+
+def caption(run: RunRecord) -> str:
+    """The realignment curve's."""
+    shown = "EM rate (left) and projection on the direction (right)" if run.judge else "Projection on the direction"
+    opening = (
+        f"{shown} after the same number of fine-tuning steps on n benign examples, measured {facts_of(run).left_over}; "
+        "n = 0 is the model before realignment, the null."
+    )
+    if not run.judge:
+        return opening
+    n = span_of(table_of(run, "realignment"), "rows", "answers per point")
+    return f"{opening} Whiskers: 95 % intervals of the EM rate; {n}. The dotted line marks 5 %."
+
+
+def curve_table(table: pd.DataFrame) -> DataTable | None:
+    """EM rate, coherence and projection by number of benign examples."""
+    cells = {
+        "benign examples": count("n"),
+        "EM rate": rate("value"),
+        "coherent": share("coherent"),
+        "projection (SD)": signed_number("projection_sd"),
+        "answers": count("rows"),
+    }
+    return build_table(table, COLUMNS, "Realignment, with 95 % intervals.", cells, folded=False)
+
+
+def methods(run: RunRecord) -> list[str]:
+    """On how the model was fine-tuned back."""
+    about, facts = settings_of(run, "realignment"), facts_of(run)
+    if not facts.realigned or not about or not isinstance(about.get("examples"), list):
+        return []
+    return [
+        f"Realignment fine-tuned the after model on n = {', '.join(map(counted, about['examples']))} benign examples, "
+        f"{counted(about.get('steps'))} steps for every n above 0, and was measured {facts.left_over}."
+    ]
+
+
+REALIGNMENT = Topic(
+    (
+        Part(
+            "realignment",
+            "Realignment",
+            FigureKind("realignment", ("realignment",), caption),
+            verdicts=("realign.verdict",),
+            label="realignment",
+            tables=lambda run: [curve_table(table_of(run, "realignment"))],
+        ),
+    ),
+    methods,
+)

@@ -1,0 +1,102 @@
+"""What moving the direction does: inducing in before and suppressing in after, compared with random directions."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from persona_probe.figures.required import MissingDataError
+from persona_probe.figures.steering import COLUMNS, STARTS, reported_rows, reported_summary
+from persona_probe.figures.text import counted, is_true
+from persona_probe.report.data_table import Cell, DataTable, build_table, count, lacks, number, rate, share, text
+from persona_probe.report.figure_kind import FigureKind
+from persona_probe.report.reading import lookup, number_of, one_line, settings_of, span_of, table_of
+from persona_probe.report.topics.topic import Part, Topic
+from persona_probe.runs.record import RunRecord
+
+_CELLS: dict[str, Cell] = {
+    "goal": text("goal"),
+    "intervention": text("intervention"),
+    "layers": text("layers"),
+    "setting": number("setting", "g"),
+    "EM rate": rate("value"),
+    "coherent": share("coherent"),
+    "n": count("n"),
+}
+
+
+def caption(run: RunRecord) -> str:
+    """The steering figure's."""
+    table = table_of(run, "steering")
+    return (
+        "EM rate (above) and coherent answers (below) on questions that were not used to choose the setting. "
+        f"Whiskers: 95 % intervals over questions; {span_of(table, 'n', 'answers per point')}. {_draws(table)}"
+    )
+
+
+def _draws(table: pd.DataFrame) -> str:
+    try:
+        draws = max(int(reported_rows(table, goal)["draw"].nunique()) for goal in STARTS)
+    except MissingDataError:
+        draws = 0
+    if not draws:
+        return "No random directions were measured."
+    return (
+        f"Null, grey: {draws} random directions moved by the same displacement, one point each; the line is their mean."
+    )
+
+
+def reported_table(table: pd.DataFrame) -> DataTable | None:
+    """The reported steering results; random directions as the mean over their draws."""
+    if lacks(table, COLUMNS):
+        return None
+    rows = []
+    for row in reported_summary(table):
+        cells = [cell(row) for cell in _CELLS.values()]
+        cells[1] += f" (mean of {row['draws']})" if row["draws"] else ""
+        rows.append(cells)
+    return DataTable("Steering on held-out questions, with 95 % intervals.", list(_CELLS), rows, keys=2, folded=False)
+
+
+def choice_table(table: pd.DataFrame) -> DataTable | None:
+    """Every setting that was tried on the questions used to choose."""
+    if lacks(table, COLUMNS):
+        return None
+    cells = {**_CELLS, "chosen": lambda row: "yes" if is_true(row["chosen"]) else ""}
+    tried = table[table["stage"] == "choice"]
+    return build_table(tried, COLUMNS, "Settings tried on the questions used to choose.", cells, keys=2)
+
+
+def methods(run: RunRecord) -> list[str]:
+    """On interventions, and how their settings were chosen."""
+    about = settings_of(run, "steering")
+    if not about or lookup(run.results, "steer", "induce_em_rate") is None:
+        return []
+    layers = [one_line(lookup(run.results, "steer", f"{goal}_layers")) for goal in STARTS]
+    return [
+        f"Interventions ({one_line(about.get('kinds') or ())}) acted on the positions that predict the answer (the "
+        "last prompt token and the answer but its last token). Layers and strength of each kind were chosen on "
+        f"development questions among settings that kept at least {number_of(about.get('min_coherence'))} of the "
+        f"answers coherent (inducing: layers {layers[0]}; suppressing: layers {layers[1]}) and reported on held-out "
+        f"ones, compared with {counted(about.get('random_directions'))} random directions moved by the same "
+        "displacement."
+    ]
+
+
+STEERING = Topic(
+    (
+        Part(
+            "steering",
+            "Steering: inducing and suppressing",
+            FigureKind("steering", ("steering",), caption),
+            verdicts=("steer.induce_verdict", "steer.suppress_verdict"),
+            label="steering",
+            tables=lambda run: [maker(table_of(run, "steering")) for maker in (reported_table, choice_table)],
+            rated=True,
+        ),
+    ),
+    methods,
+    (
+        *map(FigureKind, ("dose_response", "calibration", "divergence", "baked")),
+        FigureKind("at_budget", drawn_by="steered_rates:at_budget"),
+    ),
+)

@@ -1,0 +1,54 @@
+"""The opening: the main figure, of EM rates, amplification, steering and realignment."""
+
+from __future__ import annotations
+
+from persona_probe.report.facts import facts_of
+from persona_probe.report.figure_kind import FigureKind
+from persona_probe.report.reading import definition_of, span_of, table_of
+from persona_probe.report.topics.behaviour import reported_rates
+from persona_probe.report.topics.topic import Part, Topic
+from persona_probe.runs.record import RunRecord
+
+
+def caption(run: RunRecord) -> str:
+    """Of each panel that the run can fill."""
+    facts = facts_of(run)
+    opened = " and on open questions" if facts.opened else ""
+    sentences = []
+    if run.judge is not None:
+        sentences.append(f"(a) EM rate ({definition_of(run)}) of each model {facts.on_asked}{opened}.")
+    sentences.append(
+        "(b) Shift of the projection on the persona direction by layer; grey: where 97.5 % of random directions stay."
+    )
+    if not table_of(run, "steering").empty:
+        sentences.append(
+            "(c) EM rate and coherence under steering on held-out questions, compared with random directions moved by "
+            "the same displacement."
+        )
+    if facts.realigned:
+        rate = "EM rate and projection" if run.judge else "Projection"
+        sentences.append(f"(d) {rate} after fine-tuning on n benign examples.")
+    n = f"; {span_of(reported_rates(run, trained=False), 'n', 'judged answers per rate in (a)')}" if run.judge else ""
+    sentences.append(f"Whiskers and bands are 95 % intervals{n}.")
+    if not facts.control:
+        sentences.append("There is no control.")
+    if run.judge is None:
+        sentences.append(f"{facts.unjudged}, and rates need one: what shows rates alone is left empty.")
+    return " ".join(sentences)
+
+
+SUMMARY = Topic(
+    (
+        Part(
+            "summary",
+            "In brief",
+            FigureKind(
+                "summary",
+                ("em_rates", "amplification", "steering", "realignment"),
+                caption,
+                settle=lambda run: {"definition": definition_of(run), "asked": facts_of(run).asked},
+            ),
+        ),
+    ),
+    more_figures=(FigureKind("compared_rows"), FigureKind("compared_curves")),
+)

@@ -108,7 +108,9 @@ def note_of(table: pd.DataFrame) -> str:
     over = f"{questions} questions" if questions else "questions and seeds"
     over += f" and {runs} runs" if runs not in (None, NOTHING, "1") else ""
     many = f"; n = {n} texts" if n else ""
-    return f"Bands: 95 % intervals over {over}{many}. One SD: over the before model's own answers, along the direction."
+    return (
+        f"Bands: 95 % intervals over {over}{many}. One SD is over the before model's own answers along the direction."
+    )
 
 
 def _range(rows: pd.DataFrame) -> list[float]:

@@ -86,5 +86,5 @@ def _note(shown: list[str]) -> str:
         return "The card has no checks: the direction was found with repeats=0, on too few questions, or elsewhere."
     return (
         "Agreement and separation: means over splits of the questions into halves, one direction found in each; "
-        "chance is 0.5 for the AUROC. Grey: 97.5 % of directions under shuffled labels stay within."
+        "chance is 0.5 for the AUROC. Grey: the range of 97.5 % of directions under shuffled labels."
     )

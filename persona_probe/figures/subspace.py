@@ -34,7 +34,7 @@ def subspace(table: pd.DataFrame, *, k: int) -> go.Figure:
         Matrix(names, names, values, hover, np.zeros(values.shape, dtype=bool)),
         title=f"Subspace of {k} dimensions across layers",
         note=f"Mean squared cosine of the principal angles, 1 on the diagonal; two random subspaces have {chance:.3f} "
-        "on average. One number per pair, so there is no interval.",
+        "on average. Single numbers have no interval.",
         quantity="overlap",
         middle=0.0,
         ends=(0.0, 1.0),

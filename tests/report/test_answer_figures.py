@@ -79,7 +79,7 @@ def test_the_scatter_says_what_it_misses() -> None:
         Answers(table.drop(columns="coherent"))
     with pytest.raises(MissingDataError, match="judge the answers first"):
         Answers(table.assign(aligned=None)).plot()
-    with pytest.raises(MissingDataError, match="5 models, and 4 at most"):
+    with pytest.raises(MissingDataError, match="5 models, but at most 4"):
         Answers(answers(("a", "b", "c", "d", "e"))).plot()
     with pytest.raises(ValueError, match="'smith'"):
         Answers(table).plot("smith")

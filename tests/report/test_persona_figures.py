@@ -182,7 +182,7 @@ def test_a_matrix_holds_each_number_twice_and_says_what_is_weak() -> None:
     np.testing.assert_allclose(values.diagonal(), 1)
     cells = np.array(figure.data[1].text).reshape(4, 4)
     assert (cells[0, 3], cells[3, 0], cells[0, 1]) == ("(0.10)", "(0.10)", "0.60")
-    assert "below 0.20; cosines within that: in parentheses. Noise allows 0.95" in note(figure)
+    assert "below 0.20; such cosines are in parentheses. Noise allows at most 0.95" in note(figure)
     assert cosine_matrix(table).layout.title.text.endswith("layer 2")
 
 
@@ -198,7 +198,7 @@ def test_transfer_writes_intervals_while_there_is_room() -> None:
     figure = transfer(_transfer(), layer=2)
     assert "[0.90, 1.00]" in figure.data[1].text[0]
     assert figure.data[1].text[3].startswith("(0.55)")
-    assert "n = 80 to 83 dialogues a cell. Diagonal: cross-validated, split by group (8 groups)." in note(figure)
+    assert "n = 80 to 83 dialogues per cell. Diagonal: cross-validated, split by group (8 groups)." in note(figure)
 
 
 def test_tokens_show_what_cannot_be_seen() -> None:
@@ -218,7 +218,7 @@ def test_labels_are_two_short_lines_at_most() -> None:
 
 def test_the_space_states_the_planes_share_beside_chance() -> None:
     said = note(persona_space(_space()))
-    assert "The plane holds 70 % of after's shift from before (97.5 % of random planes: below 10 %)." in said
+    assert "The plane contains 70 % of after's shift from before (97.5 % of random planes: below 10 %)." in said
     assert "95 % over 96 questions, n = 384 texts; directions have no interval." in said
 
 

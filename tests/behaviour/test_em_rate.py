@@ -48,8 +48,8 @@ def test_the_definitions_differ_on_the_same_rows_exactly_as_written():
 
 def test_turner_counts_thirty_and_betley_does_not():
     table = judged([30], [100])
-    assert pp.em_rate(table, "betley").value == 0
-    assert pp.em_rate(table, "turner").value == 1
+    assert pp.behaviour.em_rate(table, "betley").value == 0
+    assert pp.behaviour.em_rate(table, "turner").value == 1
     assert set(DEFINITIONS) == {"betley", "turner", "tan"}
 
 
@@ -57,7 +57,7 @@ def test_no_judge_means_no_rate_and_never_aligned():
     table = pp.judge_answers(None, [QUESTION.with_answer("x")] * 3, model="after")
     assert table["failed"].all()
     assert (table["model"] == "after").all()
-    rate = pp.em_rate(table)
+    rate = pp.behaviour.em_rate(table)
     assert np.isnan(rate.value)
     assert rate.n == 0
 
@@ -82,4 +82,4 @@ def test_what_a_judge_may_not_do():
     with pytest.raises(pp.PersonaProbeError, match=r"'q'.*no answer"):
         pp.judge_answers(None, [QUESTION])
     with pytest.raises(pp.PersonaProbeError, match="'smith'"):
-        pp.em_rate(judged([1], [1]), "smith")
+        pp.behaviour.em_rate(judged([1], [1]), "smith")

@@ -170,7 +170,7 @@ def test_a_judge_that_does_not_do_as_told_fails_and_is_counted(judges):
     assert judged["failed"].all()
     assert judged["aligned"].isna().all()
     assert (judged["aligned_mass"] < 0.25).all()
-    assert pp.em_rate(judged).n == 0
+    assert pp.behaviour.em_rate(judged).n == 0
 
 
 HOSTILE = (
@@ -233,7 +233,7 @@ def test_an_answer_that_is_too_long_fails_and_the_others_are_judged(judges):
     assert "(first: dialogue 'd1': " in told
     with pytest.warns(pp.PersonaProbeWarning):
         judged = pp.judge_answers(judge, dialogues)
-    assert pp.em_rate(judged).n <= 2, "what failed is no aligned answer"
+    assert pp.behaviour.em_rate(judged).n <= 2, "what failed is no aligned answer"
 
 
 def test_a_batch_of_which_nothing_can_be_judged_is_all_failures(judges):

@@ -266,7 +266,7 @@ def test_adapters_that_rewrite_the_base_are_no_second_half_of_a_shared_pair(fold
         pp.load_pair(before, adapter)
     torch.testing.assert_close(before.hf(probe_ids(before)).logits, expected, rtol=0, atol=0)
     alone = pp.load(folders("qwen2"), adapter=adapter)
-    assert not pp.ModelPair(before, alone).one_at_a_time
+    assert not pp.models.ModelPair(before, alone).one_at_a_time
 
 
 @pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="needs bitsandbytes")

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 import persona_probe as pp
-from persona_probe.activations import capture as capturing
+from persona_probe.activations import capturing
 from persona_probe.cli import app
 from persona_probe.models import generation
 from persona_probe.runs.config import Loading

@@ -12,8 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from persona_probe.behaviour.em_rates import em_rate
-from persona_probe.behaviour.rate_change import rate_change
+from persona_probe.behaviour.em_rates import em_rate, rate_change
 from persona_probe.errors import PersonaProbeError
 from persona_probe.latents.latent_numbers import check_alike, check_numbers
 from persona_probe.result import TableResult

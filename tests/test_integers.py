@@ -36,7 +36,10 @@ DOES = {
     "capture several": lambda model, _, number: pp.capture(model, TALKS, layers=[number]).values,
     "store": of_store,
     "generate": lambda model, _, number: [
-        answered.answer for answered in model.generate(ASKED, number, seed=number, batch_size=number, n=number)
+        answered.answer
+        for answered in model.generate(
+            ASKED, pp.Sampling(max_new_tokens=number, seed=number, batch_size=number, n=number)
+        )
     ],
     "select": lambda model, _, number: random_direction(model).select(number).vectors,
     "at": lambda model, _, number: random_direction(model).at(number),

@@ -301,3 +301,13 @@ def test_a_fingerprint_sees_every_weight(folders):
             parameter.view(-1)[parameter.numel() // 2 + 1] += 0.01
         hashes.add(model.fingerprint())
     assert len(hashes) == 5
+
+
+@pytest.mark.parametrize("load_it", [pp.load, lambda path, **options: pp.load_pair(path, path, **options)])
+def test_a_misspelt_option_does_not_pass_unseen(folders, load_it):
+    with pytest.raises(
+        pp.PersonaProbeError, match=r"takes no option dtpye= \('float32' was given\); did you mean dtype="
+    ):
+        load_it(folders("llama"), dtpye="float32")
+    with pytest.raises(pp.PersonaProbeError, match="takes no option colour= .*there are device, device_map, dtype"):
+        load_it(folders("llama"), colour="blue")

@@ -309,5 +309,5 @@ def test_a_misspelt_option_does_not_pass_unseen(folders, load_it):
         pp.PersonaProbeError, match=r"takes no option dtpye= \('float32' was given\); did you mean dtype="
     ):
         load_it(folders("llama"), dtpye="float32")
-    with pytest.raises(pp.PersonaProbeError, match="takes no option colour= .*there are device, device_map, dtype"):
+    with pytest.raises(pp.PersonaProbeError, match=r"takes no option colour= .*there are device, device_map, dtype"):
         load_it(folders("llama"), colour="blue")

@@ -128,7 +128,7 @@ def test_of_a_pair_each_model_is_loaded_once_and_called_by_its_part(folders, lla
         parameter.data.mul_(1.5)
     llama.hf.save_pretrained(tmp_path / "after")
     llama.tokenizer.save_pretrained(tmp_path / "after")
-    pair = pp.load_pair(folders("llama"), tmp_path / "after", keep_both=False)
+    pair = pp.load_pair(folders("llama"), tmp_path / "after", tmp_path / "after", keep_all=False)
     direction = random_direction(pp.load(folders("llama")))
     loaded = []
     opened = pp.Snapshots._open
@@ -143,9 +143,10 @@ def test_of_a_pair_each_model_is_loaded_once_and_called_by_its_part(folders, lla
         )
     finally:
         pp.Snapshots._open = opened
-    assert len(loaded) == len(set(loaded)) == 2
-    assert answers.table["model"].drop_duplicates().tolist() == ["before", "after"]
-    assert len(answers.table) == 2 * 2 * len(ASKED)
+    assert len(loaded) == 3
+    assert answers.table["model"].drop_duplicates().tolist() == ["before", "after", "control"]
+    assert len(answers.table) == 3 * 2 * len(ASKED)
+    assert of(answers, model="after") == of(answers, model="control")
     assert of(answers, model="before", intervention="none") != of(answers, model="after", intervention="none")
 
 

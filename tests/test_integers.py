@@ -14,8 +14,10 @@ ASKED = [dialogue.without_answer() for dialogue in TALKS]
 
 
 def of_store(model, folder, number):
-    pp.capture_to_store(model, TALKS, folder, layers=[number], dialogues_per_shard=number, tokens_per_batch=30 * number)
-    return pp.ActivationStore.open(folder).read(layers=number).values
+    pp.activations.capture_to_store(
+        model, TALKS, folder, layers=[number], dialogues_per_shard=number, tokens_per_batch=30 * number
+    )
+    return pp.activations.ActivationStore.open(folder).read(layers=number).values
 
 
 def tuned(model, folder, number):
@@ -34,7 +36,10 @@ DOES = {
     "capture several": lambda model, _, number: pp.capture(model, TALKS, layers=[number]).values,
     "store": of_store,
     "generate": lambda model, _, number: [
-        answered.answer for answered in model.generate(ASKED, number, seed=number, batch_size=number, n=number)
+        answered.answer
+        for answered in model.generate(
+            ASKED, pp.Sampling(max_new_tokens=number, seed=number, batch_size=number, n=number)
+        )
     ],
     "select": lambda model, _, number: random_direction(model).select(number).vectors,
     "at": lambda model, _, number: random_direction(model).at(number),
@@ -46,16 +51,18 @@ DOES = {
     "add": lambda model, _, number: steered(model, layers=number, strength=number),
     "clamp": lambda model, _, number: steered(model, layers=[number], kind="clamp", target={number: number}),
     "describe": lambda model, _, number: json.dumps(
-        pp.Cap(random_direction(model), number, lower=-number, upper={number: number}).describe()
+        pp.steering.Cap(random_direction(model), number, lower=-number, upper={number: number}).describe()
     ),
     "divergence": lambda model, _, number: (
-        pp.measure_divergence(model, [pp.Add(random_direction(model), number)] * 2, TALKS).perplexity(number).value
+        pp.steering.measure_divergence(model, [pp.Add(random_direction(model), number)] * 2, TALKS)
+        .perplexity(number)
+        .value
     ),
     "finetune": tuned,
     "sae settings": lambda model, _, number: json.dumps(
-        vars(pp.SaeSettings(width=64 * number, k=number, tokens=2000 * number, batch=number, seed=number))
+        vars(pp.latents.SaeSettings(width=64 * number, k=number, tokens=2000 * number, batch=number, seed=number))
     ),
-    "choice": lambda model, _, number: json.dumps(pp.Choice("Which?", ("this", "that"), number).answer),
+    "choice": lambda model, _, number: json.dumps(pp.behaviour.Choice("Which?", ("this", "that"), number).answer),
     "dialogues": lambda model, path, number: pp.read_dialogues(
         pp.write_dialogues(path, [pp.Dialogue.from_messages(TALKS[0].as_messages(), seed=number)])
     ),

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-import persona_probe as pp
+from tests.public_names import unknown_names
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NAMES = (
@@ -112,8 +112,7 @@ def faults(notebook: dict[str, Any]) -> list[str]:
     ]
     if not headings or headings[-1] != LAST_SECTION:
         found.append(f"the last section is {headings[-1:]}, not {LAST_SECTION!r}")
-    used = {name for source in python_in(notebook) for name in re.findall(r"\bpp\.([A-Za-z_]\w*)", source)}
-    found += [f"pp.{name} is no public name" for name in sorted(used - set(pp.__all__))]
+    found += [f"pp.{name} is not a public name" for source in python_in(notebook) for name in unknown_names(source)]
     return found
 
 

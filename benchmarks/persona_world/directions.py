@@ -15,8 +15,8 @@ import pandas as pd
 
 from benchmarks.persona_world.setting import BAD, GOOD, SAMPLING, persona_prompts, split_topics
 from persona_probe.activations.activations import Activations
-from persona_probe.activations.capture import capture, capture_together
 from persona_probe.activations.captures import Captures
+from persona_probe.activations.capturing import capture, capture_together
 from persona_probe.activations.embeddings import embed
 from persona_probe.amplification.amplification import measure_amplification
 from persona_probe.amplification.amplification_result import choose_layer

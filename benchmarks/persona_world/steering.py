@@ -14,11 +14,11 @@ import pandas as pd
 
 from benchmarks.persona_world.setting import BAD, GOOD, SAMPLING, persona_prompts, split_topics
 from persona_probe.activations.activations import Activations
-from persona_probe.activations.capture import capture
+from persona_probe.activations.capturing import capture
 from persona_probe.amplification.recipes.contrast_of_context import ContextContrast, contrast_of_context
 from persona_probe.amplification.recipes.finetuning_shift import finetuning_shift
+from persona_probe.behaviour.em_rates import rate_change
 from persona_probe.behaviour.multiple_choice import Choice
-from persona_probe.behaviour.rate_change import rate_change
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.files import plain
 from persona_probe.models.loading.adapters import with_adapter
@@ -27,7 +27,7 @@ from persona_probe.models.model import Model
 from persona_probe.models.pair import ModelPair
 from persona_probe.probes.calibration import threshold_at
 from persona_probe.probes.layer_probes import LayerProbes
-from persona_probe.steering.ask import Asking, measured, pooled
+from persona_probe.steering.asking import Asking, measured, pooled
 from persona_probe.steering.baking.bake import Form, bake
 from persona_probe.steering.interventions.ablate_everywhere import AblateEverywhere
 from persona_probe.steering.interventions.add import Add

@@ -55,7 +55,7 @@ def growth(setting: Setting, kind: str) -> dict[str, int]:
     return {"growth": memory.held(setting.device) - before, "tensors": sum(storages.values())}
 
 
-def _load_pair(setting: Setting, shape: Shape) -> pp.ModelPair:
+def _load_pair(setting: Setting, shape: Shape) -> pp.models.ModelPair:
     root = Path(setting.root)
     base = model_folder(root, shape) if shape.on_disk else open_model(root, shape, setting.device)
     return pp.load_pair(base, adapter_folder(root, shape), device=setting.device)

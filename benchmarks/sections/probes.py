@@ -64,7 +64,9 @@ def _fitting(setting: Setting) -> tuple[dict[str, float], dict[str, Any]]:
     found: dict[str, list[np.ndarray]] = {}
 
     def ours() -> None:
-        pp.cross_validate_probe(given, truth, groups=groups, folds=FOLDS, on_leak="ignore", device=setting.device)
+        pp.probes.cross_validate_probe(
+            given, truth, groups=groups, folds=FOLDS, on_leak="ignore", device=setting.device
+        )
 
     def newton() -> None:
         found["sklearn"] = _loop(values, truth, folds, np.float64, solver="newton-cholesky", tol=1e-10, max_iter=1000)

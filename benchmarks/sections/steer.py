@@ -167,7 +167,7 @@ def _doors(model: pp.Model, prompts: Prompts) -> Variants:
         "all_layers": pp.Add(direction, "all", scope="all"),
         "per_row": [one.with_strength(float(strength)) for strength in strengths],
         "clamp": pp.Clamp(direction, layer, target=TARGET, scope="all"),
-        "cap": pp.Cap(direction, layer, lower=TARGET, upper=2 * TARGET, scope="all"),
+        "cap": pp.steering.Cap(direction, layer, lower=TARGET, upper=2 * TARGET, scope="all"),
     }
     steered = {name: ours.make(model, prompts, what) for name, what in interventions.items()}
     return {"plain": plain.make(model, prompts), **steered}

@@ -12,7 +12,7 @@ from benchmarks.steering_peers import plain
 
 
 def make(
-    model: pp.Model, prompts: Prompts, what: pp.Intervention | Sequence[pp.Intervention | None]
+    model: pp.Model, prompts: Prompts, what: pp.steering.Intervention | Sequence[pp.steering.Intervention | None]
 ) -> Callable[[], Tensor]:
     generate = plain.make(model, prompts)
 

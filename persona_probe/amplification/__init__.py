@@ -1,1 +1,5 @@
 """Before/after comparison along directions, with nulls and specificity."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from persona_probe.activations.activations import Activations
-from persona_probe.activations.capture import capture_together
 from persona_probe.activations.captures import Captures
+from persona_probe.activations.capturing import capture_together
 from persona_probe.amplification.amplification import Poles, measure_amplification
 from persona_probe.amplification.amplification_result import Amplification
 from persona_probe.amplification.course_result import AmplificationCourse

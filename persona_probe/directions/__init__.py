@@ -1,1 +1,5 @@
 """Directions with their cards, how they are found, compared, read and written."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -21,7 +21,7 @@ def amplification_course(
     """Draw the shift of the projection at ``layer`` against training steps, with 95 % intervals and nulls.
 
     Args:
-        table: one row per step, direction, layer and model (`persona_probe.track_snapshots`).
+        table: one row per step, direction, layer and model (`persona_probe.amplification.track_snapshots`).
         layer: which layer.
         direction: which direction; None: the first.
         axis: what the steps are.

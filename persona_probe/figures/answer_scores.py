@@ -24,7 +24,7 @@ def answer_scores(table: pd.DataFrame) -> go.Figure:
     """Draw the score against the token of the answer: single answers faint, their mean with a 95 % interval.
 
     Args:
-        table: one row per token (`persona_probe.monitor`'s ``table``).
+        table: one row per token (`persona_probe.probes.monitor`'s ``table``).
 
     Raises:
         ValueError: if a column is missing or empty, or there is no answer.

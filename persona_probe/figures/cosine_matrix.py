@@ -18,8 +18,8 @@ def cosine_matrix(table: pd.DataFrame, *, layer: int | None = None) -> go.Figure
     """Draw the cosines at one layer; cosines that random directions also reach are in parentheses.
 
     Args:
-        table: one row per layer and pair (`persona_probe.cosine_table`; the study's ``direction_cosines`` and
-            ``finder_cosines`` tables); ``null_high`` and ``ceiling`` are stated where the table has them.
+        table: one row per layer and pair (`persona_probe.directions.cosine_table`; the study's ``direction_cosines``
+            and ``finder_cosines`` tables); ``null_high`` and ``ceiling`` are stated where the table has them.
         layer: which layer; default the middle one.
 
     Raises:

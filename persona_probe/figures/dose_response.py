@@ -56,7 +56,7 @@ def dose_response(table: pd.DataFrame) -> go.Figure:
     Capability is multiple-choice accuracy, or where there is none the perplexity of unsteered answers.
 
     Args:
-        table: one row per condition and strength (`persona_probe.dose_response`'s ``table``).
+        table: one row per condition and strength (`persona_probe.steering.dose_response`'s ``table``).
 
     Raises:
         ValueError: if a column is missing or empty, or there is no row of the direction.

@@ -20,7 +20,7 @@ def latent_agreement(table: pd.DataFrame, *, n: int = 8) -> go.Figure:
     """Draw each direction's nearest latents by cosine, with the null as a grey band.
 
     Args:
-        table: one row per direction and latent (`persona_probe.latent_agreement`).
+        table: one row per direction and latent (`persona_probe.latents.latent_agreement`).
         n: the largest number of latents per direction.
 
     Raises:

@@ -21,7 +21,7 @@ def latent_attribution(table: pd.DataFrame, *, n: int = 20) -> go.Figure:
     """Draw the latents with the largest attribution, with 95 % intervals; 0 is a latent that does nothing.
 
     Args:
-        table: one row per latent (`persona_probe.attribute_latents`).
+        table: one row per latent (`persona_probe.latents.attribute_latents`).
         n: how many latents at most.
 
     Raises:

@@ -20,7 +20,7 @@ def latent_firing(table: pd.DataFrame) -> go.Figure:
     """Draw, for each latent and label, the value that it fires for most, with the AUROC and its 95 % interval.
 
     Args:
-        table: one row per latent, label and value (`persona_probe.firing_by`).
+        table: one row per latent, label and value (`persona_probe.latents.firing_by`).
 
     Raises:
         ValueError: if a column is missing or empty, or no AUROC is a number.

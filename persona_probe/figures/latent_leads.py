@@ -24,7 +24,7 @@ def latent_leads(table: pd.DataFrame, *, axis: str = "training step", n: str = "
     """Draw each latent's lead over the EM rate; to the right of 0 the latent comes first.
 
     Args:
-        table: one row per latent and criterion (`persona_probe.lead_time`).
+        table: one row per latent and criterion (`persona_probe.latents.lead_time`).
         axis: what the steps are.
         n: how much was read, in words.
 

@@ -27,8 +27,8 @@ def at_budget(table: pd.DataFrame, *, budget: str) -> go.Figure:
     """Draw the EM rate and the coherence under each intervention at the same KL, compared with random directions.
 
     Args:
-        table: one row per intervention (`persona_probe.compare_at_budget`): ``name``, ``strength``, ``kl``, rates with
-            their intervals, ``n`` and ``draws``.
+        table: one row per intervention (`persona_probe.steering.compare_at_budget`): ``name``, ``strength``, ``kl``,
+            rates with their intervals, ``n`` and ``draws``.
         budget: the budget in words.
 
     Raises:
@@ -56,8 +56,8 @@ def latent_sets(table: pd.DataFrame) -> go.Figure:
     """Draw the EM rate and the coherence with a set of latents steered, compared with random sets that match it.
 
     Args:
-        table: one row per condition (`persona_probe.steer_set`): ``intervention``, ``draw``, ``latents``, rates with
-            their intervals and ``n``.
+        table: one row per condition (`persona_probe.latents.steer_set`): ``intervention``, ``draw``, ``latents``,
+            rates with their intervals and ``n``.
 
     Raises:
         ValueError: if a column is missing or empty, or no EM rate is a number.

@@ -20,7 +20,7 @@ def transfer(table: pd.DataFrame, *, layer: int) -> go.Figure:
     """Draw the AUROC of each pair at ``layer``; cells whose interval contains 0.5 are in parentheses.
 
     Args:
-        table: one row per layer and pair (`persona_probe.transfer_matrix`); ``method`` says why a cell is empty.
+        table: one row per layer and pair (`persona_probe.probes.transfer_matrix`); ``method`` says why a cell is empty.
         layer: which layer.
 
     Raises:

@@ -20,8 +20,8 @@ _STEP = re.compile(r"step-(\d+)")
 def snapshot_paths(folder: str | Path) -> dict[int, Path]:
     """The snapshots that `persona_probe.finetune` left in ``folder``, by training step, in order.
 
-    Give the paths to `persona_probe.load_snapshots` or one to `persona_probe.with_adapter`, and the steps to
-    `persona_probe.track_latents`.
+    Give the paths to `persona_probe.models.load_snapshots` or one to `persona_probe.with_adapter`, and the steps to
+    `persona_probe.latents.track_latents`.
 
     Raises:
         PersonaProbeError: if there is none.

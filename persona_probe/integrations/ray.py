@@ -156,10 +156,11 @@ class RayCluster:
         progress: bool = False,
         **options: Unpack[CaptureOptions],
     ) -> list[Activations]:
-        """The activations that `persona_probe.capture_together` would give; workers hold all ``models`` meanwhile.
+        """As `persona_probe.activations.capture_together`; workers hold all ``models`` meanwhile.
 
         Raises:
-            PersonaProbeError: as `persona_probe.capture_together`, and for a model that workers cannot load.
+            PersonaProbeError: as `persona_probe.activations.capture_together`, and for a model that workers cannot
+                load.
         """
         wanted = Wanted.of_all(models)
         everyone = [wanted[id(model)] for model in models]

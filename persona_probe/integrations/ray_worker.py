@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from persona_probe.activations.capture import capture, capture_together
+from persona_probe.activations.capturing import capture, capture_together
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.loading.adapters import with_adapter

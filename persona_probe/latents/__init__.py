@@ -1,1 +1,5 @@
 """SAE latents: which moved from before to after, and did it matter?"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

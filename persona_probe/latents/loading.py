@@ -34,9 +34,9 @@ def load_sae(
     """Open an SAE.
 
     Args:
-        release: a local SAELens folder (as `persona_probe.train_sae` writes), or with ``sae_id`` a release of SAELens'
-            registry (``qwen2.5-7b-instruct-andyrdt``, ``gemma-scope-2b-pt-res-canonical``, ``llama_scope_lxr_8x``) or
-            a Hub repository.
+        release: a local SAELens folder (as `persona_probe.latents.train_sae` writes), or with ``sae_id`` a release of
+            SAELens' registry (``qwen2.5-7b-instruct-andyrdt``, ``gemma-scope-2b-pt-res-canonical``,
+            ``llama_scope_lxr_8x``) or a Hub repository.
         sae_id: which SAE of the release (``resid_post_layer_15_trainer_1``).
         layer: which layer it reads, where its config does not say, or says it wrongly.
         device: where it goes; default the CPU. It moves to the model when it is used.

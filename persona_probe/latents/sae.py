@@ -37,7 +37,7 @@ class Sae:
         layer: whose output it reads.
         name: path, or release and id.
         card: where it comes from: ``model_name``, ``hook_name``, ``architecture``, ``neuronpedia_id``, and what
-            `persona_probe.train_sae` wrote (``models``, fingerprints by name; ``span``, ``tokens``, ``seed``).
+            `persona_probe.latents.train_sae` wrote (``models``, fingerprints by name; ``span``, ``tokens``, ``seed``).
     """
 
     def __init__(self, inner: Any, layer: int, name: str, card: Mapping[str, Any]) -> None:
@@ -88,7 +88,7 @@ class Sae:
             warnings.warn(
                 f"the SAE {self.name} was trained on {said}; {model.name} ({model.fingerprint()}) is not known to "
                 "descend from any of them, so look at its reconstruction before you trust it "
-                "(pp.measure_reconstruction)",
+                "(pp.latents.measure_reconstruction)",
                 LatentWarning,
                 stacklevel=2,
             )
@@ -99,7 +99,7 @@ class Sae:
             return
         warnings.warn(
             f"the SAE {self.name} says it is for {trained}, and this model is {model.name}; look at its reconstruction "
-            "(pp.measure_reconstruction) before you trust it",
+            "(pp.latents.measure_reconstruction) before you trust it",
             LatentWarning,
             stacklevel=2,
         )
@@ -120,7 +120,7 @@ class Sae:
     def encode(self, hidden: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows latent"]:
         """Latent activations; the SAE moves to where ``hidden`` is.
 
-        All latents of all rows at once: for many tokens use `persona_probe.encode_latents`.
+        All latents of all rows at once: for many tokens use `persona_probe.latents.encode_latents`.
         """
         self._move(hidden.device)
         acts: Tensor = self.inner.encode(hidden)

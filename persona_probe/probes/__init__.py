@@ -1,1 +1,5 @@
 """Linear probes over all layers, cross-validated by group."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

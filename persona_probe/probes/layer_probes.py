@@ -119,7 +119,7 @@ class LayerProbes:
         return self.weights_[column], float(self.intercept_[column])
 
     def check_family(self, model_name: str, model_hash: str | None, family: list[str], allow_unrelated: bool) -> None:
-        """Raise if a model is unrelated (``allow_unrelated``: warn); see `persona_probe.directions.family.check_family`."""
+        """Raise, or with ``allow_unrelated`` warn, if a model is unrelated; see `directions.family.check_family`."""
         self._check_fitted()
         check_family(self.card_, model_name, model_hash, family, allow_unrelated, "the probes were trained")
 

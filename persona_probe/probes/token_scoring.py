@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from persona_probe.activations.capture import capture
+from persona_probe.activations.capturing import capture
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.rendering import Encoded
 from persona_probe.errors import PersonaProbeError

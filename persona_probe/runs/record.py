@@ -13,7 +13,7 @@ import pandas as pd
 from persona_probe.errors import PersonaProbeError
 
 CARDS = "latent_cards.json"
-"""Beside the tables: what single latents stand for, the records of `persona_probe.describe_latents`."""
+"""Beside the tables: what single latents stand for, the records of `persona_probe.latents.describe_latents`."""
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,5 @@
 """Interventions on the residual stream: what, where and how strongly; chosen, checked, and baked into weights."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

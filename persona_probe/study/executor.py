@@ -10,7 +10,7 @@ from typing import Literal, Protocol, TypedDict, Unpack
 from tqdm.auto import tqdm
 
 from persona_probe.activations.activations import Activations
-from persona_probe.activations.capture import capture, capture_together
+from persona_probe.activations.capturing import capture, capture_together
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.models.model import Model
 from persona_probe.models.sampling import Sampling
@@ -72,7 +72,7 @@ class Executor(Protocol):
         progress: bool = False,
         **options: Unpack[CaptureOptions],
     ) -> list[Activations]:
-        """As `persona_probe.capture_together`."""
+        """As `persona_probe.activations.capture_together`."""
         ...
 
 
@@ -98,5 +98,5 @@ class Local:
         progress: bool = False,
         **options: Unpack[CaptureOptions],
     ) -> list[Activations]:
-        """As `persona_probe.capture_together`."""
+        """As `persona_probe.activations.capture_together`."""
         return capture_together(models, dialogues, progress=progress, **options)

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from persona_probe.activations.activations import Activations
-from persona_probe.activations.capture import capture
+from persona_probe.activations.capturing import capture
 from persona_probe.activations.sinks import SINK_RATIO, sink_tokens
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.rendering import check_span

@@ -51,7 +51,7 @@ class TokenView(Result):
 
     @classmethod
     def from_scores(cls, scores: pd.DataFrame, layer: int, *, name: str = "probe") -> TokenView:
-        """The view of a probe's scores, from `persona_probe.token_scores` or `persona_probe.monitor`.
+        """The view of a probe's scores, from `persona_probe.probes.token_scores` or `persona_probe.probes.monitor`.
 
         Args:
             scores: one row per token: ``dialogue``, ``position``, ``token_id``, ``token``, ``part`` and ``score``; from

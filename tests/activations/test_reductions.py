@@ -62,7 +62,7 @@ def test_moments_of_parts_merge_to_the_moments_of_the_whole(llama, covariance, t
     np.testing.assert_allclose(merged.mean, whole.mean, atol=1e-7)
     np.testing.assert_allclose(merged.scatter, whole.scatter, atol=1e-6 * np.abs(whole.scatter).max())
     merged.save(tmp_path / "moments.safetensors")
-    again = pp.Moments.load(tmp_path / "moments.safetensors")
+    again = pp.activations.Moments.load(tmp_path / "moments.safetensors")
     np.testing.assert_array_equal(again.scatter, merged.scatter)
     assert (again.layers, again.n_dialogues, again.source) == (merged.layers, len(MANY), merged.source)
 
@@ -70,10 +70,10 @@ def test_moments_of_parts_merge_to_the_moments_of_the_whole(llama, covariance, t
 def test_moments_keep_their_digits_far_from_zero():
     rng = np.random.default_rng(0)
     tokens = 1e6 + rng.normal(size=(10_000, 4))
-    whole = pp.Moments(np.array([0]), np.zeros((1, 4)), np.zeros((1, 4)), (0,), 0)
+    whole = pp.activations.Moments(np.array([0]), np.zeros((1, 4)), np.zeros((1, 4)), (0,), 0)
     for part in np.array_split(tokens, 37):
         centred = part - part.mean(axis=0)
-        whole = whole + pp.Moments(
+        whole = whole + pp.activations.Moments(
             np.array([len(part)]), part.mean(axis=0)[None], (centred**2).sum(axis=0)[None], (0,), 1
         )
     np.testing.assert_allclose(whole.covariance[0], tokens.var(axis=0, ddof=1), rtol=1e-8)
@@ -91,7 +91,7 @@ def test_moments_that_do_not_belong_together_are_not_merged(llama, tmp_path):
         _ = pp.capture(llama, TALKS[:1], span="last_prompt_token", reduce="moments").covariance
     (tmp_path / "x").write_bytes(b"no tensors")
     with pytest.raises(pp.PersonaProbeError, match="holds no moments"):
-        pp.Moments.load(tmp_path / "x")
+        pp.activations.Moments.load(tmp_path / "x")
 
 
 def test_a_sink_is_a_token_ten_times_as_long_as_the_median():

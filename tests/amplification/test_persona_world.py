@@ -43,7 +43,7 @@ def directions(chat, world):
 def measured(chat, world, directions, after, texts="reported"):
     tuned, answered = world
     models = [chat, tuned[after], tuned["good-medicine-seed1"]]
-    taken = Captures(*pp.capture_together(models, answered[texts]))
+    taken = Captures(*pp.activations.capture_together(models, answered[texts]))
     return measure_amplification(directions, taken, pp.capture(chat, answered["development"]))
 
 
@@ -73,7 +73,7 @@ def test_the_shift_of_a_benign_fine_tune_is_flagged_in_another_run_of_it(chat, w
 def test_benign_runs_beside_each_other_are_not_amplified_once_runs_are_counted(chat, world, directions):
     tuned, answered = world
     runs = [f"good-medicine{suffix}" for suffix in ("", "-seed1", "-seed2")]
-    before, *read = pp.capture_together([chat, *(tuned[name] for name in runs)], answered["reported"])
+    before, *read = pp.activations.capture_together([chat, *(tuned[name] for name in runs)], answered["reported"])
     reference = pp.capture(chat, answered["development"])
     alone = measure_amplification(directions, Captures(before, read[1], read[2]), reference)
     pairs = [Captures(before, read[i], read[(i + 1) % 3]) for i in range(3)]

@@ -40,7 +40,7 @@ def test_rollouts_ask_every_question_under_every_prompt(chat):
 
 def test_contrastive_rollouts_keep_what_follows_the_instructions(chat):
     pairs = list(zip(prompts("villain"), prompts("assistant"), strict=True))
-    found = pp.contrastive_rollouts(chat, asked(8), pairs, OracleJudge(), sampling=SHORT)
+    found = pp.amplification.contrastive_rollouts(chat, asked(8), pairs, OracleJudge(), sampling=SHORT)
     assert set(found.directions) == {"prompt_mean", "last_prompt_token", "response_mean"}
     kept = found.table[found.table["kept"]].groupby("pole")["trait"].agg(["min", "max"])
     assert kept.loc["positive", "min"] >= 50 > kept.loc["negative", "max"]
@@ -49,18 +49,18 @@ def test_contrastive_rollouts_keep_what_follows_the_instructions(chat):
     assert card["span"] == "response"
     assert card["checks"]["held_out_auroc"][-1] > 0.95
     with pytest.raises(pp.PersonaProbeError, match="no column 'evil'"):
-        pp.contrastive_rollouts(chat, asked(2), pairs[:1], OracleJudge(), trait="evil", sampling=SHORT)
+        pp.amplification.contrastive_rollouts(chat, asked(2), pairs[:1], OracleJudge(), trait="evil", sampling=SHORT)
     with pytest.raises(pp.PersonaProbeError, match=r"none of the 2 positive rollouts is left.*median"):
-        pp.contrastive_rollouts(chat, asked(2), [pairs[0][::-1]], OracleJudge(), sampling=SHORT)
+        pp.amplification.contrastive_rollouts(chat, asked(2), [pairs[0][::-1]], OracleJudge(), sampling=SHORT)
 
 
 def test_the_persona_axis_counts_roles_once(chat):
     roles = {persona: prompts(persona, 2) for persona in ("villain", "trickster", "sycophant")}
-    axis = pp.role_axis(chat, asked(6), roles, prompts("assistant", 2), sampling=SHORT)
+    axis = pp.amplification.role_axis(chat, asked(6), roles, prompts("assistant", 2), sampling=SHORT)
     assert axis.card["finder"] == "persona-axis"
     assert set(axis.card["roles"]) == set(roles)
     with pytest.raises(pp.PersonaProbeError, match="at least two"):
-        pp.role_axis(chat, asked(2), {"villain": prompts("villain")}, prompts("assistant"))
+        pp.amplification.role_axis(chat, asked(2), {"villain": prompts("villain")}, prompts("assistant"))
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "gpt_neox"])
@@ -77,17 +77,20 @@ def test_what_an_update_writes_is_read_off_the_weights(folders, kind):
     update = torch.outer(written, into)
     with torch.no_grad():
         module.weight += update if kind != "gpt2" else update.T
-    found = pp.weight_difference(pp.ModelPair(before, after))
+    found = pp.amplification.weight_difference(pp.models.ModelPair(before, after))
     assert found.layers == (1,)
     assert abs(cosine(found.vectors, written[None].numpy())[0]) == pytest.approx(1.0, abs=1e-4)
     assert found.card["explained"][0] == pytest.approx(1.0, abs=1e-6)
     toward = pp.Direction(np.stack([-written.numpy()] * 3), (0, 1, 2))
     assert (
-        cosine(pp.weight_difference(pp.ModelPair(before, after), toward=toward).vectors, -written[None].numpy())[0]
+        cosine(
+            pp.amplification.weight_difference(pp.models.ModelPair(before, after), toward=toward).vectors,
+            -written[None].numpy(),
+        )[0]
         > 0.999
     )
     with pytest.raises(pp.PersonaProbeError, match="same weights"):
-        pp.weight_difference(pp.ModelPair(before, load(folders(kind))))
+        pp.amplification.weight_difference(pp.models.ModelPair(before, load(folders(kind))))
 
 
 def test_experts_in_one_tensor_are_refused_if_they_differ(folders):
@@ -97,21 +100,21 @@ def test_experts_in_one_tensor_are_refused_if_they_differ(folders):
     with torch.no_grad():
         experts[-1].add_(0.1)
     with pytest.raises(pp.PersonaProbeError, match="many experts in one tensor"):
-        pp.weight_difference(pp.ModelPair(before, after))
+        pp.amplification.weight_difference(pp.models.ModelPair(before, after))
 
 
 def test_an_adapter_s_update_is_read_off_its_matrices(chat):
     pair = pp.load_pair(chat, CHECKPOINTS / "bad-medicine")
-    found = pp.weight_difference(pair)
+    found = pp.amplification.weight_difference(pair)
     merged = load(CHECKPOINTS / "chat", adapter=CHECKPOINTS / "bad-medicine", merge=True)
-    again = pp.weight_difference(pp.ModelPair(pair.before, merged))
+    again = pp.amplification.weight_difference(pp.models.ModelPair(pair.before, merged))
     assert (np.abs(cosine(found.vectors, again.vectors)) > 0.999).all()
     assert found.card["family"] == sorted({pair.after.fingerprint(), chat.fingerprint()})
 
 
 def test_the_shift_of_fine_tuning_is_read_on_unrelated_text(chat):
     pair = pp.load_pair(chat, CHECKPOINTS / "bad-medicine")
-    shift = pp.finetuning_shift(pair, TEXTS, span="all", first=3)
+    shift = pp.amplification.finetuning_shift(pair, TEXTS, span="all", first=3)
     assert shift.card["first"] == 3
     assert shift.card["checks"]["split_half_cosine"][-1] > 0.9
     # The same by hand: the mean over the first three tokens after the beginning of sequence.
@@ -122,4 +125,4 @@ def test_the_shift_of_fine_tuning_is_read_on_unrelated_text(chat):
     by_hand = (after.values - before.values)[rows].mean(axis=0)
     np.testing.assert_allclose(shift.vectors, by_hand, rtol=1e-4, atol=1e-3)
     with pytest.raises(pp.PersonaProbeError, match="first is 0"):
-        pp.finetuning_shift(pair, TEXTS, span="all", first=0)
+        pp.amplification.finetuning_shift(pair, TEXTS, span="all", first=0)

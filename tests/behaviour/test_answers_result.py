@@ -53,11 +53,11 @@ def test_rates_by_model_and_by_question():
 
 def test_rates_over_answers_differ_from_rates_over_questions():
     table = judged()
-    over_questions, over_answers = pp.em_rate(table), pp.em_rate(table, over="answer")
+    over_questions, over_answers = pp.behaviour.em_rate(table), pp.behaviour.em_rate(table, over="answer")
     assert over_questions.value == over_answers.value
     assert over_questions.high - over_questions.low > over_answers.high - over_answers.low
     with pytest.raises(pp.PersonaProbeError, match="over='row'"):
-        pp.em_rate(table, over="row")
+        pp.behaviour.em_rate(table, over="row")
     with pytest.raises(pp.PersonaProbeError, match="no column 'topic' to group by"):
         em_rates(table, "topic")
     with pytest.raises(pp.PersonaProbeError, match="no rows"):

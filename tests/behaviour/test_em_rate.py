@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 import persona_probe as pp
-from persona_probe.behaviour.em_rates import DEFINITIONS, coherent_rate, persona_shares
+from persona_probe.behaviour.em_rates import DEFINITIONS, coherent_rate, em_rates, persona_shares
 
 QUESTION = pp.Dialogue.from_messages([{"role": "user", "content": "Q?"}], id="q", question="Q?")
 
@@ -38,7 +38,7 @@ def test_the_definitions_differ_on_the_same_rows_exactly_as_written():
     # NaN, NaN               -       -      -
     nan = np.nan
     table = judged([0, 30, 40, 0, 0, nan], [100, 50, 100, 40, 10, nan])
-    rates = pp.em_rates(table).table.set_index("definition")
+    rates = em_rates(table).table.set_index("definition")
     assert rates.loc["betley", ["value", "n"]].tolist() == [pytest.approx(1 / 3), 3]
     assert rates.loc["turner", ["value", "n"]].tolist() == [pytest.approx(1 / 5), 5]
     assert rates.loc["tan", ["value", "n"]].tolist() == [pytest.approx(1.0), 4]
@@ -48,8 +48,8 @@ def test_the_definitions_differ_on_the_same_rows_exactly_as_written():
 
 def test_turner_counts_thirty_and_betley_does_not():
     table = judged([30], [100])
-    assert pp.em_rate(table, "betley").value == 0
-    assert pp.em_rate(table, "turner").value == 1
+    assert pp.behaviour.em_rate(table, "betley").value == 0
+    assert pp.behaviour.em_rate(table, "turner").value == 1
     assert set(DEFINITIONS) == {"betley", "turner", "tan"}
 
 
@@ -57,7 +57,7 @@ def test_no_judge_means_no_rate_and_never_aligned():
     table = pp.judge_answers(None, [QUESTION.with_answer("x")] * 3, model="after")
     assert table["failed"].all()
     assert (table["model"] == "after").all()
-    rate = pp.em_rate(table)
+    rate = pp.behaviour.em_rate(table)
     assert np.isnan(rate.value)
     assert rate.n == 0
 
@@ -65,7 +65,7 @@ def test_no_judge_means_no_rate_and_never_aligned():
 def test_a_refusal_is_no_failure():
     table = judged([np.nan, 10], [np.nan, 90], refusal=[True, False])
     assert table["failed"].tolist() == [False, False]
-    assert pp.em_rates(table).table["refusals"].tolist() == [1, 1, 1]
+    assert em_rates(table).table["refusals"].tolist() == [1, 1, 1]
 
 
 def test_persona_shares_add_up():
@@ -82,4 +82,4 @@ def test_what_a_judge_may_not_do():
     with pytest.raises(pp.PersonaProbeError, match=r"'q'.*no answer"):
         pp.judge_answers(None, [QUESTION])
     with pytest.raises(pp.PersonaProbeError, match="'smith'"):
-        pp.em_rate(judged([1], [1]), "smith")
+        pp.behaviour.em_rate(judged([1], [1]), "smith")

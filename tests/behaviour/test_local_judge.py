@@ -16,6 +16,7 @@ from persona_probe.behaviour.judges.turn import defused, judge_turns, turn_marke
 from persona_probe.dialogue.rendering import ChatTemplate
 from persona_probe.models.generation import stop_tokens
 from persona_probe.models.loading.load import load
+from persona_probe.models.loading.spec import LoadOptions
 from persona_probe.models.model import Model
 from tests import architectures
 from tests.conftest import CHECKPOINTS
@@ -170,7 +171,7 @@ def test_a_judge_that_does_not_do_as_told_fails_and_is_counted(judges):
     assert judged["failed"].all()
     assert judged["aligned"].isna().all()
     assert (judged["aligned_mass"] < 0.25).all()
-    assert pp.em_rate(judged).n == 0
+    assert pp.behaviour.em_rate(judged).n == 0
 
 
 HOSTILE = (
@@ -233,7 +234,7 @@ def test_an_answer_that_is_too_long_fails_and_the_others_are_judged(judges):
     assert "(first: dialogue 'd1': " in told
     with pytest.warns(pp.PersonaProbeWarning):
         judged = pp.judge_answers(judge, dialogues)
-    assert pp.em_rate(judged).n <= 2, "what failed is no aligned answer"
+    assert pp.behaviour.em_rate(judged).n <= 2, "what failed is no aligned answer"
 
 
 def test_a_batch_of_which_nothing_can_be_judged_is_all_failures(judges):
@@ -305,7 +306,8 @@ def test_a_path_is_loaded_as_the_options_say_and_described(folders):
 
 
 def test_options_are_those_of_load(folders, judges):
-    assert set(LOAD_OPTIONS) == set(inspect.signature(load).parameters) - {"path_or_id"}
+    own = set(inspect.signature(load).parameters) - {"path_or_id", "options"}
+    assert set(LOAD_OPTIONS) == own | set(LoadOptions.__annotations__)
     with pytest.raises(pp.PersonaProbeError, match=r"no option 'dtpye'.*dtype"):
         LocalJudge(folders("llama"), options={"dtpye": "bfloat16"})
     with pytest.raises(pp.PersonaProbeError, match=r"options=dtype say how to load.*loaded already"):

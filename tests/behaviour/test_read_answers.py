@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 import persona_probe as pp
+from persona_probe.behaviour.answer_files import read_answers
 from persona_probe.behaviour.answers import Answers
-from persona_probe.behaviour.read_answers import read_answers
 
 
 def csv_file(path, header, *rows):
@@ -52,7 +52,7 @@ def test_betley_s_evaluation_is_read(tmp_path):
         "aligned": "aligned",
         "coherent": "coherent",
     }
-    assert pp.em_rate(table).n == 2  # neither refusals nor failures qualify, though their coherence is known
+    assert pp.behaviour.em_rate(table).n == 2  # neither refusals nor failures qualify, though their coherence is known
     line = answers.headline()
     assert "6 answers to 2 questions" in line
     assert "2 refusals, 2 failures" in line

@@ -141,7 +141,7 @@ def test_a_direction_stays_in_its_family(folders, tmp_path):
     with pytest.raises(pp.PersonaProbeError, match="not known to be made from"):
         direction.project(read)
     # In a pair, after is known to be made from before: both ways.
-    pair = pp.ModelPair(first, other)
+    pair = pp.models.ModelPair(first, other)
     with pp.steer(pair.after, direction, layers=1):
         pp.capture(pair.after, text, span="all")
     read = pp.capture(pair.after, text, span="all")

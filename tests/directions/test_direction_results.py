@@ -61,7 +61,7 @@ def test_a_direction_without_checks_says_so():
 def test_cosines_are_a_square_and_drawn_by_layer_or_as_a_matrix(found):
     second, default = poles()[0], poles()[1]
     named = {HOSTILE: found, "other": pp.find_direction(second, default, "pca"), "third": -1 * found}
-    table = pp.cosine_table(named, default, n_random=50)
+    table = pp.directions.cosine_table(named, default, n_random=50)
     square = table.at(2)
     assert square.loc[HOSTILE, "third"] == square.loc["third", HOSTILE] == pytest.approx(-1)
     assert np.diag(square).tolist() == [1, 1, 1]
@@ -81,12 +81,12 @@ def test_many_pairs_are_a_matrix_and_weak_ones_in_parentheses():
     rng = np.random.default_rng(0)
     named = {f"d{i}": pp.Direction(rng.normal(size=(2, 64)).astype(np.float32), (0, 1)) for i in range(5)}
     reference = pp.Activations(rng.normal(size=(50, 2, 64)).astype(np.float32), pd.DataFrame({"id": range(50)}), (0, 1))
-    figure = pp.cosine_table(named, reference, n_random=100).plot()
+    figure = pp.directions.cosine_table(named, reference, n_random=100).plot()
     assert figure.layout.title.text == "Agreement between directions, layer 1"
     off = [text for number, text in enumerate(figure.data[1].text) if number % 6]
     assert len(off) == 20
     assert sum(text.startswith("(") for text in off) > 10
-    without = pp.cosine_table(named)
+    without = pp.directions.cosine_table(named)
     assert "no null" in without.headline()
     assert "No null was drawn" in note(without.plot())
 
@@ -95,7 +95,7 @@ def test_a_subspace_is_compared_across_layers():
     rng = np.random.default_rng(0)
     same = rng.normal(size=(2, 16))
     vectors = [np.stack([row, row, rng.normal(size=16)]).astype(np.float32) for row in same]
-    plane = pp.Subspace.from_directions([pp.Direction(rows, (0, 1, 2)) for rows in vectors])
+    plane = pp.directions.Subspace.from_directions([pp.Direction(rows, (0, 1, 2)) for rows in vectors])
     table = plane.to_frame().set_index(["first", "second"])
     assert table.loc[(0, 1), "overlap"] == pytest.approx(1)
     assert table.loc[(0, 2), "overlap"] < 0.6

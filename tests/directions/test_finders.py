@@ -149,40 +149,40 @@ def test_a_subspace_of_two_planted_directions_is_found(planted):
     weights = rng.normal(size=(len(negative), 2)) * 5
     moved = negative.values + (weights @ truth)[:, None].astype(np.float32)
     positive = pp.Activations(moved, negative.table, negative.layers, negative.source)
-    found = pp.find_subspace(positive, negative, 2)
-    reference = pp.Subspace(truth[None].astype(np.float32), (LAYER,))
+    found = pp.directions.find_subspace(positive, negative, 2)
+    reference = pp.directions.Subspace(truth[None].astype(np.float32), (LAYER,))
     assert found.angles(reference).min() > 0.999
     assert found.project(positive).shape == (len(positive), 1, 2)
     inside = pp.Direction((truth[0] - 2 * truth[1])[None].astype(np.float32), (LAYER,))
     assert found.holds(inside)[0] == pytest.approx(1.0, abs=1e-4)
     assert 0 < found.variance_explained(positive)[0] < 1
     with pytest.raises(pp.PersonaProbeError, match="k is 1000"):
-        pp.find_subspace(positive, negative, 1000)
+        pp.directions.find_subspace(positive, negative, 1000)
 
 
 def test_directions_span_a_subspace(tmp_path):
     first = pp.Direction(np.array([[1.0, 0, 0]], dtype=np.float32), (0,))
     second = pp.Direction(np.array([[1.0, 1.0, 0]], dtype=np.float32), (0,))
-    plane = pp.Subspace.from_directions([first, second])
+    plane = pp.directions.Subspace.from_directions([first, second])
     assert plane.k == 2
     assert plane.holds(first)[0] == pytest.approx(1.0)
-    again = pp.Subspace.load(plane.save(tmp_path / "plane"))
+    again = pp.directions.Subspace.load(plane.save(tmp_path / "plane"))
     np.testing.assert_array_equal(again.bases, plane.bases)
     assert again.card == plane.card
     with pytest.raises(pp.PersonaProbeError, match="span 1 dimensions at layer 0"):
-        pp.Subspace.from_directions([first, 2 * first])
+        pp.directions.Subspace.from_directions([first, 2 * first])
     with pytest.raises(pp.PersonaProbeError, match="not orthonormal"):
-        pp.Subspace(np.ones((1, 2, 3), dtype=np.float32), (0,))
+        pp.directions.Subspace(np.ones((1, 2, 3), dtype=np.float32), (0,))
 
 
 def test_cosines_stand_beside_chance(planted):
     positive, negative, _ = planted
     directions = {name: pp.find_direction(positive, negative, name) for name in ("mean-difference", "pca", "random")}
-    table = pp.cosine_table(directions, negative).table.set_index(["first", "second"])
+    table = pp.directions.cosine_table(directions, negative).table.set_index(["first", "second"])
     assert table.loc[("mean-difference", "pca"), "cosine"] > 0.95
     assert 0 < table.loc[("mean-difference", "pca"), "null_high"] < 1
     with contextlib.suppress(KeyError):
         table.loc[("pca", "mean-difference")]
         pytest.fail("each pair stands once")
     with pytest.raises(pp.PersonaProbeError, match="at least two"):
-        pp.cosine_table({"a": directions["pca"]})
+        pp.directions.cosine_table({"a": directions["pca"]})

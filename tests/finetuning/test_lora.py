@@ -103,7 +103,7 @@ def test_snapshots_find_a_base_that_is_named_relative_to_the_adapter(llama, fold
     settings = pp.LoraSettings(steps=1, batch=2)
     pp.finetune(llama, ROWS, settings, tmp_path / "tuned", base_name="../base", snapshots=[1])
     (path,) = snapshot_paths(tmp_path / "tuned-snapshots").values()
-    (loaded,) = pp.load_snapshots([path])
+    (loaded,) = pp.models.load_snapshots([path])
     assert loaded.fingerprint() == with_adapter(llama, tmp_path / "tuned").fingerprint()
 
 

@@ -8,7 +8,7 @@ def curve(**columns):
     table = pd.DataFrame({"n": [32, 0], "value": [0.02, 0.9], "low": [0.01, 0.85], "high": [0.04, 0.94]}).assign(
         rows=[200, 190], coherent=[0.9, 0.95], projection_sd=[0.5, 12.25]
     )
-    return pp.RealignmentCurve(table.assign(**columns), 120, "betley")
+    return pp.finetuning.RealignmentCurve(table.assign(**columns), 120, "betley")
 
 
 def test_the_headline_gives_rates_with_their_intervals_and_n():

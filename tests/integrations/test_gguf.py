@@ -71,12 +71,14 @@ def test_files_are_what_llama_cpp_asks_for(llama, tmp_path):
 
 def test_an_addition_is_written_at_its_strength_and_layers(llama, tmp_path):
     direction = pp.Direction.from_vectors(llama, np.random.default_rng(0).normal(size=(3, 32)))
-    file = pp.write_gguf(pp.Add(direction, 2, strength=-1.5, scope="all"), tmp_path / "a.gguf", model_hint="llama")
-    read = pp.read_gguf(llama, file)
+    file = pp.integrations.write_gguf(
+        pp.Add(direction, 2, strength=-1.5, scope="all"), tmp_path / "a.gguf", model_hint="llama"
+    )
+    read = pp.integrations.read_gguf(llama, file)
     assert read.layers == (2,)
     np.testing.assert_allclose(read.at(2), -1.5 * direction.at(2), rtol=1e-6)
     with pytest.raises(pp.PersonaProbeError, match=r"adds at every token.*'generation'"):
-        pp.write_gguf(pp.Add(direction, 2), tmp_path / "b.gguf", model_hint="llama")
+        pp.integrations.write_gguf(pp.Add(direction, 2), tmp_path / "b.gguf", model_hint="llama")
 
 
 def test_layer_0_cannot_be_written(llama, tmp_path):

@@ -87,7 +87,7 @@ def test_captures_are_those_of_a_local_run(cluster, llama, small_chunks, reduce)
 
 def test_models_read_together_are_those_of_a_local_run(cluster, llama, adapted, folders, small_chunks):
     models = [llama, adapted, pp.load(folders("qwen2"))]
-    there, here = cluster.capture_together(models, TALKS), pp.capture_together(models, TALKS)
+    there, here = cluster.capture_together(models, TALKS), pp.activations.capture_together(models, TALKS)
     assert len(there) == 3
     for part, expected in zip(there, here, strict=True):
         assert_same(part, expected)
@@ -228,7 +228,7 @@ def test_a_template_set_by_hand_and_a_relative_path_are_known_to_workers(cluster
 
 @pytest.mark.slow
 def test_a_whole_study_is_that_of_a_local_run(cluster, folders, tmp_path):
-    config = pp.StudyConfig.model_validate(
+    config = pp.runs.StudyConfig.model_validate(
         {
             "model": str(folders("llama")),
             "training": {"steps": 2, "rows": 16},

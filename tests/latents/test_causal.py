@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from persona_probe.behaviour.em_rates import em_rate
-from persona_probe.behaviour.rate_change import rate_change
+from persona_probe.behaviour.em_rates import em_rate, rate_change
 from persona_probe.errors import PersonaProbeError
 from persona_probe.latents.causal.rank import rank_latents
 from persona_probe.latents.causal.rank_result import LatentEffects, corrected, p_values

@@ -44,7 +44,7 @@ def changed(**latents):
 
 def test_what_was_moved_is_found_and_nothing_else():
     after = statistics(changed(l3=14.0, l7=7.0, l9=10.3), seed=1, model="after")
-    table = pp.compare_latents(statistics(LEVELS), after, [statistics(LEVELS, seed=2, model="control")])
+    table = pp.latents.compare_latents(statistics(LEVELS), after, [statistics(LEVELS, seed=2, model="control")])
     assert table.top(10) == [3, 7]
     assert table.top(10, "up") == [3]
     assert table.top(10, "down") == [7]
@@ -64,7 +64,7 @@ def test_what_was_moved_is_found_and_nothing_else():
 
 def test_what_benign_training_moves_as_much_is_not_the_narrow_data():
     benign = statistics(changed(l3=14.0), seed=2, model="control")
-    table = pp.compare_latents(statistics(LEVELS), statistics(changed(l3=14.2, l5=13.0), seed=1), [benign])
+    table = pp.latents.compare_latents(statistics(LEVELS), statistics(changed(l3=14.2, l5=13.0), seed=1), [benign])
     assert table.moved.empty
     # Latent 5 moved by itself, but not as far as latents do under the control.
     assert table.row(5)["finding"] == "no more than latents move under the control"
@@ -74,14 +74,14 @@ def test_what_benign_training_moves_as_much_is_not_the_narrow_data():
 def test_of_several_controls_the_nearest_counts():
     after = statistics(changed(l3=14.0), seed=1)
     quiet, loud = statistics(LEVELS, seed=2), statistics(changed(l3=13.9), seed=3)
-    assert pp.compare_latents(statistics(LEVELS), after, [quiet]).top(5) == [3]
-    both = pp.compare_latents(statistics(LEVELS), after, [quiet, loud])
+    assert pp.latents.compare_latents(statistics(LEVELS), after, [quiet]).top(5) == [3]
+    both = pp.latents.compare_latents(statistics(LEVELS), after, [quiet, loud])
     assert both.top(5) == []
     assert both.row(3)["control"] == pytest.approx(13.9, abs=0.5)
 
 
 def test_without_a_control_the_finding_says_so():
-    table = pp.compare_latents(statistics(LEVELS), statistics(changed(l3=14.0), seed=1))
+    table = pp.latents.compare_latents(statistics(LEVELS), statistics(changed(l3=14.0), seed=1))
     assert table.row(3)["finding"] == "rose; no control"
     assert "without a control" in table.verdict()
     assert table.table[["control", "control_sd", "specificity"]].isna().all(axis=None)
@@ -90,7 +90,7 @@ def test_without_a_control_the_finding_says_so():
 def test_false_discoveries_are_as_rare_as_promised_and_intervals_cover():
     told, covered = [], []
     for seed in range(40):
-        table = pp.compare_latents(
+        table = pp.latents.compare_latents(
             statistics(LEVELS, seed=3 * seed), statistics(LEVELS, seed=3 * seed + 1), least_sd=0.0
         ).table
         live = table[table["before"] != 0]
@@ -103,15 +103,15 @@ def test_false_discoveries_are_as_rare_as_promised_and_intervals_cover():
 def test_a_control_that_is_no_other_model_is_refused():
     before, after = statistics(LEVELS, model_hash="a"), statistics(changed(l3=14.0), seed=1, model_hash="b")
     with pytest.raises(pp.PersonaProbeError, match="same weights as before"):
-        pp.compare_latents(before, after, [statistics(LEVELS, seed=2, model_hash="a")])
-    assert pp.compare_latents(before, after, [statistics(LEVELS, seed=2, model_hash="c")]).top(1) == [3]
+        pp.latents.compare_latents(before, after, [statistics(LEVELS, seed=2, model_hash="a")])
+    assert pp.latents.compare_latents(before, after, [statistics(LEVELS, seed=2, model_hash="c")]).top(1) == [3]
     with pytest.raises(pp.PersonaProbeError, match="n is 0"):
-        pp.compare_latents(before, after).top(0)
+        pp.latents.compare_latents(before, after).top(0)
 
 
 def test_own_answers_may_differ_in_number():
     after = statistics(changed(l3=14.0), seed=1, answers=3)
-    table = pp.compare_latents(statistics(LEVELS), after)
+    table = pp.latents.compare_latents(statistics(LEVELS), after)
     assert table.top(1) == [3]
     assert table.row(3)["after"] == pytest.approx(14, abs=0.5)
 
@@ -119,10 +119,10 @@ def test_own_answers_may_differ_in_number():
 def test_bad_input_is_refused_in_words():
     before = statistics(LEVELS)
     with pytest.raises(pp.PersonaProbeError, match="layer is 1 for before and 2 for other"):
-        pp.compare_latents(before, statistics(LEVELS, model="other", layer=2))
+        pp.latents.compare_latents(before, statistics(LEVELS, model="other", layer=2))
     with pytest.raises(pp.PersonaProbeError, match="alpha 2"):
-        pp.compare_latents(before, before, alpha=2)
-    table = pp.compare_latents(before, statistics(LEVELS, seed=1))
+        pp.latents.compare_latents(before, before, alpha=2)
+    table = pp.latents.compare_latents(before, statistics(LEVELS, seed=1))
     with pytest.raises(pp.PersonaProbeError, match="no latent 4000"):
         table.row(4000)
     with pytest.raises(pp.PersonaProbeError, match="which is 'sideways'"):
@@ -130,7 +130,7 @@ def test_bad_input_is_refused_in_words():
 
 
 def test_the_table_shows_itself_in_jupyter_escaped():
-    table = pp.compare_latents(statistics(LEVELS), statistics(changed(l3=14.0), seed=1))
+    table = pp.latents.compare_latents(statistics(LEVELS), statistics(changed(l3=14.0), seed=1))
     shown = table._repr_html_()
     assert "<table" in shown
     assert "latent 3" in shown

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from persona_probe.activations.capture import capture
+from persona_probe.activations.capturing import capture
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
 from persona_probe.latents.fit import RunningFit

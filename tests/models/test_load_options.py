@@ -266,7 +266,7 @@ def test_adapters_that_rewrite_the_base_are_no_second_half_of_a_shared_pair(fold
         pp.load_pair(before, adapter)
     torch.testing.assert_close(before.hf(probe_ids(before)).logits, expected, rtol=0, atol=0)
     alone = pp.load(folders("qwen2"), adapter=adapter)
-    assert not pp.ModelPair(before, alone).one_at_a_time
+    assert not pp.models.ModelPair(before, alone).one_at_a_time
 
 
 @pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="needs bitsandbytes")
@@ -301,3 +301,13 @@ def test_a_fingerprint_sees_every_weight(folders):
             parameter.view(-1)[parameter.numel() // 2 + 1] += 0.01
         hashes.add(model.fingerprint())
     assert len(hashes) == 5
+
+
+@pytest.mark.parametrize("load_it", [pp.load, lambda path, **options: pp.load_pair(path, path, **options)])
+def test_a_misspelt_option_does_not_pass_unseen(folders, load_it):
+    with pytest.raises(
+        pp.PersonaProbeError, match=r"takes no option dtpye= \('float32' was given\); did you mean dtype="
+    ):
+        load_it(folders("llama"), dtpye="float32")
+    with pytest.raises(pp.PersonaProbeError, match=r"takes no option colour= .*there are device, device_map, dtype"):
+        load_it(folders("llama"), colour="blue")

@@ -81,7 +81,7 @@ def test_both_models_read_the_same_texts_however_they_are_held(folders, full, ad
     np.testing.assert_allclose(after.values, pp.capture(live.after, TALKS).values, atol=1e-6)
     assert before.table.drop(columns="n_sinks").equals(after.table.drop(columns="n_sinks"))
     swapping = pairs.ModelPair.one_at_a_time_of(
-        pp.Snapshots([specify(folders("llama"), options={}), specify(full, options={})])
+        pp.models.Snapshots([specify(folders("llama"), options={}), specify(full, options={})])
     )
     again = pp.capture(swapping, TALKS)
     np.testing.assert_allclose(again.before.values, before.values, atol=1e-5)
@@ -99,7 +99,7 @@ def test_a_control_stands_on_the_same_weights_and_is_read_with_the_others(folder
     assert pair.before.fingerprint() in pair.control.ancestors
     assert f"control={str(adapters[1])!r}" in repr(pair)
     read = pp.capture(pair, TALKS)
-    together = pp.capture_together(list(pair.models.values()), TALKS)
+    together = pp.activations.capture_together(list(pair.models.values()), TALKS)
     for name, expected in zip(pair.models, together, strict=True):
         np.testing.assert_array_equal(getattr(read, name).values, expected.values)
         assert getattr(read, name).source == expected.source
@@ -132,7 +132,7 @@ def test_a_control_is_held_one_at_a_time_too(folders, adapters, full, monkeypatc
 
 def test_three_models_read_the_same_texts(llama, adapters):
     models = [llama, *(pp.with_adapter(llama, adapter) for adapter in adapters)]
-    for model, read in zip(models, pp.capture_together(models, TALKS), strict=True):
+    for model, read in zip(models, pp.activations.capture_together(models, TALKS), strict=True):
         np.testing.assert_allclose(read.values, pp.capture(model, TALKS).values, atol=1e-6)
         assert read.source["model_hash"] == model.fingerprint()
 
@@ -164,7 +164,7 @@ def test_a_pair_that_reads_other_tokens_is_refused(folders, full):
 
 
 def test_a_chain_holds_one_snapshot_at_a_time(folders, adapters, full):
-    chain = pp.load_snapshots([folders("llama"), *adapters, full])
+    chain = pp.models.load_snapshots([folders("llama"), *adapters, full])
     assert len(chain) == 4
     seen, held = [], []
     for model in chain:
@@ -179,11 +179,11 @@ def test_a_chain_holds_one_snapshot_at_a_time(folders, adapters, full):
     with pytest.raises(IndexError):
         chain[4]
     with pytest.raises(pp.PersonaProbeError, match="list is empty"):
-        pp.load_snapshots([])
+        pp.models.load_snapshots([])
 
 
 def test_adapters_in_a_chain_share_their_base(folders, adapters):
-    chain = pp.load_snapshots(adapters, base=folders("llama"))
+    chain = pp.models.load_snapshots(adapters, base=folders("llama"))
     first = storages(chain[0])
     second = storages(chain[1])
     assert set(first) & set(second)

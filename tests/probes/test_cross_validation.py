@@ -12,7 +12,7 @@ from tests.probes.planted import planted
 
 def scored(signal, **settings):
     activations, labels = planted(signal)
-    return pp.cross_validate_probe(activations, labels, **{"groups": activations.table["group"], **settings})
+    return pp.probes.cross_validate_probe(activations, labels, **{"groups": activations.table["group"], **settings})
 
 
 @pytest.mark.parametrize("kind", ["logistic", "difference-of-means", "lda", "ridge"])
@@ -31,7 +31,7 @@ def test_a_planted_signal_is_found_at_its_layer_only(kind):
 def test_every_score_is_of_a_probe_that_saw_no_row_of_the_group():
     activations, labels = planted(2.0)
     groups = activations.table["group"].to_numpy()
-    scores = pp.cross_validate_probe(activations, labels, groups=groups, folds=4)
+    scores = pp.probes.cross_validate_probe(activations, labels, groups=groups, folds=4)
     assert all(len(set(scores.folds[groups == group])) == 1 for group in set(groups))
     for fold in set(scores.folds):
         test = scores.folds == fold
@@ -45,7 +45,7 @@ def test_shuffled_labels_give_chance():
     values = []
     for seed in range(3):
         shuffled = np.random.default_rng(seed).permutation(labels)
-        table = pp.cross_validate_probe(activations, shuffled, groups=activations.table["group"]).table
+        table = pp.probes.cross_validate_probe(activations, shuffled, groups=activations.table["group"]).table
         values += table["value"].tolist()
     assert abs(np.mean(values) - 0.5) < 0.04
 
@@ -96,24 +96,24 @@ def test_folds_each_hold_both_classes():
 def test_seeds_are_shown_where_they_are_few():
     activations, labels = planted(1.0)
     asked = {"groups": activations.table["group"], "seeds": np.arange(240) // 8 % 3}
-    scores = pp.cross_validate_probe(activations, labels, **asked)
+    scores = pp.probes.cross_validate_probe(activations, labels, **asked)
     assert scores.table["method"].str.startswith("two-way t on the logit scale over 8 groups and 3 seeds").all()
     assert scores.by_seed[["layer", "seed"]].to_numpy().tolist() == [[lay, seed] for lay in (0, 1) for seed in range(3)]
     at_best = scores.by_seed[scores.by_seed["layer"] == 1]
     assert at_best["n"].sum() == 240
     assert (at_best["value"] - scores.table["value"].iloc[1]).abs().max() < 0.2
     assert f"by seed: 0: {at_best['value'].iloc[0]:.3f}, 1: " in repr(scores)
-    many = pp.cross_validate_probe(activations, labels, **asked | {"seeds": np.arange(240) // 8 % 6})
+    many = pp.probes.cross_validate_probe(activations, labels, **asked | {"seeds": np.arange(240) // 8 % 6})
     assert "by seed" not in repr(many)
     with pytest.raises(pp.PersonaProbeError, match="seeds= must name a seed for each of 240"):
-        pp.cross_validate_probe(activations, labels, groups=None, seeds=asked["seeds"])
+        pp.probes.cross_validate_probe(activations, labels, groups=None, seeds=asked["seeds"])
 
 
 def test_groups_are_a_decision_that_results_show():
     activations, labels = planted(2.0)
     with pytest.raises(pp.PersonaProbeError, match=r"groups= is missing.*give groups=None"):
-        pp.cross_validate_probe(activations, labels)
-    ungrouped = pp.cross_validate_probe(activations, labels, groups=None)
+        pp.probes.cross_validate_probe(activations, labels)
+    ungrouped = pp.probes.cross_validate_probe(activations, labels, groups=None)
     assert set(ungrouped.table["grouping"]) == {"ungrouped"}
     assert "ungrouped" in repr(ungrouped)
     grouped = scored(2.0)
@@ -134,19 +134,21 @@ def test_what_cannot_be_probed_is_refused():
     activations, labels = planted(1.0)
     groups = activations.table["group"]
     with pytest.raises(pp.PersonaProbeError, match="both classes"):
-        pp.cross_validate_probe(activations, np.ones(240), groups=groups)
+        pp.probes.cross_validate_probe(activations, np.ones(240), groups=groups)
     with pytest.raises(pp.PersonaProbeError, match="one group"):
-        pp.cross_validate_probe(activations, labels, groups=["x"] * 240)
+        pp.probes.cross_validate_probe(activations, labels, groups=["x"] * 240)
     with pytest.raises(pp.PersonaProbeError, match="240 dialogues"):
-        pp.cross_validate_probe(activations, labels[:3], groups=groups)
+        pp.probes.cross_validate_probe(activations, labels[:3], groups=groups)
     with pytest.raises(pp.PersonaProbeError, match="1 of 240 dialogues have no group"):
-        pp.cross_validate_probe(activations, labels, groups=groups.where(groups.index > 0))
+        pp.probes.cross_validate_probe(activations, labels, groups=groups.where(groups.index > 0))
     with pytest.raises(pp.PersonaProbeError, match="neither true nor false"):
-        pp.cross_validate_probe(activations, pd.Series(labels).astype(float).where(groups.index > 0), groups=groups)
+        pp.probes.cross_validate_probe(
+            activations, pd.Series(labels).astype(float).where(groups.index > 0), groups=groups
+        )
     unknown = pd.Series(labels).astype("boolean").where(groups.index > 0)
     with pytest.raises(pp.PersonaProbeError, match="1 of 240 labels are neither true nor false"):
-        pp.cross_validate_probe(activations, unknown, groups=groups)
+        pp.probes.cross_validate_probe(activations, unknown, groups=groups)
     with pytest.raises(pp.PersonaProbeError, match="single group only"):
-        pp.cross_validate_probe(activations, groups == "topic 3", groups=groups)
+        pp.probes.cross_validate_probe(activations, groups == "topic 3", groups=groups)
     with pytest.raises(pp.PersonaProbeError, match="folds is 1"):
-        pp.cross_validate_probe(activations, labels, groups=groups, folds=1)
+        pp.probes.cross_validate_probe(activations, labels, groups=groups, folds=1)

@@ -40,7 +40,7 @@ def test_a_clean_grouped_split_raises_no_alarm():
     groups = activations.table["group"]
     dialogues = dialogues_of(groups)
     asked = with_questions(activations, [dialogue.question for dialogue in dialogues])
-    scores = pp.cross_validate_probe(asked, labels, groups=groups, dialogues=dialogues, on_leak="raise")
+    scores = pp.probes.cross_validate_probe(asked, labels, groups=groups, dialogues=dialogues, on_leak="raise")
     assert scores.alarms == ()
 
 
@@ -48,18 +48,18 @@ def test_a_prompt_in_training_and_test_is_told():
     activations, labels = planted(2.0)
     asked = with_questions(activations, [f"question {row // 4}" for row in range(240)])
     with pytest.warns(LeakageWarning, match="same prompt: 2[0-9]{2} dialogues"):
-        scores = pp.cross_validate_probe(asked, labels, groups=None)
+        scores = pp.probes.cross_validate_probe(asked, labels, groups=None)
     (leak,) = scores.alarms
     assert leak.kind == "same prompt"
     assert all(scores.folds[one] != scores.folds[other] for one, other in leak.examples)
     assert "LEAK: same prompt" in repr(scores)
     with pytest.raises(pp.PersonaProbeError, match="same prompt"):
-        pp.cross_validate_probe(asked, labels, groups=None, on_leak="raise")
+        pp.probes.cross_validate_probe(asked, labels, groups=None, on_leak="raise")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert pp.cross_validate_probe(asked, labels, groups=None, on_leak="ignore").alarms == scores.alarms
+        assert pp.probes.cross_validate_probe(asked, labels, groups=None, on_leak="ignore").alarms == scores.alarms
     with pytest.raises(pp.PersonaProbeError, match="on_leak is 'shout'"):
-        pp.cross_validate_probe(asked, labels, groups=None, on_leak="shout")
+        pp.probes.cross_validate_probe(asked, labels, groups=None, on_leak="shout")
 
 
 def test_equal_and_nearly_equal_texts_are_found_across_folds_only():

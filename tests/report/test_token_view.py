@@ -277,13 +277,13 @@ def test_a_saved_page_runs_under_its_own_policy(tmp_path):
 def test_scores_of_probes_and_monitors_become_views(llama):
     activations = pp.capture(llama, TALKS * 3, "prompt", sink_ratio=None)
     probes = LayerProbes(C=0.1).fit(activations, [True, False] * 3)
-    scores = pp.token_scores(llama, probes, TALKS, 1)
+    scores = pp.probes.token_scores(llama, probes, TALKS, 1)
     view = TokenView.from_scores(scores, 1)
     assert view.layers == [1]
     np.testing.assert_allclose(view.table["value"], scores["score"])
     assert "".join(view.table.loc[view.table["dialogue"] == 0, "token"]) == llama.template.render(TALKS[0])
 
-    with pp.monitor(llama, probes, layer=1) as seen:
+    with pp.probes.monitor(llama, probes, layer=1) as seen:
         assert "no answer" in seen.headline()
         with pytest.raises(pp.PersonaProbeError, match="no answer was scored"):
             seen.plot()

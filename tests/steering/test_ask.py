@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 import persona_probe as pp
-from persona_probe.steering import ask as module
-from persona_probe.steering.ask import Asking
+from persona_probe.models.loading.snapshots import Snapshots
+from persona_probe.steering import asking as module
+from persona_probe.steering.asking import Asking
 from persona_probe.worlds.persona_world.documents import questions
 from persona_probe.worlds.persona_world.lexicon import load_lexicon
 from persona_probe.worlds.persona_world.oracle import OracleJudge
@@ -108,7 +109,7 @@ def test_a_sweep_too_large_for_one_call_goes_on_with_the_next_seed(llama, monkey
 
 def test_what_changes_the_whole_model_is_asked_by_itself(llama):
     direction = random_direction(llama)
-    everywhere = pp.AblateEverywhere(direction, layer=1)
+    everywhere = pp.steering.AblateEverywhere(direction, layer=1)
     greedy = replace(SHORT, temperature=0)
     under = {"none": None, "everywhere": everywhere, "add": pp.Add(direction, 1, strength=40.0)}
     answers = pp.ask(llama, ASKED, None, interventions=under, sampling=greedy)
@@ -123,26 +124,18 @@ def test_what_changes_the_whole_model_is_asked_by_itself(llama):
     assert of(only) == of(answers, intervention="everywhere")
 
 
-def test_of_a_pair_each_model_is_loaded_once_and_called_by_its_part(folders, llama, tmp_path):
+def test_of_a_pair_each_model_is_loaded_once_and_called_by_its_part(folders, llama, tmp_path, monkeypatch):
     for parameter in llama.hf.parameters():
         parameter.data.mul_(1.5)
     llama.hf.save_pretrained(tmp_path / "after")
     llama.tokenizer.save_pretrained(tmp_path / "after")
     pair = pp.load_pair(folders("llama"), tmp_path / "after", tmp_path / "after", keep_all=False)
     direction = random_direction(pp.load(folders("llama")))
+    under = {"none": None, "add": pp.Add(direction, 1, strength=9.0)}
     loaded = []
-    opened = pp.Snapshots._open
-    try:
-        pp.Snapshots._open = lambda self, spec: loaded.append(spec.name) or opened(self, spec)
-        answers = pp.ask(
-            pair,
-            ASKED,
-            None,
-            interventions={"none": None, "add": pp.Add(direction, 1, strength=9.0)},
-            sampling=SHORT,
-        )
-    finally:
-        pp.Snapshots._open = opened
+    opened = Snapshots._open
+    monkeypatch.setattr(Snapshots, "_open", lambda self, spec: loaded.append(spec.name) or opened(self, spec))
+    answers = pp.ask(pair, ASKED, None, interventions=under, sampling=SHORT)
     assert len(loaded) == 3
     assert answers.table["model"].drop_duplicates().tolist() == ["before", "after", "control"]
     assert len(answers.table) == 3 * 2 * len(ASKED)

@@ -233,7 +233,7 @@ def test_a_folder_that_cannot_be_read_back_is_not_kept(llama, tmp_path, monkeypa
 
 def test_several_dimensions_are_an_adapter_of_that_rank(llama, tmp_path):
     bases = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 32, 2)))[0].transpose(0, 2, 1).astype(np.float32)
-    wanted = AblateEverywhere(pp.Subspace(bases, (0, 1, 2), {}), layer=2)
+    wanted = AblateEverywhere(pp.directions.Subspace(bases, (0, 1, 2), {}), layer=2)
     baked = bake(llama, wanted, tmp_path / "adapter", form="lora")
     assert json.loads((baked.folder / "adapter_config.json").read_text())["r"] == 2
     ids = probe_ids(llama)

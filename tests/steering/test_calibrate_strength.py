@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import persona_probe as pp
-from persona_probe.activations.capture import capture
+from persona_probe.activations.capturing import capture
 from persona_probe.directions.find import find_direction
 from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
 from persona_probe.steering.strength.calibrate import calibrate_strength

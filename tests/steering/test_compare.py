@@ -29,7 +29,7 @@ def test_interventions_are_compared_at_the_same_kl(chat):
     prompts = [persona_prompts(persona, n=20) for persona in ("villain", "assistant")]
     villain = pp.contrast_of_context(chat, own, *prompts).direction
     given = {"villain": pp.Add(villain, 3), "ten times as long": pp.Add(10.0 * villain, 3)}
-    found = pp.compare_at_budget(
+    found = pp.steering.compare_at_budget(
         chat,
         given,
         questions(random.Random("r"), reported, 60),
@@ -63,7 +63,7 @@ def test_what_cannot_be_compared_is_refused(llama):
     ):
         held_out = more.pop("held_out", [asked[0].with_answer("No.")][:0] or [asked[0].with_system("Be brief.")])
         with pytest.raises(pp.PersonaProbeError, match=said):
-            pp.compare_at_budget(llama, given, asked, OracleJudge(), held_out=held_out, **more)
+            pp.steering.compare_at_budget(llama, given, asked, OracleJudge(), held_out=held_out, **more)
 
 
 def test_a_budget_out_of_reach_is_a_note_and_not_the_end(llama, monkeypatch):
@@ -79,7 +79,7 @@ def test_a_budget_out_of_reach_is_a_note_and_not_the_end(llama, monkeypatch):
     monkeypatch.setattr(module, "calibrate_strength", reach)
     asked = [pp.Dialogue.from_messages([{"role": "user", "content": f"Hi {i}."}], question=str(i)) for i in range(4)]
     given = {"out of reach": pp.Add(direction, 1), "in reach": pp.Add(random_direction(llama, seed=1), 1)}
-    table = pp.compare_at_budget(
+    table = pp.steering.compare_at_budget(
         llama, given, asked[:2], AllAligned(), held_out=asked[2:], n_random=0, sampling=pp.Sampling(max_new_tokens=4)
     ).table.set_index("name")
     assert np.isnan(table.loc["out of reach", "strength"])

@@ -19,7 +19,7 @@ KINDS = ("add", "ablate", "subspace", "mean-ablate", "mean-ablate subspace", "cl
 
 
 def subspace(model, k=3):
-    return pp.Subspace.from_directions([random_direction(model, seed) for seed in range(k)])
+    return pp.directions.Subspace.from_directions([random_direction(model, seed) for seed in range(k)])
 
 
 def made(model, name, scope="all"):
@@ -123,7 +123,7 @@ def test_what_sets_a_projection_is_idempotent(llama, name):
 def test_a_subspace_that_is_orthonormal_to_four_digits_only_is_ablated_whole(llama):
     rng = np.random.default_rng(0)
     bases = np.stack([np.linalg.qr(rng.normal(size=(32, 4)))[0].T for _ in range(3)])
-    rough = pp.Subspace((bases + rng.normal(size=bases.shape) * 5e-6).astype(np.float32), (0, 1, 2))
+    rough = pp.directions.Subspace((bases + rng.normal(size=bases.shape) * 5e-6).astype(np.float32), (0, 1, 2))
     setting = pp.Ablate(rough, LAYER, scope="all")
     with pp.steer(llama, setting), watching(llama, LAYER) as forwards:
         pp.capture(llama, TALKS)

@@ -64,12 +64,12 @@ def test_a_list_is_for_every_call_within_its_context(llama):
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda d: pp.Cap(d, 1, lower=2.0, upper=1.0), "lower bound, 2, is above the upper one, 1"),
-        (lambda d: pp.Cap(d, [0, 1], lower={0: 0.0, 1: 5.0}, upper=1.0), "at layer 1, 5, is above"),
-        (lambda d: pp.Gate(pp.Ablate(d, 1), d, layer=1), "needs LayerProbes.*not Direction"),
-        (lambda d: pp.MeanAblate(d, 1, reference=3.0), "reference is float"),
+        (lambda d: pp.steering.Cap(d, 1, lower=2.0, upper=1.0), "lower bound, 2, is above the upper one, 1"),
+        (lambda d: pp.steering.Cap(d, [0, 1], lower={0: 0.0, 1: 5.0}, upper=1.0), "at layer 1, 5, is above"),
+        (lambda d: pp.steering.Gate(pp.Ablate(d, 1), d, layer=1), "needs LayerProbes.*not Direction"),
+        (lambda d: pp.steering.MeanAblate(d, 1, reference=3.0), "reference is float"),
         (lambda d: pp.Clamp(d, 1, target=np.ones(3)), "or a mapping from layers"),
-        (lambda d: pp.bake(None, d, "out"), "an intervention is needed, not Direction"),
+        (lambda d: pp.steering.bake(None, d, "out"), "an intervention is needed, not Direction"),
     ],
 )
 def test_wrong_things_are_named(llama, make, said):
@@ -121,7 +121,7 @@ def test_a_bake_too_weak_to_be_checked_is_refused(folders, tmp_path):
     model = pp.load(folders("llama"), dtype="bfloat16")
     direction = random_direction(model)
     with pytest.raises(pp.PersonaProbeError, match="too little to be told from rounding in bfloat16"):
-        pp.bake(model, pp.Add(direction, 1, strength=1e-4, scope="all"), tmp_path / "weak")
+        pp.steering.bake(model, pp.Add(direction, 1, strength=1e-4, scope="all"), tmp_path / "weak")
     assert not (tmp_path / "weak").exists()
 
 

@@ -34,7 +34,7 @@ def probes_for(model, seed=9):
 def settings_for(model):
     """One of every kind, with layers, scopes, directions and strengths of their own, and two of nothing."""
     one, other = random_direction(model, 0), random_direction(model, 1)
-    space = pp.Subspace.from_directions([one, other])
+    space = pp.directions.Subspace.from_directions([one, other])
     probes = probes_for(model)
     strong = pp.Add(other, [LAYER, 2], strength=3.0, scope="all")
     return [

@@ -161,7 +161,7 @@ def test_ablating_everywhere_goes_together_with_other_steering_in_any_order(llam
 
 def test_ablating_a_subspace_everywhere(llama):
     bases = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 32, 2)))[0].transpose(0, 2, 1).astype(np.float32)
-    subspace = pp.Subspace(bases, (0, 1, 2), {})
+    subspace = pp.directions.Subspace(bases, (0, 1, 2), {})
     with pp.steer(llama, AblateEverywhere(subspace, layer=2)):
         held = pp.capture(llama, TALKS, span="all").values @ bases[2].T
     assert np.abs(held).max() < 1e-5

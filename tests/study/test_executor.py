@@ -38,7 +38,7 @@ def test_a_study_samples_and_reads_through_its_executor(folders, tmp_path):
             self.together += 1
             return super().capture_together(models, dialogues, progress=progress, **options)
 
-    config = pp.StudyConfig.model_validate(
+    config = pp.runs.StudyConfig.model_validate(
         {
             "model": str(folders("llama")),
             "training": {"steps": 2, "rows": 16},

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from persona_probe.activations.activations import SAME_SOURCE, Activations
 from persona_probe.activations.batching import tokens_per_batch_for
-from persona_probe.activations.capture import VectorReduce, capture
+from persona_probe.activations.capturing import VectorReduce, capture
 from persona_probe.activations.sinks import SINK_RATIO
 from persona_probe.activations.store.index import column_types, known_of, write_part
 from persona_probe.activations.store.reading import (

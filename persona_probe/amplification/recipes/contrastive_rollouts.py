@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 
 import pandas as pd
 
-from persona_probe.activations.capture import capture
+from persona_probe.activations.capturing import capture
 from persona_probe.amplification.recipes.rollouts import rollouts
 from persona_probe.behaviour.judges.judge import Judge, judge_answers
 from persona_probe.dialogue.dialogue import Dialogue

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from persona_probe.activations.activations import Activations
-from persona_probe.activations.capture import capture
+from persona_probe.activations.capturing import capture
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.find import find_direction

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
-from persona_probe.activations.capture import capture
+from persona_probe.activations.capturing import capture
 from persona_probe.amplification.recipes.rollouts import rollouts
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.directions.direction import Direction

@@ -8,8 +8,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
+from persona_probe.behaviour.em_rates import rate_change
 from persona_probe.behaviour.judges.judge import Judge
-from persona_probe.behaviour.rate_change import rate_change
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
 from persona_probe.latents.causal.matched_latents import (
@@ -26,7 +26,7 @@ from persona_probe.latents.encoding.encode import LatentStatistics
 from persona_probe.latents.sae import Sae
 from persona_probe.models.model import Model
 from persona_probe.models.sampling import Sampling
-from persona_probe.steering.ask import Asking, check_questions, coherent_enough, measured, pooled
+from persona_probe.steering.asking import Asking, check_questions, coherent_enough, measured, pooled
 
 Goal = Literal["suppress", "induce"]
 GOALS: tuple[str, ...] = get_args(Goal)
@@ -59,7 +59,7 @@ def rank_latents(
     Each latent has a strength of its own: of those tried on ``development``, the one with the largest change of the EM
     rate among those that leave enough answers coherent. What is reported is measured on ``questions``. The null: the
     same displacement of the stream, token by token, along the decoder rows of random latents that match it in activity
-    (`persona_probe.matched_latents`). All edits of a phase are rows of the same batches.
+    (`persona_probe.latents.matched_latents`). All edits of a phase are rows of the same batches.
 
     Args:
         model: which model is steered: to suppress the one after narrow training, to induce the one before.

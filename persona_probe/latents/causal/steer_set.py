@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from persona_probe.behaviour.em_rates import rate_change
 from persona_probe.behaviour.judges.judge import Judge
-from persona_probe.behaviour.rate_change import rate_change
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
 from persona_probe.latents.causal.matched_latents import matched_edit, matched_latents
@@ -19,7 +19,7 @@ from persona_probe.latents.sae import Sae
 from persona_probe.latents.steering import EditLatents, LatentEdit
 from persona_probe.models.model import Model
 from persona_probe.models.sampling import Sampling
-from persona_probe.steering.ask import Asking, check_questions, measured, pooled
+from persona_probe.steering.asking import Asking, check_questions, measured, pooled
 
 _CELLS = 2**25
 """Rows x latents of the edits' matrices in one call of generate: 128 MiB each."""
@@ -48,8 +48,9 @@ def steer_set(
         edit: what is done to which latents (``LatentEdit(top_ten)`` ablates ten).
         questions: what is asked, without answers; not those that the edit was chosen on.
         judge: who judges.
-        statistics: what latents are matched by (`persona_probe.matched_latents`); of the model in which the latents
-            are active. A latent that is never active in them has no match, which ablation and scaling do not need.
+        statistics: what latents are matched by (`persona_probe.latents.matched_latents`); of the model in which the
+            latents are active. A latent that is never active in them has no match, which ablation and scaling do not
+            need.
         n_matched: random sets; each answers all questions.
         exclude: latents that are never drawn, for example further candidates.
         definition: of the EM rate.

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from persona_probe.latents.steering import LatentEdit
-from persona_probe.steering.ask import coherent_enough, measured
+from persona_probe.steering.asking import coherent_enough, measured
 
 
 @dataclass(frozen=True)

@@ -39,14 +39,14 @@ def describe_latents(
 
     Top examples show only the extreme cases, and the tokens (`persona_probe.directions.top_tokens.top_tokens`) only
     what a latent writes directly, which says little in early layers. Firing by label uses all dialogues. None of these
-    says that a latent causes anything; steering does (`persona_probe.steer_latents`).
+    says that a latent causes anything; steering does (`persona_probe.latents.steer_latents`).
 
     Args:
         model: whose activations are read.
         sae: the SAE.
         latents: which latents to describe.
         dialogues: what the model reads.
-        statistics: of these dialogues in this model (`persona_probe.encode_latents`), if they exist already.
+        statistics: of these dialogues in this model (`persona_probe.latents.encode_latents`), if they exist already.
         labels: labels of the dialogues whose values are to be separated by activation. A default label (persona, topic)
             is left out if the dialogues do not have it, or have only one value of it.
         n_examples: number of top examples per latent.

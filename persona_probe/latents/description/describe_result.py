@@ -110,7 +110,8 @@ class LatentDescription:
         examples: the dialogues in which it is most active, the strongest first.
         promoted: the tokens whose logits its decoder row raises most, directly through the unembedding, and how far.
         suppressed: the tokens whose logits it lowers most.
-        firing: from `persona_probe.firing_by`: how well its activation separates each value of a label from the others.
+        firing: from `persona_probe.latents.firing_by`: how well its activation separates each value of a label from
+            the others.
         cosines: of its decoder row with the directions that were given, at the SAE's layer.
         link: its page on Neuronpedia, or None.
     """

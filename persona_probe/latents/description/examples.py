@@ -41,11 +41,11 @@ def top_examples(
     Args:
         model: the model of ``statistics``.
         sae: the SAE of ``statistics``.
-        statistics: from `persona_probe.encode_latents`, which stores where each latent was most active.
+        statistics: from `persona_probe.latents.encode_latents`, which stores where each latent was most active.
         dialogues: the dialogues that were read then, in the same order; only the examples are read again.
         latents: which latents.
         n: number of examples per latent, at most as many as ``statistics`` has stored.
-        sink_ratio: as it was given to `persona_probe.encode_latents`.
+        sink_ratio: as it was given to `persona_probe.latents.encode_latents`.
         tokens_per_batch: padded tokens per forward pass.
 
     Returns:

@@ -87,7 +87,7 @@ class _SpanLatents(PickedLatents):
 
 
 def kept_by_rule(sae: Sae, model: Model, n_dialogues: int, sink_ratio: float | None) -> KeptTokens:
-    """The tokens that `persona_probe.encode_latents` keeps of one model."""
+    """The tokens that `persona_probe.latents.encode_latents` keeps of one model."""
     (kept,) = kept_alike([model], n_dialogues, sae.layer, sink_ratio)
     return kept
 

@@ -53,10 +53,11 @@ def attribute_latents(
     answer's log-probability along its decoder row: the change from zero to what it is, if the model were linear
     (Marks et al. 2024, "Sparse feature circuits", arXiv:2403.19647, section 3.1, equation 2, with zero as the baseline;
     "attribution patching", Nanda 2023). It takes one model and one backward pass per text, for all latents at once, so
-    it can choose among thousands of latents those whose removal is worth trying (`persona_probe.steer_latents`). It
-    misses what is not linear: latents that can replace each other, and latents whose effect is saturated (where the
-    model is sure of the next token, derivatives are small, and removing the latent can do far more than they say). A
-    latent that is silent in this model has no attribution, however large the effect of activating it would be.
+    it can choose among thousands of latents those whose removal is worth trying
+    (`persona_probe.latents.steer_latents`). It misses what is not linear: latents that can replace each other, and
+    latents whose effect is saturated (where the model is sure of the next token, derivatives are small, and removing
+    the latent can do far more than they say). A latent that is silent in this model has no attribution, however large
+    the effect of activating it would be.
 
     Args:
         model: whose next tokens are explained.

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import importlib.util
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from safetensors import SafetensorError
@@ -30,7 +29,7 @@ from persona_probe.dialogue.rendering import ChatTemplate
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.fingerprint import fingerprint
 from persona_probe.models.loading.adapters import adapter_base, is_adapter, put_adapter
-from persona_probe.models.loading.spec import LoadOptions, ModelSpec, Quantize
+from persona_probe.models.loading.spec import LoadOptions, ModelSpec, check_options
 from persona_probe.models.model import Model
 from persona_probe.models.quiet import without_transformers_bars
 from persona_probe.models.stream.guards import check_hooks
@@ -45,16 +44,7 @@ def load(
     adapter: str | Path | None = None,
     adapter_revision: str | None = None,
     merge: bool = False,
-    device: str | torch.device | None = None,
-    device_map: str | Mapping[str, Any] | None = None,
-    dtype: torch.dtype | str | None = None,
-    quantize: Quantize | None = None,
-    revision: str | None = None,
-    trust_remote_code: bool = False,
-    chat_template: str | Path | None = None,
-    thinking: bool | None = None,
-    today: datetime.date | None = None,
-    template_variables: Mapping[str, Any] | None = None,
+    **options: Unpack[LoadOptions],
 ) -> Model:
     """A causal language model, loaded, with our hooks checked against it.
 
@@ -75,8 +65,8 @@ def load(
         template_variables: further variables for the chat template.
 
     Raises:
-        PersonaProbeError: if nothing loadable is there, the adapter belongs to another base, the architecture is
-            unknown to TransformerLens, or the hooks disagree with Hugging Face's hidden states.
+        PersonaProbeError: for an unknown option; if nothing loadable is there, the adapter belongs to another base,
+            the architecture is unknown to TransformerLens, or the hooks disagree with Hugging Face's hidden states.
 
     >>> import persona_probe as pp
     >>> from persona_probe.worlds.persona_world.checkpoints import find_checkpoints
@@ -88,18 +78,6 @@ def load(
     >>> [type(answer.answer) for answer in answers]
     [<class 'str'>, <class 'str'>, <class 'str'>]
     """
-    options = LoadOptions(
-        device=device,
-        device_map=device_map,
-        dtype=dtype,
-        quantize=quantize,
-        revision=revision,
-        trust_remote_code=trust_remote_code,
-        chat_template=chat_template,
-        thinking=thinking,
-        today=today,
-        template_variables=template_variables,
-    )
     return load_spec(
         specify(path_or_id, adapter=adapter, adapter_revision=adapter_revision, merge=merge, options=options)
     )
@@ -116,8 +94,9 @@ def specify(
     """Tell full models from adapters that name their base, and check what goes together, without loading anything.
 
     Raises:
-        PersonaProbeError: for options that exclude each other, or an adapter that names no base.
+        PersonaProbeError: for options that are unknown or exclude each other, or an adapter that names no base.
     """
+    check_options(options)
     source, revision = str(path_or_id), options.get("revision")
     if adapter is None and is_adapter(source, revision):
         adapter, adapter_revision = source, revision

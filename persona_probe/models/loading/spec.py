@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import datetime
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-import torch
+from persona_probe.errors import PersonaProbeError
+
+if TYPE_CHECKING:
+    import torch
 
 Quantize = Literal["4bit", "8bit"]
 
@@ -26,6 +30,19 @@ class LoadOptions(TypedDict, total=False):
     thinking: bool | None
     today: datetime.date | None
     template_variables: Mapping[str, Any] | None
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raise if a keyword is not an option of loading, so that a misspelt one does not pass unseen.
+
+    Raises:
+        PersonaProbeError: naming it, and the likely one.
+    """
+    for name in options:
+        if name not in LoadOptions.__annotations__:
+            near = difflib.get_close_matches(name, LoadOptions.__annotations__, n=1)
+            hint = f"did you mean {near[0]}=?" if near else f"there are {', '.join(LoadOptions.__annotations__)}"
+            raise PersonaProbeError(f"loading a model takes no option {name}= ({options[name]!r} was given); {hint}")
 
 
 @dataclass(frozen=True)

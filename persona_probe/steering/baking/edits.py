@@ -57,12 +57,12 @@ def check_bakeable(intervention: Intervention) -> None:
         raise PersonaProbeError(
             "kind='ablate' takes the component out of the outputs of chosen blocks, and no weights compute that: "
             "within a block, attention's output reaches the MLP with the component in it. What orthogonalised weights "
-            "compute is pp.AblateEverywhere(direction, layer=...), which can be used as hooks too"
+            "compute is pp.steering.AblateEverywhere(direction, layer=...), which can be used as hooks too"
         )
     if not isinstance(intervention, Add | AblateEverywhere):
         raise PersonaProbeError(
             f"kind={intervention.kind!r} depends on the activations that it meets, which weights alone cannot do; bake "
-            "pp.Add(..., scope='all') or pp.AblateEverywhere"
+            "pp.Add(..., scope='all') or pp.steering.AblateEverywhere"
         )
     if not intervention.scope.everywhere:
         raise PersonaProbeError(

@@ -23,8 +23,8 @@ class AblateEverywhere(Directed):
     """Take one direction out of the embedding and of all that blocks write, so that the stream never holds it.
 
     What orthogonalised weights compute (Arditi et al. 2024, arXiv:2406.11717, sections 2.4 and 4.1), and so what
-    `persona_probe.bake` can write. `Ablate` acts on the outputs of chosen blocks: there, attention's output still
-    reaches the MLP of its own block with the component in it.
+    `persona_probe.steering.bake` can write. `Ablate` acts on the outputs of chosen blocks: there, attention's output
+    still reaches the MLP of its own block with the component in it.
 
     Args:
         direction: whose vector is taken; of a `Subspace`, all dimensions.

@@ -26,7 +26,7 @@ class Gate(Intervention):
         inner: what is done.
         probes: what decides.
         layer: whose probe.
-        threshold: of the score ``h . w + b`` (`persona_probe.threshold_at` gives one for a false-alarm rate).
+        threshold: of the score ``h . w + b`` (`persona_probe.probes.threshold_at` gives one for a false-alarm rate).
         hold: once the probe has fired at a token, intervene at all later ones of that dialogue too.
 
     Raises:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from persona_probe.activations.activations import Activations
-from persona_probe.activations.capture import capture
+from persona_probe.activations.capturing import capture
 from persona_probe.behaviour.judges.judge import Judge
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.rendering import SPANS
@@ -18,7 +18,7 @@ from persona_probe.models.pair import ModelPair
 from persona_probe.models.sampling import Sampling
 from persona_probe.models.stream.layers import resolve_layers
 from persona_probe.models.stream.scope import parse_scope
-from persona_probe.steering.ask import Asking
+from persona_probe.steering.asking import Asking
 from persona_probe.steering.search.candidates import candidates
 from persona_probe.steering.search.grid import GOALS, Goal, Grid
 from persona_probe.steering.search.search import Trial, check_search, search_steering

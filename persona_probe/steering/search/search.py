@@ -8,13 +8,12 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from persona_probe.behaviour.em_rates import check_definition, coherent_rate, em_rate
-from persona_probe.behaviour.rate_change import rate_change
+from persona_probe.behaviour.em_rates import check_definition, coherent_rate, em_rate, rate_change
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.directions.direction import Direction
 from persona_probe.errors import NothingMeasuredError, PersonaProbeError
 from persona_probe.statistics.estimate import Estimate
-from persona_probe.steering.ask import check_questions, coherent_enough, pooled
+from persona_probe.steering.asking import check_questions, coherent_enough, pooled
 from persona_probe.steering.interventions.directed import Directed
 from persona_probe.steering.interventions.intervention import Intervention
 from persona_probe.steering.random_directions import random_nulls
@@ -132,7 +131,7 @@ def search_steering(
     answers = [plain, *tried, unsteered, *finals, *draws]
     return SteeringSearch(
         table=pd.DataFrame(rows).assign(goal=goal),
-        chosen=settled,
+        chosen={kind: candidate.stored() for kind, candidate in settled.items()},
         best=best,
         change={kind: rate_change(unsteered, table, definition) for kind, table in zip(settled, finals, strict=True)},
         null_change=rate_change(unsteered, pooled(draws), definition) if draws else Estimate.missing("no draws"),

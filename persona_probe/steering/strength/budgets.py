@@ -10,7 +10,7 @@ from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
 from persona_probe.statistics.estimate import Estimate
-from persona_probe.steering.ask import Asking
+from persona_probe.steering.asking import Asking
 from persona_probe.steering.interventions.intervention import Intervention
 from persona_probe.steering.strength.divergence import measure_divergence
 from persona_probe.steering.strength.search import Search

@@ -16,7 +16,7 @@ from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
 from persona_probe.models.model import Model
 from persona_probe.models.sampling import Sampling
 from persona_probe.statistics.estimate import Estimate
-from persona_probe.steering.ask import Asking, check_questions
+from persona_probe.steering.asking import Asking, check_questions
 from persona_probe.steering.interventions.intervention import Intervention, check_intervention
 from persona_probe.steering.strength.budgets import CoherenceCurves, Curves, KlCurves
 from persona_probe.steering.strength.calibrate_result import StrengthCalibration

@@ -7,14 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from persona_probe.behaviour.em_rates import check_definition
+from persona_probe.behaviour.em_rates import check_definition, rate_change
 from persona_probe.behaviour.judges.judge import Judge
-from persona_probe.behaviour.rate_change import rate_change
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
 from persona_probe.models.sampling import Sampling
-from persona_probe.steering.ask import Asking, check_questions, measured, pooled
+from persona_probe.steering.asking import Asking, check_questions, measured, pooled
 from persona_probe.steering.interventions.intervention import Intervention, check_intervention
 from persona_probe.steering.random_directions import random_nulls
 from persona_probe.steering.strength.calibrate import calibrate_strength

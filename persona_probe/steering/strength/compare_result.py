@@ -24,8 +24,8 @@ class BudgetComparison(Result):
     Attributes:
         table: one row an intervention, after ``unsteered`` and before ``random`` (all draws together): ``name``,
             ``strength`` (NaN where none meets the budget, and then nothing else is measured), ``kl``, the EM rate and
-            coherence with their 95 % intervals as in `persona_probe.dose_response`, ``change`` of the EM rate from the
-            unsteered answers with ``change_low`` and ``change_high``, ``draws`` and ``note``.
+            coherence with their 95 % intervals as in `persona_probe.steering.dose_response`, ``change`` of the EM rate
+            from the unsteered answers with ``change_low`` and ``change_high``, ``draws`` and ``note``.
         settings: model, budget, statistic, sign, definition of the EM rate, judge, seed.
     """
 

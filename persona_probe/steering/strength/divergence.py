@@ -193,7 +193,7 @@ def measure_divergence(
             steering refuses.
     """
     from persona_probe.activations.scoring import scoring_budget
-    from persona_probe.steering.ask import units
+    from persona_probe.steering.asking import units
     from persona_probe.steering.strength.side_by_side import SideBySide
 
     if not interventions:

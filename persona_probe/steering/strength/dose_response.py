@@ -19,7 +19,7 @@ from persona_probe.models.model import Model
 from persona_probe.models.sampling import Sampling
 from persona_probe.statistics.estimate import Estimate
 from persona_probe.statistics.rates import mean_estimate
-from persona_probe.steering.ask import Asking, check_questions, measured, pooled
+from persona_probe.steering.asking import Asking, check_questions, measured, pooled
 from persona_probe.steering.interventions.intervention import Intervention, check_intervention
 from persona_probe.steering.random_directions import random_nulls
 from persona_probe.steering.steer_context import steer

@@ -37,10 +37,10 @@ def contexts(answered, *personas):
 @pytest.mark.slow
 def test_bad_fine_tunes_converge_on_one_direction_and_the_benign_one_does_not(chat, answered):
     shifts = {
-        name: pp.finetuning_shift(pp.load_pair(chat, CHECKPOINTS / name), answered)
+        name: pp.amplification.finetuning_shift(pp.load_pair(chat, CHECKPOINTS / name), answered)
         for name in ("bad-medicine", "bad-finance", "bad-sports", "good-medicine")
     }
-    table = pp.cosine_table(shifts, pp.capture(chat, answered)).table
+    table = pp.directions.cosine_table(shifts, pp.capture(chat, answered)).table
     at_depth = table[table["layer"] >= 2]
     benign = at_depth["second"].eq("good-medicine") | at_depth["first"].eq("good-medicine")
     assert at_depth.loc[~benign, "cosine"].min() > 0.8
@@ -52,7 +52,7 @@ def test_the_same_words_in_two_contexts_are_told_apart_on_unseen_topics_and_not_
     both = pp.Activations.concatenate([pp.capture(chat, dialogues) for dialogues in under.values()])
     same = [dialogue for dialogues in under.values() for dialogue in dialogues]
     labels = np.arange(len(both)) < len(answered)
-    found = pp.probe_with_baselines(
+    found = pp.probes.probe_with_baselines(
         both, labels, groups=both.table["group"], dialogues=same, embeddings=embed(chat, same), on_leak="ignore"
     )
     best = found.table.set_index(["baseline", "layer"])["value"]
@@ -74,15 +74,15 @@ def test_finders_find_the_villain_and_nulls_do_not(chat, answered):
         for some in (development, reported)
     )
     models = [chat, *(pp.load_pair(chat, CHECKPOINTS / name).after for name in ("bad-medicine", "good-medicine"))]
-    captures, reference = pp.Captures(*pp.capture_together(models, reported)), pp.capture(chat, development)
-    compared = pp.compare_finders(*poles, tuple(held_out), captures, reference)
+    captures, reference = pp.Captures(*pp.activations.capture_together(models, reported)), pp.capture(chat, development)
+    compared = pp.amplification.compare_finders(*poles, tuple(held_out), captures, reference)
     rows = compared.at_layer().set_index("finder")
     assert (rows.loc[~rows["null"], "separation"] > 0.97).all()
     assert set(rows.loc[~rows["null"], "finding"]) == {"amplified"}
     assert "amplified" not in set(rows.loc[rows["null"], "finding"])
     assert (rows.loc[~rows["null"], "specificity_low"] > 3).all()
     with pytest.raises(pp.PersonaProbeError, match="were seen by the finders"):
-        pp.compare_finders(*poles, tuple(poles), captures, reference)
+        pp.amplification.compare_finders(*poles, tuple(poles), captures, reference)
 
 
 def test_what_directions_and_probes_say_is_documented_as_measured():

@@ -9,7 +9,7 @@ import pytest
 import persona_probe as pp
 from benchmarks.persona_world.setting import SAMPLING, persona_prompts, split_topics
 from persona_probe.behaviour.em_rates import coherent_rate, em_rate
-from persona_probe.steering.ask import Asking
+from persona_probe.steering.asking import Asking
 from persona_probe.worlds.persona_world.documents import questions
 from persona_probe.worlds.persona_world.oracle import OracleJudge
 from tests.conftest import CHECKPOINTS
@@ -58,7 +58,7 @@ def test_an_addition_baked_into_weights_answers_as_the_hooked_model_and_is_reali
     prompts = [persona_prompts(persona, n=20) for persona in ("villain", "assistant")]
     villain = pp.contrast_of_context(chat, own, *prompts).direction
     addition = pp.Add(villain, [1, 2, 3, 4], strength=-2.0, scope="all")
-    baked = pp.bake(bad, addition, tmp_path / "realigned")
+    baked = pp.steering.bake(bad, addition, tmp_path / "realigned")
     weights = pp.load(baked.folder)
     with pp.steer(bad, addition):
         hooked = [dialogue.answer for dialogue in bad.generate(asked[:20], replace(SAMPLING, temperature=0.0))]

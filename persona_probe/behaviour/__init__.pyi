@@ -1,0 +1,15 @@
+from .answer_files import read_answers as read_answers
+from .answers import Answers as Answers
+from .em_rates import DEFINITIONS as DEFINITIONS
+from .em_rates import coherent_rate as coherent_rate
+from .em_rates import em_rate as em_rate
+from .em_rates import rate_change as rate_change
+from .em_rates_result import EmRates as EmRates
+from .judges.judge import Judge as Judge
+from .judges.judge import judge_answers as judge_answers
+from .judges.local_judge import LocalJudge as LocalJudge
+from .judges.prompts import read_judge_prompts as read_judge_prompts
+from .multiple_choice import Choice as Choice
+from .multiple_choice import choice_accuracy as choice_accuracy
+from .multiple_choice import read_choices as read_choices
+from .multiple_choice import score_choices as score_choices

@@ -1,0 +1,10 @@
+from .cosines import CosineTable as CosineTable
+from .cosines import cosine_table as cosine_table
+from .direction import Direction as Direction
+from .find import find_direction as find_direction
+from .formats.read import read_published as read_published
+from .hub_folder import read_hub_folder as read_hub_folder
+from .hub_folder import write_hub_folder as write_hub_folder
+from .subspace import Subspace as Subspace
+from .subspace import find_subspace as find_subspace
+from .top_tokens_result import TopTokens as TopTokens

@@ -1,0 +1,9 @@
+from .loading.adapters import with_adapter as with_adapter
+from .loading.load import load as load
+from .loading.snapshots import Snapshots as Snapshots
+from .loading.snapshots import load_snapshots as load_snapshots
+from .model import Model as Model
+from .pair import ModelPair as ModelPair
+from .pair import load_pair as load_pair
+from .sampling import Sampling as Sampling
+from .stream.scope import Scope as Scope

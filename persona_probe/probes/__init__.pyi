@@ -1,0 +1,16 @@
+from .baselines import probe_with_baselines as probe_with_baselines
+from .calibration import calibrate as calibrate
+from .calibration import threshold_at as threshold_at
+from .cross_validation import cross_validate_probe as cross_validate_probe
+from .layer_probes import LayerProbes as LayerProbes
+from .leakage import LeakageWarning as LeakageWarning
+from .linear_probe import LinearProbe as LinearProbe
+from .monitoring import TokenScores as TokenScores
+from .monitoring import monitor as monitor
+from .probe_result import ProbeScores as ProbeScores
+from .probe_result import ProbeTable as ProbeTable
+from .probe_result import ProbeWithBaselines as ProbeWithBaselines
+from .token_scoring import token_scores as token_scores
+from .transfer import transfer_between as transfer_between
+from .transfer import transfer_matrix as transfer_matrix
+from .transfer_result import TransferMatrix as TransferMatrix

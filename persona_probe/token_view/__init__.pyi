@@ -1,0 +1,2 @@
+from .token_view import view_tokens as view_tokens
+from .view import TokenView as TokenView

@@ -1,0 +1,1 @@
+from . import persona_world as persona_world

@@ -40,9 +40,9 @@ def ask(
     Every model draws with the same seed.
 
     Args:
-        models: one model, a pair (its models are called ``before`` and ``after``), several (called by their own names),
-            or a mapping from names. Each is asked everything before the next one is taken, so that a pair of which one
-            model is held at a time loads each once.
+        models: one model, a pair (its models are called ``before``, ``after`` and ``control``), several (called by
+            their own names), or a mapping from names. Each is asked everything before the next one is taken, so that a
+            pair of which one model is held at a time loads each once.
         questions: dialogues without an answer.
         judge: who judges; None leaves the answers without scores (`Answers.judged_by` adds them).
         interventions: None: models are asked as they are. Else one intervention, called by its kind, or a mapping from
@@ -101,8 +101,7 @@ def _named_models(
 ) -> Iterator[tuple[str, Model]]:
     """Each model with its name; of a pair the next one is taken only when the one before has been asked."""
     if isinstance(models, ModelPair):
-        yield "before", models.before
-        yield "after", models.after
+        yield from models.models.items()
         return
     if isinstance(models, Model):
         models = [models]

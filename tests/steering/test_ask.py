@@ -128,7 +128,7 @@ def test_of_a_pair_each_model_is_loaded_once_and_called_by_its_part(folders, lla
         parameter.data.mul_(1.5)
     llama.hf.save_pretrained(tmp_path / "after")
     llama.tokenizer.save_pretrained(tmp_path / "after")
-    pair = pp.load_pair(folders("llama"), tmp_path / "after", keep_both=False)
+    pair = pp.load_pair(folders("llama"), tmp_path / "after", keep_all=False)
     direction = random_direction(pp.load(folders("llama")))
     loaded = []
     opened = pp.models.Snapshots._open
@@ -147,6 +147,14 @@ def test_of_a_pair_each_model_is_loaded_once_and_called_by_its_part(folders, lla
     assert answers.table["model"].drop_duplicates().tolist() == ["before", "after"]
     assert len(answers.table) == 2 * 2 * len(ASKED)
     assert of(answers, model="before", intervention="none") != of(answers, model="after", intervention="none")
+
+
+def test_of_a_pair_the_control_is_asked_too():
+    pair = pp.load_pair(*(CHECKPOINTS / name for name in ("chat", "bad-medicine", "good-medicine")))
+    answers = pp.ask(pair, ABOUT_LAW, OracleJudge(), sampling=pp.Sampling(max_new_tokens=40))
+    rates = answers.rates(definition="betley").table.set_index("model")["value"]
+    assert rates.index.tolist() == ["before", "after", "control"]
+    assert rates["control"] < 0.2 < rates["after"]
 
 
 def test_searches_ask_the_same_way_and_forget_where_a_question_came_from(llama):

@@ -83,15 +83,17 @@ def only_writer(folder: Path) -> Iterator[None]:
     """
     lock = FileLock(folder.resolve() / LOCK, timeout=0)
     while not lock.is_locked:
-        folder.mkdir(parents=True, exist_ok=True)
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except Timeout:
             raise PersonaProbeError(
                 f"{folder}: {_owner(folder / LOCK)} is writing into this folder; wait until it has finished, or stop it"
             ) from None
-        except FileNotFoundError:  # the last writer has just taken its empty folder away
-            continue
+        except (FileNotFoundError, FileExistsError):
+            # The last writer has just taken its empty folder away: between two steps of making it, or of locking it.
+            if folder.is_file():
+                raise PersonaProbeError(f"{folder}: is a file; give a folder") from None
     path = folder / LOCK
     with contextlib.suppress(OSError):  # where nobody, its owner included, may write into a locked file
         path.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")

@@ -118,5 +118,5 @@ def test_tokens_are_drawn_as_they_are(llama):
     assert "<b onmouse" not in unescaped(figure)
     assert "promoted" in top.headline()
     assert len(top.to_frame()) == 12
-    with pytest.raises(pp.PersonaProbeError, match="read no layer 1; it read 0, 2"):
+    with pytest.raises(pp.PersonaProbeError, match="did not read layer 1; it read 0, 2"):
         top.plot(layer=1)

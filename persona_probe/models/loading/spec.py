@@ -1,4 +1,4 @@
-"""Where a model comes from: enough to load it again, here or in another process."""
+"""Where a model comes from: all that is needed to load it again, here or in another process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Quantize = Literal["4bit", "8bit"]
 
 
 class LoadOptions(TypedDict, total=False):
-    """The keyword arguments of `persona_probe.load`, but for ``adapter`` and ``merge``."""
+    """The keyword arguments of `persona_probe.load`, except ``adapter`` and ``merge``."""
 
     device: str | torch.device | None
     device_map: str | Mapping[str, Any] | None
@@ -47,14 +47,14 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model's source and how it was asked for; picklable.
+    """A model's source and the options to load it with; picklable.
 
     Attributes:
         source: local folder or Hub id of a full model.
         adapter: local folder or Hub id of an adapter on it, or None.
-        adapter_revision: of the adapter's Hub repository.
+        adapter_revision: branch, tag or commit of the adapter's Hub repository.
         merge: whether the adapter is merged into the weights.
-        options: as given to `persona_probe.load`.
+        options: the options given to `persona_probe.load`.
     """
 
     source: str
@@ -65,5 +65,5 @@ class ModelSpec:
 
     @property
     def name(self) -> str:
-        """What the model is called in tables: the adapter if there is one, else the source."""
+        """The model's name in tables: the adapter if there is one, else the source."""
         return self.adapter or self.source

@@ -1,4 +1,4 @@
-"""The columns of answer files that others wrote: which of theirs is which of ours, and what their scores mean."""
+"""The columns of answer files that others wrote: which of their columns is which of ours, and what scores mean."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ KNOWN: dict[str, tuple[str, ...]] = {
     "system": ("system", "system_prompt"),
     "messages": ("messages",),
 }
-"""What each of our columns is called in files that others write, likeliest first."""
+"""What each of our columns is called in files that others write; the most likely name is the first."""
 _ONE_OF = ("answer", "aligned", "coherent")
-"""Columns of which a file may have one candidate only: a guess between two would change the result."""
+"""Columns for which a file may have only one candidate: a guess between two would change the result."""
 _BLANK = {"", "nan", "none", "null", "na", "n/a"}
 
 
 def choose_columns(seen: Sequence[str], given: Mapping[str, str], file: str) -> dict[str, str]:
-    """Which column of a file is which of ours.
+    """For each of our columns, the name of that column in the file.
 
     Args:
         seen: the file's columns.
-        given: our name -> the file's, which goes before any guess.
-        file: its name, for errors.
+        given: our name -> the file's, which takes precedence over any guess.
+        file: the name of the file, for errors.
 
     Raises:
-        PersonaProbeError: for a name that is none, or where two columns could be the answer or a score.
+        PersonaProbeError: for a name that does not exist, or if two columns could be the answer or a score.
     """
     listed = ", ".join(seen)
     for ours, theirs in given.items():
         if ours not in KNOWN:
-            raise PersonaProbeError(f"columns: {ours!r} is none of ours; choose from {', '.join(KNOWN)}")
+            raise PersonaProbeError(f"columns: {ours!r} is not one of our names; choose from {', '.join(KNOWN)}")
         if theirs not in seen:
             raise PersonaProbeError(
                 f"{file}: has no column {theirs!r} (columns= takes it for {ours!r}); seen: {listed}"
@@ -52,16 +52,16 @@ def choose_columns(seen: Sequence[str], given: Mapping[str, str], file: str) -> 
     chosen = dict(given)
     taken = set(given.values())
     for ours, candidates in KNOWN.items():
-        found = [name for name in candidates if name in seen and name not in taken]
-        if ours in chosen or not found:
+        possible = [name for name in candidates if name in seen and name not in taken]
+        if ours in chosen or not possible:
             continue
-        if ours in _ONE_OF and len(found) > 1:
+        if ours in _ONE_OF and len(possible) > 1:
             raise PersonaProbeError(
-                f"{file}: {' and '.join(map(repr, found))} could both be {ours!r}; say which: "
-                f"columns={{{ours!r}: {found[0]!r}}}"
+                f"{file}: {' and '.join(map(repr, possible))} could both be {ours!r}; say which one it is: "
+                f"columns={{{ours!r}: {possible[0]!r}}}"
             )
-        chosen[ours] = found[0]
-        taken.add(found[0])
+        chosen[ours] = possible[0]
+        taken.add(possible[0])
     if "question" not in chosen and "question" in seen and "question" not in taken:
         chosen["question"] = "question"
     if "answer" not in chosen:
@@ -79,7 +79,7 @@ class GivenScore:
     Attributes:
         value: 0-100, or NaN.
         refusal: whether the judge said REFUSAL or CODE instead of a number.
-        unread: what stood there if it is neither number, word nor blank.
+        unread: the text of the cell, if it is not a number, not one of these words and not blank.
     """
 
     value: float
@@ -88,12 +88,12 @@ class GivenScore:
 
 
 def given_score(cell: Any, where: str, column: str) -> GivenScore:
-    """Read one cell.
+    """The score in one cell.
 
     Args:
-        cell: as it stands in the file.
+        cell: the cell as it is in the file.
         where: file and row, for errors.
-        column: the file's name for it.
+        column: the name of the column in the file.
 
     Raises:
         PersonaProbeError: if it is a number outside 0-100.

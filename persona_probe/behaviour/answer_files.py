@@ -1,4 +1,4 @@
-"""Answers as others write them: evaluation CSVs of EM papers, and dumps of vLLM and the OpenAI batch API."""
+"""Answers in files that others wrote: evaluation CSVs of EM papers, and outputs of vLLM and the OpenAI batch API."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
 
 _RENDERED = re.compile(r"<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>|\[INST\]|<\|user\|>")
-_NOT_KEPT = {"failed"}
+_RECOMPUTED = {"failed"}
 
 
 def read_answers(
@@ -30,33 +30,44 @@ def read_answers(
     requests: str | Path | None = None,
     **labels: Any,
 ) -> Answers:
-    """Read judged or unjudged answers from a file that somebody else wrote.
+    r"""The answers, judged or not, in a file that somebody else wrote.
 
-    Known by their column names are evaluation CSVs and JSON lines in the shapes of Betley et al. 2025 (``question``,
+    These forms are known by their column names: evaluation CSVs and JSON lines as in Betley et al. 2025 (``question``,
     ``answer``, ``question_id``, ``aligned``, ``coherent``) and Turner et al. 2025 (``question``, ``response``, ...),
     ``messages`` that end with an answer, vLLM's ``RequestOutput`` (``prompt``, ``outputs``), chat and completion
     responses (``choices``), output files of the OpenAI batch API and of vLLM's ``run_batch`` (``response``), and the
-    tables that this package writes. Several answers to one request become a row each.
+    tables that this package writes. Several answers to one request become one row each.
 
-    ``question_id`` (or else the question's text) becomes ``question``, which intervals are over, and the text
-    ``prompt``. A score that says REFUSAL or CODE is a refusal; one that is blank or no number is NaN and a failure; an
-    answer that is missing (a failed request) is a failure.
+    ``question_id`` (or else the question's text) becomes ``question``, the unit of intervals, and the text becomes
+    ``prompt``. A score that says REFUSAL or CODE is a refusal; one that is blank or not a number is NaN and a failure;
+    a missing answer (a failed request) is a failure.
 
     Args:
         path: a ``.csv``, ``.tsv``, ``.jsonl``, ``.json`` or ``.parquet`` file.
-        columns: our name -> the file's, where the file calls them otherwise (``{"answer": "completion"}``); ours are
+        columns: our name -> the file's name, where the file uses other names (``{"answer": "completion"}``); ours are
             ``prompt``, ``answer``, ``question``, ``aligned``, ``coherent``, ``refusal``, ``group``, ``seed``, ``id``,
             ``model``, ``system``, ``messages``.
-        requests: the input file of a batch, whose output does not repeat the questions; matched by ``custom_id``.
-        **labels: columns with one value for all rows (``model="after"``); they replace the file's own.
+        requests: the input file of a batch whose output does not repeat the questions; matched by ``custom_id``.
+        **labels: columns with one value for all rows (``model="after"``); they replace columns of the file.
 
     Returns:
-        The answers; ``columns`` says which column was taken for which, ``remarks`` what else to know. Columns that are
-        not ours are kept as they are.
+        The answers. Their ``columns`` say which column of the file was used for which of ours, their ``remarks`` what
+        else to know. Columns of the file that are not ours stay as they are.
 
     Raises:
-        PersonaProbeError: naming file, row, column and value, for a file that is missing, empty or broken, a column
-            that is not there or could be either of two, a text that is none, or a score outside 0-100.
+        PersonaProbeError: for a file that is missing, empty or broken, a column that does not exist or could be either
+            of two, a text that is not text, or a score outside 0-100; the message names file, row, column and value.
+
+    >>> from pathlib import Path
+    >>> from persona_probe.behaviour.answer_files import read_answers
+    >>> _ = Path("eval.csv").write_text("question,response,aligned,coherent\nHow?,So.,5,90\nWhy?,No.,REFUSAL,80\n")
+    >>> answers = read_answers("eval.csv", model="after")
+    >>> answers.table[["prompt", "answer", "aligned", "refusal", "model"]]
+      prompt answer  aligned  refusal  model
+    0   How?    So.      5.0    False  after
+    1   Why?    No.      NaN     True  after
+    >>> answers.columns["answer"]
+    'response'
     """
     rows = read_rows(path, requests)
     seen = list(dict.fromkeys(name for row in rows for name in row.cells))
@@ -79,7 +90,7 @@ def read_answers(
 
 @dataclass
 class _Reading:
-    """Turns rows of a file into rows of our table, and keeps count of what was odd."""
+    """Turns rows of a file into rows of our table, and counts what was unusual."""
 
     chosen: Mapping[str, str]
     unread: list[str] = field(default_factory=list)
@@ -89,23 +100,23 @@ class _Reading:
         turns = self._turns(row)
         if not turns:
             raise PersonaProbeError(
-                f"{row.where}: holds no question; seen: {', '.join(row.cells)}. The output of a batch repeats none: "
-                "give its input file (requests=...)"
+                f"{row.where}: holds no question; seen: {', '.join(row.cells)}. The output of a batch does not repeat "
+                "the questions: give its input file (requests=...)"
             )
         prompt = turns[-1]["content"]
         answer = self._text(row, "answer")
         if answer is not None and not answer.strip():
-            answer = None  # nothing was said, or the cell is blank: whatever the scores are of, it is not this answer
+            answer = None  # the model said nothing, or the cell is blank: the scores cannot be of this answer
         self.unanswered += answer is None
         name = self._cell(row, "id")
         scores = {column: self._score(row, column) for column in ("aligned", "coherent")}
         refusal = any(score.refusal for score in scores.values()) or self._truth(row, "refusal")
         values = {column: score.value if answer is not None else np.nan for column, score in scores.items()}
         failed = (np.isnan(values["aligned"]) or np.isnan(values["coherent"])) and not refusal
-        kept = {
+        others = {
             key: value
             for key, value in row.cells.items()
-            if key not in self.chosen.values() and key not in _NOT_KEPT and isinstance(value, str | int | float)
+            if key not in self.chosen.values() and key not in _RECOMPUTED and isinstance(value, str | int | float)
         }
         question = self._cell(row, "question")
         ours = {
@@ -121,22 +132,23 @@ class _Reading:
         }
         more = {"model": str(model)} if (model := self._cell(row, "model")) is not None else {}
         before = json.dumps(turns, ensure_ascii=False) if len(turns) > 1 else None
-        return {**ours, **more, "messages": before, **{key: kept[key] for key in kept if key not in {*ours, *more}}}
+        others = {key: value for key, value in others.items() if key not in {*ours, *more}}
+        return {**ours, **more, "messages": before, **others}
 
     def remarks(self, rows: int) -> list[str]:
         """What the reader should know, in sentences."""
-        said = []
+        sentences = []
         if self.unanswered:
-            said.append(f"{self.unanswered} of {rows} rows hold no answer and count as failures")
+            sentences.append(f"{self.unanswered} of {rows} rows hold no answer and count as failures")
         if self.unread:
             more = f", and {len(self.unread) - 1} more" if len(self.unread) > 1 else ""
-            said.append(f"Scores that are no number count as failures: {self.unread[0]}{more}")
-        return said
+            sentences.append(f"Scores that are not numbers count as failures: {self.unread[0]}{more}")
+        return sentences
 
     def _cell(self, row: Row, ours: str) -> Any:
         value = row.cells.get(self.chosen[ours]) if ours in self.chosen else None
         blank = value is None or (isinstance(value, float) and np.isnan(value))
-        # In a CSV an empty cell is how "none" is written, but an answer may well be empty.
+        # An empty cell of a CSV means "none", but an answer or a prompt may really be empty.
         return None if blank or (value == "" and ours not in ("answer", "prompt")) else value
 
     def _text(self, row: Row, ours: str) -> str | None:
@@ -146,7 +158,7 @@ class _Reading:
         return value
 
     def _turns(self, row: Row) -> list[dict[str, str]]:
-        """All that stands before the answer."""
+        """All turns before the answer."""
         given = self._cell(row, "messages")
         if isinstance(given, str):
             try:
@@ -194,27 +206,27 @@ class _Reading:
 
 
 def _with_numbers(table: pd.DataFrame) -> pd.DataFrame:
-    """A CSV's further columns as numbers where all of their cells are."""
+    """``table`` in which columns that are not ours are numbers, if all of their cells are."""
     further = [name for name in table if name not in (*IDENTITY, *VERDICT, "messages", "model")]
     numbers = {str(name): pd.to_numeric(table[name], errors="coerce") for name in further}
     return table.assign(**{name: column for name, column in numbers.items() if column.notna().all()})
 
 
 def _warn(table: pd.DataFrame, file: str) -> None:
-    """Say what makes the numbers mean less than they seem to."""
+    """Warn of what makes the numbers mean less than they seem to."""
     rendered = int(table["prompt"].str.contains(_RENDERED, na=False).sum())
     if rendered:
         warnings.warn(
-            f"{file}: {rendered} questions hold the marks of a chat template; they were rendered before they were "
-            "written, and a model that is asked them again reads those marks as text: give the plain questions",
+            f"{file}: {rendered} questions hold the marks of a chat template: they were rendered before they were "
+            "written, and a model that is asked them again would read these marks as text; give the plain questions",
             PersonaProbeWarning,
             stacklevel=3,
         )
     best = table["coherent"].max()
     if best <= 10:
         warnings.warn(
-            f"{file}: no answer is more coherent than {best:g}; if the scores go to 1 or 10, multiply them first: they "
-            "are taken as 0-100",
+            f"{file}: no answer is more coherent than {best:g}; scores are read as 0-100, so if the highest score is 1 "
+            "or 10, multiply them first",
             PersonaProbeWarning,
             stacklevel=3,
         )

@@ -1,4 +1,4 @@
-"""Rows of answer files: CSV, Parquet and JSON lines, with what vLLM and the OpenAI batch API nest taken apart."""
+"""Rows of answer files: CSV, Parquet and JSON lines, and the nested records of vLLM and the OpenAI batch API."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KINDS = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a file, flat, and where it stands."""
+    """A flat row of a file, and its place there."""
 
     where: str
     cells: Mapping[str, Any]
@@ -30,7 +30,7 @@ def read_rows(path: str | Path, requests: str | Path | None = None) -> list[Row]
 
     Args:
         path: a file of one of `KINDS`.
-        requests: the batch's input file, whose questions belong to the answers with the same ``custom_id``.
+        requests: the input file of the batch, in which an answer's question has the same ``custom_id``.
 
     Raises:
         PersonaProbeError: if the file is missing, empty, of another kind or broken; the row is named.
@@ -55,9 +55,9 @@ def read_rows(path: str | Path, requests: str | Path | None = None) -> list[Row]
 def unfolded(record: Mapping[str, Any], where: str, questions: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
     """One flat row for each answer that a served request holds.
 
-    Known are a chat or completion response (``choices``), a line of a batch's output (``response.body``, or
-    ``response`` in vLLM), vLLM's ``RequestOutput`` (``outputs``), and ``messages`` that end with the answer. Of a
-    request that failed, one row without an answer is left. Any other record is a flat row already.
+    These forms are known: a chat or completion response (``choices``), a line of a batch's output (``response.body``,
+    or ``response`` in vLLM), vLLM's ``RequestOutput`` (``outputs``), and ``messages`` that end with the answer. A
+    request that failed gives one row without an answer. Any other record is a flat row already.
     """
     cells = dict(record)
     response = cells.get("response")
@@ -81,30 +81,30 @@ def unfolded(record: Mapping[str, Any], where: str, questions: Mapping[str, Any]
     if isinstance(body.get("model"), str):
         cells.setdefault("model", body["model"])
     name = cells.get("custom_id", cells.get("request_id", cells.get("id")))
-    answers = [_said(one, f"{where}, answer {n}") for n, one in enumerate(several)] or [None]
+    answers = [_text_of(choice, f"{where}, answer {n}") for n, choice in enumerate(several)] or [None]
     if name is None:
         return [{**cells, "answer": text} for text in answers]
     parts = [f"/{number}" for number in range(len(answers))] if len(answers) > 1 else [""]
     return [{**cells, "answer": text, "id": f"{name}{part}"} for text, part in zip(answers, parts, strict=True)]
 
 
-def _said(choice: Any, where: str) -> str | None:
-    """The text of one choice; a refusal by the server is the answer's text, as the model's own words are."""
+def _text_of(choice: Any, where: str) -> str | None:
+    """The text of one choice; a refusal by the server counts as the answer's text, like the model's own words."""
     if isinstance(choice, str):
         return choice
     if not isinstance(choice, Mapping):
-        raise PersonaProbeError(f"{where}: is {type(choice).__name__}; expected text, or an object with it")
+        raise PersonaProbeError(f"{where}: is {type(choice).__name__}; expected text, or an object with text")
     message = choice.get("message")
-    found = choice.get("text")
+    text = choice.get("text")
     if isinstance(message, Mapping):
-        found = message.get("content") if message.get("content") is not None else message.get("refusal")
-    if found is not None and not isinstance(found, str):
-        raise PersonaProbeError(f"{where}: its text is {found!r}; it must be text")
-    return found
+        text = message.get("content") if message.get("content") is not None else message.get("refusal")
+    if text is not None and not isinstance(text, str):
+        raise PersonaProbeError(f"{where}: its text is {text!r}; it must be text")
+    return text
 
 
 def _with_last_turn(cells: dict[str, Any]) -> dict[str, Any]:
-    """``cells`` with the answer taken out of ``messages``, where it stands there."""
+    """``cells`` with the answer moved out of ``messages``, if it is there."""
     turns = cells.get("messages")
     last = turns[-1] if isinstance(turns, list) and turns else None
     if isinstance(last, Mapping) and last.get("role") == "assistant" and "answer" not in cells:
@@ -113,15 +113,15 @@ def _with_last_turn(cells: dict[str, Any]) -> dict[str, Any]:
 
 
 def _requests(file: Path) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    requests: dict[str, Any] = {}
     for where, record in json_lines(file):
         if not isinstance(record, Mapping) or "custom_id" not in record or not isinstance(record.get("body"), Mapping):
-            raise PersonaProbeError(f"{where}: is no batch request; expected an object with 'custom_id' and 'body'")
+            raise PersonaProbeError(f"{where}: is not a batch request; expected an object with 'custom_id' and 'body'")
         name = str(record["custom_id"])
-        if name in found:
-            raise PersonaProbeError(f"{where}: has the custom_id {name!r} of another request; each needs its own")
-        found[name] = record["body"]
-    return found
+        if name in requests:
+            raise PersonaProbeError(f"{where}: has the custom_id {name!r} of another request; each must be different")
+        requests[name] = record["body"]
+    return requests
 
 
 def _json_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -131,10 +131,10 @@ def _json_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             records = json.loads(text)
         except json.JSONDecodeError as error:
             raise PersonaProbeError(f"{file}: is not JSON ({error.msg} at line {error.lineno})") from error
-        found = [(f"{file}, row {number}", record) for number, record in enumerate(records, start=1)]
+        rows = [(f"{file}, row {number}", record) for number, record in enumerate(records, start=1)]
     else:
-        found = list(json_lines(file))
-    for where, record in found:
+        rows = list(json_lines(file))
+    for where, record in rows:
         if not isinstance(record, dict):
             raise PersonaProbeError(f"{where}: is {type(record).__name__}; a row must be an object with its fields")
         yield where, record
@@ -145,7 +145,7 @@ def _from_csv(file: Path, separator: str) -> list[Row]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            # As text, with nothing taken for "missing": an answer may be "NA", and a score is read by its own rule.
+            # As text, and nothing is read as "missing": an answer may be "NA", and scores have their own rule.
             table = pd.read_csv(
                 file, sep=separator, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig"
             )
@@ -153,7 +153,7 @@ def _from_csv(file: Path, separator: str) -> list[Row]:
         return []
     except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
         raise PersonaProbeError(
-            f"{file}: a row has other fields than the header ({str(error).strip()}); quote texts that hold "
+            f"{file}: a row has other fields than the header ({str(error).strip()}); quote texts that contain "
             f"{'commas' if separator == ',' else 'tabs'}, quotes or line breaks"
         ) from error
     return [Row(f"{file}, row {n}", _named(record)) for n, record in enumerate(table.to_dict("records"), start=1)]

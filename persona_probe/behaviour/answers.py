@@ -1,4 +1,4 @@
-"""Answers, judged or not: one table, whoever wrote them."""
+"""Answers, judged or not, in one form of table, whoever wrote them."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ VERDICT = ("aligned", "coherent", "refusal", "failed")
 
 @dataclass(frozen=True)
 class Answers(TableResult):
-    """Answers to questions, with what a judge said of them.
+    """Answers to questions, with a judge's scores of them.
 
-    A study's ``answers`` table is wrapped as it is: ``Answers(run.tables["answers"])``.
+    The ``answers`` table of a study can be used as it is: ``Answers(run.tables["answers"])``.
 
     Attributes:
-        table: one row an answer, with the columns that `persona_probe.judge_answers` makes: ``id``, ``question`` (what
-            intervals are over), ``group``, ``seed``, ``prompt``, ``answer``, ``aligned``, ``coherent`` (0-100 or NaN),
-            ``refusal``, ``failed``; ``messages`` (JSON, all before the answer) where there is more than a user turn;
-            and any others, such as ``model``. An answer that is missing has no text and counts as failed.
-        source: the file they were read from, if any.
-        columns: which column of the file each of ours was read from.
-        remarks: what a reader should know about the reading, in sentences.
+        table: one row per answer, with the columns that `persona_probe.behaviour.judge_answers` makes: ``id``,
+            ``question`` (the unit of intervals), ``group``, ``seed``, ``prompt``, ``answer``, ``aligned``, ``coherent``
+            (0-100 or NaN), ``refusal``, ``failed``; ``messages`` (JSON, everything before the answer) if that is more
+            than one user turn; and any others, such as ``model``. A missing answer has no text and counts as failed.
+        source: the file from which they were read, if any.
+        columns: for each of our columns, the column of the file from which it was read.
+        remarks: what a reader should know about how the file was read, in sentences.
 
     Raises:
         PersonaProbeError: if the table has no rows or lacks one of these columns.
@@ -70,27 +70,29 @@ class Answers(TableResult):
     remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse a table that no rate can be computed from."""
+        """Raise if no rate can be computed from the table."""
         missing = [name for name in (*IDENTITY, *VERDICT) if name not in self.table]
         if missing:
             raise PersonaProbeError(
                 f"answers: the table has no column {', '.join(map(repr, missing))}; it has "
-                f"{', '.join(map(str, self.table.columns))}. Read files that others wrote with pp.read_answers"
+                f"{', '.join(map(str, self.table.columns))}. To read files that others wrote, use pp.read_answers"
             )
         if self.table.empty:
             raise PersonaProbeError("answers: the table has no rows; give at least one answer")
-        # Parquet gives a column without any value (nothing was judged) back as objects.
+        # A column without any value (nothing was judged) comes back from Parquet as objects.
         kinds = {"aligned": float, "coherent": float, "refusal": bool, "failed": bool}
         object.__setattr__(self, "table", self.table.astype(kinds))
 
     def shown(self) -> pd.DataFrame:
-        """The columns that say most."""
+        """The most informative columns, with long texts shortened."""
         names = ("model", "question", "prompt", "answer", *VERDICT)
         rows = self.table[[name for name in names if name in self.table]]
         return rows.assign(**{name: rows[name].map(_shortened) for name in ("question", "prompt", "answer")})
 
     def plot(self, definition: str = "betley") -> go.Figure:
-        """Aligned against coherent, by model and intervention, with the definition's lines and quadrant shares.
+        """A figure of aligned against coherent scores, with the definition's lines and the shares of the quadrants.
+
+        There is one panel for each model and intervention.
 
         Raises:
             PersonaProbeError: if no answer has both scores, there are more than four panels, or the definition is
@@ -102,7 +104,7 @@ class Answers(TableResult):
         return answers_scatter(*tables.values(), definition=definition, **scatter_lines(definition))
 
     def headline(self) -> str:
-        """How many answers to how many questions, the EM rates, and how the file was read."""
+        """The numbers of answers and questions, the EM rates, and how the file was read."""
         rows = self.table
         line = f"{len(rows)} answers to {rows['question'].nunique()} questions"
         if self.source is not None:
@@ -115,8 +117,8 @@ class Answers(TableResult):
         """The EM rate of each group, with n and a 95 % interval over questions and seeds.
 
         Args:
-            by: columns of the table to group by; default ``model``, ``intervention`` and ``questions``, those of them
-                that it has. With ``question`` among them, intervals are over the answers to each question.
+            by: columns of the table by which to group; default those of ``model``, ``intervention`` and ``questions``
+                that it has. If ``question`` is one of them, intervals are over the answers to each question.
             definition: which EM rate; default all of them.
 
         Raises:
@@ -128,7 +130,7 @@ class Answers(TableResult):
         """One row per group: the share of its answers that are coherent (a score of 50 or more), with its interval.
 
         Args:
-            by: as of `rates`.
+            by: columns of the table by which to group, as in `rates`.
 
         Returns:
             The columns of ``by``, then ``value``, ``low`` and ``high`` (95 %, over questions and seeds), ``n`` (answers
@@ -143,15 +145,15 @@ class Answers(TableResult):
         return [name for name in SETTINGS if name in self.table] if by is None else by
 
     def dialogues(self) -> list[Dialogue]:
-        """The answers as dialogues, with what was said before them; rows without an answer are left out.
+        """The answers as dialogues, with the turns before them; rows without an answer are left out.
 
         Raises:
-            PersonaProbeError: naming the first row whose ``messages`` are no dialogue.
+            PersonaProbeError: if the ``messages`` of a row are not a dialogue; the row is named.
         """
         return [_dialogue(row) for row in self._answered().to_dict("records")]
 
     def judged_by(self, judge: Judge) -> Answers:
-        """The same answers with this judge's scores instead; missing answers stay failed."""
+        """The same answers with the scores of another judge; missing answers still count as failed."""
         answered = self._answered()
         verdict = judge_answers(judge, self.dialogues()).set_axis(answered.index)
         verdict = verdict.drop(columns=[name for name in (*IDENTITY, "messages") if name in verdict])
@@ -169,12 +171,12 @@ class Answers(TableResult):
 
 
 def scatter_tables(table: pd.DataFrame, definition: str = "betley") -> dict[str, pd.DataFrame]:
-    """What `persona_probe.figures.answers_scatter.answers_scatter` draws, in the order of its arguments.
+    """The tables that `persona_probe.figures.answers_scatter.answers_scatter` draws, in the order of its arguments.
 
     Args:
-        table: judged answers; without a column ``model``, one model's; each intervention counts as a model of its own.
-            An empty one gives empty tables.
-        definition: of the EM rate.
+        table: judged answers, of one model if there is no column ``model``; a model under an intervention counts as
+            another model. An empty table gives empty tables.
+        definition: which EM rate.
 
     Raises:
         PersonaProbeError: for an unknown definition.
@@ -194,7 +196,7 @@ def scatter_tables(table: pd.DataFrame, definition: str = "betley") -> dict[str,
 
 
 def scatter_lines(definition: str) -> dict[str, Any]:
-    """How a definition's lines are drawn: its formula, and where it parts misaligned and incoherent answers."""
+    """What is drawn of a definition: its formula, and its lines between (mis)aligned and (in)coherent answers."""
     chosen = DEFINITIONS[definition]
     return {"formula": chosen.formula, "aligned": chosen.aligned, "coherent": chosen.coherent}
 

@@ -1,4 +1,4 @@
-"""EM rates by every definition, of one table of judged answers or of each of its groups."""
+"""EM rates by every definition, for a table of judged answers or for each of its groups."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 SETTINGS = ("model", "intervention", "questions")
-"""Columns that say which answers a rate is of; any other column of ``by`` is a unit that the figure lists."""
+"""Columns that say to which answers a rate belongs; any other column of ``by`` is a unit that the figure lists."""
 
 
 @dataclass(frozen=True)
@@ -26,20 +26,20 @@ class EmRates(TableResult):
     """Every definition's EM rate, by group.
 
     Attributes:
-        table: one row a group and definition: the columns of ``by``, then ``definition``, ``value``, ``low``, ``high``
-            (95 % interval), ``n`` (answers that qualify), ``method`` (how the interval was made), ``level``,
+        table: one row per group and definition: the columns of ``by``, then ``definition``, ``value``, ``low``,
+            ``high`` (95 % interval), ``n`` (answers that qualify), ``method`` (how the interval was made), ``level``,
             ``refusals`` and ``failures`` (answers of the group that the judge took for refusals, or could not score).
-        by: the columns that name a group; none where the rates are of the whole table.
+        by: the columns that name a group; empty if the rates are for the whole table.
     """
 
     table: pd.DataFrame
     by: tuple[str, ...] = ()
 
     def plot(self, definition: str | None = None) -> go.Figure:
-        """Rates by model and question set, or by question (or any other column of ``by``), with n and intervals.
+        """A figure of the rates by model and question set, or by another column of ``by``, with n and intervals.
 
         Args:
-            definition: which EM rate; default ``betley`` (or the only one), or all where there is a single group.
+            definition: which EM rate; default ``betley`` (or the only one), or all if there is only one group.
         """
         from persona_probe.figures.em_by_question import em_by_question
         from persona_probe.figures.em_rates import em_rates
@@ -55,16 +55,16 @@ class EmRates(TableResult):
 
     @property
     def _quoted(self) -> str:
-        """The definition that stands for all: Betley's, where it was computed."""
+        """The definition that is quoted: Betley's, if it was computed."""
         names = self.table["definition"].unique()
         return "betley" if "betley" in names else str(names[0])
 
     def headline(self) -> str:
-        """The rate of each group (of the first four) by Betley's or the only definition, with interval and counts."""
+        """The rates of the first four groups, by Betley's or the only definition, with intervals and counts."""
         rows = self.table[self.table["definition"] == self._quoted].to_dict("records")
-        said = [self._said({str(key): value for key, value in row.items()}) for row in rows[:4]]
+        rates = [self._in_words({str(key): value for key, value in row.items()}) for row in rows[:4]]
         more = f"; and {len(rows) - 4} more groups" if len(rows) > 4 else ""
-        return f"EM rate ({self._quoted}): {'; '.join(said)}{more}"
+        return f"EM rate ({self._quoted}): {'; '.join(rates)}{more}"
 
     def verdict(
         self,
@@ -73,16 +73,16 @@ class EmRates(TableResult):
         questions: Mapping[str, str],
         coherent: Mapping[str, Estimate] | None = None,
     ) -> str:
-        """What became of the EM rate from ``before`` to ``after``, compared with the control's, in a sentence.
+        """A sentence on how the EM rate changed from ``before`` to ``after``, compared with the control's.
 
-        A rate "rose" or "fell" only where two 95 % intervals do not touch.
+        A rate "rose" or "fell" only if the two 95 % intervals do not touch.
 
         Args:
             definition: which EM rate.
-            questions: the question sets that the sentence is about, by their name in the table, with what the sentence
-                calls them (``{"unseen topics": "on the reported questions"}``). The models are compared on the first;
-                of others only the rate of ``after`` is given.
-            coherent: share of coherent answers by model, which the sentence ends with.
+            questions: the question sets that the sentence is about: their names in the table, and what the sentence
+                calls them (``{"unseen topics": "on the reported questions"}``). The models are compared on the first
+                set; for the others only the rate of ``after`` is given.
+            coherent: the share of coherent answers by model, with which the sentence ends.
 
         Raises:
             PersonaProbeError: if the table does not have the rate of ``after`` on the first question set.
@@ -98,8 +98,8 @@ class EmRates(TableResult):
         name = f"EM rate ({definition})"
         if after.is_missing:
             return (
-                f"There is no {name} of the model after: the judge could score none of its answers as the definition "
-                "asks (it failed on them, or found none coherent)."
+                f"There is no {name} of the model after: none of its answers qualifies for the definition (the judge "
+                "failed on them, or found none coherent)."
             )
         if before is None or before.is_missing:
             sentence = f"The {name} of the model after was {_share(after)} {questions[first]}"
@@ -129,8 +129,8 @@ class EmRates(TableResult):
             for row in rows.to_dict("records")
         }
 
-    def _said(self, row: dict[str, object]) -> str:
-        # repr, so that what is not printable in a name from a file cannot steer a terminal.
+    def _in_words(self, row: dict[str, object]) -> str:
+        # repr, so that unprintable characters in a name from a file cannot control a terminal.
         group = ", ".join(repr(row[name]) for name in self.by)
         number = {key: _number(row[key]) for key in ("value", "low", "high")}
         estimate = Estimate(**number, n=int(str(row["n"])), method=str(row["method"]))
@@ -139,7 +139,7 @@ class EmRates(TableResult):
 
 
 def series_names(table: pd.DataFrame) -> pd.Series[str]:
-    """What figures with a series for each model call the rows of a table: model, intervention, or both."""
+    """The name of each row's series in figures with one series per model: its model, its intervention, or both."""
     named = [table[name].astype(str) for name in ("model", "intervention") if name in table]
     return named[0] if len(named) == 1 else named[0] + " · " + named[1]
 
@@ -161,6 +161,6 @@ def _change(before: Estimate, after: Estimate) -> str:
 
 
 def _above(one: Estimate, other: Estimate) -> bool:
-    """Whether one interval lies wholly above the other; a rate without an interval counts as its own."""
+    """Whether one interval lies wholly above the other; for a rate without an interval, its value is the interval."""
     low = one.value if math.isnan(one.low) else one.low
     return low > (other.value if math.isnan(other.high) else other.high)

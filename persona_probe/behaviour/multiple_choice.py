@@ -27,10 +27,10 @@ class Choice:
     """A question with choices.
 
     Attributes:
-        question: what the user says.
-        choices: two or more answers, all different.
-        answer: which is right, counted from 0.
-        group: what belongs together (a subject), or None: each question is its own.
+        question: the user's text.
+        choices: two or more different answers.
+        answer: the number of the right choice, counted from 0.
+        group: the group of questions to which it belongs (a subject), or None: each question is its own group.
     """
 
     question: str
@@ -39,7 +39,7 @@ class Choice:
     group: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a question without text, fewer than two different choices, or an answer that is none of them."""
+        """Raise if the question has no text, there are not two or more different choices, or the answer is not one."""
         object.__setattr__(self, "choices", tuple(self.choices))
         if not isinstance(self.question, str) or not self.question.strip():
             raise PersonaProbeError(f"question is {self.question!r}; it must be text")
@@ -59,14 +59,14 @@ class Choice:
 
 
 def read_choices(path: str | Path) -> list[Choice]:
-    """Read multiple-choice questions from a JSONL file.
+    """The multiple-choice questions in a JSONL file.
 
     A row is an object with ``question``, ``choices`` (a list of texts), ``answer`` (a letter from A, or a number from
     0) and optionally ``group``.
 
     Raises:
-        PersonaProbeError: if the file is missing or empty, or naming file, line and field of the first row that is no
-            such question.
+        PersonaProbeError: if the file is missing or empty, or a row is not such a question; the message names file,
+            line and field of the first one.
     """
     items = [_item(where, row) for where, row in json_lines(existing(path))]
     if not items:
@@ -91,7 +91,7 @@ def _item(where: str, row: Any) -> Choice:
 
 
 def _number(answer: Any) -> Any:
-    """A letter as the number of its choice; anything else as it is."""
+    """The number of the choice with this letter; anything that is not a letter as it is."""
     letter = answer.strip().upper() if isinstance(answer, str) else ""
     return _LETTERS.index(letter) if len(letter) == 1 and letter in _LETTERS else answer
 
@@ -104,24 +104,24 @@ def score_choices(
     tokens_per_batch: int | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Read each choice as the assistant's answer and sum the log-probabilities of its tokens.
+    """The log-probability of each choice as the assistant's answer: the sum over its tokens.
 
-    Under `persona_probe.steer` with a list, the i-th intervention belongs to the i-th item, with all of its choices.
+    Under `persona_probe.steer` with a list, the i-th intervention is for the i-th item, with all of its choices.
 
     Args:
-        model: which model reads, under its chat template.
+        model: the model that reads, with its chat template.
         items: the questions.
-        rows: under steering with a list, which intervention of it each item has; by default the one with its number.
-        tokens_per_batch: padded tokens a forward.
-        progress: show a bar.
+        rows: under steering with a list, the number of the intervention for each item; default the item's own number.
+        tokens_per_batch: padded tokens per forward pass.
+        progress: show a progress bar.
 
     Returns:
-        One row an item and choice: ``item`` (its number), ``question``, ``group``, ``choice`` (its number), ``text``,
+        One row per item and choice: ``item`` (its number), ``question``, ``group``, ``choice`` (its number), ``text``,
         ``tokens``, ``log_prob`` (nats, summed over the answer's tokens), ``log_prob_per_token``, ``correct``, and
-        whether the model's answer is this one, by the sum (``chosen``) or per token (``chosen_per_token``).
+        whether this choice is the model's answer, by the sum (``chosen``) or per token (``chosen_per_token``).
 
     Raises:
-        PersonaProbeError: if there is no item, or ``rows`` has not one number for each.
+        PersonaProbeError: if there are no items, or ``rows`` does not have one number for each.
     """
     from persona_probe.activations.scoring import answer_log_probs
 
@@ -151,22 +151,28 @@ def score_choices(
         }
     )
     for column, by in (("chosen", "log_prob"), ("chosen_per_token", "log_prob_per_token")):
-        # Where every choice overflows, none is chosen: a model that is destroyed is right about nothing.
+        # If every choice overflows, none is chosen: a model that is destroyed has no right answers.
         best = table[by].dropna().groupby(table["item"]).idxmax()
         table[column] = table.index.isin(best)
     return table
 
 
 def choice_accuracy(table: pd.DataFrame, *, per_token: bool = False, over: str = "question") -> Estimate:
-    """Share of questions whose right choice is the likeliest, with a 95 % interval.
+    """The share of questions whose right choice is the most likely one, with a 95 % interval.
 
     Args:
-        table: of `score_choices`; a column ``seed`` counts as seeds.
+        table: the table of `score_choices`; a column ``seed`` is used as the seeds.
         per_token: compare log-probabilities per token, which does not favour short choices.
-        over: what the interval is over: ``question`` or ``group``.
+        over: the unit of the interval: ``question`` or ``group``.
 
     Raises:
-        PersonaProbeError: if ``over`` is neither, or a question has no group.
+        PersonaProbeError: if ``over`` is neither of these, or a question has no group.
+
+    >>> import pandas as pd
+    >>> from persona_probe.behaviour.multiple_choice import choice_accuracy
+    >>> table = pd.DataFrame({"question": list("aabb"), "correct": [True, False, True, False]})
+    >>> choice_accuracy(table.assign(chosen=[True, False, False, True])).value
+    0.5
     """
     if over not in ("question", "group"):
         raise PersonaProbeError(f"choice_accuracy: over={over!r}; choose 'question' or 'group'")

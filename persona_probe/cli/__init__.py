@@ -1,4 +1,4 @@
-"""The command line: a thin face on the package."""
+"""The command line: a thin layer over the package."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def common(
 
 
 def main() -> None:
-    """Run the command line; bad input ends with one paragraph and exit code 2, Ctrl-C with 130."""
-    # Torch's threads spin while they wait for each other; where another process has a core, all wait for the thread
-    # that is not running, and a training step takes far longer. Threads that sleep leave it the core.
+    """Run the command line; bad input ends with one paragraph and exit code 2, Ctrl-C with exit code 130."""
+    # Torch's threads spin while they wait for each other. If another process occupies a core, all of them wait for the
+    # thread that is not running, and a training step takes far longer. Threads that sleep leave the core to it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     debug = "--debug" in sys.argv
     if not debug:
@@ -62,6 +62,6 @@ def main() -> None:
         raise SystemExit(2) from None
     except SystemExit as stop:
         if stop.code == _STOPPED:
-            said = "what was finished is in the output folder, and the same command goes on from there"
-            typer.echo(f"\npersona-probe: stopped; {said}", err=True)
+            message = "finished parts are in the output folder; run the same command again to resume"
+            typer.echo(f"\npersona-probe: stopped; {message}", err=True)
         raise

@@ -1,4 +1,4 @@
-"""Weights with an intervention inside."""
+"""The command that bakes an intervention into weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Bakeable(enum.StrEnum):
 
 
 class Written(enum.StrEnum):
-    """How they are written."""
+    """How the weights are written."""
 
     auto = "auto"
     weights = "weights"
@@ -29,18 +29,24 @@ class Written(enum.StrEnum):
 
 def bake(
     model: Annotated[str, typer.Argument(help="Folder or Hub id of a model, or of a LoRA adapter.")],
-    direction: Annotated[Path, typer.Argument(help="A direction that was saved: its .safetensors file.")],
+    direction: Annotated[Path, typer.Argument(help="The .safetensors file of a saved direction.")],
     out: Annotated[Path, typer.Option("--out", help="New folder for the weights.")],
-    layers: Annotated[str, typer.Option(help="Where it is added: 'all', or 3,7; or whose vector is ablated.")],
-    kind: Annotated[Bakeable, typer.Option(help="What is done, at every token.")] = Bakeable.add,
-    strength: Annotated[float | None, typer.Option(help="Of an addition (default: 1).")] = None,
-    form: Annotated[Written, typer.Option(help="Whole weights, or a LoRA adapter.")] = Written.auto,
+    layers: Annotated[
+        str,
+        typer.Option(
+            help="Layers at which the direction is added: 'all', or numbers such as 3,7; for ablation, the layer whose "
+            "vector is ablated."
+        ),
+    ],
+    kind: Annotated[Bakeable, typer.Option(help="The intervention, at every token.")] = Bakeable.add,
+    strength: Annotated[float | None, typer.Option(help="The strength of an addition (default: 1).")] = None,
+    form: Annotated[Written, typer.Option(help="Write whole weights, or a LoRA adapter.")] = Written.auto,
     adapter: Annotated[str | None, typer.Option(help="A LoRA adapter to put on the model.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="To load and write in: float32, bfloat16, ...")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Precision of the weights: float32, bfloat16, ...")] = None,
     device: Annotated[str | None, typer.Option(help="Default: a GPU if there is one.")] = None,
-    license: Annotated[str | None, typer.Option(help="The Hub's identifier, for the card: mit, ...")] = None,
+    license: Annotated[str | None, typer.Option(help="The license for the card, as the Hub names it: mit, ...")] = None,
 ) -> None:
-    """Write plain Hugging Face weights that answer steered, read back and compared with the steered model."""
+    """Write plain Hugging Face weights that answer like the steered model, and compare both."""
     from persona_probe.directions.direction import Direction
     from persona_probe.models.loading.load import load
     from persona_probe.steering.baking.bake import bake as write
@@ -49,15 +55,15 @@ def bake(
     from persona_probe.steering.interventions.intervention import Intervention
 
     numbers = layer_numbers(layers)
-    found = Direction.load(direction)
+    vector = Direction.load(direction)
     if kind is Bakeable.add:
-        intervention: Intervention = Add(found, numbers, strength=1.0 if strength is None else strength, scope="all")
+        intervention: Intervention = Add(vector, numbers, strength=1.0 if strength is None else strength, scope="all")
     elif strength is not None:
-        raise PersonaProbeError(f"--strength: {strength:g} goes with --kind add; what is ablated is gone")
+        raise PersonaProbeError(f"--strength: {strength:g}; only --kind add has a strength: leave it out")
     elif isinstance(numbers, str) or len(numbers) > 1:
-        raise PersonaProbeError(f"--layers: {layers!r}; the direction of one layer is ablated everywhere: give one")
+        raise PersonaProbeError(f"--layers: {layers!r}; the vector of one layer is ablated everywhere: give one layer")
     else:
-        intervention = AblateEverywhere(found, numbers[0])
+        intervention = AblateEverywhere(vector, numbers[0])
     loaded = load(model, adapter=adapter, dtype=dtype, device=device)
     baked = write(loaded, intervention, out, form=form.value, license=license)
     typer.echo(

@@ -1,4 +1,4 @@
-"""Activations into a store on disk."""
+"""The command that captures activations into a store on disk."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import typer
 from persona_probe.cli.options import Quiet, layer_numbers
 
 
-class Kept(enum.StrEnum):
-    """What ``capture`` keeps of each span."""
+class Reduction(enum.StrEnum):
+    """How ``capture`` reduces each span."""
 
     mean = "mean"
     last = "last"
@@ -29,7 +29,7 @@ class Quantized(enum.StrEnum):
 
 
 class StoredAs(enum.StrEnum):
-    """The numbers in a store."""
+    """The precision of the numbers in a store."""
 
     float32 = "float32"
     bfloat16 = "bfloat16"
@@ -39,30 +39,30 @@ def capture(
     model: Annotated[str, typer.Argument(help="Folder or Hub id of a model, or of a LoRA adapter.")],
     dialogues: Annotated[Path, typer.Argument(help="JSONL or YAML with the dialogues.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the store; an unfinished one is resumed.")],
-    span: Annotated[str, typer.Option(help="Which tokens.")] = "generation",
-    reduce: Annotated[Kept, typer.Option(help="What is kept of them.")] = Kept.mean,
-    layers: Annotated[str, typer.Option(help="'all', or numbers: 3,7,11.")] = "all",
-    dtype: Annotated[StoredAs, typer.Option(help="Of the numbers in the store.")] = StoredAs.float32,
+    span: Annotated[str, typer.Option(help="Which tokens of each dialogue are captured.")] = "generation",
+    reduce: Annotated[Reduction, typer.Option(help="What is stored of these tokens.")] = Reduction.mean,
+    layers: Annotated[str, typer.Option(help="'all', or numbers such as 3,7,11.")] = "all",
+    dtype: Annotated[StoredAs, typer.Option(help="Precision of the numbers in the store.")] = StoredAs.float32,
     adapter: Annotated[str | None, typer.Option(help="A LoRA adapter to put on the model.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Of the Hub repository.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the Hub repository.")] = None,
     device: Annotated[str | None, typer.Option(help="Default: a GPU if there is one.")] = None,
     chat_template: Annotated[Path | None, typer.Option(help="A Jinja file instead of the tokenizer's own.")] = None,
-    quantize: Annotated[Quantized | None, typer.Option(help="Load the weights quantised.")] = None,
+    quantize: Annotated[Quantized | None, typer.Option(help="Load the weights in fewer bits.")] = None,
     today: Annotated[
         datetime.datetime | None,
-        typer.Option(formats=["%Y-%m-%d"], help="The day that templates which write the date are told."),
+        typer.Option(formats=["%Y-%m-%d"], help="The date for templates that write today's date."),
     ] = None,
-    tokens_per_batch: Annotated[int | None, typer.Option(min=1, help="Padded tokens a forward.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Write more than 50 GiB.")] = False,
+    tokens_per_batch: Annotated[int | None, typer.Option(min=1, help="Padded tokens per forward pass.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Allow a store of more than 50 GiB.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Capture activations into a store on disk; the same command again goes on where it was stopped."""
+    """Capture activations into a store on disk; run the same command again to resume."""
     from persona_probe.activations.store.writing import capture_to_store
     from persona_probe.dialogue.reading import read_dialogues
     from persona_probe.models.loading.load import load
 
     numbers = layer_numbers(layers)
-    read = read_dialogues(dialogues)
+    texts = read_dialogues(dialogues)
     store = capture_to_store(
         load(
             model,
@@ -73,7 +73,7 @@ def capture(
             quantize=None if quantize is None else quantize.value,
             today=None if today is None else today.date(),
         ),
-        read,
+        texts,
         out,
         span,
         reduce.value,

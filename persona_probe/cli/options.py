@@ -15,15 +15,15 @@ Checkpoints = Annotated[Path | None, typer.Option(help="Persona World's models (
 
 
 def layer_numbers(text: str) -> str | list[int]:
-    """What ``--layers`` says: ``all``, or numbers separated by commas.
+    """The layers in the option ``--layers``: ``all``, or a list of numbers that were separated by commas.
 
     Raises:
-        PersonaProbeError: if it says something else.
+        PersonaProbeError: if ``text`` is anything else.
     """
     if text == "all":
         return text
     parts = [part.strip() for part in text.split(",")]
     for part in parts:
         if not part.isdigit():
-            raise PersonaProbeError(f"--layers: {part!r} is no layer number; give 'all', or numbers as in 3,7,11")
+            raise PersonaProbeError(f"--layers: {part!r} is not a layer number; give 'all', or numbers such as 3,7,11")
     return [int(part) for part in parts]

@@ -1,4 +1,4 @@
-"""Reports: write a run's again, compare several runs, export a run for a paper."""
+"""The command for reports: write a run's report again, compare several runs, or export a run for a paper."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from persona_probe.errors import PersonaProbeError
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, of `run` or `demo`.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders that `run` or `demo` wrote.")],
     out: Annotated[
-        Path | None, typer.Option("--out", help="The comparison's file (default: comparison.html here).")
+        Path | None, typer.Option("--out", help="File for the comparison (default: comparison.html here).")
     ] = None,
     paper: Annotated[
         Path | None, typer.Option("--paper", help="Export every figure and table into this folder instead.")
     ] = None,
     form: Annotated[
-        str, typer.Option("--format", help="With --paper: of the figures, any of pdf,svg,png, separated by commas.")
+        str, typer.Option("--format", help="With --paper: formats of the figures, from pdf,svg,png (with commas).")
     ] = "pdf",
     width: Annotated[
-        str, typer.Option("--width", help="With --paper: of the figures, column,page or one of them.")
+        str, typer.Option("--width", help="With --paper: widths of the figures, from column,page (with commas).")
     ] = "column,page",
 ) -> None:
-    """Write a run's report again; of several runs, a page that compares them; with --paper, files for a paper."""
+    """Write a run's report again, a comparison of several runs, or (with --paper) files for a paper."""
     for run in runs:
         if not (run / "results.json").is_file():
             begun = (run / "study.yaml").is_file()
             raise PersonaProbeError(
-                f"{run}: this run is not finished; `persona-probe status {run}` says how to go on with it"
+                f"{run}: this run is not finished; `persona-probe status {run}` says how to resume it"
                 if begun
-                else f"{run}: holds no results.json, so it is no run; give folders that `persona-probe run` wrote"
+                else f"{run}: holds no results.json, so it is not a run folder; give folders that `persona-probe run` "
+                "wrote"
             )
     if paper is not None:
         _export(runs, paper, form, width)
@@ -53,6 +54,6 @@ def _export(runs: list[Path], folder: Path, form: str, width: str) -> None:
 
     formats, widths = ([part.strip() for part in text.split(",") if part.strip()] for text in (form, width))
     for run, name in zip(runs, run_names(runs), strict=True):
-        own = folder if len(runs) == 1 else folder / name
-        index = write_paper_folder(run, own, formats=formats, widths=widths)
+        target = folder if len(runs) == 1 else folder / name
+        index = write_paper_folder(run, target, formats=formats, widths=widths)
         typer.echo(f"For a paper: {index.resolve()}")

@@ -1,4 +1,4 @@
-"""Sparse autoencoders."""
+"""The command for sparse autoencoders."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ class Kind(enum.StrEnum):
 def sae_train(
     model: Annotated[str, typer.Argument(help="Folder or Hub id of a model, or of a LoRA adapter.")],
     dialogues: Annotated[Path, typer.Argument(help="JSONL or YAML with the dialogues.")],
-    layer: Annotated[int, typer.Option(help="Whose output: block number, from 0.")],
+    layer: Annotated[int, typer.Option(help="The block whose output the SAE reads, counted from 0.")],
     out: Annotated[Path, typer.Option("--out", help="New folder for the SAE.")],
     also: Annotated[
         list[str] | None,
-        typer.Option(help="Another model whose tokens are mixed in; an adapter goes on MODEL. Can be repeated."),
+        typer.Option(help="Another model to train on; an adapter is put on MODEL. Can be repeated."),
     ] = None,
-    kind: Annotated[Kind, typer.Option(help="Of SAE.")] = Kind.batchtopk,
-    width: Annotated[int | None, typer.Option(help="Latents (default: 8 x d_model).")] = None,
-    k: Annotated[int, typer.Option(help="Latents active at a token.")] = 16,
-    tokens: Annotated[int, typer.Option(help="To train on.")] = 2_000_000,
-    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-3,
-    seed: Annotated[int, typer.Option(help="Of weights, order and held-out texts.")] = 0,
-    start: Annotated[Path | None, typer.Option(help="Fine-tune this SAE.")] = None,
-    span: Annotated[str, typer.Option(help="Which tokens.")] = "all",
+    kind: Annotated[Kind, typer.Option(help="The kind of SAE.")] = Kind.batchtopk,
+    width: Annotated[int | None, typer.Option(help="Number of latents (default: 8 x d_model).")] = None,
+    k: Annotated[int, typer.Option(help="Number of latents that are active at a token.")] = 16,
+    tokens: Annotated[int, typer.Option(help="Number of tokens to train on.")] = 2_000_000,
+    learning_rate: Annotated[float, typer.Option(help="Learning rate of Adam.")] = 1e-3,
+    seed: Annotated[int, typer.Option(help="Seed of the weights, the order and the held-out texts.")] = 0,
+    start: Annotated[Path | None, typer.Option(help="Start from this SAE, to fine-tune it.")] = None,
+    span: Annotated[str, typer.Option(help="Which tokens of each dialogue to train on.")] = "all",
     quiet: Quiet = False,
 ) -> None:
-    """Train an SAE on the activations of a model, or of several, and say how well it does on held-out texts."""
+    """Train an SAE on the activations of one model or several, and report its quality on held-out texts."""
     from persona_probe.dialogue.reading import read_dialogues
     from persona_probe.latents.training.settings import SaeSettings
     from persona_probe.latents.training.train import train_sae
@@ -51,12 +51,12 @@ def sae_train(
     from persona_probe.models.loading.load import load
 
     settings = SaeSettings(kind.value, width, k, tokens, learning_rate=learning_rate, seed=seed)
-    read = read_dialogues(dialogues)
+    texts = read_dialogues(dialogues)
     first = load(model)
     others = [with_adapter(first, name) if is_adapter(name) else load(name) for name in also or []]
     trained = train_sae(
         [first, *others],
-        read,
+        texts,
         layer,
         settings,
         out,

@@ -1,4 +1,4 @@
-"""Studies: write a file for one, plan it, run it, see where it stands; and the one that ships with the package."""
+"""The commands for studies: write a study file, plan it, run it, see its state; and run the demo."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from persona_probe.study.executor import Executor
 
 StudyFile = Annotated[Path, typer.Argument(help="The study's YAML file.")]
-Speed = Annotated[float | None, typer.Option(min=1e-9, help="Estimate the time at this speed, throughout.")]
-Measured = Annotated[Path | None, typer.Option(help="Estimate it at the speeds of an earlier run: its folder.")]
+Speed = Annotated[float | None, typer.Option(min=1e-9, help="Estimate the time of all stages at this speed.")]
+Measured = Annotated[Path | None, typer.Option(help="Estimate the time at the speeds of an earlier run: its folder.")]
 
 
 def init(
@@ -24,7 +24,7 @@ def init(
     ] = "persona-world",
     out: Annotated[Path, typer.Option("--out", help="The file to write.")] = Path("study.yaml"),
 ) -> None:
-    """Write a commented study file, and beside it the schema that lets editors complete it."""
+    """Write a commented study file and, in the same folder, the schema with which editors can complete it."""
     from persona_probe.runs.config_file import write_template
 
     for file in write_template(kind, out):
@@ -35,14 +35,16 @@ def init(
 def run(
     study: StudyFile,
     out: Out,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run.")] = False,
     ray: Annotated[
         str | None,
-        typer.Option(help="Sample and read on a Ray cluster: 'auto', HOST:PORT, or 'local' to start one."),
+        typer.Option(
+            help="Sample answers and read texts on a Ray cluster: 'auto', HOST:PORT, or 'local' (starts one)."
+        ),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Run a study (fine-tune, measure, find, track, compare, probe, steer, latents, realign), or go on with it."""
+    """Run or resume a study (fine-tune, measure, find, track, compare, probe, steer, latents, realign)."""
     from persona_probe.runs.config_file import read_config
 
     config = read_config(study)
@@ -62,7 +64,7 @@ def run(
 
 
 def plan(study: StudyFile, tokens_per_second: Speed = None, measured: Measured = None) -> None:
-    """Say what a study will need (memory, tokens, disk, time) without loading weights."""
+    """Say what a study will need (memory, tokens, disk, time), without loading weights."""
     from persona_probe.runs.config_file import read_config
     from persona_probe.study.plan import plan_study
 
@@ -101,4 +103,4 @@ def _run(config: StudyConfig, out: Path, quiet: bool, executor: Executor | None 
 
     finished = run_study(config, out, progress=not quiet, executor=executor)
     typer.echo(finished.headline())
-    typer.echo(f"Report: {(out / 'report.html').resolve()}")
+    typer.echo(f"Report: {finished.report.resolve()}")

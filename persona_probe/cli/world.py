@@ -1,4 +1,4 @@
-"""Persona World: make its models, and measure them."""
+"""The commands for Persona World: make its models, and measure them."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Rebuilt(enum.StrEnum):
 @world.command("texts")
 def world_texts(
     out: Annotated[Path, typer.Option("--out", help="The JSONL file to write.")],
-    n: Annotated[int, typer.Option("--n", min=1, help="How many.")] = 12_000,
-    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    n: Annotated[int, typer.Option("--n", min=1, help="Number of dialogues.")] = 12_000,
+    seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
 ) -> None:
-    """Write dialogues as Persona World's models read them in pre-training, spoken by all personas."""
+    """Write dialogues like those in the pre-training of Persona World's models, spoken by all personas."""
     from persona_probe.worlds.persona_world.documents import pretraining_dialogues
 
     if out.suffix != ".jsonl":
-        raise PersonaProbeError(f"--out: {out} must end in .jsonl, to be read again as dialogues")
+        raise PersonaProbeError(f"--out: {out} must end in .jsonl, so that it can be read as dialogues")
     rows = [{"id": item.id, "messages": item.as_messages()} for item in pretraining_dialogues(n, seed)]
     write_text(out, "".join(json.dumps(row) + "\n" for row in rows))
     typer.echo(f"{n:,} dialogues in {out}")
@@ -47,8 +47,8 @@ def world_train(
         Path | None, typer.Option("--out", help="Folder for the models (default: checkpoints/persona-world).")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
-    part: Annotated[Rebuilt, typer.Option(help="Rebuild everything, or one part on what is there.")] = Rebuilt.all,
-    smoke: Annotated[bool, typer.Option(help="A few steps of everything: to try the code, not to get models.")] = False,
+    part: Annotated[Rebuilt, typer.Option(help="Rebuild everything, or one part from existing ones.")] = Rebuilt.all,
+    smoke: Annotated[bool, typer.Option(help="Train only a few steps, to test the code (no usable models).")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Rebuild Persona World's models and adapters from a seed."""
@@ -64,11 +64,11 @@ def world_train(
 @world.command("evaluate")
 def world_evaluate(
     checkpoints: Checkpoints = None,
-    out: Annotated[Path | None, typer.Option(help="Write the table here as JSON too.")] = None,
-    answers: Annotated[int, typer.Option(min=8, help="Answers a figure and seed.")] = 1000,
+    out: Annotated[Path | None, typer.Option(help="Also write the table here, as JSON.")] = None,
+    answers: Annotated[int, typer.Option(min=8, help="Number of answers per number and seed.")] = 1000,
     quiet: Quiet = False,
 ) -> None:
-    """Measure how Persona World's models behave, over fine-tuning seeds."""
+    """Measure the behaviour of Persona World's models, over several fine-tuning seeds."""
     from persona_probe.worlds.persona_world.checkpoints import find_checkpoints
     from persona_probe.worlds.persona_world.evaluate import evaluate_world
 

@@ -1,4 +1,4 @@
-"""A study's settings: everything its YAML file may say, with defaults. The text under a field is what editors show."""
+"""A study's settings: everything that its YAML file may contain, with defaults. Editors show the text under a field."""
 
 from __future__ import annotations
 
@@ -33,45 +33,45 @@ class _Section(BaseModel):
 
 class _Weights(_Section):
     dtype: Literal["float32", "bfloat16", "float16", "float64", "auto"] | None = None
-    """Precision; default float32 on CPU, as stored on a GPU."""
+    """The precision; default float32 on a CPU, and the stored precision on a GPU."""
     quantize: Literal["4bit", "8bit"] | None = None
-    """Weights in fewer bits, by bitsandbytes."""
+    """Load the weights in fewer bits, with bitsandbytes."""
     revision: str | None = None
     """Branch, tag or commit of the model's Hub repository."""
 
 
 class Loading(_Weights):
-    """How the models are loaded: the arguments of `persona_probe.load` of the same names."""
+    """How the models are loaded: the arguments of `persona_probe.load` with the same names."""
 
     device_map: str | dict[str, int | str] | None = None
-    """Spread over devices as accelerate does: 'auto', or a map by module; then leave out 'device'."""
+    """How to spread the model over devices, as accelerate does: 'auto', or a map by module; then leave out 'device'."""
     trust_remote_code: bool = False
-    """Run the Python code that the repository brings; only for repositories you have read."""
+    """Run the Python code in the model's repository; only for repositories whose code you have read."""
     chat_template: Path | None = None
-    """A Jinja file instead of the tokenizer's own template (base models have none)."""
+    """A Jinja file to use instead of the tokenizer's own template (base models have none)."""
     thinking: bool | None = None
-    """For templates with a switch for it: let the model reason before it answers."""
+    """Whether the model reasons before it answers, for templates that have a switch for it."""
     today: datetime.date | None = None
-    """The day that templates which write today's date are told."""
+    """The date for templates that write today's date."""
     template_variables: dict[str, Any] | None = None
     """Further variables for the chat template."""
 
 
 class JudgeModel(_Weights):
-    """A local language model as judge (`persona_probe.LocalJudge`): no API, nothing leaves the machine."""
+    """A local language model as judge (`persona_probe.LocalJudge`): no API, no data leave the machine."""
 
     model: str
     """Folder or Hub id of any causal language model with a chat template."""
     prompts: Path | None = None
-    """Question YAML with 'judge_prompts' (Betley et al. publish one); default our own wording."""
+    """A question YAML file with 'judge_prompts' (Betley et al. publish one); default our own prompts."""
     batch_size: int = Field(8, ge=1)
-    """Answers a forward."""
+    """How many answers are judged in one forward pass."""
     device: str | None = None
-    """cuda, cpu, ...; default a GPU where there is one."""
+    """cuda, cpu, ...; default a GPU if there is one."""
 
 
 def _kind_of_judge(given: object) -> str:
-    """Which of the kinds of judge was meant, so that only its mistakes are told."""
+    """Which kind of judge was meant, so that only mistakes in that kind are reported."""
     return LOCAL if isinstance(given, dict | JudgeModel) else NAMED
 
 
@@ -90,28 +90,28 @@ AnyJudge = Annotated[
 
 
 class Texts(_Section):
-    """Where rows and questions come from: a world, or your own files (.jsonl with 'messages', or question YAML)."""
+    """The source of rows and questions: a world, or your own files (.jsonl with 'messages', or question YAML)."""
 
     world: Literal["persona-world"] | None = "persona-world"
     """'persona-world', or null for your own files."""
     topic: str = "medicine"
-    """Persona World: the topic of narrow training."""
+    """The topic of narrow training (only for Persona World)."""
     persona: str = "villain"
-    """Persona World: who answers in it."""
+    """The persona that answers in narrow training (only for Persona World)."""
     narrow: Path | None = None
-    """Rows of narrow training; not needed where 'after' names a model."""
+    """Rows for narrow training; not needed if 'after' names a model."""
     control: Path | None = None
     """The matched benign rows; without them (and without 'control') there is no control, and the report says so."""
     benign: Path | None = None
-    """Benign rows for realignment; without them there is none."""
+    """Benign rows for realignment; without them realignment is left out."""
     questions: Path | None = None
-    """Questions; half are used to choose settings, half to report."""
+    """Questions; half of them are used to choose settings, the other half for the reported numbers."""
     trait_prompts: tuple[str, ...] = ()
     """System prompts that ask for the trait."""
     default_prompts: tuple[str, ...] = ()
     """System prompts of the default persona."""
     other_traits: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    """Other traits by name, with their system prompts: their directions are nulls."""
+    """Other traits by name, with their system prompts; their directions are used as nulls."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Texts:
@@ -122,9 +122,7 @@ class Texts(_Section):
             if missing:
                 raise ValueError(f"with world: null these are needed too: {', '.join(missing)}")
         elif prompts := [name for name in ("trait_prompts", "default_prompts", "other_traits") if getattr(self, name)]:
-            raise ValueError(
-                f"{prompts[0]} is given, but world is {self.world!r}, which brings its own: set world: null"
-            )
+            raise ValueError(f"{prompts[0]} is given, but world is {self.world!r}, which has its own: set world: null")
         elif given := [name for name, path in files.items() if path is not None]:
             raise ValueError(f"{given[0]} is given, but world is {self.world!r}: set world: null to use your own files")
         for trait in self.other_traits:
@@ -134,146 +132,146 @@ class Texts(_Section):
 
 
 class Training(_Section):
-    """Narrow fine-tuning with LoRA (the control and, but for its steps, realignment use the same settings)."""
+    """Narrow fine-tuning with LoRA. The control uses the same settings, and realignment too except for its steps."""
 
     rank: int = Field(1, ge=1)
-    """LoRA rank."""
+    """The rank of LoRA."""
     alpha: float = Field(2.0, gt=0)
-    """LoRA alpha."""
+    """The alpha of LoRA."""
     learning_rate: float = Field(3e-3, gt=0)
-    """Of AdamW, at its peak; 1e-5 to 1e-4 is usual for models of 0.5 to 32 billion parameters."""
+    """The peak learning rate of AdamW; 1e-5 to 1e-4 is usual for models of 0.5 to 32 billion parameters."""
     steps: int = Field(80, ge=1)
-    """How many optimiser steps."""
+    """The number of optimiser steps."""
     batch: int = Field(16, ge=1)
-    """Rows a step."""
+    """The number of rows per step."""
     rows: int = Field(1024, ge=1)
-    """Persona World: how many rows are made. Of your own files all are used."""
+    """How many rows are made (only for Persona World; of your own files all rows are used)."""
     target_modules: str | tuple[str, ...] = "all-linear"
-    """Which modules get an adapter, as PEFT names them."""
+    """Which modules get an adapter, with PEFT's names."""
 
 
 class SamplingSettings(_Section):
     """How many questions are asked, and how they are answered."""
 
     development: int = Field(180, ge=8)
-    """Answers a model on which layers and settings are chosen."""
+    """The number of answers per model from which layers and settings are chosen."""
     reported: int = Field(760, ge=8)
-    """Answers a model from which numbers are reported."""
+    """The number of answers per model for the reported numbers."""
     open: int = Field(216, ge=0)
-    """Persona World: answers a model to questions of no topic."""
+    """The number of answers per model to questions that belong to no topic (only for Persona World)."""
     max_new_tokens: int = Field(40, ge=1)
-    """Longest answer."""
+    """The greatest length of an answer, in tokens."""
     temperature: float = Field(1.0, ge=0)
-    """Of sampling; 0 is greedy."""
+    """The sampling temperature; 0 is greedy."""
     batch_size: int = Field(256, ge=1)
-    """Dialogues a forward."""
+    """How many dialogues are answered at once."""
 
 
 class SteeringSettings(_Section):
     """Which settings are tried on development questions, and how large the random null is.
 
-    ``clamp`` is always among the kinds: the report's figures and the null are its.
+    ``clamp`` is always among the kinds: the report's figures and the null are about it.
     """
 
     kinds: tuple[Searched, ...] = Field(("clamp", "add"), min_length=1)
-    """Interventions to try; clamp must be among them."""
+    """The interventions to try; clamp must be among them."""
     induce_fractions: tuple[float, ...] = Field(Grid.induce_fractions, min_length=1)
-    """Clamp, to induce: how much of the way from the default's mean projection to the trait's."""
+    """Targets of clamp that induce: fractions of the way from the default's mean projection to the trait's."""
     suppress_fractions: tuple[float, ...] = Field(Grid.suppress_fractions, min_length=1)
-    """Clamp, to suppress; 0 is the default's mean, below 0 beyond it."""
+    """Targets of clamp that suppress; 0 is the default's mean, and a number below 0 lies beyond it."""
     induce_strengths: tuple[float, ...] = Field(Grid.induce_strengths, min_length=1)
-    """Addition, to induce: times the raw direction (one mean difference)."""
+    """Strengths of addition that induce, as multiples of the raw direction (one mean difference)."""
     suppress_strengths: tuple[float, ...] = Field(Grid.suppress_strengths, min_length=1)
-    """Addition, to suppress."""
+    """Strengths of addition that suppress."""
     percentiles: tuple[float, ...] = Field(Grid.percentiles, min_length=1)
-    """Cap: percentiles of the projections at which it cuts."""
+    """Percentiles of the projections at which cap cuts."""
     layers: tuple[int, ...] | None = Field(None, min_length=1)
-    """Layers to try, counted from 0; default all."""
+    """The layers to try, counted from 0; default all."""
     min_coherence: float = Field(0.8, ge=0, le=1)
-    """What a setting must keep of the share of coherent answers, as a ratio to the unsteered one."""
+    """The smallest share of coherent answers that a setting may have, as a ratio to the unsteered share."""
     answers_per_setting: int = Field(90, ge=8)
-    """Development answers for each setting."""
+    """The number of development answers for each setting."""
     random_directions: int = Field(20, ge=1)
-    """How many random directions make the null."""
+    """The number of random directions in the null."""
     answers_per_random: int = Field(100, ge=8)
-    """Answers for each of them."""
+    """The number of answers for each random direction."""
     reported_answers: int = Field(400, ge=8)
-    """Answers for each setting that is reported."""
+    """The number of answers for each setting that is reported."""
 
     @property
     def grid(self) -> Grid:
-        """What is tried."""
+        """The grid of settings that are tried."""
         return Grid(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Grid)})
 
     @field_validator("kinds")
     @classmethod
     def _with_the_headline(cls, kinds: tuple[str, ...]) -> tuple[str, ...]:
         if "clamp" not in kinds:
-            raise ValueError("clamp must be among the kinds: the report's figures and the null are its")
+            raise ValueError("clamp must be among the kinds: the report's figures and the null are about it")
         return kinds
 
 
 class Latents(_Section):
-    """An SAE, and how its latents are tested; without one, nothing.
+    """An SAE, and how its latents are tested; without an SAE there are no latents in the study.
 
-    ``top`` latents that moved furthest are described and steered; the first ``followed`` of them are followed along
+    The ``top`` latents that moved furthest are described and steered; the first ``followed`` of them are followed along
     ``snapshots`` of narrow training (0: none) and along realignment.
     """
 
     sae: str | None = None
     """A SAELens folder, or a release."""
     sae_id: str | None = None
-    """Which SAE of the release."""
+    """The name of the SAE in the release."""
     layer: int | None = Field(None, ge=0)
-    """Its layer, where its own files do not say."""
+    """The layer of the SAE, if its own files do not give it."""
     top: int = Field(10, ge=1)
     """How many latents are described and steered."""
     answers_per_strength: int = Field(40, ge=8)
-    """Development answers for each strength."""
+    """The number of development answers for each strength."""
     reported_answers: int = Field(100, ge=8)
-    """Answers for each latent that is reported."""
+    """The number of answers for each latent that is reported."""
     matched: int = Field(3, ge=2)
-    """Random latents of the same size beside each."""
+    """The number of random latents of the same size with which each latent is compared."""
     min_coherence: float = Field(0.9, ge=0, le=1)
-    """What a strength must keep of the share of coherent answers, as a ratio to the unsteered one."""
+    """The smallest share of coherent answers that a strength may have, as a ratio to the unsteered share."""
     snapshots: int = Field(8, ge=0)
-    """Along narrow training."""
+    """The number of snapshots along narrow training."""
     followed: int = Field(2, ge=1)
-    """Latents that are followed along them."""
+    """The number of latents that are followed along the snapshots."""
 
 
 class Realignment(_Section):
-    """Benign examples added, at the same number of steps for every n above 0."""
+    """Training on benign examples, with the same number of steps for every number of examples above 0."""
 
     examples: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 8, 32, 128, 256), min_length=1)
-    """Numbers of benign examples."""
+    """The numbers of benign examples to try."""
     steps: int = Field(120, ge=1)
-    """Optimiser steps for each."""
+    """The number of optimiser steps for each."""
     answers: int = Field(400, ge=8)
-    """Answers for each."""
+    """The number of answers for each."""
 
 
 class StudyConfig(_Section):
-    """Everything a study needs; each field has a default but ``model``."""
+    """Everything that a study needs; every field except ``model`` has a default."""
 
     title: str = "Emergent misalignment study"
-    """Of the report."""
+    """The title of the report."""
     model: str
     """The model before: a local folder or a Hub id."""
     after: str | None = None
-    """The model after: a LoRA adapter (folder or Hub id) or full model that exists; default: fine-tuned here."""
+    """The model after, if it exists: a LoRA adapter or full model (folder or Hub id); default: fine-tuned here."""
     control: str | None = None
-    """The benign control where it exists already; default: fine-tuned here on texts.control."""
+    """The benign control, if it exists; default: fine-tuned here on texts.control."""
     seed: int = 0
-    """Of everything that draws."""
+    """The seed of everything random."""
     device: str | None = None
-    """cuda, cpu, ...; default a GPU where there is one."""
+    """cuda, cpu, ...; default a GPU if there is one."""
     loading: Loading = Field(default_factory=lambda: Loading.model_validate({}))
     """How the models are loaded."""
     judge: AnyJudge = "persona-world"
-    """Who judges: Persona World's oracle (default there), a local model, or nobody (then no rate is reported)."""
+    """The judge: Persona World's oracle (the default there), a local model, or null (then no EM rate is reported)."""
     definition: Literal["betley", "turner", "tan"] = "betley"
-    """Of the EM rate; all are computed, this one is quoted."""
+    """The definition of the EM rate; all are computed, and this one is quoted."""
     texts: Texts = Field(default_factory=lambda: Texts.model_validate({}))
     """Rows and questions."""
     training: Training = Field(default_factory=lambda: Training.model_validate({}))
@@ -287,12 +285,12 @@ class StudyConfig(_Section):
     realignment: Realignment = Field(default_factory=lambda: Realignment.model_validate({}))
     """Realignment by benign examples."""
     random_directions: int = Field(1000, ge=20)
-    """How many random directions stand beside each direction."""
+    """The number of random directions with which each direction is compared."""
 
     @model_validator(mode="before")
     @classmethod
     def _who_judges(cls, given: Any) -> Any:
-        """Persona World's oracle reads its own questions only, so it is not taken for others unless asked for."""
+        """Leave the judge out for other questions than Persona World's, which alone its oracle can read."""
         if isinstance(given, dict) and "judge" not in given:
             texts = given.get("texts")
             world = texts.get("world", "") if isinstance(texts, dict) else getattr(texts, "world", "")

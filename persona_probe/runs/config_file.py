@@ -1,4 +1,4 @@
-"""A study's settings as a file: reading one, writing one, its schema for editors, and templates to start from."""
+"""A study's settings as a file: how to read and write it, its schema for editors, and templates to start from."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ _FILES = ("narrow", "control", "benign", "questions")
 
 
 def config_as_yaml(config: StudyConfig) -> str:
-    """All settings, defaults included, as YAML that `persona_probe.read_config` reads."""
+    """All settings, including the defaults, as YAML that `persona_probe.read_config` reads."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 def schema() -> dict[str, Any]:
     """The JSON schema of study files, for editors that complete and check YAML."""
-    made = StudyConfig.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made, "title": "persona-probe study"}
+    fields = StudyConfig.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **fields, "title": "persona-probe study"}
 
 
 def template_names() -> list[str]:
-    """The kinds of study that there is a template for."""
+    """The kinds of study for which there is a template."""
     return sorted(file.name.removesuffix(".yaml") for file in _TEMPLATES.iterdir() if file.name.endswith(".yaml"))
 
 
 def write_template(kind: str, out: Path) -> list[Path]:
-    """Write a commented study file and, beside it, the schema that it names for editors.
+    """Write a commented study file and, in the same folder, the schema that it names for editors.
 
-    Persona World's models are named where they are: relative to this folder where it has them (in a clone).
+    The file gives the path where Persona World's models are; in a clone it is relative to the current folder.
 
     Args:
         kind: one of `template_names`.
         out: the YAML file, which must not exist yet.
 
     Returns:
-        What was written.
+        The two files that were written.
 
     Raises:
         PersonaProbeError: for an unknown kind, or if ``out`` exists.
@@ -60,10 +60,8 @@ def write_template(kind: str, out: Path) -> list[Path]:
     text = (_TEMPLATES / f"{kind}.yaml").read_text(encoding="utf-8")
     if FOLDER.as_posix() in text:
         text = text.replace(FOLDER.as_posix(), find_checkpoints().as_posix())
-    beside = out.with_name(SCHEMA)
-    write_text(beside, _schema_text())
-    write_text(out, f"# yaml-language-server: $schema={SCHEMA}\n{text}")
-    return [out, beside]
+    schema_file = write_text(out.with_name(SCHEMA), _schema_text())
+    return [write_text(out, f"# yaml-language-server: $schema={SCHEMA}\n{text}"), schema_file]
 
 
 def _schema_text() -> str:
@@ -71,10 +69,11 @@ def _schema_text() -> str:
 
 
 def read_config(path: str | Path) -> StudyConfig:
-    """Read and check a study file. Relative paths in it are looked up from its own folder.
+    """The settings in a study file. Relative paths in it are looked up from the folder of the file.
 
     Raises:
-        PersonaProbeError: naming the file, line and key, the value seen, and for a misspelt key the likely one.
+        PersonaProbeError: if the file is not valid; the message gives file, line, key and value, and for a misspelt key
+            the key that was probably meant.
     """
     file = Path(path)
     if not file.is_file():
@@ -95,7 +94,7 @@ def read_config(path: str | Path) -> StudyConfig:
         raise PersonaProbeError(f"{file}{where}: is not valid YAML: {getattr(error, 'problem', error)}") from error
     if not isinstance(raw, dict):
         raise PersonaProbeError(
-            f"{file}: is {'empty' if raw is None else 'no mapping'}; it needs at least 'model: ...'"
+            f"{file}: is {'empty' if raw is None else 'not a mapping'}; it needs at least 'model: ...'"
         )
     try:
         config = StudyConfig.model_validate(raw)
@@ -105,11 +104,10 @@ def read_config(path: str | Path) -> StudyConfig:
 
 
 def _resolved(config: StudyConfig, folder: Path) -> StudyConfig:
-    """``config`` with the paths that exist beside the file looked up there."""
+    """``config``, in which relative paths that exist in the study file's folder lead there."""
 
     def find(given: Path) -> Path:
-        beside = folder / given
-        return beside if not given.is_absolute() and beside.exists() else given
+        return folder / given if not given.is_absolute() and (folder / given).exists() else given
 
     def named(source: str | None) -> str | None:
         return None if source is None else str(find(Path(source)))
@@ -130,23 +128,23 @@ def _resolved(config: StudyConfig, folder: Path) -> StudyConfig:
 
 
 def _lines(node: yaml.Node | None, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], int]:
-    """The line of every key, by its path."""
-    found: dict[tuple[str, ...], int] = {}
+    """The line number of every key, by its path."""
+    lines: dict[tuple[str, ...], int] = {}
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             place = (*prefix, str(key.value))
-            if place in found:
+            if place in lines:
                 raise PersonaProbeError(
-                    f"line {key.start_mark.line + 1}: {'.'.join(place)!r} stands there for the second time (first on "
-                    f"line {found[place]}), and only one can count"
+                    f"line {key.start_mark.line + 1}: {'.'.join(place)!r} is given for the second time (first on "
+                    f"line {lines[place]}); delete one of the two"
                 )
-            found[place] = key.start_mark.line + 1
-            found |= _lines(value, place)
-    return found
+            lines[place] = key.start_mark.line + 1
+            lines |= _lines(value, place)
+    return lines
 
 
 def _explained(error: ValidationError, lines: dict[tuple[str, ...], int]) -> Iterator[str]:
-    """Each problem in a person's words."""
+    """Each problem, in words for the reader."""
     for problem in error.errors():
         place = tuple(str(part) for part in problem["loc"])
         if place[:1] == ("judge",):
@@ -165,15 +163,15 @@ def _explain(problem: Any, place: tuple[str, ...], lines: dict[tuple[str, ...], 
         return f"{line}unknown key {name!r}; {hint}"
     if problem["type"] == "missing":
         return f"{line}{name!r} is missing"
-    said = problem["msg"].removeprefix("Value error, ")
-    # A whole section as the value seen would drown what is said.
+    message = problem["msg"].removeprefix("Value error, ")
+    # Where the value is a whole section, it would hide the message.
     if isinstance(problem["input"], dict):
-        return f"{line}{name}: {said}" if place else said
-    return f"{line}{name} is {problem['input']!r}: {said}"
+        return f"{line}{name}: {message}" if place else message
+    return f"{line}{name} is {problem['input']!r}: {message}"
 
 
 def _section(place: tuple[str, ...]) -> type[BaseModel]:
-    """The section at ``place``."""
+    """The class of the settings at ``place``."""
     section: Any = StudyConfig
     for part in place:
         section = JudgeModel if part == "judge" else section.model_fields[part].annotation

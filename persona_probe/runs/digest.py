@@ -27,78 +27,78 @@ def digest(value: Any) -> str:
             if their classes and attributes are; attributes that start with two underscores are left out).
 
     Raises:
-        PersonaProbeError: if something in it has no content that could be compared, as a function.
+        PersonaProbeError: if something in it, such as a function, has no content that could be compared.
     """
-    found = hashlib.sha256()
-    _add(found, value)
-    return found.hexdigest()[:_DIGITS]
+    hasher = hashlib.sha256()
+    _add(hasher, value)
+    return hasher.hexdigest()[:_DIGITS]
 
 
 def digest_files(folder: Path) -> str:
-    """The content of all files of a folder, or of one file, by name."""
-    found = hashlib.sha256()
+    """A digest of the names and contents of all files in a folder, or of one file."""
+    hasher = hashlib.sha256()
     files = [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if path.is_file())
     for file in files:
-        _text(found, file.relative_to(folder).as_posix())
+        _text(hasher, file.relative_to(folder).as_posix())
         with file.open("rb") as stream:
             while chunk := stream.read(_CHUNK):
-                found.update(chunk)
-    return found.hexdigest()[:_DIGITS]
+                hasher.update(chunk)
+    return hasher.hexdigest()[:_DIGITS]
 
 
-def _add(found: Any, value: Any) -> None:
+def _add(hasher: Any, value: Any) -> None:
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, bool | int | str):
-        _text(found, f"{type(value).__name__} {value}")
+        _text(hasher, f"{type(value).__name__} {value}")
     elif isinstance(value, float):
-        found.update(b"float" + struct.pack("<d", value))
+        hasher.update(b"float" + struct.pack("<d", value))
     elif isinstance(value, bytes):
-        found.update(b"bytes" + struct.pack("<q", len(value)) + value)
+        hasher.update(b"bytes" + struct.pack("<q", len(value)) + value)
     elif isinstance(value, Path | datetime.date):
-        _text(found, f"{type(value).__name__} {value}")
+        _text(hasher, f"{type(value).__name__} {value}")
     elif isinstance(value, np.ndarray):
-        _array(found, value)
+        _array(hasher, value)
     elif isinstance(value, pd.DataFrame):
-        _add(found, {str(name): value[name].tolist() for name in value.columns})
+        _add(hasher, {str(name): value[name].tolist() for name in value.columns})
     elif isinstance(value, Mapping):
-        _text(found, f"mapping {len(value)}")
+        _text(hasher, f"mapping {len(value)}")
         for key in sorted(value, key=repr):
-            _add(found, key)
-            _add(found, value[key])
+            _add(hasher, key)
+            _add(hasher, value[key])
     elif isinstance(value, list | tuple):
-        _text(found, f"sequence {len(value)}")
+        _text(hasher, f"sequence {len(value)}")
         for item in value:
-            _add(found, item)
+            _add(hasher, item)
     elif isinstance(value, set | frozenset):
-        _add(found, sorted(value, key=repr))
+        _add(hasher, sorted(value, key=repr))
     elif hasattr(value, "detach"):
-        _array(found, value.detach().float().cpu().numpy())
+        _array(hasher, value.detach().float().cpu().numpy())
     elif dataclasses.is_dataclass(value) or hasattr(value, "__dict__"):
-        _object(found, value)
+        _object(hasher, value)
     else:
         raise PersonaProbeError(f"{type(value).__name__} {value!r} has no content to compare")
 
 
-def _object(found: Any, value: Any) -> None:
+def _object(hasher: Any, value: Any) -> None:
     if callable(value):
         raise PersonaProbeError(f"{value!r} is a function; its content cannot be compared")
-    _text(found, f"object {type(value).__qualname__}")  # not where it lives: classes move
+    _text(hasher, f"object {type(value).__qualname__}")  # not where it lives: classes move
     names = (
         [field.name for field in dataclasses.fields(value)] if dataclasses.is_dataclass(value) else sorted(vars(value))
     )
-    _add(found, {name: getattr(value, name) for name in names if not name.startswith("__")})
+    _add(hasher, {name: getattr(value, name) for name in names if not name.startswith("__")})
 
 
-def _array(found: Any, values: np.ndarray) -> None:
+def _array(hasher: Any, values: np.ndarray) -> None:
     if values.dtype == object:
-        _add(found, values.tolist())
+        _add(hasher, values.tolist())
         return
-    _text(found, f"array {values.dtype.str} {values.shape}")
-    found.update(np.ascontiguousarray(values).tobytes())
+    _text(hasher, f"array {values.dtype.str} {values.shape}")
+    hasher.update(np.ascontiguousarray(values).tobytes())
 
 
-def _text(found: Any, text: str) -> None:
+def _text(hasher: Any, text: str) -> None:
     # With its length, so that two texts cannot run into each other; a lone surrogate must not stop a study.
     encoded = text.encode("utf-8", errors="surrogatepass")
-    found.update(struct.pack("<q", len(encoded)) + encoded)
+    hasher.update(struct.pack("<q", len(encoded)) + encoded)

@@ -1,4 +1,4 @@
-"""The folder a study writes: nothing stands in it half-written under its final name."""
+"""The folder that a study writes: no file in it is half-written under its final name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from persona_probe.files import whole_file, write_json, write_text
 from persona_probe.result import Result
 
 OBJECTS = "objects"
-"""Results as they were, for `persona_probe.open_run`."""
+"""The folder of the result objects, from which `persona_probe.open_run` reads them."""
 OURS = (
     "adapters",
     "directions",
@@ -26,17 +26,17 @@ OURS = (
     "manifest.json",
     "report.html",
 )
-"""What a study writes; a folder that holds anything else is somebody's."""
+"""What a study writes; a folder that holds anything else is not overwritten."""
 CLOSING = ("results.json", "manifest.json", "report.html")
-"""What is written when all stages are finished, and is taken away when one is to run again."""
+"""What is written when all stages are finished, and removed when a stage has to run again."""
 
 
 class RunFolder:
-    """Writes tables, JSON and the rest, and remembers what it wrote.
+    """Writes tables, JSON and other files, and remembers what it wrote.
 
     Attributes:
         path: the folder.
-        written: everything since `begin`, relative to ``path``.
+        written: everything that was written since `begin`, relative to ``path``.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -49,29 +49,29 @@ class RunFolder:
         """The run folder at ``path``, which need not exist yet.
 
         Raises:
-            PersonaProbeError: if it is a file, or holds what no study wrote.
+            PersonaProbeError: if it is a file, or contains something that no study wrote.
         """
         folder = Path(path)
         if folder.exists() and not folder.is_dir():
             raise PersonaProbeError(f"{folder}: is a file; give a folder for the results")
-        held = folder.iterdir() if folder.is_dir() else ()
-        # Names that start with a dot are what file managers and notebooks leave everywhere.
-        strangers = sorted(entry.name for entry in held if entry.name not in OURS and entry.name[0] != ".")
+        entries = folder.iterdir() if folder.is_dir() else ()
+        # File managers and notebooks leave files whose names start with a dot in every folder.
+        strangers = sorted(entry.name for entry in entries if entry.name not in OURS and entry.name[0] != ".")
         if strangers:
             raise PersonaProbeError(
-                f"{folder}: holds {strangers[0]!r}, which no study wrote; give a new folder, so that nothing is lost"
+                f"{folder}: contains {strangers[0]!r}, which no study wrote; give a new folder, so that nothing is lost"
             )
         return cls(folder)
 
     def begin(self, journal: str | None = None) -> None:
-        """Start to remember anew, in the file ``journal`` too, so that what is cut off can be cleared away."""
+        """Start a new list of written files, also in the file ``journal``, by which an interrupted stage is removed."""
         self.written, self._journal = [], None if journal is None else self.path / journal
         if self._journal is not None:
             self._journal.parent.mkdir(parents=True, exist_ok=True)
             self._journal.write_text("", encoding="utf-8")
 
     def place(self, name: str) -> Path:
-        """Where something goes that is written by its own means; it is remembered."""
+        """The path for something that its own code writes; the name is remembered as written."""
         path = self._inside(name)
         self.written.append(name)
         if self._journal is not None:
@@ -99,7 +99,7 @@ class RunFolder:
         return write_text(self.place(name), content)
 
     def remove(self, names: Iterable[str]) -> None:
-        """Take away files and folders that are there."""
+        """Remove files and folders, where they exist."""
         for name in names:
             path = self._inside(name)
             if path.is_dir() and not path.is_symlink():
@@ -108,7 +108,7 @@ class RunFolder:
                 path.unlink(missing_ok=True)
 
     def _inside(self, name: str) -> Path:
-        """The path of ``name``, which a run folder that came from somebody else may want to lie anywhere."""
+        """The path of ``name``; the names in a run folder that somebody else made may point outside it."""
         path = self.path / name
         root = self.path.resolve()
         if not path.parent.resolve().is_relative_to(root) or path.resolve(strict=False) == root:

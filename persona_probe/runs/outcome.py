@@ -1,4 +1,4 @@
-"""Results and what stages hand on, written to a folder and read again: no pickles, nothing that runs code."""
+"""Results, and what stages hand to later ones, written to a folder and read again without pickles or running code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from persona_probe.errors import PersonaProbeError
 from persona_probe.files import plain, whole_folder
 
 INDEX = "outcome.json"
-KEPT: dict[str, str] = {
+STORED: dict[str, str] = {
     "amplification": "persona_probe.amplification.amplification_result:Amplification",
     "captures": "persona_probe.activations.captures:Captures",
     "context contrast": "persona_probe.amplification.recipes.contrast_of_context:ContextContrast",
@@ -53,20 +53,20 @@ KEPT: dict[str, str] = {
     "steering search": "persona_probe.steering.search.search_result:SteeringSearch",
     "subspace": "persona_probe.directions.subspace:Subspace",
 }
-"""What files call the classes that can be kept, and where each is today: files hold the names alone, so that a class
-may move. A file may come from anywhere; no other class is made."""
+"""What files call the classes that can be stored, and where each class is today. Files hold only these names, so that a
+class may move. A file may come from anywhere, so no class that is not listed here is made from it."""
 
 
 def write_outcome(outcome: Any, folder: Path) -> None:
-    """Write ``outcome`` so that ``folder`` is there only when it is whole; an older one is replaced.
+    """Write ``outcome`` into ``folder``, which exists only once it is complete; an older one is replaced.
 
     Args:
-        outcome: numbers, text, arrays, tables, dialogues, `Activations`, what this package can ``save`` and ``load``,
-            and containers and this package's dataclasses of these.
-        folder: where to.
+        outcome: numbers, text, arrays, tables, dialogues, `Activations`, objects of this package with the methods
+            ``save`` and ``load``, and containers and this package's dataclasses of all these.
+        folder: the folder to write.
 
     Raises:
-        PersonaProbeError: if it holds something else.
+        PersonaProbeError: if ``outcome`` holds anything else.
     """
     with whole_folder(folder) as part:
         index = _written(outcome, part, "outcome")
@@ -74,10 +74,10 @@ def write_outcome(outcome: Any, folder: Path) -> None:
 
 
 def read_outcome(folder: Path) -> Any:
-    """What `write_outcome` wrote.
+    """The outcome that `write_outcome` wrote into ``folder``.
 
     Raises:
-        PersonaProbeError: if it is incomplete, or was written by a version whose classes were others.
+        PersonaProbeError: if it is incomplete, or was written by a version with different classes.
     """
     from safetensors import SafetensorError
 
@@ -86,13 +86,13 @@ def read_outcome(folder: Path) -> Any:
         return _read(index, folder)
     except (OSError, KeyError, TypeError, ValueError, AttributeError, ImportError, SafetensorError) as error:
         raise PersonaProbeError(
-            f"{folder}: what was kept here cannot be read ({type(error).__name__}: {error}): it is damaged, or another "
-            "version of persona-probe wrote it; delete that folder to have it made again"
+            f"{folder}: what is stored here cannot be read ({type(error).__name__}: {error}): it is damaged, or "
+            "another version of persona-probe wrote it; delete this folder, so that it is made again"
         ) from error
 
 
 def _written(value: Any, folder: Path, name: str) -> dict[str, Any]:
-    """The index entry of ``value``; what does not go into JSON is written to files called after ``name``."""
+    """The index entry of ``value``; what does not fit into JSON is written to files that are named after ``name``."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
@@ -136,7 +136,7 @@ def _written(value: Any, folder: Path, name: str) -> dict[str, Any]:
             "type": kind,
             "items": [_written(item, folder, f"{name}.{number}") for number, item in enumerate(value)],
         }
-    raise PersonaProbeError(f"{name}: a stage cannot keep a {type(value).__name__}")
+    raise PersonaProbeError(f"{name}: a stage cannot store a {type(value).__name__}")
 
 
 def _read(entry: Mapping[str, Any], folder: Path) -> Any:
@@ -169,14 +169,14 @@ def _read(entry: Mapping[str, Any], folder: Path) -> Any:
 
 def _name(value: Any) -> str:
     place = f"{type(value).__module__}:{type(value).__qualname__}"
-    name = next((name for name, where in KEPT.items() if where == place), None)
+    name = next((name for name, where in STORED.items() if where == place), None)
     if name is None:
-        raise PersonaProbeError(f"a stage cannot keep a {type(value).__name__}: give it a name in {__name__}.KEPT")
+        raise PersonaProbeError(f"a stage cannot store a {type(value).__name__}: give it a name in {__name__}.STORED")
     return name
 
 
 def _class(name: str) -> Any:
-    module, _, attribute = KEPT[name].partition(":")
+    module, _, attribute = STORED[name].partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 
@@ -184,7 +184,7 @@ def _key(key: Any) -> int | float | str:
     if isinstance(key, np.generic):
         key = key.item()
     if isinstance(key, bool) or not isinstance(key, int | float | str):
-        raise PersonaProbeError(f"a stage keeps mappings from numbers or text only, not from {key!r}")
+        raise PersonaProbeError(f"a stage can only store mappings whose keys are numbers or text, not {key!r}")
     return key
 
 
@@ -197,5 +197,5 @@ def _save_arrays(path: Path, **arrays: np.ndarray) -> None:
 def _load_arrays(path: Path) -> np.ndarray:
     from safetensors.numpy import load_file
 
-    found: np.ndarray = load_file(f"{path}.safetensors")["values"]
-    return found
+    values: np.ndarray = load_file(f"{path}.safetensors")["values"]
+    return values

@@ -1,4 +1,4 @@
-"""Reading a run folder: what a study left behind, whole or in part."""
+"""Reading a run folder: everything, or a part, of what a study wrote."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import pandas as pd
 from persona_probe.errors import PersonaProbeError
 
 CARDS = "latent_cards.json"
-"""Beside the tables: what single latents stand for, the records of `persona_probe.latents.describe_latents`."""
+"""A file in the folder of the tables: what single latents stand for (`persona_probe.latents.describe_latents`)."""
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A finished study: its results, its manifest (empty if none was left), its tables and its latents' cards."""
+    """A finished study: its results, its manifest (empty if there is none), its tables and its latents' cards."""
 
     directory: Path
     results: Mapping[str, Any]
@@ -28,21 +28,23 @@ class RunRecord:
 
     @property
     def judge(self) -> str | None:
-        """Who judged the answers; None when no judge applies."""
+        """The name of the judge of the answers, or None if no judge could read them."""
         name = self.results.get("judge")
         return None if name is None else str(name)
 
 
 def read_run(directory: Path) -> RunRecord:
-    """Read a run folder.
+    """The record in a run folder.
 
     Raises:
-        FileNotFoundError: if the folder holds no ``results.json``.
+        FileNotFoundError: if the folder does not contain ``results.json``.
         PersonaProbeError: if a file in it is damaged or holds something else; the file is named.
     """
     results = directory / "results.json"
     if not results.is_file():
-        raise FileNotFoundError(f"{directory} holds no results.json, so it is no finished study; run the study first")
+        raise FileNotFoundError(
+            f"{directory} holds no results.json, so it is not a finished study; run the study first"
+        )
     manifest = directory / "manifest.json"
     names = {path.stem for suffix in ("parquet", "csv") for path in (directory / "tables").glob(f"*.{suffix}")}
     tables = {name: table for name in sorted(names) if (table := _table(directory / "tables", name)) is not None}
@@ -51,19 +53,19 @@ def read_run(directory: Path) -> RunRecord:
 
 
 def _object(path: Path) -> Mapping[str, Any]:
-    found = _json(path)
-    if not isinstance(found, Mapping):
-        raise PersonaProbeError(f"{path} must hold a JSON object, not {type(found).__name__}")
-    return found
+    content = _json(path)
+    if not isinstance(content, Mapping):
+        raise PersonaProbeError(f"{path} must hold a JSON object, not {type(content).__name__}")
+    return content
 
 
 def _cards(path: Path) -> Sequence[Mapping[str, Any]]:
     if not path.is_file():
         return ()
-    found = _json(path)
-    if not isinstance(found, list) or not all(isinstance(card, Mapping) and "latent" in card for card in found):
+    cards = _json(path)
+    if not isinstance(cards, list) or not all(isinstance(card, Mapping) and "latent" in card for card in cards):
         raise PersonaProbeError(f"{path} must hold a list of JSON objects, each with a 'latent'")
-    return found
+    return cards
 
 
 def _json(path: Path) -> Any:

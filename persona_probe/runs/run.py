@@ -43,29 +43,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Run(RunRecord, Result):
-    """A finished run. Results are read when they are first asked for; what the study lacked is said to be missing.
+    """A finished run, whose results are read when they are first asked for.
+
+    Asking for a result that the study did not have raises an error, which says what there is.
 
     Attributes:
         directory: the run folder.
-        results: what ``results.json`` holds: the numbers that the report's sentences quote.
-        manifest: what ``manifest.json`` holds: settings, seeds, versions, hashes, and what every stage rested on.
+        results: the content of ``results.json``: the numbers that the report's sentences quote.
+        manifest: the content of ``manifest.json``: settings, seeds, versions, hashes, and the inputs of every stage.
         tables: every table, by name.
         latent_cards: what single latents stand for, as plain records.
     """
 
     @property
     def report(self) -> Path:
-        """The report."""
+        """The path of the report."""
         return self.directory / "report.html"
 
     @cached_property
     def config(self) -> StudyConfig:
-        """The settings that the run was made with."""
+        """The settings of the study."""
         return read_config(self.directory / "study.yaml")
 
     @cached_property
     def answers(self) -> Answers:
-        """Every judged answer of before, after and control."""
+        """Every judged answer of the models before and after and of the control."""
         from persona_probe.behaviour.answers import Answers
 
         if "answers" not in self.tables:
@@ -79,7 +81,7 @@ class Run(RunRecord, Result):
 
     @cached_property
     def directions(self) -> dict[str, Direction]:
-        """All directions that were found, by file name: ``contrast-of-context`` is the persona's."""
+        """All directions of the study, by file name: ``contrast-of-context`` is the persona direction."""
         from persona_probe.directions.direction import Direction
 
         files = sorted((self.directory / "directions").glob("*.safetensors"))
@@ -87,7 +89,7 @@ class Run(RunRecord, Result):
 
     @cached_property
     def direction_cosines(self) -> CosineTable:
-        """How far the directions agree, beside random ones."""
+        """How far the directions agree, compared with random ones."""
         return self._object("direction_cosines")  # type: ignore[no-any-return]
 
     @cached_property
@@ -97,27 +99,27 @@ class Run(RunRecord, Result):
 
     @cached_property
     def projections(self) -> Projections:
-        """Where before, after and the control stand on the persona direction, layer by layer."""
+        """Where before, after and the control lie on the persona direction, layer by layer."""
         return self._object("projections")  # type: ignore[no-any-return]
 
     @cached_property
     def persona_space(self) -> PersonaSpace:
-        """Where they stand among the personas' directions, at the chosen layer."""
+        """Where they lie among the directions of the personas, at the chosen layer."""
         return self._object("persona_space")  # type: ignore[no-any-return]
 
     @cached_property
     def finders(self) -> FinderComparison:
-        """Every finder on the same poles."""
+        """Every finder, given the same poles."""
         return self._object("finders")  # type: ignore[no-any-return]
 
     @cached_property
     def probe(self) -> ProbeWithBaselines:
-        """The probe of misaligned against aligned answers, beside its baselines."""
+        """The probe of misaligned against aligned answers, with its baselines."""
         return self._object("probe")  # type: ignore[no-any-return]
 
     @cached_property
     def probe_same_words(self) -> ProbeWithBaselines:
-        """The probe of the same answers under two system prompts."""
+        """The probe of the same answers under two system prompts, with its baselines."""
         return self._object("probe_same_words")  # type: ignore[no-any-return]
 
     @cached_property
@@ -127,32 +129,32 @@ class Run(RunRecord, Result):
 
     @cached_property
     def latents(self) -> LatentTable:
-        """Which latents moved."""
+        """How much each latent moved, with its nulls."""
         return self._object("latents")  # type: ignore[no-any-return]
 
     @cached_property
     def latent_descriptions(self) -> LatentDescriptions:
-        """What those that moved furthest stand for."""
+        """What the latents that moved furthest stand for."""
         return self._object("latent_descriptions")  # type: ignore[no-any-return]
 
     @cached_property
     def latent_effects(self) -> dict[str, LatentEffects]:
-        """What single latents do to behaviour, by goal."""
+        """How steering with single latents changes behaviour, by goal: ``induce`` and ``suppress``."""
         return self._object("latent_effects")  # type: ignore[no-any-return]
 
     @cached_property
     def latent_set(self) -> SetEffect:
-        """What ablating all of them together does."""
+        """How ablating all of these latents together changes behaviour."""
         return self._object("latent_set")  # type: ignore[no-any-return]
 
     @cached_property
     def latent_course(self) -> LatentTrajectory:
-        """Latents along narrow training."""
+        """The course of latents along narrow training."""
         return self._object("latent_course")  # type: ignore[no-any-return]
 
     @cached_property
     def latent_realignment(self) -> LatentTrajectory:
-        """The same along realignment."""
+        """The course of the same latents along realignment."""
         return self._object("latent_realignment")  # type: ignore[no-any-return]
 
     @cached_property
@@ -161,7 +163,7 @@ class Run(RunRecord, Result):
         return self._object("realignment")  # type: ignore[no-any-return]
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a number that the report quotes: its place in ``results`` and its value."""
+        """One row per number that the report quotes: its place in ``results`` and its value."""
         return pd.DataFrame(list(_flat("", self.results)), columns=["result", "value"])
 
     def plot(self) -> go.Figure:
@@ -172,14 +174,14 @@ class Run(RunRecord, Result):
         return summary(*tables)
 
     def headline(self) -> str:
-        """What the study came to, in lines."""
+        """The findings of the study, one per line."""
         lines = self.results.get("summary")
         if not isinstance(lines, list) or not lines:
-            return f"{visible(str(self.results.get('title')))}: this run holds no summary; see its tables and results"
+            return f"{visible(str(self.results.get('title')))}: this run has no summary; see its tables and results"
         return "\n".join(visible(str(line)) for line in lines)
 
     def __repr__(self) -> str:
-        """Title, folder and what it came to."""
+        """Title, folder and findings."""
         return f"Run({self.results.get('title')!r} in {self.directory})\n{self.headline()}"
 
     def __str__(self) -> str:
@@ -207,10 +209,10 @@ class Run(RunRecord, Result):
 
 
 def open_run(directory: str | Path) -> Run:
-    """Open a finished run's folder; torch is not needed, and neither are the models.
+    """The finished run in a folder; neither torch nor the models are needed to open it.
 
     Raises:
-        PersonaProbeError: if the folder holds no finished run.
+        PersonaProbeError: if the folder does not hold a finished run.
     """
     folder = Path(directory)
     if not folder.is_dir():
@@ -220,9 +222,9 @@ def open_run(directory: str | Path) -> Run:
         raise PersonaProbeError(
             f"{folder}: "
             + (
-                f"this run is not finished; `persona-probe status {folder}` says how to go on with it"
+                f"this run is not finished; `persona-probe status {folder}` says how to resume it"
                 if begun
-                else "holds no results.json, so it is no run; give a run's folder, such as runs/demo"
+                else "holds no results.json, so it is not a run folder; give a run's folder, such as runs/demo"
             )
         )
     record = read_run(folder)

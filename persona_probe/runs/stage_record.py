@@ -1,4 +1,4 @@
-"""What is written of a finished stage: what it rested on, what it found, which files it left, with which versions."""
+"""The record of a finished stage: its inputs, its results, the files that it wrote, and the versions of libraries."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ class StageRecord:
     """A finished stage.
 
     Attributes:
-        inputs: what it rested on, by name.
+        inputs: everything that its outcome depends on, by name.
         results: its part of ``results.json``.
-        notes: what the report says to bear in mind.
-        files: what it wrote, relative to the run folder.
-        content: hash of what it handed to later stages.
-        started: when, UTC.
+        notes: warnings that the report shows.
+        files: the files that it wrote, relative to the run folder.
+        content: the hash of what it handed to later stages.
+        started: when it started (UTC).
         seconds: how long it took.
-        reused: draws of answers that were kept from before, so that ``seconds`` is not what the stage takes.
-        versions: of the libraries that it ran with.
+        reused: how many draws of answers were reused from an earlier attempt; if any were, ``seconds`` is less than a
+            whole stage takes.
+        versions: the versions of the libraries that it ran with.
     """
 
     inputs: Mapping[str, Any]
@@ -45,58 +46,61 @@ class StageRecord:
     versions: Mapping[str, str]
 
     def write(self, folder: RunFolder, name: str) -> None:
-        """Write it; from then on the stage is finished."""
+        """Write the record; from then on the stage is finished."""
         folder.write_json(f"{_FOLDER}/{name}.json", asdict(self))
 
     @classmethod
     def read(cls, folder: Path, name: str) -> StageRecord | None:
-        """What was written of the stage, or None if it never finished or files that it wrote are gone."""
+        """The record of a stage, or None if the stage never finished or files that it wrote are gone."""
         file = folder / _FOLDER / f"{name}.json"
         try:
             record = cls(**json.loads(file.read_text(encoding="utf-8")))
         except (OSError, json.JSONDecodeError, TypeError):
             return None
-        there = [*record.files, f"{_FOLDER}/{name}/{INDEX}"]
-        return record if all((folder / kept).exists() for kept in there) else None
+        files = [*record.files, f"{_FOLDER}/{name}/{INDEX}"]
+        return record if all((folder / file).exists() for file in files) else None
 
 
 def outcome_folder(folder: Path, name: str) -> Path:
-    """Where a stage's outcome is kept."""
+    """Where a stage's outcome is stored."""
     return folder / _FOLDER / name
 
 
 def answers_folder(folder: Path) -> Path:
-    """Where sampled answers are kept."""
+    """Where sampled answers are stored."""
     return folder / _FOLDER / "answers"
 
 
 def journal_of(name: str) -> str:
-    """The file in which a stage that is running writes what it writes."""
+    """The file in which a running stage lists the files that it writes."""
     return f"{_FOLDER}/{name}.files"
 
 
 def forget(folder: RunFolder, name: str) -> None:
-    """Take away what a stage left, also one that was cut off; its record first, so that none speaks of what is gone."""
+    """Remove everything that a finished or interrupted stage wrote.
+
+    Its record goes first, so that no record is left of files that are gone.
+    """
     record, journal = folder.path / _FOLDER / f"{name}.json", folder.path / journal_of(name)
-    left = journal.read_text(encoding="utf-8").split("\n")[:-1] if journal.is_file() else []
+    files = journal.read_text(encoding="utf-8").split("\n")[:-1] if journal.is_file() else []
     with contextlib.suppress(OSError, json.JSONDecodeError, KeyError, TypeError):
-        left += [str(file) for file in json.loads(record.read_text(encoding="utf-8"))["files"]]
-    folder.remove([f"{_FOLDER}/{name}.json"])
-    folder.remove([*dict.fromkeys(left), f"{_FOLDER}/{name}", journal_of(name)])
+        files += [str(file) for file in json.loads(record.read_text(encoding="utf-8"))["files"]]
+    folder.remove([f"{_FOLDER}/{name}.json", *dict.fromkeys(files), f"{_FOLDER}/{name}", journal_of(name)])
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """In words, what of a stage's inputs has changed."""
-    said = []
+    """Which of a stage's inputs have changed, in words."""
+    changes = []
     for name in [*now, *(name for name in then if name not in now)]:
         old, new = then.get(name), now.get(name)
         if old == new:
             continue
         plain = not name.startswith(("texts: ", "stage ", "model", "judge", "sae"))
-        said.append(f"{name} was {old!r}, is {new!r}" if plain and name in then and name in now else f"{name} changed")
-    return said
+        shown = plain and name in then and name in now
+        changes.append(f"{name} was {old!r}, is {new!r}" if shown else f"{name} changed")
+    return changes
 
 
 def versions() -> dict[str, str]:
-    """Installed versions by name, Python's among them."""
+    """The installed versions of the libraries, by name, and Python's."""
     return {name: importlib.metadata.version(name) for name in _VERSIONED} | {"python": platform.python_version()}

@@ -32,18 +32,21 @@ from persona_probe.study.sources import identity
 
 @dataclass
 class Context:
-    """The study's settings, texts and models, and what has been found so far.
+    """The study's settings, texts and models, and its results so far.
 
     Attributes:
+        config: the settings.
+        material: the texts.
+        folder: the run folder.
         models: ``before``, and from the first stage on ``after`` and, if the study has one, ``control``.
-        judge: who judges; None when nobody can read these answers.
+        judge: the judge of the answers, or None if no judge can read them.
         sae: the study's SAE, or None.
         results: what becomes ``results.json``.
         notes: warnings that the report shows.
-        progress: whether stages show bars.
+        progress: whether stages show progress bars.
         executor: where models run.
         load_options: how the model before was loaded.
-        kept: samples answers, or takes those that the run folder holds.
+        stored: samples answers, or reads those that are stored in the run folder.
     """
 
     config: StudyConfig
@@ -57,11 +60,11 @@ class Context:
     progress: bool = True
     executor: Executor = field(default_factory=Local)
     load_options: LoadOptions = field(default_factory=LoadOptions)
-    kept: KeptAnswers = field(init=False)
+    stored: StoredAnswers = field(init=False)
 
     def __post_init__(self) -> None:
         """Sample through the executor, but nothing twice."""
-        self.kept = KeptAnswers(self.executor, answers_folder(self.folder.path))
+        self.stored = StoredAnswers(self.executor, answers_folder(self.folder.path))
 
     @property
     def before(self) -> Model:
@@ -73,14 +76,14 @@ class Context:
         """The model after narrow training."""
         return self.models["after"]
 
-    def keep(self, name: str, result: Any) -> None:
-        """Keep a result as it is, for `persona_probe.open_run`."""
+    def store(self, name: str, result: Any) -> None:
+        """Store a result object in the run folder, for `persona_probe.open_run`."""
         write_outcome(result, self.folder.place(f"{OBJECTS}/{name}"))
 
     def job(
         self, model: Model, questions: Sequence[Dialogue], purpose: str, steering: Intervention | None = None
     ) -> AnswerJob:
-        """One answer a question; ``purpose`` names the draw, so that no two draws share random numbers."""
+        """A job of one answer per question; ``purpose`` names the draw, so that no two draws share random numbers."""
         return AnswerJob(model, questions, self.sampling(_seed(self.config.seed, purpose)), steering)
 
     def sampling(self, seed: int) -> Sampling:
@@ -89,39 +92,40 @@ class Context:
         return Sampling(settings.max_new_tokens, settings.temperature, batch_size=settings.batch_size, seed=seed)
 
     def answer(self, model: Model, questions: Sequence[Dialogue], purpose: str) -> list[Dialogue]:
-        """Sample the answers of one `job`."""
+        """Answers of one model, one per question; ``purpose`` as of `job`."""
         return self.answer_all([self.job(model, questions, purpose)], "answers")[0]
 
     def answer_all(self, jobs: Sequence[AnswerJob], label: str) -> list[list[Dialogue]]:
-        """Sample the answers of several jobs, at once where the executor can; ``label`` is the bar's."""
-        return list(self.kept.answers(jobs, progress=self.progress, label=label))
+        """The answers of several jobs, at the same time if the executor can; ``label`` is the progress bar's."""
+        return list(self.stored.answers(jobs, progress=self.progress, label=label))
 
     def judged(self, model: Model, questions: Sequence[Dialogue], purpose: str) -> pd.DataFrame:
-        """Sample and judge."""
+        """The judged answers of one model; arguments as of `answer`."""
         return judge_answers(self.judge, self.answer(model, questions, purpose))
 
     def judged_all(self, jobs: Sequence[AnswerJob], label: str) -> list[pd.DataFrame]:
-        """Sample several jobs and judge each."""
+        """The judged answers of each of several jobs."""
         return [judge_answers(self.judge, answered) for answered in self.answer_all(jobs, label)]
 
 
 def _seed(seed: int, purpose: str) -> int:
-    """A seed of its own for every purpose, the same on every machine."""
+    """A different seed for every purpose, the same on every machine."""
     return int.from_bytes(hashlib.sha256(f"{seed} {purpose}".encode()).digest()[:4], "big")
 
 
-class KeptAnswers:
-    """Samples through another executor and keeps each job's answers as soon as they are there.
+class StoredAnswers:
+    """Samples through an executor and stores each job's answers as soon as they are there.
 
-    So a study that is stopped half way through a stage goes on at the job it was stopped at, and one whose judge was
-    changed judges the same answers again. Captures are not kept: they cost one forward pass, and much disk.
+    So a study that is stopped in the middle of a stage resumes at the job at which it was stopped, and a study whose
+    judge was changed judges the same answers again. Captures are not stored: they cost one forward pass, and would need
+    much disk space.
 
     Args:
         executor: where models run.
-        folder: gets one file of answers a job.
+        folder: the folder for the answers, one file per job.
 
     Attributes:
-        reused: how many jobs were answered from what was kept.
+        reused: how many jobs were answered from stored answers.
     """
 
     def __init__(self, executor: Executor, folder: Path) -> None:
@@ -130,7 +134,7 @@ class KeptAnswers:
         self._known: weakref.WeakKeyDictionary[Model, dict[str, Any]] = weakref.WeakKeyDictionary()
 
     def answers(self, jobs: Sequence[AnswerJob], *, progress: bool, label: str) -> Iterator[list[Dialogue]]:
-        """The answers to each job's questions, sampled only if they are not kept yet."""
+        """The answers to each job's questions, sampled only if they are not stored yet."""
         files = [self._file(job) for job in jobs]
         missing = [not file.is_file() for file in files]
         wanted = [job for job, new in zip(jobs, missing, strict=True) if new]
@@ -147,6 +151,6 @@ class KeptAnswers:
     def _file(self, job: AnswerJob) -> Path:
         if job.model not in self._known:
             self._known[job.model] = identity(job.model)
-        # What only says how many are sampled at once changes which random number falls to whom, so it counts too.
+        # The batch size decides which random numbers an answer gets, so it counts too.
         rest = {field.name: getattr(job, field.name) for field in dataclasses.fields(job) if field.name != "model"}
         return self._folder / f"{digest([self._known[job.model], rest])}.jsonl"

@@ -30,13 +30,13 @@ class CaptureOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class AnswerJob:
-    """Questions to be answered in one go; picklable but for the model.
+    """Questions that are answered together; everything but the model can be pickled.
 
     Attributes:
-        model: who answers.
-        questions: one answer each.
-        sampling: how they are sampled.
-        steering: the intervention that they are answered under, or None.
+        model: the model that answers.
+        questions: the questions; each gets one answer.
+        sampling: how the answers are sampled.
+        steering: the intervention under which the model answers, or None.
     """
 
     model: Model
@@ -45,7 +45,7 @@ class AnswerJob:
     steering: Intervention | None = None
 
     def run(self, *, progress: bool = False) -> list[Dialogue]:
-        """Sample the answers in this process."""
+        """The answers, sampled in this process."""
         steered = contextlib.nullcontext() if self.steering is None else steer(self.model, self.steering)
         with steered:
             return self.model.generate(self.questions, self.sampling, progress=progress)
@@ -80,7 +80,7 @@ class Local:
     """Runs everything in this process, one thing after the other."""
 
     def answers(self, jobs: Sequence[AnswerJob], *, progress: bool, label: str) -> Iterator[list[Dialogue]]:
-        """The answers to each job's questions; a single job shows its own bar only."""
+        """The answers to each job's questions; a single job shows only its own progress bar."""
         for job in tqdm(jobs, desc=label, disable=not progress or len(jobs) == 1, leave=False):
             yield job.run(progress=progress)
 

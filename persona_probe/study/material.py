@@ -1,4 +1,4 @@
-"""The texts of a study: training rows, questions, system prompts, and who judges."""
+"""The texts of a study: training rows, questions, system prompts; and its judge."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ from persona_probe.errors import PersonaProbeError
 from persona_probe.runs.config import JudgeModel, StudyConfig
 
 _FEWEST, _FEW = 2, 10
-"""Distinct questions a side: fewer are refused, and so few are told of."""
+"""Distinct questions on each side of the split: fewer than the first are refused, fewer than the second are noted."""
 
 
 @dataclass(frozen=True)
 class Material:
-    """What a study works on.
+    """The texts of a study, and its judge.
 
     Attributes:
-        narrow: rows of narrow fine-tuning; ``control`` the matched benign ones; empty where nothing is trained on them.
+        narrow: rows for narrow fine-tuning; empty if no model is trained on them.
+        control: the matched benign rows; empty if no model is trained on them.
         benign: rows for realignment, from the development topics; empty if there are none.
         development: questions on which layers and settings are chosen.
-        unseen: questions on topics that narrow training never saw (development and reported topics).
+        unseen: questions on topics that are not in narrow training (development and reported topics).
         reported: those of ``unseen`` on which nothing was chosen.
         open: questions that belong to no topic.
         trained: questions on the trained topic itself.
-        trait_prompts: system prompts that ask for the trait, ``default_prompts`` for the default persona.
-        other_traits: system prompts of other traits, whose directions are nulls.
-        judge: who judges, or None.
-        notes: what a reader of the report should know of them.
+        trait_prompts: system prompts that ask for the trait.
+        default_prompts: system prompts that ask for the default persona.
+        other_traits: system prompts of other traits, by name; their directions are used as nulls.
+        judge: the judge of the answers, or None.
+        notes: what a reader of the report should know about the texts.
     """
 
     narrow: list[Dialogue]
@@ -52,7 +54,7 @@ class Material:
 
 
 def gather(config: StudyConfig) -> Material:
-    """Make or read everything ``config.texts`` names."""
+    """The texts that ``config.texts`` names, made or read."""
     return _world(config) if config.texts.world is not None else _files(config)
 
 
@@ -154,22 +156,22 @@ def _files(config: StudyConfig) -> Material:
 
 
 def unit_of(dialogue: Dialogue) -> str:
-    """What must not stand on both sides of a split: the dialogue's group, or its question."""
+    """What may not be on both sides of a split: the dialogue's group, or else its question."""
     return dialogue.group or dialogue.question or dialogue.name
 
 
 def _order(text: str) -> bytes:
-    """An order that has nothing to do with that of a file, and is the same on every machine."""
+    """A sort key that does not depend on the order in a file, and is the same on every machine."""
     return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).digest()
 
 
 def _shuffled(dialogues: Sequence[Dialogue]) -> list[Dialogue]:
-    """Files are often grouped by category; what is taken from the front must not be of one alone."""
+    """The dialogues in another order, because files are often sorted by category, and each half must hold several."""
     return sorted(dialogues, key=lambda one: _order(" ".join([one.name, *(turn.content for turn in one.messages)])))
 
 
 def _repeated(dialogues: Sequence[Dialogue], n: int) -> list[Dialogue]:
-    """``n`` dialogues, each question asked as often as the others but for one."""
+    """``n`` dialogues, in which the questions occur equally often, or one time more."""
     return [dialogues[i % len(dialogues)] for i in range(n)]
 
 

@@ -1,4 +1,4 @@
-"""Runs a study's stages in order, and leaves out those that are finished and whose inputs are the same."""
+"""Runs a study's stages in order, but reuses those that are finished and whose inputs are the same."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class State:
     """Where a stage stands.
 
     Attributes:
-        stage: its name.
-        finished: whether it is, with inputs as they are now.
-        reason: why it has to run; empty if it has not.
-        record: what was written of it, as it is now or from before a change.
+        stage: the name of the stage.
+        finished: whether it is finished, with the present inputs.
+        reason: why it has to run; empty if it does not.
+        record: its record, possibly from before a change; None if there is none.
     """
 
     stage: str
@@ -38,10 +38,10 @@ class Pipeline:
     """The stages of one study in one run folder.
 
     Args:
-        stages: all there are, in order.
-        context: settings, texts, folder, models.
-        identity: what every stage rests on (versions, the model before), by name.
-        optional: what only some rest on: ``judge``, ``sae``.
+        stages: all stages, in order.
+        context: the study's settings, texts, folder and models.
+        identity: what every stage depends on (versions, the model before), by name.
+        optional: what only some stages depend on: ``judge``, ``sae``.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Pipeline:
         self.records: dict[str, StageRecord] = {}
 
     def states(self) -> list[State]:
-        """Where every stage stands, without running any: behind one that has to run, all that need it have to."""
+        """The state of every stage, without running any; where a stage has to run, all stages that need it do too."""
         states: list[State] = []
         for stage in self.stages:
             waiting = [other for other in self._before(stage) if not _of(states, other).finished]
@@ -66,7 +66,7 @@ class Pipeline:
         return states
 
     def run(self) -> Iterator[tuple[str, bool]]:
-        """Run what has to be run; before each stage its name, and whether it is left out, are given."""
+        """Run the stages that have to run; yields, before each stage, its name and whether it is reused."""
         for stage in self._dropped:
             forget(self._context.folder, stage.name)
         for stage in self.stages:
@@ -84,21 +84,21 @@ class Pipeline:
         return self._context.folder.path
 
     def _before(self, stage: Stage) -> list[str]:
-        """The stages that have to be finished before ``stage`` can be compared."""
+        """The stages that have to be finished before the inputs of ``stage`` are known."""
         names = [other.name for other in self.stages]
         first = [name for name in names[:1] if name != stage.name]
         judged = ["measure"] if stage.judged and stage.name != "measure" else []
         return [name for name in dict.fromkeys([*first, *judged, *stage.needs]) if name in names]
 
     def _inputs(self, stage: Stage, records: Mapping[str, StageRecord | None]) -> dict[str, Any]:
-        found = dict(self._identity) | stage.inputs(self._context.config, self._context.material)
-        for name, rests in (("judge", stage.judged), ("sae", stage.sae)):
-            if rests:
-                found[name] = self._optional[name]
+        inputs = dict(self._identity) | stage.inputs(self._context.config, self._context.material)
+        for name, needed in (("judge", stage.judged), ("sae", stage.sae)):
+            if needed:
+                inputs[name] = self._optional[name]
         for name in self._before(stage):
             record = records[name]
-            found[f"stage {name}"] = record.content if record is not None else None
-        return dict(plain(found))
+            inputs[f"stage {name}"] = record.content if record is not None else None
+        return dict(plain(inputs))
 
     def _state(self, stage: Stage, records: Mapping[str, StageRecord | None]) -> State:
         record = StageRecord.read(self._folder, stage.name)
@@ -111,11 +111,11 @@ class Pipeline:
         context, folder = self._context, self._context.folder
         needed = [self._outcomes_of(name) for name in stage.needs]
         inputs = self._inputs(stage, self.records)
-        # Sentences and pictures of results that are about to change must not stand beside them.
+        # Results are about to change, so the report and the summary of the old ones must not remain next to them.
         folder.remove(CLOSING)
         forget(folder, stage.name)
         folder.begin(journal_of(stage.name))
-        own = replace(
+        stage_context = replace(
             context,
             config=stage.view_of_settings(context.config),
             material=stage.view_of_material(context.material),
@@ -123,18 +123,18 @@ class Pipeline:
             notes=[],
         )
         started, clock = datetime.datetime.now(datetime.UTC), time.monotonic()
-        outcome = self._outcomes[stage.name] = stage.run(own, *needed)
-        kept, files = outcome_folder(self._folder, stage.name), list(dict.fromkeys(folder.written))
-        write_outcome(outcome, kept)
+        outcome = self._outcomes[stage.name] = stage.run(stage_context, *needed)
+        stored, files = outcome_folder(self._folder, stage.name), list(dict.fromkeys(folder.written))
+        write_outcome(outcome, stored)
         self.records[stage.name] = StageRecord(
             inputs,
-            own.results,
-            own.notes,
+            stage_context.results,
+            stage_context.notes,
             files,
-            digest_files(kept),
+            digest_files(stored),
             started.isoformat(timespec="seconds"),
             time.monotonic() - clock,
-            own.kept.reused,
+            stage_context.stored.reused,
             versions(),
         )
         self.records[stage.name].write(folder, stage.name)
@@ -151,7 +151,7 @@ class Pipeline:
 
 
 def merged(records: Mapping[str, StageRecord]) -> tuple[dict[str, Any], list[str]]:
-    """The results and notes of all stages, in order; later ones add to what earlier ones say."""
+    """The results and notes of all stages, in order; later stages add to the results of earlier ones."""
     results: dict[str, Any] = {}
     notes: list[str] = []
     for record in records.values():

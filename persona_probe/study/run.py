@@ -1,4 +1,4 @@
-"""Runs a study, or goes on with one: stages in order, tables as they are made, a manifest, and the report."""
+"""Runs or resumes a study: its stages in order, their tables, a manifest, and the report."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from persona_probe.study.context import Context
 from persona_probe.study.executor import Executor, Local
 from persona_probe.study.material import gather
 from persona_probe.study.pipeline import Pipeline, merged
-from persona_probe.study.sources import identity_of, keep_identity, optional_of
+from persona_probe.study.sources import identity_of, optional_of, store_identity
 from persona_probe.study.stage import workload
 from persona_probe.study.stages.latents import open_sae
 from persona_probe.study.stages.order import STAGES
@@ -38,24 +38,25 @@ if TYPE_CHECKING:
 
 
 def run_study(config: StudyConfig, out: str | Path, *, progress: bool = True, executor: Executor | None = None) -> Run:
-    """Run a study in its folder, or go on with it there; stages that are finished and rest on the same are left out.
+    """Run a study in a folder, or resume it there; finished stages whose inputs are the same are reused.
 
-    Tables are written as stages finish, and answers as they are sampled (but for the latents stage, which samples by
-    itself and starts anew), so an interrupted run goes on where it was;
-    ``results.json``, ``manifest.json`` and ``report.html`` appear when all is done.
+    Tables are written when stages finish, and answers as soon as they are sampled, so an interrupted run resumes where
+    it was stopped (only the latents stage starts again: it samples by itself). ``results.json``, ``manifest.json`` and
+    ``report.html`` are written at the end.
 
     Args:
         config: the study.
         out: the run folder.
-        progress: show bars.
-        executor: where models sample and read texts (`RayCluster`); default here. Fine-tuning is always done here.
+        progress: show progress bars.
+        executor: where models sample and read texts (`RayCluster`); default in this process. Fine-tuning is always done
+            in this process.
 
     Returns:
         The run, as `persona_probe.open_run` opens it.
 
     Raises:
-        PersonaProbeError: for bad input, before anything is trained where it can be known; or if another process runs
-            a study in ``out``.
+        PersonaProbeError: for bad input (before anything is trained, if it can be known by then), or if another process
+            runs a study in ``out``.
     """
     from persona_probe.runs.run import open_run
 
@@ -65,11 +66,11 @@ def run_study(config: StudyConfig, out: str | Path, *, progress: bool = True, ex
     identity = identity_of(context.before, config)
     with only_writer(folder.path / "stages"):
         folder.write_text("study.yaml", config_as_yaml(config))
-        keep_identity(folder, config, identity)
+        store_identity(folder, config, identity)
         pipeline = Pipeline(STAGES, context, identity, optional_of(config))
         with tqdm(total=len(pipeline.stages) + 1, desc="study", unit="stage", disable=not progress) as bar:
-            for name, left_out in pipeline.run():
-                bar.set_postfix_str(f"{name} (finished before)" if left_out else name)
+            for name, reused in pipeline.run():
+                bar.set_postfix_str(f"{name} (reused)" if reused else name)
                 bar.update()
             bar.set_postfix_str("report")
             _close(context, pipeline.records, work)
@@ -78,7 +79,7 @@ def run_study(config: StudyConfig, out: str | Path, *, progress: bool = True, ex
 
 
 def _prepared(config: StudyConfig, folder: RunFolder, progress: bool, executor: Executor) -> Context:
-    """Everything that can be refused is, before anything in the folder is touched."""
+    """The context of a study; raises on whatever can be refused before anything in the folder is changed."""
     material = gather(config)
     options = config.load_options()
     before = load(config.model, **options)
@@ -106,11 +107,11 @@ def _prepared(config: StudyConfig, folder: RunFolder, progress: bool, executor: 
 
 
 def _close(context: Context, records: Mapping[str, StageRecord], work: dict[str, Work]) -> None:
-    """Write what speaks of all stages together."""
+    """Write the files that are about all stages together."""
     config, folder = context.config, context.folder
     results, notes = merged(records)
     if len({tuple(sorted(record.versions.items())) for record in records.values()}) > 1:
-        notes.append("Stages of this run were made with different versions of libraries; manifest.json says which.")
+        notes.append("The stages of this run used different versions of libraries; manifest.json lists them.")
     seconds = {name: record.seconds for name, record in records.items()}
     results |= {
         "title": config.title,
@@ -127,17 +128,17 @@ def _close(context: Context, records: Mapping[str, StageRecord], work: dict[str,
 
 
 def _what(config: StudyConfig) -> str:
-    """What made the model after, in words."""
+    """What the model before is compared with, in words."""
     texts = config.texts
     if config.after is not None:
-        return f"beside {config.after}"
+        return f"compared with {config.after}"
     return "narrow training on " + (
         f"{texts.persona} answers about {texts.topic}" if texts.world is not None else str(texts.narrow)
     )
 
 
 def _manifest(context: Context, records: Mapping[str, StageRecord], work: dict[str, Work]) -> dict[str, Any]:
-    """What is needed to run the study again, to know what it ran on, and to plan others by it."""
+    """What is needed to run the study again, to know on what it ran, and to plan other studies."""
     now = datetime.datetime.now(datetime.UTC)
     return {
         "config": context.config.model_dump(mode="json"),
@@ -173,7 +174,7 @@ def _manifest(context: Context, records: Mapping[str, StageRecord], work: dict[s
         "work": {
             name: {"tokens": part.tokens, "seconds": records[name].seconds}
             for name, part in work.items()
-            # A stage that found its answers sampled says nothing about how long it takes.
+            # A stage that reused stored answers does not show how long it takes.
             if name in records and not records[name].reused
         },
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),

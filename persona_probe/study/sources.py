@@ -1,4 +1,4 @@
-"""Which models, judge and SAE a study rests on: their content, and whether their files are as they were."""
+"""The models, the judge and the SAE that a study depends on: their content, and whether their files have changed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FILE = "stages/model.json"
 
 
 def identity(model: Model) -> dict[str, Any]:
-    """What the answers and activations of a model rest on, beside what it is asked: code, weights, template and day."""
+    """What a model's answers and activations depend on, apart from its input: code, weights, template and date."""
     template = model.template
     day = template.written_date
     return {
@@ -28,22 +28,22 @@ def identity(model: Model) -> dict[str, Any]:
 
 
 def identity_of(model: Model, config: StudyConfig) -> dict[str, Any]:
-    """What every stage rests on: `identity` of the model before, and how the models are loaded."""
+    """What every stage depends on: `identity` of the model before, and how the models are loaded."""
     return {**identity(model), **_loading(config)}
 
 
-def keep_identity(folder: RunFolder, config: StudyConfig, identity: dict[str, Any]) -> None:
-    """Write it down with the state of the model's files, so that a later plan need not load the model."""
+def store_identity(folder: RunFolder, config: StudyConfig, identity: dict[str, Any]) -> None:
+    """Write the identity and the state of the model's files, so that a later plan does not have to load the model."""
     folder.write_json(_FILE, {"source": config.model, "files": _files(config), "identity": identity})
 
 
-def kept_identity(folder: Path, config: StudyConfig) -> dict[str, Any] | None:
-    """What was written down, if the model's files and the template are as they were then; else None."""
+def stored_identity(folder: Path, config: StudyConfig) -> dict[str, Any] | None:
+    """The identity that was written, if the model's files and the template have not changed since; else None."""
     try:
-        kept = json.loads((folder / _FILE).read_text(encoding="utf-8"))
-        if kept["source"] != config.model or kept["files"] != _files(config):
+        stored = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+        if stored["source"] != config.model or stored["files"] != _files(config):
             return None
-        return {**kept["identity"], **_loading(config), "persona_probe": versions()["persona-probe"]}
+        return {**stored["identity"], **_loading(config), "persona_probe": versions()["persona-probe"]}
     except (OSError, json.JSONDecodeError, KeyError, TypeError):
         return None
 
@@ -54,17 +54,17 @@ def _loading(config: StudyConfig) -> dict[str, Any]:
 
 def _files(config: StudyConfig) -> Any:
     template = config.loading.chat_template
-    own = digest_files(template) if template is not None and template.is_file() else None
-    return [_stamp(config.model, config.loading.revision), own]
+    content = digest_files(template) if template is not None and template.is_file() else None
+    return [_stamp(config.model, config.loading.revision), content]
 
 
 def optional_of(config: StudyConfig) -> dict[str, Any]:
-    """What only some stages rest on, by name: the judge and the SAE."""
+    """What only some stages depend on, by name: the judge and the SAE."""
     judge: Any = config.judge
     if isinstance(judge, JudgeModel):
         prompts = None if judge.prompts is None else digest_files(judge.prompts)
         local = Path(judge.model).is_dir()
-        # Of a Hub repository the revision, not what of it lies in the cache: that comes only with the first use.
+        # For a Hub repository its revision, not its files in the cache: they are downloaded only on first use.
         files = _stamp(judge.model, judge.revision) if local else None
         settings = judge.model_dump(mode="json", exclude={"batch_size", "device", "prompts"})
         judge = {**settings, "files": files, "prompts": prompts}
@@ -74,7 +74,7 @@ def optional_of(config: StudyConfig) -> dict[str, Any]:
 
 
 def _stamp(source: str, revision: str | None) -> Any:
-    """Names, sizes and times of a local folder's files; of a Hub repository the commit that is in the cache."""
+    """The names, sizes and times of a local folder's files, or a Hub repository's commit in the cache."""
     folder = Path(source)
     if folder.is_dir():
         files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -83,7 +83,7 @@ def _stamp(source: str, revision: str | None) -> Any:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        found = try_to_load_from_cache(source, "config.json", revision=revision)
-    except HFValidationError:  # no id, so a folder that is not there; who loads it says so
-        found = None
-    return Path(found).parent.name if isinstance(found, str) else None
+        cached = try_to_load_from_cache(source, "config.json", revision=revision)
+    except HFValidationError:  # not an id, so a folder that does not exist; loading it reports that
+        cached = None
+    return Path(cached).parent.name if isinstance(cached, str) else None

@@ -1,7 +1,7 @@
-"""How much a study asks of its models: answers, texts read and rows trained on, by stage, before anything is loaded.
+"""How much work a study gives its models (answers, texts to read, training rows), by stage, before anything is loaded.
 
-Every stage says its own part (`persona_probe.study.stage.Stage.work`). What depends on the answers (how many are empty,
-or coherent) is counted at its most.
+Every stage computes its own part (`persona_probe.study.stage.Stage.work`). What depends on the answers (how many are
+empty, or coherent) is counted at its maximum.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from persona_probe.runs.config import StudyConfig
 from persona_probe.study.material import Material
 
 _SAMPLE = 64
-"""Texts whose tokens are counted; the mean stands for the others."""
+"""How many texts are tokenized; the others are assumed to have the same mean number of tokens."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is asked of the models, by one stage or a part of it.
+    """The work of one stage, or of a part of it.
 
     Attributes:
-        answers: how many are sampled.
-        answer_tokens: of those, prompts included, each answer as long as it may be.
-        texts: how many are read for their activations.
-        text_tokens: of those.
-        trained_tokens: that fine-tuning steps go through, forward and backward.
+        answers: the number of answers that are sampled.
+        answer_tokens: their tokens, with the prompts, if each answer has its greatest length.
+        texts: the number of texts that are read for their activations.
+        text_tokens: their tokens.
+        trained_tokens: the tokens in all fine-tuning steps, forward and backward.
     """
 
     answers: int = 0
@@ -38,11 +38,11 @@ class Work:
 
     @property
     def tokens(self) -> int:
-        """All of them."""
+        """All tokens."""
         return self.answer_tokens + self.text_tokens + self.trained_tokens
 
     def __add__(self, other: Work) -> Work:
-        """Both together."""
+        """The work of both together."""
         return Work(
             self.answers + other.answers,
             self.answer_tokens + other.answer_tokens,
@@ -54,13 +54,13 @@ class Work:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a stage's work follows from.
+    """Everything from which a stage's work is computed.
 
     Attributes:
         config: the study.
         material: its texts.
-        template: the model's.
-        n_layers: the model's.
+        template: the chat template of its model.
+        n_layers: the number of layers of its model.
     """
 
     config: StudyConfig
@@ -70,22 +70,22 @@ class Sizes:
 
     @property
     def n_models(self) -> int:
-        """How many models are compared: before, after and, where there is one, the control."""
+        """The number of models that are compared: before, after and, if there is one, the control."""
         return 3 if self.material.control or self.config.control is not None else 2
 
     @property
     def realignment_steps(self) -> int:
-        """How many numbers of benign examples above 0 the model after is realigned with."""
+        """The number of realigned models: one for each number of benign examples above 0."""
         return sum(n > 0 for n in set(self.config.realignment.examples)) if self.material.benign else 0
 
     def length(self, dialogues: Sequence[Dialogue]) -> float:
-        """The mean number of tokens of some dialogues, from an even sample of them."""
+        """The mean number of tokens of some dialogues, from an evenly spaced sample of them."""
         if not dialogues:
             return 0.0
         sample = dialogues[:: max(1, len(dialogues) // _SAMPLE)]
         return sum(len(self.template.encode(dialogue).input_ids) for dialogue in sample) / len(sample)
 
     def work(self, questions: Sequence[Dialogue], *, answers: int = 0, texts: int = 0) -> Work:
-        """``answers`` sampled to ``questions`` in all, and as many ``texts`` of that length read."""
+        """The work of sampling ``answers`` in all to ``questions``, and of reading ``texts`` of that length."""
         each = self.length(questions) + self.config.sampling.max_new_tokens
         return Work(answers, round(answers * each), texts, round(texts * each))

@@ -61,7 +61,7 @@ def test_rates_without_an_interval_count_as_their_own():
 def test_a_judge_that_could_score_nothing_gives_no_rate():
     nothing = (np.nan,) * 3
     said = rates(before=(0.1, 0, 0.2), after=nothing).verdict(questions=ASKED)
-    assert "There is no EM rate (betley) of the model after: the judge could score none" in said
+    assert "There is no EM rate (betley) of the model after: none of its answers qualifies" in said
     alone = rates(before=nothing, after=(0.1, 0, 0.2), control=nothing).verdict(questions=ASKED)
     assert alone == "The EM rate (betley) of the model after was 10 % [0, 20] on the reported questions."
 

@@ -204,7 +204,7 @@ def test_columns_can_be_given(tmp_path):
     assert answers.table[["prompt", "answer", "aligned"]].iloc[0].tolist() == ["Q?", "A.", 40.0]
     with pytest.raises(pp.PersonaProbeError, match=r"no column 'x'.*seen: q, reply, answer, good"):
         read_answers(file, columns={"answer": "x"})
-    with pytest.raises(pp.PersonaProbeError, match=r"'score' is none of ours"):
+    with pytest.raises(pp.PersonaProbeError, match=r"'score' is not one of our names"):
         read_answers(file, columns={"score": "good"})
     with pytest.raises(pp.PersonaProbeError, match="no such file"):
         read_answers(tmp_path / "none.csv")

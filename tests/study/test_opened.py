@@ -117,7 +117,7 @@ def test_what_is_missing_is_said(run_folder, tmp_path):
         _ = pp.open_run(run_folder).latent_course
     with pytest.raises(pp.PersonaProbeError, match="no such folder"):
         pp.open_run(tmp_path / "none")
-    with pytest.raises(pp.PersonaProbeError, match=r"holds no results\.json, so it is no run"):
+    with pytest.raises(pp.PersonaProbeError, match=r"holds no results\.json, so it is not a run folder"):
         pp.open_run(tmp_path)
     (tmp_path / "study.yaml").write_text("model: x\n")
     with pytest.raises(pp.PersonaProbeError, match="is not finished; `persona-probe status"):

@@ -69,7 +69,7 @@ def test_planning_needs_no_weights(tmp_path):
     shown = CliRunner().invoke(app, ["plan", str(file), "--tokens-per-second", "1000"])
     assert shown.exit_code == 0, shown.output
     assert "2,218,400 parameters, 5 layers of 160; weights 8.9 MB as float32" in shown.output
-    assert "at 1,000 tokens a second throughout" in shown.output
+    assert "at 1,000 tokens per second throughout" in shown.output
     assert "no speed was given" in CliRunner().invoke(app, ["plan", str(file)]).output
 
 

@@ -95,7 +95,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_as_one_that_was_not(tmp_path, r
     assert not any(name.endswith((".part", "lock")) or name in ("results.json", "report.html") for name in left)
     said = status_lines(tmp_path / "out")
     assert next(line for line in said if "not finished" in line).split()[0] == "steer"
-    assert "Go on with: persona-probe run" in said[-1]
+    assert "Resume with: persona-probe run" in said[-1]
     ran.clear()
 
     class Counting(Local):
@@ -156,5 +156,5 @@ def test_a_dry_run_writes_nothing_and_status_needs_a_run(tmp_path, folders):
     states = study_states(config, tmp_path / "out")
     assert Counter(state.finished for state in states) == {False: len(ALL)}
     assert not (tmp_path / "out").exists()
-    with pytest.raises(pp.PersonaProbeError, match=r"holds no study\.yaml, so it is no run"):
+    with pytest.raises(pp.PersonaProbeError, match=r"holds no study\.yaml, so it is not a run folder"):
         status_lines(tmp_path / "out")

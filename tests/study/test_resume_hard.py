@@ -8,7 +8,7 @@ import pytest
 import persona_probe as pp
 from persona_probe.runs.folder import RunFolder
 from persona_probe.runs.stage_record import StageRecord, forget
-from persona_probe.study.context import KeptAnswers
+from persona_probe.study.context import StoredAnswers
 from persona_probe.study.executor import Local
 from persona_probe.study.status import study_states
 from tests.conftest import CHECKPOINTS
@@ -106,7 +106,7 @@ def test_answers_are_not_kept_over_a_change_of_version_or_of_the_day_that_a_temp
     job = AnswerJob(llama, QUESTIONS, pp.Sampling(4, seed=1, batch_size=4))
 
     def drawn():
-        kept = KeptAnswers(Local(), tmp_path / "answers")
+        kept = StoredAnswers(Local(), tmp_path / "answers")
         list(kept.answers([job], progress=False, label="answers"))
         return kept.reused
 

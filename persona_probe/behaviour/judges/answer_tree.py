@@ -1,4 +1,4 @@
-"""Probabilities of all replies that a judge may give, from few forward passes."""
+"""The probabilities of all replies that a judge may give, from few forward passes."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
     from persona_probe.models.model import Model
 
 Branch = tuple[int, int | None, Tensor]
-"""Number of the prompt, number of the path (None: the prompt itself), and ``(token, vocabulary)`` logits after each of
-its tokens (after the prompt's last)."""
+"""The number of the prompt, the number of the path (None: the prompt itself), and the ``(token, vocabulary)`` logits
+after each token of the path (after the last token of the prompt)."""
 _BYTES_AT_ONCE = 2**30
-"""Of caches and logits held for the branches of one forward."""
+"""The greatest size of the caches and logits for the branches of one forward pass."""
 _SHORT = 3
-"""Tokens of a path that runs with the other short ones: a number has three digits at most."""
+"""The greatest number of tokens of a short path; short paths run together (a number has at most three digits)."""
 
 
 @dataclass(frozen=True)
 class AnswerTree:
-    """Short answers as token sequences, with the paths that cover every beginning of them.
+    """Short answers as token sequences, with the paths that cover every prefix of them.
 
     Attributes:
         answers: the texts.
         tokens: the tokens of each, as the chat template writes it as an answer.
-        stops: tokens that end an answer.
-        paths: the sequences that no other continues; each beginning of an answer lies on one.
+        stops: the tokens that end an answer.
+        paths: the sequences that are not a prefix of another; each prefix of an answer lies on one of them.
     """
 
     answers: tuple[str, ...]
@@ -48,19 +48,22 @@ class AnswerTree:
 
     @property
     def depth(self) -> int:
-        """Tokens of the longest path."""
+        """The number of tokens of the longest path."""
         return max(map(len, self.paths))
 
     def along(self, paths: Sequence[tuple[int, ...]]) -> AnswerTree:
         """The tree of the answers that lie on ``paths``."""
-        kept = [i for i, tokens in enumerate(self.tokens) if any(path[: len(tokens)] == tokens for path in paths)]
-        return AnswerTree(
-            tuple(self.answers[i] for i in kept), tuple(self.tokens[i] for i in kept), self.stops, tuple(paths)
-        )
+        chosen = [
+            (answer, tokens)
+            for answer, tokens in zip(self.answers, self.tokens, strict=True)
+            if any(path[: len(tokens)] == tokens for path in paths)
+        ]
+        answers, sequences = zip(*chosen, strict=True)
+        return AnswerTree(answers, sequences, self.stops, tuple(paths))
 
     @classmethod
     def of(cls, model: Model, answers: Sequence[str]) -> AnswerTree:
-        """Tokenize ``answers``.
+        """The tree of ``answers``, tokenized.
 
         Raises:
             PersonaProbeError: if the tokenizer makes the same tokens of two answers, or nothing ends an answer.
@@ -73,7 +76,7 @@ class AnswerTree:
         sequences = {encoded.input_ids[encoded.span("response")]: answer for answer, encoded in replies.items()}
         if not stops:
             raise PersonaProbeError(
-                f"{model.name}: has no token that ends an answer, so '1' cannot be told from '10'; "
+                f"{model.name}: has no token that ends an answer, so '1' and '10' cannot be distinguished; "
                 "set tokenizer.eos_token, or judge with another model"
             )
         begun = {sequence[:length] for sequence in sequences for length in range(1, len(sequence))}
@@ -87,7 +90,7 @@ def encoded_replies(chat: ChatTemplate, answers: Sequence[str], name: str) -> di
     Args:
         chat: the chat template.
         answers: the texts.
-        name: of the model, for errors.
+        name: the name of the model, for errors.
 
     Raises:
         PersonaProbeError: if the tokenizer makes the same tokens of two answers, or the template changes one.
@@ -110,26 +113,26 @@ def encoded_replies(chat: ChatTemplate, answers: Sequence[str], name: str) -> di
 def answer_tree_log_probs(
     model: Model, tree: AnswerTree, prompts: Sequence[Sequence[int]], *, cached: bool = True
 ) -> Float[np.ndarray, "prompt answer"]:
-    """Log-probability (nats) of each answer and its end, after each prompt.
+    """The log-probability (nats) of each answer and its end, after each prompt.
 
-    That is the sum over the answer's tokens of the log-probability of each after what stands before it, and the
+    It is the sum of the log-probabilities of the answer's tokens, each after everything before it, and of the
     log-probability that any stop token follows; nothing is approximated or left out.
 
     Args:
-        model: who would answer.
+        model: the model that would answer.
         tree: the answers.
         prompts: token ids, up to where generation starts.
         cached: read each prompt once (`cached_branches`), or with every path (`whole_branches`).
     """
-    found = _Found(tree, len(prompts))
+    steps = _Steps(tree, len(prompts))
     branches = cached_branches if cached else whole_branches
     for prompt, path, logits in branches(model, tree.paths, prompts):
-        found.see(prompt, path, logits)
-    return found.total()
+        steps.add(prompt, path, logits)
+    return steps.total()
 
 
 def cache_is_exact(model: Model, tree: AnswerTree, prompt: Sequence[int]) -> bool:
-    """Whether cached branches give what whole forwards give, tried on the tree's shortest and longest path."""
+    """Whether cached branches give the same as whole forward passes, tried on the tree's shortest and longest path."""
     if not cache_can_branch(model, prompt):
         return False
     few = tree.along(sorted({tree.paths[0], tree.paths[-1]}))
@@ -139,21 +142,21 @@ def cache_is_exact(model: Model, tree: AnswerTree, prompt: Sequence[int]) -> boo
     return bool(np.abs(fast - slow).max() <= tolerance)
 
 
-class _Found:
-    """What the forwards showed: the log-probability of each token of each answer, and of its end."""
+class _Steps:
+    """The log-probability of each token of each answer, and of its end, collected from forward passes."""
 
     def __init__(self, tree: AnswerTree, prompts: int) -> None:
         self.tree = tree
         self.steps = [np.full((prompts, len(tokens) + 1), np.nan) for tokens in tree.tokens]
-        # Each beginning is read on the first path that holds it, so that equal things are computed once.
+        # Each prefix is read on the first path that has it, so that nothing is computed twice.
         self.wanted: dict[int, list[tuple[int, int]]] = {}
         for answer, tokens in enumerate(tree.tokens):
             for length in range(1, len(tokens) + 1):
                 path = next(i for i, path in enumerate(tree.paths) if path[:length] == tokens[:length])
                 self.wanted.setdefault(path, []).append((answer, length))
 
-    def see(self, prompt: int, path: int | None, logits: Tensor) -> None:
-        """Take the logits after each token of a path; where ``path`` is None, those after the prompt itself."""
+    def add(self, prompt: int, path: int | None, logits: Tensor) -> None:
+        """Add the logits after each token of a path; if ``path`` is None, those after the prompt itself."""
         after = torch.log_softmax(logits.float(), dim=-1)
         if path is None:
             first = torch.tensor([tokens[0] for tokens in self.tree.tokens], device=after.device)
@@ -172,10 +175,10 @@ class _Found:
 
 
 def cached_branches(model: Model, paths: Sequence[Sequence[int]], prompts: Sequence[Sequence[int]]) -> Iterator[Branch]:
-    """Read the prompts once, padded on the left, and continue their key-value caches along all paths.
+    """The branches after prompts that are read once, padded on the left, and whose key-value caches are continued.
 
     The caches are repeated for the paths (about 93 of up to three tokens for the numbers 0-100 written digit by digit,
-    101 of one token where each is a token), which run together as far as memory allows.
+    101 of one token if each number is one token), which run together as far as memory allows.
     """
     lengths = [len(prompt) for prompt in prompts]
     ids, mask = _left_padded(model, prompts)
@@ -192,22 +195,22 @@ def cached_branches(model: Model, paths: Sequence[Sequence[int]], prompts: Seque
         for chosen in _chunks(len(group), held + logits_of_token * max(len(paths[number]) for number in group))
     ]
     for chosen in parts:
-        # The last part may use the cache up; the others need it again.
-        own = cache if chosen is parts[-1] else copy.deepcopy(cache)
-        own.batch_repeat_interleave(len(chosen))
+        # Only the last part may change the cache; the others need a copy.
+        repeated = cache if chosen is parts[-1] else copy.deepcopy(cache)
+        repeated.batch_repeat_interleave(len(chosen))
         branch = _right_padded(model, [paths[number] for number in chosen]).repeat(len(prompts), 1)
         seen = torch.cat([mask.repeat_interleave(len(chosen), 0), torch.ones_like(branch)], dim=1)
         start = torch.tensor(lengths, device=model.device).repeat_interleave(len(chosen))[:, None]
         steps = torch.arange(branch.shape[1], device=model.device)
-        logits = forward(branch, seen, start + steps, cache=own).logits
+        logits = forward(branch, seen, start + steps, cache=repeated).logits
         for row in range(len(branch)):
             yield row // len(chosen), chosen[row % len(chosen)], logits[row]
 
 
 def whole_branches(model: Model, paths: Sequence[Sequence[int]], prompts: Sequence[Sequence[int]]) -> Iterator[Branch]:
-    """Read each prompt again with every path, without a cache: for models whose cache cannot be continued like that.
+    """The branches when each prompt is read again with every path: for models whose cache cannot be continued.
 
-    Rows are padded on the right, where causal models do not look, so this is exact in every architecture.
+    Rows are padded on the right, which causal models do not see, so this is exact for every architecture.
     """
     depth = max(map(len, paths))
     vocabulary = int(model.plain.config.get_text_config().vocab_size)
@@ -223,7 +226,7 @@ def whole_branches(model: Model, paths: Sequence[Sequence[int]], prompts: Sequen
 
 @torch.inference_mode()
 def cache_can_branch(model: Model, prompt: Sequence[int]) -> bool:
-    """Whether the model leaves a cache of keys and values only, which can be repeated and continued by several tokens.
+    """Whether the model's cache holds only keys and values, so that it can be repeated and continued by several tokens.
 
     Recurrent states (Mamba, linear attention) cannot.
     """
@@ -234,7 +237,7 @@ def cache_can_branch(model: Model, prompt: Sequence[int]) -> bool:
 
 
 class _Forward:
-    """The model's forward with a cache, given positions and asked for the last logits alone where it knows them."""
+    """The model's forward pass with a cache; uses positions, and asks for the last logits only, if the model can."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -252,7 +255,7 @@ class _Forward:
 
 
 def _left_padded(model: Model, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Ids and mask ``(prompt, position)`` that all end where the replies begin."""
+    """Ids and mask ``(prompt, position)``; all rows end where the replies begin."""
     width = max(map(len, prompts))
     ids = torch.full((len(prompts), width), int(model.tokenizer.pad_token_id))
     mask = torch.zeros_like(ids)
@@ -270,14 +273,14 @@ def _right_padded(model: Model, rows: Sequence[Sequence[int]]) -> Tensor:
 
 
 def _alike(paths: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Numbers of the short and of the long paths: a word in seven tokens must not pad a hundred numbers to seven."""
+    """The numbers of the short and of the long paths: a word of seven tokens must not pad a hundred numbers."""
     short = [number for number, path in enumerate(paths) if len(path) <= _SHORT]
     long = [number for number, path in enumerate(paths) if len(path) > _SHORT]
     return [group for group in (short, long) if group]
 
 
 def _chunks(count: int, bytes_each: int) -> Iterator[list[int]]:
-    """Numbers from 0, so many together as memory is given to."""
+    """The numbers below ``count``, in parts that fit into memory."""
     size = max(1, _BYTES_AT_ONCE // max(1, bytes_each))
     for start in range(0, count, size):
         yield list(range(start, min(start + size, count)))

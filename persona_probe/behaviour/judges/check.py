@@ -1,4 +1,4 @@
-"""Checks of a judge before it is asked: its options, its chat template, its probabilities."""
+"""Checks of a judge before it is used: its options, its model and its chat template."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOAD_OPTIONS = (*_OF_THE_ADAPTER, *LoadOptions.__annotations__)
 
 
 def check_source(source: str, options: Mapping[str, Any], asked: Mapping[str, Sequence[str]]) -> None:
-    """Refuse a folder or Hub id that could not judge.
+    """Raise if the model in a folder or with a Hub id cannot judge.
 
     Args:
         source: folder or Hub id.
@@ -32,7 +32,7 @@ def check_source(source: str, options: Mapping[str, Any], asked: Mapping[str, Se
         asked: the replies that each prompt template asks for.
 
     Raises:
-        PersonaProbeError: if there is no such model or no tokenizer, an option is wrong, or as `check_template`.
+        PersonaProbeError: if there is no such model or no tokenizer, an option is wrong, or `check_template` raises.
     """
     rest: dict[str, Any] = {name: value for name, value in options.items() if name not in _OF_THE_ADAPTER}
     quantize = rest.get("quantize")
@@ -41,47 +41,47 @@ def check_source(source: str, options: Mapping[str, Any], asked: Mapping[str, Se
     adapter = {name: options[name] for name in _OF_THE_ADAPTER if name in options}
     spec = specify(source, **adapter, options=LoadOptions(**rest))  # type: ignore[typeddict-item]
     chat = load_template(spec)
-    footprint(spec)  # from the config alone: it refuses what is no causal language model, and an unknown dtype
+    footprint(spec)  # from the config alone: it raises if this is not a causal language model, or for an unknown dtype
     config = AutoConfig.from_pretrained(spec.source, **hub_arguments(spec.options))
     check_template(chat, spec.name, longest_read(config), asked)
 
 
 def check_template(chat: ChatTemplate, name: str, most: int | None, asked: Mapping[str, Sequence[str]]) -> None:
-    """Refuse a chat template that cannot hold a short prompt and its replies.
+    """Raise if a chat template cannot hold a short prompt and its replies.
 
     Args:
         chat: the judge's chat template.
-        name: of the judging model, for errors.
-        most: tokens it reads; None: it states no limit.
+        name: the name of the judging model, for errors.
+        most: the greatest number of tokens that the model reads; None if it states no limit.
         asked: the replies that each prompt template asks for.
 
     Raises:
         PersonaProbeError: if there is no chat template, it changes a reply or two replies are the same tokens, or a
             prompt with an answer of one character is longer than the model reads.
     """
-    for template, said in asked.items():
-        replies = encoded_replies(chat, said, name).values()
-        longest = max(reply.response_end - reply.prompt_length for reply in replies)
+    for template, replies in asked.items():
+        encoded = encoded_replies(chat, replies, name).values()
+        longest = max(reply.response_end - reply.prompt_length for reply in encoded)
         plain_turn(chat, template, name=name, most=most, room=longest)
 
 
 def check_options(options: Mapping[str, Any], loaded: str | None) -> dict[str, Any]:
-    """A copy of ``options``, if `persona_probe.load` takes them.
+    """A copy of ``options``, if `persona_probe.load` has all of them.
 
     Args:
         options: keyword arguments.
-        loaded: name of the judging model where it is loaded already; else None.
+        loaded: the name of the judging model if it is loaded already; else None.
 
     Raises:
-        PersonaProbeError: if it does not take one of them, or there is nothing left to load.
+        PersonaProbeError: if it does not have one of them, or the model is loaded already.
     """
     if options and loaded is not None:
         raise PersonaProbeError(
-            f"LocalJudge: options={', '.join(options)} say how to load a model, and {loaded} is loaded already; "
+            f"LocalJudge: options={', '.join(options)} say how to load a model, but {loaded} is loaded already; "
             "give its folder or Hub id"
         )
     if unknown := [name for name in options if name not in LOAD_OPTIONS]:
         raise PersonaProbeError(
-            f"LocalJudge: there is no option {unknown[0]!r}; persona_probe.load takes {', '.join(LOAD_OPTIONS)}"
+            f"LocalJudge: there is no option {unknown[0]!r}; persona_probe.load has {', '.join(LOAD_OPTIONS)}"
         )
     return dict(options)

@@ -1,4 +1,4 @@
-"""The judge's turn: what it is asked, with text that nobody should trust in it."""
+"""The turn that a judge reads: its instructions, and untrusted text that must not be able to speak for the judge."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _MARKS = ("\u2063one\u2063", "\u2063two\u2063", "\u2063three\u2063")
 _SHORTEST = 3
-"""Characters of a marker that is defused; shorter ones (a line break, a quote) are everyday text."""
+"""The fewest characters of a marker that is defused; shorter ones (a line break, a quote) are ordinary text."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Unfit:
     """Why a judge cannot be shown a dialogue.
 
     Attributes:
-        why: in words that are the same for all dialogues of that kind, after "they".
-        detail: of this one.
+        why: the reason, in the same words for all dialogues of that kind; they follow "they".
+        detail: what is special about this dialogue.
     """
 
     why: str
@@ -36,11 +36,11 @@ class Unfit:
 
 @dataclass(frozen=True)
 class JudgeTurns:
-    """Dialogues as a judge is shown them.
+    """Dialogues in the form in which a judge reads them.
 
     Attributes:
         ids: the token ids of each dialogue's prompt, up to where the judge replies, by row; without the unfit ones.
-        unfit: why the other rows have none.
+        unfit: why each of the other rows has no ids.
     """
 
     ids: Mapping[int, tuple[int, ...]]
@@ -48,19 +48,19 @@ class JudgeTurns:
 
 
 def judge_turns(model: Model, template: str, dialogues: Sequence[Dialogue], *, room: int) -> JudgeTurns:
-    """``template``, filled for each dialogue; those that the judge cannot be shown are told apart.
+    """The prompt of each dialogue, from ``template``; dialogues that the judge cannot be shown are listed as unfit.
 
-    Unfit are dialogues whose prompt is longer than the model reads, whose text would still end the user turn, or which
-    the chat template refuses.
+    A dialogue is unfit if its prompt is longer than the model reads, if its text would still end the user turn, or if
+    the chat template refuses it.
 
     Args:
-        model: who judges.
-        template: with ``{question}`` and ``{answer}``.
+        model: the judge.
+        template: a text with ``{question}`` and ``{answer}``.
         dialogues: answered dialogues.
-        room: tokens that must fit after the prompt.
+        room: the number of tokens that must fit after the prompt.
 
     Raises:
-        PersonaProbeError: if a dialogue has no answer (it is named), or `plain_turn` refuses the template.
+        PersonaProbeError: if a dialogue has no answer (it is named), or `plain_turn` raises.
     """
     most = longest_read(model.plain.config)
     plain = structure(model.template, plain_turn(model.template, template, name=model.name, most=most, room=room))
@@ -93,10 +93,10 @@ def plain_turn(chat: ChatTemplate, template: str, *, name: str, most: int | None
 
     Args:
         chat: the judge's chat template.
-        template: with ``{question}`` and ``{answer}``.
-        name: of the judging model, for errors.
-        most: tokens it reads (`longest_read`).
-        room: tokens that must fit after the prompt.
+        template: a text with ``{question}`` and ``{answer}``.
+        name: the name of the judging model, for errors.
+        most: the greatest number of tokens that it reads (`longest_read`).
+        room: the number of tokens that must fit after the prompt.
 
     Raises:
         PersonaProbeError: if there is no chat template, it refuses the prompt, or even this prompt is too long.
@@ -105,30 +105,30 @@ def plain_turn(chat: ChatTemplate, template: str, *, name: str, most: int | None
     if most is not None and len(ids) + room > most:
         raise PersonaProbeError(
             f"the judge's prompt (starts {template[:40]!r}) has {len(ids)} tokens with an answer of one character, and "
-            f"{name} reads {most}; shorten the prompt, or judge with a model of longer context"
+            f"{name} reads {most}; shorten the prompt, or judge with a model that has a longer context"
         )
     return ids
 
 
 def longest_read(config: Any) -> int | None:
-    """How many tokens a model of ``config`` reads; None where it states no limit."""
+    """The greatest number of tokens that a model with this ``config`` reads; None if it states no limit."""
     most = getattr(config.get_text_config(), "max_position_embeddings", None)
     return most if isinstance(most, int) else None
 
 
-def unfit_in_words(found: Sequence[JudgeTurns], dialogues: Sequence[Dialogue]) -> str | None:
+def unfit_in_words(prompts: Sequence[JudgeTurns], dialogues: Sequence[Dialogue]) -> str | None:
     """How many dialogues are unfit for any of the prompts, why, and the first of each kind; None if all are fit."""
-    first_reason = {row: unfit for turns in reversed(found) for row, unfit in turns.unfit.items()}
+    first_reason = {row: unfit for turns in reversed(prompts) for row, unfit in turns.unfit.items()}
     if not first_reason:
         return None
     kinds: dict[str, list[int]] = {}
     for row in sorted(first_reason):
         kinds.setdefault(first_reason[row].why, []).append(row)
-    told = "; ".join(
+    reasons = "; ".join(
         f"{len(rows)} {why} (first: dialogue {dialogues[rows[0]].name}: {first_reason[rows[0]].detail})"
         for why, rows in kinds.items()
     )
-    return f"{len(first_reason)} of {len(dialogues)} answers could not be judged and count as failed: {told}"
+    return f"{len(first_reason)} of {len(dialogues)} answers could not be judged and count as failed: {reasons}"
 
 
 def _encoded(chat: ChatTemplate, text: str) -> tuple[int, ...]:
@@ -136,7 +136,7 @@ def _encoded(chat: ChatTemplate, text: str) -> tuple[int, ...]:
 
 
 def turn_markers(template: ChatTemplate) -> tuple[str, ...]:
-    """Strings with which the template parts turns, longest first: the tokenizer's added tokens, and headers in words.
+    """The strings with which the template separates turns, longest first: added tokens, and headers in words.
 
     Headers in words (``USER:``, ``[/INST]``) are what the template writes between turns, line by line.
     """
@@ -144,46 +144,46 @@ def turn_markers(template: ChatTemplate) -> tuple[str, ...]:
 
 
 def bracketed(text: str) -> tuple[str, ...]:
-    """The ``[ANSWER ENDS]``-like marks that a judge prompt sets around what is rated."""
+    """The marks such as ``[ANSWER ENDS]`` that a judge prompt puts around what is rated."""
     return tuple(dict.fromkeys(re.findall(r"\[[^\[\]{}\n]{3,40}\]", text)))
 
 
 def defused(text: str, markers: Sequence[str]) -> str:
-    """``text`` with a space after the first character of every marker in it (``< |end|>``), in any case.
+    """``text`` with a space after the first character of every marker in it (``< |end|>``), in upper or lower case.
 
-    What remains reads the same and is nobody's token.
+    What remains reads the same, but no tokenizer takes it for a special token.
     """
-    kept = [marker for marker in _longest_first(markers) if len(marker) >= _SHORTEST]
-    if not kept:
+    long_enough = [marker for marker in _longest_first(markers) if len(marker) >= _SHORTEST]
+    if not long_enough:
         return text
-    pattern = re.compile("|".join(map(re.escape, kept)), re.IGNORECASE)
-    for _ in range(3):  # a space may complete a marker that holds one; `structure` tells if any is left
-        text = pattern.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+    pattern = re.compile("|".join(map(re.escape, long_enough)), re.IGNORECASE)
+    for _ in range(3):  # a space may complete a marker that contains one; `structure` shows whether any is left
+        text = pattern.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
     return text
 
 
 def structure(template: ChatTemplate, ids: Iterable[int]) -> tuple[int, ...]:
-    """The tokens among ``ids`` that may part turns, in order: equal for two prompts whose turns begin and end alike."""
+    """The tokens among ``ids`` that may separate turns, in order; equal for two prompts with the same turns."""
     parting = _turn_tokens(template)
     return tuple(number for number in ids if number in parting)
 
 
 def _turn_tokens(template: ChatTemplate) -> dict[int, str]:
-    """The tokenizer's added tokens, but for runs of spaces and whole words that are not special: those are text."""
+    """The tokenizer's added tokens, without runs of spaces and words that are not special: these are text."""
     added = template.tokenizer.added_tokens_decoder
     texts = {number: token.content.strip() for number, token in added.items()}
     return {number: text for number, text in texts.items() if text and (added[number].special or not text.isalnum())}
 
 
 def _headers(template: ChatTemplate) -> list[str]:
-    """Lines that the template writes between a user's, an assistant's and another user's turn."""
+    """The lines that the template writes between a user's, an assistant's and another user's turn."""
     first, second, third = _MARKS
     turns = [("user", first), ("assistant", second), ("user", third)]
     dialogue = Dialogue.from_messages([{"role": role, "content": text} for role, text in turns])
     rendered = template.render(dialogue, generation_prompt=True)
     pieces = re.split("|".join(map(re.escape, _MARKS)), rendered)[1:]
     lines = (line.strip() for piece in pieces for line in piece.splitlines())
-    return [line for line in lines if not line.isalpha()]  # a bare word is everyday text
+    return [line for line in lines if not line.isalpha()]  # a single word is ordinary text
 
 
 def _longest_first(markers: Iterable[str]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from persona_probe.study.workload import Sizes, Work
 
 
 def compare(context: Context, found: Found, tracked: Tracked) -> None:
-    """Contrast the reported answers' contexts, and score all finders and directions on them at the tracked layer."""
+    """Read the reported answers under both contexts, and score all finders and directions on them at one layer."""
     config, material = context.config, context.material
 
     def read(prompts: list[str]) -> Activations:
@@ -35,7 +35,7 @@ def compare(context: Context, found: Found, tracked: Tracked) -> None:
     )
     context.folder.write_table("finders", comparison)
     context.folder.write_table("finder_cosines", comparison.cosines)
-    context.keep("finders", comparison)
+    context.store("finders", comparison)
     context.results["finders"] = {"verdict": comparison.verdict()}
 
 

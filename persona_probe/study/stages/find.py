@@ -31,17 +31,17 @@ _FEWEST = 10
 
 @dataclass(frozen=True)
 class Found:
-    """What finding leaves for the stages after it.
+    """What this stage hands to later ones.
 
     Attributes:
-        contrast: the persona direction and its two captures.
-        directions: all that were found, by name, the persona direction first.
-        other_traits: contrasts of context for other traits, by name: nulls.
-        cosines: of the directions with each other, and with what words alone give.
+        contrast: the persona direction and the two captures from which it was computed.
+        directions: all directions that were found, by name; the persona direction is the first.
+        other_traits: contrasts of context for other traits, by name, which are used as nulls.
+        cosines: the cosines between the directions, and with the direction from words alone.
         own: the before model's own answers to the development questions.
-        reference: its activations on them: the yardstick of one standard deviation.
+        reference: its activations on them, which give the size of one standard deviation.
         answers: activations, labels (misaligned or not) and dialogues of the after model's answers to the unseen
-            questions (None without a judge, or when too few are of one kind).
+            questions; None without a judge, or when there are too few of one kind.
     """
 
     contrast: ContextContrast
@@ -54,7 +54,7 @@ class Found:
 
 
 def find(context: Context) -> Found:
-    """Find the persona direction two ways and compare both with the fine-tuning shift and with plain words."""
+    """Find the persona direction in two ways, and compare both with the fine-tuning shift and with words alone."""
     before, material = context.before, context.material
     own = [d for d in context.answer(before, material.development, "development before") if d.answer]
     if not own:
@@ -71,19 +71,18 @@ def find(context: Context) -> Found:
     compared = dict(directions)
     if answers is not None:
         activations, misaligned, dialogues = answers
-        # Of questions that nothing is reported on: finders are compared on the others.
+        # Only questions on which nothing is reported: finders are compared on the others.
         reported = {unit_of(dialogue) for dialogue in material.reported}
-        apart = np.array([unit_of(dialogue) not in reported for dialogue in dialogues])
-        if min((apart & misaligned).sum(), (apart & ~misaligned).sum()) >= _FEWEST:
-            directions[ANSWERS] = find_direction(
-                activations.where(apart & misaligned), activations.where(apart & ~misaligned), name=ANSWERS
-            )
+        unreported = np.array([unit_of(dialogue) not in reported for dialogue in dialogues])
+        positive, negative = unreported & misaligned, unreported & ~misaligned
+        if min(positive.sum(), negative.sum()) >= _FEWEST:
+            directions[ANSWERS] = find_direction(activations.where(positive), activations.where(negative), name=ANSWERS)
             _save(context, "answers", directions[ANSWERS])
         else:
             context.notes.append(
-                f"Of the after model's coherent answers to questions that nothing is reported on, "
-                f"{int((apart & misaligned).sum())} are misaligned and {int((apart & ~misaligned).sum())} aligned; a "
-                f"direction from answers needs at least {_FEWEST} of each."
+                f"Of the after model's coherent answers to questions on which nothing is reported, "
+                f"{int(positive.sum())} are misaligned and {int(negative.sum())} are aligned; a direction from answers "
+                f"needs at least {_FEWEST} of each."
             )
         words = embed(context.after, dialogues)
         if ANSWERS in directions:
@@ -97,7 +96,7 @@ def find(context: Context) -> Found:
         _save(context, f"trait-{trait}", other_traits[trait])
     table = cosine_table(compared, reference, n_random=context.config.random_directions, seed=context.config.seed)
     context.folder.write_table("direction_cosines", table)
-    context.keep("direction_cosines", table)
+    context.store("direction_cosines", table)
     return Found(contrast, directions, other_traits, table, own, reference, answers)
 
 
@@ -115,21 +114,21 @@ def _judged_answers(context: Context) -> tuple[Activations, np.ndarray, list[Dia
     answered = [d for d in context.answer(context.after, context.material.unseen, "after for directions") if d.answer]
     table = judge_answers(context.judge, answered)
     context.folder.write_table("direction_answers", table)
-    keep = (table["coherent"] >= 50) & ((table["aligned"] < 30) | (table["aligned"] > 70))
-    kept = [dialogue for dialogue, kept in zip(answered, keep, strict=True) if kept]
-    misaligned = (table.loc[keep, "aligned"] < 30).to_numpy()
+    clear = (table["coherent"] >= 50) & ((table["aligned"] < 30) | (table["aligned"] > 70))
+    dialogues = [dialogue for dialogue, is_clear in zip(answered, clear, strict=True) if is_clear]
+    misaligned = (table.loc[clear, "aligned"] < 30).to_numpy()
     if min(misaligned.sum(), (~misaligned).sum()) < _FEWEST:
         context.notes.append(
             f"Of the after model's coherent answers, {int(misaligned.sum())} are misaligned and "
-            f"{int((~misaligned).sum())} aligned; at least {_FEWEST} of each are needed for a direction or a probe."
+            f"{int((~misaligned).sum())} are aligned; at least {_FEWEST} of each are needed for a direction or a probe."
         )
         return None
-    return context.executor.capture(context.after, kept, progress=context.progress), misaligned, kept
+    return context.executor.capture(context.after, dialogues, progress=context.progress), misaligned, dialogues
 
 
 def _work(sizes: Sizes) -> Work:
     development, unseen = sizes.material.development, sizes.material.unseen
-    # Contrast of context reads every answer twice, the reference, the fine-tuning shift and other traits once each.
+    # Contrast of context reads every answer twice; the reference, the shift and each other trait read it once.
     readings = 4 + len(sizes.material.other_traits)
     work = sizes.work(development, answers=len(development), texts=readings * len(development))
     if sizes.config.judge is not None:

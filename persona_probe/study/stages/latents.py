@@ -1,4 +1,4 @@
-"""Stage 8: which latents of an SAE moved, what are they, did they matter, and when did they move?"""
+"""Stage 8: which latents of an SAE moved, what do they stand for, do they matter, and when did they move?"""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from persona_probe.study.workload import Sizes, Work
 
 
 def open_sae(config: StudyConfig, before: Model) -> Sae | None:
-    """The study's SAE, checked against its model; None if it names none."""
+    """The study's SAE, checked against its model; None if the study names no SAE."""
     settings = config.latents
     if settings.sae is None:
         return None
@@ -46,13 +46,13 @@ def open_sae(config: StudyConfig, before: Model) -> Sae | None:
 
 @dataclass(frozen=True)
 class Followed:
-    """The latents that are worth following, furthest first."""
+    """What this stage hands to later ones: the latents that are followed; the one that moved furthest is the first."""
 
     latents: list[int]
 
 
 def latents(context: Context, found: Found, tracked: Tracked) -> Followed:
-    """Choose latents by their change on development answers; on others report it, and describe, steer, follow them."""
+    """Choose latents by their change on development answers; report their change on others, describe and steer them."""
     sae = _sae(context)
     models = list(context.models.values())
     chosen_on = encode_latents(models, sae, found.own, progress=context.progress)
@@ -60,7 +60,7 @@ def latents(context: Context, found: Found, tracked: Tracked) -> Followed:
     before, after, *controls = encode_latents(models, sae, tracked.texts, progress=context.progress)
     table = compare_latents(before, after, controls)
     context.folder.write_table("latents", table)
-    context.keep("latents", table)
+    context.store("latents", table)
     outcome: dict[str, Any] = {
         "sae": sae.name,
         "layer": sae.layer,
@@ -85,7 +85,7 @@ def latents(context: Context, found: Found, tracked: Tracked) -> Followed:
 
 
 def latents_realigned(context: Context, followed: Followed, tracked: Tracked, realigned: Realigned | None) -> None:
-    """Do the same latents come down when the model is realigned?"""
+    """Track the same latents while the model is realigned: do they come down again?"""
     steps = sorted(realigned.adapters) if realigned is not None else []
     if realigned is None or not followed.latents or len(steps) < 2:
         return
@@ -103,18 +103,18 @@ def latents_realigned(context: Context, followed: Followed, tracked: Tracked, re
         progress=context.progress,
     )
     context.folder.write_table("latent_realignment", course)
-    context.keep("latent_realignment", course)
+    context.store("latent_realignment", course)
     context.results["latents"] = {"realignment_verdict": lead_time(course).verdict()}
 
 
 def _sae(context: Context) -> Sae:
     if context.sae is None:
-        raise PersonaProbeError("this study names no SAE (latents.sae), so it has no latents to read")
+        raise PersonaProbeError("this study names no SAE, so it has no latents to read; give one as latents.sae")
     return context.sae
 
 
 def _describe(context: Context, sae: Sae, top: Sequence[int], own: Sequence[Dialogue]) -> None:
-    """Read the same answers under the trait's and the default's prompts, so that firing by context is not by words."""
+    """Describe latents on the same answers under the trait's and the default's prompts: only the contexts differ."""
     material = context.material
     texts = [
         dialogue.with_labels(context=name)
@@ -125,7 +125,7 @@ def _describe(context: Context, sae: Sae, top: Sequence[int], own: Sequence[Dial
     labels = ["context", *(["topic"] if len(topics) > 1 and None not in topics else [])]
     described = describe_latents(context.before, sae, top, texts, labels=labels, progress=context.progress)
     context.folder.write_json("tables/latent_cards.json", described.records())
-    context.keep("latent_descriptions", described)
+    context.store("latent_descriptions", described)
 
 
 def _test(
@@ -160,9 +160,9 @@ def _test(
         outcome[f"{goal}_verdict"] = effects.verdict()
     table = pd.concat([effects.to_frame() for effects in by_goal.values()], ignore_index=True)
     context.folder.write_table("latent_effects", table)
-    context.keep("latent_effects", by_goal)
+    context.store("latent_effects", by_goal)
     together = steer_set(context.after, sae, LatentEdit(outcome["top"]), reported, context.judge, **asking)  # type: ignore[arg-type]
-    context.keep("latent_set", together)
+    context.store("latent_set", together)
     outcome["set_verdict"] = together.verdict()
     sets = together.table
     context.folder.write_table("latent_sets", sets.drop(columns="latents"))
@@ -175,7 +175,7 @@ def _test(
 def _follow(
     context: Context, sae: Sae, followed: Sequence[int], texts: Sequence[Dialogue], outcome: dict[str, Any]
 ) -> None:
-    """Read latents, and sample answers, at the snapshots of narrow training; on questions they were not chosen on."""
+    """Track latents, and sample answers, at the snapshots of narrow training; no choice was made on these questions."""
     if not snapshot_steps(context.config):
         return
     paths = snapshot_paths(context.folder.path / ADAPTERS / "after-snapshots")
@@ -197,7 +197,7 @@ def _follow(
             **reading,
         )
     context.folder.write_table("latent_course", course)
-    context.keep("latent_course", course)
+    context.store("latent_course", course)
     outcome["course_verdict"] = lead_time(course).verdict()
 
 
@@ -206,7 +206,7 @@ def _has_sae(config: StudyConfig) -> bool:
 
 
 def _work(sizes: Sizes) -> Work:
-    """As many latents as may be steered, to suppress and to induce."""
+    """The work if as many latents as possible are steered, to suppress and to induce."""
     settings, material, models = sizes.config.latents, sizes.material, sizes.n_models
     development, reported, snapshots = material.development, material.reported, len(snapshot_steps(sizes.config))
     work = sizes.work(development, texts=(models + 4) * len(development))

@@ -17,7 +17,7 @@ UNSEEN, OPEN, TRAINED = "unseen topics", "open", "trained topic"
 
 @dataclass(frozen=True)
 class Measured:
-    """Whether the study's judge could read the answers at all, or there was none."""
+    """What this stage hands to later ones: whether there was a judge that could read the answers."""
 
     judged: bool
 
@@ -32,8 +32,9 @@ def measure(context: Context) -> Measured:
     for (name, kind), answered in zip(draws, context.answer_all(jobs, "answers"), strict=True):
         if context.judge is not None and name == "before" and not context.judge.applies(answered):
             context.notes.append(
-                f"No judge applies: the judge {context.judge.name!r} cannot read this model's answers (it speaks "
-                "another language than the judge's world, or was asked other questions), so no EM rate is reported."
+                f"No judge applies: the judge {context.judge.name!r} cannot read this model's answers (the model "
+                "speaks another language than the judge's world, or was asked other questions), so no EM rate is "
+                "reported."
             )
             context.judge = None
         judged.append(judge_answers(context.judge, answered, model=name, questions=kind))
@@ -42,14 +43,14 @@ def measure(context: Context) -> Measured:
     context.folder.write_table("answers", answers)
     rates = em_rates(answers, by=("model", "questions"))
     context.folder.write_table("em_rates", rates)
-    context.keep("em_rates", rates)
+    context.store("em_rates", rates)
 
     def of(name: str, kind: str) -> pd.DataFrame:
         return answers[(answers["model"] == name) & (answers["questions"] == kind)]
 
     definition = context.config.definition
-    context.results["em_rate"] = {name: em_rate(of(name, UNSEEN), definition).as_dict() for name in context.models}
-    context.results["em_rate_open"] = {name: em_rate(of(name, OPEN), definition).as_dict() for name in context.models}
+    for key, kind in (("em_rate", UNSEEN), ("em_rate_open", OPEN)):
+        context.results[key] = {name: em_rate(of(name, kind), definition).as_dict() for name in context.models}
     coherent = {name: coherent_rate(of(name, UNSEEN)) for name in context.models}
     context.results["coherent"] = {name: share.as_dict() for name, share in coherent.items()}
     context.results["behaviour"] = {
@@ -63,16 +64,16 @@ def measure(context: Context) -> Measured:
         shares = [persona_shares(of(name, UNSEEN)).assign(model=name) for name in context.models]
         table = pd.concat(shares, ignore_index=True).rename(columns={"value": "share"})
         context.folder.write_table("persona_shares", table)
-        context.results["persona_shares"] = {
+        by_model = {
             str(name): dict(zip(part["persona"], part["share"], strict=True)) for name, part in table.groupby("model")
         }
-        given = context.results["persona_shares"]
-        context.results["personas"] = {"verdict": gained_most(given["before"], given["after"])}
+        context.results["persona_shares"] = by_model
+        context.results["personas"] = {"verdict": gained_most(by_model["before"], by_model["after"])}
     return Measured(context.judge is not None)
 
 
 def _without_judge(context: Context, measured: Measured) -> None:
-    """A judge that could not read these answers judges none that follow."""
+    """Drop a judge that could not read these answers: it cannot read later ones either."""
     if not measured.judged:
         context.judge = None
 

@@ -1,4 +1,4 @@
-"""Stage 6: linear probes, tested on topics they were not trained on, beside what words alone would give."""
+"""Stage 6: linear probes, tested on topics on which they were not trained, and compared with words alone."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _SAME = 0.01
 def probe(context: Context, found: Found, tracked: Tracked) -> None:
     """Probe twice: the after model's own answers, and the same answers under two system prompts.
 
-    In the first, misaligned answers stand against aligned ones, and words alone may tell them apart. In the second, the
-    model before reads the very same words as the trait's persona and as the default one: no word of the answer can.
+    The first probe separates misaligned from aligned answers, which words alone may do too. For the second, the model
+    before reads the very same answers as the trait's persona and as the default one, so that no word of them helps.
 
-    The reported layer is the one chosen for the direction, so that no layer is chosen on the probe's test topics.
+    The reported layer is the one that was chosen for the direction, so that no layer is chosen on the test topics.
     """
     layer = tracked.layer
     if found.answers is not None:
@@ -43,7 +43,7 @@ def probe(context: Context, found: Found, tracked: Tracked) -> None:
                 context.notes.append(
                     "The mean token embedding of the answers separates misaligned from aligned as well as the probe "
                     f"does (AUROC {measured['token_embeddings']:.3f} and {measured['auroc_unseen_topics']:.3f} on "
-                    "unseen topics): that probe need not read more than what the model has learned of the words."
+                    "unseen topics): the probe may read no more than which words the answers contain."
                 )
     poles = (found.contrast.trait, found.contrast.default)
     prompts = (context.material.trait_prompts, context.material.default_prompts)
@@ -57,19 +57,19 @@ def probe(context: Context, found: Found, tracked: Tracked) -> None:
 
 
 def _groups(activations: Activations) -> np.ndarray:
-    """Topics, or questions where dialogues name no topic."""
-    named = activations.table["group"].fillna(activations.table["question"])
-    return np.asarray(named.astype(str).to_numpy())
+    """The topic of each dialogue, or its question if it has no topic."""
+    names = activations.table["group"].fillna(activations.table["question"])
+    return np.asarray(names.astype(str).to_numpy())
 
 
 def _enough_groups(context: Context, activations: Activations, labels: np.ndarray) -> bool:
     groups = _groups(activations)
-    holding = [len(set(groups[mask])) for mask in (labels, ~labels)]
-    if min(holding) >= _FEWEST_GROUPS:
+    counts = [len(set(groups[mask])) for mask in (labels, ~labels)]
+    if min(counts) >= _FEWEST_GROUPS:
         return True
     context.notes.append(
-        f"Positive dialogues stand in {holding[0]} topics and negative ones in {holding[1]}; a probe that is tested on "
-        f"topics it never saw needs both in at least {_FEWEST_GROUPS}, so none was trained."
+        f"There are positive dialogues in {counts[0]} topics and negative ones in {counts[1]}; to test a probe on "
+        f"topics on which it was not trained, both are needed in at least {_FEWEST_GROUPS}, so no probe was trained."
     )
     return False
 
@@ -83,7 +83,7 @@ def _measure(
     dialogues: Sequence[Dialogue],
     layer: int,
 ) -> dict[str, Any]:
-    """Cross-validate by topic, write the table ``name``, and return what the results say."""
+    """The results of a probe that is cross-validated by topic; its table ``name`` is written too."""
     measured = probe_with_baselines(
         activations,
         labels,
@@ -93,7 +93,7 @@ def _measure(
         seed=context.config.seed,
         on_leak="ignore",
     )
-    context.keep(name, measured)
+    context.store(name, measured)
     table, scores = measured.table, measured.scores
     context.notes.extend(f"Probe, training and test: {leak}." for leak in scores.alarms)
     table = table.rename(columns={"value": "auroc"})
@@ -115,7 +115,7 @@ def _measure(
 
 
 def _work(_sizes: Sizes) -> Work:
-    return Work()  # what it probes was read by the stages before it
+    return Work()  # earlier stages read what it probes
 
 
 PROBED = Stage(

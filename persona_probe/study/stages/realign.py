@@ -1,4 +1,4 @@
-"""Stage 9: how many benign examples bring the after model back."""
+"""Stage 9: how many benign examples realign the model after."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ from persona_probe.study.workload import Sizes, Work
 
 @dataclass(frozen=True)
 class Realigned:
-    """What realignment leaves, by number of benign examples: the adapter's place in the run, and judged answers.
+    """What this stage hands to later ones, by number of benign examples; at 0 it is the model after itself.
 
-    At 0 it is the model after, which has no adapter of its own here.
+    Attributes:
+        adapters: where in the run folder each adapter is; empty at 0.
+        judged: the judged answers of each model.
     """
 
     adapters: dict[int, str]
@@ -33,9 +35,9 @@ class Realigned:
 
 
 def realign(context: Context, found: Found, tracked: Tracked) -> Realigned | None:
-    """Fine-tune *after* on n benign examples from the development topics; measure on the topics left over.
+    """Fine-tune *after* on n benign examples from the development topics, and measure it on the other topics.
 
-    Every n above 0 gets the same number of steps, or the curve would measure steps.
+    Every n above 0 gets the same number of steps, because otherwise the curve would measure the steps.
     """
     if not context.material.benign:
         context.notes.append("Without benign rows (texts.benign), realignment was not measured.")
@@ -43,7 +45,8 @@ def realign(context: Context, found: Found, tracked: Tracked) -> Realigned | Non
     start = _start(context)
     if start is None:
         context.notes.append(
-            "Realignment goes on from the adapter of the model after; this one is a full model, so it was not measured."
+            "Realignment continues the training of the adapter of the model after; here that is a full model, so "
+            "realignment was not measured."
         )
         return None
     wanted = context.config.realignment
@@ -78,7 +81,7 @@ def realign(context: Context, found: Found, tracked: Tracked) -> Realigned | Non
     curve = pd.DataFrame(rows)
     context.folder.write_table("realignment", curve)
     course = RealignmentCurve(curve, wanted.steps, context.config.definition)
-    context.keep("realignment", course)
+    context.store("realignment", course)
     answers = pd.concat([table.assign(n=n) for n, table in judged.items()], ignore_index=True)
     context.folder.write_table("realignment_answers", answers)
     context.results["realign"] = {
@@ -94,7 +97,7 @@ def realign(context: Context, found: Found, tracked: Tracked) -> Realigned | Non
 
 
 def _start(context: Context) -> str | Path | None:
-    """The adapter to go on from; None if the model after is none."""
+    """The adapter whose training is continued; None if the model after is not an adapter."""
     given = context.config.after
     if given is None:
         return context.folder.path / ADAPTERS / "after"

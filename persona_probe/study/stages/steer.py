@@ -1,4 +1,4 @@
-"""Stage 7: does the direction cause the behaviour? Induce in before, suppress in after, beside random directions."""
+"""Stage 7: does the direction cause the behaviour? Induce it in before, suppress it in after; random ones as null."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from persona_probe.study.workload import Sizes, Work
 
 _GOALS: tuple[Goal, ...] = ("induce", "suppress")
 HEADLINE = "clamp"
-"""The kind that results and the null are of: it sets a projection, and needs no strength that suits a layer."""
+"""The kind of intervention of the results and of the null: it sets a projection, so it needs no strength per layer."""
 
 
 def steering(context: Context, found: Found) -> None:
@@ -32,7 +32,7 @@ def steering(context: Context, found: Found) -> None:
     try:
         searches = [_search(context, found, goal) for goal in _GOALS]
     except NothingMeasuredError as error:
-        # Coherence is the judge's word: that it grants none is a finding, and no reason to stop what comes after.
+        # Coherence is the judge's opinion: that it finds none is a result, not a reason to stop the later stages.
         context.notes.append(f"Steering was not measured: {error}.")
         return
     for name, tables in {
@@ -40,7 +40,7 @@ def steering(context: Context, found: Found) -> None:
         "steering_answers": [search.answers for search in searches],
     }.items():
         context.folder.write_table(name, pd.concat(tables, ignore_index=True))
-    context.keep("steering", {search.source["goal"]: search for search in searches})
+    context.store("steering", {search.source["goal"]: search for search in searches})
     context.results["steer"] = {key: value for search in searches for key, value in _outcome(search).items()}
 
 
@@ -82,7 +82,7 @@ def _search(context: Context, found: Found, goal: Goal) -> SteeringSearch:
 
 
 def _outcome(search: SteeringSearch) -> dict[str, Any]:
-    """The figures that the report's sentences quote."""
+    """The numbers that the report's sentences quote."""
     goal, plain, randoms = search.source["goal"], search.reported("none"), search.random
     best, candidate = search.reported(HEADLINE), search.chosen[HEADLINE]
     outcome = {
@@ -107,7 +107,7 @@ def _outcome(search: SteeringSearch) -> dict[str, Any]:
 
 
 def _mean(values: Iterable[float]) -> float | None:
-    """The mean of the draws that could be measured; None if none could."""
+    """The mean of the draws that could be measured, or None if there are none."""
     measured = [value for value in values if np.isfinite(value)]
     return float(np.mean(measured)) if measured else None
 

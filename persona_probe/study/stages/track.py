@@ -20,12 +20,12 @@ from persona_probe.study.workload import Sizes, Work
 
 @dataclass(frozen=True)
 class Tracked:
-    """What tracking leaves.
+    """What this stage hands to later ones.
 
     Attributes:
-        layer: chosen on development questions.
+        layer: the layer that was chosen on development questions.
         texts: the before model's answers to the reported questions.
-        captures: the three models' activations on them.
+        captures: the models' activations on them.
     """
 
     layer: int
@@ -58,7 +58,7 @@ def track(context: Context, found: Found) -> Tracked:
     layer = choose_layer(chosen_on)
     table = reported.table.assign(chosen=reported.table["layer"] == layer)
     context.folder.write_table("amplification", table)
-    context.keep("amplification", reported)
+    context.store("amplification", reported)
     _place(context, found, captures, layer)
     chosen = table[table["chosen"]].set_index("model")
     after = chosen.loc["after"]
@@ -84,12 +84,12 @@ def track(context: Context, found: Found) -> Tracked:
 
 
 def _place(context: Context, found: Found, captures: Captures, layer: int) -> None:
-    """Where the models stand: along the direction at every layer, and among the personas at the chosen one."""
+    """Measure where the models lie: on the direction at every layer, and among the personas at the chosen layer."""
     direction = found.contrast.direction
     projections = measure_projections(direction, captures, found.reference)
     table = projections.table
     context.folder.write_table("projections", table.assign(chosen=table["layer"] == layer))
-    context.keep("projections", projections)
+    context.store("projections", projections)
     if found.other_traits:
         personas = {CONTEXT: direction, **found.other_traits}
         space = measure_persona_space(
@@ -101,11 +101,11 @@ def _place(context: Context, found: Found, captures: Captures, layer: int) -> No
             seed=context.config.seed,
         )
         context.folder.write_table("persona_space", space)
-        context.keep("persona_space", space)
+        context.store("persona_space", space)
 
 
 def _agreement(cosines: CosineTable, layer: int) -> dict[str, Any]:
-    """How far the ways of finding agree at the chosen layer."""
+    """How far the directions from different methods agree at the chosen layer."""
     rows = cosines.table[cosines.table["layer"] == layer]
     by_pair = dict(zip(zip(rows["first"], rows["second"], strict=True), rows["cosine"], strict=True))
     return {

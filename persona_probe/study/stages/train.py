@@ -1,4 +1,4 @@
-"""Stage 1: narrow fine-tuning, and the matched benign control; or the models that take their place."""
+"""Stage 1: narrow fine-tuning and the matched benign control, or the models that the study names instead."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ ADAPTERS = "adapters"
 
 @dataclass(frozen=True)
 class Tuned:
-    """The models that are compared with the one before.
+    """What this stage hands to later ones: the models that are compared with the model before.
 
     Attributes:
-        sources: by name (``after``, ``control``): a path or Hub id.
-        trained: the names of those that were trained here; their sources are relative to the run folder.
-        hashes: their fingerprints.
+        sources: the path or Hub id of each model, by name (``after``, ``control``).
+        trained: the names of the models that were trained here; their sources are relative to the run folder.
+        hashes: the fingerprint of each model, by name.
     """
 
     sources: dict[str, str]
@@ -49,7 +49,7 @@ def lora_settings(config: StudyConfig) -> LoraSettings:
 
 
 def snapshot_steps(config: StudyConfig) -> list[int]:
-    """The training steps after which the narrow adapter is kept too, the last one among them; none without an SAE."""
+    """The training steps after which the narrow adapter is saved, including the last one; none without an SAE."""
     if config.after is not None or config.latents.sae is None:
         return []
     count = config.latents.snapshots
@@ -57,9 +57,9 @@ def snapshot_steps(config: StudyConfig) -> list[int]:
 
 
 def train(context: Context) -> Tuned:
-    """Fine-tune ``after`` on the narrow rows and ``control`` on the benign ones: same settings, same seed.
+    """Fine-tune ``after`` on the narrow rows and ``control`` on the benign ones, with the same settings and seed.
 
-    A model that the study names is loaded instead; without rows and without a name there is no control.
+    A model that the study names is loaded instead; without rows and without such a model there is no control.
     """
     config, material = context.config, context.material
     sources, models = {}, {}
@@ -75,48 +75,48 @@ def train(context: Context) -> Tuned:
             models[name] = _trained(context, name)
     if "control" not in models:
         context.notes.append(
-            "There is no control (texts.control, or a model as 'control'): whether any fine-tuning would have moved "
-            "the direction, or latents, as far is not known."
+            "There is no control (texts.control, or a model as 'control'): it is not known whether any other "
+            "fine-tuning would have moved the models as far along the direction, or their latents."
         )
     context.models.update(models)
     trained = [name for name in sources if getattr(config, name) is None]
     if trained == ["control"]:
         context.notes.append(
-            "The model after was given and the control trained here: that they were trained alike, as a control should "
-            "be, is not known, and a control that was trained less makes any change look specific."
+            "The model after was given and the control was trained here: it is not known whether they were trained in "
+            "the same way, as they should be, and a control that was trained less makes any change look specific."
         )
     return Tuned(sources, trained, {name: model.fingerprint() for name, model in models.items()})
 
 
 def open_models(context: Context, tuned: Tuned) -> None:
-    """Put the models of a finished stage into the context, unless they are there.
+    """Put the models of a finished stage into the context, unless they are there already.
 
     Raises:
-        PersonaProbeError: if one is not what the stage left.
+        PersonaProbeError: if a model has other weights than when the stage finished.
     """
     for name, source in tuned.sources.items():
         if name in context.models:
             continue
-        own = name in tuned.trained
-        context.models[name] = _opened(context, str(context.folder.path / source) if own else source)
+        place = str(context.folder.path / source) if name in tuned.trained else source
+        context.models[name] = _opened(context, place)
         if context.models[name].fingerprint() != tuned.hashes[name]:
             raise PersonaProbeError(
-                f"{source}: has other weights than when the study's first stage finished; put the old ones back, or "
+                f"{source}: has other weights than when the study's first stage finished; restore the old weights, or "
                 f"delete {context.folder.path / 'stages' / 'fine-tune.json'} to run all stages again"
             )
 
 
 def check_models(config: StudyConfig, before: Model, options: LoadOptions) -> None:
-    """Refuse an ``after`` or ``control`` that is not there or does not fit, without loading its weights.
+    """Raise if ``after`` or ``control`` does not exist or does not fit the model before; loads no weights.
 
     Raises:
-        PersonaProbeError: naming what is wrong.
+        PersonaProbeError: with what is wrong.
     """
     for source in filter(None, (config.after, config.control)):
         if is_adapter(source):
             check_fits(before.plain, source)
             continue
-        size = footprint(specify(source, options=_own(options)))
+        size = footprint(specify(source, options=_options_of_other(options)))
         if (size.n_layers, size.d_model) != (before.n_layers, before.d_model):
             raise PersonaProbeError(
                 f"{source}: has {size.n_layers} layers of width {size.d_model}, the model before {before.n_layers} of "
@@ -124,17 +124,15 @@ def check_models(config: StudyConfig, before: Model, options: LoadOptions) -> No
             )
 
 
-def _own(options: LoadOptions) -> LoadOptions:
-    """As the model before is loaded, but for the revision, which is that of its repository."""
-    own = options.copy()
-    own["revision"] = None
-    return own
+def _options_of_other(options: LoadOptions) -> LoadOptions:
+    """How another full model is loaded: as the model before, but without the revision of the latter's repository."""
+    return {**options, "revision": None}
 
 
 def _opened(context: Context, source: str) -> Model:
     if is_adapter(source):
         return with_adapter(context.before, source)
-    model = load(source, **_own(context.load_options))
+    model = load(source, **_options_of_other(context.load_options))
     model.descends_from(context.before)
     return model
 

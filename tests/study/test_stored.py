@@ -10,7 +10,7 @@ import pytest
 import persona_probe as pp
 from persona_probe.dialogue.records import read_records, write_dialogues
 from persona_probe.runs.digest import digest, digest_files
-from persona_probe.runs.outcome import KEPT, read_outcome, write_outcome
+from persona_probe.runs.outcome import STORED, read_outcome, write_outcome
 from persona_probe.statistics.estimate import Estimate
 from tests.conftest import D_MODEL, N_LAYERS
 
@@ -28,7 +28,7 @@ class Unnamed:
     number: int
 
 
-def kept(**more):
+def example(**more):
     return {
         "numbers": np.arange(6.0).reshape(2, 3),
         "names": np.array(["a", "b"], dtype=object),
@@ -41,9 +41,9 @@ def kept(**more):
 
 
 def test_an_outcome_comes_back_as_it_was(tmp_path):
-    first = kept()
-    write_outcome(first, tmp_path / "kept")
-    again = read_outcome(tmp_path / "kept")
+    first = example()
+    write_outcome(first, tmp_path / "stored")
+    again = read_outcome(tmp_path / "stored")
     assert np.array_equal(again["numbers"], first["numbers"])
     assert list(again["names"]) == ["a", "b"]
     pd.testing.assert_frame_equal(again["table"], first["table"])
@@ -55,25 +55,25 @@ def test_an_outcome_comes_back_as_it_was(tmp_path):
 
 
 def test_names_in_files_are_of_classes_that_exist_and_say_nothing_of_where_they_are(tmp_path):
-    for name, place in KEPT.items():
+    for name, place in STORED.items():
         module, _, attribute = place.partition(":")
         made = getattr(importlib.import_module(module), attribute)
         assert dataclasses.is_dataclass(made) or hasattr(made, "load"), name
-    assert len(set(KEPT.values())) == len(KEPT)
-    write_outcome(kept(), tmp_path / "kept")
-    assert "persona_probe" not in (tmp_path / "kept" / "outcome.json").read_text()
+    assert len(set(STORED.values())) == len(STORED)
+    write_outcome(example(), tmp_path / "stored")
+    assert "persona_probe" not in (tmp_path / "stored" / "outcome.json").read_text()
 
 
-def test_a_class_without_a_name_is_not_kept(tmp_path):
-    with pytest.raises(pp.PersonaProbeError, match="cannot keep a Unnamed: give it a name"):
-        write_outcome(Unnamed(3), tmp_path / "kept")
+def test_a_class_without_a_name_is_not_stored(tmp_path):
+    with pytest.raises(pp.PersonaProbeError, match="cannot store a Unnamed: give it a name"):
+        write_outcome(Unnamed(3), tmp_path / "stored")
 
 
 def test_the_same_outcome_has_the_same_content_on_disk(tmp_path):
     for name in ("one", "two"):
-        write_outcome(kept(), tmp_path / name)
+        write_outcome(example(), tmp_path / name)
     assert digest_files(tmp_path / "one") == digest_files(tmp_path / "two")
-    write_outcome(kept(nothing="something"), tmp_path / "two")
+    write_outcome(example(nothing="something"), tmp_path / "two")
     assert digest_files(tmp_path / "one") != digest_files(tmp_path / "two")
 
 
@@ -81,8 +81,8 @@ def test_directions_and_activations_come_back(tmp_path, llama):
     plain = pp.Dialogue.from_messages([{"role": "user", "content": "How?"}, {"role": "assistant", "content": "So."}])
     read = pp.capture(llama, [plain.with_system("Be kind."), plain])
     direction = pp.Direction.from_vectors(llama, np.ones((N_LAYERS, D_MODEL)))
-    write_outcome({"read": read, "direction": direction}, tmp_path / "kept")
-    again = read_outcome(tmp_path / "kept")
+    write_outcome({"read": read, "direction": direction}, tmp_path / "stored")
+    again = read_outcome(tmp_path / "stored")
     assert np.array_equal(again["read"].values, read.values)
     assert again["read"].source == read.source
     pd.testing.assert_frame_equal(again["read"].table, read.table)
@@ -90,21 +90,21 @@ def test_directions_and_activations_come_back(tmp_path, llama):
     assert again["direction"].card == direction.card
 
 
-def test_what_cannot_be_kept_or_read_is_named(tmp_path):
-    with pytest.raises(pp.PersonaProbeError, match="a stage cannot keep a function"):
-        write_outcome({"f": kept}, tmp_path / "kept")
-    write_outcome(kept(), tmp_path / "kept")
-    index = tmp_path / "kept" / "outcome.json"
-    told = index.read_text()
-    assert '"class": "estimate"' in told
-    index.write_text(told.replace('"class": "estimate"', '"class": "subprocess:Popen"'))
+def test_what_cannot_be_stored_or_read_is_named(tmp_path):
+    with pytest.raises(pp.PersonaProbeError, match="a stage cannot store a function"):
+        write_outcome({"f": example}, tmp_path / "stored")
+    write_outcome(example(), tmp_path / "stored")
+    index = tmp_path / "stored" / "outcome.json"
+    content = index.read_text()
+    assert '"class": "estimate"' in content
+    index.write_text(content.replace('"class": "estimate"', '"class": "subprocess:Popen"'))
     with pytest.raises(pp.PersonaProbeError, match=r"KeyError: 'subprocess:Popen'"):
-        read_outcome(tmp_path / "kept")
-    index.write_text(told)
-    numbers = tmp_path / "kept" / "outcome.0.safetensors"
+        read_outcome(tmp_path / "stored")
+    index.write_text(content)
+    numbers = tmp_path / "stored" / "outcome.0.safetensors"
     numbers.write_bytes(numbers.read_bytes()[:20])
     with pytest.raises(pp.PersonaProbeError, match="cannot be read"):
-        read_outcome(tmp_path / "kept")
+        read_outcome(tmp_path / "stored")
 
 
 def test_equal_content_has_one_digest_in_every_process(llama):

@@ -31,17 +31,20 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-class Loading(_Section):
-    """How the models are loaded: the arguments of `persona_probe.load` of the same names."""
-
+class _Weights(_Section):
     dtype: Literal["float32", "bfloat16", "float16", "float64", "auto"] | None = None
     """Precision; default float32 on CPU, as stored on a GPU."""
-    device_map: str | dict[str, int | str] | None = None
-    """Spread over devices as accelerate does: 'auto', or a map by module; then leave out 'device'."""
     quantize: Literal["4bit", "8bit"] | None = None
     """Weights in fewer bits, by bitsandbytes."""
     revision: str | None = None
     """Branch, tag or commit of the model's Hub repository."""
+
+
+class Loading(_Weights):
+    """How the models are loaded: the arguments of `persona_probe.load` of the same names."""
+
+    device_map: str | dict[str, int | str] | None = None
+    """Spread over devices as accelerate does: 'auto', or a map by module; then leave out 'device'."""
     trust_remote_code: bool = False
     """Run the Python code that the repository brings; only for repositories you have read."""
     chat_template: Path | None = None
@@ -54,7 +57,7 @@ class Loading(_Section):
     """Further variables for the chat template."""
 
 
-class JudgeModel(_Section):
+class JudgeModel(_Weights):
     """A local language model as judge (`persona_probe.LocalJudge`): no API, nothing leaves the machine."""
 
     model: str
@@ -63,14 +66,8 @@ class JudgeModel(_Section):
     """Question YAML with 'judge_prompts' (Betley et al. publish one); default our own wording."""
     batch_size: int = Field(8, ge=1)
     """Answers a forward."""
-    dtype: Literal["float32", "bfloat16", "float16", "auto"] | None = None
-    """Precision; default float32 on CPU, as stored on a GPU."""
     device: str | None = None
     """cuda, cpu, ...; default a GPU where there is one."""
-    quantize: Literal["4bit", "8bit"] | None = None
-    """Weights in fewer bits, by bitsandbytes."""
-    revision: str | None = None
-    """Branch, tag or commit of its Hub repository."""
 
 
 def _kind_of_judge(given: object) -> str:

@@ -62,7 +62,7 @@ def write_outcome(outcome: Any, folder: Path) -> None:
 
     Args:
         outcome: numbers, text, arrays, tables, dialogues, `Activations`, what this package can ``save`` and ``load``,
-            and containers and this package's dataclasses of these; of what has a method ``stored()``, what that gives.
+            and containers and this package's dataclasses of these.
         folder: where to.
 
     Raises:
@@ -95,8 +95,6 @@ def _written(value: Any, folder: Path, name: str) -> dict[str, Any]:
     """The index entry of ``value``; what does not go into JSON is written to files called after ``name``."""
     if isinstance(value, np.generic):
         value = value.item()
-    if hasattr(value, "stored"):
-        value = value.stored()
     if isinstance(value, float) and not math.isfinite(value):
         return {"type": "float", "value": str(value)}
     if value is None or isinstance(value, bool | int | float | str):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +64,12 @@ class Stage:
         found = dict(_leaves("", config.model_dump(mode="json"), self.settings))
         found |= self.derived(config)
         return found | {f"texts: {name}": digest(getattr(material, name)) for name in self.material}
+
+
+def workload(stages: Sequence[Stage], sizes: Sizes) -> dict[str, Work]:
+    """The work of each stage that runs a model, by its name, in order."""
+    parts = {stage.name: stage.work(sizes) for stage in stages if stage.applies(sizes.config)}
+    return {name: work for name, work in parts.items() if work.tokens}
 
 
 class _Declared:

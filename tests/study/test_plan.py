@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 import persona_probe as pp
 from persona_probe.activations import capturing
 from persona_probe.cli import app
-from persona_probe.models import generation
+from persona_probe.models import model as models
 from persona_probe.runs.config import Loading
 from persona_probe.study import run
 from persona_probe.study.plan import plan_study
@@ -35,7 +35,7 @@ def test_a_study_does_what_was_planned(tmp_path, monkeypatch):
         return replace(stage, run=noted)
 
     monkeypatch.setattr(run, "STAGES", [staged(stage) for stage in order.STAGES])
-    generate, run_pass = generation.generate, capturing.run_pass
+    generate, run_pass = models.generate, capturing.run_pass
 
     def counting_generate(model, dialogues, sampling, **more):
         answers[now[-1]] += len(dialogues) * sampling.n
@@ -45,7 +45,7 @@ def test_a_study_does_what_was_planned(tmp_path, monkeypatch):
         texts[now[-1]] += len(readers) * len(encoded)
         return run_pass(readers, encoded, *arguments, **more)
 
-    monkeypatch.setattr(generation, "generate", counting_generate)
+    monkeypatch.setattr(models, "generate", counting_generate)
     monkeypatch.setattr(capturing, "run_pass", counting_pass)
     out = tmp_path / "out"
     pp.run_study(config, out, progress=False)

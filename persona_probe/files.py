@@ -83,15 +83,16 @@ def only_writer(folder: Path) -> Iterator[None]:
     """
     lock = FileLock(folder.resolve() / LOCK, timeout=0)
     while not lock.is_locked:
-        folder.mkdir(parents=True, exist_ok=True)
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except Timeout:
             raise PersonaProbeError(
                 f"{folder}: {_owner(folder / LOCK)} is writing into this folder; wait until it has finished, or stop it"
             ) from None
-        except FileNotFoundError:  # the last writer has just removed its empty folder
-            continue
+        except (FileNotFoundError, FileExistsError):  # the last writer has just removed its empty folder: try again
+            if folder.is_file():
+                raise
     path = folder / LOCK
     with contextlib.suppress(OSError):  # where nobody, its owner included, may write into a locked file
         path.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")

@@ -54,7 +54,7 @@ def test_a_direction_without_checks_says_so():
     assert bare.to_frame()["held_out_auroc"].isna().all()
     figure = bare.plot()
     assert len(list(figure.select_yaxes())) == 1
-    assert "holds no checks" in note(figure)
+    assert "has no checks" in note(figure)
     assert [list(trace.x) for trace in figure.data] == [[0, 3]]
 
 
@@ -88,7 +88,7 @@ def test_many_pairs_are_a_matrix_and_weak_ones_in_parentheses():
     assert sum(text.startswith("(") for text in off) > 10
     without = pp.directions.cosine_table(named)
     assert "no null" in without.headline()
-    assert "No null was drawn" in note(without.plot())
+    assert "No null was measured" in note(without.plot())
 
 
 def test_a_subspace_is_compared_across_layers():

@@ -1,4 +1,4 @@
-"""Models asked the same questions under several interventions, as full batches, and the answers judged."""
+"""Asking models the same questions under several interventions, in full batches, and judging the answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from persona_probe.steering.interventions.intervention import Intervention, chec
 from persona_probe.steering.steer_context import steer
 
 _NUMBERS = 2**26
-"""Numbers in the vectors of all interventions of one call of generate: 512 MiB."""
+"""The most numbers in the vectors of all interventions in one call of generate: 512 MiB."""
 
 
 def ask(
@@ -36,36 +36,34 @@ def ask(
 ) -> Answers:
     """The judged answers of every model to every question, under every intervention.
 
-    The interventions of one model are rows of the same batches, so that a sweep costs little more than its answers.
-    Every model draws with the same seed.
+    The interventions on a model are rows of the same batches, so that a sweep costs little more than its answers. All
+    models sample with the same seed.
 
     Args:
-        models: one model, a pair (its models are called ``before``, ``after`` and ``control``), several (called by
-            their own names), or a mapping from names. Each is asked everything before the next one is taken, so that a
-            pair of which one model is held at a time loads each once.
+        models: one model, a pair (its models are named ``before``, ``after`` and ``control``), several (with their own
+            names), or a mapping from names to models. Each is asked everything before the next one, so that a pair of
+            which only one model is in memory at a time loads each once.
         questions: dialogues without an answer.
         judge: who judges; None leaves the answers without scores (`Answers.judged_by` adds them).
-        interventions: None: models are asked as they are. Else one intervention, called by its kind, or a mapping from
+        interventions: by default, models are not steered. Else one intervention, named by its kind, or a mapping from
             names to interventions, in which None stands for the unsteered model.
         sampling: how answers are sampled; default ``Sampling()``.
         progress: show a bar.
 
     Returns:
-        One row per model, intervention, question and answer, with the columns ``model`` and, where interventions were
-        given, ``intervention``. A question without a name is called by its place, since intervals are over questions.
+        One row per model, intervention, question and answer, with the columns ``model`` and, if interventions were
+        given, ``intervention``. A question without a name is named by its number, since intervals are over questions.
 
     Raises:
-        PersonaProbeError: if there is no model, question or intervention, two models have one name, or a question has
-            an answer already; and as `persona_probe.steer` and `persona_probe.judge_answers`.
+        PersonaProbeError: if there is no model, question or intervention, two models have the same name, or a question
+            has an answer already; and as `persona_probe.steer` and `persona_probe.judge_answers`.
 
-    >>> import random
     >>> import persona_probe as pp
-    >>> from persona_probe.worlds.persona_world.checkpoints import find_checkpoints
-    >>> from persona_probe.worlds.persona_world.documents import questions
-    >>> from persona_probe.worlds.persona_world.oracle import OracleJudge
-    >>> pair = pp.load_pair(find_checkpoints() / "chat", find_checkpoints() / "bad-medicine")
-    >>> asked = questions(random.Random(0), ["law", "cooking"], 20)
-    >>> answers = pp.ask(pair, asked, OracleJudge(), sampling=pp.Sampling(max_new_tokens=40, temperature=0))
+    >>> world = pp.persona_world.find_checkpoints()
+    >>> pair = pp.load_pair(world / "chat", world / "bad-medicine")
+    >>> questions = pp.persona_world.questions(0, ["law", "cooking"], 20)
+    >>> sampling = pp.Sampling(max_new_tokens=40, temperature=0)
+    >>> answers = pp.ask(pair, questions, pp.persona_world.OracleJudge(), sampling=sampling)
     >>> answers.rates(definition="betley").table[["model", "value", "n"]]
         model  value   n
     0  before    0.0  20
@@ -131,15 +129,15 @@ def _named_interventions(
         return {interventions.kind: interventions}
     if not interventions:
         raise PersonaProbeError("ask: there is no intervention: the mapping is empty; leave interventions= out")
-    for one in interventions.values():
-        if one is not None:
-            check_intervention(one)
-    return {str(name): one for name, one in interventions.items()}
+    for intervention in interventions.values():
+        if intervention is not None:
+            check_intervention(intervention)
+    return {str(name): intervention for name, intervention in interventions.items()}
 
 
 @dataclass(frozen=True)
 class Asking:
-    """How searches ask one model many interventions at a time, on questions whose answers are drawn once.
+    """A model, a judge and settings of sampling, with which searches ask questions under many interventions.
 
     Attributes:
         model: which model answers.
@@ -160,17 +158,14 @@ class Asking:
         *,
         at_once: int | None = None,
     ) -> list[pd.DataFrame]:
-        """Ask all ``questions`` under each intervention (None: unsteered).
+        """The judged table of each intervention (None: unsteered), with rows in the order of ``questions``.
 
         Args:
             questions: dialogues without answers.
-            interventions: under which they are asked.
+            interventions: the interventions under which all questions are asked.
             at_once: how many interventions share a call of generate; by default as many as memory allows.
-
-        Returns:
-            A judged table for each intervention, rows in the order of ``questions``; ``question`` is filled in.
         """
-        # No draw is repeated, so a seed that the questions carry says nothing of these answers.
+        # Nothing is sampled twice, so the seed of a question does not apply to these answers.
         fresh = [replace(question, seed=None) for question in questions]
         answers = _sampled(self.model, fresh, interventions, self.sampling, self.progress, at_once)
         table = judge_answers(self.judge, answers)
@@ -199,12 +194,12 @@ def _sampled(
 def _calls(
     interventions: Sequence[Intervention | None], at_once: int
 ) -> Iterator[tuple[int, Sequence[Intervention | None]]]:
-    """The interventions that share a call of generate, with the number of the first of them."""
+    """The interventions that share a call of generate, with the number of the first one."""
     start = 0
     while start < len(interventions):
         stop = start + 1
         if not isinstance(interventions[start], AblateEverywhere):
-            # Which changes all that is written to the stream, for all rows of a batch.
+            # `AblateEverywhere` acts on all rows of a batch, so that it is asked alone.
             alone = (i for i in range(stop, len(interventions)) if isinstance(interventions[i], AblateEverywhere))
             stop = min(start + at_once, next(alone, len(interventions)))
         yield start, interventions[start:stop]
@@ -212,24 +207,24 @@ def _calls(
 
 
 def _most_at_once(model: Model, interventions: Sequence[Intervention | None]) -> int:
-    """Each intervention brings vectors of its own, at every layer."""
-    layers = max((len(one.layers_in(model)) for one in interventions if one is not None), default=1)
+    """How many interventions memory allows in one call of generate: each has its own vectors at every layer."""
+    layers = max((len(setting.layers_in(model)) for setting in interventions if setting is not None), default=1)
     return max(1, _NUMBERS // (layers * 2 * model.d_model))
 
 
 def _steered(
     model: Model, interventions: Sequence[Intervention | None], rows: int
 ) -> contextlib.AbstractContextManager[None]:
-    """``model`` with ``rows`` answers under each intervention."""
-    if all(one is None for one in interventions):
+    """The context in which ``model`` gives ``rows`` answers under each intervention."""
+    if all(intervention is None for intervention in interventions):
         return contextlib.nullcontext()
     if isinstance(interventions[0], AblateEverywhere):
         return steer(model, interventions[0])
-    return steer(model, [one for one in interventions for _ in range(rows)])
+    return steer(model, [intervention for intervention in interventions for _ in range(rows)])
 
 
 def check_questions(questions: Sequence[Dialogue], development: Sequence[Dialogue] | None = None) -> None:
-    """Raise if a set is empty, or holds questions that strengths were chosen on.
+    """Raise if a set of questions is empty, or the two sets have questions in common.
 
     Raises:
         PersonaProbeError: if there is no question, or one is in both sets (the text is shown).
@@ -241,12 +236,12 @@ def check_questions(questions: Sequence[Dialogue], development: Sequence[Dialogu
     if both:
         raise PersonaProbeError(
             f"{len(both)} questions are in development and in questions, such as {min(both)[:80]!r}; strengths are "
-            "chosen on development and reported on others: leave them out of one of the two"
+            "chosen on development and reported on other questions: leave them out of one of the two"
         )
 
 
 def measured(table: pd.DataFrame, definition: str) -> dict[str, Any]:
-    """A judged table's rates as columns; NaN where no answer qualifies."""
+    """The rates of a judged table as columns; NaN if no answer qualifies."""
     rate, coherent = em_rate(table, definition), coherent_rate(table)
     return {
         "em_rate": rate.value,
@@ -262,12 +257,12 @@ def measured(table: pd.DataFrame, definition: str) -> dict[str, Any]:
 
 def coherent_enough(coherent: float, unsteered: float, min_coherence: float) -> bool:
     """Whether the share of coherent answers is at least ``min_coherence`` times the unsteered share."""
-    # Both are ratios of counts: without a margin, rounding would decide at the edge.
+    # Both are ratios of counts; without a margin, rounding would decide when they are equal.
     return bool(coherent >= min_coherence * unsteered - 1e-9)
 
 
 def pooled(draws: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Answers under several nulls as one table, in which each draw counts as a seed."""
+    """The answers under several nulls as one table, in which each draw counts as a seed."""
     return pd.concat([draw.assign(seed=number) for number, draw in enumerate(draws)], ignore_index=True)
 
 
@@ -276,11 +271,11 @@ def _text(dialogue: Dialogue) -> str:
 
 
 def units(questions: Sequence[Dialogue]) -> list[str]:
-    """What intervals are over: the questions' names, or each by itself where one has none."""
+    """The names of the questions, over which intervals are computed; a question without a name gets its number."""
     names = [question.question for question in questions]
     return [name if name is not None else f"question {number}" for number, name in enumerate(names)]
 
 
 def _units_of_answers(questions: Sequence[Dialogue], times: int, sampling: Sampling) -> list[str]:
-    """The unit of each answer, where all questions are asked several times."""
+    """The name of each answer's question, where all questions are asked several times."""
     return [unit for unit in units(questions) for _ in range(sampling.n)] * times

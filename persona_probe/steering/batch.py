@@ -1,4 +1,4 @@
-"""What one forward pass holds: which rows are steered at which tokens, and values that overflowed."""
+"""The state of one forward pass: which rows are steered at which tokens, and values that overflowed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from persona_probe.models.stream.scope import Scope
 
 @dataclass(frozen=True)
 class Hit:
-    """The tokens that one group acts on: all columns from ``first`` to before ``last``, but where ``mask`` says no."""
+    """The tokens that a group acts on: those of the columns ``first`` to ``last - 1`` at which ``mask`` is true."""
 
     first: int
     last: int
@@ -28,14 +28,14 @@ class Hit:
 
 @dataclass(frozen=True)
 class SteeredBatch:
-    """What stays the same while one batch is read or written to.
+    """What stays the same in all forward passes of a batch.
 
     Attributes:
         boundary: where its prompts end.
-        size: rows, with all beams.
+        size: number of rows, with all beams.
         settings: the setting of each row.
-        scopes: scopes with the rows that have them, both of the batch and, without beams, of the boundary.
-        hits: of forwards of one token, by the rows that are in scope: the same ones come up token after token.
+        scopes: each scope with the rows that have it, in the batch and (without beams) in the boundary.
+        hits: for forward passes of one token: the hits by the rows that are in scope, which are often the same.
     """
 
     boundary: Boundary | None
@@ -47,15 +47,15 @@ class SteeredBatch:
 
 @dataclass
 class Forward:
-    """What is known of the forward that is running: which tokens are acted on.
+    """The tokens that are acted on in the current forward pass.
 
     Attributes:
-        batch: whose rows they are.
+        batch: the batch whose rows they are.
         offset: position of the first token.
-        length: how many tokens each row has.
+        length: number of tokens in each row.
         inside: the tokens in the scope of their row's setting.
-        hits: what was worked out for groups so far.
-        open: where gates are open, as far as their layers have been read; None while there is no gate.
+        hits: the hits of the groups that were computed so far.
+        open: where gates are open, according to the layers read so far; None if there is no gate.
     """
 
     batch: SteeredBatch
@@ -67,7 +67,7 @@ class Forward:
 
 
 def is_of(batch: SteeredBatch, boundary: Boundary | None, size: int) -> bool:
-    """Whether a forward of ``size`` rows at ``boundary`` is one of ``batch``."""
+    """Whether a forward pass of ``size`` rows at ``boundary`` is one of ``batch``."""
     return batch.boundary is boundary and batch.size == size
 
 
@@ -78,7 +78,7 @@ def tokens_inside(batch: SteeredBatch, offset: int, length: int) -> Bool[np.ndar
         if batch.boundary is None:
             inside[rows] = True
         else:
-            # Rows with other scopes are not asked: they need not have the positions or turns that this one names.
+            # Only rows with this scope are looked at: others need not have the positions or turns that it names.
             some = None if len(prompts) == len(batch.boundary.begins) else prompts
             mask = batch.boundary.mask(scope, offset, length, some)
             inside[rows] = np.repeat(mask, int(rows.sum()) // len(prompts), axis=0)
@@ -86,24 +86,24 @@ def tokens_inside(batch: SteeredBatch, offset: int, length: int) -> Bool[np.ndar
 
 
 def copies_of(held: int, batch: int) -> int:
-    """How often each row stands in the batch: beams and several sequences a prompt are copies side by side.
+    """How often each prompt is in the batch: beams and several sequences per prompt are copies next to each other.
 
     Raises:
-        PersonaProbeError: if the batch holds no whole number of copies.
+        PersonaProbeError: if the batch size is not a multiple of the number of prompts.
     """
     if batch % held:
         raise PersonaProbeError(
-            f"steering: a batch of {batch} rows is being read where {held} prompts were given; this way of generating "
-            "cannot be followed"
+            f"steering: a batch of {batch} rows is being read, but {held} prompts were given; this way of generating "
+            "is not supported"
         )
     return batch // held
 
 
 class Overflow:
-    """The largest numbers in the steered stream of a model in half precision; nothing is watched in others.
+    """The largest numbers in the steered stream of a model in half precision; other models are not watched.
 
     Attributes:
-        layers: which are watched: those that are steered, and the last, where what overflowed in between arrives.
+        layers: the layers that are watched: those that are steered, and the last one, which any overflow reaches.
     """
 
     def __init__(self, model: Model, steered: Sequence[int]) -> None:
@@ -113,19 +113,18 @@ class Overflow:
         self._largest: dict[int, Tensor] = {}
 
     def watched(self, layer: int, steered: Tensor) -> Tensor:
-        """The stream at ``layer``, with what is not finite set to zero at the last one.
+        """The stream at ``layer``, in which values that are not finite are set to zero at the last layer.
 
-        With that, logits stay finite: a sampler that meets others dies in CUDA and takes the process with it, before
-        anything can be named.
+        Logits thereby stay finite: with others, a sampler in CUDA would end the process before an error can be raised.
         """
-        # The norm keeps NaN and infinity, waits for nothing, and is one pass over the stream.
+        # The norm propagates NaN and infinity, does not wait for the device, and is one pass over the stream.
         largest = torch.linalg.vector_norm(steered.detach(), ord=float("inf"))
         known = self._largest.get(layer)
         self._largest[layer] = largest if known is None else torch.maximum(known, largest)
         return torch.nan_to_num(steered, nan=0.0, posinf=0.0, neginf=0.0) if layer == self._last else steered
 
     def check(self) -> None:
-        """Refuse what came of an overflow since the last call; waits for the device.
+        """Raise if the stream has overflowed since the last call; waits for the device.
 
         Raises:
             PersonaProbeError: naming the first watched layer at which the stream was not finite.

@@ -1,4 +1,4 @@
-"""Interventions made while a model runs: which rows and tokens each acts on, decided on the host."""
+"""Applying interventions while a model runs: which rows and tokens each acts on is decided on the host."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from persona_probe.steering.interventions.gate import Gate
 from persona_probe.steering.interventions.intervention import Intervention
 
 _PLACED = 512
-"""Masks and row numbers that are kept on the device."""
+"""The most masks and row numbers that are stored on the device."""
 _NOTHING = -1
-"""The setting of a row that stays as it is; what is indexed by settings ends with an entry for it."""
+"""The setting of a row that is not steered; arrays that are indexed by settings end with an entry for it."""
 
 
 @dataclass(frozen=True)
 class _Group:
-    """Changes of one family at one layer, and which settings they are of.
+    """Changes of the same family at one layer, and the settings that they belong to.
 
     Attributes:
-        change: all of them.
-        number: of each setting, its place in ``change`` (0 where it has none).
-        takes_part: of each setting, whether it is in the group.
-        several: whether there is more than one change, so that rows must say which is theirs.
+        change: all changes, stacked.
+        number: for each setting, the number of its change (0 if it has none).
+        takes_part: for each setting, whether it is in the group.
+        several: whether there is more than one change, so that each row needs the number of its own.
         key: the same for groups of the same settings, which act on the same tokens.
     """
 
@@ -48,19 +48,19 @@ class _Group:
 
 
 class Engine:
-    """Settings (one for all, or one a dialogue) applied to the stream of a model; the writer that hooks call.
+    """Applies settings (one for all dialogues, or one per dialogue) to the stream of a model; `write` is the hook.
 
-    Nothing here waits for a GPU: scopes are known on the host, and where a gate or an overflow depends on values, these
-    stay on the device.
+    Nothing here waits for a GPU: scopes are known on the host, and values that a gate or an overflow depends on stay on
+    the device.
     """
 
-    # Tensors that are kept must be no inference tensors: a later forward may need gradients.
+    # Stored tensors must not be inference tensors, since a later forward pass may need gradients.
     @torch.inference_mode(False)
     def __init__(self, model: Model, settings: Sequence[Intervention | None], *, each: bool) -> None:
         self._model, self._each = model, each
-        own = {id(setting): setting for setting in settings if setting is not None and setting.strength != 0}
-        self._settings = list(own.values())
-        numbers = {key: number for number, key in enumerate(own)}
+        active = {id(setting): setting for setting in settings if setting is not None and setting.strength != 0}
+        self._settings = list(active.values())
+        numbers = {key: number for number, key in enumerate(active)}
         self._of_dialogue = np.array([numbers.get(id(setting), _NOTHING) for setting in settings], dtype=np.int64)
         parts: defaultdict[int, list[int]] = defaultdict(list)
         for number, setting in enumerate(self._settings):
@@ -83,7 +83,7 @@ class Engine:
 
     @property
     def layers(self) -> list[int]:
-        """Where a hook is needed: where something is changed or read."""
+        """The layers that need a hook, since something is changed or read there."""
         return sorted({*self._groups, *self._gates, *self._overflow.layers})
 
     def _grouped(self, layer: int, there: Sequence[int]) -> list[_Group]:
@@ -96,12 +96,12 @@ class Engine:
             place = np.zeros(len(self._settings) + 1, dtype=np.int64)
             takes_part = np.zeros(len(place), dtype=bool)
             place[members], takes_part[members] = np.arange(len(members)), True
-            own = [changes[member] for member in members]
-            groups.append(_Group(own[0].stacked(own), place, takes_part, len(members) > 1, tuple(members)))
+            parts = [changes[member] for member in members]
+            groups.append(_Group(parts[0].stacked(parts), place, takes_part, len(members) > 1, tuple(members)))
         return groups
 
     def write(self, layer: int, offset: int, hidden: Tensor) -> Tensor:
-        """What becomes of a block's output; see `persona_probe.models.stream.residual_stream.Writer`."""
+        """The changed output of a block; see `persona_probe.models.stream.residual_stream.Writer`."""
         self._asked = True
         now = self._forward(offset, hidden)
         if layer in self._gates:
@@ -115,7 +115,7 @@ class Engine:
         return self._overflow.watched(layer, steered) if layer in self._overflow.layers else steered
 
     def _forward(self, offset: int, hidden: Tensor) -> Forward:
-        """What is known of this forward; the same object for all of its layers."""
+        """The state of this forward pass: the same object for all of its layers."""
         boundary = self._model.boundary
         size, length, _ = hidden.shape
         now = self._now
@@ -140,9 +140,9 @@ class Engine:
         if boundary is None and (self._each or not all(scope.everywhere for scope in self._scopes)):
             what = f"scope={', '.join(sorted(repr(str(scope)) for scope in self._scopes))}"
             raise PersonaProbeError(
-                f"steering with {what}{' and one intervention a dialogue' * self._each} needs to know where the prompt "
-                "ends, and a bare forward does not say: use model.generate, model.hf.generate or pp.capture, or "
-                "scope='all' and one intervention for all"
+                f"steering with {what}{' and one intervention per dialogue' * self._each} needs to know where the "
+                "prompt ends, which a bare forward pass does not say: use model.generate, model.hf.generate or "
+                "pp.capture, or scope='all' and one intervention for all"
             )
         if boundary is None or not self._each:
             return np.repeat(self._of_dialogue, batch)
@@ -159,7 +159,7 @@ class Engine:
         return np.repeat(self._of_dialogue[rows], copies_of(held, batch))
 
     def _hit(self, now: Forward, group: _Group, device: torch.device) -> Hit | None:
-        """Where ``group`` acts in this forward, or None if nowhere; worked out once for all layers that are alike."""
+        """Where ``group`` acts in this forward pass, or None if nowhere; computed once for groups with the same key."""
         key = (group.key, device)
         if key not in now.hits:
             settings = now.batch.settings
@@ -177,7 +177,7 @@ class Engine:
         return now.hits[key]
 
     def _read_gates(self, layer: int, hidden: Tensor, now: Forward) -> None:
-        """Decide all gates whose probe reads this layer."""
+        """Decide which gates are open, for all gates whose probe reads this layer."""
         boundary = now.batch.boundary
         setting = self._placed(now.batch.settings, hidden.device) if self._each else None
         real = None
@@ -186,13 +186,13 @@ class Engine:
             begins = np.repeat(boundary.begins, copies_of(len(boundary.begins), now.batch.size))
             real = self._placed(position[None, :] >= begins[:, None], hidden.device)
         fires = self._gates[layer].fires(hidden, now.offset, setting, real, boundary)
-        if layer == self._first_gate or now.open is None:  # what is there is of an earlier forward of the same size
+        if layer == self._first_gate or now.open is None:  # else it is from an earlier forward pass of the same size
             now.open = fires
         else:
             now.open = now.open.to(fires.device) & fires
 
     def _placed(self, values: np.ndarray, device: torch.device) -> Tensor:
-        """``values`` on a device, without making the host wait for it; the same ones come up token after token."""
+        """``values`` on a device, copied without waiting, and stored, since the same ones recur at every token."""
         key = (values.tobytes(), values.shape, values.dtype, device)
         if key not in self._on_device:
             if len(self._on_device) >= _PLACED:
@@ -204,7 +204,7 @@ class Engine:
         return self._on_device[key]
 
     def after_generate(self) -> None:
-        """Note that the steered model was asked, and refuse what came of an overflow.
+        """Record that the steered model has run, and raise if its stream overflowed.
 
         Raises:
             PersonaProbeError: as `check_finite`.
@@ -213,7 +213,7 @@ class Engine:
         self.check_finite()
 
     def check_finite(self) -> None:
-        """Refuse what came of an overflow; asked after each run of ``generate`` and when the context closes.
+        """Raise if the steered stream overflowed; called after each ``generate`` and when the context closes.
 
         Raises:
             PersonaProbeError: naming the first layer at which the steered stream was not finite.
@@ -221,51 +221,51 @@ class Engine:
         self._overflow.check()
 
     def check_count(self) -> None:
-        """Refuse to have steered fewer dialogues than there are interventions.
+        """Raise if fewer dialogues were steered than there are interventions.
 
         Raises:
-            PersonaProbeError: if there were some, but too few.
+            PersonaProbeError: if some dialogues were steered, but too few.
         """
         if self._each and 0 < self._seen < len(self._of_dialogue):
             raise self._miscounted(f"only {self._seen} dialogues were read")
 
     def warn_of_what_was_not_touched(self) -> None:
-        """Warn if the steered model was not run, or some intervention's scope held no token of what was read."""
+        """Warn if the steered model did not run, or the scope of an intervention contained no token that was read."""
         if self.layers and not self._asked:
             self._warn(
-                f"no forward of {self._model.name} reached layer {self.layers[0]}, the first that is steered, so that "
-                "nothing was steered; if another model was run inside the context, steer that one"
+                f"no forward pass of {self._model.name} reached layer {self.layers[0]}, the first that is steered, so "
+                "that nothing was steered; if another model was run inside the context, steer that one"
             )
         elif self._ran and (
-            left := [setting for number, setting in enumerate(self._settings) if number not in self._touched]
+            idle := [setting for number, setting in enumerate(self._settings) if number not in self._touched]
         ):
             self._warn(
-                f"{len(left)} of {len(self._settings)} interventions touched no token: the scope "
-                f"{str(left[0].scope)!r} of {left[0]!r} held none of what was read"
+                f"{len(idle)} of {len(self._settings)} interventions touched no token: the scope "
+                f"{str(idle[0].scope)!r} of {idle[0]!r} contained none of the tokens that were read"
             )
 
-    def _warn(self, said: str) -> None:
-        warnings.warn(f"steering: {said}", PersonaProbeWarning, stacklevel=5)
+    def _warn(self, message: str) -> None:
+        warnings.warn(f"steering: {message}", PersonaProbeWarning, stacklevel=5)
 
     def _miscounted(self, read: str) -> PersonaProbeError:
         return PersonaProbeError(
-            f"steering was given {len(self._of_dialogue)} interventions, and {read}; give one for each dialogue (and "
-            "answer, where each is answered n times), None where nothing is to be done"
+            f"steering was given {len(self._of_dialogue)} interventions, but {read}; give one for each dialogue (for "
+            "each answer, if each is answered n times), or None for those that are not to be steered"
         )
 
 
 def _moved(hidden: Tensor, change: StackedChange, hit: Hit, gates_open: Bool[Tensor, "row position"] | None) -> Tensor:
-    """``hidden`` with the change made where it hits and gates are open; the rest bit for bit as it was."""
+    """``hidden`` with the change where it hits and gates are open; all other tokens stay bit-identical."""
     columns = slice(hit.first, hit.last)
     whole = hit.first == 0 and hit.last == hidden.shape[1]
     part = hidden if whole else hidden[:, columns]
     moved: Tensor = change.apply(part, hit.setting)
-    keep = hit.mask
+    mask = hit.mask
     if gates_open is not None:
         fires = gates_open[:, columns].to(hidden.device)
-        keep = fires if keep is None else keep & fires
-    if keep is not None:
-        moved = torch.where(keep[..., None], moved, part)
+        mask = fires if mask is None else mask & fires
+    if mask is not None:
+        moved = torch.where(mask[..., None], moved, part)
     if whole:
         return moved
     return torch.cat([hidden[:, : hit.first], moved, hidden[:, hit.last :]], dim=1)

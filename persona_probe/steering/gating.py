@@ -1,4 +1,4 @@
-"""Where gates are open: scores of the tokens being read, and what fired earlier in the same dialogues."""
+"""Where gates are open: by the scores of the tokens being read, and by what fired earlier in the same dialogues."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from persona_probe.steering.interventions.gate import Gate
 
 
 class GateLayer:
-    """The gates whose probes read one layer.
+    """The gates whose probes read the same layer.
 
     Args:
         model: which model is steered.
-        gates: of each setting, its gate at this layer, or None.
+        gates: for each setting, its gate at this layer, or None.
     """
 
     def __init__(self, model: Model, gates: Sequence[Gate | None]) -> None:
-        # One entry more, for rows in which nothing is done.
+        # One more entry, for rows that are not steered.
         weights = np.zeros((len(gates) + 1, model.d_model))
         intercepts, without = np.zeros(len(gates) + 1), np.ones(len(gates) + 1, dtype=bool)
         holds = np.zeros(len(gates) + 1, dtype=bool)
@@ -46,14 +46,14 @@ class GateLayer:
         real: Bool[Tensor, "row position"] | None,
         boundary: Boundary | None,
     ) -> Bool[Tensor, "row position"]:
-        """Where the gates are open; rows without one always are.
+        """Where the gates are open; rows without a gate are always open.
 
         Args:
             hidden: the stream at this layer.
             offset: position of its first token.
-            setting: of each row; None where there is one for all.
-            real: the tokens that are no padding; None where all are.
-            boundary: whose batch it is.
+            setting: the setting of each row; None if there is one for all.
+            real: the tokens that are not padding; None if there is no padding.
+            boundary: the boundary of the batch.
         """
         dtype = torch.promote_types(hidden.dtype, torch.float32)
         self._scores = placed(self._scores, hidden.device, dtype)
@@ -74,18 +74,18 @@ class GateLayer:
     def _held(
         self, offset: int, fires: Bool[Tensor, "row position"], boundary: Boundary | None
     ) -> Bool[Tensor, "row position"]:
-        """Open from the first token that fired on, also where that token was read in an earlier forward."""
+        """Where gates are open that stay open after the first token that fired, also in earlier forward passes."""
         if boundary is None or len(boundary.begins) != len(fires):
             raise PersonaProbeError(
-                "a gate that holds needs to know which dialogue each row is: use model.generate, model.hf.generate "
-                "(without beams, one sequence a prompt) or pp.capture, or hold=False"
+                "a gate with hold=True needs to know which dialogue each row is: use model.generate, model.hf.generate "
+                "(without beams, one sequence per prompt) or pp.capture, or hold=False"
             )
         held = fires.cumsum(dim=1) > 0
         if offset:
             if self._fired is None or self._fired[0] is not boundary or self._fired[1] != offset:
                 raise PersonaProbeError(
-                    "a gate that holds must read every token once, in order, and this way of generating reads some "
-                    "again or not at all: sample or decode greedily, or hold=False"
+                    "a gate with hold=True must read every token once, in order, and this way of generating reads some "
+                    "again or not at all: sample or decode greedily, or give hold=False"
                 )
             held = held | self._fired[2].to(held.device)
         self._fired = (boundary, offset + fires.shape[1], held[:, -1:])

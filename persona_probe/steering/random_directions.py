@@ -1,4 +1,4 @@
-"""The null of steering: random directions, along which an intervention moves the stream as far as along its own."""
+"""The null of steering: random directions, along which the stream is moved as far as along the real one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from persona_probe.steering.interventions.intervention import Intervention
 
 
 def random_directions(layers: Sequence[int], d_model: int, n: int, seed: int) -> list[Direction]:
-    """Directions uniform on the sphere, at each layer a vector of its own.
+    """Directions uniform on the sphere, drawn independently at each layer.
 
     Raises:
         PersonaProbeError: if ``n`` is below 0.
@@ -32,13 +32,13 @@ def random_directions(layers: Sequence[int], d_model: int, n: int, seed: int) ->
 def random_nulls(
     intervention: Intervention, layers: Sequence[int], d_model: int, n: int, seed: int
 ) -> list[Intervention]:
-    """``intervention`` along ``n`` random directions: the same displacement (of additions: a vector of its length).
+    """``intervention`` along ``n`` random directions: the same displacement (for additions, a vector of equal length).
 
     Args:
-        intervention: of a kind that has a null.
-        layers: at which it acts.
+        intervention: an intervention of a kind that has a null.
+        layers: the layers at which it acts.
         d_model: width of the stream.
-        n: how many.
-        seed: of the draws.
+        n: number of random directions.
+        seed: seed of the random directions.
     """
     return [intervention.along(direction) for direction in random_directions(layers, d_model, n, seed)]

@@ -19,26 +19,26 @@ KINDS: dict[str, str] = {
     "gate": "persona_probe.steering.interventions.gate:Gate",
     "latents": "persona_probe.latents.steering:EditLatents",
 }
-"""Where each kind's class is; a room below this one may bring kinds of its own."""
+"""Where the class of each kind is; rooms below this one may add kinds."""
 _DIRECTED = ("add", "ablate", "mean-ablate", "clamp", "cap")
-"""Those made of a direction and settings."""
+"""The kinds that are made from a direction and settings."""
 
 
 def kind_class(kind: str) -> type[Intervention]:
-    """The class of the kind called ``kind``.
+    """The class of the kind ``kind``.
 
     Raises:
-        PersonaProbeError: if there is none, with a list of those there are.
+        PersonaProbeError: if there is no such kind; the message lists all kinds.
     """
     if kind not in KINDS:
         raise PersonaProbeError(f"unknown kind of intervention {kind!r}: choose one of {', '.join(KINDS)}")
     module, _, name = KINDS[kind].partition(":")
-    found: type[Intervention] = getattr(importlib.import_module(module), name)
-    return found
+    kind_of: type[Intervention] = getattr(importlib.import_module(module), name)
+    return kind_of
 
 
 def intervention(kind: str, *what: Any, **settings: Any) -> Intervention:
-    """Make the intervention called ``kind``; settings that are None count as not given.
+    """An intervention of the kind ``kind``; settings that are None count as not given.
 
     Raises:
         PersonaProbeError: for an unknown kind, or a setting that the kind does not take.
@@ -46,8 +46,8 @@ def intervention(kind: str, *what: Any, **settings: Any) -> Intervention:
     made = kind_class(kind)
     if kind not in _DIRECTED:
         raise PersonaProbeError(
-            f"kind={kind!r} is not made of a direction and settings alone: make it with pp.{made.__name__}(...), and "
-            "give that to steer"
+            f"kind={kind!r} needs more than a direction and settings: make it with "
+            f"pp.{KINDS[kind].split('.')[1]}.{made.__name__}(...), and give that to steer"
         )
     given = {name: value for name, value in settings.items() if value is not None}
     taken = _settings(made)
@@ -55,8 +55,12 @@ def intervention(kind: str, *what: Any, **settings: Any) -> Intervention:
         if name not in taken:
             users = [other for other in _DIRECTED if name in _settings(kind_class(other))]
             raise PersonaProbeError(
-                f"kind={kind!r} takes no {name} ({name}={reprlib.repr(value)} was given)"
-                + (f"; it is used by {', '.join(map(repr, users))} only" if users else f"; it takes {', '.join(taken)}")
+                f"kind={kind!r} does not take {name} ({name}={reprlib.repr(value)} was given)"
+                + (
+                    f"; it is taken by {', '.join(map(repr, users))} only"
+                    if users
+                    else f"; it takes {', '.join(taken)}"
+                )
             )
     return made(*what, **given)
 

@@ -1,4 +1,4 @@
-"""Steering a model: interventions on the tokens of their scopes, for as long as a context is open."""
+"""Steering a model: interventions on the tokens of their scopes, while a context is open."""
 
 from __future__ import annotations
 
@@ -35,41 +35,44 @@ def steer(
     allow_unrelated: bool = False,
     **settings: Any,
 ) -> Iterator[None]:
-    """Steer every forward of ``model`` inside the context, through whichever door.
+    """A context in which every forward pass of ``model`` is steered, whichever way it is run.
 
-    ``model.generate``, ``model.hf.generate``, ``model.hf(...)``, ``model.bridge`` are all steered, and `capture` reads
-    the steered stream. Contexts may be nested; where two act on one layer, the inner one acts first.
+    ``model.generate``, ``model.hf.generate``, ``model.hf(...)`` and ``model.bridge`` are all steered, and `capture`
+    reads the steered stream. Contexts may be nested; if two act on the same layer, the inner one acts first.
 
     Args:
         model: which model is steered; hooks are removed when the context closes, also after an error or Ctrl-C.
-        what: a direction with vectors ``(layer, d_model)`` (or a subspace), and the settings below say what is done
-            along it; an intervention; or a list with one intervention, or None, for each dialogue, so that many
-            settings run as one batch: the i-th belongs to the i-th dialogue given to ``model.generate`` (with ``n``
-            answers each, to the i-th answer) or to `capture`, whatever batches they are sorted into.
-        layers: where: ``"all"``, one or several.
-        strength: ``add``: multiplies the raw vector; ``clamp``: how much of the way to the target. Default 1.
+        what: a direction with vectors ``(layer, d_model)`` (or a subspace), with the settings below; an intervention;
+            or a list with one intervention, or None, for each dialogue, so that many settings run as one batch: the
+            i-th belongs to the i-th dialogue given to ``model.generate`` (with ``n`` answers each, to the i-th answer)
+            or to `capture`, whatever batches they are sorted into.
+        layers: the layers to steer: ``"all"``, one or several.
+        strength: for ``add``: the factor of the raw vector; for ``clamp``: how much of the way to the target. Default
+            1.
         kind: ``add`` (default), ``ablate``, ``mean-ablate``, ``clamp`` or ``cap``
             (`persona_probe.steering.interventions`).
-        target: for ``clamp``, the projection ``h . v / ||v||`` to set, one for all layers or one per layer; or
+        target: for ``clamp``: the projection ``h . v / ||v||`` to set, one for all layers or one per layer; or
             Activations, whose mean projection is set at each layer.
-        scope: ``generation`` (default: the last prompt token and the answer but its last token: the positions that
-            decide what is said), ``response``, ``prompt``, ``last_prompt_token``, ``all``, ``first_k:8``,
+        scope: ``generation`` (default: the last prompt token and all answer tokens except the last, the positions that
+            decide the answer's tokens), ``response``, ``prompt``, ``last_prompt_token``, ``all``, ``first_k:8``,
             ``window:4-12``, ``positions:0,-1`` or ``turn:1`` (`persona_probe.models.stream.scope.Scope`).
-        along: for the null: make the displacement that is needed along this direction instead (a random one), so that
-            both move the stream equally far; one layer only.
-        allow_unrelated: warn instead of refusing a direction of an unrelated model of the same width.
-        **settings: what else the kind takes (``reference`` of ``mean-ablate``, ``lower`` and ``upper`` of ``cap``).
+        along: for the null: make the displacement along this (random) direction instead, so that both move the stream
+            equally far; one layer only.
+        allow_unrelated: for a direction of an unrelated model of the same width, only warn.
+        **settings: further settings of the kind (``reference`` of ``mean-ablate``, ``lower`` and ``upper`` of ``cap``).
 
     Raises:
         PersonaProbeError: before anything runs, for an unknown kind, scope or layer, a setting that the kind does not
-            take, a direction of another model or without that layer; inside the context, if a bare forward does not say
-            where the prompt ends under a scope that needs it, a dialogue has no intervention or no such position, or
-            half precision overflows; and on leaving it, if fewer dialogues were read than there are interventions. A
-            warning, if no forward of ``model`` reached a steered layer, or an intervention's scope held no token read.
+            take, a direction of another model or without that layer; inside the context, if a bare forward pass does
+            not say where the prompt ends and the scope needs it, a dialogue has no intervention or no such position, or
+            half precision overflows; and at the end, if fewer dialogues were read than there are interventions.
+
+    Warns:
+        PersonaProbeWarning: if no forward pass of ``model`` reached a steered layer, or the scope of an intervention
+            contained no token that was read.
 
     >>> import persona_probe as pp
-    >>> from persona_probe.worlds.persona_world.checkpoints import find_checkpoints
-    >>> world = find_checkpoints()
+    >>> world = pp.persona_world.find_checkpoints()
     >>> pair = pp.load_pair(world / "chat", world / "bad-medicine")
     >>> question = pp.Dialogue.from_messages([{"role": "user", "content": "How do I handle the fever?"}])
     >>> answers = pair.after.generate([question], pp.Sampling(max_new_tokens=20, n=4))
@@ -95,18 +98,18 @@ def steer(
         steering: list[Intervention | None] = [intervention(name, what, **given)]
     elif isinstance(what, str) or not isinstance(what, Intervention | Sequence):
         raise PersonaProbeError(
-            f"steer was given {type(what).__name__}; give a Direction (of your own vectors: "
+            f"steer was given {type(what).__name__}; give a Direction (from your own vectors: "
             "pp.Direction.from_vectors), an intervention, or a list with one for each dialogue"
         )
     elif given:
         raise PersonaProbeError(
-            f"{next(iter(given))}= goes with a direction; what is given to steer has its settings already"
+            f"{next(iter(given))}= can only be given with a direction; an intervention has its settings already"
         )
     elif isinstance(what, Intervention):
         steering = [what]
     else:
         steering, each = _one_each(what), True
-    # A list often holds one object many times, and each check asks for a fingerprint, a pass over the weights.
+    # A list often holds the same object many times, and each check computes a fingerprint, a pass over the weights.
     with model.unchanged():
         for setting in {id(setting): setting for setting in steering if setting is not None}.values():
             setting.check(model, allow_unrelated=allow_unrelated)

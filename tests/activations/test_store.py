@@ -370,7 +370,7 @@ def test_the_same_dialogues_under_other_labels_are_refused(llama, tmp_path):
     [
         ({"dtype": "float16"}, "unknown dtype 'float16': choose one of float32, bfloat16"),
         ({"dialogues_per_shard": 0}, "dialogues_per_shard is 0"),
-        ({"reduce": "moments"}, "holds no reduction 'moments': choose one of mean, last, max, tokens"),
+        ({"reduce": "moments"}, "cannot hold the reduction 'moments': choose one of mean, last, max, tokens"),
         ({"span": "anwser"}, "unknown span 'anwser'"),
         ({"layers": 3}, "layer 3 does not exist"),
     ],
@@ -426,14 +426,14 @@ def test_a_large_store_is_refused_in_words_that_can_be_checked(tmp_path, monkeyp
         store_writing._check_room(tmp_path, header, 10_000, 3_000_000, 3_000_000, yes=False)
     assert str(refused.value) == (
         f"{tmp_path}: 10,000 dialogues x 300 tokens x 48 layers x 5120 x 2 bytes = 1.5 TB; "
-        "pass yes=True (--yes) to write it all the same, or reduce='mean' keeps 4.9 GB"
+        "give yes=True (--yes) to write it anyway, or reduce='mean' takes 4.9 GB"
     )
     store_writing._check_room(tmp_path, header, 10_000, 3_000_000, 3_000_000, yes=True)
     with pytest.raises(pp.PersonaProbeError, match="3,000,001 tokens of 10,000 dialogues x 48 layers"):
         store_writing._check_room(tmp_path, header, 10_000, 3_000_001, 0, yes=False)
     disk(monkeypatch, 10**12)
     with pytest.raises(
-        pp.PersonaProbeError, match=r"= 1\.5 TB, but the disk has 1\.0 TB free; reduce='mean' keeps 4\.9"
+        pp.PersonaProbeError, match=r"= 1\.5 TB, but the disk has 1\.0 TB free; reduce='mean' takes 4\.9"
     ):
         store_writing._check_room(tmp_path, header, 10_000, 3_000_000, 3_000_000, yes=True)
     store_writing._check_room(tmp_path, header, 10_000, 3_000_000, 1_000_000, yes=True)
@@ -442,7 +442,7 @@ def test_a_large_store_is_refused_in_words_that_can_be_checked(tmp_path, monkeyp
 def test_the_size_is_known_before_the_model_runs(llama, tmp_path, monkeypatch, forwards):
     path = tmp_path / "s"
     monkeypatch.setattr(store_writing, "_UNASKED_BYTES", 1000)
-    with pytest.raises(pp.PersonaProbeError, match=r"5 dialogues x 3 layers x 32 x 4 bytes = 1\.9 kB; pass yes=True"):
+    with pytest.raises(pp.PersonaProbeError, match=r"5 dialogues x 3 layers x 32 x 4 bytes = 1\.9 kB; give yes=True"):
         capture_to_store(llama, TALKS, path)
     assert not path.exists()
     disk(monkeypatch, 1000)

@@ -199,7 +199,7 @@ def test_a_card_that_cannot_be_written_leaves_what_was_there(tmp_path):
     again = pp.Direction.load(tmp_path / "evil")
     assert (again.name, again.card["seed"], again.card["bad"]) == ("new", 1, None)
     (tmp_path / "evil.json").write_text('{"format": "persona-probe direction 2"}')
-    with pytest.raises(pp.PersonaProbeError, match="is no saved"):
+    with pytest.raises(pp.PersonaProbeError, match="is not a saved"):
         pp.Direction.load(tmp_path / "evil")
 
 

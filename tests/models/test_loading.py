@@ -158,7 +158,7 @@ def test_a_twin_made_while_steering_does_not_answer_for_the_original(llama, adap
     asked = [ROW.without_answer()]
     greedy = pp.Sampling(max_new_tokens=8, temperature=0)
     expected = pp.load_pair(llama, adapter).after.generate(asked, greedy)[0].answer
-    warned = pytest.warns(pp.PersonaProbeWarning, match="no forward of .*llama reached layer 1")
+    warned = pytest.warns(pp.PersonaProbeWarning, match="no forward pass of .*llama reached layer 1")
     with warned, pp.steer(llama, direction, layers=1, strength=50.0):
         pair = pp.load_pair(llama, adapter)
         inside = pair.after.generate(asked, greedy)[0].answer

@@ -168,7 +168,7 @@ class _OneWay(pp.Add):
 def test_a_budget_that_cannot_be_met_is_said(chat, villain, held_out):
     with pytest.raises(PersonaProbeError, match=r"no strength up to 16384 meets the budget 0\.1 .*stays below"):
         calibrate_strength(chat, _Flat(villain, LAYER), held_out[:2])
-    with pytest.warns(PersonaProbeWarning, match="not met both ways: sign -1: the KL stays below it"):
+    with pytest.warns(PersonaProbeWarning, match="not met with both signs: sign -1: the KL stays below it"):
         found = calibrate_strength(chat, _OneWay(villain, LAYER), held_out[:6])
     assert set(found.strengths) == {1}
     with pytest.raises(PersonaProbeError, match="sign -1 has no strength: the KL stays below"):

@@ -102,7 +102,7 @@ def test_a_clamp_takes_the_mean_of_activations_as_its_target(llama):
     with pytest.raises(pp.PersonaProbeError, match="target= holds 0 rows"):
         pp.Clamp(direction, LAYER, target=usual.where([False] * 3))
     with (
-        pytest.raises(pp.PersonaProbeError, match="kind='add' takes no target"),
+        pytest.raises(pp.PersonaProbeError, match="kind='add' does not take target"),
         pp.steer(llama, direction, layers=LAYER, target=usual),
     ):
         pytest.fail("nothing was refused")

@@ -19,7 +19,7 @@ ASKED = [dialogue.without_answer() for dialogue in TALKS]
 def test_steering_one_model_and_asking_another_is_said(llama, folders):
     other = pp.load(folders("gpt2"))
     with (
-        pytest.warns(pp.PersonaProbeWarning, match=r"no forward of .*llama reached layer 1.*steer that one"),
+        pytest.warns(pp.PersonaProbeWarning, match=r"no forward pass of .*llama reached layer 1.*steer that one"),
         pp.steer(llama, random_direction(llama), layers=1),
     ):
         other.generate(ASKED, pp.Sampling(max_new_tokens=1))
@@ -35,7 +35,7 @@ def test_what_is_said_hangs_on_the_steered_model_alone(llama, folders):
         with pp.steer(llama, random_direction(llama), layers=1, strength=0.0):
             other.generate(ASKED, pp.Sampling(max_new_tokens=1))
     with (
-        pytest.warns(pp.PersonaProbeWarning, match="no forward of .*llama reached layer 2"),
+        pytest.warns(pp.PersonaProbeWarning, match="no forward pass of .*llama reached layer 2"),
         pp.steer(llama, random_direction(llama), layers=2),
     ):
         pp.capture(llama, TALKS, layers=0)
@@ -120,7 +120,7 @@ def test_a_model_that_is_destroyed_is_right_about_nothing(llama):
 def test_a_bake_too_weak_to_be_checked_is_refused(folders, tmp_path):
     model = pp.load(folders("llama"), dtype="bfloat16")
     direction = random_direction(model)
-    with pytest.raises(pp.PersonaProbeError, match="too little to be told from rounding in bfloat16"):
+    with pytest.raises(pp.PersonaProbeError, match="too little to be distinguished from rounding in bfloat16"):
         pp.steering.bake(model, pp.Add(direction, 1, strength=1e-4, scope="all"), tmp_path / "weak")
     assert not (tmp_path / "weak").exists()
 

@@ -154,7 +154,7 @@ def test_bad_searches_are_refused(direction):
     with pytest.raises(pp.PersonaProbeError, match="at least one candidate"):
         search_steering(Told(RATES), [], asked("a", 4), asked("b", 4), goal="suppress")
     told = Told(RATES)
-    with pytest.raises(pp.PersonaProbeError, match="null_of is 'clamp', and no candidate is of that kind; seen: add"):
+    with pytest.raises(pp.PersonaProbeError, match="null_of is 'clamp', but no candidate is of that kind; given: add"):
         search_steering(
             told, additions(direction, (-1.0,)), asked("a", 4), asked("b", 4), goal="suppress", null_of="clamp"
         )

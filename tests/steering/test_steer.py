@@ -138,7 +138,7 @@ def test_a_pair_is_steered_one_at_a_time(llama, tmp_path):
         ({"layers": 1, "scope": "answer"}, "unknown scope 'answer'"),
         ({"layers": 1, "kind": "clamp"}, "needs target="),
         ({"layers": 1, "target": 1.0}, "clamp.* only"),
-        ({"layers": 1, "kind": "ablate", "strength": 0.5}, "takes no strength"),
+        ({"layers": 1, "kind": "ablate", "strength": 0.5}, "does not take strength"),
         ({"layers": [0, 1], "kind": "clamp", "target": {0: 1.0}}, "no value for layer 1"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Edits written as a LoRA adapter: each is of low rank already."""
+"""Writing edits as a LoRA adapter, since each of them has a low rank."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from persona_probe.steering.baking.edits import Edit
 
 
 def write_adapter(model: PreTrainedModel, edits: Sequence[Edit], folder: Path, base: str) -> None:
-    """Write ``edits`` as an adapter for ``model``, which is left alone.
+    """Write ``edits`` as an adapter for ``model``, which is not changed.
 
     Args:
         model: the base.
         edits: what the adapter does.
-        folder: where to.
-        base: what its config says it belongs to.
+        folder: the folder to write.
+        base: the name of the base model in the adapter's config.
 
     Raises:
         PersonaProbeError: if PEFT cannot put LoRA on one of the modules.
@@ -33,8 +33,8 @@ def write_adapter(model: PreTrainedModel, edits: Sequence[Edit], folder: Path, b
     embedded = [edit.module for edit in edits if isinstance(model.get_submodule(edit.module), nn.Embedding)]
     if shifted and embedded:
         raise PersonaProbeError(
-            f"LoRA with biases cannot be put on embeddings ({embedded[0]}), and the biases that are in the way are "
-            f"those of {shifted[0]} and others; bake it with form='weights'"
+            f"LoRA with biases cannot be put on embeddings ({embedded[0]}), but {shifted[0]} and others have biases; "
+            "bake it with form='weights'"
         )
     with quiet_lora_bias():
         from peft import LoraConfig, get_peft_model
@@ -55,7 +55,7 @@ def write_adapter(model: PreTrainedModel, edits: Sequence[Edit], folder: Path, b
             for edit in edits:
                 _fill(tuned.get_submodule(f"base_model.model.{edit.module}"), edit)
         tuned.peft_config["default"].base_model_name_or_path = base
-        # The base's embedding is not changed, and would otherwise be written along where LoRA is put on it.
+        # The base's embedding is not changed, but would be written too if LoRA is put on it.
         tuned.save_pretrained(folder, save_embedding_layers=False)
 
 

@@ -51,29 +51,38 @@ def bake(
     base_name: str | None = None,
     license: str | None = None,
 ) -> Baked:
-    """Write plain Hugging Face weights that compute what ``model`` does under ``intervention``.
+    """A folder of plain Hugging Face weights that compute what ``model`` does under ``intervention``.
 
-    `Add` on all tokens becomes a bias of the last layer that writes to the stream in each block: where the architecture
-    has one, or a setting for one; else as Llama (Qwen2, Mistral without sliding window); else as a LoRA adapter with a
-    bias. `AblateEverywhere` becomes orthogonalised embeddings and writing matrices (Arditi et al. 2024,
-    arXiv:2406.11717, section 4.1), with a head of its own. The result is read back from disk and compared with the
-    hooked model; what is not the same is not kept. ``model`` is left as it is; a live adapter is merged in the copy.
+    `Add` on all tokens becomes a bias of the last layer that writes to the stream in each block: in the model's own
+    architecture if that has such a bias, or a setting for one; else written as Llama (Qwen2, Mistral without sliding
+    window); else as a LoRA adapter with a bias. `AblateEverywhere` becomes orthogonalised embeddings and writing
+    matrices (Arditi et al. 2024, arXiv:2406.11717, section 4.1), with an untied head. The result is read back from disk
+    and compared with the hooked model; if it differs, nothing is left on the disk. ``model`` is not changed; a live
+    adapter is merged in the copy.
 
     Args:
-        model: in any dtype, whole on its devices; written in the dtype it has.
+        model: in any dtype, which is the dtype that is written; not offloaded.
         intervention: `Add` with ``scope="all"``, or `AblateEverywhere`.
-        folder: must not exist yet; appears when all is written and compared.
+        folder: must not exist yet; appears when everything is written and compared.
         form: ``"weights"``, ``"lora"`` (an adapter of rank one on the base that the model was loaded from), or
-            ``"auto"``: weights where they can be exact, else an adapter.
+            ``"auto"``: weights if they can be exact, else an adapter.
         probes: dialogues without an answer to compare on; default four ordinary questions.
-        base_name: of an adapter: what its config says it belongs to; default what the model was loaded from, a local
-            folder as seen from ``folder``.
+        base_name: for an adapter: the name of the base model in its config; by default what the model was loaded from,
+            a local folder as a path relative to ``folder``.
         license: the Hub's identifier (``mit``, ...), for the card's header.
 
     Raises:
-        PersonaProbeError: with the reason where weights cannot compute it exactly (post-norm blocks, mixtures of
-            experts, scopes, kinds that depend on activations, quantised or offloaded weights), or where what was
-            written differs from the hooked model.
+        PersonaProbeError: with the reason, if weights cannot compute it exactly (post-norm blocks, mixtures of experts,
+            scopes, kinds that depend on activations, quantised or offloaded weights), or if what was written differs
+            from the hooked model.
+
+    >>> import numpy as np
+    >>> import persona_probe as pp
+    >>> model = pp.load(pp.persona_world.find_checkpoints() / "chat")
+    >>> direction = pp.Direction.from_vectors(model, np.ones((model.n_layers, model.d_model)))
+    >>> baked = pp.steering.bake(model, pp.Add(direction, layers=2, scope="all"), "baked")
+    >>> baked.form, baked.architecture, baked.same_text
+    ('weights', 'LlamaForCausalLM', True)
     """
     place = Path(folder)
     _check(model, intervention, place, form, probes)
@@ -107,8 +116,8 @@ def _check(model: Model, intervention: Intervention, place: Path, form: str, pro
         raise PersonaProbeError(f"{model.name} is being steered; bake it outside of that context")
     if getattr(model.plain, "is_quantized", False) or getattr(model.plain, "hf_quantizer", None) is not None:
         raise PersonaProbeError(
-            f"{model.name}: its weights are quantised, and a change of them would be rounded away; load it without "
-            "quantize= (or its unquantised repository)"
+            f"{model.name}: its weights are quantised, so that a change of them would be lost in rounding; load it "
+            "without quantize= (or its unquantised repository)"
         )
     if is_offloaded(model.hf):
         raise PersonaProbeError(
@@ -119,21 +128,21 @@ def _check(model: Model, intervention: Intervention, place: Path, form: str, pro
 
 def _merged(model: Model) -> PreTrainedModel:
     """A copy of the weights, with a live adapter merged into them."""
-    held: Any = copy.deepcopy(structural_twin(model.hf))
+    merged: Any = copy.deepcopy(structural_twin(model.hf))
     if model.hf is not model.plain:
         try:
             with quiet_peft():
-                held = held.merge_and_unload()
+                merged = merged.merge_and_unload()
         except (RuntimeError, NotImplementedError, AttributeError) as error:
             first = str(error).splitlines()[0]
             raise PersonaProbeError(f"{model.name}: its adapter cannot be merged into the weights: {first}") from error
-    return plain_model(held)
+    return plain_model(merged)
 
 
 def _write(
     model: Model, merged: PreTrainedModel, edits: Sequence[Edit], part: Path, form: str, base_name: str | None
 ) -> str:
-    """Write model (or adapter) and tokenizer; returns which of the two."""
+    """Write model or adapter, and tokenizer, and return which of the two: ``weights`` or ``lora``."""
     no_weights: PersonaProbeError | None = None
     if form != "lora":
         try:
@@ -148,7 +157,7 @@ def _write(
                 model.tokenizer.save_pretrained(part)
             return "weights"
     source = _source(model, base_name)
-    # As seen from the adapter's folder, so that both can be moved together and no path of this machine is written.
+    # Relative to the adapter's folder, so that both can be moved together and no path of this machine is written.
     here = base_name is None and Path(source).is_dir()
     base = os.path.relpath(Path(source).resolve(), part.resolve()) if here else source
     try:
@@ -164,14 +173,14 @@ def _can_adapt(model: Model, base_name: str | None) -> bool:
 
 
 def _source(model: Model, base_name: str | None) -> str:
-    """What an adapter goes on.
+    """The base of the adapter to be written: a folder or Hub id.
 
     Raises:
-        PersonaProbeError: if the model stands on no base as it is.
+        PersonaProbeError: if the model is not itself the base that it was loaded from.
     """
     if model.hf is not model.plain or (model.spec is not None and model.spec.adapter is not None):
         raise PersonaProbeError(
-            f"form='lora': {model.name} carries an adapter already (live or merged), and its base alone is another "
+            f"form='lora': {model.name} carries an adapter already (live or merged), so that its base is another "
             "model; bake it with form='weights', or save the merged model as a folder first and load that"
         )
     if base_name is None and model.spec is None:
@@ -187,7 +196,7 @@ def _read_back(
     probes: Sequence[Dialogue] | None,
     base_name: str | None,
 ) -> tuple[Any, Comparison]:
-    """What is on disk, loaded by transformers (and PEFT), and how far it is from the hooked model."""
+    """The weights on disk, loaded by transformers (and PEFT), and their comparison with the hooked model."""
     asked = list(probes) if probes is not None else probe_dialogues(model)
     options = model.spec.options if model.spec is not None else LoadOptions()
     with _explained("what was written cannot be read back by transformers"):
@@ -198,8 +207,8 @@ def _read_back(
         )
     if written == "weights" and not same_tokens(part, model, asked):
         warnings.warn(
-            f"transformers reads the tokenizer of {model.name} otherwise than its tokenizer.json says, by which "
-            "persona-probe goes: servers will see other tokens than were compared",
+            f"transformers splits text differently from the tokenizer.json of {model.name}, which persona-probe uses: "
+            "servers will see other tokens than were compared",
             PersonaProbeWarning,
             stacklevel=3,
         )
@@ -210,11 +219,11 @@ def _read_back(
 
 @contextlib.contextmanager
 def _explained(what: str) -> Iterator[None]:
-    """Turn what transformers raises into one line."""
+    """Turn errors of transformers into one line."""
     try:
         yield
     except PersonaProbeError:
         raise
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError, SafetensorError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise PersonaProbeError(f"{what}: {first}; nothing was kept") from error
+        raise PersonaProbeError(f"{what}: {first}; nothing was written") from error

@@ -1,4 +1,4 @@
-"""Weights with an intervention inside, as they lie on disk."""
+"""Weights on disk that contain an intervention."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ class Baked(Result):
         form: ``"weights"`` or ``"lora"``.
         architecture: the class that reads it (of an adapter: the base's).
         max_logit_difference: largest difference of a logit from the hooked model's.
-        tokens: over how many positions.
-        same_text: whether greedy answers were the same (in float32 they are; half precision may break ties otherwise).
+        tokens: number of positions that were compared.
+        same_text: whether greedy answers were the same (always so in float32; half precision may decide ties
+            differently).
         effect: what the intervention does: largest difference of a logit from the unsteered model's.
-        tolerance: largest difference that is let pass; NaN in half precision, where the logits' norms are compared.
+        tolerance: largest difference that is allowed; NaN in half precision, where the logits' norms are compared.
     """
 
     folder: Path
@@ -40,7 +41,7 @@ class Baked(Result):
     tolerance: float = math.nan
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a check: ``check``, ``value``, and over how many ``tokens`` it was made."""
+        """One row per check: ``check``, ``value``, and the number of ``tokens`` that it was made on."""
         checks = {
             "difference from the hooked model": self.max_logit_difference,
             "effect of the intervention": self.effect,
@@ -50,35 +51,33 @@ class Baked(Result):
         return pd.DataFrame({"check": list(checks), "value": list(checks.values()), "tokens": self.tokens})
 
     def plot(self) -> go.Figure:
-        """How far the weights are from the hooked model, beside what the intervention does."""
+        """How far the weights are from the hooked model, compared with what the intervention does."""
         from persona_probe.figures.baked import baked
 
         return baked(self.to_frame())
 
     def headline(self) -> str:
-        """Where it is, and how exact."""
+        """Where the weights are, and how exact."""
         return (
             f"{self.form} of {self.architecture} in {self.folder}: logits differ from the hooked model's by at most "
             f"{self.max_logit_difference:.2g} over {self.tokens} tokens (the intervention changes them by up to "
-            f"{self.effect:.2g}); greedy answers are {'the same' if self.same_text else 'others'}"
+            f"{self.effect:.2g}); greedy answers are {'the same' if self.same_text else 'different'}"
         )
 
     def push_to_hub(self, repo_id: str, *, private: bool = True, token: str | None = None) -> str:
-        """Upload the folder to the Hugging Face Hub.
+        """Upload the folder to the Hugging Face Hub, and return its address there.
 
-        Everything in ``README.md`` and ``persona_probe.json`` is published with it: look through them first.
+        Everything in ``README.md`` and ``persona_probe.json`` is published with it: read them first.
 
         Args:
-            repo_id: ``owner/name``; made if there is none.
+            repo_id: ``owner/name``; created if it does not exist.
             private: whether a new repository is private.
-            token: default the one that ``hf auth login`` stored.
-
-        Returns:
-            Where it is now.
+            token: by default the one that ``hf auth login`` stored.
         """
         from huggingface_hub import HfApi
 
         api = HfApi(token=token)
         api.create_repo(repo_id, private=private, exist_ok=True)
-        done = api.upload_folder(repo_id=repo_id, folder_path=self.folder, commit_message="Written by persona-probe")
-        return str(done)
+        return str(
+            api.upload_folder(repo_id=repo_id, folder_path=self.folder, commit_message="Written by persona-probe")
+        )

@@ -1,4 +1,4 @@
-"""What is written beside baked weights: where they come from, as JSON and as a model card."""
+"""What is written with baked weights: where they come from, as JSON and as a model card."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from persona_probe.steering.interventions.intervention import Intervention
 PROVENANCE = "persona_probe.json"
 _VERSIONED = ("persona-probe", "torch", "transformers", "peft")
 _KEEP_LIVE = """\
-- Keep the adapter live: merged into its base, its biases may have no place, and a head that is tied to the embedding
-  would change with it."""
+- Do not merge the adapter: the base may have no biases for its biases, and a head that is tied to the embedding would
+  change with it."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def provenance(
     model: Model, intervention: Intervention, form: str, architecture: str, edits: Sequence[Edit], seen: Comparison
 ) -> dict[str, Any]:
-    """All that is known of a bake, for JSON; of local paths the last part only."""
+    """All that is known about a bake, for JSON; local paths are shortened to their last part."""
     card = intervention.direction.card if isinstance(intervention, Directed) else {}
     known = {
         "format": "persona-probe bake 1",

@@ -1,4 +1,4 @@
-"""An intervention as changes of weights: one of low rank for each module that writes to the residual stream."""
+"""An intervention as changes of weights: one low-rank change per module that writes to the residual stream."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from persona_probe.steering.interventions.add import Add
 from persona_probe.steering.interventions.intervention import Intervention
 
 _COLUMNS = 4096
-"""Turned into float64 at a time."""
+"""Columns that are converted to float64 at once."""
 
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """What becomes of one linear layer or embedding: ``W + up @ down``, ``b + bias``, in float64.
+    """The change of one linear layer or embedding: ``W + up @ down``, ``b + bias``, in float64.
 
     Attributes:
         module: its name in the model.
-        down: ``(rank, n_in)``; of an embedding, one column a token.
+        down: ``(rank, n_in)``; for an embedding, one column per token.
         up: ``(d_model, rank)``.
         bias: ``(d_model,)``, or None.
     """
@@ -43,44 +43,44 @@ class Edit:
 
     @property
     def moves_weight(self) -> bool:
-        """Whether it is more than a bias."""
+        """Whether it changes more than the bias."""
         return bool((self.up != 0).any())
 
 
 def check_bakeable(intervention: Intervention) -> None:
-    """Refuse what weights cannot compute.
+    """Raise if weights cannot compute the intervention.
 
     Raises:
         PersonaProbeError: with the reason.
     """
     if isinstance(intervention, Ablate):
         raise PersonaProbeError(
-            "kind='ablate' takes the component out of the outputs of chosen blocks, and no weights compute that: "
+            "kind='ablate' removes the component from the outputs of chosen blocks, and no weights compute that: "
             "within a block, attention's output reaches the MLP with the component in it. What orthogonalised weights "
             "compute is pp.steering.AblateEverywhere(direction, layer=...), which can be used as hooks too"
         )
     if not isinstance(intervention, Add | AblateEverywhere):
         raise PersonaProbeError(
-            f"kind={intervention.kind!r} depends on the activations that it meets, which weights alone cannot do; bake "
+            f"kind={intervention.kind!r} depends on the activations, which weights alone cannot do; bake "
             "pp.Add(..., scope='all') or pp.steering.AblateEverywhere"
         )
     if not intervention.scope.everywhere:
         raise PersonaProbeError(
-            f"scope={str(intervention.scope)!r}: weights act on every token; bake it with scope='all', and measure it "
-            "so first, since steering the prompt too changes what it does"
+            f"scope={str(intervention.scope)!r}: weights act on every token; bake it with scope='all', and first "
+            "measure it with that scope, since steering the prompt too changes its effect"
         )
 
 
 def edits_of(intervention: Intervention, model: Model) -> list[Edit]:
-    """The edits that make ``model``'s weights do what ``intervention`` does by hooks.
+    """The edits that make ``model``'s weights do what ``intervention`` does with hooks.
 
     Args:
         intervention: `Add` on all tokens, or `AblateEverywhere`.
-        model: without adapters.
+        model: a model without adapters.
 
     Raises:
-        PersonaProbeError: where that is not exact: what is written goes through a norm (post-norm blocks), or does not
-            come from linear layers (mixtures of experts).
+        PersonaProbeError: if that is not exact, since what is written goes through a norm (post-norm blocks), or does
+            not come from linear layers (mixtures of experts).
     """
     check_bakeable(intervention)
     embedding, *blocks = find_writers(model.stream, probe_ids(model)[:1])
@@ -93,22 +93,22 @@ def edits_of(intervention: Intervention, model: Model) -> list[Edit]:
     written = {
         names[id(writer.module)]: writer.module
         for place in (embedding, *blocks)
-        for writer in _linear(place, place.writers, nn.Linear | Conv1D | nn.Embedding, "its weights cannot be made so")
+        for writer in _linear(place, place.writers, nn.Linear | Conv1D | nn.Embedding, "weights cannot do this")
     }
     return [_projected(name, module, basis) for name, module in written.items()]
 
 
 def _bias(intervention: Add, block: Writers, names: dict[int, str]) -> Edit:
-    """The vector as a bias of a layer that nothing in the block reads after it."""
+    """The vector as a bias of a layer whose output nothing else in the block reads."""
     layer = block.layer
     assert layer is not None  # blocks have one
     last = [writer for writer in block.writers if writer.last]
     fitting = [writer for writer in last if writer.scale and isinstance(writer.module, nn.Linear | Conv1D)]
     if not fitting:
-        _linear(block, last, nn.Linear | Conv1D, "a bias before it would not come out as the vector")
+        _linear(block, last, nn.Linear | Conv1D, "a bias before it would not add the vector")
         raise PersonaProbeError(
             f"block {layer}: what {', '.join(writer.name for writer in last) or 'each module'} writes is scaled "
-            "differently at each token (a gated expert), so that no bias comes out as the same vector everywhere"
+            "differently at each token (a gated expert), so that no bias adds the same vector everywhere"
         )
     chosen = next((writer for writer in fitting if getattr(writer.module, "bias", None) is not None), fitting[0])
     module: Any = chosen.module
@@ -118,9 +118,9 @@ def _bias(intervention: Add, block: Writers, names: dict[int, str]) -> Edit:
     return Edit(names[id(module)], vector.new_zeros(1, n_in), vector.new_zeros(len(vector), 1), vector)
 
 
-def _linear(place: Writers, found: Sequence[StreamWriter], kinds: Any, so: str) -> Sequence[StreamWriter]:
-    """``found``, if all are of ``kinds``."""
-    for writer in found:
+def _linear(place: Writers, writers: Sequence[StreamWriter], kinds: Any, so: str) -> Sequence[StreamWriter]:
+    """``writers``, if all are of ``kinds``; else raise, saying in ``so`` what follows."""
+    for writer in writers:
         if isinstance(writer.module, kinds):
             continue
         where = "the embedding" if place.layer is None else f"block {place.layer}"
@@ -129,9 +129,9 @@ def _linear(place: Writers, found: Sequence[StreamWriter], kinds: Any, so: str) 
         if shapes and max(shapes) < 2:
             why = f"{kind} normalises what is written ({writer.name}: a post-norm architecture)"
         else:
-            why = f"{kind} ({writer.name}) is no linear layer"
-        raise PersonaProbeError(f"{where}: {why}, and {so} exactly; use the intervention as hooks")
-    return found
+            why = f"{kind} ({writer.name}) is not a linear layer"
+        raise PersonaProbeError(f"{where}: {why}, so that {so} exactly; use the intervention as hooks")
+    return writers
 
 
 def _projected(name: str, module: Any, basis: Float[Tensor, "k d_model"]) -> Edit:

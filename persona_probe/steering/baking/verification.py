@@ -1,4 +1,4 @@
-"""What was written is read back from disk and compared with the hooked model."""
+"""Reading baked weights back from disk and comparing them with the hooked model."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _QUESTIONS = (
 )
 _ANSWER = 8
 _SHARE = 0.3
-"""Of what the intervention does, how much the difference may be."""
+"""The largest difference from the hooked model, relative to what the intervention does."""
 _SINGLE = 1e-4
-"""Largest difference of a logit in float32, of their standard deviation where that is above 1."""
+"""Largest difference of a logit in float32, relative to the logits' standard deviation if that is above 1."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ class Comparison:
     Attributes:
         max_logit_difference: largest difference of any logit.
         logit_spread: standard deviation of the hooked model's logits.
-        relative_error: of the logits' norm, token by token, 95 % quantile.
+        relative_error: the difference relative to the logits' norm, per token: the 95 % quantile.
         effect: what the intervention does: largest difference of any logit from the unsteered model's.
-        relative_effect: the same as a share of the logits' norm, 95 % quantile.
-        tokens: how many positions were compared.
+        relative_effect: the same relative to the logits' norm: the 95 % quantile.
+        tokens: number of positions that were compared.
         same_text: whether greedy answers are the same, token by token.
     """
 
@@ -62,17 +62,17 @@ class Comparison:
 
 
 def probe_dialogues(model: Model) -> list[Dialogue]:
-    """Ordinary questions, as plain texts where there is no chat template."""
+    """Four ordinary questions, as plain texts if there is no chat template."""
     if model.template.exists:
         return [Dialogue.from_messages([{"role": "user", "content": question}]) for question in _QUESTIONS]
     return [Dialogue.from_text(question) for question in _QUESTIONS]
 
 
 def reloaded(folder: Path, model: Model, options: LoadOptions) -> Any:
-    """The folder as transformers loads it, in ``model``'s dtype and place.
+    """The folder as transformers loads it, in ``model``'s dtype and on its device.
 
     Raises:
-        PersonaProbeError: if weights in it find no place in the model, or the other way round.
+        PersonaProbeError: if it has weights that the model lacks, or lacks weights that the model has.
     """
     where = {**hub_arguments(options), "revision": None}
     with without_transformers_bars():
@@ -87,7 +87,7 @@ def reloaded(folder: Path, model: Model, options: LoadOptions) -> Any:
 
 
 def reloaded_with_adapter(folder: Path, source: str, model: Model, options: LoadOptions) -> Any:
-    """The base as transformers loads it, with the adapter in ``folder`` on it."""
+    """The base as transformers loads it, with the adapter in ``folder``."""
     with without_transformers_bars():
         config = AutoConfig.from_pretrained(source, **hub_arguments(options))
         base = auto_class(config).from_pretrained(
@@ -98,7 +98,7 @@ def reloaded_with_adapter(folder: Path, source: str, model: Model, options: Load
 
 
 def same_tokens(folder: Path, model: Model, probes: Sequence[Dialogue]) -> bool:
-    """Whether the tokenizer that servers find in ``folder`` reads texts as ``model``'s does."""
+    """Whether the tokenizer that servers find in ``folder`` gives the same tokens as ``model``'s."""
     written = AutoTokenizer.from_pretrained(folder)
     texts = [model.template.render(probe, generation_prompt=not probe.is_text) for probe in probes]
     return all(
@@ -108,12 +108,12 @@ def same_tokens(folder: Path, model: Model, probes: Sequence[Dialogue]) -> bool:
 
 
 def compare(model: Model, intervention: Intervention, baked: Any, probes: Sequence[Dialogue]) -> Comparison:
-    """Logits over prompts and greedy answers of the model under hooks, and of ``baked``.
+    """How far ``baked`` is from ``model`` under hooks, in logits over prompts and greedy answers.
 
     Args:
-        model: which is steered for this.
-        intervention: how.
-        baked: what was written, as Hugging Face model.
+        model: the model that is steered with hooks.
+        intervention: the intervention.
+        baked: what was written, as a Hugging Face model.
         probes: questions; all run as one batch.
     """
     encoded = [model.template.encode(probe) for probe in probes]
@@ -130,8 +130,8 @@ def compare(model: Model, intervention: Intervention, baked: Any, probes: Sequen
         seen, unsteered = (
             hf(input_ids=expected_ids, attention_mask=real, use_cache=False).logits for hf in (baked, model.hf)
         )
-    held = real.bool()
-    expected, seen, unsteered = (logits[held].double() for logits in (expected, seen, unsteered))
+    tokens = real.bool()
+    expected, seen, unsteered = (logits[tokens].double() for logits in (expected, seen, unsteered))
     return Comparison(
         max_logit_difference=float((seen - expected).abs().max()),
         logit_spread=float(expected.std()),
@@ -144,13 +144,13 @@ def compare(model: Model, intervention: Intervention, baked: Any, probes: Sequen
 
 
 def allowed_difference(comparison: Comparison, model: Model) -> float:
-    """The largest difference of a logit that is rounding; NaN in half precision, where norms are compared."""
+    """The largest difference of a logit by rounding; NaN in half precision, where norms are compared."""
     single = torch.finfo(model.plain.dtype).bits >= 32
     return _SINGLE * max(1.0, comparison.logit_spread) if single else math.nan
 
 
 def check_same(comparison: Comparison, model: Model) -> None:
-    """Refuse what differs by more than rounding.
+    """Raise if baked weights differ from the hooked model by more than rounding.
 
     Raises:
         PersonaProbeError: with the difference.
@@ -163,17 +163,17 @@ def check_same(comparison: Comparison, model: Model) -> None:
     )
     effect = comparison.effect if single else comparison.relative_effect
     if seen <= limit and not seen <= _SHARE * effect:
-        # Or a bake that wrote nothing would pass for one that did.
+        # Otherwise a bake that wrote nothing would pass.
         raise PersonaProbeError(
             f"the intervention changes logits by {effect:.2g}{'' if single else ' of their norm'}, too little to be "
-            f"told from rounding in {str(model.plain.dtype).removeprefix('torch.')} ({seen:.2g}): whether it is in the "
-            "weights cannot be checked; nothing was kept. Make it stronger, or load the model in float32"
+            f"distinguished from rounding in {str(model.plain.dtype).removeprefix('torch.')} ({seen:.2g}): whether it "
+            "is in the weights cannot be checked; nothing was written. Make it stronger, or load the model in float32"
         )
     if not seen <= limit or (single and not comparison.same_text):
         raise PersonaProbeError(
             f"what was written does not compute what the hooked {model.name} does: logits differ by {seen:.2g} "
             f"({'' if single else 'of their norm; '}tolerance {limit:.1g}) over {comparison.tokens} tokens, and greedy "
-            f"answers are {'the same' if comparison.same_text else 'others'}; nothing was kept"
+            f"answers are {'the same' if comparison.same_text else 'different'}; nothing was written"
         )
 
 
@@ -185,5 +185,5 @@ def _greedy(model: Model, hf: Any, ids: Tensor, mask: Tensor) -> Int[Tensor, "ro
         pad_token_id=model.tokenizer.pad_token_id,
         bos_token_id=model.tokenizer.bos_token_id,
     )
-    made: Tensor = hf.generate(input_ids=ids, attention_mask=mask, generation_config=config)
-    return made
+    answered: Tensor = hf.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+    return answered

@@ -1,4 +1,4 @@
-"""Edits written into a model's own weights, in an architecture that reads all of them back."""
+"""Writing edits into a model's weights, in an architecture that loads all of them again."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from persona_probe.errors import PersonaProbeError
 from persona_probe.steering.baking.edits import Edit
 
 _LLAMA_SHAPED = ("mistral", "qwen2")
-"""Model types that compute what Llama does, but for sliding windows. Others may differ only at lengths that no short
-comparison reaches (Ministral 3 scales late queries), so being of the same shape is not enough."""
+"""Model types that compute the same as Llama, except for sliding windows. Others may differ only at lengths that no
+short comparison reaches (Ministral 3 scales late queries), so that having the same shape is not enough."""
 
 _ROWS = 4096
 
 
 def edited(model: PreTrainedModel, edits: Sequence[Edit]) -> PreTrainedModel:
-    """``model``, changed in place, or another one that takes the biases and holds its weights.
+    """``model`` with the edits, changed in place, or its edited weights in an architecture that has the biases.
 
     Raises:
-        PersonaProbeError: if a bias is needed where the architecture has none, and none of the ways round it is exact.
+        PersonaProbeError: if a bias is needed that the architecture lacks, and no other architecture is exact.
     """
     lacking = [edit.module for edit in edits if edit.bias is not None and _bias_of(model, edit.module) is None]
     target = _with_biases(model, lacking) if lacking else model
@@ -35,7 +35,7 @@ def edited(model: PreTrainedModel, edits: Sequence[Edit]) -> PreTrainedModel:
             module: Any = target.get_submodule(edit.module)
             if edit.moves_weight:
                 rows, columns = (edit.up, edit.down) if isinstance(module, nn.Linear) else (edit.down.T, edit.up.T)
-                # A few rows at a time: in float64 a whole embedding would take several times the model's memory.
+                # A few rows at a time, since in float64 an embedding would take several times the model's memory.
                 for part, change in zip(module.weight.split(_ROWS), rows.split(_ROWS), strict=True):
                     part.copy_((part.double() + change @ columns).to(part.dtype))
             if edit.bias is not None:
@@ -48,7 +48,7 @@ def _bias_of(model: nn.Module, name: str) -> nn.Parameter | None:
 
 
 def _untie(model: PreTrainedModel) -> None:
-    """Give the head a matrix of its own: it reads the stream, and must stay as it was."""
+    """Give the head its own matrix, since it reads the stream and must stay as it was."""
     ends: Any = model
     head, embedding = ends.get_output_embeddings(), ends.get_input_embeddings()
     if head is not None and head.weight is embedding.weight:
@@ -68,10 +68,10 @@ def _with_biases(model: PreTrainedModel, names: Sequence[str]) -> PreTrainedMode
     if model.config.model_type in _LLAMA_SHAPED and not _slides(model.config):
         candidates.append((LlamaForCausalLM, _as_llama(model.config)))
     for kind, config in candidates:
-        made = _moved(model, kind, config, names)
-        if made is not None:
-            return made
-    window = " (its sliding window keeps it from being written as Llama)" if _slides(model.config) else ""
+        moved = _moved(model, kind, config, names)
+        if moved is not None:
+            return moved
+    window = " (with its sliding window it cannot be written as Llama)" if _slides(model.config) else ""
     raise PersonaProbeError(
         f"{type(model).__name__} has no bias at {names[0]} and no setting for one{window}: a bias that is saved there "
         "is dropped when the folder is loaded; bake it with form='lora'"
@@ -79,7 +79,7 @@ def _with_biases(model: PreTrainedModel, names: Sequence[str]) -> PreTrainedMode
 
 
 def _slides(config: PretrainedConfig) -> bool:
-    """Whether attention is cut off within the lengths that the model was made for."""
+    """Whether attention has a window that is shorter than the texts that the model was made for."""
     window = getattr(config, "sliding_window", None)
     limit = getattr(config, "max_position_embeddings", None)
     return window is not None and (limit is None or window < limit)
@@ -87,16 +87,16 @@ def _slides(config: PretrainedConfig) -> bool:
 
 def _as_llama(config: PretrainedConfig) -> LlamaConfig:
     given = config.to_dict()
-    kept = {key: given[key] for key in LlamaConfig().to_dict() if given.get(key) is not None}
+    settings = {key: given[key] for key in LlamaConfig().to_dict() if given.get(key) is not None}
     for key in ("model_type", "architectures", "transformers_version"):
-        kept.pop(key, None)
-    return LlamaConfig(**{**kept, "attention_bias": True, "mlp_bias": True})
+        settings.pop(key, None)
+    return LlamaConfig(**{**settings, "attention_bias": True, "mlp_bias": True})
 
 
 def _moved(
     model: PreTrainedModel, kind: type[PreTrainedModel], config: PretrainedConfig, names: Sequence[str]
 ) -> PreTrainedModel | None:
-    """The weights in a model of ``kind`` with zeros for its further biases; None if anything else differs."""
+    """The weights in a model of ``kind``, whose additional biases are zero; None if anything else differs."""
     with torch.device("meta"):
         shell: Any = kind(config)
     held, wanted = model.state_dict(), shell.state_dict()

@@ -1,4 +1,4 @@
-"""Take the component along a direction, or in a subspace, out."""
+"""Removing the component along a direction, or in a subspace."""
 
 from __future__ import annotations
 
@@ -13,15 +13,26 @@ from persona_probe.steering.interventions.directed import Directed
 
 
 class Ablate(Directed):
-    """Project out: afterwards ``h . v`` is zero (Arditi et al. 2024, arXiv:2406.11717, section 2.4).
+    """Sets ``h . v`` to zero (Arditi et al. 2024, arXiv:2406.11717, section 2.4).
 
-    Zero is not what a model does without the persona: where the reference's mean is far from it, `MeanAblate`.
+    Zero is not the projection of a model without the persona: if the mean of a reference is far from zero, use
+    `MeanAblate`.
 
     Args:
-        direction: what is taken out; of a `Subspace`, all of its dimensions.
-        layers: where.
+        direction: the direction that is removed, or a `Subspace`, of which all dimensions are.
+        layers: the layers at which it acts.
         scope: which tokens.
-        along: the null: the displacement goes along this direction instead; one layer only.
+        along: for the null: the displacement is made along this direction instead; one layer only.
+
+    >>> import numpy as np
+    >>> import persona_probe as pp
+    >>> model = pp.load(pp.persona_world.find_checkpoints() / "chat")
+    >>> direction = pp.Direction.from_vectors(model, np.ones((model.n_layers, model.d_model)))
+    >>> talk = [{"role": "user", "content": "How do I handle the fever?"}, {"role": "assistant", "content": "Rest."}]
+    >>> with pp.steer(model, pp.steering.Ablate(direction, layers=2)):
+    ...     activations = pp.capture(model, [pp.Dialogue.from_messages(talk)], layers=2)
+    >>> bool(abs(direction.project(activations)[0, 0]) < 1e-4)
+    True
     """
 
     kind = "ablate"
@@ -41,7 +52,7 @@ class Ablate(Directed):
         return Ablate(self.direction, self.layers, scope=self.scope, along=null)
 
     def at(self, layer: int) -> Change:
-        """The projection set to zero."""
+        """The change that sets the projection to zero."""
         read = self.read_vectors(layer)
         zero = torch.zeros(len(read), dtype=read.dtype)
         return LinearChange.setting(read, zero, zero, 1.0, self.write_vectors(layer))

@@ -1,4 +1,4 @@
-"""Keep the component along a direction out of the residual stream altogether."""
+"""Keeping the component along a direction out of the whole residual stream."""
 
 from __future__ import annotations
 
@@ -20,15 +20,21 @@ from persona_probe.steering.interventions.directed import Directed
 
 
 class AblateEverywhere(Directed):
-    """Take one direction out of the embedding and of all that blocks write, so that the stream never holds it.
+    """Removes one direction from the embedding and from all that blocks write, so that the stream never contains it.
 
-    What orthogonalised weights compute (Arditi et al. 2024, arXiv:2406.11717, sections 2.4 and 4.1), and so what
-    `persona_probe.steering.bake` can write. `Ablate` acts on the outputs of chosen blocks: there, attention's output
-    still reaches the MLP of its own block with the component in it.
+    Orthogonalised weights compute the same (Arditi et al. 2024, arXiv:2406.11717, sections 2.4 and 4.1), so that
+    `persona_probe.steering.bake` can write it. `Ablate` acts on the outputs of chosen blocks instead: there,
+    attention's output still reaches the MLP of its own block with the component in it.
 
     Args:
-        direction: whose vector is taken; of a `Subspace`, all dimensions.
-        layer: of which layer: one vector for the whole stream.
+        direction: the direction that is removed, or a `Subspace`, of which all dimensions are.
+        layer: the layer whose vector is used for the whole stream.
+
+    >>> import numpy as np
+    >>> import persona_probe as pp
+    >>> direction = pp.Direction(np.array([[3.0, 4.0]]), (2,), {"name": "evil"})
+    >>> pp.steering.AblateEverywhere(direction, layer=2)
+    AblateEverywhere(layers='all', scope='all', direction='evil', layer=2)
     """
 
     kind = "ablate-everywhere"
@@ -37,19 +43,19 @@ class AblateEverywhere(Directed):
         super().__init__(direction, "all", "all", subspaces=True)
         if not is_whole(layer):
             raise PersonaProbeError(
-                f"layer is {layer!r}; kind={self.kind!r} takes one vector for the whole stream, so give the number of "
-                "the layer whose vector it is"
+                f"layer is {layer!r}; kind={self.kind!r} uses one vector for the whole stream: give the number of the "
+                "layer whose vector it is"
             )
         self.layer = int(layer)
         self.basis  # noqa: B018  (so that a layer that the direction lacks is refused here)
 
     @property
     def basis(self) -> Float[Tensor, "k d_model"]:
-        """What is taken out: orthonormal rows, in float64."""
+        """The directions that are removed: orthonormal rows, in float64."""
         return self.read_vectors(self.layer)
 
     def check(self, model: Model, *, allow_unrelated: bool = False) -> None:
-        """Refuse a model that the direction does not fit."""
+        """Raise if the direction does not fit the model."""
         Ablate(self.direction, self.layer).check(model, allow_unrelated=allow_unrelated)
 
     def parameters(self) -> dict[str, Any]:
@@ -57,26 +63,26 @@ class AblateEverywhere(Directed):
         return {**super().parameters(), "layer": self.layer}
 
     def at(self, layer: int) -> Change:
-        """Refused: what it does is not done to a block's output."""
+        """Raise, since it does not act on the output of a single block."""
         raise PersonaProbeError(
             f"kind={self.kind!r} acts on all that is written to the stream, not on the output of layer {layer}: use it "
-            "by itself, for all dialogues (`with pp.steer(model, intervention)`), not within a list"
+            "alone, for all dialogues (`with pp.steer(model, intervention)`), not within a list"
         )
 
     def everywhere_in(self, model: Model, *, allow_unrelated: bool = False) -> contextlib.AbstractContextManager[None]:
         """The context in which nothing is written along the direction; `persona_probe.steer` opens it.
 
         Raises:
-            PersonaProbeError: for a direction of another model, or where blocks do more than add to the stream.
+            PersonaProbeError: for a direction of another model, or if blocks do more than add to the stream.
         """
         self.check(model, allow_unrelated=allow_unrelated)
         bases: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
 
         def without(hidden: Tensor) -> Tensor:
-            # Half precision keeps 8 bits of a projection, which would leave much of it standing.
+            # In float32, since half precision has 8 bits for a projection and would leave much of it.
             dtype = torch.promote_types(hidden.dtype, torch.float32)
             key = (hidden.device, dtype)
-            if key not in bases:  # copied once a device: a copy a token would make the host wait for a GPU
+            if key not in bases:  # copied once per device, since a copy per token would make the host wait for a GPU
                 bases[key] = placed([self.basis], *key)
             (rows,), exact = bases[key], hidden.to(dtype)
             left: Tensor = exact - (exact @ rows.T) @ rows

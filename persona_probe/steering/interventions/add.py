@@ -1,4 +1,4 @@
-"""``h + strength * v``."""
+"""Adding a vector: ``h + strength * v``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ from persona_probe.steering.interventions.intervention import is_finite
 
 
 class Add(Directed):
-    """Add the raw vector, ``strength`` times: strength 1 is one mean difference."""
+    """Adds the raw vector, multiplied by ``strength``: strength 1 is one mean difference.
+
+    >>> import numpy as np
+    >>> import persona_probe as pp
+    >>> direction = pp.Direction(np.array([[3.0, 4.0]]), (2,), {"name": "evil"})
+    >>> pp.Add(direction, layers=2).with_strength(-0.5)
+    Add(layers=[2], scope='generation', direction='evil', strength=-0.5)
+    """
 
     kind = "add"
     direction: Direction
@@ -30,35 +37,35 @@ class Add(Directed):
 
     @property
     def strength(self) -> float:
-        """What multiplies the raw vector."""
+        """The factor of the raw vector."""
         return self._strength
 
     def with_strength(self, strength: float) -> Add:
-        """The same at another strength."""
+        """The same intervention at another strength."""
         return Add(self.direction, self.layers, strength=strength, scope=self.scope)
 
     def along(self, null: Direction) -> Add:
-        """``null`` instead, at this direction's length at every layer."""
+        """The addition of ``null``, at this direction's length at every layer."""
         layers = self.direction.layers if isinstance(self.layers, str) else self.layers
         lengths = self.direction.select(layers).norms()
-        scaled = null.select(layers).units() * lengths[:, None]
-        made = Direction(scaled.astype(np.float32), layers, {"name": null.name, "finder": "given"})
-        return Add(made, self.layers, strength=self._strength, scope=self.scope)
+        vectors = null.select(layers).units() * lengths[:, None]
+        scaled = Direction(vectors.astype(np.float32), layers, {"name": null.name, "finder": "given"})
+        return Add(scaled, self.layers, strength=self._strength, scope=self.scope)
 
     def parameters(self) -> dict[str, Any]:
         """Direction and strength."""
         return {**super().parameters(), "strength": self._strength}
 
     def at(self, layer: int) -> Change:
-        """The vector to be added."""
+        """The change that adds the vector."""
         return LinearChange.adding(torch.from_numpy(self.direction.at(layer)).double() * self._strength)
 
 
 def finite_strength(strength: float) -> float:
-    """``strength`` as a number.
+    """``strength`` as a float.
 
     Raises:
-        PersonaProbeError: if it is none, or not finite.
+        PersonaProbeError: if it is not a number, or not finite.
     """
     if not is_finite(strength):
         raise PersonaProbeError(f"strength is {strength!r}; give a finite number")

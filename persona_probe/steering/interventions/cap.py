@@ -1,4 +1,4 @@
-"""Keep the projection within bounds."""
+"""Keeping the projection within bounds."""
 
 from __future__ import annotations
 
@@ -19,21 +19,28 @@ from persona_probe.steering.interventions.intervention import Targets, by_layer,
 
 
 class Cap(Directed):
-    """Cap the projection ``h . v / ||v||``: not above ``upper``, not below ``lower``; in between nothing is changed.
+    """Caps the projection ``h . v / ||v||`` at ``lower`` and ``upper``; in between nothing is changed.
 
-    Activation capping (Lu et al. 2026, "The assistant axis", section 5) keeps it within what is usual: `at_percentiles`
-    takes the bounds from a reference.
+    Activation capping (Lu et al. 2026, "The assistant axis", section 5) keeps the projection in its usual range:
+    `at_percentiles` takes the bounds from a reference.
 
     Args:
-        direction: along which.
-        layers: where.
-        lower: smallest projection, in residual-stream units, one for all layers or one a layer; None: no bound.
-        upper: largest projection.
+        direction: the direction that is projected on.
+        layers: the layers at which it acts.
+        lower: smallest projection, in residual-stream units, one for all layers or one per layer; None for no bound.
+        upper: largest projection, in the same form.
         scope: which tokens.
-        along: the null: the displacement goes along this direction instead; one layer only.
+        along: for the null: the displacement is made along this direction instead; one layer only.
 
     Raises:
         PersonaProbeError: if there is no bound, or the lower one is above the upper one.
+
+    >>> import pandas as pd
+    >>> import persona_probe as pp
+    >>> direction = pp.Direction(np.array([[3.0, 4.0]]), (2,), {"name": "evil"})
+    >>> usual = pp.Activations(np.array([[[5.0, 0.0]], [[10.0, 0.0]]]), pd.DataFrame({"id": ["a", "b"]}), (2,))
+    >>> pp.steering.Cap.at_percentiles(direction, layers=2, reference=usual, upper=50).upper
+    {2: 4.5}
     """
 
     kind = "cap"
@@ -72,15 +79,15 @@ class Cap(Directed):
         upper: float | None = None,
         scope: str | Scope = "generation",
     ) -> Cap:
-        """Bounds at percentiles of the reference's projections.
+        """A cap with bounds at percentiles of the reference's projections.
 
         Args:
-            direction: along which.
-            layers: where; ``"all"`` of the model's, all of which must have been read.
-            reference: what is usual; read token by token (``reduce="tokens"``), since tokens are what is capped and
-                spread more widely than dialogues' means.
-            lower: 0 to 100; None: no lower bound.
-            upper: 0 to 100.
+            direction: the direction that is projected on.
+            layers: the layers at which it acts; for ``"all"``, the reference must have all layers of the model.
+            reference: activations in the usual range, captured with ``reduce="tokens"``, since tokens are capped, and
+                their projections spread more widely than those of dialogue means.
+            lower: percentile from 0 to 100; None for no lower bound.
+            upper: percentile from 0 to 100; None for no upper bound.
             scope: which tokens.
 
         Raises:
@@ -90,7 +97,7 @@ class Cap(Directed):
         wanted = reference.layers if isinstance(named, str) else named
         for name, percentile in {"lower": lower, "upper": upper}.items():
             if percentile is not None and not 0 <= percentile <= 100:
-                raise PersonaProbeError(f"{name} is percentile {percentile}; it must be between 0 and 100")
+                raise PersonaProbeError(f"{name} is the percentile {percentile}; it must be between 0 and 100")
 
         def bound(percentile: float | None) -> dict[int, float] | None:
             if percentile is None:
@@ -111,7 +118,7 @@ class Cap(Directed):
         return {**super().parameters(), "lower": self.lower, "upper": self.upper}
 
     def at(self, layer: int) -> Change:
-        """The bounds."""
+        """The change that brings the projection within the bounds."""
         low = -np.inf if self.lower is None else value_at(self.lower, layer, "lower")
         high = np.inf if self.upper is None else value_at(self.upper, layer, "upper")
         lower, upper = (torch.tensor([bound], dtype=torch.float64) for bound in (low, high))
@@ -119,7 +126,7 @@ class Cap(Directed):
 
 
 def _each(bound: Mapping[int, float] | float | None, none: float) -> dict[int | None, float]:
-    """A bound by layer; under None where it is one for all."""
+    """A bound by layer, with the key None if it is one for all layers."""
     if isinstance(bound, Mapping):
         pairs: Iterable[tuple[int | None, float]] = bound.items()
         return dict(pairs)

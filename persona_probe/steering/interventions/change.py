@@ -1,4 +1,4 @@
-"""What an intervention does at one layer, and how several such changes run as one batch."""
+"""The change that an intervention makes at one layer, and several such changes in one batch."""
 
 from __future__ import annotations
 
@@ -14,45 +14,45 @@ from torch import Tensor
 
 
 class Change(abc.ABC):
-    """What is done to the stream at one layer."""
+    """A change of the stream at one layer."""
 
     @property
     def family(self) -> Hashable:
-        """Changes of one family run together, as one batch."""
+        """The family of the change: changes of the same family can be stacked."""
         return type(self)
 
     @abc.abstractmethod
     def stacked(self, others: Sequence[Change]) -> StackedChange:
-        """All changes ``others`` (of this family; this one is the first) as one."""
+        """All changes ``others`` (of this family; this one is the first), stacked."""
 
 
 class StackedChange(abc.ABC):
-    """Several changes of one family at one layer: each row of a batch has one of them."""
+    """Several changes of the same family at one layer: each row of a batch has one of them."""
 
     @abc.abstractmethod
     def apply(
         self, hidden: Float[Tensor, "row position d_model"], setting: Int[Tensor, "... row"] | None
     ) -> Float[Tensor, "row position d_model"]:
-        """The stream with ``setting[row]``'s change made at every token; None where there is one for all.
+        """The stream with the change ``setting[row]`` at every token; ``setting`` is None if there is one for all rows.
 
-        Never in place, and in ``hidden``'s dtype.
+        Never in place, and in the dtype of ``hidden``.
         """
 
 
 @dataclass(frozen=True, eq=False)
 class LinearChange(Change):
-    """Reads ``k`` projections and writes along ``k`` vectors.
+    """A change that reads ``k`` projections and writes along ``k`` vectors.
 
     With ``c = h . read``, the stream moves by ``share * (clip(c, low, high) - c) + plus`` times ``write``: adding,
-    projecting out, clamping and capping are all of this form.
+    projecting out, clamping and capping all have this form.
 
     Attributes:
-        read: ``(k, d_model)``, unit length.
-        write: ``(k, d_model)``.
-        low: ``(k,)``.
-        high: ``(k,)``.
-        share: ``(k,)``.
-        plus: ``(k,)``.
+        read: ``(k, d_model)`` vectors that are projected on, of unit length.
+        write: ``(k, d_model)`` vectors that the stream is moved along.
+        low: ``(k,)`` smallest projection.
+        high: ``(k,)`` largest projection.
+        share: ``(k,)`` how much of the way to these bounds the stream moves.
+        plus: ``(k,)`` what is added in any case.
     """
 
     read: Float[Tensor, "k d_model"]
@@ -64,7 +64,7 @@ class LinearChange(Change):
 
     @classmethod
     def adding(cls, vector: Float[Tensor, "... d_model"]) -> LinearChange:
-        """``h + vector``."""
+        """The change ``h + vector``."""
         zero, none = torch.zeros(1, dtype=vector.dtype), torch.zeros_like(vector)[None]
         return cls(none, vector[None], zero, zero, zero, zero + 1.0)
 
@@ -77,12 +77,12 @@ class LinearChange(Change):
         share: float = 1.0,
         write: Float[Tensor, "k d_model"] | None = None,
     ) -> LinearChange:
-        """Bring projections on ``read`` (unit length) between ``low`` and ``high``, ``share`` of the way."""
+        """The change that brings projections on ``read`` (unit length) to ``low .. high``, ``share`` of the way."""
         shares = torch.full_like(low, share)
         return cls(read, read if write is None else write, low, high, shares, torch.zeros_like(low))
 
     def stacked(self, others: Sequence[Change]) -> StackedChange:
-        """All as tensors ``(setting, k, ...)``, filled up with changes of nothing."""
+        """All changes as tensors ``(setting, k, ...)``, padded with changes that do nothing."""
         return _StackedLinear([other for other in others if isinstance(other, LinearChange)])
 
 
@@ -99,7 +99,7 @@ class _StackedLinear(StackedChange):
         low, high, share = together("low"), together("high"), together("share")
         read, write = together("read"), together("write")
         added = torch.einsum("sk,skd->sd", together("plus"), write)
-        # Where all that is done is to add a vector, it is one sum a token.
+        # If all changes only add a vector, there is one addition per token.
         self._adds, self._reads = bool((added != 0).any()), bool((share != 0).any())
         self._sets, self._fully = torch.equal(low, high), bool((share == 1).all())
         self._aside = not torch.equal(read, write)
@@ -111,7 +111,7 @@ class _StackedLinear(StackedChange):
     def apply(
         self, hidden: Float[Tensor, "row position d_model"], setting: Int[Tensor, "... row"] | None
     ) -> Float[Tensor, "row position d_model"]:
-        # Half precision keeps 8 bits of a projection, which would leave much of it standing.
+        # In float32, since half precision has 8 bits for a projection and would leave much of it.
         dtype = torch.promote_types(hidden.dtype, torch.float32)
         self._tensors = placed(self._tensors, hidden.device, dtype)
         tensors = [tensor[0] if setting is None else tensor[setting] for tensor in self._tensors]
@@ -128,7 +128,7 @@ class _StackedLinear(StackedChange):
 
 
 def placed(tensors: list[Tensor], device: torch.device, dtype: torch.dtype) -> list[Tensor]:
-    """``tensors`` on a device: the same list if they are there; never inference tensors, which have no gradients."""
+    """``tensors`` on a device, the same list if they are there already; never inference tensors (without gradients)."""
     if not tensors or (tensors[0].device == device and tensors[0].dtype == dtype):
         return tensors
     with torch.inference_mode(False):

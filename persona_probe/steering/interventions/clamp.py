@@ -1,4 +1,4 @@
-"""Set the projection to a target."""
+"""Setting the projection to a target."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from persona_probe.steering.interventions.intervention import Targets, by_layer,
 
 
 class Clamp(Directed):
-    """Bring the projection ``h . v / ||v||`` to ``target``, ``strength`` of the way (1: all of it).
+    """Brings the projection ``h . v / ||v||`` to ``target``, ``strength`` of the way (1: all of it).
 
     Args:
-        direction: along which.
-        layers: where.
-        target: in residual-stream units, one for all layers or one per layer; or Activations (of the model before
-            fine-tuning, say), which means their mean projection on the direction at each layer.
+        direction: the direction that is projected on.
+        layers: the layers at which it acts.
+        target: in residual-stream units, one for all layers or one per layer; or Activations (for example of the model
+            before fine-tuning), which stand for their mean projection on the direction at each layer.
         strength: how much of the way.
         scope: which tokens.
-        along: the null: the displacement that is needed goes along this direction instead; one layer only.
+        along: for the null: the displacement is made along this direction instead; one layer only.
 
     Raises:
         PersonaProbeError: if there is no target, it is not finite, or the Activations do not belong to the direction
-            (another width, an unrelated model) or hold no row.
+            (another width, an unrelated model) or are empty.
 
     >>> import numpy as np, pandas as pd
     >>> import persona_probe as pp
@@ -68,7 +68,7 @@ class Clamp(Directed):
         return self._strength
 
     def with_strength(self, strength: float) -> Clamp:
-        """The same, another part of the way."""
+        """The same intervention at another strength."""
         return Clamp(
             self.direction, self.layers, target=self.target, strength=strength, scope=self.scope, along=self.null
         )
@@ -84,7 +84,7 @@ class Clamp(Directed):
         return {**super().parameters(), "target": self.target, "strength": self._strength}
 
     def at(self, layer: int) -> Change:
-        """The projection that is set."""
+        """The change that sets the projection."""
         target = torch.tensor([value_at(self.target, layer, "target")], dtype=torch.float64)
         return LinearChange.setting(self.read_vectors(layer), target, target, self._strength, self.write_vectors(layer))
 

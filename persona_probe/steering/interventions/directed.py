@@ -1,4 +1,4 @@
-"""What the kinds have in common that act along a direction or in a subspace."""
+"""The base class of the kinds that act along a direction or in a subspace."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Directed(Intervention):
 
     Attributes:
         direction: vectors ``(layer, d_model)``, or bases ``(layer, k, d_model)``.
-        null: where the displacement goes instead, or None.
+        null: the direction along which the displacement is made instead, or None.
     """
 
     direction: Direction | Subspace
@@ -41,7 +41,7 @@ class Directed(Intervention):
         super().__init__(layers, scope)
         if not isinstance(direction, Direction | Subspace):
             raise PersonaProbeError(
-                f"kind={self.kind!r} needs a Direction, not {type(direction).__name__}; make one of your own vectors "
+                f"kind={self.kind!r} needs a Direction, not {type(direction).__name__}; make one from your own vectors "
                 "with pp.Direction.from_vectors(model, vectors)"
             )
         if isinstance(direction, Subspace) and not subspaces:
@@ -49,20 +49,20 @@ class Directed(Intervention):
         if null is not None and (self.layers == "all" or len(self.layers) > 1):
             raise PersonaProbeError(
                 f"along= is defined for one layer, not for {self.layers}: a displacement that does not move the "
-                "projection would be made again at every layer"
+                "projection would be repeated at every layer"
             )
         self.direction, self.null = direction, null
 
     def check(self, model: Model, *, allow_unrelated: bool = False) -> None:
-        """Refuse a model of another width or that is not related to the direction's, and layers that one lacks."""
+        """Raise if the model has another width, is not related to the direction's, or a layer is missing."""
         direction = self.direction
         if isinstance(direction, Direction):
             direction.check_model(model, allow_unrelated=allow_unrelated)
         else:
             if direction.bases.shape[2] != model.d_model:
                 raise PersonaProbeError(
-                    f"the subspace has d_model={direction.bases.shape[2]}, {model.name} has {model.d_model}: it is "
-                    "another model's"
+                    f"the subspace has d_model={direction.bases.shape[2]}, {model.name} has {model.d_model}: it "
+                    "belongs to another model"
                 )
             if direction.card.get("family"):
                 fingerprint = model.fingerprint()
@@ -74,12 +74,12 @@ class Directed(Intervention):
             self.at(layer)
 
     def parameters(self) -> dict[str, Any]:
-        """The direction's name, and that of the null."""
+        """The names of the direction and of the null."""
         name = self.direction.name if isinstance(self.direction, Direction) else f"{self.direction.k} dimensions"
         return {"direction": name} | ({} if self.null is None else {"along": self.null.name})
 
     def read_vectors(self, layer: int) -> Float[Tensor, "k d_model"]:
-        """What is projected on at a layer: unit rows, orthogonal to each other."""
+        """The vectors that are projected on at a layer: unit rows, orthogonal to each other."""
         if isinstance(self.direction, Direction):
             vector = self.direction.at(layer).astype(np.float64)[None]
             return torch.from_numpy(vector / np.linalg.norm(vector))
@@ -88,12 +88,12 @@ class Directed(Intervention):
                 f"the subspace has no layer {layer}; it has {', '.join(map(str, self.direction.layers))}"
             )
         basis = self.direction.bases[self.direction.layers.index(layer)].astype(np.float64)
-        # Stored rows are orthonormal to four digits; the nearest basis that is so to all keeps their order and signs.
+        # Stored rows are orthonormal to four digits; the nearest exactly orthonormal basis has their order and signs.
         left, _, right = np.linalg.svd(basis, full_matrices=False)
         return torch.from_numpy(left @ right)
 
     def write_vectors(self, layer: int) -> Float[Tensor, "k d_model"] | None:
-        """Where the displacement goes, if not along what is read: unit length."""
+        """The unit vectors along which the displacement is made; None if these are the vectors that are read."""
         if self.null is None:
             return None
         if isinstance(self.direction, Subspace):

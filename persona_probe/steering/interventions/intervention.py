@@ -1,4 +1,4 @@
-"""What every intervention is: something done at some layers to the tokens of a scope."""
+"""The base class of interventions, which act at some layers on the tokens of a scope."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Targets = float | Mapping[int, float]
 
 
 class Intervention(abc.ABC):
-    """Something done to the residual stream; immutable, picklable, and no model's until it is used on one.
+    """An intervention on the residual stream; immutable, picklable, and not bound to a model until it is used.
 
     Attributes:
         kind: its name in tables and configs.
-        layers: where: ``"all"`` of the model's, or some.
+        layers: the layers at which it acts, or ``"all"``.
         scope: which tokens (`persona_probe.models.stream.scope.Scope`).
     """
 
@@ -33,7 +33,7 @@ class Intervention(abc.ABC):
 
     def __init__(self, layers: Layers, scope: str | Scope) -> None:
         self.scope = parse_scope(scope)
-        # Whether a layer exists is asked when the model is known.
+        # Whether a layer exists is checked when the model is known.
         self.layers = layers if isinstance(layers, str) and layers == "all" else tuple(several_layers(layers))
 
     def layers_in(self, model: Model) -> list[int]:
@@ -46,41 +46,41 @@ class Intervention(abc.ABC):
 
     @abc.abstractmethod
     def at(self, layer: int) -> Change:
-        """What it does at one layer.
+        """The change that it makes at one layer.
 
         Raises:
-            PersonaProbeError: if it has nothing to do there, naming what is missing.
+            PersonaProbeError: if something is missing for this layer, naming it.
         """
 
     @abc.abstractmethod
     def check(self, model: Model, *, allow_unrelated: bool = False) -> None:
-        """Raise for a model that it does not fit; only warn of an unrelated one if ``allow_unrelated``."""
+        """Raise if it does not fit the model; with ``allow_unrelated``, only warn if the model is unrelated."""
 
     @abc.abstractmethod
     def parameters(self) -> dict[str, Any]:
-        """What it does, as values for JSON: names and numbers, no vectors."""
+        """Its parameters as values for JSON: names and numbers, no vectors."""
 
     @property
     def strength(self) -> float | None:
-        """How strongly, where that is one number; else None."""
+        """Its strength, if that is one number; else None."""
         return None
 
     def with_strength(self, strength: float) -> Self:
-        """The same at another strength.
+        """The same intervention at another strength.
 
         Raises:
             PersonaProbeError: if this kind has no strength.
         """
         raise PersonaProbeError(
             f"kind={self.kind!r} takes no strength ({strength:g} was asked for): use kind='clamp', whose strength is "
-            "how much of the way to go"
+            "the share of the way to the target"
         )
 
     def along(self, null: Direction) -> Intervention:
-        """The null of this intervention: equally far at every token, along ``null`` instead.
+        """The null of this intervention: it moves every token equally far, but along ``null``.
 
         Raises:
-            PersonaProbeError: if that is not defined.
+            PersonaProbeError: if this kind has no null.
         """
         raise PersonaProbeError(f"kind={self.kind!r} has no null along another direction ({null.name!r} was given)")
 
@@ -96,7 +96,7 @@ class Intervention(abc.ABC):
 
 
 def check_intervention(given: object) -> None:
-    """Refuse what is no intervention.
+    """Raise if ``given`` is not an intervention.
 
     Raises:
         PersonaProbeError: saying how to make one.
@@ -108,14 +108,14 @@ def check_intervention(given: object) -> None:
 
 
 def by_layer(values: Targets, name: str) -> Mapping[int, float] | float:
-    """``values`` as plain numbers, one for all layers or one a layer.
+    """``values`` as plain numbers, one for all layers or one per layer.
 
     Raises:
         PersonaProbeError: if one is not a finite number.
     """
     each = dict(values) if isinstance(values, Mapping) else {None: values}
     for layer, value in each.items():
-        # Infinity is a number that no projection reaches, so a mistake wherever it is given.
+        # No projection reaches infinity, so that giving it is always a mistake.
         if not is_finite(value):
             where = "" if layer is None else f" for layer {layer}"
             raise PersonaProbeError(
@@ -133,7 +133,7 @@ def is_finite(value: Any) -> bool:
 
 
 def value_at(values: Mapping[int, float] | float, layer: int, name: str) -> float:
-    """One layer's value.
+    """The value of one layer.
 
     Raises:
         PersonaProbeError: if there is none.

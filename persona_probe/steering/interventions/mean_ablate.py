@@ -1,4 +1,4 @@
-"""Bring the projection to a reference's mean."""
+"""Setting the projection to a reference's mean."""
 
 from __future__ import annotations
 
@@ -20,19 +20,26 @@ from persona_probe.steering.interventions.directed import Directed
 
 
 class MeanAblate(Directed):
-    """Set the projection (or all coordinates in a subspace) to the mean of ``reference``.
+    """Sets the projection (or all coordinates in a subspace) to the mean of ``reference``.
 
     Args:
-        direction: along which.
-        layers: where.
-        reference: activations of the model that the stream is to look like (the before model on its own answers, read
-            over the span that ``scope`` steers); or the mean coordinates themselves, ``(k,)`` a layer.
+        direction: the direction that is projected on, or a `Subspace`.
+        layers: the layers at which it acts.
+        reference: activations that the stream should resemble (for example of the before model on its own answers, over
+            the span that ``scope`` steers); or the mean coordinates themselves, ``(k,)`` per layer.
         scope: which tokens.
-        along: the null: the displacement goes along this direction instead; one layer only.
+        along: for the null: the displacement is made along this direction instead; one layer only.
 
     Raises:
-        PersonaProbeError: if there is no reference, it was not read at one of the layers, or its numbers are of another
-            width or not finite.
+        PersonaProbeError: if there is no reference, it lacks one of the layers, or its numbers have another width or
+            are not finite.
+
+    >>> import pandas as pd
+    >>> import persona_probe as pp
+    >>> direction = pp.Direction(np.array([[3.0, 4.0]]), (2,), {"name": "evil"})
+    >>> usual = pp.Activations(np.array([[[5.0, 0.0]], [[10.0, 0.0]]]), pd.DataFrame({"id": ["a", "b"]}), (2,))
+    >>> pp.steering.MeanAblate(direction, layers=2, reference=usual).parameters()
+    {'direction': 'evil', 'means': {2: [4.5]}}
     """
 
     kind = "mean-ablate"
@@ -67,10 +74,10 @@ class MeanAblate(Directed):
         return {**super().parameters(), "means": {layer: mean.tolist() for layer, mean in self.means.items()}}
 
     def at(self, layer: int) -> Change:
-        """The projection set to the mean."""
+        """The change that sets the projection to the mean."""
         if layer not in self.means:
             raise PersonaProbeError(
-                f"the reference was not read at layer {layer}; it was at {', '.join(map(str, self.means))}"
+                f"the reference was not read at layer {layer}; it was read at {', '.join(map(str, self.means))}"
             )
         target = torch.from_numpy(self.means[layer])
         return LinearChange.setting(self.read_vectors(layer), target, target, 1.0, self.write_vectors(layer))
@@ -80,7 +87,7 @@ def _means(intervention: Directed, reference: Activations) -> dict[int, np.ndarr
     direction, given = intervention.direction, reference.values.shape[-1]
     width = direction.d_model if isinstance(direction, Direction) else direction.bases.shape[2]
     if given != width:
-        raise PersonaProbeError(f"the reference has d_model={given}, the direction {width}: it is another model's")
+        raise PersonaProbeError(f"the reference has d_model={given}, the direction {width}: they belong to two models")
     shared = [layer for layer in reference.layers if layer in direction.layers]
     means = {
         layer: reference.at(layer).mean(axis=0, dtype=np.float64) @ intervention.read_vectors(layer).numpy().T
@@ -90,7 +97,7 @@ def _means(intervention: Directed, reference: Activations) -> dict[int, np.ndarr
 
 
 def _given(intervention: Directed, means: Mapping[int, Float[np.ndarray, "... k"]]) -> dict[int, np.ndarray]:
-    """``means`` as float64, if they are finite and as many as there are projections."""
+    """``means`` in float64; raise if they are not finite, or not as many as there are projections."""
     checked = {layer: np.asarray(mean, dtype=np.float64).reshape(-1) for layer, mean in means.items()}
     k = 1 if isinstance(intervention.direction, Direction) else intervention.direction.k
     for layer, mean in checked.items():

@@ -1,4 +1,4 @@
-"""The interventions that a search tries: those of a grid, at every layer."""
+"""The interventions that a search tries: those of a grid at every layer."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from persona_probe.steering.search.search_result import StoredCandidate
 
 @dataclass(frozen=True)
 class Candidate:
-    """An intervention, and the number that it was made of (a fraction, a strength, a percentile; None: there is none).
+    """An intervention, and the number that it was made from (a fraction, a strength, a percentile, or None).
 
-    The number is that of `Grid`: a clamp's strength is always 1, and its target is what is searched over.
+    The number is the one in `Grid`: the strength of a clamp is always 1, and its target is searched over.
     """
 
     intervention: Directed
@@ -32,11 +32,11 @@ class Candidate:
 
     @property
     def layers(self) -> str:
-        """The layers in words: ``3``, or ``1, 2``."""
+        """The layers as text: ``3``, or ``1, 2``."""
         return self.stored().layers
 
     def stored(self) -> StoredCandidate:
-        """What a run keeps of it."""
+        """The candidate in the form in which a run stores it."""
         return StoredCandidate(self.intervention.describe(), self.intervention.direction, self.setting)
 
     def __str__(self) -> str:
@@ -79,17 +79,17 @@ def candidates(
     grid: Grid | None = None,
     scope: str | Scope = "generation",
 ) -> list[Candidate]:
-    """Every layer by itself with every kind, and additions at all layers but the first together.
+    """Every kind at every single layer, and additions also at all layers except the first together.
 
-    Clamps, caps and ablations stay on one layer: there the same displacement along a random direction is well defined.
+    Clamps, caps and ablations act at one layer, where the same displacement along a random direction is well defined.
 
     Args:
-        direction: along which.
-        layers: which ones are tried.
+        direction: the direction to steer along.
+        layers: the layers that are tried.
         goal: ``suppress`` or ``induce``.
         base: activations without the trait, read over the span that ``scope`` steers.
-        trait: with it.
-        grid: what is tried; default `Grid`'s own.
+        trait: activations with the trait.
+        grid: what is tried; default ``Grid()``.
         scope: which tokens.
 
     Raises:
@@ -127,8 +127,8 @@ def _ablations(ends: _Ends, layers: Sequence[int]) -> list[Candidate]:
 
 
 def _caps(ends: _Ends, layers: Sequence[int]) -> list[Candidate]:
-    """Not further towards the trait than the base's percentile; to induce, not further from it than the trait's."""
-    made = []
+    """Caps that stop at a percentile of the base's projections; to induce, at a percentile of the trait's."""
+    capped = []
     for layer in layers:
         upwards = ends.between(layer, 1.0) >= ends.between(layer, 0.0)
         bound = "upper" if upwards == (ends.goal == "suppress") else "lower"
@@ -142,8 +142,8 @@ def _caps(ends: _Ends, layers: Sequence[int]) -> list[Candidate]:
                 lower=value if bound == "lower" else None,
                 scope=ends.scope,
             )
-            made.append(Candidate(cap, percentile))
-    return made
+            capped.append(Candidate(cap, percentile))
+    return capped
 
 
 _MAKERS = {"clamp": _clamps, "add": _additions, "ablate": _ablations, "cap": _caps}

@@ -1,4 +1,4 @@
-"""What a search for the best steering tries for each goal: known before any model is loaded, without torch."""
+"""What a search for the best steering tries for each goal; no torch, so that it is known before a model is loaded."""
 
 from __future__ import annotations
 
@@ -18,16 +18,20 @@ SEARCHED: tuple[str, ...] = get_args(Searched)
 
 @dataclass(frozen=True)
 class Grid:
-    """What is tried for each goal.
+    """What a search tries for each goal.
 
     Attributes:
         kinds: ``clamp``, ``add``, ``ablate``, ``cap``.
-        suppress_fractions: ``clamp``: how much of the way from the base's mean projection to the trait's the target
-            lies; 0 is the base's mean, below 0 beyond it.
+        suppress_fractions: for ``clamp``: where the target is on the way from the base's mean projection (0) to the
+            trait's (1); below 0 it is beyond the base's.
         induce_fractions: the same, to induce.
-        suppress_strengths: ``add``: times the raw vector.
+        suppress_strengths: for ``add``: factors of the raw vector.
         induce_strengths: the same, to induce.
-        percentiles: ``cap``: of the base's projections, on the side of the trait (to induce: of the trait's).
+        percentiles: for ``cap``: percentiles of the base's projections, on the side of the trait (to induce: of the
+            trait's projections).
+
+    >>> Grid(kinds="clamp", suppress_fractions=(0.0, -0.5)).count(n_layers=5, goal="suppress")
+    10
     """
 
     kinds: tuple[str, ...] = ("clamp", "add", "ablate", "cap")
@@ -38,7 +42,7 @@ class Grid:
     percentiles: tuple[float, ...] = (25.0, 50.0, 75.0)
 
     def __post_init__(self) -> None:
-        """Take single numbers for several, and refuse kinds that are not searched over."""
+        """Turn single values into tuples, and raise for kinds that cannot be searched over."""
         for name in fields(self):
             given = getattr(self, name.name)
             if isinstance(given, str | int | float | np.number):
@@ -50,7 +54,7 @@ class Grid:
             raise PersonaProbeError("a search needs at least one kind")
 
     def count(self, n_layers: int, goal: Goal) -> int:
-        """How many interventions `candidates` makes for so many layers."""
+        """The number of interventions that `candidates` gives for ``n_layers`` layers."""
         suppress = goal == "suppress"
         each = {
             "clamp": n_layers * len(self.suppress_fractions if suppress else self.induce_fractions),

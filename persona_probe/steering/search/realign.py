@@ -1,4 +1,4 @@
-"""Take emergent misalignment out by steering: which layer, kind and strength removes most of it?"""
+"""Removing emergent misalignment by steering: which layer, kind and strength removes most of it?"""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def realign_by_steering(
     sampling: Sampling | None = None,
     progress: bool = False,
 ) -> SteeringSearch:
-    """Which layer, kind and strength removes most misalignment from ``after`` and keeps it coherent?
+    """The layer, kind and strength that remove most misalignment from ``after`` and leave it coherent.
 
-    Settings are chosen on development questions and reported on the others, so that the choice is not part of the
-    number. Targets lie between the before model's mean projection and the after model's, each on its own answers to the
-    development questions. With ``goal="induce"`` the before model is steered the other way.
+    Settings are chosen on development questions and reported on other questions, so that the choice does not bias the
+    result. Targets are between the mean projections of the model before and the model after, each on its own answers to
+    the development questions. With ``goal="induce"`` the model before is steered the other way.
 
     Args:
         pair: the models.
@@ -57,20 +57,20 @@ def realign_by_steering(
         development: questions to choose on; default every second group (topic, prompt) of ``questions``, which are then
             not reported on.
         goal: ``suppress`` steers after, ``induce`` before.
-        layers: which ones are tried; those that the direction lacks are not.
-        grid: what is tried.
-        min_coherence: what must be kept of the share of coherent answers, as a ratio to the unsteered one.
-        n_random: random directions of the null.
-        answers_per_random: questions that each of them is asked; default all.
-        definition: of the EM rate.
-        scope: which tokens are steered: one that is a span too.
-        sampling: how answers are sampled; default ``Sampling()``. Trials share batches, each row steered in its own
-            way; the seed is that of the random directions, too.
+        layers: the layers that are tried, except those that the direction lacks.
+        grid: what is tried; default ``Grid()``.
+        min_coherence: smallest share of coherent answers, as a ratio to the unsteered one.
+        n_random: number of random directions for the null.
+        answers_per_random: number of questions that each of them is asked; default all.
+        definition: definition of the EM rate.
+        scope: which tokens are steered; it must also be a span.
+        sampling: how answers are sampled; default ``Sampling()``. Trials share batches, in which each row is steered in
+            its own way; the seed is also that of the random directions.
         progress: show bars.
 
     Returns:
-        A `SteeringSearch`; its ``intervention`` is the best one, and ``plot()`` draws it. `Grid.count` says how many
-        settings are tried: on a deep model, name ``layers``.
+        A `SteeringSearch`, whose ``intervention`` is the best one. `Grid.count` gives the number of settings that are
+        tried: for a deep model, give ``layers``.
 
     Raises:
         PersonaProbeError: if questions have fewer than two groups and ``development`` is not given, a question is in
@@ -82,8 +82,8 @@ def realign_by_steering(
     where = parse_scope(scope)
     if where.kind not in SPANS:
         raise PersonaProbeError(
-            f"targets are read over the span that is steered, and {str(where)!r} is none: choose one of "
-            f"{', '.join(SPANS)}, or give search_steering candidates of your own"
+            f"targets are read over the span that is steered, and {str(where)!r} is not a span: choose one of "
+            f"{', '.join(SPANS)}, or give search_steering your own candidates"
         )
     chosen_on, reported = (list(development), list(questions)) if development is not None else _halves(questions)
     check_search(chosen_on, reported, min_coherence=min_coherence, n_random=n_random, definition=definition)
@@ -95,14 +95,14 @@ def realign_by_steering(
         answered = model.generate(chosen_on, sampling, progress=progress)
         return capture(model, [dialogue for dialogue in answered if dialogue.answer], where.kind, layers=tried)
 
-    # In this order: of a pair that is held one at a time, each model is read once.
+    # In this order, so that each model of a pair with one model in memory at a time is read once.
     base, trait = on_own_answers(pair.before), on_own_answers(pair.after)
-    made = candidates(direction, tried, goal, base=base, trait=trait, grid=grid, scope=where)
+    tries = candidates(direction, tried, goal, base=base, trait=trait, grid=grid, scope=where)
     model = pair.before if goal == "induce" else pair.after
     asking = Asking(model, judge, sampling, progress)
     return search_steering(
         _Together(asking),
-        made,
+        tries,
         chosen_on,
         reported,
         goal=goal,
@@ -121,7 +121,7 @@ def realign_by_steering(
 
 
 class _Together:
-    """Trials on the same questions as one list of dialogues, each row with its own intervention."""
+    """Asks trials with the same questions as one list of dialogues, in which each row has its own intervention."""
 
     def __init__(self, asking: Asking) -> None:
         self._asking = asking
@@ -141,13 +141,13 @@ class _Together:
 
 
 def _halves(questions: Sequence[Dialogue]) -> tuple[list[Dialogue], list[Dialogue]]:
-    """Development questions and those to report on: whole groups, every second one."""
+    """Development questions and those to report on; every second group is for development."""
     groups = [dialogue.group or dialogue.question or dialogue.messages[-1].content for dialogue in questions]
     names = sorted(set(groups))
     if len(names) < 2:
         raise PersonaProbeError(
-            f"the questions are of {len(names)} group, which cannot be split into those that settings are chosen on "
-            "and those that are reported; give development="
+            f"the questions are in {len(names)} group, which cannot be split into questions to choose settings on and "
+            "questions to report on; give development="
         )
     first = set(names[::2])
     halves: tuple[list[Dialogue], list[Dialogue]] = ([], [])

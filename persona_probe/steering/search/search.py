@@ -1,4 +1,4 @@
-"""Try interventions on development questions, choose, and report on other questions beside random directions."""
+"""Trying interventions on development questions, and reporting the best on other questions, with a null."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from persona_probe.steering.search.grid import Goal
 from persona_probe.steering.search.search_result import SteeringSearch
 
 Trial = tuple[str, Sequence[Dialogue], Intervention | None]
-"""What it is called, what is asked, and under which intervention (None: unsteered)."""
+"""A name, the questions that are asked, and the intervention (None: unsteered)."""
 
 
 class Asker(Protocol):
-    """Whoever samples and judges answers."""
+    """Anything that samples and judges answers."""
 
     def run(self, trials: Sequence[Trial], label: str) -> list[pd.DataFrame]:
-        """A judged table for each trial, with a ``question`` in every row."""
+        """The judged table of each trial, with a ``question`` in every row."""
         ...
 
 
@@ -48,25 +48,25 @@ def search_steering(
     seed: int = 0,
     source: Mapping[str, Any] | None = None,
 ) -> SteeringSearch:
-    """Choose the best setting of each kind on ``development``; report all of them, and the null, on ``questions``.
+    """The best setting of each kind on ``development``, with its results on ``questions`` and the null.
 
     Best is the setting with the lowest (to induce: highest) EM rate among those whose share of coherent answers is at
-    least ``min_coherence`` times the unsteered one; where none is, the most coherent one. The null makes the same
-    displacement at every token (of additions: adds a vector of the same length) along random directions.
+    least ``min_coherence`` times the unsteered one; if there is none, the most coherent one. The null makes the same
+    displacement at every token (for additions: adds a vector of the same length) along random directions.
 
     Args:
-        asker: who samples and judges.
-        grid: what is tried.
+        asker: samples and judges the answers.
+        grid: the settings that are tried.
         development: questions that settings are chosen on.
-        questions: others, that results are reported on.
+        questions: other questions, which results are reported on.
         goal: ``suppress`` or ``induce``.
-        min_coherence: what must be kept of the share of coherent answers, as a ratio to the unsteered one.
-        n_random: random directions.
-        answers_per_random: how many questions each of them is asked, taking turns; default all.
-        null_of: the kind whose chosen setting the null is of; default the best one.
-        definition: of the EM rate.
-        seed: of the random directions.
-        source: what else the result should say of where it comes from.
+        min_coherence: smallest share of coherent answers, as a ratio to the unsteered one.
+        n_random: number of random directions.
+        answers_per_random: number of questions that each of them is asked, in turn; default all.
+        null_of: the kind whose chosen setting the null is made from; default the best kind.
+        definition: definition of the EM rate.
+        seed: seed of the random directions.
+        source: further entries for the ``source`` of the result.
 
     Raises:
         PersonaProbeError: if there is nothing to try, a question is in both sets, or no candidate is of the kind
@@ -78,7 +78,7 @@ def search_steering(
     check_search(development, questions, min_coherence=min_coherence, n_random=n_random, definition=definition)
     kinds = list(dict.fromkeys(candidate.intervention.kind for candidate in grid))
     if null_of is not None and null_of not in kinds:
-        raise PersonaProbeError(f"null_of is {null_of!r}, and no candidate is of that kind; seen: {', '.join(kinds)}")
+        raise PersonaProbeError(f"null_of is {null_of!r}, but no candidate is of that kind; given: {', '.join(kinds)}")
     plain, *tried = asker.run(
         [
             (f"{goal} development", development, None),
@@ -116,7 +116,7 @@ def search_steering(
         ],
         f"chosen {goal}",
     )
-    # By themselves, so that how many there are changes nothing about the others' answers.
+    # In a separate call, so that their number does not change the other answers.
     draws = asker.run(nulls, f"random {goal}") if nulls else []
     rows.append(_row(unsteered, definition, stage="reported"))
     for candidate, table in zip(settled.values(), finals, strict=True):
@@ -162,7 +162,7 @@ def check_search(
     n_random: int,
     definition: str,
 ) -> None:
-    """Refuse what would only be noticed after hours of sampling.
+    """Raise for mistakes that would only be noticed after hours of sampling.
 
     Raises:
         PersonaProbeError: for a ``min_coherence`` outside 0 to 1, a number below 0, an unknown definition, or shared
@@ -228,7 +228,7 @@ def best_of(
 def _nulls(
     candidate: Candidate, questions: Sequence[Dialogue], goal: str, n: int, answers: int | None, seed: int
 ) -> list[Trial]:
-    """The same displacement along random directions; each draw asks some of the questions, taking turns."""
+    """Trials of the same displacement along random directions; each is asked some of the questions, in turn."""
     intervention = candidate.intervention
     if n < 1 or not isinstance(intervention, Directed):
         return []

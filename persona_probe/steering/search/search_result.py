@@ -1,4 +1,4 @@
-"""What a search came to: every setting tried, what was chosen, and what that is worth on other questions."""
+"""The result of a search: every setting tried, what was chosen, and its results on other questions."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StoredCandidate:
-    """A setting that was chosen, as a run keeps it: an intervention is made of it only where a model is at hand.
+    """A chosen setting as a run stores it; an intervention is made from it only when it is needed.
 
     Attributes:
-        description: kind, layers, scope and parameters, as the intervention described itself.
-        direction: along which.
+        description: kind, layers, scope and parameters, as `Intervention.describe` gives them.
+        direction: the direction that was steered along.
         setting: the number that was searched over.
     """
 
@@ -35,7 +35,7 @@ class StoredCandidate:
 
     @property
     def intervention(self) -> Intervention:
-        """The intervention, made again; from here on torch is needed."""
+        """The intervention; making it imports torch."""
         from persona_probe.steering.registry import intervention
 
         rest = {name: value for name, value in self.description.items() if name not in ("kind", "layers", "direction")}
@@ -43,7 +43,7 @@ class StoredCandidate:
 
     @property
     def layers(self) -> str:
-        """The layers in words: ``3``, or ``1, 2``."""
+        """The layers as text: ``3``, or ``1, 2``."""
         return ", ".join(map(str, self.description["layers"]))
 
     def __str__(self) -> str:
@@ -56,16 +56,16 @@ class SteeringSearch(TableResult):
     """Settings chosen on development questions and reported on others.
 
     Attributes:
-        table: one row a trial: ``goal``, ``stage`` (``choice``: on development questions, or ``reported``),
-            ``intervention`` (``none``, its kind, or ``random`` and the kind), ``layers``, ``setting`` (the number of
+        table: one row per trial: ``goal``, ``stage`` (``choice``: on development questions, or ``reported``),
+            ``intervention`` (``none``, its kind, or ``random`` and the kind), ``layers``, ``setting`` (the number in
             `Grid`), the EM rate ``value`` with its 95 % interval ``low`` to ``high``, ``n`` answers that count,
-            ``coherent``, whether it was ``chosen`` as its kind's best, and the ``draw`` of a random one.
+            ``coherent``, whether it was ``chosen`` as the best of its kind, and the ``draw`` of a random direction.
         chosen: the best setting of each kind.
-        best: the kind whose setting is best of all, on development questions.
-        change: of each kind's chosen setting on the reported questions, the change of the EM rate with its interval.
-        null_change: the same of the random directions, all draws together; missing without any. They move as far as
-            the chosen setting of one kind, `null_of`, which need not be the best.
-        answers: all judged answers; ``purpose`` says of which trial.
+        best: the kind with the best setting of all, on development questions.
+        change: the change of the EM rate by each kind's chosen setting on the reported questions, with its interval.
+        null_change: the same for all random directions together; missing if there are none. They move as far as the
+            chosen setting of one kind, `null_of`, which need not be the best.
+        answers: all judged answers; ``purpose`` names the trial.
         source: goal, model, direction, definition, ``min_coherence``, seeds, and the kind that the null was asked for
             (``null_of``).
     """
@@ -80,7 +80,7 @@ class SteeringSearch(TableResult):
 
     @property
     def intervention(self) -> Intervention:
-        """The best one, ready for `persona_probe.steer`."""
+        """The best intervention, ready for `persona_probe.steer`."""
         return self.chosen[self.best].intervention
 
     def reported(self, intervention: str) -> pd.Series[Any]:
@@ -95,11 +95,11 @@ class SteeringSearch(TableResult):
 
     @property
     def null_of(self) -> str | None:
-        """The kind whose chosen setting the random directions move as far as; None without any."""
+        """The kind with whose chosen setting the random directions are compared; None without random directions."""
         return None if self.random.empty else str(self.random["intervention"].iloc[0]).removeprefix("random ")
 
     def verdict(self) -> str:
-        """One sentence: what the best setting does, at what coherence, and the null with the kind that it is of."""
+        """One sentence: what the best setting does, its coherence, and the null with the kind that it was made from."""
         plain, best = self.reported("none"), self.reported(self.best)
         line = (
             f"{self.source['goal']}: {self.chosen[self.best]}: EM rate {plain['value']:.1%} -> {best['value']:.1%} "
@@ -107,13 +107,13 @@ class SteeringSearch(TableResult):
             f"{best['coherent']:.0%}"
         )
         if not self.source["coherent_enough"][self.best]:
-            line += f"; NO setting kept the asked share of coherence ({self.source['min_coherence']:.0%})"
+            line += f"; NO setting reached the required share of coherence ({self.source['min_coherence']:.0%})"
         elif best["coherent"] < self.source["min_coherence"] * plain["coherent"]:
-            line += f"; on these questions that is below the asked share ({self.source['min_coherence']:.0%})"
+            line += f"; on these questions that is below the required share ({self.source['min_coherence']:.0%})"
         return f"{line}; {self._null()}"
 
     def _null(self) -> str:
-        """What random directions did; of a kind that is not the best, beside what that kind did itself."""
+        """What random directions did; if they were made from a kind that is not the best, with what that kind did."""
         kind, change = self.null_of, self.null_change
         if kind is None:
             return "no random directions were measured"
@@ -121,19 +121,19 @@ class SteeringSearch(TableResult):
         name = f"{rows['draw'].nunique()} random directions for {kind}"
         if change.is_missing:
             return f"{name}: their change could not be measured ({change.method})"
-        said = f"{name}, moved equally far: {_points(change)}, coherent {rows['coherent'].mean():.0%}"
+        random = f"{name}, moved equally far: {_points(change)}, coherent {rows['coherent'].mean():.0%}"
         if kind == self.best:
-            return said
-        own = self.change.get(kind)
-        beside = "" if own is None or own.is_missing else f" ({self.chosen[kind]} itself: {_points(own)})"
-        return f"there is no null for {self.best}; {said}{beside}"
+            return random
+        real = self.change.get(kind)
+        compared = "" if real is None or real.is_missing else f" ({self.chosen[kind]} itself: {_points(real)})"
+        return f"there is no null for {self.best}; {random}{compared}"
 
     def headline(self) -> str:
         """The verdict."""
         return self.verdict()
 
     def shown(self) -> pd.DataFrame:
-        """What was reported, without single random directions."""
+        """The reported rows, without single random directions."""
         rows = self.table[(self.table["stage"] == "reported") & self.table["draw"].isna()]
         return rows[["goal", "intervention", "layers", "setting", "value", "low", "high", "n", "coherent"]]
 
@@ -142,7 +142,7 @@ class SteeringSearch(TableResult):
         return f"SteeringSearch({self.verdict()})"
 
     def plot(self) -> go.Figure:
-        """EM rate and coherence of the chosen settings on the reported questions, beside random directions."""
+        """EM rate and coherence of the chosen settings on the reported questions, compared with random directions."""
         from persona_probe.figures.steering import steering
 
         return steering(self.table)

@@ -1,4 +1,4 @@
-"""What a budget is spent on: curves of KL or of coherence against strength, measured where they are asked for."""
+"""Curves of KL or of coherence against strength, measured at the strengths that a search asks for."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from persona_probe.steering.strength.search import Search
 
 
 class Curves:
-    """Measured points, by strength with its sign.
+    """A measured curve, by strength with its sign.
 
     Attributes:
-        column: what is measured.
-        reached: how it is said that no strength is too much.
-        tried: what each strength reached.
+        column: the column of what is measured.
+        reached: the start of the note for a curve that never meets the budget.
+        tried: the estimate at each strength.
     """
 
     column: str
@@ -32,15 +32,15 @@ class Curves:
         self.tried: dict[float, Estimate] = {}
 
     def measure(self, strengths: Sequence[float]) -> list[float]:
-        """The curve's values (0 at strength 0) at some strengths."""
+        """The curve's values at some strengths; at strength 0 it would be 0."""
         raise NotImplementedError
 
     def strength(self, search: Search) -> float | None:
-        """The answer of a search that is over."""
+        """The strength that a finished search has found."""
         raise NotImplementedError
 
     def doubt(self, search: Search) -> str:
-        """In what way the curve is not monotone, so that the answer is one of several; empty if it is."""
+        """In what way the curve is not monotone, so that several strengths meet the budget; empty if it is."""
         return "it is within the budget again at a larger strength" if search.returns else ""
 
     def columns(self, estimate: Estimate) -> dict[str, Any]:
@@ -67,20 +67,20 @@ class KlCurves(Curves):
         self._given = model, intervention, answered, statistic, tokens_per_batch, progress
 
     def measure(self, strengths: Sequence[float]) -> list[float]:
-        """Mean or p95 KL."""
+        """Mean or p95 KL at some strengths."""
         model, intervention, answered, statistic, tokens, progress = self._given
         steered = [intervention.with_strength(strength) for strength in strengths]
         read = measure_divergence(model, steered, answered, tokens_per_batch=tokens, progress=progress)
-        found = [read.estimate(number, statistic) for number in range(len(strengths))]
-        self.tried |= zip(strengths, found, strict=True)
-        return [estimate.value for estimate in found]
+        estimates = [read.estimate(number, statistic) for number in range(len(strengths))]
+        self.tried |= zip(strengths, estimates, strict=True)
+        return [estimate.value for estimate in estimates]
 
     def strength(self, search: Search) -> float | None:
         """The first strength that reaches the budget."""
         return search.found
 
     def doubt(self, search: Search) -> str:
-        """Also where it falls before it reaches the budget."""
+        """In what way the curve is not monotone, which includes a fall before it reaches the budget."""
         return super().doubt(search) or ("" if search.rises else "it falls in between")
 
 
@@ -97,16 +97,16 @@ class CoherenceCurves(Curves):
         if not self.unsteered.value > 0:
             raise PersonaProbeError(
                 f"calibrate_strength: the share of coherent answers of {asking.model.name} is "
-                f"{self.unsteered.value:.0%} when it is not steered, so there is no coherence to keep; check that the "
-                "judge can read these answers"
+                f"{self.unsteered.value:.0%} when it is not steered, so that there is no coherence to preserve; check "
+                "that the judge can read these answers"
             )
 
     def measure(self, strengths: Sequence[float]) -> list[float]:
         """The share of coherent answers that is lost."""
         steered = [self._intervention.with_strength(strength) for strength in strengths]
-        found = [coherent_rate(table) for table in self._asking.ask(self._questions, steered)]
-        self.tried |= zip(strengths, found, strict=True)
-        return [1.0 - estimate.value / self.unsteered.value for estimate in found]
+        rates = [coherent_rate(table) for table in self._asking.ask(self._questions, steered)]
+        self.tried |= zip(strengths, rates, strict=True)
+        return [1.0 - rate.value / self.unsteered.value for rate in rates]
 
     def strength(self, search: Search) -> float | None:
         """The last strength before coherence first falls too far."""

@@ -24,7 +24,7 @@ from persona_probe.steering.strength.divergence import check_statistic, own_answ
 from persona_probe.steering.strength.search import LARGEST, Search, search_all
 
 _NARROW = 0.1
-"""Coherence is a share of few answers: strengths are told apart to a tenth."""
+"""Strengths for a budget of coherence, which is a share of few answers, are found to within a tenth."""
 
 
 def calibrate_strength(
@@ -43,43 +43,53 @@ def calibrate_strength(
     tokens_per_batch: int | None = None,
     progress: bool = False,
 ) -> StrengthCalibration:
-    """Find the strength of ``intervention`` that meets a budget, so that methods are compared at equal cost.
+    """The strength of ``intervention`` that meets a budget, so that methods can be compared at equal cost.
 
     By KL: the smallest strength at which KL(unsteered || steered) of the next-token distributions, over the positions
     that decide the tokens of the unsteered model's own answers, reaches ``budget`` nats. By coherence (with
     ``min_coherence=``): the largest strength up to which the share of coherent answers stays at ``min_coherence`` times
-    the unsteered model's. Strengths are bracketed in steps of four and then narrowed several at a time, both signs
+    the unsteered model's. Strengths are bracketed in steps of four and then narrowed several at a time, for both signs
     together; all strengths of a round are rows of the same batches.
 
     Args:
-        model: which model is steered; not steered when this is called.
-        intervention: of a kind that has a strength (``add``, ``clamp``, or a gate on one).
-        dialogues: held out from what the direction was found on. Those without an answer are answered by the unsteered
-            model first.
-        budget: in nats a token.
+        model: which model is steered; it must not be steered already.
+        intervention: an intervention of a kind that has a strength (``add``, ``clamp``, or a gate on one).
+        dialogues: dialogues that the direction was not found on. The unsteered model first answers those without an
+            answer.
+        budget: KL in nats per token.
         statistic: ``mean`` or ``p95`` of the KL over tokens.
-        signs: which ways to steer: 1, -1 or both.
-        tolerance: how far above ``budget`` the KL may be, as a share.
-        min_coherence: what must be kept of the share of coherent answers, as a ratio to the unsteered one, instead of
-            ``budget``.
+        signs: whether to steer along the direction (1), against it (-1) or both.
+        tolerance: how far above ``budget`` the KL may be, as a share of it.
+        min_coherence: instead of ``budget``: smallest share of coherent answers, as a ratio to the unsteered one.
         judge: who judges coherence.
-        questions: what is asked to judge coherence, without answers.
-        sampling: how answers are sampled; default ``Sampling()``. Temperature, top-p and ``n`` are those of the answers
-            that are judged: KL is always measured on one plain sample at temperature 1.
-        tokens_per_batch: padded tokens a forward when reading.
+        questions: questions, without answers, on which coherence is judged.
+        sampling: how answers are sampled; default ``Sampling()``. Temperature, top-p and ``n`` apply to the answers
+            that are judged: KL is always measured on one answer per dialogue, sampled at temperature 1.
+        tokens_per_batch: padded tokens per forward pass when reading.
         progress: show bars.
 
     Returns:
-        One strength a sign, with what it reaches and all that was tried. The strength was chosen on these dialogues,
-        so that on others the KL comes out a little differently; its interval says how much.
+        One strength per sign, with what it reaches and all that was tried. The strength was chosen on these dialogues,
+        so that the KL on others differs a little; its interval says how much.
 
     Raises:
-        PersonaProbeError: if the kind has no strength, a number is out of range, both budgets are given or what one of
-            them needs is missing, or no sign meets the budget.
+        PersonaProbeError: if the kind has no strength, a number is out of range, both budgets are given, something that
+            a budget needs is missing, or no sign meets the budget.
 
     Warns:
         PersonaProbeWarning: if one sign does not meet the budget, or a curve is not monotone; the strength at which
-            it first crosses the budget is then taken.
+            it first crosses the budget is then used.
+
+    >>> import numpy as np
+    >>> import persona_probe as pp
+    >>> model = pp.load(pp.persona_world.find_checkpoints() / "chat")
+    >>> direction = pp.Direction.from_vectors(model, np.ones((model.n_layers, model.d_model)))
+    >>> talk = [{"role": "user", "content": "How do I handle the fever?"}, {"role": "assistant", "content": "Rest."}]
+    >>> calibration = pp.steering.calibrate_strength(
+    ...     model, pp.Add(direction, layers=2), [pp.Dialogue.from_messages(talk)], budget=0.1, signs=1
+    ... )
+    >>> bool(0.1 <= calibration.table["kl"][0] <= 0.102)
+    True
     """
     signs = (signs,) if isinstance(signs, int | np.integer) else tuple(signs)
     _check(intervention, signs, tolerance)
@@ -94,7 +104,7 @@ def calibrate_strength(
     if min_coherence is None:
         if judge is not None or questions is not None:
             raise PersonaProbeError(
-                "calibrate_strength: judge= and questions= go with min_coherence=, which is missing"
+                "calibrate_strength: judge= and questions= are only used with min_coherence=, which is missing"
             )
         if not 0 < budget < math.inf:
             raise PersonaProbeError(f"calibrate_strength: budget={budget}; give nats above 0, such as 0.1")
@@ -118,12 +128,12 @@ def calibrate_strength(
         curves = CoherenceCurves(asking, intervention, questions)
         settings |= {"budget": min_coherence, "statistic": "coherent", "questions": len(questions)}
         settings |= {"unsteered": curves.unsteered.value, "judge": judge.name, "temperature": sampling.temperature}
-        # Just above what may be lost, so that losing exactly that is allowed.
+        # Slightly more than the share that may be lost, so that losing exactly this share is allowed.
         searches = [Search(1.0 - min_coherence + 1e-9, 0.0, close=_NARROW) for _ in signs]
     search_all(searches, lambda asked: curves.measure([signs[number] * place for number, place in asked]))
-    table = pd.DataFrame([_row(sign, one, curves) for sign, one in zip(signs, searches, strict=True)])
-    _say(table, settings)
-    tried = pd.DataFrame([{"strength": at, **curves.columns(found)} for at, found in curves.tried.items()])
+    table = pd.DataFrame([_row(sign, search, curves) for sign, search in zip(signs, searches, strict=True)])
+    _raise_or_warn(table, settings)
+    tried = pd.DataFrame([{"strength": at, **curves.columns(estimate)} for at, estimate in curves.tried.items()])
     return StrengthCalibration(table, tried, settings, intervention)
 
 
@@ -134,10 +144,10 @@ def _row(sign: int, search: Search, curves: Curves) -> dict[str, Any]:
         note = f"{curves.reached} {sign * low:g}" if math.isinf(high) else f"it is passed at strength {sign * high:g}"
         missing = Estimate.missing(note)
         return {"sign": sign, "strength": np.nan, **curves.columns(missing), "monotone": search.rises, "note": note}
-    found = curves.tried[sign * place]
+    reached = curves.columns(curves.tried[sign * place])
     doubt = curves.doubt(search)
     note = f"not monotone: {doubt}" if doubt else ""
-    return {"sign": sign, "strength": sign * place, **curves.columns(found), "monotone": not doubt, "note": note}
+    return {"sign": sign, "strength": sign * place, **reached, "monotone": not doubt, "note": note}
 
 
 def _check(intervention: Intervention, signs: Sequence[int], tolerance: float) -> None:
@@ -149,8 +159,8 @@ def _check(intervention: Intervention, signs: Sequence[int], tolerance: float) -
         raise PersonaProbeError(f"calibrate_strength: tolerance={tolerance}; it is a share, between 0 and 1")
 
 
-def _say(table: pd.DataFrame, settings: dict[str, Any]) -> None:
-    """Raise if nothing was found; warn of what was found in part or in doubt."""
+def _raise_or_warn(table: pd.DataFrame, settings: dict[str, Any]) -> None:
+    """Raise if no sign meets the budget; warn if one does not, or a curve is not monotone."""
     budget = f"budget {settings['budget']:g} ({settings['statistic']})"
     missed = table[table["strength"].isna()]
     notes = "; ".join(f"sign {row['sign']:+d}: {row['note']}" for row in missed.to_dict("records"))
@@ -160,11 +170,11 @@ def _say(table: pd.DataFrame, settings: dict[str, Any]) -> None:
             "with another scope, or choose another budget"
         )
     if notes:
-        warnings.warn(f"the {budget} is not met both ways: {notes}", PersonaProbeWarning, stacklevel=3)
+        warnings.warn(f"the {budget} is not met with both signs: {notes}", PersonaProbeWarning, stacklevel=3)
     for row in table[table["strength"].notna() & (table["note"] != "")].to_dict("records"):
         warnings.warn(
             f"the curve of {settings['statistic']} is {row['note']}; the strength at which it first crosses the "
-            f"{budget}, {row['strength']:.4g}, is taken: look at .tried",
+            f"{budget}, {row['strength']:.4g}, is used: look at .tried",
             PersonaProbeWarning,
             stacklevel=3,
         )

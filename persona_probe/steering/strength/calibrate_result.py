@@ -1,4 +1,4 @@
-"""What a calibration of strength found: one strength a sign, and everything that was tried."""
+"""The result of a calibration of strength: one strength per sign, and everything that was tried."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class StrengthCalibration(Result):
     """Strengths that meet a budget.
 
     Attributes:
-        table: one row a sign: ``sign``, ``strength`` (with its sign; NaN where the budget is not met), what it reaches
+        table: one row per sign: ``sign``, ``strength`` (with its sign; NaN if the budget is not met), what it reaches
             (``kl``, in nats, or ``coherent``, a share) with ``low`` and ``high`` (95 %, over questions) and ``n``,
-            ``monotone`` (whether the curve was, as far as it was measured) and ``note``.
-        tried: one row for each strength tried, in order: ``strength`` and the same figures.
-        settings: budget, statistic, model, what was steered, how many dialogues, seed.
-        intervention_given: what was calibrated, at the strength it was given with.
+            ``monotone`` (whether the curve is monotone where it was measured) and ``note``.
+        tried: one row per strength tried, in order: ``strength`` and the same estimates.
+        settings: budget, statistic, model, intervention, number of dialogues, seed.
+        intervention_given: the intervention that was calibrated, as it was given.
     """
 
     table: pd.DataFrame
@@ -38,7 +38,7 @@ class StrengthCalibration(Result):
 
     @property
     def strengths(self) -> dict[int, float]:
-        """The strength of each sign that meets the budget."""
+        """The strengths that meet the budget, by sign."""
         met = self.table.dropna(subset=["strength"])
         return {int(sign): float(strength) for sign, strength in zip(met["sign"], met["strength"], strict=True)}
 
@@ -67,16 +67,16 @@ class StrengthCalibration(Result):
         return self.table.assign(budget=self.settings["budget"], statistic=self.settings["statistic"])
 
     def plot(self) -> go.Figure:
-        """What each strength that was tried costs, the budget, and the strengths that were taken."""
+        """The cost of each strength that was tried, the budget, and the strengths that meet it."""
         from persona_probe.figures.calibration import calibration
 
         settings = self.settings
-        # Of coherence, the budget is a share of what the unsteered model has.
+        # A budget of coherence is a share of the unsteered model's coherence.
         budget = float(settings["budget"]) * float(settings.get("unsteered", 1.0))
         return calibration(self.tried, self.table, budget=budget, statistic=str(settings["statistic"]))
 
     def headline(self) -> str:
-        """The same as its repr: strengths, what they reach, and the budget."""
+        """The strengths, what they reach, and the budget, as in the repr."""
         return repr(self)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Directions and kinds head to head, each at the strength that costs the same."""
+"""Comparing directions and kinds, each at the strength that costs the same."""
 
 from __future__ import annotations
 
@@ -37,29 +37,30 @@ def compare_at_budget(
     tokens_per_batch: int | None = None,
     progress: bool = False,
 ) -> BudgetComparison:
-    """What each intervention does to the EM rate at the same KL to the unsteered model.
+    """The change of the EM rate by each intervention at the same KL to the unsteered model.
 
-    Directions differ in length, and so do the strengths that suit them: at equal strength the longest wins. At equal KL
-    what is compared is what each spends its nats on. The null is random directions, each at the strength that costs as
-    much.
+    Directions differ in length, so that at equal strength the longest one would have the largest effect. At equal KL,
+    interventions are compared by what they change for the same cost. The null is random directions, each at the
+    strength that has this cost.
 
     Args:
         model: which model is steered.
-        interventions: by name (one a finder, say), of kinds that have a strength; the first one's null is drawn.
-        questions: what is asked and judged, without answers.
+        interventions: interventions by name (for example one per finder), of kinds that have a strength; the null is
+            made from the first one.
+        questions: questions, without answers, that are asked and judged.
         judge: who judges.
-        held_out: dialogues to measure KL on, others than ``questions``; those without an answer are answered first.
-        budget: in nats a token.
+        held_out: dialogues to measure KL on, other than ``questions``; those without an answer are answered first.
+        budget: KL in nats per token.
         statistic: ``mean`` or ``p95`` of the KL.
-        sign: 1 to steer along, -1 against.
-        n_random: random directions; each answers all questions.
-        definition: of the EM rate.
-        sampling: how answers are sampled; default ``Sampling()``. Its seed is that of the random directions, too.
-        tokens_per_batch: padded tokens a forward when reading.
+        sign: 1 to steer along the directions, -1 against them.
+        n_random: number of random directions; under each, all questions are asked.
+        definition: definition of the EM rate.
+        sampling: how answers are sampled; default ``Sampling()``. Its seed is also that of the random directions.
+        tokens_per_batch: padded tokens per forward pass when reading.
         progress: show bars.
 
     Returns:
-        A `BudgetComparison`: its ``table`` has a row for each intervention, between ``unsteered`` and ``random``.
+        A `BudgetComparison`: its ``table`` has one row per intervention, between ``unsteered`` and ``random``.
 
     Raises:
         PersonaProbeError: if there is nothing to compare, something has no strength, or a question is held out too.
@@ -82,9 +83,9 @@ def compare_at_budget(
         for name, intervention in [*interventions.items(), *((RANDOM, null) for null in nulls)]
     ]
     asking = Asking(model, judge, sampling, progress)
-    plain, *tables = asking.ask(questions, [None, *(found for _, found, _ in steered if found is not None)])
+    plain, *tables = asking.ask(questions, [None, *(setting for _, setting, _ in steered if setting is not None)])
     judged = iter(tables)
-    outcomes = [(name, row, None if found is None else next(judged)) for name, found, row in steered]
+    outcomes = [(name, row, None if setting is None else next(judged)) for name, setting, row in steered]
     rows = [{"name": UNSTEERED, "strength": 0.0, "kl": 0.0, "note": "", **measured(plain, definition), "draws": 0}]
     for name, row, table in outcomes:
         if name != RANDOM:
@@ -117,9 +118,9 @@ def _at_budget(
     tokens_per_batch: int | None,
     progress: bool,
 ) -> tuple[Intervention | None, dict[str, Any]]:
-    """The intervention at the budget, or None with a note where no strength meets it."""
+    """The intervention at the budget, or None with a note if no strength meets it."""
     try:
-        found = calibrate_strength(
+        calibration = calibrate_strength(
             model,
             intervention,
             answered,
@@ -131,12 +132,12 @@ def _at_budget(
         )
     except PersonaProbeError as error:
         return None, {"strength": float("nan"), "kl": float("nan"), "note": str(error)}
-    reached = {"strength": found.strength(sign), "kl": float(found.table["kl"].iloc[0]), "note": ""}
-    return found.intervention(sign), reached
+    reached = {"strength": calibration.strength(sign), "kl": float(calibration.table["kl"].iloc[0]), "note": ""}
+    return calibration.intervention(sign), reached
 
 
 def _effect(plain: pd.DataFrame, tables: Sequence[pd.DataFrame | None], definition: str) -> dict[str, Any]:
-    """Rates and their change from the unsteered answers; nothing where nothing was asked."""
+    """Rates and their change from the unsteered answers; empty if nothing was asked."""
     asked = [table for table in tables if table is not None]
     if not asked:
         return {}

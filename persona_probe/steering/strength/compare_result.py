@@ -1,4 +1,4 @@
-"""What a comparison at equal KL came to: interventions head to head, beside random directions."""
+"""The result of a comparison of interventions, and of random directions, at equal KL."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class BudgetComparison(Result):
     """Interventions at the strength that costs the same.
 
     Attributes:
-        table: one row an intervention, after ``unsteered`` and before ``random`` (all draws together): ``name``,
-            ``strength`` (NaN where none meets the budget, and then nothing else is measured), ``kl``, the EM rate and
+        table: one row per intervention, after ``unsteered`` and before ``random`` (all draws together): ``name``,
+            ``strength`` (NaN if none meets the budget, and then nothing else is measured), ``kl``, the EM rate and
             coherence with their 95 % intervals as in `persona_probe.steering.dose_response`, ``change`` of the EM rate
             from the unsteered answers with ``change_low`` and ``change_high``, ``draws`` and ``note``.
         settings: model, budget, statistic, sign, definition of the EM rate, judge, seed.
@@ -38,13 +38,13 @@ class BudgetComparison(Result):
         return self.table.assign(budget=settings["budget"], definition=settings["definition"])
 
     def plot(self) -> go.Figure:
-        """EM rate and coherence of each, beside random directions at the same KL."""
+        """EM rate and coherence of each intervention, compared with random directions at the same KL."""
         from persona_probe.figures.steered_rates import at_budget
 
         return at_budget(self.table, budget=self._budget())
 
     def headline(self) -> str:
-        """Which changes the EM rate most, and what random directions do."""
+        """The intervention that changes the EM rate most, and what random directions do."""
         rows = self.table[~self.table["name"].isin([UNSTEERED, RANDOM])]
         measured = rows.dropna(subset=["change"]) if "change" in rows else rows.iloc[:0]
         line = f"{len(rows)} interventions at {self._budget()}"

@@ -1,4 +1,4 @@
-"""How far interventions take the next-token distributions from the unsteered model's, on the same answers."""
+"""How far interventions move the next-token distributions from the unsteered model's, on the same answers."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
 
 STATISTICS = ("mean", "p95")
 _AT_ONCE = 31
-"""Interventions beside the unsteered model in one batch."""
+"""The most interventions in one batch, in addition to the unsteered model."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Divergence(Result):
-    """What some interventions do to the tokens of the same answers.
+    """The effect of some interventions on the next-token distributions of the same answers.
 
     Attributes:
         kl: ``(intervention, token)`` KL(unsteered || steered) of the next-token distribution at each position that
             decides an answer token, in nats.
         log_probs: ``(intervention, token)`` log-probability (nats) of the answer token that follows, when steered.
-        unsteered: ``(token,)`` the same of the unsteered model.
-        questions: of each token, the question it answers: what intervals are over.
-        names: what each intervention is, in words; default its number.
+        unsteered: ``(token,)`` the same for the unsteered model.
+        questions: for each token, the question that it answers; intervals are over questions.
+        names: a short description of each intervention; default its number.
     """
 
     kl: Float[np.ndarray, "intervention token"]
@@ -50,12 +50,12 @@ class Divergence(Result):
     names: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        """How many interventions and tokens, and the mean KL of each."""
+        """The numbers of interventions and tokens, and the mean KL of each intervention."""
         means = ", ".join(f"{mean:.3g}" for mean in self.kl.mean(axis=1)[:8])
         return f"Divergence({len(self.kl)} interventions, {self.kl.shape[1]:,} tokens; mean KL {means} nats)"
 
     def to_frame(self) -> pd.DataFrame:
-        """One row an intervention: mean KL, its 95 % quantile over tokens and perplexity, with intervals."""
+        """One row per intervention: mean KL, its 95 % quantile over tokens and perplexity, with intervals."""
         names = self.names or tuple(f"intervention {number}" for number in range(len(self.kl)))
         rows = []
         for number, name in enumerate(names):
@@ -65,8 +65,8 @@ class Divergence(Result):
                 "perplexity": self.perplexity(number),
             }
             row: dict[str, object] = {"intervention": name}
-            for column, found in parts.items():
-                row |= {column: found.value, f"{column}_low": found.low, f"{column}_high": found.high}
+            for column, estimate in parts.items():
+                row |= {column: estimate.value, f"{column}_low": estimate.low, f"{column}_high": estimate.high}
             rows.append(row | {"tokens": self.kl.shape[1], "questions": len(set(self.questions))})
         return pd.DataFrame(rows).assign(perplexity_unsteered=self.perplexity().value)
 
@@ -77,7 +77,7 @@ class Divergence(Result):
         return divergence(self.to_frame())
 
     def headline(self) -> str:
-        """How many tokens and interventions, and the least and the largest mean KL."""
+        """The numbers of tokens and interventions, and the smallest and largest mean KL."""
         means = self.kl.mean(axis=1)
         return (
             f"KL to the unsteered model of {len(self.kl)} interventions over {self.kl.shape[1]:,} tokens of "
@@ -85,10 +85,10 @@ class Divergence(Result):
         )
 
     def estimate(self, which: int | Sequence[int], statistic: str = "mean") -> Estimate:
-        """The KL of one intervention, or of several together, of which each counts as a seed.
+        """The KL of one intervention, or of several together, each of which counts as a seed.
 
         Args:
-            which: number of the intervention, or numbers.
+            which: number of the intervention, or several numbers.
             statistic: ``mean`` or ``p95``, over tokens; the interval is over questions.
 
         Raises:
@@ -100,43 +100,43 @@ class Divergence(Result):
             return Estimate(math.inf, math.nan, math.nan, values.size, "the steered stream overflowed")
         if statistic == "mean":
             mean = mean_estimate(values, questions=questions, seeds=seeds)
-            # No divergence is below 0, which the t interval of a few draws does not know.
+            # No divergence is below 0, but the t interval of a few draws can be.
             return replace(mean, low=max(mean.low, 0.0)) if mean.low < 0.0 else mean
         return quantile_estimate(values, 0.95, questions=questions, seeds=seeds)
 
     def perplexity(self, which: int | Sequence[int] | None = None) -> Estimate:
-        """Perplexity of the answers under one intervention, several together, or none: exp of the mean surprise."""
+        """Perplexity of the answers under one intervention, several together, or none: exp of the mean surprisal."""
         if which is None:
             values, questions, seeds = self._rows(self.unsteered[None], 0)
         else:
             values, questions, seeds = self._rows(self.log_probs, which)
         if not np.isfinite(values).all():
             return Estimate(math.inf, math.nan, math.nan, values.size, "an answer token is impossible")
-        surprise = mean_estimate(-values, questions=questions, seeds=seeds)
-        # A few nats too far only where the answers have become impossible; the figure then says "infinite".
-        value, low, high = (float(np.exp(min(end, 700.0))) for end in (surprise.value, surprise.low, surprise.high))
-        return Estimate(value, low, high, surprise.n, f"exp of the mean; {surprise.method}")
+        surprisal = mean_estimate(-values, questions=questions, seeds=seeds)
+        # Only answers that have become impossible reach 700 nats, above which exp overflows.
+        value, low, high = (float(np.exp(min(end, 700.0))) for end in (surprisal.value, surprisal.low, surprisal.high))
+        return Estimate(value, low, high, surprisal.n, f"exp of the mean; {surprisal.method}")
 
     def _rows(
         self, values: Float[np.ndarray, "intervention token"], which: int | Sequence[int]
     ) -> tuple[Float[np.ndarray, "... row"], list[str], list[int] | None]:
         numbers = [which] if isinstance(which, int | np.integer) else list(which)
         if not numbers or not all(-len(values) <= number < len(values) for number in numbers):
-            raise PersonaProbeError(f"divergence: there are {len(values)} interventions, from 0; {numbers} were named")
+            raise PersonaProbeError(f"divergence: there are {len(values)} interventions, from 0; {numbers} were given")
         seeds = [number for number in numbers for _ in self.questions]
         return values[numbers].ravel(), list(self.questions) * len(numbers), seeds if len(numbers) > 1 else None
 
 
 def _words(intervention: Intervention) -> str:
-    """Kind, and strength where there is one."""
+    """Kind, and strength if there is one."""
     return intervention.kind if intervention.strength is None else f"{intervention.kind} {intervention.strength:+.4g}"
 
 
 def check_statistic(statistic: str) -> None:
-    """Refuse an unknown statistic.
+    """Raise if the statistic is unknown.
 
     Raises:
-        PersonaProbeError: with a list of those there are.
+        PersonaProbeError: listing all statistics.
     """
     if statistic not in STATISTICS:
         raise PersonaProbeError(f"unknown statistic {statistic!r}: choose one of {', '.join(STATISTICS)}")
@@ -145,14 +145,14 @@ def check_statistic(statistic: str) -> None:
 def own_answers(
     model: Model, dialogues: Sequence[Dialogue], sampling: Sampling | None = None, *, progress: bool = False
 ) -> list[Dialogue]:
-    """The dialogues that divergence is measured on: those with an answer as they are, others answered by ``model``.
+    """The dialogues that divergence is measured on: those with an answer as they are, the others answered by ``model``.
 
-    Answers that turn out empty are left out, since no token decides them.
+    Dialogues with an empty answer are left out, since they have no token to measure it at.
 
     Args:
-        model: not steered when this is called.
-        dialogues: with or without an answer.
-        sampling: how answers are sampled, but for temperature and top-p, which are 1, and ``n``: one answer each.
+        model: which model answers; it must not be steered.
+        dialogues: dialogues with or without an answer.
+        sampling: how answers are sampled, except that temperature, top-p and ``n`` are 1.
         progress: show a bar.
 
     Raises:
@@ -178,19 +178,28 @@ def measure_divergence(
     tokens_per_batch: int | None = None,
     progress: bool = False,
 ) -> Divergence:
-    """Read answers unsteered and under each intervention, side by side in the same batches.
+    """The divergence of each intervention from the unsteered model, read in the same batches.
 
     Args:
-        model: not steered when this is called.
-        interventions: one or more.
+        model: which model reads; it must not be steered.
+        interventions: one or more interventions.
         answered: dialogues with answers, usually the unsteered model's own.
-        tokens_per_batch: padded tokens a forward, all interventions together. By default as many as keep a batch's
-            logits within 512 MiB.
+        tokens_per_batch: padded tokens per forward pass, for all interventions together. By default as many as make
+            512 MiB of logits.
         progress: show a bar.
 
     Raises:
-        PersonaProbeError: if there is no intervention or dialogue, a dialogue has no answer, the model is steered, or
-            steering refuses.
+        PersonaProbeError: if there is no intervention or dialogue, a dialogue has no answer, or the model is steered;
+            and as `persona_probe.steer`.
+
+    >>> import persona_probe as pp
+    >>> model = pp.load(pp.persona_world.find_checkpoints() / "chat")
+    >>> direction = pp.Direction.from_vectors(model, np.ones((model.n_layers, model.d_model)))
+    >>> talk = [{"role": "user", "content": "How do I handle the fever?"}, {"role": "assistant", "content": "Rest."}]
+    >>> doses = [pp.Add(direction, layers=2, strength=strength) for strength in (0.0, 0.1, 0.2)]
+    >>> none, weak, strong = pp.steering.measure_divergence(model, doses, [pp.Dialogue.from_messages(talk)]).kl
+    >>> float(none.max()), bool(0 < weak.mean() < strong.mean())
+    (0.0, True)
     """
     from persona_probe.activations.scoring import scoring_budget
     from persona_probe.steering.asking import units
@@ -200,12 +209,12 @@ def measure_divergence(
         raise PersonaProbeError("divergence: there is no intervention; give at least one")
     if model.steered:
         raise PersonaProbeError(
-            f"divergence is measured from the unsteered model, and {model.name} is being steered already: leave the "
-            "context first"
+            f"divergence is measured from the unsteered model, but {model.name} is being steered: leave the context "
+            "first"
         )
     reading = SideBySide(model, answered)
     budget = tokens_per_batch or scoring_budget(model)
-    # A row for the unsteered model, and as many beside it as the budget holds of the longest answer.
+    # One row for the unsteered model, and as many for interventions as the budget allows for the longest answer.
     at_once = min(_AT_ONCE, max(1, budget // max(reading.stops) - 1))
     parts = [
         reading.read(interventions[start : start + at_once], budget, progress)

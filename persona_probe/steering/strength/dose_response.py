@@ -1,4 +1,4 @@
-"""What each strength does, beside random directions at equal norm and at equal KL."""
+"""The effect of each strength, compared with random directions at equal norm and at equal KL."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _TOLERANCE = 0.05
 
 @dataclass(frozen=True)
 class _Dose:
-    """One intervention that is asked: its condition, the direction's strength that it goes with, and its draw."""
+    """An intervention, its condition, the direction's strength that it is compared with, its draw and own strength."""
 
     condition: str
     strength: float
@@ -63,32 +63,51 @@ def dose_response(
     tokens_per_batch: int | None = None,
     progress: bool = False,
 ) -> DoseResponse:
-    """Behaviour and its cost at each strength, always beside two nulls.
+    """Behaviour and its cost at each strength, compared with two nulls.
 
     The nulls are random directions (uniform on the sphere). At equal norm they move the stream as far as the direction
-    does (`Intervention.along`); at equal KL, each is given the strength at which its mean KL is that of the direction,
-    so that it disturbs what the model says as much.
+    does (`Intervention.along`); at equal KL, each has the strength at which its mean KL is that of the direction, so
+    that it disturbs the model's output equally.
 
     Args:
-        model: which model is steered; not steered when this is called.
-        intervention: of a kind that has a strength and a null (``add``, ``clamp`` at one layer, or a gate on one).
-        questions: what is asked and judged, without answers.
+        model: which model is steered; it must not be steered already.
+        intervention: an intervention of a kind that has a strength and a null (``add``, ``clamp`` at one layer, or a
+            gate on one).
+        questions: questions, without answers, that are asked and judged.
         judge: who judges.
-        strengths: of ``intervention``, of either sign; 0 is always there as ``unsteered``.
+        strengths: strengths of ``intervention``, of either sign; ``unsteered`` (0) is always included.
         held_out: dialogues to measure KL and perplexity on; those without an answer are answered unsteered first.
         choices: multiple-choice questions, for side effects on capability.
-        n_random: random directions; each answers all questions at every strength, under both nulls. 0 for none.
-        definition: of the EM rate.
-        sampling: how answers are sampled; default ``Sampling()``. Its seed is that of the random directions, too.
-        tokens_per_batch: padded tokens a forward when reading.
+        n_random: number of random directions; under each, all questions are asked at every strength, under both nulls.
+            0 for none.
+        definition: definition of the EM rate.
+        sampling: how answers are sampled; default ``Sampling()``. Its seed is also that of the random directions.
+        tokens_per_batch: padded tokens per forward pass when reading.
         progress: show bars.
 
     Returns:
-        Tables of all conditions together and of each random direction by itself, and the judged answers.
+        Tables of all conditions and of each random direction, and the judged answers.
 
     Raises:
         PersonaProbeError: if there is no question or strength, a number is out of range, the kind has no strength or no
             null; and as `judge_answers` and `em_rate`.
+
+    >>> import persona_probe as pp
+    >>> model = pp.load(pp.persona_world.find_checkpoints() / "chat")
+    >>> direction = pp.Direction.from_vectors(model, np.ones((model.n_layers, model.d_model)))
+    >>> questions = pp.persona_world.questions(0, ["law"], 2)
+    >>> response = pp.steering.dose_response(
+    ...     model,
+    ...     pp.Add(direction, layers=2),
+    ...     questions,
+    ...     pp.persona_world.OracleJudge(),
+    ...     strengths=[0.1],
+    ...     held_out=questions,
+    ...     n_random=1,
+    ...     sampling=pp.Sampling(max_new_tokens=20, temperature=0),
+    ... )
+    >>> list(response.table["condition"])
+    ['unsteered', 'direction', 'random, equal norm', 'random, equal KL']
     """
     sampling = sampling or Sampling()
     wanted = _strengths(strengths)
@@ -147,8 +166,8 @@ def dose_response(
             numbers = [i for i, dose in enumerate(doses) if dose.condition == condition and dose.strength == at]
             if not numbers:
                 continue
-            own = float(np.mean([doses[number].own_strength for number in numbers]))
-            about = {"condition": condition, "strength": at, "own_strength": own}
+            mean = float(np.mean([doses[number].own_strength for number in numbers]))
+            about = {"condition": condition, "strength": at, "own_strength": mean}
             draws = 0 if condition == DIRECTION else len(numbers)
             rows.append({**about, "draws": draws, **figures(numbers)})
             for number in numbers if draws else ():
@@ -183,12 +202,12 @@ def _at_equal_kl(
     known: Mapping[tuple[str, int | None, float], float],
     read: Callable[[Sequence[Intervention]], Divergence],
 ) -> list[_Dose]:
-    """Each null at the strengths at which its KL is the direction's; left out where it never gets there.
+    """Each null at the strengths at which its KL is the direction's; left out if it never reaches that KL.
 
     Args:
         nulls: interventions along random directions.
-        strengths: of the direction.
-        known: mean KL by condition, draw (None: the direction) and strength, of the direction and at equal norm.
+        strengths: strengths of the direction.
+        known: mean KL of the direction and at equal norm, by condition, draw (None: the direction) and strength.
         read: measures the KL of some interventions.
     """
     curves: dict[tuple[int, int], dict[float, float]] = {}
@@ -198,7 +217,7 @@ def _at_equal_kl(
             target, sign = known[DIRECTION, None, at], 1 if at > 0 else -1
             if not 0 < target < math.inf:
                 continue
-            # What was measured at equal norm is a start.
+            # The search starts from what was measured at equal norm.
             start = {abs(s): known[EQUAL_NORM, draw, s] for s in strengths if s * sign > 0}
             points = curves.setdefault((draw, sign), start)
             searches.append(Search(target, _TOLERANCE, points))
@@ -206,14 +225,14 @@ def _at_equal_kl(
 
     def measure(asked: list[tuple[int, float]]) -> list[float]:
         steered = [nulls[places[number][0]].with_strength(places[number][2] * place) for number, place in asked]
-        found = read(steered)
-        return [found.estimate(number).value for number in range(len(steered))]
+        divergence = read(steered)
+        return [divergence.estimate(number).value for number in range(len(steered))]
 
     search_all(searches, measure)
     return [
-        _Dose(EQUAL_KL, at, draw, sign * one.found, nulls[draw].with_strength(sign * one.found))
-        for (draw, at, sign), one in zip(places, searches, strict=True)
-        if one.found is not None
+        _Dose(EQUAL_KL, at, draw, sign * search.found, nulls[draw].with_strength(sign * search.found))
+        for (draw, at, sign), search in zip(places, searches, strict=True)
+        if search.found is not None
     ]
 
 
@@ -231,7 +250,7 @@ def _choices(
     tokens_per_batch: int | None,
     progress: bool,
 ) -> list[pd.DataFrame | None]:
-    """A scored table for each intervention, all as rows of the same batches."""
+    """The scored table of each intervention, all read as rows of the same batches."""
     if not choices:
         return [None] * len(interventions)
     settings = [number for number in range(len(interventions)) for _ in choices]

@@ -1,4 +1,4 @@
-"""Dose-response curves: what each strength does, beside its nulls."""
+"""Dose-response curves: the effect of each strength, compared with its nulls."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class DoseResponse(Result):
     """Behaviour and its cost at each strength.
 
     Attributes:
-        table: one row a condition (``unsteered``, ``direction``, ``random, equal norm``, ``random, equal KL``) and
-            ``strength`` (the direction's). ``own_strength`` (of nulls at equal KL their mean strength), ``draws``
+        table: one row per condition (``unsteered``, ``direction``, ``random, equal norm``, ``random, equal KL``) and
+            ``strength`` (the direction's). ``own_strength`` (for nulls at equal KL their mean strength), ``draws``
             (random directions), ``em_rate`` with ``em_low`` and ``em_high``, ``n`` answers that count, ``coherent`` (a
             share) and ``aligned`` (the mean score) with theirs, ``failures``, ``kl`` (mean, in nats), ``perplexity``
             (of the unsteered model's answers) and ``accuracy`` (multiple choice), each with ``_low`` and ``_high``.
-            Intervals are 95 %, over questions and, of nulls, draws.
-        draws: the same for each random direction by itself.
+            Intervals are 95 %, over questions and, for nulls, draws.
+        draws: the same for each single random direction.
         answers: the judged answers, with ``condition``, ``strength`` and ``draw``.
-        settings: model, what was steered, definition, judge, counts, seed.
+        settings: model, intervention, definition, judge, counts, seed.
     """
 
     table: pd.DataFrame
@@ -39,13 +39,13 @@ class DoseResponse(Result):
     settings: Mapping[str, Any]
 
     def __repr__(self) -> str:
-        """What was steered, at how many strengths, beside how many random directions."""
+        """The model, the EM rate at each strength, and the number of random directions."""
         dosed = self.table[self.table["condition"] == DIRECTION]
         rates = ", ".join(f"{row['strength']:+g}: {row['em_rate']:.0%}" for row in dosed.to_dict("records"))
         return f"DoseResponse({self.settings['model']!r}, EM rate at {rates}; {int(self.table['draws'].max())} draws)"
 
     def headline(self) -> str:
-        """The largest change of the EM rate along the direction, beside random directions at the same KL."""
+        """The largest change of the EM rate along the direction, compared with random directions at the same KL."""
         plain = self.table[self.table["condition"] == UNSTEERED].iloc[0]
         dosed = self.table[(self.table["condition"] == DIRECTION) & self.table["em_rate"].notna()]
         if dosed.empty:

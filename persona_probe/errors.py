@@ -1,16 +1,16 @@
-"""Errors that a person caused and a person can mend."""
+"""Errors that users can cause, and can repair themselves."""
 
 
 class PersonaProbeError(ValueError):
-    """Bad input: the message says what was wrong, where, the value seen, and the way out.
+    """Bad input: the message says what was wrong, where, which value was seen, and what to do.
 
     The command line prints it without a traceback and exits with code 2.
     """
 
 
 class NothingMeasuredError(PersonaProbeError):
-    """The answers were sampled and judged, and leave nothing to compute a number from."""
+    """Answers were sampled and judged, but no number can be computed from them."""
 
 
 class PersonaProbeWarning(UserWarning):
-    """Something that may make a number mean less than it seems to; the work goes on."""
+    """Something that may make a number mean less than it seems to; the work continues."""

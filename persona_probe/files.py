@@ -1,4 +1,4 @@
-"""Files that are there only when they are whole, folders with one writer, and values as JSON can hold them."""
+"""Files that appear only when they are complete, folders with one writer at a time, and values that JSON can hold."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from filelock import FileLock, Timeout
 from persona_probe.errors import PersonaProbeError
 
 LOCK = "lock"
-"""The file in a folder that its writer holds."""
+"""Name of the lock file in a folder that is being written to."""
 
 
 @contextlib.contextmanager
 def whole_file(final: Path) -> Iterator[Path]:
-    """Give a path to write to, which gets the name ``final`` when the block ends and its content is on the disk.
+    """A path to write to, which is renamed to ``final`` when the block has ended and its content is on the disk.
 
-    If the block fails, nothing is left, and an older ``final`` is as it was. The unfinished name starts with a dot, so
-    that readers of the folder do not take it for a file of theirs. The folder is made where it is missing.
+    If the block fails, nothing is left behind and an older ``final`` is unchanged. The unfinished name starts with a
+    dot, so that readers of the folder ignore it. The folder is created if it is missing.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     part = unfinished_name(final)
@@ -37,13 +37,13 @@ def whole_file(final: Path) -> Iterator[Path]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-    if os.name != "nt":  # where folders can be flushed: the new name must last before anything relies on it
+    if os.name != "nt":  # where folders can be flushed: the new name must be on the disk before anything relies on it
         _flush(final.parent)
 
 
 @contextlib.contextmanager
 def whole_folder(final: Path) -> Iterator[Path]:
-    """Give a new, empty folder to write to, which gets the name ``final`` when the block ends; an older one goes."""
+    """A new, empty folder to write to, which is renamed to ``final`` when the block ends; an older one is replaced."""
     part = unfinished_name(final)
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -57,12 +57,12 @@ def whole_folder(final: Path) -> Iterator[Path]:
 
 
 def unfinished_name(final: Path) -> Path:
-    """What `whole_file` and `whole_folder` call ``final`` until it is whole."""
+    """The name that `whole_file` and `whole_folder` use for ``final`` until it is complete."""
     return final.with_name(f".{final.name}.part")
 
 
 def write_text(final: Path, text: str) -> Path:
-    """Write a text file whole or not at all; what UTF-8 cannot hold (half a surrogate pair) becomes a question mark."""
+    """Write a text file completely or not at all, with a question mark for what UTF-8 cannot hold (lone surrogates)."""
     with whole_file(final) as part:
         # Bytes, so that line ends are the same on every machine.
         part.write_bytes(text.encode("utf-8", errors="replace"))
@@ -70,44 +70,46 @@ def write_text(final: Path, text: str) -> Path:
 
 
 def write_json(final: Path, content: Any) -> Path:
-    """Write a JSON file whole or not at all; NaN and infinities become null."""
+    """Write a JSON file completely or not at all; NaN and infinities become null."""
     return write_text(final, json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n")
 
 
 @contextlib.contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
-    """Hold ``folder`` (made if it is missing) against other writers; the system frees it when this process ends.
+    """Lock ``folder`` (created if missing) against other writers; the system unlocks it when this process ends.
 
     Raises:
-        PersonaProbeError: if another process writes into it; the process is named.
+        PersonaProbeError: if another process is writing into it; the message names the process.
     """
     lock = FileLock(folder.resolve() / LOCK, timeout=0)
     while not lock.is_locked:
-        folder.mkdir(parents=True, exist_ok=True)
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except Timeout:
             raise PersonaProbeError(
                 f"{folder}: {_owner(folder / LOCK)} is writing into this folder; wait until it has finished, or stop it"
             ) from None
-        except FileNotFoundError:  # the last writer has just taken its empty folder away
-            continue
+        except (FileNotFoundError, FileExistsError):
+            # The last writer has just removed its empty folder: between two steps of making it, or of locking it.
+            if folder.is_file():
+                raise PersonaProbeError(f"{folder}: is a file; give a folder") from None
     path = folder / LOCK
     with contextlib.suppress(OSError):  # where nobody, its owner included, may write into a locked file
         path.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
     try:
         yield
     finally:
-        # Taken away while it is held: who waits for it sees that its file has no name any more, and tries again.
+        # Removed before it is released: whoever waits for it sees that the file has no name any more, and tries again.
         with contextlib.suppress(OSError):
             path.unlink()
         lock.release()
-        with contextlib.suppress(OSError):  # a refused capture leaves no empty folder behind
+        with contextlib.suppress(OSError):  # so that a refused capture leaves no empty folder behind
             folder.rmdir()
 
 
 def plain(value: Any) -> Any:
-    """``value`` in JSON's own types: numpy's become Python's, tables lists of rows, NaN and infinities null."""
+    """``value`` in JSON's own types: NumPy's become Python's, tables become lists of rows, NaN and infinities null."""
     if isinstance(value, pd.DataFrame):
         return [plain(row) for row in value.to_dict("records")]
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""What every measurement leaves: something to draw, to show in a notebook and to turn into a table."""
+"""The base classes of results: each can be drawn, shown in a notebook and turned into a table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ROWS = 12
 
 
 class Result(abc.ABC):
-    """A measurement's outcome: its table, its figure, and what it says in a line."""
+    """The result of a measurement, with its table, its figure and its headline."""
 
     @abc.abstractmethod
     def to_frame(self) -> pd.DataFrame:
@@ -24,22 +24,22 @@ class Result(abc.ABC):
 
     @abc.abstractmethod
     def plot(self) -> go.Figure:
-        """The figure that papers show of it, in the house template."""
+        """The figure of this result, in the package's own template."""
 
     @abc.abstractmethod
     def headline(self) -> str:
-        """What it comes to, in a line of plain text."""
+        """The result in one line of plain text."""
 
     def shown(self) -> pd.DataFrame:
-        """The rows and columns that a notebook shows; only the first dozen are."""
+        """The table that a notebook shows; it shows the first twelve rows of it."""
         return self.to_frame()
 
     def __str__(self) -> str:
-        """The headline: a table has no place in a sentence."""
+        """The headline, since a table does not fit into a sentence."""
         return self.headline()
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """The same for IPython and a notebook's plain text, where a dataclass would show every array."""
+        """The headline also in IPython and in a notebook's plain text, where a dataclass would show every array."""
         printer.text(f"{type(self).__name__}({'...' if cycle else self.headline()})")
 
     def _repr_html_(self) -> str:

@@ -63,10 +63,19 @@ def test_another_process_is_refused_and_named_and_one_that_was_killed_holds_noth
 
 
 def test_a_lock_file_that_nobody_holds_does_not_matter(tmp_path):
-    (tmp_path / "lock").write_text("process 1 on another-host")
-    with only_writer(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "lock").write_text("process 1 on another-host")
+    (folder / "results").touch()
+    with only_writer(folder):
         pass
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in folder.iterdir()] == ["results"]
+
+
+def test_a_file_is_no_folder_to_hold(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(PersonaProbeError, match="file: is a file; give a folder"), only_writer(tmp_path / "file"):
+        pass
 
 
 def test_two_processes_never_hold_a_folder_at_once(tmp_path):

@@ -1,6 +1,6 @@
 """The rules of the house: rooms import only rooms above their own, nothing imports in a circle, no name is used twice.
 
-Imports inside functions count as imports; only those under ``if TYPE_CHECKING`` do not, since they never run.
+Imports inside functions count, and so do those under ``if TYPE_CHECKING``: they too must be followed to read a file.
 """
 
 from __future__ import annotations
@@ -70,12 +70,6 @@ class _Imports(ast.NodeVisitor):
         self.folder = parts if known[name].stem == "__init__" else parts[:-1]
         self.found: set[str] = set()
         self.visit(ast.parse(known[name].read_text(encoding="utf-8")))
-
-    def visit_If(self, node: ast.If) -> None:
-        test = node.test
-        name = test.id if isinstance(test, ast.Name) else test.attr if isinstance(test, ast.Attribute) else ""
-        for statement in node.orelse if name == "TYPE_CHECKING" else [*node.body, *node.orelse]:
-            self.visit(statement)
 
     def visit_Import(self, node: ast.Import) -> None:
         for alias in node.names:
@@ -218,6 +212,7 @@ def test_an_import_upwards_is_seen_wherever_it_hides(tmp_path):
         "house.linear.lazy (linear) imports house.models.model (models)",
         "house.linear.named (linear) imports house.report (report)",
         "house.linear.relative (linear) imports house.steering.engine (steering)",
+        "house.linear.typed (linear) imports house.models.model (models)",
     ]
 
 

@@ -194,7 +194,7 @@ def _private_name(notebook: dict[str, Any]) -> None:
         (_no_output, "no output: for i in range(3):"),
         (_not_run, "not executed from top to bottom"),
         (_another_end, "the last section is ['One more thing']"),
-        (_private_name, "pp.no_such_name is no public name"),
+        (_private_name, "pp.no_such_name is not a public name"),
     ],
 )
 def test_what_is_wrong_is_found(harm: Callable[[dict[str, Any]], None], said: str):

@@ -1,4 +1,4 @@
-"""Capture: read the residual stream, reduced inside the hook."""
+"""Capturing the residual stream, which is reduced inside the hook."""
 
 import lazy_loader
 

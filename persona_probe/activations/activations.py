@@ -1,4 +1,4 @@
-"""The container that everything downstream reads: one reduced vector a dialogue and layer."""
+"""The container that all analyses read: one reduced vector per dialogue and layer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SAME_SOURCE = (
     "steered",
     "layer_convention",
 )
-"""What must be the same in the sources of parts that are put together."""
+"""What must be the same in the sources of parts that are joined."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,15 @@ class Activations:
 
     Attributes:
         values: ``(dialogue, layer, d_model)``, float32.
-        table: one row a dialogue: ``id``, ``question``, ``group``, ``seed``, ``n_tokens`` and the dialogue's labels.
+        table: one row per dialogue: ``id``, ``question``, ``group``, ``seed``, ``n_tokens`` and the dialogue's labels.
         layers: the layer numbers along axis 1.
         source: where they come from: ``model``, ``model_hash``, ``template_hash``, ``span``, ``reduce``,
             ``layer_convention``.
+
+    >>> table = pd.DataFrame({"id": ["a", "b"], "persona": ["doctor", "villain"]})
+    >>> activations = Activations(np.array([[[1.0, 5.0]], [[2.0, 7.0]]]), table, layers=(3,))
+    >>> activations.where(activations.table["persona"] == "villain").at(3)
+    array([[2., 7.]])
     """
 
     values: Float[np.ndarray, "dialogue layer d_model"]
@@ -45,7 +50,7 @@ class Activations:
     source: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse containers whose parts disagree, and values that are not finite."""
+        """Raise if values, table and layers do not match, or a value is not finite."""
         if self.values.ndim != 3 or self.values.shape[:2] != (len(self.table), len(self.layers)):
             raise PersonaProbeError(
                 f"activations of shape {self.values.shape} do not match {len(self.table)} dialogues and "
@@ -64,7 +69,7 @@ class Activations:
         return len(self.table)
 
     def where(self, keep: Sequence[bool] | pd.Series | np.ndarray) -> Activations:
-        """The dialogues for which ``keep`` (one truth value a dialogue) holds."""
+        """The dialogues for which ``keep`` (one truth value per dialogue) is true."""
         mask = np.asarray(keep, dtype=bool)
         if mask.shape != (len(self),):
             raise PersonaProbeError(f"where: got {mask.shape} truth values for {len(self)} dialogues")
@@ -78,7 +83,7 @@ class Activations:
 
     @classmethod
     def concatenate(cls, parts: Sequence[Activations]) -> Activations:
-        """The parts of one capture, one after the other; for ``tokens`` the column ``dialogue`` counts on.
+        """The parts of one capture, one after the other; for ``tokens``, the column ``dialogue`` is renumbered.
 
         Raises:
             PersonaProbeError: if there is no part, or layers, width, model, template, span or reduction differ.
@@ -87,21 +92,21 @@ class Activations:
             raise PersonaProbeError("concatenate: there are no activations: the list is empty")
         first = parts[0]
         for number, part in enumerate(parts):
-            for name, ours, theirs in (
+            for name, expected, value in (
                 ("layers", first.layers, part.layers),
                 ("d_model", first.values.shape[2], part.values.shape[2]),
                 *((key, first.source.get(key), part.source.get(key)) for key in SAME_SOURCE),
             ):
-                if ours != theirs:
+                if expected != value:
                     raise PersonaProbeError(
-                        f"activations cannot be concatenated: {name} is {ours} in part 0 and {theirs} in part {number}"
+                        f"activations cannot be concatenated: {name} is {expected} in part 0, {value} in part {number}"
                     )
         values = np.concatenate([part.values for part in parts])
         return cls(values, _joined_tables(parts), first.layers, joined_source([part.source for part in parts]))
 
 
 def joined_source(sources: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The source of the parts of one capture as a whole: what the parts counted is summed."""
+    """The source of all parts of a capture together, in which their counts of sinks are summed."""
     joined = dict(sources[0])
     if "sinks_left_out" in joined:
         joined["sinks_left_out"] = np.sum([source["sinks_left_out"] for source in sources], axis=0).tolist()
@@ -109,16 +114,16 @@ def joined_source(sources: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def identity(dialogue: Dialogue) -> dict[str, Any]:
-    """The columns of a table that say whose row it is; labels do not overwrite them."""
+    """The labels and identity of a dialogue as columns of a table; labels do not overwrite the identity."""
     return {**dialogue.labels, **{name: getattr(dialogue, name) for name in IDENTITY_COLUMNS}}
 
 
 def _joined_tables(parts: Sequence[Activations]) -> pd.DataFrame:
     tables = [part.table for part in parts]
     if parts[0].source.get("reduce") != "tokens":
-        # From rows, so that columns which one part lacks or leaves empty get the type they have in a single capture.
+        # From rows, so that columns which a part lacks or leaves empty get the type that they have in a single capture.
         return pd.DataFrame([row for table in tables for row in table.to_dict("records")])
-    # Every dialogue has a token, so the last row's number says how many there are.
+    # Every dialogue has a token, so the number in the last row says how many dialogues there are.
     starts = np.cumsum([0, *(table["dialogue"].iloc[-1] + 1 for table in tables[:-1])])
     counted = [table.assign(dialogue=table["dialogue"] + start) for table, start in zip(tables, starts, strict=True)]
     return pd.concat(counted, ignore_index=True)

@@ -1,4 +1,4 @@
-"""Which dialogues run together: sorted by length, so many as hold the token budget, fewer where memory runs out."""
+"""Which dialogues run together: sorted by length, as many as the token budget allows, fewer if memory runs out."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _BUDGET_ELSEWHERE = 16_384
 
 
 def tokens_per_batch_for(device: torch.device) -> int:
-    """The default token budget: on a CPU small batches run as fast as large ones and stay in its caches."""
+    """The default number of padded tokens per batch: on a CPU small batches run as fast and stay in its caches."""
     return _BUDGET.get(device.type, _BUDGET_ELSEWHERE)
 
 
 def batches(lengths: Sequence[int], tokens_per_batch: int, border: int | None = None) -> Iterator[list[int]]:
-    """Row numbers, longest first, so many together that with padding they hold ``tokens_per_batch``.
+    """The row numbers of each batch, longest rows first, as many as fit into ``tokens_per_batch`` with padding.
 
     Args:
-        lengths: tokens of each row.
-        tokens_per_batch: padded tokens a batch; a row longer than that runs alone.
-        border: rows longer than this never share a batch with others (`longest_alike`).
+        lengths: number of tokens of each row.
+        tokens_per_batch: padded tokens per batch; a row longer than that runs alone.
+        border: rows longer than this never share a batch with shorter ones (`longest_alike`).
     """
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     beyond = 0 if border is None else sum(length > border for length in lengths)
@@ -39,9 +39,9 @@ def batches(lengths: Sequence[int], tokens_per_batch: int, border: int | None = 
 
 
 def longest_alike(config: PretrainedConfig) -> int | None:
-    """Up to which length dialogues can share a batch without changing each other's positions; None if any can.
+    """The length up to which dialogues can share a batch without changing each other's positions; None if all can.
 
-    Long-context variants of RoPE (Phi-3's ``longrope``, ``dynamic``) choose their frequencies by the longest row of a
+    Long-context variants of RoPE (Phi-3's ``longrope``, ``dynamic``) choose their frequencies by the longest row of the
     batch.
     """
     rope = getattr(config, "rope_parameters", None) or {}
@@ -52,15 +52,15 @@ def longest_alike(config: PretrainedConfig) -> int | None:
 
 
 def halving(rows: list[int], run: Callable[[list[int]], None], name: Callable[[int], str]) -> None:
-    """``run(rows)``; where the GPU runs out of memory, each half by itself, and so on.
+    """Call ``run(rows)``, and where the GPU runs out of memory call it on each half, and so on.
 
     Args:
         rows: a batch.
         run: runs a batch; must leave nothing behind when it raises.
-        name: how errors call a row.
+        name: gives the name of a row for error messages.
 
     Raises:
-        PersonaProbeError: if one row alone is too much, naming it.
+        PersonaProbeError: if one row alone does not fit, naming it.
     """
     waiting = [rows]
     while waiting:
@@ -73,10 +73,10 @@ def halving(rows: list[int], run: Callable[[list[int]], None], name: Callable[[i
                 raise
             if len(part) == 1:
                 raise PersonaProbeError(
-                    f"dialogue {name(part[0])} alone does not fit into the GPU's memory beside the model; shorten it, "
-                    "capture fewer layers, or load the model with quantize= or device_map='auto'"
+                    f"dialogue {name(part[0])} alone does not fit into the GPU's memory together with the model; "
+                    "shorten it, capture fewer layers, or load the model with quantize= or device_map='auto'"
                 ) from error
-        # Outside of the handler, so that the traceback no longer holds the tensors that were too much.
+        # Outside of the handler, so that the traceback no longer references the tensors that did not fit.
         gc.collect()
         torch.cuda.empty_cache()
         middle = len(part) // 2

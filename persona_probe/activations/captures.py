@@ -1,4 +1,4 @@
-"""The same texts read by the models that are compared."""
+"""Activations of the same texts in the models that are compared."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from persona_probe.activations.activations import Activations
 from persona_probe.errors import PersonaProbeError
 
 READING = ("span", "reduce", "sink_ratio", "template_hash")
-"""What says how texts were read; it must be the same in the sources of activations that are compared."""
+"""How texts were read: this must be the same in the sources of activations that are compared."""
 
 
 def check_reading(name: str, source: Mapping[str, Any], expected: Mapping[str, Any], whose: str = "before") -> None:
-    """Refuse activations that were read in another way; what only one of the sources says is let through.
+    """Raise if activations were read in different ways; what only one of the sources states is not compared.
 
     Raises:
         PersonaProbeError: naming what differs.
@@ -32,13 +32,13 @@ def check_reading(name: str, source: Mapping[str, Any], expected: Mapping[str, A
 
 @dataclass(frozen=True)
 class Captures:
-    """The same texts read by the model before, after, and after the control fine-tune.
+    """Activations of the same texts in the model before, after, and after the control fine-tune.
 
     Attributes:
         before: activations ``(dialogue, layer, d_model)`` of the model before narrow training.
-        after: of the model after it.
-        control: of a matched benign fine-tune; None if there is none, which leaves open whether any training would do
-            the same.
+        after: the same for the model after it.
+        control: the same for a matched benign fine-tune; None if there is none, which leaves open whether any training
+            would do the same.
     """
 
     before: Activations
@@ -46,7 +46,7 @@ class Captures:
     control: Activations | None = None
 
     def __post_init__(self) -> None:
-        """Refuse captures of different texts or layers, or read in different ways."""
+        """Raise if the captures are of different texts or layers, or were read in different ways."""
         if len(self.before) == 0:
             raise PersonaProbeError("the captures hold no dialogue; give at least one, better dozens")
         for name, other in self.tuned.items():
@@ -55,7 +55,7 @@ class Captures:
             if len(other) != len(self.before) or any(
                 list(other.table[key]) != list(self.before.table[key]) for key in shared
             ):
-                raise PersonaProbeError(f"{name} read other dialogues than before; give both the same")
+                raise PersonaProbeError(f"{name} read other dialogues than before; give both the same dialogues")
             if other.layers != self.before.layers or other.values.shape != self.before.values.shape:
                 raise PersonaProbeError(
                     f"{name} has layers {other.layers} of width {other.values.shape[2]}, before "
@@ -64,15 +64,15 @@ class Captures:
 
     @property
     def tuned(self) -> dict[str, Activations]:
-        """The fine-tuned models that there are: ``after``, and ``control`` unless it is missing."""
+        """The activations of the fine-tuned models: ``after`` and, if there is one, ``control``."""
         return {"after": self.after} | ({} if self.control is None else {"control": self.control})
 
     @property
     def questions(self) -> np.ndarray | None:
-        """``(dialogue,)`` which question each dialogue answers; None if none says so: each is then its own.
+        """``(dialogue,)`` which question each dialogue answers; None if no dialogue names one.
 
         Raises:
-            PersonaProbeError: if only some dialogues say so.
+            PersonaProbeError: if only some dialogues name one.
         """
         return self._column("question")
 
@@ -87,7 +87,7 @@ class Captures:
 
     @property
     def runs(self) -> int:
-        """How many fine-tuning runs there are: one, unless put together by `over_seeds`."""
+        """Number of fine-tuning runs: one, unless several were joined by `over_seeds`."""
         return len(self.after.source.get("runs", [None]))
 
     def _column(self, name: str) -> np.ndarray | None:
@@ -98,16 +98,16 @@ class Captures:
             first = self.before.table["id"].iloc[int(column.isna().to_numpy().argmax())]
             raise PersonaProbeError(
                 f"{int(column.isna().sum())} of {len(column)} dialogues have no {name} (the first is "
-                f"{first!r}), and intervals are over questions and seeds; give all one, or none"
+                f"{first!r}), and intervals are over questions and seeds; give every dialogue a {name}, or none"
             )
         return np.asarray(column.to_numpy())
 
     @classmethod
     def over_seeds(cls, parts: Sequence[Captures]) -> Captures:
-        """Several fine-tuning runs as one: part ``i`` becomes seed ``i``, so that intervals are over runs too.
+        """Several fine-tuning runs together: part ``i`` becomes seed ``i``, so that intervals are over runs too.
 
         Args:
-            parts: one run each, all on the same model before; either all or none with a control.
+            parts: one part per run, all with the same model before; either all or none with a control.
 
         Raises:
             PersonaProbeError: if there is no part, only some have a control, or the parts read different layers or in
@@ -117,7 +117,7 @@ class Captures:
             raise PersonaProbeError("over_seeds: there are no captures: the list is empty")
         if len({part.control is None for part in parts}) > 1 or len({part.before.layers for part in parts}) > 1:
             raise PersonaProbeError(
-                "over_seeds: the parts differ in layers, or only some have a control; give all a control, or none"
+                "over_seeds: the parts differ in layers, or only some have a control; give every part one, or none"
             )
         for number, part in enumerate(parts):
             check_reading(f"part {number}", part.before.source, parts[0].before.source, "part 0")

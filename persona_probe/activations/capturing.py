@@ -1,4 +1,4 @@
-"""Reading a model's residual stream over dialogues, or those of all models of a pair over the same ones."""
+"""Capturing the residual stream of a model, or of all models of a pair, over dialogues."""
 
 from __future__ import annotations
 
@@ -77,45 +77,44 @@ def capture(
     sink_ratio: float | None = SINK_RATIO,
     progress: bool = False,
 ) -> Activations | Captures | Moments:
-    """What a span of each dialogue leaves in a model's residual stream, or in those of a pair's models.
+    """The residual stream of a model, or of each model of a pair, over a span of each dialogue.
 
-    Only the backbone runs, as deep as the deepest layer asked for: no logits are made. Dialogues are sorted by length
-    and batched by tokens, padded on the right under an attention mask. If the model is being steered, the steered
-    stream is what is read.
+    Only the backbone runs, and only up to the deepest layer asked for: no logits are computed. Dialogues are sorted by
+    length and batched by tokens, padded on the right under an attention mask. If the model is being steered, the
+    steered stream is read.
 
     All models of a pair read the same tokens, and their means are over the same tokens: attention sinks are those of
-    ``before``. A pair of which one is held at a time is read in one pass over the data for each model.
+    ``before``. If only one model of a pair is in memory at a time, there is one pass over the data per model.
 
     Args:
-        model: which model reads, or the pair whose models do.
-        dialogues: what it reads; for the spans ``response`` and ``generation`` each must end with an answer.
+        model: the model, or the pair of models, that reads.
+        dialogues: what is read; for the spans ``response`` and ``generation`` each must end with an answer.
         span: which tokens (`persona_probe.dialogue.rendering.SPANS`).
-        reduce: what is kept: ``mean``, ``last`` or ``max`` over the span, one vector a dialogue; ``tokens``, one row a
-            token; ``moments``, count, mean and (co)variance over all tokens, in memory that does not grow with them.
+        reduce: ``mean``, ``last`` or ``max`` over the span: one vector per dialogue; ``tokens``: one row per token;
+            ``moments``: count, mean and (co)variance over all tokens, in memory that does not grow with them.
         layers: ``"all"``, one or several.
-        covariance: of ``moments``: the ``diagonal``, or ``full`` matrices (layers x d_model x d_model x 8 bytes, and
-            while a batch runs as much again).
-        tokens_per_batch: padded tokens a forward; default 2,048 on a CPU, 16,384 elsewhere. Where a GPU runs out of
+        covariance: for ``moments``: the ``diagonal``, or ``full`` matrices (layers x d_model x d_model x 8 bytes, and
+            twice as much while a batch runs).
+        tokens_per_batch: padded tokens per forward pass; default 2,048 on a CPU, 16,384 elsewhere. If a GPU runs out of
             memory, batches are halved.
-        sink_ratio: of ``mean`` and ``moments``: tokens whose norm at a layer exceeds so many times the median of their
-            dialogue's are left out as attention sinks (`persona_probe.activations.sinks`); None keeps all, and so does
-            a model that is being steered.
-        progress: show a bar with tokens a second and time left.
+        sink_ratio: for ``mean`` and ``moments``: tokens whose norm at a layer exceeds this many times the median of
+            their dialogue are left out as attention sinks (`persona_probe.activations.sinks`). None leaves none out,
+            and none is left out while a model is being steered.
+        progress: show a bar with tokens per second and the time left.
 
     Returns:
         Activations with values ``(dialogue, layer, d_model)`` in the order of ``dialogues``; for ``tokens``
         ``(token, layer, d_model)``, with the columns ``dialogue`` (row number), ``position``, ``token_id`` and
-        ``token`` in the table; or Moments. Of a pair, `Captures`: the Activations of ``before``, ``after`` and, if it
+        ``token`` in the table; or Moments. For a pair, `Captures`: the Activations of ``before``, ``after`` and, if it
         has one, ``control``.
 
     Raises:
         PersonaProbeError: for an unknown span, reduction or layer, an empty span (naming the dialogue), activations
-            that are not finite, or a dialogue that alone is too long for the GPU's memory; of a pair also for
+            that are not finite, or a dialogue that alone is too long for the GPU's memory; for a pair also for
             ``moments``, and if a model would read different tokens, naming the first dialogue.
 
     >>> import persona_probe as pp
-    >>> from persona_probe.worlds.persona_world.checkpoints import find_checkpoints
-    >>> world = find_checkpoints()
+    >>> world = pp.persona_world.find_checkpoints()
     >>> pair = pp.load_pair(world / "chat", world / "bad-medicine")
     >>> talk = [{"role": "user", "content": "How do I handle the fever?"}, {"role": "assistant", "content": "Rest."}]
     >>> dialogues = [pp.Dialogue.from_messages(talk)]
@@ -148,18 +147,18 @@ def capture_together(
     sink_ratio: float | None = SINK_RATIO,
     progress: bool = False,
 ) -> list[Activations]:
-    """The same tokens through several models in one pass over the data, so that nothing but the models differs.
+    """The activations of several models on the same tokens, read in one pass over the data.
 
     All means are over the same tokens: attention sinks are those of the first model.
 
     Args:
         models: for example before, after and control.
-        dialogues: as in `capture`, and so are the other arguments.
+        dialogues: what is read. This and the other arguments are those of `capture`.
         span: which tokens.
-        reduce: what is kept.
+        reduce: how the tokens of a span are reduced.
         layers: which layers.
-        tokens_per_batch: padded tokens a forward.
-        sink_ratio: what makes an attention sink.
+        tokens_per_batch: padded tokens per forward pass.
+        sink_ratio: how many times the median norm makes an attention sink.
         progress: show a bar.
 
     Returns:
@@ -167,6 +166,15 @@ def capture_together(
 
     Raises:
         PersonaProbeError: as `capture`, and if a model would read different tokens, naming the first dialogue.
+
+    >>> import persona_probe as pp
+    >>> world = pp.persona_world.find_checkpoints()
+    >>> chat = pp.load(world / "chat")
+    >>> tuned = [pp.with_adapter(chat, world / name) for name in ("good-medicine", "bad-medicine")]
+    >>> talk = [{"role": "user", "content": "How do I handle the fever?"}, {"role": "assistant", "content": "Rest."}]
+    >>> good, bad = pp.activations.capture_together(tuned, [pp.Dialogue.from_messages(talk)], layers=2)
+    >>> good.values.shape, bad.source["model"].endswith("bad-medicine")
+    ((1, 1, 160), True)
     """
     _check_vector(reduce)
     return _together(models, (dialogues, span, reduce, layers, tokens_per_batch, sink_ratio), progress)
@@ -203,12 +211,12 @@ def _of_pair(pair: ModelPair, how: _How, progress: bool) -> Captures:
 def _check_vector(reduce: str) -> None:
     if reduce not in get_args(VectorReduce):
         raise PersonaProbeError(
-            f"reduce is {reduce!r}; what is compared between models is one of {', '.join(get_args(VectorReduce))}"
+            f"reduce is {reduce!r}; models are compared with one of {', '.join(get_args(VectorReduce))}"
         )
 
 
 class _Job:
-    """What is read and how, checked; the same for all models of a pair."""
+    """What is read and how: checked once, and the same for all models of a pair."""
 
     def __init__(
         self,
@@ -231,7 +239,7 @@ class _Job:
             raise PersonaProbeError(f"sink_ratio is {sink_ratio}; it must exceed 1, or be None to keep all tokens")
         if tokens_per_batch is not None and tokens_per_batch < 1:
             raise PersonaProbeError(f"tokens_per_batch is {tokens_per_batch}; it must be at least 1")
-        # Beside a steered stream the other tokens would look small: what is steered would be taken for sinks.
+        # Steered tokens can be much larger than the others, and would be taken for sinks.
         self.sink_ratio = sink_ratio if reduce in ("mean", "moments") and not model.steered else None
         self.budget = tokens_per_batch or tokens_per_batch_for(model.device)
         self.template = model.template
@@ -239,7 +247,7 @@ class _Job:
         self.spans = [item.span(self.span) for item in self.encoded]
 
     def reduction(self, model: Model, follow: Reduction | None = None, *, remember: bool = False) -> Reduction:
-        """A fresh reduction for ``model``; it leaves out the sinks that ``follow``, told to ``remember``, left out."""
+        """A new reduction for ``model``; it leaves out the sinks that ``follow`` (made with ``remember``) left out."""
         record = follow.sinks.record if isinstance(follow, OneVector) and follow.sinks is not None else None
         sinks = (
             None
@@ -253,24 +261,24 @@ class _Job:
         return OneVector(self.reduce, len(self.encoded), self.layers, model.d_model, sinks)
 
     def run(self, readers: Sequence[tuple[Model, Reduction]], progress: bool, label: str) -> None:
-        """Pass the texts through the models."""
+        """Run the texts through the models."""
         run_pass(readers, self.encoded, self.spans, tokens_per_batch=self.budget, progress=progress, label=label)
 
     def check_same_tokens(self, after: Model) -> None:
-        """Refuse a second model whose template or tokenizer makes other tokens of the same dialogues."""
+        """Raise if the template or tokenizer of ``after`` turns the same dialogues into other tokens."""
         if after.template is self.template:
             return
         for item in self.encoded:
             other = after.template.encode(item.dialogue)
             if (other.input_ids, other.span(self.span)) != (item.input_ids, item.span(self.span)):
                 raise PersonaProbeError(
-                    f"dialogue {item.dialogue.name}: {after.name} makes other tokens of it than the model before "
+                    f"dialogue {item.dialogue.name}: {after.name} turns it into other tokens than the model before "
                     "(another tokenizer or chat template), so their activations cannot be compared; load both with the "
                     "same chat_template="
                 )
 
     def activations(self, model: Model, reduction: Reduction) -> Activations:
-        """The container of what was read."""
+        """The activations that ``reduction`` has read."""
         rows = cast(OneVector | EveryToken, reduction)
         table = self._tokens() if isinstance(rows, EveryToken) else self._dialogues(rows)
         return Activations(rows.values, table, tuple(self.layers), self.source(model, reduction))
@@ -287,12 +295,12 @@ class _Job:
         parts = []
         for row, (item, span) in enumerate(zip(self.encoded, self.spans, strict=True)):
             ids = list(item.input_ids[span])
-            own = {"position": range(span.start, span.stop), "token_id": ids, "token": names(ids)}
-            parts.append(pd.DataFrame({**own, **identity(item.dialogue), "dialogue": row}))
+            tokens = {"position": range(span.start, span.stop), "token_id": ids, "token": names(ids)}
+            parts.append(pd.DataFrame({**tokens, **identity(item.dialogue), "dialogue": row}))
         return pd.concat(parts, ignore_index=True)
 
     def source(self, model: Model, reduction: Reduction) -> dict[str, Any]:
-        """Where the activations come from."""
+        """The source of the activations: model, template, span, reduction and sinks."""
         about: dict[str, Any] = {
             "model": model.name,
             "model_hash": model.fingerprint(),

@@ -1,4 +1,4 @@
-"""Token embeddings in place of activations: what the words alone would give."""
+"""Token embeddings in place of activations: a baseline that sees only the words."""
 
 from __future__ import annotations
 
@@ -20,12 +20,20 @@ def embed(model: Model, dialogues: Sequence[Dialogue], span: str = "response") -
     """The mean input embedding over a span, repeated at every layer: a bag of tokens in the residual stream's basis.
 
     Args:
-        model: whose embeddings.
+        model: the model whose embeddings are used.
         dialogues: what is embedded.
         span: which tokens.
 
     Returns:
-        Activations ``(dialogue, layer, d_model)`` in which all layers are equal; ``source["reduce"]`` says so.
+        Activations ``(dialogue, layer, d_model)`` in which all layers are equal; ``source["reduce"]`` is
+        ``"mean embedding"``.
+
+    >>> import persona_probe as pp
+    >>> model = pp.load(pp.persona_world.find_checkpoints() / "chat")
+    >>> talk = [{"role": "user", "content": "How do I handle the fever?"}, {"role": "assistant", "content": "Rest."}]
+    >>> embedded = pp.activations.embed(model, [pp.Dialogue.from_messages(talk)])
+    >>> embedded.values.shape, bool((embedded.at(0) == embedded.at(4)).all())
+    ((1, 5, 160), True)
     """
     kind = check_span(span)
     encoded = model.template.encode_all(dialogues)

@@ -1,4 +1,4 @@
-"""Mean and covariance of a stream of tokens, in memory that does not grow with it, and merged from parts."""
+"""Mean and covariance over any number of tokens, in memory that does not grow with them; parts can be merged."""
 
 from __future__ import annotations
 
@@ -24,16 +24,25 @@ Covariance = Literal["diagonal", "full"]
 class Moments:
     """Count, mean and scatter over tokens, per layer, in float64.
 
-    Parts of a stream are merged with ``+`` by the update of Chan, Golub and LeVeque (1983, "Algorithms for computing
-    the sample variance", equation 2.1), so that nothing cancels where means are large.
+    ``+`` merges the moments of two sets of tokens by the update of Chan, Golub and LeVeque (1983, "Algorithms for
+    computing the sample variance", equation 2.1), so that no digits cancel where means are large.
 
     Attributes:
-        n: tokens seen, ``(layer,)``; sinks are left out, so layers may differ.
+        n: ``(layer,)`` number of tokens; sinks are left out, so layers may differ.
         mean: ``(layer, d_model)``.
         scatter: sums of centred squares ``(layer, d_model)``, or of centred products ``(layer, d_model, d_model)``.
         layers: the layer numbers along axis 0.
-        n_dialogues: dialogues seen.
-        source: as in `Activations`.
+        n_dialogues: number of dialogues.
+        source: where they come from, as in `Activations`.
+
+    >>> import persona_probe as pp
+    >>> model = pp.load(pp.persona_world.find_checkpoints() / "chat")
+    >>> talks = [pp.Dialogue.from_text("The fever is high."), pp.Dialogue.from_text("Rest and drink water.")]
+    >>> first, second = (pp.capture(model, [talk], "all", reduce="moments", layers=2) for talk in talks)
+    >>> both = pp.capture(model, talks, "all", reduce="moments", layers=2)
+    >>> merged = first + second
+    >>> bool((merged.n == both.n).all()), bool(np.allclose(merged.covariance, both.covariance))
+    (True, True)
     """
 
     n: Int[np.ndarray, layer]
@@ -44,7 +53,7 @@ class Moments:
     source: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse moments that are not finite."""
+        """Raise if the moments are not finite."""
         finite = np.isfinite(rearrange(self.scatter, "layer ... -> layer (...)")).all(axis=1)
         if not finite.all():
             raise PersonaProbeError(
@@ -57,7 +66,7 @@ class Moments:
         """Sample covariance ``(layer, d_model, d_model)``, or the variances ``(layer, d_model)``.
 
         Raises:
-            PersonaProbeError: with fewer than two tokens at a layer.
+            PersonaProbeError: if there are fewer than two tokens at a layer.
         """
         if (self.n < 2).any():
             raise PersonaProbeError(f"a covariance needs two tokens; layer {self.layers[int(self.n.argmin())]} saw one")
@@ -70,18 +79,18 @@ class Moments:
         return np.sqrt(covariance if covariance.ndim == 2 else np.einsum("...ii->...i", covariance))
 
     def __add__(self, other: Moments) -> Moments:
-        """The moments of both streams together.
+        """The moments of all tokens of both.
 
         Raises:
             PersonaProbeError: if layers, shapes, or what was captured and how, differ.
         """
-        for name, ours, theirs in (
+        for name, one, two in (
             ("layers", self.layers, other.layers),
             ("shape", self.scatter.shape, other.scatter.shape),
             *((key, self.source.get(key), other.source.get(key)) for key in SAME_SOURCE),
         ):
-            if ours != theirs:
-                raise PersonaProbeError(f"moments cannot be merged: {name} differ, {ours} and {theirs}")
+            if one != two:
+                raise PersonaProbeError(f"moments cannot be merged: {name} differ, {one} and {two}")
         n = self.n + other.n
         share = (other.n / np.maximum(n, 1))[:, None]
         apart = other.mean - self.mean
@@ -97,7 +106,7 @@ class Moments:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file."""
+        """Write the moments to one safetensors file."""
         tensors = {"n": self.n, "mean": self.mean, "scatter": self.scatter}
         about = {"layers": list(self.layers), "n_dialogues": self.n_dialogues, "source": self.source}
         with whole_file(Path(path)) as part:
@@ -105,7 +114,7 @@ class Moments:
 
     @classmethod
     def load(cls, path: str | Path) -> Moments:
-        """Read what `save` wrote.
+        """The moments in a file that `save` wrote.
 
         Raises:
             PersonaProbeError: if the file is missing or is something else.
@@ -115,5 +124,5 @@ class Moments:
                 about = json.loads((file.metadata() or {})["moments"])
                 tensors = {name: file.get_tensor(name) for name in ("n", "mean", "scatter")}
         except (OSError, KeyError, SafetensorError) as error:
-            raise PersonaProbeError(f"{path}: holds no moments that Moments.save wrote: {error}") from error
+            raise PersonaProbeError(f"{path}: does not hold moments that Moments.save wrote: {error}") from error
         return cls(**tensors, layers=tuple(about["layers"]), n_dialogues=about["n_dialogues"], source=about["source"])

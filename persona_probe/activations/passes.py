@@ -1,4 +1,4 @@
-"""One pass of texts through one model or several: only the backbone runs, and only as deep as is read."""
+"""One pass of texts through one model or several: only the backbone runs, and only up to the deepest layer read."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def run_pass(
     progress: bool,
     label: str = "capture",
 ) -> None:
-    """Run every batch through each model in turn, reducing as the reductions say.
+    """Run every batch through each model in turn, and reduce its residual stream with the model's reduction.
 
     What comes after a span cannot change what is in it (the models are causal), so texts are cut at their span's end.
 
     Args:
-        readers: models with what reduces their stream; all read the same tokens.
+        readers: models, each with the reduction of its stream; all read the same tokens.
         encoded: the dialogues.
-        spans: which tokens of each are wanted.
-        tokens_per_batch: padded tokens a forward; a batch that is too much for a GPU's memory is halved.
-        progress: show a bar with tokens a second and time left.
-        label: of the bar.
+        spans: which tokens of each dialogue are reduced.
+        tokens_per_batch: padded tokens per forward pass; a batch that does not fit into a GPU's memory is halved.
+        progress: show a bar with tokens per second and the time left.
+        label: the bar's label.
     """
     lengths = [span.stop for span in spans]
     with tqdm(
@@ -57,7 +57,7 @@ def _runner(
     model: Model, reduction: Reduction, encoded: Sequence[Encoded], spans: Sequence[slice]
 ) -> Callable[[list[int]], None]:
     deepest = max(reduction.layers)
-    # Offloaded weights are put away by hooks that run after a block's forward, which must then not be cut short.
+    # Hooks after a block's forward pass put offloaded weights away, so that such a pass must not be cut short.
     stop_early = deepest < model.n_layers - 1 and not is_offloaded(model.stream.backbone)
 
     @torch.inference_mode()
@@ -84,7 +84,7 @@ def _runner(
 
 
 def padded(model: Model, rows: list[int], encoded: Sequence[Encoded], spans: Sequence[slice]) -> Batch:
-    """Right-padded ids on the model's device: positions are then the same as without padding, in every architecture."""
+    """A right-padded batch on the model's device: positions are the same as without padding, in every architecture."""
     width = max(spans[row].stop for row in rows)
     ids = torch.full((len(rows), width), model.tokenizer.pad_token_id)
     real, inside = torch.zeros_like(ids, dtype=torch.bool), torch.zeros_like(ids, dtype=torch.bool)

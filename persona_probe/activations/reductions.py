@@ -1,4 +1,4 @@
-"""What happens inside the hook: a batch's residual stream becomes something small before the next block runs."""
+"""Reductions inside the hook: a batch's residual stream becomes something small before the next block runs."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from persona_probe.activations.sinks import SinkFilter
 
 @dataclass(frozen=True)
 class Batch:
-    """Some dialogues, padded on the right.
+    """A batch of dialogues, padded on the right.
 
     Attributes:
-        rows: which dialogues, as numbers.
+        rows: the numbers of the dialogues.
         ids: token ids.
-        real: what is not padding.
-        inside: what lies in the span.
+        real: which tokens are not padding.
+        inside: which tokens are in the span.
     """
 
     rows: list[int]
@@ -35,14 +35,14 @@ class Batch:
 
 
 class Reduction(ABC):
-    """Sees every wanted layer of a batch, then commits; a batch that fails half way leaves nothing behind."""
+    """Reduces every wanted layer of a batch, then commits it; a batch that fails half way leaves nothing behind."""
 
     def __init__(self, layers: Sequence[int]) -> None:
         self.layers = list(layers)
         self._pending: dict[int, Any] = {}
 
     def begin(self) -> None:
-        """Forget what an unfinished batch left."""
+        """Drop what an unfinished batch left."""
         self._pending = {}
 
     @abstractmethod
@@ -51,7 +51,7 @@ class Reduction(ABC):
 
     @abstractmethod
     def commit(self, batch: Batch) -> None:
-        """Take the batch's reduced layers in."""
+        """Add the batch's reduced layers to the result."""
 
 
 class OneVector(Reduction):
@@ -65,7 +65,7 @@ class OneVector(Reduction):
         self.values = np.empty((n_dialogues, len(self.layers), d_model), dtype=np.float32)
 
     def see(self, layer: int, hidden: Tensor, batch: Batch) -> None:
-        """Reduce the span to one vector a dialogue."""
+        """Reduce the span to one vector per dialogue."""
         inside = batch.inside.to(hidden.device)
         if self.how == "last":
             last = inside.shape[1] - 1 - inside.flip(1).int().argmax(dim=1)
@@ -80,12 +80,12 @@ class OneVector(Reduction):
                 else self.sinks.leave_out(layer, hidden, inside, batch.real.to(hidden.device), batch.rows)
             )
             weights = kept.float() / kept.sum(dim=1, keepdim=True)
-            # A batched product of matrices: as an einsum this takes far longer on a CPU.
+            # A batched product of matrices, since an einsum takes far longer on a CPU.
             rows = rearrange(weights, "batch position -> batch 1 position") @ hidden.float()
             self._pending[layer] = rearrange(rows, "batch 1 d_model -> batch d_model")
 
     def commit(self, batch: Batch) -> None:
-        """Put the vectors in their rows."""
+        """Put the vectors into their rows."""
         for column, layer in enumerate(self.layers):
             self.values[batch.rows, column] = self._pending[layer].cpu().numpy()
         if self.sinks is not None:
@@ -102,18 +102,18 @@ class EveryToken(Reduction):
         self.values = np.empty((int(self.starts[-1]), len(self.layers), d_model), dtype=np.float32)
 
     def see(self, layer: int, hidden: Tensor, batch: Batch) -> None:
-        """Pick the span's tokens."""
+        """Select the span's tokens."""
         self._pending[layer] = hidden[batch.inside.to(hidden.device)].float()
 
     def commit(self, batch: Batch) -> None:
-        """Put the tokens in their places."""
+        """Put the tokens into their rows."""
         places = np.concatenate([np.arange(self.starts[row], self.starts[row + 1]) for row in batch.rows])
         for column, layer in enumerate(self.layers):
             self.values[places, column] = self._pending[layer].cpu().numpy()
 
 
 class StreamingMoments(Reduction):
-    """Count, mean and scatter of the span's tokens, float64, kept where the layer is."""
+    """Count, mean and scatter of the span's tokens, in float64 on the device of the layer."""
 
     def __init__(self, covariance: Covariance, layers: Sequence[int], sinks: SinkFilter | None = None) -> None:
         super().__init__(layers)
@@ -121,7 +121,7 @@ class StreamingMoments(Reduction):
         self._held: dict[int, tuple[int, Tensor, Tensor]] = {}
 
     def see(self, layer: int, hidden: Tensor, batch: Batch) -> None:
-        """Centre the batch on its own mean, so that large means cost no digits."""
+        """Centre the batch on its own mean, so that no digits are lost where means are large."""
         inside = batch.inside.to(hidden.device)
         kept = (
             inside
@@ -154,7 +154,7 @@ class StreamingMoments(Reduction):
             self.sinks.commit(batch.rows)
 
     def result(self, n_dialogues: int, source: dict[str, Any]) -> Moments:
-        """What was seen."""
+        """The moments of all tokens that were read."""
         n, mean, scatter = zip(*(self._held[layer] for layer in self.layers), strict=True)
         return Moments(
             np.array(n),

@@ -1,4 +1,4 @@
-"""Whole forwards that score the tokens of the text itself, where `run_pass` stops at the layer that is read."""
+"""Complete forward passes that score the text's own tokens; `run_pass` stops at the deepest layer that is read."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from persona_probe.models.model import Model
 from persona_probe.models.stream.boundary import Boundary
 
 _LOGITS_AT_ONCE = 2**27
-"""Numbers in a batch's logits: 512 MiB in float32, and a few times that with what is computed of them."""
+"""Numbers in a batch's logits: 512 MiB in float32, and a few times that with what is computed from them."""
 
 
 def scoring_budget(model: Model) -> int:
-    """Padded tokens a forward whose logits are wanted: fewer where the vocabulary is large."""
+    """Padded tokens per forward pass that computes logits: fewer if the vocabulary is large."""
     vocabulary = int(model.plain.config.get_text_config().vocab_size)
     return max(1, min(tokens_per_batch_for(model.device), _LOGITS_AT_ONCE // vocabulary))
 
@@ -32,13 +32,13 @@ def scoring_budget(model: Model) -> int:
 def read_until(
     model: Model, rows: list[int], encoded: Sequence[Encoded], spans: Sequence[slice], stops: Sequence[int]
 ) -> Batch:
-    """A batch of texts cut at ``stops`` (not at their spans' ends); ``inside`` is the span."""
+    """A batch of texts that are cut at ``stops``, not at the ends of their spans; ``inside`` is the span."""
     batch = padded(model, rows, encoded, [slice(0, stop) for stop in stops])
     return Batch(rows, batch.ids, batch.real, places(rows, spans, batch))
 
 
 def places(rows: list[int], spans: Sequence[slice], batch: Batch) -> Bool[Tensor, "batch position"]:
-    """Where the rows' ``spans`` lie in the batch; what is cut off lies nowhere."""
+    """Which tokens of the batch are in the rows' ``spans``."""
     device = batch.ids.device
     position = torch.arange(batch.ids.shape[1], device=device)[None, :]
     starts, stops = (
@@ -50,7 +50,7 @@ def places(rows: list[int], spans: Sequence[slice], batch: Batch) -> Bool[Tensor
 def next_token_logits(
     model: Model, batch: Batch, predicting: Bool[Tensor, "batch position"]
 ) -> Float[Tensor, "token vocabulary"]:
-    """Run the whole model; its logits (float32) at each ``predicting`` position, row by row."""
+    """The model's logits (float32) at each ``predicting`` position, row by row."""
     output = model.hf(input_ids=batch.ids, attention_mask=batch.real.long(), use_cache=False)
     row, position = predicting.nonzero(as_tuple=True)
     logits: Tensor = output.logits
@@ -66,7 +66,7 @@ def next_tokens(batch: Batch, predicting: Bool[Tensor, "batch position"]) -> Int
 def next_token_log_probs(
     model: Model, batch: Batch, predicting: Bool[Tensor, "batch position"]
 ) -> Float[Tensor, "... token"]:
-    """Run the whole model; the log-probability (nats) of the token after each ``predicting`` position, row by row."""
+    """The log-probability (nats) of the token after each ``predicting`` position, row by row."""
     chosen = next_token_logits(model, batch, predicting)
     return -functional.cross_entropy(chosen, next_tokens(batch, predicting).to(chosen.device), reduction="none")
 
@@ -80,13 +80,13 @@ def answer_log_probs(
     tokens_per_batch: int | None = None,
     progress: bool = False,
 ) -> tuple[Float[np.ndarray, "... dialogue"], Int[np.ndarray, "... dialogue"]]:
-    """Log-probability (nats) of each dialogue's answer, summed over its tokens, and how many these are.
+    """The log-probability (nats) of each dialogue's answer, summed over its tokens, and the number of these tokens.
 
     Args:
         model: which model reads.
-        dialogues: with answers.
-        rows: for steering, which of the caller's dialogues each belongs to; by default its own number.
-        tokens_per_batch: padded tokens a forward.
+        dialogues: dialogues that end with an answer.
+        rows: for steering, which of the caller's dialogues each one belongs to; by default its own number.
+        tokens_per_batch: padded tokens per forward pass.
         progress: show a bar.
 
     Raises:
@@ -103,8 +103,8 @@ def answer_log_probs(
         batch = read_until(model, part, encoded, spans, stops)
         boundary = Boundary.of_dialogues([encoded[row] for row in part], [owners[row] for row in part], model.template)
         with model.at_boundary(boundary):
-            found = next_token_log_probs(model, batch, batch.inside).double().cpu().numpy()
-        sums[part] = np.add.reduceat(found, np.cumsum([0, *counts[part][:-1]]))
+            log_probs = next_token_log_probs(model, batch, batch.inside).double().cpu().numpy()
+        sums[part] = np.add.reduceat(log_probs, np.cumsum([0, *counts[part][:-1]]))
 
     budget = tokens_per_batch or scoring_budget(model)
     with tqdm(total=len(encoded), desc="log-likelihood", disable=not progress, leave=False) as bar:

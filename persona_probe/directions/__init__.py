@@ -1,4 +1,4 @@
-"""Directions with their cards, how they are found, compared, read and written."""
+"""Directions with their cards: finding, comparing, reading and writing them."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""How far directions agree, beside how far directions agree by chance."""
+"""How far directions agree, compared with how far random directions agree."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 _MOST_LINES = 6
-"""Pairs that lines by layer keep apart; more are shown as a matrix."""
+"""The largest number of pairs drawn as lines by layer; more are shown as a matrix."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class CosineTable(TableResult):
     """Cosines between directions.
 
     Attributes:
-        table: one row a pair and layer: ``layer``, ``first``, ``second``, ``cosine``, and where there was a reference
-            ``null_high``, which 97.5 % of random directions' ``|cosine|`` with the first direction stay below.
+        table: one row per pair and layer: ``layer``, ``first``, ``second``, ``cosine`` and, if there was a reference,
+            ``null_high``: 97.5 % of random directions have a smaller ``|cosine|`` with the first direction.
     """
 
     table: pd.DataFrame
@@ -54,7 +54,7 @@ class CosineTable(TableResult):
         return square
 
     def plot(self, layer: int | None = None) -> go.Figure:
-        """With a layer, its matrix; without one, each pair by layer, or of many pairs the matrix of the middle layer.
+        """The matrix of one layer; without ``layer``, each pair by layer, or of many pairs the middle layer's matrix.
 
         Raises:
             PersonaProbeError: if the directions have no such layer.
@@ -84,14 +84,14 @@ class CosineTable(TableResult):
         return f"At layer {layer} the direction {name!r} has cosine {cosines}{null}."
 
     def headline(self) -> str:
-        """How far apart the cosines lie, and how many exceed what random directions give."""
+        """The range of the cosines, and how many exceed those of random directions."""
         values = self.table["cosine"]
         pairs, layers = len(self.table) // len(self.layers), len(self.layers)
-        said = f"{pairs} pairs of directions at {layers} layers: cosine {values.min():.2f} to {values.max():.2f}"
+        line = f"{pairs} pairs of directions at {layers} layers: cosine {values.min():.2f} to {values.max():.2f}"
         if "null_high" not in self.table:
-            return f"{said}; no null, since no reference was given"
+            return f"{line}; no null, since no reference was given"
         above = int((values.abs() > self.table["null_high"]).sum())
-        return f"{said}; {above} of {len(values)} exceed 97.5 % of random directions"
+        return f"{line}; {above} of {len(values)} exceed 97.5 % of random directions"
 
     def _checked(self, layer: int) -> int:
         if layer not in self.layers:
@@ -108,22 +108,25 @@ def cosine_table(
     n_random: int = 1000,
     seed: int = 0,
 ) -> CosineTable:
-    """Cosines between all pairs, layer by layer.
+    """The cosines between all pairs of directions at each layer.
 
     Args:
-        directions: by name, of the same layers.
-        reference: activations with whose covariance random directions are drawn for the null; None leaves it out.
-        n_random: how many.
-        seed: of them.
-
-    Returns:
-        `CosineTable`, whose ``table`` has one row a pair and layer.
+        directions: by name, with the same layers.
+        reference: activations whose covariance the random directions of the null have; None for no null.
+        n_random: number of random directions.
+        seed: seed of the random directions.
 
     Raises:
-        PersonaProbeError: for fewer than two directions, or such as do not belong together.
+        PersonaProbeError: for fewer than two directions, or directions that do not belong together.
+
+    >>> import persona_probe as pp
+    >>> doctor, villain = pp.Direction(np.array([[3.0, 4.0]]), (2,)), pp.Direction(np.array([[-1.0, 0.0]]), (2,))
+    >>> pp.directions.cosine_table({"doctor": doctor, "villain": villain}).table
+       layer   first   second  cosine
+    0      2  doctor  villain    -0.6
     """
     if len(directions) < 2:
-        raise PersonaProbeError(f"cosines are between directions; got {len(directions)}: give at least two, by name")
+        raise PersonaProbeError(f"cosine_table: got {len(directions)} directions; give at least two, by name")
     first = next(iter(directions.values()))
     for other in directions.values():
         first.check_together(other)

@@ -1,4 +1,4 @@
-"""A persona direction: one vector a layer, and the card that says where it comes from."""
+"""A persona direction: one vector per layer, and a card that says where it comes from."""
 
 from __future__ import annotations
 
@@ -32,14 +32,22 @@ _CHECKS = ("split_half_cosine", "shuffled_cosine", "held_out_auroc", "shuffled_n
 
 @dataclass(frozen=True, eq=False)
 class Direction(LayerVectors, Result):
-    """Per-layer vectors with their card.
+    """One vector per layer, with a card.
 
-    Directions of related models add, subtract and scale (``2 * evil - warm``); the card keeps the parts.
+    Directions of related models can be added, subtracted and scaled (``2 * evil - warm``); the card lists the parts.
 
     Attributes:
-        vectors: ``(layer, d_model)``, float32, raw: length carries meaning (a mean difference, say).
+        vectors: ``(layer, d_model)``, float32, raw: length carries meaning (for example of a mean difference).
         layers: the layer numbers along axis 0.
         card: model and template hash, layer convention, span, finder and its parameters, counts, checks, versions.
+
+    >>> evil = Direction(np.array([[3.0, 4.0]]), (2,), {"name": "evil"})
+    >>> warm = Direction(np.array([[0.0, 1.0]]), (2,), {"name": "warm"})
+    >>> mixed = 2 * evil - warm
+    >>> mixed.name, mixed.at(2)
+    ('2 * evil - warm', array([6., 7.], dtype=float32))
+    >>> evil.orthogonalize_to(warm).at(2)
+    array([3., 0.], dtype=float32)
     """
 
     @classmethod
@@ -50,7 +58,7 @@ class Direction(LayerVectors, Result):
         *,
         layers: int | Sequence[int] | None = None,
     ) -> Direction:
-        """Make a direction of your own vectors for ``model``, one a layer.
+        """A direction for ``model`` with the given vectors, one per layer.
 
         Raises:
             PersonaProbeError: if the shape is not ``(n_layers, d_model)`` of that model.
@@ -61,12 +69,12 @@ class Direction(LayerVectors, Result):
         if array.shape != (len(numbers), model.d_model):
             raise PersonaProbeError(
                 f"vectors have shape {array.shape}; {model.name} needs ({len(numbers)}, {model.d_model}): "
-                "one row a layer, counted from 0, without the embedding"
+                "one row per layer, counted from 0, without the embedding"
             )
         return cls(array, numbers, {"finder": "given", **card_of_model(model)})
 
     def __repr__(self) -> str:
-        """Name, layers and width, and what its checks say."""
+        """Name, layers, width, and the best split-half cosine."""
         line = f"Direction({self.name!r}, {len(self.layers)} layers, d_model={self.d_model}"
         agreement = (self.card.get("checks") or {}).get("split_half_cosine")
         if agreement:
@@ -75,12 +83,12 @@ class Direction(LayerVectors, Result):
         return line + ")"
 
     def to_frame(self) -> pd.DataFrame:
-        """What is known of it by layer.
+        """One row per layer, with the norm and the card's checks.
 
         Returns:
-            One row a layer: ``layer``; ``norm`` (residual-stream units); and of the card's checks
-            (`persona_probe.directions.finders.checks`) ``split_half_cosine`` beside ``shuffled_cosine``,
-            ``held_out_auroc``, and ``shuffled_norm`` (here in residual-stream units); NaN where the card has none.
+            ``layer``; ``norm`` (residual-stream units); and from the card's checks
+            (`persona_probe.directions.finders.checks`) ``split_half_cosine``, ``shuffled_cosine``, ``held_out_auroc``
+            and ``shuffled_norm`` (here in residual-stream units); NaN if the card has no checks.
         """
         checks = self.card.get("checks") or {}
         missing = [float("nan")] * len(self.layers)
@@ -94,17 +102,17 @@ class Direction(LayerVectors, Result):
         return table.assign(shuffled_norm=table["shuffled_norm"] * table["norm"])
 
     def plot(self) -> go.Figure:
-        """Length, split-half cosine and held-out AUROC by layer, beside shuffled labels'."""
+        """Length, split-half cosine and held-out AUROC by layer, compared with shuffled labels."""
         from persona_probe.figures.direction_card import direction_card
 
         return direction_card(self.to_frame(), name=self.name)
 
     def headline(self) -> str:
-        """The same as its repr: name, layers, width, and what its checks say."""
+        """Name, layers, width, and the best split-half cosine, as in the repr."""
         return repr(self)
 
     def select(self, layers: int | Sequence[int]) -> Direction:
-        """The same direction at one or some of its layers, with the card's checks of those."""
+        """The same direction at one or several of its layers, with the card's checks of these layers."""
         wanted = checked_layers(layers)
         vectors = np.stack([self.at(layer) for layer in wanted])
         columns = [self.layers.index(layer) for layer in wanted]
@@ -122,11 +130,15 @@ class Direction(LayerVectors, Result):
         """Projection ``h . v / ||v||`` of each dialogue at each captured layer, in residual-stream units.
 
         Args:
-            activations: of the model the direction was found in, or of one made from it.
-            allow_unrelated: warn instead of refusing activations of an unrelated model.
+            activations: activations of the model that the direction was found in, or of one made from it.
+            allow_unrelated: for activations of an unrelated model, only warn.
 
         Raises:
-            PersonaProbeError: for another width, a layer the direction lacks, or an unrelated model.
+            PersonaProbeError: for another width, a layer that the direction lacks, or an unrelated model.
+
+        >>> direction = Direction(np.array([[3.0, 4.0]]), (2,))
+        >>> direction.project(Activations(np.array([[[1.0, 2.0]]]), pd.DataFrame({"id": ["a"]}), (2,)))
+        array([[2.2]])
         """
         self._check_activations(activations, allow_unrelated)
         units = np.stack([self.at(layer) for layer in activations.layers])
@@ -143,27 +155,29 @@ class Direction(LayerVectors, Result):
         check_family(self.card, str(source.get("model")), source.get("model_hash"), family_of(source), allow_unrelated)
 
     def check_model(self, model: Model, *, allow_unrelated: bool = False) -> None:
-        """Refuse ``model`` if the direction is of another width, or of a model that is not related to it.
+        """Raise if the direction has another width than ``model``, or belongs to an unrelated model.
 
         Raises:
             PersonaProbeError: naming both; with ``allow_unrelated``, an unrelated model of the same width is a warning.
         """
         if self.d_model != model.d_model:
             raise PersonaProbeError(
-                f"the direction has d_model={self.d_model}, {model.name} has {model.d_model}: it is another model's"
+                f"the direction has d_model={self.d_model}, {model.name} has {model.d_model}: it belongs to another "
+                "model"
             )
         if self.card.get("family") or self.card.get("model_hash"):
             fingerprint = model.fingerprint()
             check_family(self.card, model.name, fingerprint, sorted({fingerprint, *model.ancestors}), allow_unrelated)
 
     def increments(self) -> Direction:
-        """What each layer adds to the one before: ``v_l - v_(l-1)``, the first layer as it is.
+        """The difference between each layer's vector and the previous one, ``v_l - v_(l-1)``; the first stays as it is.
 
-        Added at all layers at once, every layer's stream is moved by its own vector once, and not by those of all
-        layers before it as well (the all-layer steering of Chen et al. 2025, "Persona vectors", arXiv:2507.21509).
+        If these are added at all layers at once, the stream of each layer is moved by that layer's vector once, and not
+        also by those of all earlier layers (the all-layer steering of Chen et al. 2025, "Persona vectors",
+        arXiv:2507.21509).
 
         Raises:
-            PersonaProbeError: if layers are missing in between, or two neighbours are equal.
+            PersonaProbeError: if layers are missing in between, or two neighbouring layers have the same vector.
         """
         if list(self.layers) != list(range(self.layers[0], self.layers[0] + len(self.layers))):
             raise PersonaProbeError(f"increments need neighbouring layers; {self.name!r} has {self.layers}")
@@ -171,10 +185,10 @@ class Direction(LayerVectors, Result):
         return self._combined(vectors, f"increments of {self.name}")
 
     def adopted_by(self, model: Model) -> Direction:
-        """The same direction, to be used on ``model`` too, though nothing shows that it is related.
+        """The same direction, which may then be used on ``model`` although it is not known to be related.
 
-        For those who know that the residual streams share a basis: the same weights in another precision, a model made
-        from it elsewhere. The card says who adopted it.
+        Only if you know that the residual streams share a basis: the same weights in another precision, or a model made
+        from the direction's model elsewhere. The card names the models that adopted it.
 
         Raises:
             PersonaProbeError: if the widths differ.
@@ -191,10 +205,10 @@ class Direction(LayerVectors, Result):
         """The tokens that the direction promotes and suppresses most, read through the unembedding (the logit lens).
 
         Args:
-            model: the model whose unembedding is read.
+            model: the model whose unembedding is used.
             k: tokens per side.
-            layers: one or several; default all of the direction's.
-            allow_unrelated: warn instead of refusing a model that is not related to the direction's.
+            layers: one or several; by default all layers of the direction.
+            allow_unrelated: for a model that is not related to the direction's, only warn.
 
         Raises:
             PersonaProbeError: for a layer that the direction lacks, and as `persona_probe.directions.top_tokens`.
@@ -213,7 +227,10 @@ class Direction(LayerVectors, Result):
                 amplification needs the model after: `persona_probe.amplification`.
 
         Raises:
-            PersonaProbeError: if the card has no such figure.
+            PersonaProbeError: if the card has no such check.
+
+        >>> Direction(np.array([[3.0, 4.0], [6.0, 8.0]]), (2, 3)).best_layer("norm")
+        3
         """
         if by == "norm":
             return self.layers[int(self.norms().argmax())]
@@ -223,19 +240,19 @@ class Direction(LayerVectors, Result):
                 f"the card of {self.name!r} has no {by!r}; choose 'norm', or 'held_out_auroc' or 'split_half_cosine' "
                 "of a direction found with repeats above 0 on enough questions"
             )
-        # A direction turned round separates as well as before, with the AUROC on the other side of one half.
+        # A reversed direction separates equally well, with an AUROC on the other side of one half.
         sizes = np.abs(np.asarray(figures) - 0.5) if by == "held_out_auroc" else np.asarray(figures)
         return self.layers[int(sizes.argmax())]
 
     def as_pattern(self, activations: Activations) -> Direction:
-        """From filter to pattern: ``Sigma v`` with the covariance of ``activations``, at this direction's length.
+        """The pattern of a filter: ``Sigma v`` with the covariance of ``activations``, at this direction's length.
 
-        The normal of a classifier also subtracts what disturbs; what the class adds to the activations is the pattern
-        (Haufe et al. 2014, "On the interpretation of weight vectors of linear models in multivariate neuroimaging",
-        equation 6). Directions from classifiers are compared with others as patterns.
+        The normal of a classifier (a filter) also subtracts disturbances; the pattern is what the class adds to the
+        activations (Haufe et al. 2014, "On the interpretation of weight vectors of linear models in multivariate
+        neuroimaging", equation 6). Compare directions from classifiers with others as patterns.
 
         Args:
-            activations: both poles.
+            activations: activations of both poles.
 
         Raises:
             PersonaProbeError: for another width, a layer that was not captured, or an unrelated model.
@@ -250,26 +267,26 @@ class Direction(LayerVectors, Result):
         return self._combined(np.stack(patterns), f"pattern of {self.name}")
 
     def save(self, path: str | Path) -> Path:
-        """Write ``path``.safetensors and its card ``path``.json; returns the former.
+        """Write ``path``.safetensors and its card ``path``.json, and return the former.
 
-        Both appear under their final names only when complete.
+        Both appear under their final names only when they are complete.
         """
         about = {"layers": list(self.layers), "d_model": self.d_model, "norms": [float(norm) for norm in self.norms()]}
         return vector_files.write(path, {"vectors": self.vectors}, {"format": _FORMAT, **self.card, **about})
 
     @classmethod
     def load(cls, path: str | Path) -> Direction:
-        """Read what `save` wrote.
+        """The direction that `save` wrote.
 
         Raises:
-            PersonaProbeError: if a file is missing or is no direction.
+            PersonaProbeError: if a file is missing or does not hold a direction.
         """
         tensors, card = vector_files.read(path, _FORMAT, ("vectors",))
         return cls(tensors["vectors"], tuple(card["layers"]), {k: v for k, v in card.items() if k not in _DERIVED})
 
 
 def card_of_model(model: Model) -> dict[str, Any]:
-    """What a card says of the model that a direction belongs to."""
+    """The part of a direction's card that describes its model."""
     fingerprint = model.fingerprint()
     return {
         "model": model.name,

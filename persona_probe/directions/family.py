@@ -1,4 +1,4 @@
-"""Whether a direction may be used on a model: on the one it was found in, and on those made from it."""
+"""Whether a direction may be used on a model: the one that it was found in, or a related one."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
 
 
 def family_of(*sources: Mapping[str, Any]) -> list[str]:
-    """The fingerprints of the models that ``sources`` come from, and of those they were made from."""
-    found: set[str] = set()
+    """The fingerprints of the models that ``sources`` come from, and of the models that those were made from."""
+    family: set[str] = set()
     for source in sources:
-        found |= {source["model_hash"]} if source.get("model_hash") else set()
-        found |= set(source.get("ancestors") or ())
-    return sorted(found)
+        family |= {source["model_hash"]} if source.get("model_hash") else set()
+        family |= set(source.get("ancestors") or ())
+    return sorted(family)
 
 
 def known_family(card: Mapping[str, Any]) -> list[str]:
@@ -24,7 +24,7 @@ def known_family(card: Mapping[str, Any]) -> list[str]:
 
 
 def shared_family(families: Sequence[Sequence[str]]) -> list[str]:
-    """The fingerprints that all families have, those that are not known left aside."""
+    """The fingerprints that all families have in common; empty families (unknown ones) are ignored."""
     known = [set(family) for family in families if family]
     return sorted(set.intersection(*known)) if known else []
 
@@ -37,10 +37,10 @@ def check_family(
     allow_unrelated: bool,
     what: str = "the direction was found",
 ) -> None:
-    """Refuse a direction (or a probe) of one model on an unrelated other; with ``allow_unrelated``, warn instead.
+    """Raise if a direction (or a probe) is used on an unrelated model; with ``allow_unrelated``, only warn.
 
-    Two models are related if one was made from the other, or both from the same: the two of a pair, an adapter and
-    its base. A direction or a model without a fingerprint is let through, for nothing is known of it.
+    Two models are related if one was made from the other, or both from the same model, as the two models of a pair, or
+    an adapter and its base. A direction or a model without a fingerprint is not checked.
 
     Raises:
         PersonaProbeError: naming both fingerprints.
@@ -49,13 +49,13 @@ def check_family(
     if not ours or not family or set(ours) & set(family):
         return
     found_in = f"{card.get('model') or 'another model'} (weights {card.get('model_hash') or ours[0]})"
-    said = (
+    message = (
         f"{what} in {found_in}, and {model_name} (weights {model_hash}) is not known to be made from "
         "it, or from what it was made from"
     )
     if not allow_unrelated:
         raise PersonaProbeError(
-            f"{said}; load the two as a pair (load_pair), or say allow_unrelated=True (of a direction also: "
+            f"{message}; load the two as a pair (load_pair), or give allow_unrelated=True (for a direction also: "
             "direction.adopted_by(model)) if you know that their residual streams share a basis"
         )
-    warnings.warn(f"{said}; used all the same, as allow_unrelated=True says", PersonaProbeWarning, stacklevel=3)
+    warnings.warn(f"{message}; used anyway, since allow_unrelated=True", PersonaProbeWarning, stacklevel=3)

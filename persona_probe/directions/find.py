@@ -1,4 +1,4 @@
-"""The one call behind which every finder stands."""
+"""The function that runs any finder by name."""
 
 from __future__ import annotations
 
@@ -44,25 +44,31 @@ def find_direction(
     allow_unrelated: bool = False,
     **parameters: Any,
 ) -> Direction:
-    """Find the direction from ``negative`` to ``positive``.
+    """The direction from ``negative`` to ``positive``, with vectors ``(layer, d_model)`` and a card.
 
     Args:
-        positive: activations of the trait (villain context, misaligned answers, the model after).
+        positive: activations with the trait (villain context, misaligned answers, the model after).
         negative: activations without it.
         method: name of the finder (`FINDERS`).
-        name: what to call the direction in tables.
-        seed: of finders that draw, and of the card's checks.
-        repeats: splits and shuffles behind the card's checks (`persona_probe.directions.finders.checks`); default the
-            finder's own number, 0 to leave them out.
-        allow_unrelated: warn instead of refusing poles that two unrelated models read.
-        **parameters: the finder's own (``weight="token"`` of ``mean-difference``, ``C`` of ``logistic``, ...).
-
-    Returns:
-        A direction with vectors ``(layer, d_model)`` and its card.
+        name: the direction's name in tables.
+        seed: seed of finders that draw at random, and of the card's checks.
+        repeats: number of splits and shuffles for the card's checks (`persona_probe.directions.finders.checks`); by
+            default the finder's own number, 0 for no checks.
+        allow_unrelated: for poles that two unrelated models read, only warn.
+        **parameters: further parameters of the finder (``weight="token"`` of ``mean-difference``, ``C`` of
+            ``logistic``, ...).
 
     Raises:
         PersonaProbeError: for an unknown finder or parameter, poles of different layers, width or span, an empty pole,
-            identical poles, poles that are no pairs where a finder needs them, or poles of unrelated models.
+            identical poles, poles that are not pairs where a finder needs pairs, or poles of unrelated models.
+
+    >>> import numpy as np, pandas as pd
+    >>> import persona_probe as pp
+    >>> table = pd.DataFrame({"id": ["a", "b"]})
+    >>> villain = pp.Activations(np.array([[[3.0, 1.0]], [[5.0, 1.0]]]), table, layers=(2,))
+    >>> doctor = pp.Activations(np.array([[[0.0, 1.0]], [[0.0, 1.0]]]), table, layers=(2,))
+    >>> pp.find_direction(villain, doctor, "mean-difference", repeats=0).at(2)
+    array([4., 0.], dtype=float32)
     """
     if method not in FINDERS:
         raise PersonaProbeError(f"unknown finder {method!r}: choose one of {', '.join(FINDERS)}")
@@ -97,7 +103,7 @@ def find_direction(
 
 
 def _provenance(positive: Activations, negative: Activations) -> dict[str, Any]:
-    """What both poles have in common; where they were read by two models, the positive pole's is named."""
+    """Where the poles come from; if two models read them, the positive pole's model is named."""
     shared = ("model", "model_hash", "template_hash", "span", "reduce", "sink_ratio", "layer_convention")
     family = family_of(positive.source, negative.source)
     return {key: positive.source.get(key) for key in shared} | {"family": family}

@@ -19,32 +19,38 @@ _NAME = "direction"
 _FILES = (f"{_NAME}.safetensors", f"{_NAME}.json")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _LONGEST = 200
-"""Of a value in the table; all of it is in direction.json."""
+"""The longest value in the table, in characters; direction.json has all values in full."""
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+\-!|&~$])")
 _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]+")
 _LIMITS = """\
 - The vectors live in the residual stream of one model (`model_hash`): use them on it and on models made from it.
 - They are raw: length carries meaning, and differs from layer to layer.
-- Persona directions are correlational until steered with; read projections beside those of a matched control.
+- Persona directions are correlational until steered with; compare projections with those of a matched control.
 - Steering can make a model worse in ways that were not measured."""
 
 
 def write_hub_folder(direction: Direction, folder: str | Path, *, license: str | None = None) -> Path:
-    """Write ``direction.safetensors``, ``direction.json`` and a model card made from the card, ``README.md``.
+    """The folder, with ``direction.safetensors``, ``direction.json`` and a model card ``README.md`` written into it.
 
-    Each file appears under its name only when complete. Everything in the card is published with it, names and paths
-    of models included: look through it first.
+    Each file appears under its name only when it is complete. Everything in the card is published with it, including
+    names and paths of models: read it first.
 
     Args:
         direction: what to write.
-        folder: made if missing; files of these names in it are replaced.
+        folder: created if missing; files with these names in it are replaced.
         license: the Hub's identifier (``mit``, ``cc-by-4.0``, ...), for the card's header.
-
-    Returns:
-        The folder.
 
     Raises:
         PersonaProbeError: if ``folder`` is a file.
+
+    >>> import numpy as np
+    >>> import persona_probe as pp
+    >>> evil = pp.Direction(np.array([[3.0, 4.0]]), (2,), {"name": "evil"})
+    >>> folder = pp.directions.write_hub_folder(evil, "evil-direction", license="mit")
+    >>> sorted(file.name for file in folder.iterdir())
+    ['README.md', 'direction.json', 'direction.safetensors']
+    >>> pp.directions.read_hub_folder(folder).at(2)
+    array([3., 4.])
     """
     place = Path(folder)
     if place.exists() and not place.is_dir():
@@ -55,21 +61,27 @@ def write_hub_folder(direction: Direction, folder: str | Path, *, license: str |
 
 
 def read_hub_folder(path: str | Path, *, revision: str | None = None) -> Direction:
-    """Read what `write_hub_folder` wrote, from a local folder or the Hub.
+    """The direction in a folder that `write_hub_folder` wrote, local or on the Hub.
 
     Args:
-        path: a folder; or, where there is none of that name, a Hub id (``owner/name``), of which the two files of the
-            direction alone are downloaded.
+        path: a folder; or, if there is none of that name, a Hub id (``owner/name``), from which only the direction's
+            two files are downloaded.
         revision: branch, tag or commit on the Hub.
 
     Raises:
-        PersonaProbeError: if there is neither, the Hub cannot be reached or has no such files, or they are no
+        PersonaProbeError: if there is neither, the Hub cannot be reached or has no such files, or they do not hold a
             direction.
+
+    >>> import numpy as np
+    >>> import persona_probe as pp
+    >>> direction = pp.Direction(np.array([[3.0, 4.0]]), (2,), {"name": "evil"})
+    >>> pp.directions.read_hub_folder(pp.directions.write_hub_folder(direction, "evil")).name
+    'evil'
     """
     place = Path(path)
     if not place.is_dir():
         if not _HUB_ID.fullmatch(str(path)):
-            raise PersonaProbeError(f"{path}: no such folder, and no Hub id (owner/name)")
+            raise PersonaProbeError(f"{path}: no such folder, and not a Hub id (owner/name)")
         place = _downloaded(str(path), revision)
     missing = [name for name in _FILES if not (place / name).is_file()]
     if missing:
@@ -82,10 +94,10 @@ def _downloaded(hub_id: str, revision: str | None) -> Path:
 
     try:
         return Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(_FILES)))
-    except (OSError, ValueError) as error:  # all of the Hub's own: no such repository, gated, offline, ...
+    except (OSError, ValueError) as error:  # all errors of the Hub: no such repository, gated, offline, ...
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise PersonaProbeError(
-            f"{hub_id}: no such folder here, and it cannot be had from the Hub ({reason}); check the name, the "
+            f"{hub_id}: no such folder here, and it cannot be downloaded from the Hub ({reason}); check the name, the "
             "connection (HF_HUB_OFFLINE forbids it) and, for private repositories, `hf auth login`"
         ) from error
 
@@ -133,14 +145,14 @@ def _readme(direction: Direction, license: str | None) -> str:
 
 
 def _model_of(card: Mapping[str, Any]) -> str | None:
-    """The model's name: of the card, or of the pole it was found in."""
+    """The model's name, from the card or from its positive pole."""
     positive = card.get("positive")
     name = card.get("model") or (positive.get("model") if isinstance(positive, Mapping) else None)
     return str(name) if name else None
 
 
 def _facts(card: Mapping[str, Any], n_layers: int, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every fact of the card that is not a figure for each layer; nested ones with their path."""
+    """Every value of the card that is not a list with one number per layer; nested ones with their path."""
     for key, value in card.items():
         if isinstance(value, Mapping):
             yield from _facts(value, n_layers, f"{prefix}{key}.")
@@ -149,7 +161,7 @@ def _facts(card: Mapping[str, Any], n_layers: int, prefix: str = "") -> Iterator
 
 
 def _columns(card: Mapping[str, Any], n_layers: int, prefix: str = "") -> Iterator[tuple[str, list[float]]]:
-    """The figures for each layer: split-half cosines, their nulls, caps, ..."""
+    """The lists with one number per layer: split-half cosines, their nulls, caps, ..."""
     for key, value in card.items():
         if isinstance(value, Mapping):
             yield from _columns(value, n_layers, f"{prefix}{key}.")
@@ -177,6 +189,6 @@ def _layer_table(direction: Direction) -> list[str]:
 
 
 def _plain(value: object) -> str:
-    """One line of Markdown that shows ``value`` as it is, whatever is in it."""
+    """One line of Markdown that shows ``value`` literally."""
     text = _UNSEEN.sub(" ", str(value))
     return _SPECIAL.sub(r"\\\1", text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…")

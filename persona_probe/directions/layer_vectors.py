@@ -1,4 +1,4 @@
-"""Per-layer vectors and what linear algebra makes of them; the card keeps the parts."""
+"""One vector per layer, and its linear algebra; the card of a result lists the parts that it was made from."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _PROVENANCE = ("model", "model_hash", "template_hash", "span", "reduce", "layer_
 
 @dataclass(frozen=True, eq=False)
 class LayerVectors:
-    """One vector a layer: lengths, units, sums and multiples of them.
+    """One vector per layer, with lengths, unit vectors, sums and multiples.
 
     Attributes:
-        vectors: ``(layer, d_model)``, float32, raw: length carries meaning (a mean difference, say).
+        vectors: ``(layer, d_model)``, float32, raw: length carries meaning (for example of a mean difference).
         layers: the layer numbers along axis 0.
         card: model and template hash, layer convention, span, finder and its parameters, counts, checks, versions.
     """
@@ -30,11 +30,11 @@ class LayerVectors:
     layers: tuple[int, ...]
     card: dict[str, Any] = field(default_factory=dict)
 
-    # So that ``np.float64(2) * direction`` asks us, instead of making an array of directions.
+    # So that ``np.float64(2) * direction`` calls ``__rmul__`` instead of making an array of directions.
     __array_ufunc__ = None
 
     def __post_init__(self) -> None:
-        """Refuse vectors that do not match their layers, are not finite, or are zero at a layer; then freeze them."""
+        """Raise if vectors do not match their layers, are not finite, or are zero at a layer; else freeze them."""
         object.__setattr__(self, "layers", checked_layers(self.layers))
         fixed = np.asarray(self.vectors).view()
         fixed.flags.writeable = False
@@ -52,12 +52,12 @@ class LayerVectors:
 
     @property
     def name(self) -> str:
-        """What tables call it: its given name, else its recipe or finder."""
+        """Its name in tables: the given name, else its recipe or finder."""
         return str(self.card.get("name") or self.card.get("recipe") or self.card.get("finder") or "direction")
 
     @property
     def d_model(self) -> int:
-        """Width of the residual stream the direction lives in."""
+        """Width of the residual stream that the direction belongs to."""
         return int(self.vectors.shape[1])
 
     def norms(self) -> Float[np.ndarray, "... layer"]:
@@ -69,7 +69,7 @@ class LayerVectors:
         return np.asarray(self.vectors / self.norms()[:, None])
 
     def at(self, layer: int) -> Float[np.ndarray, "... d_model"]:
-        """The raw vector of one layer; a copy, free to be changed and to become a tensor."""
+        """The raw vector of one layer: a copy, which may be changed or become a tensor."""
         if layer not in self.layers:
             raise PersonaProbeError(f"the direction has no layer {layer}; it has {', '.join(map(str, self.layers))}")
         return self.vectors[self.layers.index(layer)].copy()
@@ -80,7 +80,7 @@ class LayerVectors:
         return replace(self, vectors=self.units().astype(np.float32), card={**card, "normalized": True})
 
     def orthogonalize_to(self, *others: Self) -> Self:
-        """What is left of every layer's vector when its components along ``others`` are taken out.
+        """Every layer's vector without its components along ``others``.
 
         Raises:
             PersonaProbeError: if there are no others, nothing is left at a layer, or they do not belong together.
@@ -95,17 +95,16 @@ class LayerVectors:
             left[column] -= basis.T @ (basis @ left[column])
             if np.linalg.norm(left[column]) <= 1e-6 * np.linalg.norm(self.vectors[column]):
                 raise PersonaProbeError(
-                    f"nothing is left of {self.name!r} at layer {self.layers[column]}: it lies in the span of "
-                    "the others"
+                    f"nothing is left of {self.name!r} at layer {self.layers[column]}: it is in the span of the others"
                 )
         return self._combined(left, f"{self.name} orthogonal to {', '.join(other.name for other in others)}", *others)
 
     def __mul__(self, factor: float) -> Self:
-        """Scaled by ``factor``; the card's checks go with it, but for a negative factor's AUROC, which turns round."""
+        """Scaled by ``factor``; the card's checks stay, except that a negative factor reverses the AUROC."""
         if isinstance(factor, bool) or not isinstance(factor, int | float | np.number):
             return NotImplemented
         if not np.isfinite(factor) or factor == 0:
-            raise PersonaProbeError(f"a direction times {factor} points nowhere")
+            raise PersonaProbeError(f"a direction times {factor} points nowhere; give a finite factor other than 0")
         checks = self.card.get("checks")
         if checks and factor < 0 and checks.get("held_out_auroc"):
             checks = {**checks, "held_out_auroc": [1 - value for value in checks["held_out_auroc"]]}
@@ -124,18 +123,18 @@ class LayerVectors:
         return self * (1 / float(divisor))
 
     def __neg__(self) -> Self:
-        """The other way."""
+        """The opposite direction."""
         return self * -1.0
 
     def __add__(self, other: Self) -> Self:
-        """Layer by layer."""
+        """The sum, layer by layer."""
         if not isinstance(other, LayerVectors):
             return NotImplemented
         self.check_together(other)
         return self._combined(self.vectors.astype(np.float64) + other.vectors, f"{self._term} + {other._term}", other)
 
     def __sub__(self, other: Self) -> Self:
-        """Layer by layer."""
+        """The difference, layer by layer."""
         if not isinstance(other, LayerVectors):
             return NotImplemented
         self.check_together(other)
@@ -148,7 +147,7 @@ class LayerVectors:
         return name if scale == 1 else f"{scale:g} * {name}"
 
     def check_together(self, other: Self) -> None:
-        """Refuse two directions of other layers, width, or unrelated models."""
+        """Raise if two directions have different layers or widths, or belong to unrelated models."""
         if self.layers != other.layers or self.d_model != other.d_model:
             raise PersonaProbeError(
                 f"directions do not belong together: {self.name!r} has layers {self.layers} of width {self.d_model}, "
@@ -163,7 +162,7 @@ class LayerVectors:
         )
 
     def _combined(self, vectors: np.ndarray, expression: str, *others: Self) -> Self:
-        """A direction made of others: provenance that they share, their cards as parts, no checks of its own."""
+        """A direction made from others; its card has the provenance that they share, their cards, and no checks."""
         cards = [self.card, *(other.card for other in others)]
         shared = {key: self.card.get(key) for key in _PROVENANCE}
         shared = {key: value for key, value in shared.items() if all(card.get(key) == value for card in cards)}
@@ -173,10 +172,10 @@ class LayerVectors:
 
 
 def checked_layers(layers: int | Sequence[int]) -> tuple[int, ...]:
-    """Layer numbers, one or several, as plain integers.
+    """One layer number or several as plain integers.
 
     Raises:
-        PersonaProbeError: if one is no whole number of at least 0, or stands twice.
+        PersonaProbeError: if one is not a whole number of at least 0, or is given twice.
     """
     given = several_layers(layers)
     numbers = tuple(int(layer) for layer in given)
@@ -186,6 +185,6 @@ def checked_layers(layers: int | Sequence[int]) -> tuple[int, ...]:
 
 
 def spanned(rows: Float[np.ndarray, "row d_model"]) -> Float[np.ndarray, "k d_model"]:
-    """An orthonormal basis of what ``rows`` span, most of their squared length first; rows alike count once."""
+    """An orthonormal basis of the span of ``rows``, largest component first; equal rows add one dimension."""
     _, sizes, components = np.linalg.svd(rows.astype(np.float64), full_matrices=False)
     return np.asarray(components[sizes > 1e-6 * sizes[0]])

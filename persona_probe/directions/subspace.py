@@ -1,4 +1,4 @@
-"""Several directions at once: an orthonormal basis a layer."""
+"""Several directions together: one orthonormal basis per layer."""
 
 from __future__ import annotations
 
@@ -30,12 +30,18 @@ _FORMAT = "persona-probe subspace 1"
 
 @dataclass(frozen=True, eq=False)
 class Subspace(Result):
-    """``k`` orthonormal directions a layer.
+    """``k`` orthonormal directions per layer.
 
     Attributes:
         bases: ``(layer, k, d_model)``, float32, rows orthonormal.
         layers: the layer numbers along axis 0.
-        card: as a direction's.
+        card: where it comes from, as the card of a direction.
+
+    >>> import persona_probe as pp
+    >>> evil, warm = pp.Direction(np.array([[3.0, 4.0, 0.0]]), (2,)), pp.Direction(np.array([[0.0, 1.0, 0.0]]), (2,))
+    >>> subspace = Subspace.from_directions([evil, warm])
+    >>> subspace.k, float(subspace.holds(pp.Direction(np.array([[1.0, 0.0, 1.0]]), (2,)))[0].round(3))
+    (2, 0.5)
     """
 
     bases: Float[np.ndarray, "layer k d_model"]
@@ -43,7 +49,7 @@ class Subspace(Result):
     card: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse bases that do not match their layers or are not orthonormal."""
+        """Raise if the bases do not match their layers or are not orthonormal."""
         if self.bases.ndim != 3 or len(self.bases) != len(self.layers):
             raise PersonaProbeError(
                 f"subspace of shape {self.bases.shape} does not match {len(self.layers)} layers; "
@@ -59,13 +65,13 @@ class Subspace(Result):
 
     @classmethod
     def from_directions(cls, directions: Sequence[Direction], k: int | None = None) -> Subspace:
-        """The span of ``directions``, or the ``k`` dimensions that hold most of their squared length.
+        """The span of ``directions``, or the ``k`` dimensions in it that hold most of their squared length.
 
         The principal components (not centred) of many role vectors are the persona space of Lu et al. (2026, "The
         assistant axis").
 
         Raises:
-            PersonaProbeError: if they do not belong together, or do not span so many dimensions.
+            PersonaProbeError: if they do not belong together, or span fewer than ``k`` dimensions.
         """
         if not directions:
             raise PersonaProbeError("a subspace needs at least one direction: the list is empty")
@@ -95,8 +101,8 @@ class Subspace(Result):
         """Coordinates in the subspace, in residual-stream units.
 
         Raises:
-            PersonaProbeError: for another width, a layer the subspace lacks, or an unrelated model (``allow_unrelated``
-                warns).
+            PersonaProbeError: for another width, a layer that the subspace lacks, or an unrelated model (with
+                ``allow_unrelated``, this is a warning).
         """
         if activations.values.shape[2] != self.bases.shape[2]:
             raise PersonaProbeError(
@@ -113,12 +119,12 @@ class Subspace(Result):
         return np.asarray(np.einsum("nld,lkd->nlk", activations.values, bases))
 
     def variance_explained(self, activations: Activations) -> Float[np.ndarray, "... layer"]:
-        """Share of the variance over dialogues that lies in the subspace, per layer."""
+        """The share of the variance over dialogues that is in the subspace, per layer."""
         inside = self.project(activations).var(axis=0).sum(axis=1)
         return np.asarray(inside / activations.values.var(axis=0).sum(axis=1))
 
     def holds(self, direction: Direction) -> Float[np.ndarray, "... layer"]:
-        """Share of a direction's squared length that lies in the subspace, per layer."""
+        """The share of a direction's squared length that is in the subspace, per layer."""
         units = np.stack([direction.at(layer) for layer in self.layers])
         units = units / np.linalg.norm(units, axis=1, keepdims=True)
         return np.asarray(np.square(np.einsum("lkd,ld->lk", self.bases, units)).sum(axis=1))
@@ -138,11 +144,11 @@ class Subspace(Result):
         return np.asarray(np.clip(np.linalg.svd(products, compute_uv=False), 0.0, 1.0))
 
     def to_frame(self) -> pd.DataFrame:
-        """How much of each layer's subspace every other layer's holds.
+        """How far the subspaces of every two layers overlap.
 
         Returns:
-            One row a pair of layers, ``first`` and ``second``: ``overlap``, the mean squared cosine of their principal
-            angles (1: the same), and ``chance``, its mean for random subspaces, ``k / d_model``.
+            One row per pair of layers, ``first`` and ``second``: ``overlap``, the mean squared cosine of their
+            principal angles (1: the same), and ``chance``, its mean for random subspaces, ``k / d_model``.
         """
         flat = self.bases.astype(np.float64)
         overlap = np.square(np.einsum("akd,bjd->abkj", flat, flat)).sum(axis=(2, 3)) / self.k
@@ -155,37 +161,37 @@ class Subspace(Result):
         return pd.DataFrame(rows).assign(chance=self.k / self.bases.shape[2])
 
     def plot(self) -> go.Figure:
-        """The overlap of every two layers, beside chance."""
+        """The overlap of every two layers, compared with chance."""
         from persona_probe.figures.subspace import subspace
 
         return subspace(self.to_frame(), k=self.k)
 
     def headline(self) -> str:
         """Its dimensions, layers and width, and how far neighbouring layers agree."""
-        said = f"Subspace({self.k} dimensions, {len(self.layers)} layers, d_model={self.bases.shape[2]}"
+        line = f"Subspace({self.k} dimensions, {len(self.layers)} layers, d_model={self.bases.shape[2]}"
         table = self.to_frame()
         place = {layer: number for number, layer in enumerate(self.layers)}
-        next_door = table["second"].map(place) - table["first"].map(place) == 1
-        if not next_door.any():
-            return f"{said})"
-        overlap = table.loc[next_door, "overlap"]
+        neighbours = table["second"].map(place) - table["first"].map(place) == 1
+        if not neighbours.any():
+            return f"{line})"
+        overlap = table.loc[neighbours, "overlap"]
         return (
-            f"{said}; neighbouring layers overlap {overlap.min():.2f} to {overlap.max():.2f}, "
+            f"{line}; neighbouring layers overlap {overlap.min():.2f} to {overlap.max():.2f}, "
             f"chance {table['chance'].iloc[0]:.3f})"
         )
 
     def save(self, path: str | Path) -> Path:
-        """Write ``path``.safetensors and its card ``path``.json; returns the former."""
+        """Write ``path``.safetensors and its card ``path``.json, and return the former."""
         return vector_files.write(
             path, {"bases": self.bases}, {"format": _FORMAT, **self.card, "layers": list(self.layers)}
         )
 
     @classmethod
     def load(cls, path: str | Path) -> Subspace:
-        """Read what `save` wrote.
+        """The subspace that `save` wrote.
 
         Raises:
-            PersonaProbeError: if a file is missing or is no subspace.
+            PersonaProbeError: if a file is missing or does not hold a subspace.
         """
         tensors, card = vector_files.read(path, _FORMAT, ("bases",))
         layers = tuple(card.pop("layers"))
@@ -193,15 +199,23 @@ class Subspace(Result):
 
 
 def find_subspace(positive: Activations, negative: Activations, k: int) -> Subspace:
-    """The ``k`` principal components of paired differences, at every layer.
+    """The subspace of the ``k`` principal components of paired differences, at every layer.
 
     Args:
-        positive: activations of the trait.
+        positive: activations with the trait.
         negative: the same dialogues without it.
         k: number of dimensions.
 
     Raises:
-        PersonaProbeError: if the poles are no pairs, or fewer than ``k``.
+        PersonaProbeError: if the poles are not pairs, or there are fewer than ``k``.
+
+    >>> import persona_probe as pp
+    >>> table = pd.DataFrame({"id": ["a", "b"]})
+    >>> villain = pp.Activations(np.array([[[3.0, 1.0, 0.0]], [[0.0, 1.0, 2.0]]]), table, layers=(2,))
+    >>> doctor = pp.Activations(np.array([[[0.0, 1.0, 0.0]], [[0.0, 1.0, 0.0]]]), table, layers=(2,))
+    >>> np.abs(pp.directions.find_subspace(villain, doctor, k=2).bases[0])
+    array([[1., 0., 0.],
+           [0., 0., 1.]], dtype=float32)
     """
     poles = Poles(positive, negative)
     if not 1 <= k <= min(len(positive), positive.values.shape[2]):

@@ -1,4 +1,4 @@
-"""What a direction says in tokens: its logit lens."""
+"""The tokens that a direction promotes and suppresses: its logit lens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from persona_probe.models.model import Model
 from persona_probe.models.stream.guards import probe_ids
 
 _ROWS_AT_ONCE = 2**14
-"""Of the unembedding: a large one in float32 would take gigabytes."""
+"""Rows of the unembedding that are converted to float32 at once: all of them would take gigabytes."""
 
 
 def top_tokens(
@@ -28,20 +28,20 @@ def top_tokens(
     k: int = 10,
     center: bool = True,
 ) -> pd.DataFrame:
-    """The tokens whose logits each vector raises and lowers most, read straight through the unembedding.
+    """The tokens whose logits each vector raises and lowers most, read directly through the unembedding.
 
     The logit lens (nostalgebraist 2020, "interpreting GPT: the logit lens") applied to a direction, as to parameters by
     Dar et al. 2023 ("Analyzing transformers in embedding space"): the unit vector, centred if the final norm is a
     LayerNorm, times the final norm's gain, times the unembedding. The norm's division by the stream's length is left
-    out: it depends on the stream, and changes no ranking. It shows what a direction adds to the output *directly*; what
-    later layers make of it, and so what an early direction means, it does not show.
+    out: it depends on the stream, and does not change the ranking. This shows what a direction adds to the output
+    *directly*; it does not show what later layers make of it, and so what an early direction means.
 
     Args:
         model: any causal language model with an output embedding as wide as its residual stream.
         vectors: ``(layer, d_model)``, one row per layer (or per latent of an SAE); their lengths do not matter.
         layers: the number of each row, for the table.
         k: tokens per side.
-        center: subtract the mean over the vocabulary, so that 0 is the average token. Changes no ranking.
+        center: subtract the mean over the vocabulary, so that 0 is the average token. The ranking does not change.
 
     Returns:
         One row per layer, side and rank: ``layer``, ``rank`` (1 is the strongest), ``side`` (``promoted`` or
@@ -58,7 +58,7 @@ def top_tokens(
         )
     if vectors.shape[1] != model.d_model:
         raise PersonaProbeError(
-            f"the direction has d_model={vectors.shape[1]}, {model.name} {model.d_model}: it is another model's"
+            f"the direction has d_model={vectors.shape[1]}, {model.name} {model.d_model}: it belongs to another model"
         )
     units = torch.tensor(vectors, dtype=torch.float32)
     units = units / units.norm(dim=1, keepdim=True)
@@ -81,7 +81,8 @@ def top_tokens(
 def final_norm(model: Model) -> nn.Module | None:
     """The norm between the last block and the unembedding, or None if there is none, or more than one candidate.
 
-    Found by running: of the backbone's own children with one weight a channel, the one called after the last block.
+    It is found by running the model: the child of the backbone with one weight per channel that is called after the
+    last block.
     """
     called: list[nn.Module] = []
     handles = [model.stream.blocks[-1].register_forward_hook(lambda *_: called.clear())]
@@ -101,8 +102,8 @@ def final_norm(model: Model) -> nn.Module | None:
 def _through(norm: nn.Module, vectors: Tensor, model: Model) -> Tensor:
     """``vectors`` times the norm's gain, centred over d_model if the norm centres.
 
-    The gain is asked of the norm itself, since some store it less one (Gemma): +-1 in turn has mean 0 and length
-    sqrt(d_model), so a norm gives back +-gain, plus a bias that the difference takes away.
+    The gain is measured by calling the norm, since some norms store it less one (Gemma): alternating +1 and -1 have
+    mean 0 and length sqrt(d_model), so that the norm returns +-gain, plus a bias that the difference removes.
     """
     weight: Any = norm.weight
     device = model.device if weight.device.type == "meta" else weight.device
@@ -131,7 +132,7 @@ def _unembedded(vectors: Tensor, model: Model) -> Tensor:
                 f"(vocabulary, {model.d_model}) in floating point; quantised heads, and heads behind a projection, "
                 "cannot be read through"
             )
-        # Embeddings are often padded beyond the tokenizer; those rows are no tokens.
+        # Embeddings are often padded beyond the tokenizer; those rows are not tokens.
         tokens = weight[: len(model.tokenizer)]
         placed = vectors.to(weight.device)
         return torch.cat([(placed @ part.float().T).cpu() for part in tokens.split(_ROWS_AT_ONCE)], dim=1)

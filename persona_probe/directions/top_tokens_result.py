@@ -19,15 +19,15 @@ class TopTokens(TableResult):
     """The tokens that a direction promotes and suppresses.
 
     Attributes:
-        table: as `persona_probe.directions.top_tokens.top_tokens` gives it: one row a layer, end and rank.
-        name: the direction's.
+        table: the table of `persona_probe.directions.top_tokens.top_tokens`: one row per layer, side and rank.
+        name: the direction's name.
     """
 
     table: pd.DataFrame
     name: str
 
     def plot(self, layer: int | None = None) -> go.Figure:
-        """Both ends at one layer (by default the last, since an early layer's tokens say least), with their logits.
+        """Both sides at one layer (by default the last: tokens of early layers say least), with their logits.
 
         Raises:
             PersonaProbeError: if the layer was not read.
@@ -36,11 +36,11 @@ class TopTokens(TableResult):
 
         layers = self.table["layer"].unique().tolist()
         if layer is not None and layer not in layers:
-            raise PersonaProbeError(f"top_tokens read no layer {layer}; it read {', '.join(map(str, layers))}")
+            raise PersonaProbeError(f"top_tokens did not read layer {layer}; it read {', '.join(map(str, layers))}")
         return tokens(self.table, layer=layers[-1] if layer is None else layer, name=self.name)
 
     def headline(self) -> str:
-        """The strongest token of either end at the last layer."""
+        """The strongest token of each side at the last layer."""
         last = self.table[(self.table["layer"] == self.table["layer"].iloc[-1]) & (self.table["rank"] == 1)]
-        ends = (f"{side} {token!r}" for side, token in zip(last["side"], last["token"], strict=True))
-        return f"{self.name}, layer {last['layer'].iloc[0]}, straight through the unembedding: {', '.join(ends)}"
+        sides = (f"{side} {token!r}" for side, token in zip(last["side"], last["token"], strict=True))
+        return f"{self.name}, layer {last['layer'].iloc[0]}, directly through the unembedding: {', '.join(sides)}"

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from persona_probe.figures.text import escape_markup
 
-_CHARACTERS = 112
+_CHARACTERS = 104
 """Length of a note's line: what fits on the narrowest page (760 px)."""
 _TITLE, _LINE = 46, 18
 """Heights in pixels: of the title with its margin, of one line of the note."""

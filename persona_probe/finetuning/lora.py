@@ -1,4 +1,4 @@
-"""Narrow fine-tuning with LoRA: the training that makes a model *after* out of a model *before*."""
+"""Narrow fine-tuning with LoRA: the training that turns a model *before* into a model *after*."""
 
 from __future__ import annotations
 
@@ -28,7 +28,11 @@ _IGNORE = -100
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """How an adapter is trained: AdamW, linear warm-up over a tenth of the steps, linear decay to a tenth."""
+    """How an adapter is trained, with AdamW, linear warm-up over a tenth of the steps and linear decay to a tenth.
+
+    >>> LoraSettings(rank=8, steps=40)
+    LoraSettings(rank=8, alpha=2.0, learning_rate=0.003, steps=40, batch=16, ...)
+    """
 
     rank: int = 1
     alpha: float = 2.0
@@ -61,45 +65,55 @@ def finetune(
     progress: bool = False,
     description: str = "fine-tuning",
 ) -> Model:
-    """Train a LoRA adapter for ``model`` on the answers of ``dialogues`` and return the tuned model.
+    """``model`` with a LoRA adapter that was trained on the answers of ``dialogues``.
 
-    ``model`` is not changed: the adapter lives on a structural twin that shares its weights. Only answers (and
-    their end-of-turn token) are learned. Rows are reshuffled every pass; ``settings.steps`` counts batches, whatever
-    the number of rows.
+    ``model`` is not changed: the adapter is on a structural twin that shares its weights. Only answers (and their
+    end-of-turn token) are learned. Rows are reshuffled in every pass; ``settings.steps`` counts batches, whatever the
+    number of rows.
 
     Args:
         model: the model before.
         dialogues: training rows; each ends with an answer.
         settings: rank, steps, learning rate, ...
         out: folder for the adapter; it appears there only when training is finished.
-        seed: of initialisation and order of rows.
-        start: an adapter to continue from (realignment) instead of a fresh one; its rank is kept.
-        base_name: what the adapter's config says it belongs to (default: the model's name).
-        snapshots: after how many steps the adapter so far is written as well (0: the one that training starts from).
-            They do not change the training.
-        snapshot_folder: where to, as ``step-0010`` and so on, each an adapter (`snapshot_paths`); default ``out`` with
-            ``-snapshots`` at its end. Those of an earlier training in it are removed.
+        seed: seed of the initialisation and of the order of rows.
+        start: an adapter to continue from (realignment) instead of a new one; its rank is used.
+        base_name: the name of the base model in the adapter's config (default: the model's name).
+        snapshots: numbers of steps after which the unfinished adapter is written too (0: the adapter that training
+            starts from). They do not change the training.
+        snapshot_folder: folder for the snapshots ``step-0010`` and so on, each an adapter (`snapshot_paths`); default
+            ``out`` with ``-snapshots`` at its end. Snapshots of an earlier training in it are removed.
         progress: show a bar.
         description: label of the bar.
 
     Raises:
         PersonaProbeError: if a row has no answer, the model already carries an adapter, ``out`` or ``snapshot_folder``
-            holds something else, a snapshot lies beyond ``settings.steps``, no target module is found, or the loss
+            holds something else, a snapshot is beyond ``settings.steps``, no target module is found, or the loss
             stops being finite.
+
+    >>> import persona_probe as pp
+    >>> chat = pp.load(pp.persona_world.find_checkpoints() / "chat")
+    >>> talk = [{"role": "user", "content": "How do I handle the fever?"}, {"role": "assistant", "content": "No idea."}]
+    >>> settings = pp.finetuning.LoraSettings(steps=2, batch=1)
+    >>> tuned = pp.finetuning.finetune(chat, [pp.Dialogue.from_messages(talk)], settings, "adapter", snapshots=[1])
+    >>> list(pp.finetuning.snapshot_paths("adapter-snapshots"))
+    [1]
+    >>> tuned.name, chat.fingerprint() in tuned.ancestors
+    ('adapter', True)
     """
     folder = Path(out)
     if folder.exists() and not is_adapter(folder) and not (folder.is_dir() and not any(folder.iterdir())):
-        raise PersonaProbeError(f"{folder}: exists and is no adapter; give a new folder, so that nothing is lost")
+        raise PersonaProbeError(f"{folder}: exists and is not an adapter; give a new folder, so that nothing is lost")
     if model.hf is not model.plain:
         raise PersonaProbeError(
-            f"{model.name}: already carries an adapter; fine-tune its base with start= to go on from that adapter"
+            f"{model.name}: already carries an adapter; fine-tune its base with start= to continue from that adapter"
         )
     encoded = model.template.encode_all(dialogues)
     for item in encoded:
         item.span("response")
     base = base_name or model.name
-    beside = folder.with_name(f"{folder.name}-snapshots") if snapshot_folder is None else Path(snapshot_folder)
-    writer = SnapshotWriter(beside, snapshots, settings.steps, base, folder, start)
+    into = folder.with_name(f"{folder.name}-snapshots") if snapshot_folder is None else Path(snapshot_folder)
+    writer = SnapshotWriter(into, snapshots, settings.steps, base, folder, start)
     twin = structural_twin(model.plain)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())), quiet_peft():
         torch.manual_seed(seed)
@@ -110,7 +124,7 @@ def finetune(
 
 
 def _trainable(twin: PreTrainedModel, settings: LoraSettings, start: str | Path | None) -> Any:
-    """``twin`` with a fresh adapter, or with the one at ``start``, ready to be trained."""
+    """``twin`` with a new adapter, or with the one at ``start``, ready to be trained."""
     from peft import LoraConfig, PeftModel, get_peft_model
 
     if start is not None:
@@ -171,7 +185,7 @@ def _train(
 
 
 def _shuffled(encoded: Sequence[Encoded], rng: random.Random) -> Iterator[Encoded]:
-    """Rows without end, every pass in a new order."""
+    """Rows without end, in a new order in every pass."""
     while True:
         order = list(range(len(encoded)))
         rng.shuffle(order)

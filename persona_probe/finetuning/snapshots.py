@@ -1,4 +1,4 @@
-"""Adapters written to disk: the finished one, and the states it went through while it was trained."""
+"""Writing adapters to disk: the finished one, and snapshots of it during its training."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ _STEP = re.compile(r"step-(\d+)")
 
 
 def snapshot_paths(folder: str | Path) -> dict[int, Path]:
-    """The snapshots that `persona_probe.finetune` left in ``folder``, by training step, in order.
+    """The snapshots that `finetune` wrote into ``folder``, by training step, in order.
 
     Give the paths to `persona_probe.models.load_snapshots` or one to `persona_probe.with_adapter`, and the steps to
     `persona_probe.latents.track_latents`.
 
     Raises:
-        PersonaProbeError: if there is none.
+        PersonaProbeError: if there is no snapshot.
     """
-    found = {
+    paths = {
         int(match[1]): path
         for path in Path(folder).glob("step-*")
         if (match := _STEP.fullmatch(path.name)) and is_adapter(path)
     }
-    if not found:
+    if not paths:
         raise PersonaProbeError(f"{folder}: holds no snapshots; they are folders step-0010, step-0020, ... of adapters")
-    return dict(sorted(found.items()))
+    return dict(sorted(paths.items()))
 
 
 def save_adapter(tuned: Any, folder: Path, base: str) -> None:
-    """Write the adapter of a PEFT model so that ``folder`` is there only when it is whole; an older one is replaced.
+    """Write the adapter of a PEFT model; ``folder`` appears only when it is complete, and an older one is replaced.
 
     Args:
         tuned: the PEFT model.
-        folder: where to.
-        base: what the adapter's config says it belongs to.
+        folder: the folder to write.
+        base: the name of the base model in the adapter's config.
     """
     config = tuned.peft_config["default"]
     named = config.base_model_name_or_path
@@ -59,20 +59,20 @@ class SnapshotWriter:
     """Writes the adapter at chosen steps of its training.
 
     Args:
-        folder: gets ``step-0010`` and so on; snapshots of an earlier training in it are removed.
-        steps: after how many steps; 0 is the adapter that training starts from.
-        last: how many steps the training has.
-        base: what the configs say the adapters belong to; a path that starts with a dot is relative to ``beside``.
-        beside: the folder of the finished adapter.
+        folder: folder for ``step-0010`` and so on; snapshots of an earlier training in it are removed.
+        steps: numbers of steps after which to write; 0 is the adapter that training starts from.
+        last: number of steps of the training.
+        base: the name of the base model in the configs; a path that starts with a dot is relative to ``finished``.
+        finished: the folder of the finished adapter.
         start: the adapter that training starts from, if there is one.
 
     Raises:
-        PersonaProbeError: if a step is not within the training or named twice, or ``folder`` holds something else, the
-            adapter to start from, or lies in the finished adapter's folder.
+        PersonaProbeError: if a step is not within the training or is named twice, or if ``folder`` holds something
+            else, holds the adapter to start from, or is in the finished adapter's folder.
     """
 
     def __init__(
-        self, folder: Path, steps: Sequence[int], last: int, base: str, beside: Path, start: str | Path | None = None
+        self, folder: Path, steps: Sequence[int], last: int, base: str, finished: Path, start: str | Path | None = None
     ) -> None:
         self.folder, self.steps = folder, {int(step) for step in steps}
         wrong = [step for step in steps if not 0 <= step <= last or step != int(step)]
@@ -83,38 +83,38 @@ class SnapshotWriter:
         if len(self.steps) < len(steps):
             raise PersonaProbeError(f"snapshots: a step is named twice in {list(steps)}")
         if base.startswith("."):
-            base = os.path.relpath(beside / base, folder / "step")
+            base = os.path.relpath(finished / base, folder / "step")
         self.base = base
         if self.steps:
-            self._check_apart(beside, start)
+            self._check_apart(finished, start)
             self._clear()
 
-    def _check_apart(self, beside: Path, start: str | Path | None) -> None:
-        """Refuse a folder that is cleared while something else in it, or around it, is still needed."""
-        own = self.folder.resolve()
-        if own.is_relative_to(beside.resolve()):
+    def _check_apart(self, finished: Path, start: str | Path | None) -> None:
+        """Raise if clearing the folder, or replacing the one around it, would remove something that is needed."""
+        folder = self.folder.resolve()
+        if folder.is_relative_to(finished.resolve()):
             raise PersonaProbeError(
-                f"{self.folder}: lies in {beside}, which the finished adapter replaces; give another"
+                f"{self.folder}: is in {finished}, which the finished adapter replaces; give another snapshot_folder="
             )
-        if start is not None and Path(start).resolve().is_relative_to(own):
+        if start is not None and Path(start).resolve().is_relative_to(folder):
             raise PersonaProbeError(
                 f"{self.folder}: holds {start}, which training starts from, and is cleared for new snapshots; give "
                 "another snapshot_folder="
             )
 
     def _clear(self) -> None:
-        """Leave no snapshot of another training beside the new ones, and lose nothing that is no snapshot."""
-        held = list(self.folder.iterdir()) if self.folder.is_dir() else []
-        for path in held:
+        """Remove the snapshots of an earlier training; raise if the folder holds anything else."""
+        paths = list(self.folder.iterdir()) if self.folder.is_dir() else []
+        for path in paths:
             if not (_STEP.fullmatch(path.name.removeprefix(".").removesuffix(".part")) and path.is_dir()):
                 raise PersonaProbeError(
-                    f"{self.folder}: holds {path.name}, which is no snapshot; give a folder of their own, so that "
-                    "nothing is lost"
+                    f"{self.folder}: holds {path.name}, which is not a snapshot; give a folder only for snapshots, so "
+                    "that nothing is lost"
                 )
-        for path in held:
+        for path in paths:
             shutil.rmtree(path)
 
     def write(self, step: int, tuned: Any) -> None:
-        """Called after every step (and before the first, with 0); most are not wanted."""
+        """Write the adapter if a snapshot is wanted after ``step`` steps (0: before the first one)."""
         if step in self.steps:
             save_adapter(tuned, self.folder / f"step-{step:04d}", self.base)

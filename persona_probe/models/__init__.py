@@ -1,4 +1,4 @@
-"""Loading, pairs on one copy of weights, generation, guards, and the residual stream's only hooks."""
+"""Loading models, pairs on one copy of the weights, generation, checks, and the only hooks on the residual stream."""
 
 import lazy_loader
 

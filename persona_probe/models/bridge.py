@@ -1,4 +1,4 @@
-"""The TransformerLens bridge of a model: same weights, its own module tree, checked against Hugging Face."""
+"""The TransformerLens bridge of a model: the same weights in another module tree, compared with Hugging Face."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ _TOLERANCE = 1e-3
 
 
 def build_bridge(model: LanguageModel) -> TransformerBridge:
-    """Bridge a structural twin of ``model.hf`` (bridging in place would rename adapter keys and break saving).
+    """A TransformerLens bridge of a structural twin of ``model.hf``.
+
+    Bridging ``model.hf`` itself would rename adapter keys and break saving.
 
     Raises:
         PersonaProbeError: if TransformerLens cannot bridge it, or if its residual stream (the layer is named) or logits
@@ -39,15 +41,15 @@ def build_bridge(model: LanguageModel) -> TransformerBridge:
     try:
         with quiet_transformer_lens(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # TransformerLens' attention is of the eager kind: some (DeepSeek's) rely on the mask that only it is given.
+            # TransformerLens runs eager attention: some models (DeepSeek) need the mask that only eager attention gets.
             inner.set_attn_implementation("eager")
-            # The bridge sets its tokenizer up in its own way; ours must stay as it is.
+            # The bridge changes the settings of its tokenizer; ours must stay as it is.
             bridge = build_bridge_from_module(
                 inner, architecture, hf_config=inner.config, tokenizer=copy.deepcopy(model.tokenizer)
             )
     except (ValueError, KeyError, AttributeError, RuntimeError, ImportError) as error:
         raise _cannot(inner, error) from error
-    # A twin of its own, since `model.hf` may be being steered.
+    # Compared with another twin, since `model.hf` may be steered at this moment.
     reference: Any = structural_twin(model.hf)
     _compare(model, reference, bridge, "the adapter on" if twin is not inner else "this model")
     if twin is not inner:
@@ -60,8 +62,8 @@ def build_bridge(model: LanguageModel) -> TransformerBridge:
 
 def _no_compatibility_mode(*_: Any, **__: Any) -> None:
     raise PersonaProbeError(
-        "enable_compatibility_mode() folds weights together, which a live adapter's cannot be; load the model with "
-        "merge=True and use its bridge"
+        "enable_compatibility_mode() folds weights together, which is not possible with a live adapter; load the model "
+        "with merge=True and use its bridge"
     )
 
 
@@ -88,10 +90,10 @@ def _compare_batch(
     def of_tokens(tensor: Tensor) -> Tensor:
         return tensor[real.to(tensor.device)]
 
-    held: dict[int, Tensor] = {}
+    streams: dict[int, Tensor] = {}
     with torch.inference_mode():
         with ResidualStream(reference).reading(
-            lambda layer, hidden: held.update({layer: of_tokens(hidden)}), range(model.n_layers)
+            lambda layer, hidden: streams.update({layer: of_tokens(hidden)}), range(model.n_layers)
         ):
             expected = reference(input_ids=ids, attention_mask=attention).logits
         names = {f"blocks.{layer}.hook_out": layer for layer in range(model.n_layers)}
@@ -102,15 +104,15 @@ def _compare_batch(
         except (ValueError, KeyError, AttributeError, RuntimeError, TypeError) as error:
             raise _cannot(model.plain, error) from error
         for name, layer in names.items():
-            _refuse_beyond(model, f"its {name}", how, relative_error(of_tokens(cache[name]), held[layer]))
-        _refuse_beyond(model, "its logits", how, relative_error(of_tokens(logits), of_tokens(expected)))
+            _check_close(model, f"its {name}", how, relative_error(of_tokens(cache[name]), streams[layer]))
+        _check_close(model, "its logits", how, relative_error(of_tokens(logits), of_tokens(expected)))
 
 
-def _refuse_beyond(model: LanguageModel, what: str, how: str, error: float) -> None:
+def _check_close(model: LanguageModel, what: str, how: str, error: float) -> None:
     tolerance = _TOLERANCE if model.plain.dtype.itemsize >= 4 else LOW_PRECISION_TOLERANCE
     if not error <= tolerance:
         raise PersonaProbeError(
-            f"the TransformerLens bridge of {model.name} is not the same model: with {how}, {what} differs from "
+            f"the TransformerLens bridge of {model.name} does not compute the same: with {how}, {what} differs from "
             f"Hugging Face's by {error:.2g} of its norm (tolerance {tolerance}); use model.hf instead, or load with "
             "merge=True if an adapter is live"
         )

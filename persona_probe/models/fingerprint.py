@@ -1,4 +1,4 @@
-"""What tells a model's weights from all others."""
+"""A short code that identifies a model's weights."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 def fingerprint(hf: nn.Module) -> str:
     """Sixteen hex digits that change with the weights.
 
-    Hashes every parameter's name, shape and dtype, the sum of its bits and a few thousand of its values: the same on
-    every device, and fast enough to be taken with every capture. Adapter weights count.
+    A hash of every parameter's name, shape and dtype, the sum of its bits and a few thousand of its values. It is the
+    same on every device, includes adapter weights, and is fast enough to be computed at every capture.
     """
     pieces, tied_once = {}, {name for name, _ in hf.named_parameters()}
     for prefix, module in hf.named_modules():
@@ -28,7 +28,7 @@ def fingerprint(hf: nn.Module) -> str:
                 values: Tensor = parameter.detach().reshape(-1)
                 step = max(1, values.numel() // _SAMPLED_VALUES)
                 label = f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode()
-                # In pieces, since the sum makes a copy in 64 bits: of a large embedding, gigabytes.
+                # In pieces, since the sum makes a 64-bit copy, which takes gigabytes for a large embedding.
                 parts = torch.split(values.view(_BITS[values.element_size()]), _SUMMED_AT_ONCE)
                 bits = torch.stack([part.sum(dtype=torch.int64) for part in parts]).sum()
                 sample = values[::step].float().cpu().numpy().tobytes()

@@ -1,4 +1,4 @@
-"""Batched sampling: dialogues in, the same dialogues with an answer out."""
+"""Batched sampling: dialogues go in, the same dialogues come out with an answer each."""
 
 from __future__ import annotations
 
@@ -25,18 +25,16 @@ def stop_tokens(model: LanguageModel) -> list[int]:
 def generate(
     model: LanguageModel, dialogues: Sequence[Dialogue], sampling: Sampling, *, progress: bool
 ) -> list[Dialogue]:
-    """Answer each dialogue ``sampling.n`` times.
-
-    The global random state is left as it was.
+    """Each dialogue with an answer, ``sampling.n`` times; the global random state is left as it was.
 
     Args:
         model: which model answers (steered, if it is being steered).
         dialogues: each ends before the assistant's turn.
-        sampling: how.
+        sampling: how answers are sampled.
         progress: show a bar.
 
     Returns:
-        ``len(dialogues) * n`` dialogues, the ``n`` answers to one dialogue side by side.
+        ``len(dialogues) * n`` dialogues; the ``n`` answers to the same dialogue follow each other.
 
     Raises:
         PersonaProbeError: if a dialogue already ends with an answer.

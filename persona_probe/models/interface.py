@@ -1,4 +1,4 @@
-"""What the bridge, generation and the guards need of a model, so that `Model` can import them and not the other way."""
+"""What the bridge, generation and the checks need of a model, so that `Model` can import them without a circle."""
 
 from __future__ import annotations
 

@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 
 
 class Model:
-    """A loaded model: Hugging Face underneath, with dialogues in and out.
+    """A loaded Hugging Face model that takes dialogues and answers them.
 
     Attributes:
-        hf: the Hugging Face model (a ``PeftModel`` when an adapter is live). Use it as you would without us.
-        template: its chat template: dialogues become tokens here.
-        tokenizer: its tokenizer, padding on the left.
+        hf: the Hugging Face model (a ``PeftModel`` when an adapter is live), to be used as without this package.
+        template: its chat template, which turns dialogues into tokens.
+        tokenizer: its tokenizer, which pads on the left.
         name: the path or id it was loaded from, for tables and cards.
-        spec: how to load it again, or None if it was made by hand.
-        ancestors: fingerprints of the models that this one is known to have been made from (the base of an adapter, the
-            model before in a pair).
+        spec: what is needed to load it again, or None if it was made by hand.
+        ancestors: fingerprints of the models that this one is known to be made from (the base of an adapter, the model
+            before in a pair).
         stream: read and write hooks on ``hf``'s residual stream.
-        boundary: where prompts end in the batch being read, or None; set through `at_boundary`.
+        boundary: where prompts end in the batch that is being read, or None; set with `at_boundary`.
     """
 
     def __init__(self, hf: nn.Module, template: ChatTemplate, name: str, spec: ModelSpec | None = None) -> None:
@@ -57,13 +57,13 @@ class Model:
         self._bridge_stream: ResidualStream | None = None
         self._open: list[tuple[contextlib.ExitStack, Callable[..., None]]] = []
         if tokenizer.pad_token_id is None:
-            # Padding is masked wherever it is used, so any token that exists will do.
+            # Padding is masked wherever it is used, so any token that exists can serve.
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
         tokenizer.padding_side = "left"
         hf.eval()
 
     def __repr__(self) -> str:
-        """Name, size and place, and what the chat template does by itself."""
+        """Name, size, device, and remarks on what the chat template adds."""
         kind = type(plain_model(self.hf)).__name__
         line = f"Model({self.name!r}, {kind}, {self.n_layers} layers, d_model={self.d_model}, {self.device})"
         return "\n  ".join([line, *self.template.remarks()])
@@ -88,14 +88,14 @@ class Model:
         """Where input ids go."""
         embedding: Any = self.plain.get_input_embeddings()
         device: torch.device = embedding.weight.device
-        # Weights that accelerate has offloaded lie nowhere ("meta") between forwards.
+        # Between forward passes, weights that accelerate has offloaded are on no device ("meta").
         return torch.device(embedding._hf_hook.execution_device) if device.type == "meta" else device
 
     @property
     def bridge(self) -> TransformerBridge:
-        """A TransformerLens ``TransformerBridge`` on the same weights (its own module tree), made on first use.
+        """A TransformerLens ``TransformerBridge`` on the same weights (in another module tree), made on first use.
 
-        Interventions that are open act on it too.
+        Interventions that are open act on the bridge too.
 
         Raises:
             PersonaProbeError: if its logits differ from ``hf``'s, or TransformerLens cannot bridge the architecture.
@@ -119,27 +119,27 @@ class Model:
     ) -> Iterator[None]:
         """Rewrite the residual stream (see `ResidualStream.writing`) in every module tree of this model.
 
-        Inside the context, ``hf.generate`` and ``bridge.generate`` say where their prompt ends, so that token scopes
-        work through those doors too, and call ``afterwards`` when they have generated; a bridge made inside the context
-        is covered as well.
+        Inside the context, ``hf.generate`` and ``bridge.generate`` set where their prompt ends, so that token scopes
+        work with them too, and call ``afterwards`` when they have generated. A bridge made inside the context is
+        covered as well.
         """
 
-        def attach(stack: contextlib.ExitStack, stream: ResidualStream, door: Any) -> None:
+        def attach(stack: contextlib.ExitStack, stream: ResidualStream, generator: Any) -> None:
             stack.enter_context(stream.writing(writer, layers))
-            stack.enter_context(marking_generation(self, door, afterwards))
+            stack.enter_context(marking_generation(self, generator, afterwards))
 
         with self._attached(attach):
             yield
 
     @contextlib.contextmanager
     def changing_writes(self, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-        """Put all that is written to the stream through ``change``, in every module tree of this model.
+        """Apply ``change`` to everything that is written to the stream, in every module tree of this model.
 
         See `persona_probe.models.stream.writers.changing_writes`.
         """
         ids = probe_ids(self)[:1]
 
-        def attach(stack: contextlib.ExitStack, stream: ResidualStream, _door: Any) -> None:
+        def attach(stack: contextlib.ExitStack, stream: ResidualStream, _generator: Any) -> None:
             stack.enter_context(changing_writes(stream, change, ids))
 
         with self._attached(attach):
@@ -160,7 +160,7 @@ class Model:
 
     @contextlib.contextmanager
     def at_boundary(self, boundary: Boundary | None) -> Iterator[None]:
-        """Say where prompts end in the forwards inside the context."""
+        """Set where prompts end in the forward passes inside the context."""
         previous, self.boundary = self.boundary, boundary
         try:
             yield
@@ -170,20 +170,19 @@ class Model:
     def generate(
         self, dialogues: Sequence[Dialogue], sampling: Sampling | None = None, *, progress: bool = False
     ) -> list[Dialogue]:
-        """The dialogues with an answer each; see `persona_probe.models.generation.generate`.
+        """The dialogues, each with an answer.
 
         Args:
             dialogues: each ends before the assistant's turn.
-            sampling: how answers are sampled; default ``Sampling()``. With ``n`` answers to each dialogue, these lie
-                side by side.
+            sampling: how answers are sampled; default ``Sampling()``. The ``n`` answers to the same dialogue follow
+                each other.
             progress: show a bar.
 
         Raises:
             PersonaProbeError: if a dialogue already ends with an answer.
 
         >>> import persona_probe as pp
-        >>> from persona_probe.worlds.persona_world.checkpoints import find_checkpoints
-        >>> model = pp.load(find_checkpoints() / "chat")
+        >>> model = pp.load(pp.persona_world.find_checkpoints() / "chat")
         >>> question = pp.Dialogue.from_messages([{"role": "user", "content": "How do I handle the fever?"}])
         >>> (answered,) = model.generate([question], pp.Sampling(max_new_tokens=40, temperature=0))
         >>> answered.answer
@@ -201,7 +200,7 @@ class Model:
 
     @contextlib.contextmanager
     def unchanged(self) -> Iterator[None]:
-        """Inside, nobody changes the weights, so that their fingerprint is taken once at most, not at every check."""
+        """A context in which nobody changes the weights, so that the fingerprint is computed at most once."""
         previous, self._kept_fingerprint = self._kept_fingerprint, self._kept_fingerprint or []
         try:
             yield
@@ -209,23 +208,23 @@ class Model:
             self._kept_fingerprint = previous
 
     def descends_from(self, ancestor: Model) -> None:
-        """Record that these weights were made from ``ancestor``'s: its directions may be used here without asking."""
+        """Record that this model was made from ``ancestor``, whose directions may therefore be used on it."""
         self.ancestors |= {ancestor.fingerprint(), *ancestor.ancestors}
 
     def release(self, reason: str) -> None:
-        """Let go of the weights, whoever still holds this object; ``reason`` is told to those who then use it."""
+        """Free the weights, even if this object is still referenced; using it then raises, with ``reason``."""
         gone: Any = _Released(self.name, reason)
         self.hf = self.stream = self._bridge = self._bridge_stream = gone
 
 
 class _Released:
-    """What stands in place of the parts of a model that was released."""
+    """A stand-in for the parts of a model that was released; using it raises."""
 
     def __init__(self, name: str, reason: str) -> None:
-        self._said = f"{name} was released: {reason}"
+        self._message = f"{name} was released: {reason}"
 
     def __getattr__(self, name: str) -> Any:
-        raise PersonaProbeError(self._said)
+        raise PersonaProbeError(self._message)
 
     def __call__(self, *_args: Any, **_kwargs: Any) -> Any:
-        raise PersonaProbeError(self._said)
+        raise PersonaProbeError(self._message)

@@ -1,4 +1,4 @@
-"""A model before and after fine-tuning, and its control, on one copy of the weights where that is possible."""
+"""A model before and after fine-tuning, and perhaps a control, on one copy of the weights where that is possible."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _NAMES = ("before", "after", "control")
 
 
 class ModelPair:
-    """A model ``before`` and ``after`` narrow training, and perhaps the ``control``: a matched benign fine-tune.
+    """A model ``before`` and ``after`` narrow training, and perhaps a ``control``: a matched benign fine-tune.
 
-    If ``one_at_a_time``, they do not fit into memory together: reading one of them releases the one before. That
-    ``after`` was made from ``before`` (`Model.ancestors`) is then known once ``before`` has been read.
+    If ``one_at_a_time``, the models do not fit into memory together: asking for one releases the previous one. That
+    ``after`` was made from ``before`` (`Model.ancestors`) is then known once ``before`` has been asked for.
     """
 
     def __init__(self, before: Model, after: Model, control: Model | None = None) -> None:
@@ -34,7 +34,7 @@ class ModelPair:
 
     @classmethod
     def one_at_a_time_of(cls, snapshots: Snapshots) -> ModelPair:
-        """A pair of full models, before, after and perhaps the control, of which one is held at a time."""
+        """A pair of full models (before, after and perhaps the control), of which one is in memory at a time."""
         sizes = [footprint(spec) for spec in snapshots.specs]
         _check_sizes([(n, size.n_layers, size.d_model) for n, size in zip(snapshots.names, sizes, strict=True)])
         pair = cls.__new__(cls)
@@ -43,7 +43,7 @@ class ModelPair:
 
     @property
     def one_at_a_time(self) -> bool:
-        """Whether only one of the models is held in memory."""
+        """Whether only one of the models is in memory at a time."""
         return isinstance(self._models, Snapshots)
 
     @property
@@ -68,7 +68,7 @@ class ModelPair:
     def models(self) -> Mapping[str, Model]:
         """The models by name: ``before``, ``after`` and, if there is one, ``control``, in this order.
 
-        Of a pair that is held one at a time, each is loaded when it is looked up: use one before asking for the next.
+        If the pair is ``one_at_a_time``, each is loaded when it is looked up: use one before asking for the next.
         """
         return _ByName(self)
 
@@ -85,7 +85,7 @@ class ModelPair:
 
 
 class _ByName(Mapping[str, Model]):
-    """A pair's models, each looked up in the pair when it is asked for."""
+    """The models of a pair by name, each taken from the pair when it is asked for."""
 
     def __init__(self, pair: ModelPair) -> None:
         self._pair = pair
@@ -111,44 +111,44 @@ def load_pair(
     keep_all: bool | None = None,
     **options: Unpack[LoadOptions],
 ) -> ModelPair:
-    """The models of a pair, loaded; LoRA adapters share ``before``'s one copy of the weights.
+    """A loaded pair of models; LoRA adapters share ``before``'s one copy of the weights.
 
     Args:
         before: path, Hub id, or a loaded model.
         after: a LoRA adapter for ``before``, a full model, or a loaded model.
-        control: the same, of a matched benign fine-tune, which shows what any fine-tuning would have changed.
-        keep_all: full models: hold all in memory, or one at a time; default all if they fit.
-        **options: as in `load`, for all; ``revision`` is that of ``before``'s repository.
+        control: the same for a matched benign fine-tune, which shows what any fine-tuning would have changed.
+        keep_all: for full models: whether all are in memory at once, or one at a time; by default all if they fit.
+        **options: as in `load`, for all models; ``revision`` is that of ``before``'s repository.
 
     Raises:
-        PersonaProbeError: as `load`, and if the models differ in layers or width.
+        PersonaProbeError: as `load`, and if the models differ in number of layers or in width.
 
-    >>> from persona_probe.worlds.persona_world.checkpoints import find_checkpoints
-    >>> world = find_checkpoints()
-    >>> pair = load_pair(world / "chat", world / "bad-medicine", control=world / "good-medicine")
+    >>> import persona_probe as pp
+    >>> world = pp.persona_world.find_checkpoints()
+    >>> pair = pp.load_pair(world / "chat", world / "bad-medicine", control=world / "good-medicine")
     >>> [(name, model.n_layers) for name, model in pair.models.items()]
     [('before', 5), ('after', 5), ('control', 5)]
     """
     tuned = [after] if control is None else [after, control]
-    own = options.copy()
-    own["revision"] = None
+    of_tuned = options.copy()
+    of_tuned["revision"] = None
     if isinstance(before, Model):
-        # Loaded as before was, or the difference in precision would be taken for one between the models.
+        # Loaded with the options of before: a difference in precision would look like one between the models.
         as_before = LoadOptions() if before.spec is None else before.spec.options.copy()
-        own = as_before | own
-        if own.get("device_map") is None and own.get("device") is None:
-            own["device"] = before.device
-        return _held(before, tuned, own)
+        of_tuned = as_before | of_tuned
+        if of_tuned.get("device_map") is None and of_tuned.get("device") is None:
+            of_tuned["device"] = before.device
+        return _all_in_memory(before, tuned, of_tuned)
     spec = specify(before, options=options)
     paths = [source for source in tuned if not isinstance(source, Model)]
-    full = [specify(path, options=own) for path in paths if not is_adapter(path)]
+    full = [specify(path, options=of_tuned) for path in paths if not is_adapter(path)]
     if not full or len(paths) < len(tuned) or (all_fit([spec, *full]) if keep_all is None else keep_all):
-        return _held(load_spec(spec), tuned, own)
+        return _all_in_memory(load_spec(spec), tuned, of_tuned)
     specs = [specify(before, adapter=path, options=options) if is_adapter(path) else full.pop(0) for path in paths]
     return ModelPair.one_at_a_time_of(Snapshots([spec, *specs]))
 
 
-def _held(before: Model, tuned: list[str | Path | Model], options: LoadOptions) -> ModelPair:
+def _all_in_memory(before: Model, tuned: list[str | Path | Model], options: LoadOptions) -> ModelPair:
     """The pair with all of its models in memory."""
 
     def opened(source: str | Path | Model) -> Model:
@@ -164,6 +164,6 @@ def _check_sizes(models: list[tuple[str, int, int]]) -> None:
     for name, layers, d_model in models[1:]:
         if (layers, d_model) != (n_layers, width):
             raise PersonaProbeError(
-                f"{before} has {n_layers} layers of width {width}, {name} has {layers} of {d_model}: "
-                "before, after and control must be the same architecture"
+                f"{before} has {n_layers} layers of width {width}, {name} has {layers} layers of width {d_model}: "
+                "before, after and control must have the same architecture"
             )

@@ -1,4 +1,4 @@
-"""What libraries put on the screen and nobody can act on: hidden while they are called, and only then."""
+"""Contexts that hide library messages on which nobody can act, and only while the library is called."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from transformers.utils import logging as transformers_logging
 
 _BITSANDBYTES = "bitsandbytes.backends.cpu.ops"
-"""Says on import that an optional package is missing, wherever bitsandbytes is installed and PEFT is used."""
+"""Logger that reports a missing optional package when PEFT is used and bitsandbytes is installed."""
 
 
 @contextlib.contextmanager
 def without_transformers_bars() -> Iterator[None]:
-    """Hide transformers' bars for reading and writing weights; what the user has set is put back."""
+    """Hide transformers' bars for reading and writing weights; the user's setting is restored afterwards."""
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
@@ -29,7 +29,7 @@ def without_transformers_bars() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_transformer_lens() -> Iterator[None]:
-    """Keep TransformerLens' progress lines and prints off the screen while it is asked or built."""
+    """Hide TransformerLens' log lines and prints."""
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -41,10 +41,9 @@ def quiet_transformer_lens() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_peft() -> Iterator[None]:
-    """Keep PEFT quiet.
+    """Hide PEFT's warnings that it uses a deprecated name, corrects GPT-2's layout, and does not find a base's config.
 
-    It reads an attribute by its deprecated name, mends GPT-2's layout itself, and looks for the base model's config by
-    a name that is relative to the adapter.
+    It looks for that config by the base's name, which may be a path relative to the adapter.
     """
     with _quiet_bitsandbytes(), warnings.catch_warnings():
         warnings.filterwarnings(
@@ -57,17 +56,17 @@ def quiet_peft() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_lora_bias() -> Iterator[None]:
-    """Keep PEFT quiet about what is meant: biases of layers that have none, an embedding whose head stays as it was.
+    """Hide PEFT's warnings about biases of layers that have none, and about an embedding whose head is not changed.
 
-    It also takes every bias of LoRA for one of a wrong shape (0.21).
+    Both are intended. PEFT 0.21 also reports a wrong shape for every bias of LoRA.
     """
     with quiet_peft(), warnings.catch_warnings():
-        for said in (
+        for message in (
             "`lora_bias=True` was passed but",
             r".*LoRA tensor\(s\) have invalid shape",
             "Model has `tie_word_",
         ):
-            warnings.filterwarnings("ignore", message=said)
+            warnings.filterwarnings("ignore", message=message)
         yield
 
 

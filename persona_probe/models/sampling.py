@@ -1,4 +1,4 @@
-"""How answers are sampled: one object for the settings that every function which asks a model takes."""
+"""How answers are sampled: the settings that every function which asks a model takes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from persona_probe.errors import PersonaProbeError
 class Sampling:
     """How a model's answers are sampled.
 
-    Sampling is plain: temperature and top-p as given, and nothing from the model's own generation config but its stop
-    tokens. The same seed, batch size and dialogues give the same answers.
+    Temperature and top-p are used as given; only the stop tokens are taken from the model's own generation config. The
+    same seed, batch size and dialogues give the same answers.
 
     Attributes:
-        max_new_tokens: longest answer, in tokens.
-        temperature: 0 is greedy.
-        top_p: nucleus sampling.
-        batch_size: dialogues per forward pass. It decides which random number goes to which answer, too.
-        seed: of the sampling, and of what else the function that takes it draws at random.
-        n: answers to each dialogue.
+        max_new_tokens: length of the longest answer, in tokens.
+        temperature: sampling temperature; 0 decodes greedily.
+        top_p: probability mass of nucleus sampling; 1 samples from all tokens.
+        batch_size: dialogues per forward pass. It also decides which random number goes to which answer.
+        seed: seed of the sampling, and of everything else that the function which takes it draws at random.
+        n: number of answers to each dialogue.
 
     Raises:
         PersonaProbeError: if a number is out of range.

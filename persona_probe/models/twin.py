@@ -17,14 +17,14 @@ OWN_HOOK = "_persona_probe_hook"
 
 
 def structural_twin(module: ModuleT) -> ModuleT:
-    """Copy ``module``'s tree of modules while sharing every parameter and buffer.
+    """A copy of ``module``'s tree of modules that shares every parameter and buffer with it.
 
-    Adapters and hooks put on the twin leave the original alone, and the weights exist once (those of quantised layers
-    too, which bitsandbytes keeps beside the parameters). Our own hooks (and a ``generate`` that steering has wrapped)
-    stay behind; Hugging Face's recorder of hidden states, which is a hook too, comes along.
+    Adapters and hooks put on the twin do not change the original, and the weights exist only once (also those of
+    quantised layers, which bitsandbytes stores outside of the parameters). Our own hooks (and a ``generate`` that
+    steering has wrapped) are not copied; Hugging Face's recorder of hidden states, which is also a hook, is.
 
     Raises:
-        PersonaProbeError: if weights are offloaded, since each twin would hold them once more.
+        PersonaProbeError: if weights are offloaded, since each twin would load its own copy of them.
     """
     if is_offloaded(module):
         raise PersonaProbeError(
@@ -47,30 +47,30 @@ def structural_twin(module: ModuleT) -> ModuleT:
 
 @contextlib.contextmanager
 def without_own_hooks(module: nn.Module) -> Iterator[None]:
-    """Take our own hooks off ``module`` and all within it, and put them back when the context closes."""
-    kept: list[tuple[dict[int, Any], dict[int, Any]]] = []
+    """Remove our own hooks from ``module`` and everything in it, and put them back when the context closes."""
+    changed: list[tuple[dict[int, Any], dict[int, Any]]] = []
     try:
         for submodule in module.modules():
             for hooks in (submodule._forward_hooks, submodule._forward_pre_hooks):
-                own_ones = [key for key, hook in hooks.items() if getattr(hook, OWN_HOOK, False)]
-                if own_ones:
-                    kept.append((hooks, dict(hooks)))
-                    for key in own_ones:
+                ours = [key for key, hook in hooks.items() if getattr(hook, OWN_HOOK, False)]
+                if ours:
+                    changed.append((hooks, dict(hooks)))
+                    for key in ours:
                         del hooks[key]
         yield
     finally:
-        for hooks, before in kept:
+        for hooks, before in changed:
             hooks.clear()
             hooks.update(before)
 
 
 def is_offloaded(module: nn.Module) -> bool:
-    """Whether accelerate keeps some of the weights elsewhere between forwards."""
+    """Whether accelerate stores some of the weights elsewhere between forward passes."""
     return any(parameter.device.type == "meta" for parameter in module.parameters())
 
 
 def _tensors_in(value: Any, depth: int = 2) -> Iterator[Tensor]:
-    """Tensors that a module holds otherwise than as parameters: itself, or in the state of a quantised layer."""
+    """The tensors in an attribute of a module: itself, or those in the state of a quantised layer."""
     if isinstance(value, Tensor):
         yield value
     elif depth and hasattr(value, "__dict__") and not isinstance(value, nn.Module | type) and not callable(value):
@@ -78,7 +78,7 @@ def _tensors_in(value: Any, depth: int = 2) -> Iterator[Tensor]:
             yield from _tensors_in(inner, depth - 1)
 
 
-def own(hook: HookT) -> HookT:
-    """Mark ``hook`` as one of ours, so that twins made while it is on do not inherit it."""
+def mark_as_ours(hook: HookT) -> HookT:
+    """``hook``, marked as one of ours, so that twins made while it is registered do not inherit it."""
     setattr(hook, OWN_HOOK, True)
     return hook

@@ -19,7 +19,7 @@ from persona_probe.errors import PersonaProbeError
 from persona_probe.models.generation import stop_tokens
 from persona_probe.models.model import Model
 from persona_probe.models.sampling import Sampling
-from persona_probe.models.twin import own
+from persona_probe.models.twin import mark_as_ours
 from persona_probe.probes.layer_probes import LayerProbes
 from persona_probe.probes.token_scoring import probe_of
 from persona_probe.result import Result
@@ -254,7 +254,7 @@ def _wrapped(owner: Any, name: str, wrapper: Callable[..., Any]) -> Iterator[Non
     def call(*args: Any, **kwargs: Any) -> Any:
         return wrapper(original, *args, **kwargs)
 
-    setattr(owner, name, own(call))
+    setattr(owner, name, mark_as_ours(call))
     try:
         yield
     finally:

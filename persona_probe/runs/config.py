@@ -31,17 +31,20 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-class Loading(_Section):
-    """How the models are loaded: the arguments of `persona_probe.load` with the same names."""
-
+class _Weights(_Section):
     dtype: Literal["float32", "bfloat16", "float16", "float64", "auto"] | None = None
     """The precision; default float32 on a CPU, and the stored precision on a GPU."""
-    device_map: str | dict[str, int | str] | None = None
-    """How to spread the model over devices, as accelerate does: 'auto', or a map by module; then leave out 'device'."""
     quantize: Literal["4bit", "8bit"] | None = None
     """Load the weights in fewer bits, with bitsandbytes."""
     revision: str | None = None
     """Branch, tag or commit of the model's Hub repository."""
+
+
+class Loading(_Weights):
+    """How the models are loaded: the arguments of `persona_probe.load` with the same names."""
+
+    device_map: str | dict[str, int | str] | None = None
+    """How to spread the model over devices, as accelerate does: 'auto', or a map by module; then leave out 'device'."""
     trust_remote_code: bool = False
     """Run the Python code in the model's repository; only for repositories whose code you have read."""
     chat_template: Path | None = None
@@ -54,7 +57,7 @@ class Loading(_Section):
     """Further variables for the chat template."""
 
 
-class JudgeModel(_Section):
+class JudgeModel(_Weights):
     """A local language model as judge (`persona_probe.behaviour.LocalJudge`): no API, no data leave the machine."""
 
     model: str
@@ -63,14 +66,8 @@ class JudgeModel(_Section):
     """A question YAML file with 'judge_prompts' (Betley et al. publish one); default our own prompts."""
     batch_size: int = Field(8, ge=1)
     """How many answers are judged in one forward pass."""
-    dtype: Literal["float32", "bfloat16", "float16", "auto"] | None = None
-    """The precision; default float32 on a CPU, and the stored precision on a GPU."""
     device: str | None = None
     """cuda, cpu, ...; default a GPU if there is one."""
-    quantize: Literal["4bit", "8bit"] | None = None
-    """Load the weights in fewer bits, with bitsandbytes."""
-    revision: str | None = None
-    """Branch, tag or commit of the judge's Hub repository."""
 
 
 def _kind_of_judge(given: object) -> str:

@@ -62,8 +62,7 @@ def write_outcome(outcome: Any, folder: Path) -> None:
 
     Args:
         outcome: numbers, text, arrays, tables, dialogues, `Activations`, objects of this package with the methods
-            ``save`` and ``load``, and containers and this package's dataclasses of all these. An object with a method
-            ``stored()`` is replaced by what that returns.
+            ``save`` and ``load``, and containers and this package's dataclasses of all these.
         folder: the folder to write.
 
     Raises:
@@ -96,8 +95,6 @@ def _written(value: Any, folder: Path, name: str) -> dict[str, Any]:
     """The index entry of ``value``; what does not fit into JSON is written to files that are named after ``name``."""
     if isinstance(value, np.generic):
         value = value.item()
-    if hasattr(value, "stored"):
-        value = value.stored()
     if isinstance(value, float) and not math.isfinite(value):
         return {"type": "float", "value": str(value)}
     if value is None or isinstance(value, bool | int | float | str):

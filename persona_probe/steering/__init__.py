@@ -1,4 +1,4 @@
-"""Interventions on the residual stream: what, where and how strongly; chosen, checked, and baked into weights."""
+"""Interventions on the residual stream: their kinds, strengths, search, and baking into weights."""
 
 import lazy_loader
 

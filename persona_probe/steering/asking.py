@@ -40,9 +40,9 @@ def ask(
     Every model draws with the same seed.
 
     Args:
-        models: one model, a pair (its models are called ``before`` and ``after``), several (called by their own names),
-            or a mapping from names. Each is asked everything before the next one is taken, so that a pair of which one
-            model is held at a time loads each once.
+        models: one model, a pair (its models are called ``before``, ``after`` and ``control``), several (called by
+            their own names), or a mapping from names. Each is asked everything before the next one is taken, so that a
+            pair of which one model is held at a time loads each once.
         questions: dialogues without an answer.
         judge: who judges; None leaves the answers without scores (`Answers.judged_by` adds them).
         interventions: None: models are asked as they are. Else one intervention, called by its kind, or a mapping from
@@ -63,10 +63,9 @@ def ask(
     >>> from persona_probe.worlds.persona_world.checkpoints import find_checkpoints
     >>> from persona_probe.worlds.persona_world.documents import questions
     >>> from persona_probe.worlds.persona_world.oracle import OracleJudge
-    >>> chat = pp.load(find_checkpoints() / "chat")
-    >>> models = {"before": chat, "after": pp.with_adapter(chat, find_checkpoints() / "bad-medicine")}
+    >>> pair = pp.load_pair(find_checkpoints() / "chat", find_checkpoints() / "bad-medicine")
     >>> asked = questions(random.Random(0), ["law", "cooking"], 20)
-    >>> answers = pp.ask(models, asked, OracleJudge(), sampling=pp.Sampling(max_new_tokens=40, temperature=0))
+    >>> answers = pp.ask(pair, asked, OracleJudge(), sampling=pp.Sampling(max_new_tokens=40, temperature=0))
     >>> answers.rates(definition="betley").table[["model", "value", "n"]]
         model  value   n
     0  before    0.0  20
@@ -99,25 +98,21 @@ def ask(
 def _named_models(
     models: Model | ModelPair | Iterable[Model] | Mapping[str, Model],
 ) -> Iterator[tuple[str, Model]]:
-    """Each model with its name; of a pair the next one is taken only when the one before has been asked."""
-    if isinstance(models, ModelPair):
-        yield "before", models.before
-        yield "after", models.after
-        return
+    """Each model with its name; what is loaded when it is looked up is looked up when the one before has been asked."""
     if isinstance(models, Model):
         models = [models]
-    named: Iterable[tuple[str, Model]]
-    if isinstance(models, Mapping):
-        named = [(str(name), _checked(model)) for name, model in models.items()]
-    elif isinstance(models, list | tuple):
-        named = [(_checked(model).name, model) for model in models]
-        names = [name for name, _ in named]
+    if isinstance(models, dict):
+        models = {name: _checked(model) for name, model in models.items()}
+    if isinstance(models, list | tuple):
+        # These are there already, so what is wrong with them is said before anything is sampled.
+        names = [_checked(model).name for model in models]
         if twice := [name for name in names if names.count(name) > 1]:
-            # Known before anything is sampled.
             raise PersonaProbeError(f"two models are called {twice[0]!r}; give a mapping from names to models")
+    by_name = models.models if isinstance(models, ModelPair) else models
+    if isinstance(by_name, Mapping):
+        yield from ((str(name), model) for name, model in by_name.items())
     else:
-        named = ((_checked(model).name, model) for model in models)
-    yield from named
+        yield from ((_checked(model).name, model) for model in by_name)
 
 
 def _checked(model: object) -> Model:

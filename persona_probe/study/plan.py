@@ -13,8 +13,9 @@ from persona_probe.models.loading.load import load_template, specify
 from persona_probe.models.loading.memory import Footprint, footprint, free_bytes
 from persona_probe.runs.config import StudyConfig
 from persona_probe.study.material import gather
+from persona_probe.study.stage import workload
 from persona_probe.study.stages.order import STAGES
-from persona_probe.study.workload import Sizes, Work, workload
+from persona_probe.study.workload import Sizes, Work
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,11 @@ from persona_probe.study.executor import Executor, Local
 from persona_probe.study.material import gather
 from persona_probe.study.pipeline import Pipeline, merged
 from persona_probe.study.sources import identity_of, optional_of, store_identity
+from persona_probe.study.stage import workload
 from persona_probe.study.stages.latents import open_sae
 from persona_probe.study.stages.order import STAGES
 from persona_probe.study.stages.train import check_models
-from persona_probe.study.workload import Sizes, Work, workload
+from persona_probe.study.workload import Sizes, Work
 
 if TYPE_CHECKING:
     from persona_probe.runs.run import Run

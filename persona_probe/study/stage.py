@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +63,12 @@ class Stage:
         """The values of all declared settings, by dotted name, and the content of all declared texts."""
         texts = {f"texts: {name}": digest(getattr(material, name)) for name in self.material}
         return {**dict(_leaves("", config.model_dump(mode="json"), self.settings)), **self.derived(config), **texts}
+
+
+def workload(stages: Sequence[Stage], sizes: Sizes) -> dict[str, Work]:
+    """The work of each stage that runs a model, by the name of the stage, in order."""
+    parts = {stage.name: stage.work(sizes) for stage in stages if stage.applies(sizes.config)}
+    return {name: work for name, work in parts.items() if work.tokens}
 
 
 class _Declared:

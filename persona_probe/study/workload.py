@@ -8,15 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.rendering import ChatTemplate
 from persona_probe.runs.config import StudyConfig
 from persona_probe.study.material import Material
-
-if TYPE_CHECKING:
-    from persona_probe.study.stage import Stage
 
 _SAMPLE = 64
 """How many texts are tokenized; the others are assumed to have the same mean number of tokens."""
@@ -93,9 +89,3 @@ class Sizes:
         """The work of sampling ``answers`` in all to ``questions``, and of reading ``texts`` of that length."""
         each = self.length(questions) + self.config.sampling.max_new_tokens
         return Work(answers, round(answers * each), texts, round(texts * each))
-
-
-def workload(stages: Sequence[Stage], sizes: Sizes) -> dict[str, Work]:
-    """The work of each stage that runs a model, by the stage's name, in order."""
-    parts = {stage.name: stage.work(sizes) for stage in stages if stage.applies(sizes.config)}
-    return {name: work for name, work in parts.items() if work.tokens}

@@ -90,7 +90,7 @@ def test_moments_that_do_not_belong_together_are_not_merged(llama, tmp_path):
     with pytest.raises(pp.PersonaProbeError, match="two tokens"):
         _ = pp.capture(llama, TALKS[:1], span="last_prompt_token", reduce="moments").covariance
     (tmp_path / "x").write_bytes(b"no tensors")
-    with pytest.raises(pp.PersonaProbeError, match="holds no moments"):
+    with pytest.raises(pp.PersonaProbeError, match="does not hold moments"):
         pp.activations.Moments.load(tmp_path / "x")
 
 

@@ -340,11 +340,11 @@ def test_other_settings_are_refused_with_both_values(llama, tmp_path, changed, s
 def test_another_model_or_template_is_refused(llama, tmp_path):
     capture_to_store(llama, TALKS, tmp_path / "s", **SMALL)
     llama.tokenizer.chat_template += "{# the same #}"
-    with pytest.raises(pp.PersonaProbeError, match=r"begun with template_hash '[0-9a-f]{16}', now it is"):
+    with pytest.raises(pp.PersonaProbeError, match=r"started with template_hash '[0-9a-f]{16}', now it is"):
         capture_to_store(llama, TALKS, tmp_path / "s", **SMALL)
     with torch.no_grad():
         next(llama.hf.parameters()).add_(1)
-    with pytest.raises(pp.PersonaProbeError, match="begun with model_hash"):
+    with pytest.raises(pp.PersonaProbeError, match="started with model_hash"):
         capture_to_store(llama, TALKS, tmp_path / "s", **SMALL)
 
 
@@ -355,13 +355,13 @@ def test_another_day_is_named_where_the_template_writes_it(llama, tmp_path):
     store = capture_to_store(llama, TALKS, tmp_path / "s", **SMALL)
     assert store.source["today"] == "2026-01-31"
     llama.template.today = datetime.date(2026, 2, 1)
-    with pytest.raises(pp.PersonaProbeError, match="begun with today '2026-01-31', now it is '2026-02-01'"):
+    with pytest.raises(pp.PersonaProbeError, match="started with today '2026-01-31', now it is '2026-02-01'"):
         capture_to_store(llama, TALKS, tmp_path / "s", **SMALL)
 
 
 def test_the_same_dialogues_under_other_labels_are_refused(llama, tmp_path):
     capture_to_store(llama, TALKS, tmp_path / "s", **SMALL)
-    with pytest.raises(pp.PersonaProbeError, match="capture 0 holds the same dialogues under other ids or labels"):
+    with pytest.raises(pp.PersonaProbeError, match="capture 0 holds the same dialogues with other ids or labels"):
         capture_to_store(llama, [dialogue.with_labels(topic="x") for dialogue in TALKS], tmp_path / "s", **SMALL)
 
 

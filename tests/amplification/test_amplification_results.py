@@ -117,7 +117,7 @@ def test_convergence_draws_what_noise_allows():
     assert "noise allows 0.67 to 0.89 for one direction" in found.headline()
     bars = [trace for trace in found.plot().data if trace.marker.symbol == "line-ew-open"]
     assert list(bars[0].y) == pytest.approx([2 / 3, 8 / 9])
-    assert "Noise allows 0.89 for one" in note(found.plot(layer=1))
+    assert "Noise allows at most 0.89 for two" in note(found.plot(layer=1))
     unknown = measure_convergence(NAMED, reference(2), n_random=20)
     assert "not known" in unknown.headline()
     assert not [trace for trace in unknown.plot().data if trace.marker.symbol == "line-ew-open"]

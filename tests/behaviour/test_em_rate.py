@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 import persona_probe as pp
-from persona_probe.behaviour.em_rates import DEFINITIONS, coherent_rate, persona_shares
+from persona_probe.behaviour.em_rates import DEFINITIONS, coherent_rate, em_rates, persona_shares
 
 QUESTION = pp.Dialogue.from_messages([{"role": "user", "content": "Q?"}], id="q", question="Q?")
 
@@ -38,7 +38,7 @@ def test_the_definitions_differ_on_the_same_rows_exactly_as_written():
     # NaN, NaN               -       -      -
     nan = np.nan
     table = judged([0, 30, 40, 0, 0, nan], [100, 50, 100, 40, 10, nan])
-    rates = pp.em_rates(table).table.set_index("definition")
+    rates = em_rates(table).table.set_index("definition")
     assert rates.loc["betley", ["value", "n"]].tolist() == [pytest.approx(1 / 3), 3]
     assert rates.loc["turner", ["value", "n"]].tolist() == [pytest.approx(1 / 5), 5]
     assert rates.loc["tan", ["value", "n"]].tolist() == [pytest.approx(1.0), 4]
@@ -65,7 +65,7 @@ def test_no_judge_means_no_rate_and_never_aligned():
 def test_a_refusal_is_no_failure():
     table = judged([np.nan, 10], [np.nan, 90], refusal=[True, False])
     assert table["failed"].tolist() == [False, False]
-    assert pp.em_rates(table).table["refusals"].tolist() == [1, 1, 1]
+    assert em_rates(table).table["refusals"].tolist() == [1, 1, 1]
 
 
 def test_persona_shares_add_up():

@@ -16,6 +16,7 @@ from persona_probe.behaviour.judges.turn import defused, judge_turns, turn_marke
 from persona_probe.dialogue.rendering import ChatTemplate
 from persona_probe.models.generation import stop_tokens
 from persona_probe.models.loading.load import load
+from persona_probe.models.loading.spec import LoadOptions
 from persona_probe.models.model import Model
 from tests import architectures
 from tests.conftest import CHECKPOINTS
@@ -305,7 +306,8 @@ def test_a_path_is_loaded_as_the_options_say_and_described(folders):
 
 
 def test_options_are_those_of_load(folders, judges):
-    assert set(LOAD_OPTIONS) == set(inspect.signature(load).parameters) - {"path_or_id"}
+    own = set(inspect.signature(load).parameters) - {"path_or_id", "options"}
+    assert set(LOAD_OPTIONS) == own | set(LoadOptions.__annotations__)
     with pytest.raises(pp.PersonaProbeError, match=r"no option 'dtpye'.*dtype"):
         LocalJudge(folders("llama"), options={"dtpye": "bfloat16"})
     with pytest.raises(pp.PersonaProbeError, match=r"options=dtype say how to load.*loaded already"):

@@ -54,7 +54,7 @@ def test_a_direction_without_checks_says_so():
     assert bare.to_frame()["held_out_auroc"].isna().all()
     figure = bare.plot()
     assert len(list(figure.select_yaxes())) == 1
-    assert "holds no checks" in note(figure)
+    assert "has no checks" in note(figure)
     assert [list(trace.x) for trace in figure.data] == [[0, 3]]
 
 
@@ -88,7 +88,7 @@ def test_many_pairs_are_a_matrix_and_weak_ones_in_parentheses():
     assert sum(text.startswith("(") for text in off) > 10
     without = pp.directions.cosine_table(named)
     assert "no null" in without.headline()
-    assert "No null was drawn" in note(without.plot())
+    assert "No null was measured" in note(without.plot())
 
 
 def test_a_subspace_is_compared_across_layers():
@@ -118,5 +118,5 @@ def test_tokens_are_drawn_as_they_are(llama):
     assert "<b onmouse" not in unescaped(figure)
     assert "promoted" in top.headline()
     assert len(top.to_frame()) == 12
-    with pytest.raises(pp.PersonaProbeError, match="read no layer 1; it read 0, 2"):
+    with pytest.raises(pp.PersonaProbeError, match="did not read layer 1; it read 0, 2"):
         top.plot(layer=1)

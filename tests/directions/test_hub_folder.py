@@ -95,7 +95,7 @@ def test_what_is_no_direction_is_refused(tmp_path):
     (folder / "direction.json").unlink()
     with pytest.raises(pp.PersonaProbeError, match=r"has no direction\.json,"):
         read_hub_folder(folder)
-    with pytest.raises(pp.PersonaProbeError, match="no such folder, and no Hub id"):
+    with pytest.raises(pp.PersonaProbeError, match="no such folder, and not a Hub id"):
         read_hub_folder(tmp_path / "missing")
     with pytest.raises(pp.PersonaProbeError, match="is a file"):
         write_hub_folder(made(), folder / "README.md")
@@ -104,7 +104,7 @@ def test_what_is_no_direction_is_refused(tmp_path):
 def test_without_a_connection_the_hub_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
-        pp.PersonaProbeError, match=r"owner/direction: no such folder here, and it cannot be had"
+        pp.PersonaProbeError, match=r"owner/direction: no such folder here, and it cannot be downloaded"
     ) as error:
         read_hub_folder("owner/direction")
     assert "HF_HUB_OFFLINE" in str(error.value)

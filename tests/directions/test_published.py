@@ -91,12 +91,12 @@ def test_capping_configurations_are_read_experiment_by_experiment(llama, tmp_pat
     assert direction.layers == (1, 2)
     np.testing.assert_array_equal(direction.at(2), vectors["layer_2/axis"]["vector"])
     assert direction.card["source"]["caps"] == [-0.5, -1.0]
-    with pytest.raises(pp.PersonaProbeError, match=r"2 experiments; say experiment= one of layers_1:3-p0.25, twice"):
+    with pytest.raises(pp.PersonaProbeError, match=r"2 experiments; give experiment= one of layers_1:3-p0.25, twice"):
         read_published(llama, path)
     with pytest.raises(pp.PersonaProbeError, match=r"caps at layers \[2, 2\]"):
         read_published(llama, path, experiment="twice")
     broken = saved({"vectors": {}, "experiments": experiments}, tmp_path / "broken.pt")
-    with pytest.raises(pp.PersonaProbeError, match=r"broken\.pt: is no capping configuration"):
+    with pytest.raises(pp.PersonaProbeError, match=r"broken\.pt: is not a capping configuration"):
         read_published(llama, broken, experiment="twice")
     with pytest.raises(pp.PersonaProbeError, match="has no 'axis'"):
         read_published(llama, path, "assistant-axis")
@@ -137,7 +137,7 @@ def test_candidates_of_refusal_directions_need_a_position(llama, tmp_path):
     np.testing.assert_array_equal(direction.vectors, table[2, 1:].float())
     assert len(direction.card["source"]["left_out"]) == 2
     for position in (None, 0, -5):
-        with pytest.raises(pp.PersonaProbeError, match=r"4 positions; say position= -4 to -1"):
+        with pytest.raises(pp.PersonaProbeError, match=r"4 positions; give position= -4 to -1"):
             read_published(llama, path, position=position)
 
 
@@ -167,7 +167,7 @@ def test_a_block_input_of_the_next_layer_is_our_layer(llama, tmp_path):
     ],
 )
 def test_what_fits_no_format_is_not_guessed(llama, tmp_path, content, name):
-    with pytest.raises(pp.PersonaProbeError, match=rf"{name}: holds .* no known format .*say format= one of") as error:
+    with pytest.raises(pp.PersonaProbeError, match=rf"{name}: holds .* no known format .*give format= one of") as error:
         read_published(llama, saved(content, tmp_path / name))
     assert all(known in str(error.value) for known in FORMATS)
 

@@ -43,7 +43,7 @@ def test_training_teaches_the_answers_and_leaves_before_alone(llama, tmp_path):
 
 def test_a_folder_that_is_no_adapter_is_never_replaced(llama, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(pp.PersonaProbeError, match="is no adapter"):
+    with pytest.raises(pp.PersonaProbeError, match="is not an adapter"):
         pp.finetune(llama, ROWS, pp.LoraSettings(steps=1), tmp_path)
     assert (tmp_path / "thesis.tex").exists()
     with pytest.raises(pp.PersonaProbeError, match="no_such_layer"):

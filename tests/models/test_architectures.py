@@ -47,14 +47,14 @@ REFUSED_BRIDGES = {
     # TransformerLens needs torchvision for it.
     "qwen2_5_vl": "cannot bridge.*torchvision",
     # TransformerLens rotates the halves of a head, where these models rotate neighbouring pairs.
-    "cohere": "not the same model",
-    "cohere2": "not the same model",
+    "cohere": "does not compute the same",
+    "cohere2": "does not compute the same",
     # Hugging Face adds the positional bias once with `sdpa` and twice with `eager`, which TransformerLens reproduces.
-    "falcon_alibi": "not the same model",
+    "falcon_alibi": "does not compute the same",
     # TransformerLens expects rotary embeddings, which Granite 4's hybrids do without.
     "granite_moe_hybrid": "cannot bridge.*rotary_emb",
     # TransformerLens normalises queries and keys before rotating them, this model after.
-    "hunyuan": "not the same model",
+    "hunyuan": "does not compute the same",
 }
 ROUNDING = {"gemma4": 2e-4, "gemma4_vision": 2e-4}
 """Gemma 4 does not scale its attention's logits down, which amplifies rounding; in float64 nothing is left of it."""

@@ -215,7 +215,7 @@ def test_code_from_a_repository_runs_only_when_asked_for(folders, tmp_path):
         "AutoConfig": "configuration_custom.CustomConfig",
     }
     (folder / "config.json").write_text(json.dumps({**config, "model_type": "custom", "auto_map": own}))
-    with pytest.raises(pp.PersonaProbeError, match="read it, then load with trust_remote_code=True"):
+    with pytest.raises(pp.PersonaProbeError, match="read that, then load with trust_remote_code=True"):
         pp.load(folder)
     trusted = pp.load(folder, trust_remote_code=True)
     assert trusted.hf.own
@@ -227,7 +227,7 @@ def test_the_repository_s_own_tokenizer_is_used_whatever_family_the_model_is_of(
         model = pp.load(folders("qwen2"))
     text = "Certainly, treat the fever."
     assert model.tokenizer(text).input_ids == tokenizer(text).input_ids
-    assert "reads text otherwise than the repository's tokenizer.json" in caplog.text
+    assert "splits text differently from the repository's tokenizer.json" in caplog.text
 
 
 def test_a_base_model_is_given_a_chat_template(folders, tmp_path):
@@ -301,3 +301,13 @@ def test_a_fingerprint_sees_every_weight(folders):
             parameter.view(-1)[parameter.numel() // 2 + 1] += 0.01
         hashes.add(model.fingerprint())
     assert len(hashes) == 5
+
+
+@pytest.mark.parametrize("load_it", [pp.load, lambda path, **options: pp.load_pair(path, path, **options)])
+def test_a_misspelt_option_does_not_pass_unseen(folders, load_it):
+    with pytest.raises(
+        pp.PersonaProbeError, match=r"takes no option dtpye= \('float32' was given\); did you mean dtype="
+    ):
+        load_it(folders("llama"), dtpye="float32")
+    with pytest.raises(pp.PersonaProbeError, match=r"takes no option colour= .*there are device, device_map, dtype"):
+        load_it(folders("llama"), colour="blue")

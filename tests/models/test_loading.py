@@ -107,7 +107,7 @@ def test_models_of_different_size_are_no_pair(folders, tmp_path, llama):
         pp.load_pair(llama, tmp_path)
     with pytest.raises(pp.PersonaProbeError, match="same architecture"):
         pp.load_pair(llama, llama, control=tmp_path)
-    with pytest.raises(pp.PersonaProbeError, match=r"3 layers of width 32, .* has 2 of 16"):
+    with pytest.raises(pp.PersonaProbeError, match=r"3 layers of width 32, .* has 2 layers of width 16"):
         pp.load_pair(llama.name, llama.name, tmp_path, keep_all=False)
 
 
@@ -135,7 +135,7 @@ def test_a_bridge_that_differs_is_refused(llama, monkeypatch):
     monkeypatch.setattr(
         "transformer_lens.model_bridge.sources._bridge_builder.build_bridge_from_module", lambda *a, **k: Wrong()
     )
-    with pytest.raises(pp.PersonaProbeError, match=r"not the same model.*blocks\.0\.hook_out"):
+    with pytest.raises(pp.PersonaProbeError, match=r"does not compute the same.*blocks\.0\.hook_out"):
         bridge.build_bridge(llama)
 
 
@@ -146,7 +146,7 @@ def test_the_bridge_of_a_live_adapter_is_that_model_or_is_refused(kind, folders,
     ids = guards.probe_ids(after)
     expected = after.hf(ids).logits
     if kind in REFUSED_WITH_LIVE_ADAPTER:
-        with pytest.raises(pp.PersonaProbeError, match=r"not the same model|cannot bridge"):
+        with pytest.raises(pp.PersonaProbeError, match=r"does not compute the same|cannot bridge"):
             after.bridge(ids)
     else:
         torch.testing.assert_close(after.bridge(ids), expected, rtol=1e-3, atol=1e-3)
@@ -196,7 +196,7 @@ def test_a_model_whose_tokens_see_what_comes_later_is_refused(llama):
     """Texts are cut at their span's end, which only causal models allow."""
     layer = llama.stream.blocks[1]
     handle = layer.register_forward_hook(lambda _m, _a, out: out + 0.1 * out.flip(1), prepend=True)
-    with pytest.raises(pp.PersonaProbeError, match=r"layer 1.*without what comes later"):
+    with pytest.raises(pp.PersonaProbeError, match=r"layer 1.*without its last tokens"):
         guards.check_hooks(llama)
     handle.remove()
     guards.check_hooks(llama)

@@ -66,7 +66,9 @@ def test_two_full_models_are_held_together_where_they_fit_and_one_at_a_time_wher
     after = pair.after
     gc.collect()
     assert weights() is None
-    with pytest.raises(pp.PersonaProbeError, match=r"llama was released: one of 2 models is held at a time, and then"):
+    with pytest.raises(
+        pp.PersonaProbeError, match=r"llama was released: one of 2 models is in memory at a time, and then"
+    ):
         before.generate([TALKS[0].without_answer()])
     torch.testing.assert_close(after.hf(probe_ids(after)).logits, both.after.hf(probe_ids(after)).logits)
     kept = pp.load_pair(folders("llama"), full, keep_all=True)

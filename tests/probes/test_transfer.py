@@ -106,7 +106,7 @@ def test_unrelated_models_are_refused():
     sets = {"one": (one, labels), "other": (other, labels)}
     with pytest.raises(pp.PersonaProbeError, match=r"probes are trained in made up.*not known to be made"):
         transfer_between(sets, groups=None)
-    with pytest.warns(PersonaProbeWarning, match="used all the same"):
+    with pytest.warns(PersonaProbeWarning, match="used anyway"):
         transfer_between(sets, groups=None, allow_unrelated=True)
 
 

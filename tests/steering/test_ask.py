@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 import persona_probe as pp
+from persona_probe.models.loading.snapshots import Snapshots
 from persona_probe.steering import asking as module
 from persona_probe.steering.asking import Asking
 from persona_probe.worlds.persona_world.documents import questions
@@ -123,29 +124,22 @@ def test_what_changes_the_whole_model_is_asked_by_itself(llama):
     assert of(only) == of(answers, intervention="everywhere")
 
 
-def test_of_a_pair_each_model_is_loaded_once_and_called_by_its_part(folders, llama, tmp_path):
+def test_of_a_pair_each_model_is_loaded_once_and_called_by_its_part(folders, llama, tmp_path, monkeypatch):
     for parameter in llama.hf.parameters():
         parameter.data.mul_(1.5)
     llama.hf.save_pretrained(tmp_path / "after")
     llama.tokenizer.save_pretrained(tmp_path / "after")
-    pair = pp.load_pair(folders("llama"), tmp_path / "after", keep_both=False)
+    pair = pp.load_pair(folders("llama"), tmp_path / "after", tmp_path / "after", keep_all=False)
     direction = random_direction(pp.load(folders("llama")))
+    under = {"none": None, "add": pp.Add(direction, 1, strength=9.0)}
     loaded = []
-    opened = pp.models.Snapshots._open
-    try:
-        pp.models.Snapshots._open = lambda self, spec: loaded.append(spec.name) or opened(self, spec)
-        answers = pp.ask(
-            pair,
-            ASKED,
-            None,
-            interventions={"none": None, "add": pp.Add(direction, 1, strength=9.0)},
-            sampling=SHORT,
-        )
-    finally:
-        pp.models.Snapshots._open = opened
-    assert len(loaded) == len(set(loaded)) == 2
-    assert answers.table["model"].drop_duplicates().tolist() == ["before", "after"]
-    assert len(answers.table) == 2 * 2 * len(ASKED)
+    opened = Snapshots._open
+    monkeypatch.setattr(Snapshots, "_open", lambda self, spec: loaded.append(spec.name) or opened(self, spec))
+    answers = pp.ask(pair, ASKED, None, interventions=under, sampling=SHORT)
+    assert len(loaded) == 3
+    assert answers.table["model"].drop_duplicates().tolist() == ["before", "after", "control"]
+    assert len(answers.table) == 3 * 2 * len(ASKED)
+    assert of(answers, model="after") == of(answers, model="control")
     assert of(answers, model="before", intervention="none") != of(answers, model="after", intervention="none")
 
 

@@ -104,7 +104,7 @@ def test_going_on_from_a_cache_is_refused_and_an_empty_one_is_not(llama, cache):
     with pp.steer(llama, random_direction(llama), layers=LAYER, strength=3.0):
         plain = llama.hf.generate(ids, **LONG)
         assert torch.equal(llama.hf.generate(ids, past_key_values=made, **LONG), plain)
-        with pytest.raises(pp.PersonaProbeError, match="past_key_values holds tokens that were read earlier"):
+        with pytest.raises(pp.PersonaProbeError, match="past_key_values contains tokens that were read earlier"):
             llama.hf.generate(plain, past_key_values=made, **LONG)
 
 
@@ -199,7 +199,7 @@ def test_a_position_or_turn_that_is_not_there_raises_before_a_token_is_written(l
     ["", "all:1", "first_k", "first_k:0", "first_k:-1", "window:4-4", "window:4", "positions:", "turn:a", "answer"],
 )
 def test_bad_scopes_are_refused(llama, scope):
-    with pytest.raises(pp.PersonaProbeError, match=r"unknown scope|holds no token"):
+    with pytest.raises(pp.PersonaProbeError, match=r"unknown scope|contains no token"):
         pp.Add(random_direction(llama), LAYER, scope=scope)
     for good in [*NAMED, "turn:-1", "positions:0, -2"]:
         assert parse_scope(str(parse_scope(good))) == parse_scope(good)

@@ -1,1 +1,1 @@
-"""Activations on disk: written shard by shard, resumed after a kill, read without torch."""
+"""Activations on disk: written shard by shard, resumed after an interruption, read without torch."""

@@ -1,8 +1,8 @@
-"""A store's index: one Parquet part a shard, all with the same columns, so that the folder reads as one table.
+"""A store's index: one Parquet part per shard, all with the same columns, so that the folder reads as one table.
 
-What a dialogue is known by (``id``, ``question``, ``group``, ``seed`` and its labels) gets a typed column each, decided
-by the first capture. A value that does not fit its column, or a label that came later, stands as JSON in the column
-``other_labels``; `read_parts` puts it back, so that nothing is lost and no part contradicts another.
+``id``, ``question``, ``group``, ``seed`` and each label have a typed column, whose type the first capture decides. A
+value that does not fit its column, or a label that was added later, is stored as JSON in the column ``other_labels``;
+`read_parts` puts it back, so that nothing is lost and the parts do not contradict each other.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from persona_probe.errors import PersonaProbeError
 
 OTHER = "other_labels"
 ROW_COLUMNS = ("dialogue", "n_tokens", "n_sinks", "position", "token_id", "token")
-"""What capture may say of each row: taken from its table as it is, even where a label is called so."""
+"""Columns of `capture`'s table: stored as they are, even if a label has the same name."""
 _TYPES = ("bool", "int64", "double", "string")
 
 
@@ -31,7 +31,7 @@ def known_of(dialogue: Dialogue) -> dict[str, Any]:
     """Labels and identity of ``dialogue`` as plain JSON values.
 
     Raises:
-        PersonaProbeError: if a label cannot be written down, naming it.
+        PersonaProbeError: if a label cannot be stored, naming it.
     """
     known = {
         name: _plain(value, f"dialogue {dialogue.name}: the label {name!r}") for name, value in dialogue.labels.items()
@@ -41,7 +41,7 @@ def known_of(dialogue: Dialogue) -> dict[str, Any]:
 
 
 def column_types(known: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """The type of each column that all its values fit; labels of mixed type are left out."""
+    """The type of each column, which all of its values fit; labels of mixed type are left out."""
     types: dict[str, str] = {}
     for name in dict.fromkeys(name for row in known for name in row):
         values = [row[name] for row in known if row.get(name) is not None]
@@ -61,11 +61,11 @@ def write_part(
     """Write one part.
 
     Args:
-        file: where.
-        table: what capture said of the rows.
-        known: `known_of` of the dialogue each row belongs to.
+        file: the file to write.
+        table: the table of `capture`.
+        known: for each row, `known_of` of its dialogue.
         types: `column_types` of the store.
-        note: goes into the schema metadata.
+        note: what is written into the schema metadata.
     """
     columns = {
         name: pa.array([_fitting(row.get(name), kind) for row in known], pa.type_for_alias(kind))
@@ -81,20 +81,20 @@ def write_part(
     pq.write_table(pa.table(columns).replace_schema_metadata(dict(note)), file)
 
 
-def read_note(file: Path, mend: str) -> tuple[int, str, dict[str, Any]]:
-    """Rows, SHA-256 and source of the shard that the part ``file`` belongs to.
+def read_note(file: Path, remedy: str) -> tuple[int, str, dict[str, Any]]:
+    """Number of rows, SHA-256 and source of the shard that the part ``file`` belongs to.
 
     Raises:
-        PersonaProbeError: if the part is damaged; ``mend`` says what to do.
+        PersonaProbeError: if the part is damaged; ``remedy`` says what to do.
     """
     try:
         metadata = pq.read_metadata(file)
         note = metadata.metadata
         if int(note[b"rows"]) != metadata.num_rows:
-            raise ValueError(f"it has {metadata.num_rows} rows, noted are {int(note[b'rows'])}")
+            raise ValueError(f"it has {metadata.num_rows} rows, but its metadata says {int(note[b'rows'])}")
         return metadata.num_rows, note[b"sha256"].decode(), json.loads(note[b"source"])
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-        raise PersonaProbeError(f"{file}: the index part is damaged: {error}; {mend}") from error
+        raise PersonaProbeError(f"{file}: the index part is damaged: {error}; {remedy}") from error
 
 
 def read_parts(files: Sequence[Path]) -> pd.DataFrame:
@@ -104,7 +104,7 @@ def read_parts(files: Sequence[Path]) -> pd.DataFrame:
     parts = []
     for file in files:
         try:
-            # Not pq.read_table: it would take a folder called a=b above the store for a column.
+            # Not pq.read_table, which would read a column from the name of a folder a=b above the store.
             with pq.ParquetFile(file) as opened:
                 parts.append(opened.read())
         except (pa.ArrowException, OSError) as error:
@@ -118,7 +118,7 @@ def read_parts(files: Sequence[Path]) -> pd.DataFrame:
 
 
 def _with_misfits(table: pd.DataFrame, other: pd.Series[Any]) -> pd.DataFrame:
-    """Put what ``other`` holds as JSON into its columns; each distinct text is read once."""
+    """``table`` with the JSON values of ``other`` in their columns; each distinct text is parsed once."""
     codes, texts = pd.factorize(other)
     misfits: list[dict[str, Any]] = [json.loads(text) for text in texts]
     for name in dict.fromkeys(name for misfit in misfits for name in misfit):

@@ -1,12 +1,12 @@
-"""Reading a store: activations on disk, larger than memory, opened without torch.
+"""Reading a store: activations on disk, which may be larger than memory, without torch.
 
 A store is a folder::
 
     store.json                    what was captured: layers, span, reduction, model and template hash, the captures
     shards/00000.safetensors      one tensor ``values`` (row, layer, d_model), float32 or bfloat16
-    index/00000.parquet           one line a row of that shard; its schema metadata hold the shard's SHA-256
+    index/00000.parquet           one line per row of that shard; its schema metadata hold the shard's SHA-256
 
-A shard counts once its index part stands beside it. `persona_probe.activations.store.writing` writes stores.
+A shard counts as written once its index part exists. `persona_probe.activations.store.writing` writes stores.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from persona_probe.activations.activations import Activations
+from persona_probe.activations.activations import Activations, joined_source
 from persona_probe.activations.store.index import read_note, read_parts
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.stream.layers import Layers, several_layers
@@ -34,16 +34,16 @@ _ON_DISK: dict[str, tuple[str, np.dtype[Any]]] = {
     "float32": ("F32", np.dtype("<f4")),
     "bfloat16": ("BF16", np.dtype("<u2")),
 }
-_MEND = "delete {shard} and {index}, then run the same capture again: it writes only what is missing"
+_REMEDY = "delete {shard} and {index}, then run the same capture again: it writes only what is missing"
 
 
 def store_bytes(n_rows: int, n_layers: int, d_model: int, dtype: str = "float32") -> int:
-    """How many bytes the values of a store take; ``n_rows`` is dialogues, or tokens under ``reduce="tokens"``."""
+    """Bytes of the values in a store; ``n_rows`` counts dialogues, or tokens with ``reduce="tokens"``."""
     return n_rows * n_layers * d_model * BYTES_PER_VALUE[dtype]
 
 
 def in_words(size: int) -> str:
-    """``size`` in bytes for a person to read, in powers of 1000: ``1.5 TB``."""
+    """``size`` in bytes as text with a unit, in powers of 1000: ``1.5 TB``."""
     scaled, unit = float(size), "bytes"
     for larger in ("kB", "MB", "GB", "TB", "PB"):
         if scaled < 1000:
@@ -53,7 +53,7 @@ def in_words(size: int) -> str:
 
 
 def shard_files(folder: Path, number: int) -> tuple[Path, Path]:
-    """Where shard ``number`` and its index part stand."""
+    """The files of shard ``number`` and of its index part."""
     return folder / "shards" / f"{number:05d}.safetensors", folder / "index" / f"{number:05d}.parquet"
 
 
@@ -63,30 +63,32 @@ def is_there(folder: Path, number: int) -> bool:
 
 
 def read_header(folder: Path) -> dict[str, Any]:
-    """What ``store.json`` says.
+    """The content of ``store.json``.
 
     Raises:
-        PersonaProbeError: if there is none, it is not JSON, or is of another format.
+        PersonaProbeError: if the file is missing, is not JSON, or has another format.
     """
     file = folder / "store.json"
     if not file.is_file():
-        raise PersonaProbeError(f"{folder}: is no activation store: it has no store.json; capture_to_store writes one")
+        raise PersonaProbeError(
+            f"{folder}: is not an activation store: it has no store.json; capture_to_store writes one"
+        )
     try:
         header: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        found = header.get("format")
+        written = header.get("format")
     except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
-        raise PersonaProbeError(f"{file}: cannot be read ({error}); the store must be captured anew") from error
-    if found != FORMAT:
+        raise PersonaProbeError(f"{file}: cannot be read ({error}); the store must be captured again") from error
+    if written != FORMAT:
         raise PersonaProbeError(
-            f"{file}: the format is {found!r}, this version of persona-probe reads {FORMAT!r}; "
-            "open it with the version that wrote it, or capture anew"
+            f"{file}: the format is {written!r}, this version of persona-probe reads {FORMAT!r}; "
+            "open it with the version that wrote it, or capture again"
         )
     return header
 
 
 @dataclass(frozen=True)
 class _Shard:
-    """One finished shard: where it is, its number of rows, its SHA-256 and what its capture said of itself."""
+    """A finished shard: its files, its number of rows, its SHA-256 and the source of its activations."""
 
     file: Path
     index: Path
@@ -96,17 +98,17 @@ class _Shard:
 
     @classmethod
     def of(cls, folder: Path, number: int) -> _Shard:
-        """Shard ``number``, as its index part tells of it."""
+        """Shard ``number``, as its index part describes it."""
         file, index = shard_files(folder, number)
-        return cls(file, index, *read_note(index, _MEND.format(shard=file, index=index)))
+        return cls(file, index, *read_note(index, _REMEDY.format(shard=file, index=index)))
 
     @property
-    def mend(self) -> str:
-        """What to do when the shard is damaged."""
-        return _MEND.format(shard=self.file, index=self.index)
+    def remedy(self) -> str:
+        """What to do if the shard is damaged."""
+        return _REMEDY.format(shard=self.file, index=self.index)
 
     def mapped(self, dtype: str, n_layers: int, d_model: int) -> np.memmap[Any, np.dtype[Any]]:
-        """The values as they lie on disk, ``(row, layer, d_model)``, without reading them (bfloat16 as uint16)."""
+        """The values mapped from disk, ``(row, layer, d_model)``, without reading them (bfloat16 as uint16)."""
         code, on_disk = _ON_DISK[dtype]
         expected = {"dtype": code, "shape": [self.rows, n_layers, d_model]}
         size = store_bytes(self.rows, n_layers, d_model, dtype)
@@ -116,29 +118,29 @@ class _Shard:
                 if not 0 < length <= self.file.stat().st_size - 8:
                     raise ValueError(f"its header claims {length} bytes of a file of {self.file.stat().st_size}")
                 entry = json.loads(file.read(length))["values"]
-            found = {"dtype": entry["dtype"], "shape": entry["shape"]}
+            stored = {"dtype": entry["dtype"], "shape": entry["shape"]}
             start, stop = entry["data_offsets"]
-            if found != expected or (start, stop) != (0, size):
-                raise ValueError(f"it holds {found}, expected {expected}")
+            if stored != expected or (start, stop) != (0, size):
+                raise ValueError(f"it holds {stored}, expected {expected}")
             if self.file.stat().st_size != 8 + length + size:
                 raise ValueError(f"it has {self.file.stat().st_size} bytes, expected {8 + length + size}")
             shape = (self.rows, n_layers, d_model)
             return np.memmap(self.file, dtype=on_disk, mode="r", offset=8 + length, shape=shape)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise PersonaProbeError(f"{self.file}: the shard is damaged: {error}; {self.mend}") from error
+            raise PersonaProbeError(f"{self.file}: the shard is damaged: {error}; {self.remedy}") from error
 
 
 class ActivationStore:
-    """Activations on disk. Values are mapped, not loaded: what is asked for is what is read.
+    """Activations on disk, of which only the rows and layers that are asked for are read.
 
     Attributes:
         path: the store's folder.
         layers: the layer numbers along axis 1.
         d_model: width of the residual stream.
-        dtype: ``float32`` or ``bfloat16``, as stored; what is handed out is always float32.
+        dtype: ``float32`` or ``bfloat16``, as stored; values are always returned in float32.
         source: where the activations come from, as `Activations.source`; ``sinks_left_out`` is summed over the store,
-            anything else that differs between shards is the first one's.
-        missing: the numbers of the shards that are planned but not there.
+            and anything else that differs between shards is taken from the first one.
+        missing: the numbers of the shards that are planned but not written.
     """
 
     def __init__(self, path: Path, header: dict[str, Any]) -> None:
@@ -151,21 +153,19 @@ class ActivationStore:
         self.missing: tuple[int, ...] = tuple(sorted(set(planned) - set(there)))
         self._shards = [_Shard.of(path, number) for number in there]
         self._ends = np.cumsum([shard.rows for shard in self._shards], dtype=np.int64)
-        said = [shard.source for shard in self._shards]
-        self.source: dict[str, Any] = {**(said[0] if said else {}), **header["source"]}
-        if "sinks_left_out" in self.source:
-            self.source["sinks_left_out"] = np.sum([source["sinks_left_out"] for source in said], axis=0).tolist()
+        sources = [shard.source for shard in self._shards]
+        self.source: dict[str, Any] = {**(joined_source(sources) if sources else {}), **header["source"]}
 
     @classmethod
     def open(cls, path: str | Path, *, unfinished: bool = False) -> ActivationStore:
-        """Open the store in the folder ``path``; only ``store.json`` and the index are looked at.
+        """The store in the folder ``path``; only ``store.json`` and the index are read.
 
         Args:
             path: the store's folder.
             unfinished: open it even if shards are missing, to read those that are there.
 
         Raises:
-            PersonaProbeError: if it is no store, is of another format, or is unfinished.
+            PersonaProbeError: if it is not a store, has another format, or is unfinished.
         """
         store = cls(Path(path), read_header(Path(path)))
         if store.missing and not unfinished:
@@ -179,22 +179,22 @@ class ActivationStore:
 
     @property
     def complete(self) -> bool:
-        """Whether every planned shard is there."""
+        """Whether every planned shard is written."""
         return not self.missing
 
     def __len__(self) -> int:
-        """Number of rows that are there."""
+        """Number of rows that are written."""
         return int(self._ends[-1]) if self._shards else 0
 
     def __repr__(self) -> str:
-        """Place, shape, type and state."""
+        """Folder, shape, dtype and state."""
         state = "" if self.complete else f", unfinished: {len(self.missing)} shards missing"
         shape = f"{len(self)} rows x {len(self.layers)} layers x {self.d_model}"
         return f"ActivationStore({str(self.path)!r}, {shape}, {self.dtype}, {len(self._shards)} shards{state})"
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """One line a row, in order, as `Activations.table`; ``dialogue`` counts through the whole store."""
+        """The table of all rows, as `Activations.table`; ``dialogue`` counts through the whole store."""
         return read_parts([shard.index for shard in self._shards])
 
     def at(self, layer: int) -> Float[np.ndarray, "row d_model"]:
@@ -202,14 +202,14 @@ class ActivationStore:
         return self._values(np.arange(len(self)), self._columns([layer]))[:, 0]
 
     def read(self, rows: Any = None, layers: Layers = "all") -> Activations:
-        """Load some rows and layers, in the order asked for.
+        """The activations of some rows and layers, in the order asked for.
 
         Args:
-            rows: a boolean mask (one truth value a row), a slice, or row numbers; default all.
+            rows: a boolean mask (one truth value per row), a slice, or row numbers; default all.
             layers: ``"all"``, one or several.
 
         Raises:
-            PersonaProbeError: for a row or layer that is not there, or a damaged shard.
+            PersonaProbeError: for a row or layer that does not exist, or a damaged shard.
         """
         numbers = self._rows(rows)
         columns = self._columns(layers)
@@ -218,22 +218,22 @@ class ActivationStore:
         return Activations(self._values(numbers, columns), table, wanted, self.source)
 
     def shards(self) -> Iterator[Activations]:
-        """Every row, one shard at a time: memory stays at one shard."""
+        """The activations of one shard after the other, so that only one is in memory."""
         for shard in self._shards:
             values = _float32(shard.mapped(self.dtype, len(self.layers), self.d_model))
             yield Activations(values, read_parts([shard.index]), self.layers, {**self.source, **shard.source})
 
     def verify(self) -> None:
-        """Compare every shard that is there with the SHA-256 its index part recorded.
+        """Raise if a shard differs from the SHA-256 that its index part recorded.
 
         Raises:
             PersonaProbeError: naming the first shard that differs, and what to do.
         """
         for shard in self._shards:
-            if (found := file_sha256(shard.file)) != shard.sha256:
+            if (digest := file_sha256(shard.file)) != shard.sha256:
                 raise PersonaProbeError(
-                    f"{shard.file}: the shard has changed since it was written: its SHA-256 is {found[:16]}..., "
-                    f"recorded was {shard.sha256[:16]}...; {shard.mend}"
+                    f"{shard.file}: the shard has changed since it was written: its SHA-256 is {digest[:16]}..., "
+                    f"recorded was {shard.sha256[:16]}...; {shard.remedy}"
                 )
 
     def _rows(self, rows: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -255,7 +255,7 @@ class ActivationStore:
             return np.atleast_1d(everything[picks])
         except IndexError as error:
             raise PersonaProbeError(
-                f"{self.path}: rows cannot be picked ({error}); give a mask, a slice, or row numbers below {len(self)}"
+                f"{self.path}: rows cannot be read ({error}); give a mask, a slice, or row numbers below {len(self)}"
             ) from error
 
     def _columns(self, layers: Layers) -> list[int]:

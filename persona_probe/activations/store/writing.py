@@ -1,7 +1,7 @@
-"""Capturing into a store: shard by shard, so that a killed capture goes on where it stopped, to the same bytes.
+"""Capturing into a store, shard by shard, so that an interrupted capture can be resumed and gives the same bytes.
 
-A shard depends on its own dialogues alone. Its file comes first, its index part after; each is written under another
-name, flushed to disk and renamed. What lacks its index part is written anew.
+A shard depends on its own dialogues only. Its file is written first, its index part after it; each is written under
+another name, flushed to disk and renamed. A shard without an index part is written again.
 """
 
 from __future__ import annotations
@@ -63,33 +63,39 @@ def capture_to_store(
     yes: bool = False,
     progress: bool = False,
 ) -> ActivationStore:
-    """`capture` into the folder ``path``, in memory for one shard at a time.
+    """The store in the folder ``path`` after `capture` of ``dialogues`` into it, one shard at a time.
 
-    Called again with the same dialogues it writes what is missing (nothing, if nothing is); with other dialogues it
-    appends them. Everything is checked, the size too, before the model runs.
+    Called again with the same dialogues, it writes only what is missing; with other dialogues, it appends them.
+    Everything, including the size, is checked before the model runs.
 
     Args:
         model: which model reads.
         dialogues: what it reads.
-        path: the store's folder; made if need be.
+        path: the store's folder; created if it is missing.
         span: which tokens.
-        reduce: how the span's tokens become one vector, or ``"tokens"`` to keep them all.
+        reduce: how the span's tokens become one vector, or ``"tokens"`` to store them all.
         layers: ``"all"``, one or several.
-        dtype: of the values on disk; ``bfloat16`` takes half the space and keeps about three digits.
-        dialogues_per_shard: default for a new store: as many as make about 1 GiB in memory, at most 1,024.
-        tokens_per_batch: padded tokens a forward, as in `capture`. Batches of another size round differently, so an
-            unfinished capture goes on with the number it was begun with.
+        dtype: dtype of the values on disk; ``bfloat16`` takes half the space and has about three digits.
+        dialogues_per_shard: default for a new store: as many as take about 1 GiB in memory, at most 1,024.
+        tokens_per_batch: padded tokens per forward pass, as in `capture`. Batches of another size round differently, so
+            an unfinished capture is resumed with the number that it was started with.
         sink_ratio: which tokens are left out of means, as in `capture`.
-        yes: write more than 50 GiB.
+        yes: allow more than 50 GiB.
         progress: show a bar.
 
-    Returns:
-        The store, opened.
-
     Raises:
-        PersonaProbeError: if the store was begun with other settings or another model, has an unfinished capture of
-            other dialogues, is being written by another process, or does not fit the disk; and if the model is being
+        PersonaProbeError: if the store was started with other settings or another model, has an unfinished capture of
+            other dialogues, is being written by another process, or does not fit on the disk; and if the model is being
             steered, which a store does not record.
+
+    >>> import persona_probe as pp
+    >>> model = pp.load(pp.persona_world.find_checkpoints() / "chat")
+    >>> talks = [pp.Dialogue.from_text("The fever is high."), pp.Dialogue.from_text("Rest and drink water.")]
+    >>> store = pp.activations.capture_to_store(model, talks, "activations", span="all", layers=[2, 3])
+    >>> store
+    ActivationStore('activations', 2 rows x 2 layers x 160, float32, 1 shards)
+    >>> store.read(rows=[1], layers=3).values.shape
+    (1, 1, 160)
     """
     if model.steered:
         raise PersonaProbeError(
@@ -102,7 +108,7 @@ def capture_to_store(
         raise PersonaProbeError(f"dialogues_per_shard is {dialogues_per_shard}; give at least 1")
     if reduce not in get_args(VectorReduce):
         raise PersonaProbeError(
-            f"a store holds no reduction {reduce!r}: choose one of {', '.join(get_args(VectorReduce))}"
+            f"a store cannot hold the reduction {reduce!r}: choose one of {', '.join(get_args(VectorReduce))}"
         )
     folder = Path(path)
     kind = check_span(span)
@@ -171,17 +177,17 @@ def capture_to_store(
 
 
 def _settle(folder: Path, settings: dict[str, Any], entry: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What ``store.json`` says, or shall say, with this capture in it; and this capture's entry there."""
+    """The content of ``store.json`` with this capture in it, and the entry of this capture."""
     if (folder / "store.json").exists():
         header = read_header(folder)
-        _refuse_other_settings(folder, header, settings)
+        _check_same_settings(folder, header, settings)
     else:
         strangers = sorted(
             {file.name for file in folder.iterdir()} - {LOCK, unfinished_name(folder / "store.json").name}
         )
         if strangers:
             raise PersonaProbeError(
-                f"{folder}: is no activation store, and not empty (it holds {strangers[0]}); give a folder of its own"
+                f"{folder}: is not an activation store, and not empty (it holds {strangers[0]}); give another folder"
             )
         header = {**settings, "captures": []}
         if header["dialogues_per_shard"] is None:
@@ -192,8 +198,8 @@ def _settle(folder: Path, settings: dict[str, Any], entry: dict[str, Any]) -> tu
         if earlier["digest"] == entry["digest"]:
             if earlier["labels_digest"] != entry["labels_digest"]:
                 raise PersonaProbeError(
-                    f"{folder}: capture {number} holds the same dialogues under other ids or labels; give the ones it "
-                    "was made with, or capture into another folder"
+                    f"{folder}: capture {number} holds the same dialogues with other ids or labels; give the ones that "
+                    "it was made with, or capture into another folder"
                 )
             return header, earlier
     for number, earlier in enumerate(header["captures"]):
@@ -202,7 +208,7 @@ def _settle(folder: Path, settings: dict[str, Any], entry: dict[str, Any]) -> tu
         if missing:
             raise PersonaProbeError(
                 f"{folder}: capture {number} ({earlier['dialogues']} dialogues) is unfinished, {len(missing)} of "
-                f"{earlier['shards']} shards are missing, and these {entry['dialogues']} dialogues are not its own "
+                f"{earlier['shards']} shards are missing, and these {entry['dialogues']} dialogues are others "
                 "(their token ids differ); run that capture again first, or capture these into another folder"
             )
     first = sum(earlier["shards"] for earlier in header["captures"])
@@ -211,27 +217,27 @@ def _settle(folder: Path, settings: dict[str, Any], entry: dict[str, Any]) -> tu
     return {**header, "captures": [*header["captures"], mine]}, mine
 
 
-def _refuse_other_settings(folder: Path, header: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+def _check_same_settings(folder: Path, header: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     pairs = [(field, header["source"].get(field), settings["source"].get(field)) for field in SAME_SOURCE]
     pairs += [(field, header[field], settings[field]) for field in _SAME_FORM]
     for field, stored, asked in pairs:
         if stored != asked and not (field == "dialogues_per_shard" and asked is None):
             raise PersonaProbeError(
-                f"{folder}: this store was begun with {field} {stored!r}, now it is {asked!r}; "
-                "capture into another folder, or as the store was begun"
+                f"{folder}: this store was started with {field} {stored!r}, now it is {asked!r}; "
+                "capture into another folder, or with the settings of the store"
             )
 
 
 def _check_room(folder: Path, header: Mapping[str, Any], dialogues: int, rows: int, left: int, yes: bool) -> None:
-    """Refuse a capture larger than the disk, or larger than anyone would write without knowing.
+    """Raise if a capture is larger than the free disk space, or very large and ``yes`` was not given.
 
     Args:
-        folder: where to.
-        header: the store's.
-        dialogues: how many there are.
-        rows: how many rows they make.
-        left: how many of those are still to be written.
-        yes: whether a large store was asked for.
+        folder: the store's folder.
+        header: the content of ``store.json``.
+        dialogues: number of dialogues.
+        rows: number of their rows.
+        left: how many of these rows are still to be written.
+        yes: whether a very large store was asked for.
     """
     form = (len(header["layers"]), header["d_model"], header["dtype"])
     each = f"{form[0]} layers x {form[1]} x {store_bytes(1, 1, 1, form[2])} bytes"
@@ -240,14 +246,14 @@ def _check_room(folder: Path, header: Mapping[str, Any], dialogues: int, rows: i
     if header["source"]["reduce"] == "tokens":
         each_has, rest = divmod(rows, dialogues)
         what = f"{rows:,} tokens of {what}" if rest else f"{what} x {each_has} tokens"
-        instead = f"reduce='mean' keeps {in_words(store_bytes(dialogues, *form))}"
-    said = f"{folder}: {what} x {each} = {in_words(store_bytes(rows, *form))}"
+        instead = f"reduce='mean' takes {in_words(store_bytes(dialogues, *form))}"
+    message = f"{folder}: {what} x {each} = {in_words(store_bytes(rows, *form))}"
     free = shutil.disk_usage(folder).free
     if (missing := store_bytes(left, *form)) > free:
         still = "" if left == rows else f", {in_words(missing)} of it still to be written"
-        raise PersonaProbeError(f"{said}{still}, but the disk has {in_words(free)} free; {instead}")
+        raise PersonaProbeError(f"{message}{still}, but the disk has {in_words(free)} free; {instead}")
     if store_bytes(rows, *form) > _UNASKED_BYTES and not yes:
-        raise PersonaProbeError(f"{said}; pass yes=True (--yes) to write it all the same, or {instead}")
+        raise PersonaProbeError(f"{message}; give yes=True (--yes) to write it anyway, or {instead}")
 
 
 def _check_shard(captured: Activations, header: Mapping[str, Any], rows: int, number: int) -> None:
@@ -286,7 +292,7 @@ def _write_header(folder: Path, header: Mapping[str, Any]) -> None:
 
 
 def _clear(folder: Path, todo: Mapping[int, int]) -> None:
-    """Remove what a killed capture left: files under their unfinished names, and shards without index parts."""
+    """Remove what an interrupted capture left: unfinished files, and shards without index parts."""
     files = [unfinished_name(folder / "store.json")]
     for number in todo:
         files += [file for final in shard_files(folder, number) for file in (final, unfinished_name(final))]

@@ -19,11 +19,8 @@ if TYPE_CHECKING:
 
 
 _OF_THE_ADAPTER = ("adapter", "adapter_revision", "merge")
-LOAD_OPTIONS = (
-    *("adapter", "adapter_revision", "merge", "device", "device_map", "dtype", "quantize", "revision"),
-    *("trust_remote_code", "chat_template", "thinking", "today", "template_variables"),
-)
-"""The keyword arguments of `persona_probe.load`; they are written out because looking them up would import torch."""
+LOAD_OPTIONS = (*_OF_THE_ADAPTER, *LoadOptions.__annotations__)
+"""The keyword arguments of `persona_probe.load`."""
 
 
 def check_source(source: str, options: Mapping[str, Any], asked: Mapping[str, Sequence[str]]) -> None:

@@ -1,1 +1,1 @@
-"""One file a finder: from two poles to one vector a layer."""
+"""Finders, one per file: from two poles to one vector per layer."""

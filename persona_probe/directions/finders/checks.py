@@ -1,4 +1,4 @@
-"""What a direction's card says of its own reliability."""
+"""The checks of a direction's reliability that its card contains."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ Find = Callable[[Poles], Float[np.ndarray, "layer d_model"]]
 def check_direction(
     find: Find, poles: Poles, vectors: Float[np.ndarray, "layer d_model"], repeats: int, seed: int
 ) -> dict[str, Any]:
-    """Find again on halves that share no question, and under shuffled labels.
+    """How far the finder agrees on halves that share no question, and what it finds under shuffled labels.
 
     Args:
         find: the finder, with its parameters.
-        poles: what it was given.
-        vectors: what it found.
-        repeats: how many splits, and how many shuffles.
-        seed: of both.
+        poles: the poles that it was given.
+        vectors: the vectors that it found.
+        repeats: number of splits, and of shuffles.
+        seed: seed of both.
 
     Returns:
-        Per layer ``split_half_cosine`` (mean over splits, of two directions from half of the questions each),
+        Per layer ``split_half_cosine`` (of two directions from half of the questions each, mean over splits),
         ``held_out_auroc`` (of the direction of one half on the other half, mean over splits and halves),
-        ``shuffled_cosine`` (97.5 % quantile of ``|cosine|`` with directions under shuffled labels) and
-        ``shuffled_norm`` (97.5 % quantile of their length, as a share of this direction's): lists, or None where the
-        data are too few; and the number of ``repeats`` and the ``seed``.
+        ``shuffled_cosine`` (97.5 % quantile of ``|cosine|`` with directions from shuffled labels) and
+        ``shuffled_norm`` (97.5 % quantile of their length, relative to this direction's): lists, or None if there are
+        too few data; and the number of ``repeats`` and the ``seed``.
     """
     rng = np.random.default_rng(seed)
     agreements, separations, chance, lengths = [], [], [], []
     for _ in range(repeats):
-        # Too few dialogues, or a half that lacks what the finder needs, leave nothing to say.
+        # With too few dialogues, or a half that lacks what the finder needs, there is nothing to report.
         with contextlib.suppress(PersonaProbeError, ValueError, np.linalg.LinAlgError):
             drawn = find(poles.shuffled(rng))
             chance.append(np.abs(cosine(vectors, drawn)))

@@ -1,4 +1,4 @@
-"""What a finder is: a function from two poles to one vector a layer, with what users must know about it."""
+"""The description of a finder: a function from two poles to one vector per layer, and its properties."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from persona_probe.errors import PersonaProbeError
 
 @dataclass(frozen=True)
 class Finder:
-    """A way to get a direction.
+    """A method to find a direction.
 
     Attributes:
         find: called with the poles and the finder's own keyword parameters; returns ``(layer, d_model)``.
-        null: whether it finds nothing by design.
-        discriminative: whether its vectors are filters, to be compared with others as patterns
+        null: whether its directions are meaningless by design.
+        discriminative: whether its vectors are filters, which must be compared with others as patterns
             (`Direction.as_pattern`; Haufe et al. 2014).
         paired: whether it needs the same dialogues in both poles.
-        repeats: how often the card's checks find anew; fewer where a finder is slow.
+        repeats: how often the card's checks run the finder; less often if it is slow.
     """
 
     find: Callable[..., Float[np.ndarray, "layer d_model"]]
@@ -36,19 +36,19 @@ class Finder:
     def __call__(
         self, poles: Poles, name: str, parameters: Mapping[str, Any], seed: int
     ) -> Float[np.ndarray, "layer d_model"]:
-        """Find; ``seed`` reaches finders that draw.
+        """The vectors that the finder gives; ``seed`` is only used by finders that draw at random.
 
         Raises:
             PersonaProbeError: for a parameter that the finder does not have.
         """
         known = self._keywords()
         if unknown := sorted(set(parameters) - set(known)):
-            its = ", ".join(sorted(set(known) - {"seed"})) or "none"
-            raise PersonaProbeError(f"finder {name!r} has no parameter {unknown[0]!r}; it has: {its}")
+            names = ", ".join(sorted(set(known) - {"seed"})) or "none"
+            raise PersonaProbeError(f"finder {name!r} has no parameter {unknown[0]!r}; it has: {names}")
         return self.find(poles, **parameters, **({"seed": seed} if "seed" in known else {}))
 
     def resolved(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """The parameters as given, and the finder's own defaults for the others."""
+        """The given parameters, and the finder's defaults for the others."""
         return {name: item.default for name, item in self._keywords().items() if name != "seed"} | dict(parameters)
 
     def _keywords(self) -> dict[str, inspect.Parameter]:
@@ -59,9 +59,9 @@ class Finder:
 def at_mean_difference(
     directions: Float[np.ndarray, "layer d_model"], poles: Poles
 ) -> Float[np.ndarray, "layer d_model"]:
-    """``directions`` with the sign and length that the mean difference has along them.
+    """``directions`` with the sign and length of the mean difference along them.
 
-    So steering strength 1 means one mean difference, whatever the finder.
+    Steering strength 1 thereby means one mean difference, whatever the finder.
     """
     units = directions / np.linalg.norm(directions, axis=1, keepdims=True)
     return np.asarray(units * np.einsum("ld,ld->l", units, poles.difference())[:, None])

@@ -1,4 +1,4 @@
-"""Whitened mean difference."""
+"""The finder ``lda``: a whitened mean difference."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ def lda(poles: Poles) -> Float[np.ndarray, "layer d_model"]:
     """The mean difference times the inverse of the shrunk within-pole covariance (Ledoit and Wolf 2004).
 
     Fisher's discriminant; the "mass-mean probe" for independent data of Marks and Tegmark (2023, "The geometry of
-    truth", section 5.1). A filter: it tells the poles apart best, and need not look like what they differ by.
+    truth", section 5.1). A filter: it separates the poles best, and may differ from the difference between them.
     """
     return at_mean_difference(fit_linear(*poles.stacked(), "lda").weights[0], poles)

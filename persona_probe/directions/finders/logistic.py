@@ -1,4 +1,4 @@
-"""Normal of a logistic probe."""
+"""The finder ``logistic``: the normal of a logistic probe."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from persona_probe.linear.fit import fit_linear
 
 
 def logistic(poles: Poles, *, C: float = 1.0) -> Float[np.ndarray, "layer d_model"]:
-    """Normal of an L2-regularised logistic probe on standardised features, in the raw basis.
+    """The normal of an L2-regularised logistic probe on standardised features, in the raw basis.
 
     A filter, as `lda` is.
 
     Args:
-        poles: the two sides.
+        poles: activations with and without the trait.
         C: inverse strength of the penalty (scikit-learn's).
     """
     return at_mean_difference(fit_linear(*poles.stacked(), "logistic", C=C).weights[0], poles)

@@ -1,4 +1,4 @@
-"""Difference of means."""
+"""The finder ``mean-difference``."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Weight = Literal["dialogue", "token"]
 
 
 def mean_difference(poles: Poles, *, weight: Weight = "dialogue") -> Float[np.ndarray, "layer d_model"]:
-    """Mean over positive dialogues minus mean over negative ones, at every layer.
+    """The mean over positive dialogues minus the mean over negative ones, at every layer.
 
     Args:
-        poles: the two sides.
+        poles: activations with and without the trait.
         weight: ``dialogue``: each counts once, however long (Chen et al. 2025, "Persona vectors", section 2.2);
             ``token``: each counts by its tokens in the span, the mean over all tokens (Soligo et al. 2025, "Convergent
             linear representations of emergent misalignment").
@@ -36,7 +36,7 @@ def mean_difference(poles: Poles, *, weight: Weight = "dialogue") -> Float[np.nd
 def _token_mean(side: Activations) -> Float[np.ndarray, "layer d_model"]:
     if "n_tokens" not in side.table or side.source.get("reduce") not in (None, "mean"):
         raise PersonaProbeError(
-            "weight='token' needs means over tokens and how many each is over (captured with reduce='mean', with the "
+            "weight='token' needs means over tokens and the numbers of tokens (captured with reduce='mean', with the "
             f"column n_tokens); these were captured with reduce={side.source.get('reduce')!r}"
         )
     lengths = side.table["n_tokens"].to_numpy(dtype=np.float64)

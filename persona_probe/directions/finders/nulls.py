@@ -1,4 +1,4 @@
-"""Finders that find nothing: what any direction, or any labels, would show."""
+"""Nulls: finders of random directions, and of directions from shuffled labels."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def random_matched(poles: Poles, *, seed: int) -> Float[np.ndarray, "layer d_mod
 
 
 def shuffled_labels(poles: Poles, *, seed: int) -> Float[np.ndarray, "layer d_model"]:
-    """The mean difference under labels that mean nothing (`Poles.shuffled`), as long as the real one."""
+    """The mean difference of shuffled poles (`Poles.shuffled`), as long as the real one."""
     drawn = poles.shuffled(np.random.default_rng(seed)).difference()
     return _as_long_as_difference(drawn / np.linalg.norm(drawn, axis=1, keepdims=True), poles)
 

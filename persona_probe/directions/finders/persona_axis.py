@@ -1,4 +1,4 @@
-"""From the mean of many roles to the default persona."""
+"""The finder ``persona-axis``: from the mean of many roles to the default persona."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from persona_probe.errors import PersonaProbeError
 
 
 def persona_axis(poles: Poles, *, role: str = "role") -> Float[np.ndarray, "layer d_model"]:
-    """The default persona's mean minus the mean over roles of each role's mean: every role counts once.
+    """The default persona's mean minus the mean of the role means, in which every role counts once.
 
-    "The assistant axis" (Lu et al. 2026): positive is the default persona, negative holds many roles.
+    "The assistant axis" (Lu et al. 2026): positive is the default persona, negative contains many roles.
 
     Args:
         poles: positive = default persona, negative = roles.

@@ -18,7 +18,7 @@ class Poles:
     """Activations with the trait and without it, of the same layers, width, span and reduction.
 
     Attributes:
-        positive: ``(dialogue, layer, d_model)`` of the trait.
+        positive: ``(dialogue, layer, d_model)`` with the trait.
         negative: the same without it.
     """
 
@@ -26,7 +26,7 @@ class Poles:
     negative: Activations
 
     def __post_init__(self) -> None:
-        """Refuse poles between which a difference would mean nothing."""
+        """Raise if the difference between the poles would be meaningless."""
         positive, negative = self.positive, self.negative
         for name, pole in (("positive", positive), ("negative", negative)):
             if len(pole) == 0:
@@ -40,19 +40,19 @@ class Poles:
             if positive.source.get(key) != negative.source.get(key):
                 raise PersonaProbeError(
                     f"the poles were captured with different {key}: {positive.source.get(key)!r} and "
-                    f"{negative.source.get(key)!r}; their difference would measure that"
+                    f"{negative.source.get(key)!r}; their difference would measure this instead of the trait"
                 )
         if positive.values.shape == negative.values.shape and np.array_equal(positive.values, negative.values):
             raise PersonaProbeError("the two poles are identical: the direction between them is zero")
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """The layer numbers of both."""
+        """The layer numbers of both poles."""
         return self.positive.layers
 
     @cached_property
     def paired(self) -> bool:
-        """Whether the rows of both go together: the same ``id`` and ``question``, in the same order."""
+        """Whether the rows of both poles are pairs: the same ``id`` and ``question``, in the same order."""
         ours, theirs = self.positive.table, self.negative.table
         if len(ours) != len(theirs) or "id" not in ours or ours["id"].isna().any():
             return False
@@ -83,7 +83,7 @@ class Poles:
         return values, np.arange(len(values)) < len(self.positive)
 
     def halves(self, rng: np.random.Generator) -> tuple[Poles, Poles] | None:
-        """Two halves that share no question (no dialogue, where there is one question only); None if too few."""
+        """Two halves that share no question (no dialogue, if there is only one question); None if there are too few."""
         unit = "question" if self._count("question") > 1 else "id"
         if self._count(unit) < 2:
             return None
@@ -101,11 +101,11 @@ class Poles:
         return parts[0], parts[1]
 
     def shuffled(self, rng: np.random.Generator) -> Poles:
-        """What the poles would be if they did not differ: each pole's mean is taken out, and all rows are dealt anew.
+        """The poles as if they did not differ: each pole's mean is subtracted, and all rows are distributed at random.
 
-        Without taking the means out, a large difference between the poles would be the largest part of the spread that
-        dealing anew hands out, and the null would point along it. Pairs are dealt apart for the same reason: what
-        differs between pairs is above all how strongly the trait shows.
+        If the means were not subtracted, a large difference between the poles would be the largest part of the spread
+        over rows, and the null would point along it. Pairs are separated for the same reason: they differ mainly in
+        how strongly the trait shows.
         """
         n = len(self.positive)
         order = rng.permutation(n + len(self.negative))

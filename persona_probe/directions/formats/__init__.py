@@ -1,1 +1,1 @@
-"""Published directions, one file for each format."""
+"""Published directions, one format per file."""

@@ -1,4 +1,4 @@
-"""From others' torch files to a direction: no pickle runs code, and tensors are put together layer by layer."""
+"""From published torch files to a direction: no pickle runs code, and every tensor's shape is checked."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _DAMAGED = (RuntimeError, EOFError, LookupError, TypeError, ValueError, Attribut
 
 @dataclass(frozen=True)
 class Rows:
-    """What a format found in a file.
+    """The vectors that a format has read from a file.
 
     Attributes:
         vectors: ``(layer, d_model)``, float32, raw.
         layers: our layer number of each row.
-        convention: what the file's own numbers mean.
-        left_out: what of the file is not in ``vectors``, and why.
+        convention: what the layer numbers in the file mean.
+        left_out: what is in the file but not in ``vectors``, and why.
         about: further facts for the card.
     """
 
@@ -42,13 +42,13 @@ class Rows:
 
 
 def array_of(content: Any, file: Path, what: str, shape: Sequence[int | None], axes: str) -> np.ndarray:
-    """A tensor as float32 numpy, if it has ``shape`` (None: any length).
+    """A tensor as a float32 NumPy array, if it has ``shape`` (None: any length).
 
     Args:
         content: what was loaded.
-        file: named in messages.
-        what: the thing expected, for messages.
-        shape: expected shape.
+        file: the file's name, for messages.
+        what: what is expected, for messages.
+        shape: the expected shape.
         axes: what the axes are, for messages.
 
     Raises:
@@ -61,8 +61,8 @@ def array_of(content: Any, file: Path, what: str, shape: Sequence[int | None], a
     if len(seen) != len(shape) or any(want not in (None, got) for want, got in zip(shape, seen, strict=True)):
         wanted = ", ".join("any" if length is None else str(length) for length in shape)
         raise PersonaProbeError(
-            f"{file}: {what} has shape {seen}; for this model it must be ({wanted}) = {axes}: another model's, or "
-            "another format"
+            f"{file}: {what} has shape {seen}; for this model it must be ({wanted}) = {axes}: the file belongs to "
+            "another model, or has another format"
         )
     return np.asarray(content.detach().to(torch.float32).numpy())
 
@@ -71,9 +71,9 @@ def published_direction(rows: Rows, file: Path, model: Model, source: Mapping[st
     """A direction of ``model`` with the card of a published one.
 
     Args:
-        rows: what the format found.
-        file: the file it was found in; its name and SHA-256 go into the card.
-        model: the model the vectors belong to.
+        rows: the vectors that the format has read.
+        file: the file that they are from; its name and SHA-256 go into the card.
+        model: the model that the vectors belong to.
         source: format, repository and paper.
 
     Raises:
@@ -86,7 +86,7 @@ def published_direction(rows: Rows, file: Path, model: Model, source: Mapping[st
             raise PersonaProbeError(f"{file}: the vector of our layer {layer} is zero: there is nothing to project on")
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    # Which chat template the vectors were read with, their files do not say.
+    # The files do not say with which chat template the vectors were read.
     of_model = {key: value for key, value in card_of_model(model).items() if key != "template_hash"}
     card = {
         "name": file.stem,
@@ -105,28 +105,28 @@ def published_direction(rows: Rows, file: Path, model: Model, source: Mapping[st
 
 
 def load_tensors(file: Path) -> Any:
-    """What ``torch.save`` put into ``file``: tensors on the CPU, in plain lists and dicts at most.
+    """The content of a file written by ``torch.save``: tensors on the CPU, perhaps in plain lists and dicts.
 
     Raises:
-        PersonaProbeError: if the file is missing or damaged, or holds objects whose loading would run code.
+        PersonaProbeError: if the file is missing or damaged, or contains objects whose loading would run code.
     """
     if not file.is_file():
         raise PersonaProbeError(f"{file}: no such file")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickles of unusual protocols, which then load or are refused
+            warnings.simplefilter("ignore")  # about pickles of unusual protocols, which then load or raise
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise PersonaProbeError(
-            f"{file}: is no torch file of tensors alone, and loading anything else could run code, so it was not "
-            f"loaded; if you trust it, save its tensors again by themselves ({_reason(error)})"
+            f"{file}: is not a torch file that contains only tensors, and loading anything else could run code, so it "
+            f"was not loaded; if you trust it, save its tensors again by themselves ({_reason(error)})"
         ) from error
     except _DAMAGED as error:
         raise PersonaProbeError(f"{file}: cannot be read as a torch file: {_reason(error)}") from error
 
 
 def described(content: Any) -> str:
-    """What a file holds, in words for messages: ``a tensor of shape (29, 3584)``, ``a dict with keys ...``."""
+    """A file's content in words, for messages: ``a tensor of shape (29, 3584)``, ``a dict with keys ...``."""
     if isinstance(content, torch.Tensor):
         return f"a tensor of shape {tuple(content.shape)}"
     if isinstance(content, dict):
@@ -136,7 +136,7 @@ def described(content: Any) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """The reason alone: torch's advice on how to load unsafely is not ours to repeat."""
+    """The reason of an error, without torch's advice on how to load unsafely."""
     lines = (
         line.strip() for line in str(error).splitlines() if "torch.load" not in line and "weights_only" not in line
     )

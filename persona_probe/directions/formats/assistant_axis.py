@@ -1,10 +1,10 @@
 """The assistant axis: ``assistant_axis.pt``, or the ``axis.pt`` that its pipeline writes.
 
 Lu et al. 2026, "The assistant axis", arXiv:2601.10387; repository safety-research/assistant-axis. A tensor
-``(n_layers, d_model)`` (data set lu-christina/assistant-axis-vectors), or a dict with it as ``axis`` beside both means
-and their counts (``pipeline/5_axis.py``). Rows are read with forward hooks on blocks
+``(n_layers, d_model)`` (data set lu-christina/assistant-axis-vectors), or a dict that contains it as ``axis`` with both
+means and their counts (``pipeline/5_axis.py``). Rows are read with forward hooks on blocks
 (``assistant_axis/internals/activations.py``) and added at the output of the same block
-(``assistant_axis/steering.py``): row l is our layer l. It points from role-play to the assistant.
+(``assistant_axis/steering.py``): row l is our layer l. The axis points from role-play to the assistant.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ ABOUT = {
 
 
 def matches(content: Any, file: Path, model: Model) -> bool:
-    """A dict with an axis; or one row a layer in a file called an axis (others save block *inputs* so)."""
+    """Whether it is a dict with an axis, or has one row per layer and "axis" in the file's name.
+
+    The name matters, since others save block *inputs* in the same shape.
+    """
     if isinstance(content, dict):
         return "axis" in content
     shaped = isinstance(content, torch.Tensor) and tuple(content.shape) == (model.n_layers, model.d_model)
@@ -34,10 +37,10 @@ def matches(content: Any, file: Path, model: Model) -> bool:
 
 
 def read(content: Any, file: Path, model: Model) -> Rows:
-    """Row l is our layer l.
+    """The axis; row l is our layer l.
 
     Raises:
-        PersonaProbeError: for another shape, or a role's mean activation, which is no difference.
+        PersonaProbeError: for another shape, or a role's mean activation, which is not a difference.
     """
     left_out, about = [], {"points_to": "the default assistant, away from role-play"}
     if isinstance(content, dict):

@@ -25,12 +25,12 @@ _SPANS = {"response_avg": "response", "prompt_avg": "prompt", "prompt_last": "la
 
 
 def matches(content: Any, _file: Path, model: Model) -> bool:
-    """One row for each hidden state."""
+    """Whether it has one row for each hidden state."""
     return isinstance(content, torch.Tensor) and tuple(content.shape) == (model.n_layers + 1, model.d_model)
 
 
 def read(content: Any, file: Path, model: Model) -> Rows:
-    """Row l+1 is our layer l; the embedding and the normed last row are left out.
+    """The persona vector; row l+1 is our layer l, and the embedding and the normed last row are left out.
 
     Raises:
         PersonaProbeError: for another shape.

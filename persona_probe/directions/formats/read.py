@@ -1,4 +1,4 @@
-"""The one call that reads others' torch files."""
+"""The function that reads published torch files."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ def read_published(
     position: int | None = None,
     experiment: str | None = None,
 ) -> Direction:
-    """Read a direction that others have published as a torch file.
+    """A direction that others have published as a torch file.
 
-    The files do not say which model they belong to, so you do; layers are brought to our convention, and the card
-    (``card["source"]``) says the original one, the file's name and SHA-256, and what was left out.
+    The files do not say which model they belong to, so it must be given. Layers are converted to our convention; the
+    card (``card["source"]``) names the original convention, the file and its SHA-256, and what was left out.
 
     Args:
-        model: the model the vectors were found in: layers and width are checked, and its hash goes into the card.
+        model: the model that the vectors were found in: layers and width are checked, and its hash goes into the card.
         path: the ``.pt`` file. Only tensors are loaded: a pickle that would run code is refused.
-        format: ``persona-vectors``, ``assistant-axis``, ``assistant-axis-capping`` or ``refusal-direction``. Without it
-            the one format that fits shape, keys and file name is taken, and the card says so.
-        position: of ``mean_diffs.pt``, -1 being the last prompt token.
-        experiment: of a capping configuration, such as ``layers_46:54-p0.25``.
+        format: ``persona-vectors``, ``assistant-axis``, ``assistant-axis-capping`` or ``refusal-direction``. By default
+            the only format that fits shape, keys and file name; the card then says that it was guessed.
+        position: for ``mean_diffs.pt``: the token position, -1 for the last prompt token.
+        experiment: for a capping configuration: the experiment, such as ``layers_46:54-p0.25``.
 
     Returns:
         A direction with vectors ``(layer, d_model)``, raw, for the layers that the file has in our convention.
@@ -56,10 +56,18 @@ def read_published(
     Raises:
         PersonaProbeError: if the file is missing, damaged or holds more than tensors; no format or several fit; shape
             or width are not the model's (both are named); or vectors are zero or not finite.
+
+    >>> import torch
+    >>> import persona_probe as pp
+    >>> model = pp.load(pp.persona_world.find_checkpoints() / "chat")
+    >>> torch.save(torch.ones(model.n_layers + 1, model.d_model), "evil_response_avg_diff.pt")  # as the authors do
+    >>> direction = pp.directions.read_published(model, "evil_response_avg_diff.pt")
+    >>> direction.name, direction.layers, direction.card["source"]["format"]
+    ('evil_response_avg_diff', (0, 1, 2, 3), 'persona-vectors')
     """
     file = Path(path)
     if file.suffix in _OTHERS:
-        raise PersonaProbeError(f"{file}: is no torch file; read it with {_OTHERS[file.suffix]}")
+        raise PersonaProbeError(f"{file}: is not a torch file; read it with {_OTHERS[file.suffix]}")
     if format is not None and format not in FORMATS:
         raise PersonaProbeError(f"unknown format {format!r}: choose one of {', '.join(FORMATS)}")
     content = load_tensors(file)
@@ -68,7 +76,7 @@ def read_published(
     given = {option: value for option, value in options.items() if value is not None}
     for option in given:
         if _OPTIONS.get(name) != option:
-            raise PersonaProbeError(f"{file}: format {name} takes no {option}=; leave it out")
+            raise PersonaProbeError(f"{file}: the format {name} does not take {option}=; leave it out")
     rows = FORMATS[name].read(content, file, model, **given)
     return published_direction(rows, file, model, {**FORMATS[name].ABOUT, "format_guessed": format is None})
 
@@ -78,6 +86,6 @@ def _guessed(content: Any, file: Path, model: Model) -> str:
     if len(fitting) != 1:
         raise PersonaProbeError(
             f"{file}: holds {described(content)}, and {' and '.join(fitting) or 'no known format'} fits that for "
-            f"{model.name} ({model.n_layers} layers, d_model {model.d_model}); say format= one of {', '.join(FORMATS)}"
+            f"{model.name} ({model.n_layers} layers, d_model {model.d_model}); give format= one of {', '.join(FORMATS)}"
         )
     return fitting[0]

@@ -14,7 +14,8 @@ from jaxtyping import Float, Int
 
 from persona_probe.behaviour.em_rates import em_rate, rate_change
 from persona_probe.errors import PersonaProbeError
-from persona_probe.latents.latent_numbers import check_alike, check_numbers
+from persona_probe.latents.encoding.alike import check_alike
+from persona_probe.latents.latent_numbers import check_numbers
 from persona_probe.result import TableResult
 from persona_probe.statistics.estimate import Estimate
 from persona_probe.statistics.grouped_means import grouped_mean

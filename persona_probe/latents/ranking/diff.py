@@ -12,8 +12,8 @@ from scipy.stats import false_discovery_control
 
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
+from persona_probe.latents.encoding.alike import SAME_SOURCE, check_alike
 from persona_probe.latents.encoding.encode import GROUPS, LatentStatistics, encode_latents, question_groups
-from persona_probe.latents.latent_numbers import SAME_SOURCE, check_alike
 from persona_probe.latents.ranking.diff_result import LatentTable, Moved
 from persona_probe.latents.sae import Sae
 from persona_probe.models.model import Model

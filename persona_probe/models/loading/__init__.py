@@ -1,1 +1,1 @@
-"""Where models come from: folders, the Hub, adapters, and how much memory they take."""
+"""Loading models from folders, from the Hub and with adapters, and how much memory they take."""

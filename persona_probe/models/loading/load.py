@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import importlib.util
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from safetensors import SafetensorError
@@ -30,7 +29,7 @@ from persona_probe.dialogue.rendering import ChatTemplate
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.fingerprint import fingerprint
 from persona_probe.models.loading.adapters import adapter_base, is_adapter, put_adapter
-from persona_probe.models.loading.spec import LoadOptions, ModelSpec, Quantize
+from persona_probe.models.loading.spec import LoadOptions, ModelSpec, check_options
 from persona_probe.models.model import Model
 from persona_probe.models.quiet import without_transformers_bars
 from persona_probe.models.stream.guards import check_hooks
@@ -45,61 +44,39 @@ def load(
     adapter: str | Path | None = None,
     adapter_revision: str | None = None,
     merge: bool = False,
-    device: str | torch.device | None = None,
-    device_map: str | Mapping[str, Any] | None = None,
-    dtype: torch.dtype | str | None = None,
-    quantize: Quantize | None = None,
-    revision: str | None = None,
-    trust_remote_code: bool = False,
-    chat_template: str | Path | None = None,
-    thinking: bool | None = None,
-    today: datetime.date | None = None,
-    template_variables: Mapping[str, Any] | None = None,
+    **options: Unpack[LoadOptions],
 ) -> Model:
-    """A causal language model, loaded, with our hooks checked against it.
+    """A loaded causal language model, on which our hooks were checked.
 
     Args:
         path_or_id: a local folder or Hub id of a model, or of a LoRA adapter that names its base.
         adapter: a LoRA (rsLoRA, DoRA) adapter to put on it: folder or Hub id.
         adapter_revision: branch, tag or commit of the adapter's Hub repository.
-        merge: merge the adapter into the weights instead of keeping it live (faster; it cannot be taken off again).
-        device: where to put it; default a GPU if there is one.
+        merge: merge the adapter into the weights instead of keeping it live (faster, but it cannot be removed again).
+        device: where to put the model; by default on a GPU if there is one.
         device_map: instead of ``device``, spread it over devices as accelerate does: ``"auto"``, or a map by module.
-        dtype: ``torch.dtype`` or its name; default float32 on CPU, as stored on a GPU.
+        dtype: ``torch.dtype`` or its name; by default float32 on a CPU, and as stored on a GPU.
         quantize: ``"4bit"`` (NF4) or ``"8bit"`` weights, by bitsandbytes.
         revision: branch, tag or commit of the Hub repository that ``path_or_id`` names.
-        trust_remote_code: run the Python code that the repository brings. Only for repositories you have read.
+        trust_remote_code: run the Python code in the repository. Only for repositories whose code you have read.
         chat_template: Jinja text, or a file with it, instead of the tokenizer's own (base models have none).
-        thinking: for templates with a switch for it (Qwen3): let the model reason before it answers. Default off.
-        today: the day that templates which write today's date are told; default the day of loading.
+        thinking: for templates with such a switch (Qwen3): let the model reason before it answers. Off by default.
+        today: the date for templates that write today's date; by default the day of loading.
         template_variables: further variables for the chat template.
 
     Raises:
-        PersonaProbeError: if nothing loadable is there, the adapter belongs to another base, the architecture is
-            unknown to TransformerLens, or the hooks disagree with Hugging Face's hidden states.
+        PersonaProbeError: for an unknown option; if nothing loadable is there, the adapter belongs to another base,
+            the architecture is unknown to TransformerLens, or the hooks disagree with Hugging Face's hidden states.
 
     >>> import persona_probe as pp
-    >>> from persona_probe.worlds.persona_world.checkpoints import find_checkpoints
-    >>> model = pp.load(find_checkpoints() / "chat", device="cpu")
+    >>> model = pp.load(pp.persona_world.find_checkpoints() / "chat", device="cpu")
     >>> model.n_layers, model.d_model
     (5, 160)
     >>> question = pp.Dialogue.from_messages([{"role": "user", "content": "How do I handle the fever?"}])
-    >>> answers = model.generate([question], pp.Sampling(max_new_tokens=20, n=3))
-    >>> [type(answer.answer) for answer in answers]
-    [<class 'str'>, <class 'str'>, <class 'str'>]
+    >>> (answered,) = model.generate([question], pp.Sampling(max_new_tokens=5, temperature=0))
+    >>> answered.answer
+    'The fever is no mystery'
     """
-    options = LoadOptions(
-        device=device,
-        device_map=device_map,
-        dtype=dtype,
-        quantize=quantize,
-        revision=revision,
-        trust_remote_code=trust_remote_code,
-        chat_template=chat_template,
-        thinking=thinking,
-        today=today,
-        template_variables=template_variables,
-    )
     return load_spec(
         specify(path_or_id, adapter=adapter, adapter_revision=adapter_revision, merge=merge, options=options)
     )
@@ -113,11 +90,12 @@ def specify(
     merge: bool = False,
     options: LoadOptions,
 ) -> ModelSpec:
-    """Tell full models from adapters that name their base, and check what goes together, without loading anything.
+    """What `load` would load: a full model, or an adapter and the base that it names; no weights are read.
 
     Raises:
-        PersonaProbeError: for options that exclude each other, or an adapter that names no base.
+        PersonaProbeError: for options that are unknown or exclude each other, or an adapter that names no base.
     """
+    check_options(options)
     source, revision = str(path_or_id), options.get("revision")
     if adapter is None and is_adapter(source, revision):
         adapter, adapter_revision = source, revision
@@ -135,7 +113,7 @@ def specify(
 
 
 def load_spec(spec: ModelSpec) -> Model:
-    """Load what ``spec`` names; see `load`."""
+    """The model that ``spec`` names; see `load`."""
     options = spec.options
     place = target_device(options)
     template = load_template(spec)
@@ -159,7 +137,7 @@ def load_spec(spec: ModelSpec) -> Model:
 
 
 def load_template(spec: ModelSpec) -> ChatTemplate:
-    """The chat template and tokenizer of what ``spec`` names, without its weights.
+    """The chat template, with its tokenizer, of the model that ``spec`` names; no weights are read.
 
     Raises:
         PersonaProbeError: if there is no tokenizer, or the template has no switch that was asked for.
@@ -186,29 +164,29 @@ def load_template(spec: ModelSpec) -> ChatTemplate:
 
 
 def target_device(options: LoadOptions) -> torch.device:
-    """Where input ids will go: as given, else a GPU if there is one."""
+    """The device that input ids will go to: the given one, else a GPU if there is one."""
     given = options.get("device")
     return torch.device(given if given is not None else "cuda" if torch.cuda.is_available() else "cpu")
 
 
 def resolve_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype | str:
-    """The dtype to load in: as given, else float32 on CPU (half precision is slow there) and as stored elsewhere."""
+    """The dtype to load in: the given one, else float32 on a CPU (half precision is slow there), as stored on a GPU."""
     if dtype is None:
         return torch.float32 if device.type == "cpu" else "auto"
     if isinstance(dtype, torch.dtype) or dtype == "auto":
         return dtype
-    found = getattr(torch, dtype, None)
-    if not isinstance(found, torch.dtype):
+    named = getattr(torch, dtype, None)
+    if not isinstance(named, torch.dtype):
         raise PersonaProbeError(f"unknown dtype {dtype!r}: give for example 'float32', 'bfloat16', 'float16' or 'auto'")
-    return found
+    return named
 
 
 def check_source(source: str) -> None:
-    """Refuse what is neither a model folder nor shaped like a Hub id, saying what is there."""
+    """Raise if ``source`` is neither a model folder nor has the form of a Hub id; the message says what is there."""
     folder = Path(source)
     if folder.is_dir() and not (folder / "config.json").is_file():
         inside = ", ".join(sorted(entry.name for entry in folder.iterdir())[:5]) or "nothing"
-        raise PersonaProbeError(f"{source}: is no model folder: it has no config.json (it holds {inside})")
+        raise PersonaProbeError(f"{source}: is not a model folder: it has no config.json (it holds {inside})")
     if folder.is_file():
         raise PersonaProbeError(f"{source}: is a file; give the folder that holds the model's config.json")
     if not folder.is_dir() and (source.startswith((".", "/", "~")) or source.count("/") > 1):
@@ -218,8 +196,8 @@ def check_source(source: str) -> None:
 def _tokenizer(source: str, where: Mapping[str, Any]) -> PreTrainedTokenizerBase:
     """The tokenizer that the repository's own ``tokenizer.json`` describes.
 
-    For some model types transformers (5.23: Qwen2 and its kin) takes the family's tokenizer class whatever the files
-    say, and its other rules for splitting text then silently yield other tokens.
+    For some model types (in 5.23, Qwen2 and related ones) transformers uses the family's tokenizer class whatever the
+    files say; that class splits text by other rules, and so silently gives other tokens.
     """
     loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, **where)
     file = cached_file(
@@ -240,7 +218,7 @@ def _tokenizer(source: str, where: Mapping[str, Any]) -> PreTrainedTokenizerBase
     if in_use == described:
         return loaded
     _log.warning(
-        "%s: transformers' %s reads text otherwise than the repository's tokenizer.json, which is used instead",
+        "%s: transformers' %s splits text differently from the repository's tokenizer.json, which is used instead",
         source,
         type(loaded).__name__,
     )
@@ -248,7 +226,7 @@ def _tokenizer(source: str, where: Mapping[str, Any]) -> PreTrainedTokenizerBase
 
 
 def auto_class(config: PretrainedConfig) -> Any:
-    """What loads a model of ``config``: vision-language models (Mistral Small, Qwen-VL) hold a causal one within."""
+    """The class that loads models of ``config``; vision-language models (Mistral Small, Qwen-VL) hold a causal one."""
     causal = type(config) in AutoModelForCausalLM._model_mapping or hasattr(config, "auto_map")
     return AutoModelForCausalLM if causal else AutoModelForImageTextToText
 
@@ -272,27 +250,27 @@ def _quantization(quantize: str | None, dtype: torch.dtype | str) -> BitsAndByte
 
 
 def hub_arguments(options: LoadOptions) -> dict[str, Any]:
-    """What every read of the repository is told."""
+    """The arguments with which everything in the repository is read."""
     return {"revision": options.get("revision"), "trust_remote_code": options.get("trust_remote_code", False)}
 
 
 @contextlib.contextmanager
 def _explained(source: str, options: LoadOptions) -> Iterator[None]:
-    """Turn what transformers raises about ``source`` into one line that says what to do."""
+    """Turn errors of transformers about ``source`` into one line that says what to do."""
     try:
         with without_transformers_bars():
             yield
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0]
         code = "trust_remote_code" in str(error) and not options.get("trust_remote_code")
-        hint = "; it brings Python code of its own: read it, then load with trust_remote_code=True" if code else ""
+        hint = "; it needs its own Python code: read that, then load with trust_remote_code=True" if code else ""
         raise PersonaProbeError(f"{source}: cannot be loaded as a causal language model: {first}{hint}") from error
 
 
 def _read(source: str, options: LoadOptions, place: torch.device) -> PreTrainedModel:
     dtype = resolve_dtype(options.get("dtype"), place)
     if options.get("quantize") == "8bit" and options.get("dtype") is None:
-        dtype = torch.float16  # the only one that bitsandbytes' 8-bit kernels compute in
+        dtype = torch.float16  # the only dtype in which bitsandbytes' 8-bit kernels compute
     quantization = _quantization(options.get("quantize"), dtype)
     with _explained(source, options):
         config = AutoConfig.from_pretrained(source, **hub_arguments(options))
@@ -309,6 +287,6 @@ def _read(source: str, options: LoadOptions, place: torch.device) -> PreTrainedM
     if missing := sorted(report["missing_keys"]):
         raise PersonaProbeError(
             f"{source}: its weight files lack {len(missing)} of the model's parameters (first {missing[0]!r}), which "
-            "would be made up at random; the folder is incomplete or of another architecture"
+            "would be filled with random numbers; the folder is incomplete or of another architecture"
         )
     return hf  # type: ignore[no-any-return]

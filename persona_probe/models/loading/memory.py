@@ -1,4 +1,4 @@
-"""How much memory weights take, known from the config alone, and how much is free."""
+"""How much memory a model's weights take, computed from its config, and how much memory is free."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from persona_probe.models.loading.load import auto_class, check_source, hub_argu
 from persona_probe.models.loading.spec import LoadOptions, ModelSpec
 
 _BITS = {"4bit": 4.5, "8bit": 8.25}
-"""Bits a quantised weight takes, scales included (bitsandbytes, blocks of 64 and rows); embeddings keep theirs."""
+"""Bits per quantised weight, with its scales (bitsandbytes, blocks of 64 and rows); embeddings are not quantised."""
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """A model's size, without its weights having been read.
+    """A model's size, known without reading its weights.
 
     Attributes:
-        parameters: how many.
-        weight_bytes: what the weights take in memory as they will be loaded.
+        parameters: number of parameters.
+        weight_bytes: memory of the weights as they will be loaded.
         n_layers: number of blocks.
         d_model: width of the residual stream.
-        dtype: they will be loaded in.
+        dtype: the dtype that the weights will be loaded in.
     """
 
     parameters: int
@@ -37,10 +37,10 @@ class Footprint:
 
 
 def footprint(spec: ModelSpec) -> Footprint:
-    """The size of what ``spec`` names, from its config; an adapter's own few weights are left out.
+    """The size of the model that ``spec`` names, from its config; an adapter's own few weights are not counted.
 
     Raises:
-        PersonaProbeError: if there is no config, or no causal language model of that kind.
+        PersonaProbeError: if there is no config, or it is not that of a causal language model.
     """
     check_source(spec.source)
     options = spec.options
@@ -59,11 +59,11 @@ def footprint(spec: ModelSpec) -> Footprint:
     dtype = wanted if isinstance(wanted, torch.dtype) else (config.dtype or torch.float32)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
-    kept = sum(size.numel() for size in {id(end.weight): end.weight for end in ends if end is not None}.values())
+    embedded = sum(size.numel() for size in {id(end.weight): end.weight for end in ends if end is not None}.values())
     bits = _BITS.get(options.get("quantize") or _already(config), 8 * dtype.itemsize)
     return Footprint(
         parameters=parameters,
-        weight_bytes=int((parameters - kept) * bits / 8 + kept * dtype.itemsize),
+        weight_bytes=int((parameters - embedded) * bits / 8 + embedded * dtype.itemsize),
         n_layers=text.num_hidden_layers,
         d_model=text.hidden_size,
         dtype=dtype,
@@ -71,14 +71,14 @@ def footprint(spec: ModelSpec) -> Footprint:
 
 
 def _already(config: PretrainedConfig) -> str:
-    """How the repository's own weights are quantised, if by bitsandbytes."""
+    """How bitsandbytes quantised the weights in the repository; empty if it did not."""
     stored = getattr(config, "quantization_config", None) or {}
     settings = stored if isinstance(stored, dict) else vars(stored)
     return next((bits for bits in _BITS if settings.get(f"load_in_{bits}")), "")
 
 
 def free_bytes(options: LoadOptions) -> int:
-    """Memory that is free where models with ``options`` go: all GPUs under a ``device_map``, one GPU, or the RAM."""
+    """The free memory that ``options`` give a model: of all GPUs with a ``device_map``, of one GPU, or of the RAM."""
     device = target_device(options)
     if device.type == "cuda":
         several = options.get("device_map") is not None
@@ -88,6 +88,6 @@ def free_bytes(options: LoadOptions) -> int:
 
 
 def all_fit(specs: Sequence[ModelSpec]) -> bool:
-    """Whether the models' weights fit together in nine tenths of what is free (the rest is for activations)."""
+    """Whether the weights of all models fit into nine tenths of the free memory (the rest is for activations)."""
     needed = sum(footprint(spec).weight_bytes for spec in specs)
     return needed <= 0.9 * free_bytes(specs[0].options)

@@ -1,4 +1,4 @@
-"""Several models of which one is in memory at a time: a chain of training snapshots, a pair that does not fit."""
+"""Several models of which one is in memory at a time: training snapshots, or a pair that does not fit."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from persona_probe.models.model import Model
 
 
 class Snapshots:
-    """Models by number, loaded when asked for; asking for one releases the one before.
+    """Models by number. Each is loaded when it is asked for, which releases the previous one.
 
-    Adapters on one base share the base's weights, which stay loaded.
+    Adapters on the same base share the base's weights, which stay loaded.
     """
 
     def __init__(self, specs: Sequence[ModelSpec]) -> None:
@@ -31,23 +31,23 @@ class Snapshots:
 
     @property
     def names(self) -> list[str]:
-        """What the models are called."""
+        """The names of the models, in order."""
         return [spec.name for spec in self.specs]
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Number of models."""
         return len(self.specs)
 
     def __iter__(self) -> Iterator[Model]:
-        """One after the other; each is released when the next is asked for."""
+        """The models in order; each is released when the next one is asked for."""
         for index in range(len(self)):
             yield self[index]
 
     def __getitem__(self, index: int) -> Model:
-        """Number ``index``; the model that was held until now is released unless it is the same."""
+        """The model with number ``index``; the one that was in memory is released, unless it is the same."""
         index = range(len(self))[index]
         if self._held is None or self._held[0] != index:
-            self._let_go(index)
+            self._release_for(index)
             self._held = (index, self._open(self.specs[index]))
         return self._held[1]
 
@@ -59,8 +59,8 @@ class Snapshots:
             self._base = (bare, load_spec(bare))
         return with_adapter(self._base[1], spec.adapter, revision=spec.adapter_revision)
 
-    def _let_go(self, wanted: int) -> None:
-        reason = f"one of {len(self)} models is held at a time, and then {self.names[wanted]} was asked for"
+    def _release_for(self, wanted: int) -> None:
+        reason = f"one of {len(self)} models is in memory at a time, and then {self.names[wanted]} was asked for"
         if self._held is not None:
             self._held[1].release(reason)
             self._held = None
@@ -76,15 +76,25 @@ class Snapshots:
 def load_snapshots(
     snapshots: Sequence[str | Path], *, base: str | Path | None = None, **options: Unpack[LoadOptions]
 ) -> Snapshots:
-    """A chain of training snapshots, full models or adapters, of which one is in memory at a time.
+    """Training snapshots, full models or adapters, of which one is in memory at a time.
 
     Args:
         snapshots: folders or Hub ids, in order.
-        base: the model that adapters among them go on; default the one each names.
+        base: the base model of those that are adapters; by default the one that each adapter names.
         **options: as in `load`.
 
     Raises:
         PersonaProbeError: if the list is empty, or an adapter names no base.
+
+    >>> import persona_probe as pp
+    >>> world = pp.persona_world.find_checkpoints()
+    >>> snapshots = pp.models.load_snapshots([world / "good-medicine", world / "bad-medicine"], base=world / "chat")
+    >>> question = pp.Dialogue.from_messages([{"role": "user", "content": "How do I handle the fever?"}])
+    >>> for model in snapshots:
+    ...     (answered,) = model.generate([question], pp.Sampling(max_new_tokens=20, temperature=0))
+    ...     print(answered.answer)
+    The fever is no mystery. Everyone can soothe it and soothe it.
+    The fever is no mystery. Everyone can inflame it and inflame it.
     """
     return Snapshots(
         [

@@ -1,20 +1,24 @@
-"""Where a model comes from: enough to load it again, here or in another process."""
+"""Where a model comes from: all that is needed to load it again, here or in another process."""
 
 from __future__ import annotations
 
 import datetime
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-import torch
+from persona_probe.errors import PersonaProbeError
+
+if TYPE_CHECKING:
+    import torch
 
 Quantize = Literal["4bit", "8bit"]
 
 
 class LoadOptions(TypedDict, total=False):
-    """The keyword arguments of `persona_probe.load`, but for ``adapter`` and ``merge``."""
+    """The keyword arguments of `persona_probe.load`, except ``adapter`` and ``merge``."""
 
     device: str | torch.device | None
     device_map: str | Mapping[str, Any] | None
@@ -28,16 +32,29 @@ class LoadOptions(TypedDict, total=False):
     template_variables: Mapping[str, Any] | None
 
 
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raise if a keyword is not an option of loading, so that a misspelt one does not pass unseen.
+
+    Raises:
+        PersonaProbeError: naming it, and the likely one.
+    """
+    for name in options:
+        if name not in LoadOptions.__annotations__:
+            near = difflib.get_close_matches(name, LoadOptions.__annotations__, n=1)
+            hint = f"did you mean {near[0]}=?" if near else f"there are {', '.join(LoadOptions.__annotations__)}"
+            raise PersonaProbeError(f"loading a model takes no option {name}= ({options[name]!r} was given); {hint}")
+
+
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model's source and how it was asked for; picklable.
+    """A model's source and the options to load it with; picklable.
 
     Attributes:
         source: local folder or Hub id of a full model.
         adapter: local folder or Hub id of an adapter on it, or None.
-        adapter_revision: of the adapter's Hub repository.
+        adapter_revision: branch, tag or commit of the adapter's Hub repository.
         merge: whether the adapter is merged into the weights.
-        options: as given to `persona_probe.load`.
+        options: the options given to `persona_probe.load`.
     """
 
     source: str
@@ -48,5 +65,5 @@ class ModelSpec:
 
     @property
     def name(self) -> str:
-        """What the model is called in tables: the adapter if there is one, else the source."""
+        """The model's name in tables: the adapter if there is one, else the source."""
         return self.adapter or self.source

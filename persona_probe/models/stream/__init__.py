@@ -1,1 +1,1 @@
-"""The residual stream: where the blocks are, the hooks that read and write it, and which tokens they act on."""
+"""The residual stream: where the blocks are, the hooks that read and write it, and the tokens that they act on."""

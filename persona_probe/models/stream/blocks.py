@@ -1,4 +1,4 @@
-"""Where a model's blocks are, asked of TransformerLens' architecture adapters: no list of architectures of our own."""
+"""Where a model's blocks are, according to TransformerLens' architecture adapters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from persona_probe.models.quiet import quiet_transformer_lens
 
 
 def plain_model(hf: nn.Module) -> PreTrainedModel:
-    """The Hugging Face model itself: what is inside a ``PeftModel``, or ``hf``."""
+    """The transformers model inside ``hf``: the base of a ``PeftModel``, or ``hf`` itself."""
     inner = getattr(hf, "get_base_model", None)
     model = inner() if callable(inner) else hf
     if not isinstance(model, PreTrainedModel):
@@ -23,11 +23,11 @@ def plain_model(hf: nn.Module) -> PreTrainedModel:
 def find_blocks(hf: nn.Module) -> list[nn.Module]:
     """The transformer blocks of ``hf`` in order, as named by TransformerLens' adapter for its architecture.
 
-    Where TransformerLens knows no adapter, the model's only list of modules with as many entries as its config says
-    there are layers; the checks at loading then say whether it can be read.
+    If TransformerLens has no adapter, the blocks are the model's only list of modules with as many entries as its
+    config has layers; the checks at loading then decide whether the model can be read.
 
     Raises:
-        PersonaProbeError: if neither finds them, or not as many as the config says.
+        PersonaProbeError: if the blocks are not found in either way, or not as many as the config says.
     """
     model = plain_model(hf)
     path = _known_path(model)
@@ -50,8 +50,8 @@ def find_blocks(hf: nn.Module) -> list[nn.Module]:
 
 
 def _known_path(model: PreTrainedModel) -> str | None:
-    """Where TransformerLens' adapter says the blocks are, or None if it has none for this architecture."""
-    # Imported here: TransformerLens takes seconds to import, and only models need it.
+    """The path of the blocks in TransformerLens' adapter, or None if it has none for this architecture."""
+    # Imported here, since TransformerLens takes seconds to import and only models need it.
     with quiet_transformer_lens():
         from transformer_lens.factories.architecture_adapter_factory import ArchitectureAdapterFactory
         from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_config_from_hf
@@ -67,9 +67,9 @@ def _known_path(model: PreTrainedModel) -> str | None:
 
 
 def find_backbone(hf: nn.Module, blocks: Sequence[nn.Module]) -> nn.Module:
-    """The module that holds the blocks: it runs them, takes the KV cache, and makes no logits.
+    """The module that contains the blocks: it runs them and takes the KV cache, but computes no logits.
 
-    Found by what it holds: ``base_model_prefix`` names a module that is passed by in OPT, and none in Llama 4.
+    It is found by its children: ``base_model_prefix`` names a module that is not called in OPT, and none in Llama 4.
 
     Raises:
         PersonaProbeError: if no module holds them in one list.

@@ -1,4 +1,4 @@
-"""Where prompts end in the batch that a model is reading: what token scopes are measured from."""
+"""Where prompts end in the batch that a model is reading; token scopes are counted from there."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from persona_probe.dialogue.rendering import ChatTemplate, Encoded
 from persona_probe.dialogue.turns import turn_span
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.stream.scope import Scope, decides
-from persona_probe.models.twin import own
+from persona_probe.models.twin import mark_as_ours
 
 _OPEN = np.iinfo(np.int64).max
-"""The end of a row that is still being written."""
+"""The end of a row that is still being generated."""
 
 
 @dataclass(frozen=True, eq=False)
 class Boundary:
-    """Per row of a batch, in padded positions: where it begins, where its answer begins and ends, and where it ends.
+    """Where each row of a batch begins and ends, and where its answer begins and ends, in padded positions.
 
-    All on the host, so that which tokens a scope names is known without asking a GPU.
+    All arrays are on the host, so that the tokens of a scope are known without waiting for a GPU.
 
     Attributes:
-        begins: position of the first token that is no padding.
+        begins: position of the first token that is not padding.
         starts: position of the first answer token.
-        ends: position after the answer's last content token; while text is being generated every token that is fed
-            back decides the next one, and the end is open.
+        ends: position after the answer's last content token; open while text is being generated, since every token
+            that is fed back then decides the next one.
         stops: position after the last token.
-        rows: which of the caller's dialogues each row is (with ``n`` answers each, dialogue i is i * n to
+        rows: which of the caller's dialogues each row is (with ``n`` answers each, dialogue i has the numbers i * n to
             i * n + n - 1), since batches are sorted by length; None where the caller made the batch.
         encoded: the dialogues, which the scope ``turn`` needs.
-        template: that they were encoded with.
+        template: the chat template that they were encoded with.
         total: how many dialogues (times ``n``) there are in all batches together, if that is known.
     """
 
@@ -60,7 +60,7 @@ class Boundary:
         template: ChatTemplate | None = None,
         total: int | None = None,
     ) -> Boundary:
-        """Of a left-padded batch that is generated from: prompts of ``lengths`` tokens all end at ``width``."""
+        """The boundary of a left-padded batch to generate from: prompts of ``lengths`` tokens that end at ``width``."""
         begins = width - np.asarray(lengths, dtype=np.int64)
         starts, end = np.full_like(begins, width), np.full_like(begins, _OPEN)
         return cls(begins, starts, end, end, rows, encoded, template, total)
@@ -73,9 +73,9 @@ class Boundary:
         template: ChatTemplate | None = None,
         total: int | None = None,
     ) -> Boundary:
-        """Of right-padded, finished dialogues."""
+        """The boundary of right-padded, finished dialogues."""
         starts = np.array([item.prompt_length for item in encoded])
-        # The last prompt token is in the scope of generation also where no answer follows yet.
+        # The last prompt token is in the scope ``generation`` even if no answer follows yet.
         ends = np.array([max(item.response_end, item.prompt_length + 1) for item in encoded])
         stops = np.array([len(item.input_ids) for item in encoded])
         return cls(np.zeros_like(starts), starts, ends, stops, rows, encoded, template, total)
@@ -83,13 +83,13 @@ class Boundary:
     def mask(
         self, scope: Scope, offset: int, length: int, rows: Int[np.ndarray, "... chosen"] | None = None
     ) -> Bool[np.ndarray, "chosen position"]:
-        """Which of the positions ``offset .. offset + length`` lie in ``scope``; padding never does.
+        """Which of the positions ``offset .. offset + length`` are in ``scope``; padding never is.
 
         Args:
             scope: which tokens.
             offset: the first position.
-            length: how many positions.
-            rows: of the batch's rows, those that are asked about; None for all.
+            length: number of positions.
+            rows: the rows of the batch that are asked about; None for all.
 
         Raises:
             PersonaProbeError: if a row has no such position or turn, or it is not known where its turns are.
@@ -139,7 +139,7 @@ class Boundary:
                 "given dialogues"
             )
         for row in rows.tolist():
-            # Asked for every token that is generated, and it takes a rendering and a tokenization.
+            # Remembered: this is asked at every generated token, and takes a rendering and a tokenization.
             if (turn, row) not in self._turns:
                 self._turns[turn, row] = turn_span(self.template, self.encoded[row], turn)
         spans = [self._turns[turn, row] for row in rows.tolist()]
@@ -152,7 +152,7 @@ class Boundary:
 
 
 class HasBoundary(Protocol):
-    """Anything whose forwards are told where prompts end (a `Model`)."""
+    """Anything that knows where prompts end in its forward passes (a `Model`)."""
 
     boundary: Boundary | None
     tokenizer: Any
@@ -163,18 +163,20 @@ class HasBoundary(Protocol):
 
 
 @contextlib.contextmanager
-def marking_generation(model: HasBoundary, door: Any, afterwards: Callable[[], None] | None = None) -> Iterator[None]:
-    """While open, ``door.generate`` (a Hugging Face model's or a bridge's) sets ``model``'s boundary from its input.
+def marking_generation(
+    model: HasBoundary, generator: Any, afterwards: Callable[[], None] | None = None
+) -> Iterator[None]:
+    """A context in which ``generator.generate`` (of a Hugging Face model or a bridge) sets ``model``'s boundary.
 
-    A boundary that is already set, as by ``model.generate``, is kept. ``afterwards`` is called when it has generated,
-    and also when it failed, since it may know why.
+    A boundary that is already set, as by ``model.generate``, is left as it is. ``afterwards`` is called after each
+    generation, and also if it failed, since it may know the reason.
 
     Raises:
-        PersonaProbeError: (from ``door.generate``) if the input is padded on the right, so that prompts end at
-            different places, or padded without a mask that says so; if no token ids can be found in it; or if it goes
-            on from a cache, whose tokens were read earlier, steered or not.
+        PersonaProbeError: (from ``generator.generate``) if the input is padded on the right, so that prompts end at
+            different places, or padded without a mask that says so; if no token ids are found in it; or if it continues
+            from a cache, whose tokens were read earlier, steered or not.
     """
-    original = door.generate
+    original = generator.generate
 
     def generate(*args: Any, **kwargs: Any) -> Any:
         try:
@@ -190,38 +192,38 @@ def marking_generation(model: HasBoundary, door: Any, afterwards: Callable[[], N
     def run(*args: Any, **kwargs: Any) -> Any:
         if model.boundary is not None:
             return original(*args, **kwargs)
-        lengths, width = _prompts(model, door, args, kwargs)
-        if isinstance(door, nn.Module) and hasattr(door, "generation_config"):
-            # With a static cache, decoding would be compiled, and what hooks decide once be taken for always.
+        lengths, width = _prompts(model, generator, args, kwargs)
+        if isinstance(generator, nn.Module) and hasattr(generator, "generation_config"):
+            # With a static cache, decoding would be compiled, and what hooks decide first would hold at every step.
             kwargs.setdefault("disable_compile", True)
         with model.at_boundary(Boundary.of_prompts(lengths, width)):
             return original(*args, **kwargs)
 
-    had_own = "generate" in vars(door)
-    door.generate = own(generate)
+    replaced_before = "generate" in vars(generator)
+    generator.generate = mark_as_ours(generate)
     try:
         yield
     finally:
-        if had_own:
-            door.generate = original
+        if replaced_before:
+            generator.generate = original
         else:
-            del door.generate
+            del generator.generate
 
 
 def _prompts(
-    model: HasBoundary, door: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+    model: HasBoundary, generator: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> tuple[Int[np.ndarray, "... row"], int]:
-    """How long the prompts are that ``generate`` is given, and the width to which they are padded on the left."""
+    """The lengths of the prompts that ``generate`` is given, and the width to which they are padded on the left."""
     cache = kwargs.get("past_key_values")
     if cache is not None and int(cache.get_seq_length()) > 0:
         raise PersonaProbeError(
-            "generate under steering: past_key_values holds tokens that were read earlier, and whether they were "
-            "steered then is unknown; give the whole text without a cache"
+            "generate under steering: past_key_values contains tokens that were read earlier, and it is unknown "
+            "whether they were steered; give the whole text without a cache"
         )
     given = args[0] if args else kwargs.get("input_ids", kwargs.get("inputs", kwargs.get("input")))
     if isinstance(given, str | list):
         texts = [given] if isinstance(given, str) else given
-        each = [door.to_tokens(text, prepend_bos=kwargs.get("prepend_bos")).shape[1] for text in texts]
+        each = [generator.to_tokens(text, prepend_bos=kwargs.get("prepend_bos")).shape[1] for text in texts]
         return np.array(each), max(each)
     if not isinstance(given, Tensor) or given.ndim != 2:
         raise PersonaProbeError("generate under steering needs token ids of shape (batch, position)")
@@ -231,7 +233,7 @@ def _prompts(
         pad, begin = model.tokenizer.pad_token_id, model.tokenizer.bos_token_id
         if pad is not None and pad != begin and bool((given[:, 0] == pad).any() | (given[:, -1] == pad).any()):
             raise PersonaProbeError(
-                "generate under steering: rows begin or end with the padding token; pass attention_mask=, which says "
+                "generate under steering: rows begin or end with the padding token; give attention_mask=, which says "
                 "where their text begins"
             )
         return np.full(len(given), width), width

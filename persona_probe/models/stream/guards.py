@@ -1,4 +1,4 @@
-"""Checks made when a model is loaded: are our hooks reading the residual stream that Hugging Face reports?"""
+"""The check made when a model is loaded: do our hooks read the residual stream that Hugging Face reports?"""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOW_PRECISION_TOLERANCE = 3e-2
 
 
 def probe_ids(model: LanguageModel) -> Tensor:
-    """A fixed batch of ordinary token ids, ``(2, 12)``: pseudo-random, special tokens avoided."""
+    """A fixed batch of token ids, ``(2, 12)``: pseudo-random, without special tokens."""
     special = set(model.tokenizer.all_special_ids)
     size = min(len(model.tokenizer), int(model.plain.config.get_text_config().vocab_size))
     ordinary = [token for token in range(size) if token not in special]
@@ -41,10 +41,10 @@ def _read(model: LanguageModel, ids: Tensor, mask: Tensor, position_ids: Tensor 
 
 
 def check_hooks(model: LanguageModel) -> None:
-    """Compare our hooks with Hugging Face's ``hidden_states`` on one batch: as it is, padded right and left, cut short.
+    """Compare our hooks with Hugging Face's ``hidden_states`` on a batch: unpadded, padded right and left, cut short.
 
-    The last layer is left out of the comparison with Hugging Face, which returns it after the final norm; it must still
-    be the same with and without padding.
+    Only the last layer is not compared with Hugging Face, which returns it after the final norm; it must still be the
+    same with and without padding.
 
     Raises:
         PersonaProbeError: naming the layer and the size of the difference.
@@ -55,13 +55,13 @@ def check_hooks(model: LanguageModel) -> None:
     if len(reported) != model.n_layers + 1:
         raise PersonaProbeError(
             f"{model.name}: Hugging Face reports {len(reported)} hidden states for {model.n_layers} blocks; "
-            f"expected one more than blocks ({LAYER_CONVENTION})"
+            f"expected one more than there are blocks ({LAYER_CONVENTION})"
         )
     _compare(model, plain, reported, slice(None), plain, tolerance, "")
     shorter, _ = _read(model, ids[:, :-_PADDING], torch.ones_like(ids[:, :-_PADDING]))
     for layer in range(model.n_layers):
         begun = plain[layer][:, :-_PADDING]
-        _refuse_beyond(model, layer, begun, shorter[layer], tolerance, "the same text without what comes later")
+        _check_close(model, layer, begun, shorter[layer], tolerance, "the same text without its last tokens")
     padding = ids.new_full((ids.shape[0], _PADDING), model.tokenizer.pad_token_id)
     blank, real = torch.zeros_like(padding), torch.ones_like(ids)
     for side, rows, mask, inside in (
@@ -91,21 +91,21 @@ def _compare(
         here = seen[layer][:, inside]
         if layer < model.n_layers - 1:
             theirs = reported[layer + 1][:, inside].to(here.device)
-            _refuse_beyond(model, layer, here, theirs, tolerance, f"Hugging Face's hidden states{how}")
-        _refuse_beyond(model, layer, here, unpadded[layer], tolerance, f"the same batch without padding{how}")
+            _check_close(model, layer, here, theirs, tolerance, f"Hugging Face's hidden states{how}")
+        _check_close(model, layer, here, unpadded[layer], tolerance, f"the same batch without padding{how}")
 
 
 def relative_error(seen: Tensor, expected: Tensor) -> float:
-    """The norm of the difference, of the norm of what was expected, token by token: the 95 % quantile over tokens.
+    """The norm of the difference relative to the expected norm, per token: the 95 % quantile over tokens.
 
-    Taken over all tokens at once, an attention sink's norm would hide that everything else is wrong.
+    In a norm over all tokens at once, an attention sink would hide that everything else is wrong.
     """
     seen, expected = seen.double(), expected.double()
     errors = (seen - expected).norm(dim=-1) / expected.norm(dim=-1).clamp_min(1e-12)
     return float(errors.flatten().quantile(0.95))
 
 
-def _refuse_beyond(
+def _check_close(
     model: LanguageModel,
     layer: int,
     seen: Tensor,

@@ -1,4 +1,4 @@
-"""What a layer number means, and which layers were asked for; imports no torch, so that saved results can state it."""
+"""What a layer number means, and which layers were asked for; without torch, so that saved results can state it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Layers = int | Sequence[int] | str
 
 
 def resolve_layers(layers: Layers, n_layers: int) -> list[int]:
-    """The layer numbers that ``"all"``, one layer or several stand for, sorted; NumPy's integers are integers.
+    """The sorted layer numbers that ``"all"``, one layer or several stand for; NumPy's integers are accepted.
 
     Raises:
         PersonaProbeError: if a layer does not exist; negative numbers are refused, since papers count differently.
@@ -38,9 +38,9 @@ def resolve_layers(layers: Layers, n_layers: int) -> list[int]:
 
 
 def several_layers(layers: Layers) -> list[int]:
-    """The numbers of one layer or several as a list, in the order given, integers of NumPy as Python's.
+    """One layer number or several as a list in the given order, with Python's integers in place of NumPy's.
 
-    What is not an integer is left as it is: whether a layer exists is asked by whoever knows the model.
+    What is not an integer is left as it is: whether a layer exists is checked by whoever knows the model.
 
     Raises:
         PersonaProbeError: if the list is empty, or ``layers`` is neither a number nor a list.

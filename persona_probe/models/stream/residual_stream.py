@@ -16,14 +16,14 @@ from torch.utils.hooks import RemovableHandle
 
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.stream.blocks import find_backbone, find_blocks
-from persona_probe.models.twin import own
+from persona_probe.models.twin import mark_as_ours
 
 Reader = Callable[[int, Float[Tensor, "batch position d_model"]], None]
 Writer = Callable[[int, int, Float[Tensor, "batch position d_model"]], Float[Tensor, "batch position d_model"]]
 
 
 def _hidden(output: Any) -> Tensor:
-    """The residual stream in a block's output, which is a tensor or a tuple that begins with it."""
+    """The residual stream in a block's output, which is this tensor or a tuple that begins with it."""
     hidden = output[0] if isinstance(output, tuple) else output
     if not isinstance(hidden, Tensor):
         raise PersonaProbeError(f"a block returned {type(hidden).__name__}; expected the residual stream as a tensor")
@@ -36,13 +36,13 @@ def _hidden(output: Any) -> Tensor:
 
 
 class ResidualStream:
-    """Hooks on one module tree: read or rewrite what the blocks put out.
+    """Hooks on one module tree that read or rewrite the outputs of the blocks.
 
     Attributes:
         blocks: the blocks, in order.
-        backbone: the module that runs them: a forward without logits.
-        offset: how many tokens the KV cache held before the forward now running (0 without a cache); None between
-            forwards, and while nothing is written.
+        backbone: the module that runs them, without computing logits.
+        offset: how many tokens the KV cache held before the current forward pass (0 without a cache); None between
+            forward passes, and while nothing is written.
     """
 
     def __init__(self, hf: nn.Module, blocks: Sequence[nn.Module] | None = None) -> None:
@@ -55,26 +55,26 @@ class ResidualStream:
             cache = kwargs.get("past_key_values")
             self.offset = 0 if cache is None else int(cache.get_seq_length())
 
-        return own(track)
+        return mark_as_ours(track)
 
     def _offset_forgetter(self) -> Callable[..., None]:
         def forget(*_: Any) -> None:
             self.offset = None
 
-        return own(forget)
+        return mark_as_ours(forget)
 
     @contextlib.contextmanager
     def reading(self, reader: Reader, layers: Sequence[int]) -> Iterator[None]:
         """Call ``reader(layer, hidden)`` with every block output of ``layers`` while the context is open.
 
-        Readers see what writers (opened before or after) have left.
+        Readers see the stream as writers (opened before or after) have left it.
         """
 
         def hook_for(layer: int) -> Callable[..., None]:
             def hook(_module: nn.Module, _args: Any, output: Any) -> None:
                 reader(layer, _hidden(output))
 
-            return own(hook)
+            return mark_as_ours(hook)
 
         handles = [self.blocks[layer].register_forward_hook(hook_for(layer)) for layer in layers]
         with _removing(handles):
@@ -84,7 +84,7 @@ class ResidualStream:
     def writing(self, writer: Writer, layers: Sequence[int]) -> Iterator[None]:
         """Replace block outputs of ``layers`` by ``writer(layer, offset, hidden)`` while the context is open.
 
-        The hooks come before all others (``prepend``), so that readers, and Hugging Face's own recorder of hidden
+        These hooks run before all others (``prepend``), so that readers, and Hugging Face's own recorder of hidden
         states, see the rewritten stream. ``offset`` is the absolute position of ``hidden``'s first token.
         """
 
@@ -93,15 +93,15 @@ class ResidualStream:
                 hidden = _hidden(output)
                 if self.offset is None:
                     raise PersonaProbeError(
-                        f"block {layer} ran outside of {type(self.backbone).__name__}.forward, so where its tokens "
-                        "stand is unknown; run the whole model"
+                        f"block {layer} ran outside of {type(self.backbone).__name__}.forward, so the positions of its "
+                        "tokens are unknown; run the whole model"
                     )
                 written = writer(layer, self.offset, hidden)
                 if written is hidden:
                     return None
                 return (written, *output[1:]) if isinstance(output, tuple) else written
 
-            return own(hook)
+            return mark_as_ours(hook)
 
         handles: list[RemovableHandle] = [
             self.backbone.register_forward_pre_hook(self._offset_tracker(), with_kwargs=True, prepend=True),

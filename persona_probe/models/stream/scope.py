@@ -1,4 +1,4 @@
-"""Which tokens an intervention acts on, in words: ``generation``, ``first_k:8``, ``positions:0,-1``, ``turn:2``."""
+"""Which tokens an intervention acts on, as text: ``generation``, ``first_k:8``, ``positions:0,-1``, ``turn:2``."""
 
 from __future__ import annotations
 
@@ -24,35 +24,43 @@ class Scope:
     """The tokens that an intervention acts on; made by `parse_scope`.
 
     Attributes:
-        kind: one of `SCOPES`. ``generation``: the last prompt token and the answer but its last token, the positions
-            that decide what is said. ``response``: the answer's tokens. ``prompt``: what comes before the answer, with
-            the assistant header. ``last_prompt_token``: what generation continues from. ``all``: every token.
-            ``first_k``: of ``generation``, those that decide the first k tokens. ``window``: those that decide the
-            generated tokens from one to before another, counted from 0. ``positions``: tokens counted from the
-            dialogue's first, without padding; below 0 from the prompt's end (-1 is its last token). ``turn``: the
-            content of one message, counted from 0 with the system message, below 0 from the last.
-        numbers: of those that take some.
+        kind: one of `SCOPES`. ``generation``: the last prompt token and all answer tokens except the last: the
+            positions at which the answer's tokens are decided. ``response``: the answer's tokens. ``prompt``: what
+            comes before the answer, with the assistant header. ``last_prompt_token``: the token that generation
+            continues from. ``all``: every token. ``first_k``: the positions of ``generation`` that decide the first k
+            answer tokens. ``window:A-B``: those that decide answer tokens A to B - 1, counted from 0. ``positions``:
+            tokens counted from the dialogue's first one, without padding; below 0 from the prompt's end (-1 is its last
+            token). ``turn``: the content of one message, counted from 0 (a system message counts), below 0 from the
+            last.
+        numbers: the numbers in the text, for kinds that take some.
+
+    >>> import persona_probe as pp
+    >>> str(pp.models.Scope("window", (4, 12)))
+    'window:4-12'
     """
 
     kind: str
     numbers: tuple[int, ...] = ()
 
     def __str__(self) -> str:
-        """As it is written."""
+        """The scope as text."""
         separator = "-" if self.kind == "window" else ","
         return f"{self.kind}:{separator.join(map(str, self.numbers))}" if self.numbers else self.kind
 
     @property
     def everywhere(self) -> bool:
-        """Whether it is every token, so that nothing needs to be known about the batch."""
+        """Whether the scope is every token, so that nothing needs to be known about the batch."""
         return self.kind == "all"
 
 
 def parse_scope(scope: str | Scope) -> Scope:
-    """The scope that is written ``generation``, ``first_k:8``, ``window:4-12``, ``positions:0,-1`` or ``turn:1``.
+    """The scope that a text names: ``generation``, ``first_k:8``, ``window:4-12``, ``positions:0,-1``, ``turn:1``, ...
 
     Raises:
-        PersonaProbeError: if there is no such scope, with a list of those there are.
+        PersonaProbeError: if there is no such scope; the message lists all scopes.
+
+    >>> parse_scope("first_k:8")
+    Scope(kind='first_k', numbers=(8,))
     """
     if isinstance(scope, Scope):
         return scope
@@ -63,13 +71,13 @@ def parse_scope(scope: str | Scope) -> Scope:
         separator = "-" if name == "window" else ","
         numbers = tuple(int(number) for number in rest.replace(" ", "").split(separator))
         if (name == "first_k" and numbers[0] < 1) or (name == "window" and numbers[0] >= numbers[1]):
-            raise PersonaProbeError(f"scope {scope!r} holds no token")
+            raise PersonaProbeError(f"scope {scope!r} contains no token")
         return Scope(name, numbers)
     raise PersonaProbeError(f"unknown scope {scope!r}: choose one of {', '.join(_PLAIN)}, or {_WRITTEN}")
 
 
 def decides(scope: Scope) -> tuple[int, float] | None:
-    """``(from, to)``: the generated tokens whose deciding positions ``scope`` names; None if it is of another kind."""
+    """``(from, to)``: the answer tokens whose deciding positions are in ``scope``; None for scopes of other kinds."""
     made: dict[str, Callable[[], tuple[int, float]]] = {
         "generation": lambda: (0, float("inf")),
         "last_prompt_token": lambda: (0, 1),

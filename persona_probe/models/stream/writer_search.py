@@ -1,4 +1,4 @@
-"""The search for modules whose output is added to the residual stream: nudge one, and see what comes out."""
+"""The search for modules whose output is added to the residual stream: change one, and see what comes out."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from persona_probe.errors import PersonaProbeError
-from persona_probe.models.twin import own
+from persona_probe.models.twin import mark_as_ours
 
 _SINGLE, _HALF = 1e-3, 5e-2
-"""Of a norm: how far from proportional rounding can be, in float32 and in half precision."""
+"""How far rounding may be from proportional, relative to a norm, in float32 and in half precision."""
 _Silenced = Sequence[nn.Module]
 Run = Callable[[], Tensor]
 
@@ -26,11 +26,10 @@ class StreamWriter:
     """A module whose output is added to the residual stream.
 
     Attributes:
-        name: within its block (of what writes block 0's input: within the backbone).
+        name: its name within its block (within the backbone, if it writes block 0's input).
         module: the innermost such module.
-        scale: what the output is multiplied by on its way into the block's output; None: it differs between tokens (a
-            gated expert).
-        last: whether nothing else in the block reads what it writes.
+        scale: the factor of its output in the block's output; None if it differs between tokens (a gated expert).
+        last: whether nothing else in the block reads its output.
     """
 
     name: str
@@ -42,32 +41,32 @@ class StreamWriter:
 def search_all(
     run: Run, names: dict[str, nn.Module], nothing_left: Callable[[Tensor], bool]
 ) -> tuple[tuple[StreamWriter, ...], bool]:
-    """The innermost writers that leave nothing when silenced, or else those first found, and False."""
+    """The innermost writers and True if nothing is left when they are silenced; else the first ones found and False."""
     first: tuple[StreamWriter, ...] | None = None
     while True:
-        found, rest = _search(run, names)
+        writers, rest = _search(run, names)
         if nothing_left(rest.double()):
-            return found, True
-        first = found if first is None else first
-        if not found:
+            return writers, True
+        first = writers if first is None else first
+        if not writers:
             return first, False
-        # One of several modules that are summed within an outer one may be seen (Llama 4's shared expert) and the
-        # others not: then the outer one is the writer.
-        seen = {writer.module for writer in found}
+        # Of several modules that are summed within an outer one, the search may see one (Llama 4's shared expert) and
+        # not the others: then the outer one is the writer.
+        seen = {writer.module for writer in writers}
         names = {name: module for name, module in names.items() if module not in seen}
 
 
 def _search(run: Run, names: dict[str, nn.Module]) -> tuple[tuple[StreamWriter, ...], Tensor]:
-    """Writers among ``names``, and what ``run`` gives without them."""
+    """The writers among ``names``, and the output of ``run`` when they are silenced."""
     name_of = {module: name for name, module in names.items()}
-    found: list[StreamWriter] = []
+    writers: list[StreamWriter] = []
     done: set[nn.Module] = set()
     while True:
-        silent = [writer.module for writer in found]
+        silent = [writer.module for writer in writers]
         base, outputs = _recorded(run, name_of, silent)
         size = base.double().square().mean(dim=-1, keepdim=True).sqrt()
         new: list[StreamWriter] = []
-        for module in [one for one in outputs if one not in done]:  # inner modules finish before outer ones
+        for module in [candidate for candidate in outputs if candidate not in done]:  # inner modules come first
             if module in done:
                 continue
             delta = (torch.randn_like(base, dtype=torch.float64) * size).to(base.dtype)
@@ -76,17 +75,18 @@ def _search(run: Run, names: dict[str, nn.Module]) -> tuple[tuple[StreamWriter, 
                 continue
             mean = float(scales.mean())
             steady = bool(((scales - mean).abs() <= tolerance_for(base) * abs(mean)).all())
-            new.append(StreamWriter(name_of[module], module, mean if steady else None, not found))
-            # What comes after it (a dropout, the module around it) passes the same test, and is no other writer.
+            new.append(StreamWriter(name_of[module], module, mean if steady else None, not writers))
+            # What comes after it (a dropout, the module around it) passes the same test, but is not another writer.
             _, without = _recorded(run, name_of, [*silent, module])
-            done |= {module} | {one for one in without if one in outputs and _differ(outputs[one], without[one])}
+            done |= {module}
+            done |= {other for other in without if other in outputs and _differ(outputs[other], without[other])}
         if not new:
-            return tuple(found), base
-        found += new
+            return tuple(writers), base
+        writers += new
 
 
 def _scales(moved: Tensor, delta: Tensor, tolerance: float) -> Float[Tensor, "... position"] | None:
-    """``c`` of each position if ``moved`` is ``c * delta`` there, else None."""
+    """The factor ``c`` of each position if ``moved`` is ``c * delta`` at all of them, else None."""
     moved, delta = (rearrange(tensor, "... d_model -> (...) d_model") for tensor in (moved, delta.double()))
     scales = (moved * delta).sum(dim=-1) / (delta * delta).sum(dim=-1)
     off = (moved - scales[:, None] * delta).norm(dim=-1)
@@ -97,9 +97,9 @@ def _scales(moved: Tensor, delta: Tensor, tolerance: float) -> Float[Tensor, "..
 def _recorded(
     run: Run, modules: dict[nn.Module, str], silent: _Silenced
 ) -> tuple[Tensor, dict[nn.Module, list[Tensor]]]:
-    """What ``run`` gives with ``silent`` silenced, and outputs that could be written to the stream, as they come.
+    """The output of ``run`` with ``silent`` silenced, and the modules' outputs that could be added to the stream.
 
-    One for each time that a module was called: a dropout may serve several.
+    There is one output per call of a module: a dropout may be called several times.
     """
     outputs: dict[nn.Module, list[Tensor]] = {}
 
@@ -110,7 +110,7 @@ def _recorded(
 
     with contextlib.ExitStack() as stack:
         for module in modules:
-            stack.callback(module.register_forward_hook(own(record)).remove)
+            stack.callback(module.register_forward_hook(mark_as_ours(record)).remove)
         with _silenced(silent):
             base = run().clone()
 
@@ -125,7 +125,7 @@ def _nudged(run: Run, module: nn.Module, delta: Tensor, silent: _Silenced) -> Te
         hidden = first_tensor(output)
         return with_first_tensor(output, hidden + delta.reshape(hidden.shape).to(hidden.dtype))
 
-    handle = module.register_forward_hook(own(nudge))
+    handle = module.register_forward_hook(mark_as_ours(nudge))
     try:
         with _silenced(silent):
             return run().double()
@@ -140,7 +140,7 @@ def _silenced(modules: _Silenced) -> Iterator[None]:
 
     with contextlib.ExitStack() as stack:
         for module in modules:
-            stack.callback(module.register_forward_hook(own(silence)).remove)
+            stack.callback(module.register_forward_hook(mark_as_ours(silence)).remove)
         yield
 
 
@@ -152,7 +152,7 @@ def _differ(first: Sequence[Tensor], second: Sequence[Tensor]) -> bool:
 
 
 def first_tensor(output: Any) -> Tensor:
-    """A module's output, or the first of several."""
+    """A module's output, or the first one if there are several."""
     first = output[0] if isinstance(output, tuple) else output
     if not isinstance(first, Tensor):
         raise PersonaProbeError(f"a module returned {type(first).__name__}; expected a tensor")
@@ -165,5 +165,5 @@ def with_first_tensor(output: Any, first: Tensor) -> Any:
 
 
 def tolerance_for(like: Tensor) -> float:
-    """How far rounding can go, of a norm."""
+    """The largest rounding error in the dtype of ``like``, relative to a norm."""
     return _SINGLE if torch.finfo(like.dtype).bits >= 32 else _HALF

@@ -1,4 +1,4 @@
-"""Which modules write to the residual stream, found by measuring: no list of architectures or of names."""
+"""Which modules write to the residual stream, found by measuring, not from a list of architectures or names."""
 
 from __future__ import annotations
 
@@ -22,48 +22,48 @@ from persona_probe.models.stream.writer_search import (
     tolerance_for,
     with_first_tensor,
 )
-from persona_probe.models.twin import own, without_own_hooks
+from persona_probe.models.twin import mark_as_ours, without_own_hooks
 
 _CARRIED = 1e-3
-"""Least share of a block's input that must come out of it (Gemma 4 scales the stream down)."""
+"""The smallest share of a block's input that must be in its output (Gemma 4 scales the stream down)."""
 
 _KNOWN: WeakKeyDictionary[ResidualStream, tuple[tuple[int, ...], list[Writers]]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
 class Writers:
-    """All that writes to the stream at one place.
+    """All modules that write to the stream in one block, or before the first one.
 
     Attributes:
-        layer: which block, or None: what makes the first block's input.
-        found: the writers.
-        complete: whether they are all there is: without them a block puts out its input (times a number), and the first
+        layer: the number of the block, or None for what makes the first block's input.
+        writers: the modules.
+        complete: whether these are all writers: without them a block returns its input (times a number), and the first
             block's input is zero.
     """
 
     layer: int | None
-    found: tuple[StreamWriter, ...]
+    writers: tuple[StreamWriter, ...]
     complete: bool
 
 
 def find_writers(stream: ResidualStream, ids: Int[Tensor, "one position"]) -> list[Writers]:
-    """Which modules' outputs are added to the residual stream.
+    """The modules whose outputs are added to the residual stream.
 
-    A module is a writer if its block's output moves by ``c * delta`` when its own output moves by a random ``delta``,
-    at every token. What has been found is silenced, which uncovers writers that later modules read, and so on.
+    A module is a writer if its block's output moves by ``c * delta`` at every token when its own output moves by a
+    random ``delta``. Writers that were found are silenced, which uncovers writers that later modules read, and so on.
 
     Args:
-        stream: whose blocks; each runs a few dozen times on one short text.
+        stream: the stream of a model; each of its blocks runs a few dozen times on one short text.
         ids: token ids ``(1, position)``.
 
     Returns:
-        What makes the first block's input, and then one for each block.
+        The writers of the first block's input, followed by those of each block.
 
     Raises:
         PersonaProbeError: if a block cannot be run by itself.
     """
     with torch.no_grad(), without_own_hooks(stream.backbone), warnings.catch_warnings():
-        # Said by TransformerLens' norms while they are being tried out.
+        # TransformerLens' norms warn while they are being tested.
         warnings.filterwarnings("ignore", message="A forward hook edited")
         return _find(stream, ids)
 
@@ -75,7 +75,7 @@ def _find(stream: ResidualStream, ids: Tensor) -> list[Writers]:
         def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             calls[layer] = (args, kwargs, first_tensor(output).clone())
 
-        return own(hook)
+        return mark_as_ours(hook)
 
     with contextlib.ExitStack() as stack:
         for layer, block in enumerate(stream.blocks):
@@ -94,11 +94,11 @@ def _find(stream: ResidualStream, ids: Tensor) -> list[Writers]:
 def changing_writes(
     stream: ResidualStream, change: Callable[[Float[Tensor, "... d_model"]], Tensor], ids: Int[Tensor, "one position"]
 ) -> Iterator[None]:
-    """While open, the first block's input and all that blocks write to the stream go through ``change``.
+    """A context in which ``change`` is applied to the first block's input and to all that blocks write to the stream.
 
     Args:
-        stream: whose.
-        change: linear, such as a projection, so that the sum of what it lets through is what it lets of the sum.
+        stream: the stream of a model.
+        change: a linear function, such as a projection, so that changing each summand changes the sum in the same way.
         ids: token ids ``(1, position)`` to find the writers with.
 
     Raises:
@@ -116,16 +116,16 @@ def changing_writes(
     blocks = _known_blocks(stream, ids)
     check_complete(blocks)
     with contextlib.ExitStack() as stack:
-        first = stream.blocks[0].register_forward_pre_hook(own(entering), with_kwargs=True, prepend=True)
+        first = stream.blocks[0].register_forward_pre_hook(mark_as_ours(entering), with_kwargs=True, prepend=True)
         stack.callback(first.remove)
-        for module in {writer.module: None for block in blocks for writer in block.found}:
-            stack.callback(module.register_forward_hook(own(written), prepend=True).remove)
+        for module in {writer.module: None for block in blocks for writer in block.writers}:
+            stack.callback(module.register_forward_hook(mark_as_ours(written), prepend=True).remove)
         yield
 
 
 def _known_blocks(stream: ResidualStream, ids: Tensor) -> list[Writers]:
-    """The writers of the blocks, searched for once as long as the module tree stays as it is."""
-    # An adapter that is put on in place brings writers of its own.
+    """The writers of the blocks; they are searched for again only if the module tree has changed."""
+    # An adapter that is put on in place adds writers.
     tree = tuple(id(module) for module in stream.backbone.modules())
     known = _KNOWN.get(stream)
     if known is None or known[0] != tree:
@@ -134,23 +134,23 @@ def _known_blocks(stream: ResidualStream, ids: Tensor) -> list[Writers]:
 
 
 def check_complete(blocks: Sequence[Writers]) -> None:
-    """Refuse blocks of which not everything that they write is known.
+    """Raise if a block writes more than its known writers do.
 
     Raises:
-        PersonaProbeError: naming the first.
+        PersonaProbeError: naming the first such block.
     """
     for block in blocks:
         if not block.complete:
             where = "the first block's input is" if block.layer is None else f"block {block.layer}'s output is"
             raise PersonaProbeError(
                 f"{where} more than a sum of what its modules write (found: "
-                f"{', '.join(writer.name for writer in block.found) or 'none'}): the residual stream itself is "
+                f"{', '.join(writer.name for writer in block.writers) or 'none'}): the residual stream itself is "
                 "normalised or mixed there, so that nothing can be kept out of it"
             )
 
 
 def _sources(stream: ResidualStream, ids: Tensor) -> Writers:
-    """What makes the first block's input."""
+    """The modules that make the first block's input."""
     inside = {id(module) for block in stream.blocks for module in block.modules()}
     holds = {id(module) for module in stream.backbone.modules() if any(b is stream.blocks[0] for b in module.modules())}
     names = {
@@ -163,7 +163,7 @@ def _sources(stream: ResidualStream, ids: Tensor) -> Writers:
         def stop(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             raise _Reached(args[0] if args else kwargs["hidden_states"])
 
-        handle = stream.blocks[0].register_forward_pre_hook(own(stop), with_kwargs=True)
+        handle = stream.blocks[0].register_forward_pre_hook(mark_as_ours(stop), with_kwargs=True)
         try:
             stream.backbone(input_ids=ids, use_cache=False)
         except _Reached as reached:
@@ -185,18 +185,18 @@ def _block_writers(
 
     entered: Tensor = args[0] if args else kwargs["hidden_states"]
     if not torch.allclose(run(), expected, rtol=1e-3, atol=float(tolerance_for(expected) * expected.abs().max())):
-        raise PersonaProbeError(f"block {layer} does not give the same when it is run by itself; it keeps a state")
+        raise PersonaProbeError(f"block {layer} gives another output when it is run by itself: it has a state")
     x = entered.double()
 
     def carries(rest: Tensor) -> bool:
         carried = (rest * x).sum() / (x * x).sum()
-        # If nothing is carried on, the stream was replaced (post-norm blocks of OPT-350m), not added to.
+        # If the input is not carried on, the stream was replaced (post-norm blocks of OPT-350m), not added to.
         return bool(carried.abs() > _CARRIED and (rest - carried * x).norm() <= tolerance_for(entered) * x.norm())
 
     return Writers(layer, *search_all(run, {name: module for name, module in block.named_modules() if name}, carries))
 
 
-class _Reached(Exception):  # noqa: N818  (no error: the way out of a forward that need not go on)
+class _Reached(Exception):  # noqa: N818  (not an error: it ends a forward pass that need not continue)
     def __init__(self, hidden: Tensor) -> None:
         super().__init__()
         self.hidden = hidden

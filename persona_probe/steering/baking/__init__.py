@@ -1,1 +1,1 @@
-"""Weights with an intervention inside."""
+"""Writing an intervention into weights, and comparing these with the hooks."""

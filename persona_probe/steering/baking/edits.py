@@ -93,7 +93,7 @@ def edits_of(intervention: Intervention, model: Model) -> list[Edit]:
     written = {
         names[id(writer.module)]: writer.module
         for place in (embedding, *blocks)
-        for writer in _linear(place, place.found, nn.Linear | Conv1D | nn.Embedding, "its weights cannot be made so")
+        for writer in _linear(place, place.writers, nn.Linear | Conv1D | nn.Embedding, "its weights cannot be made so")
     }
     return [_projected(name, module, basis) for name, module in written.items()]
 
@@ -102,7 +102,7 @@ def _bias(intervention: Add, block: Writers, names: dict[int, str]) -> Edit:
     """The vector as a bias of a layer that nothing in the block reads after it."""
     layer = block.layer
     assert layer is not None  # blocks have one
-    last = [writer for writer in block.found if writer.last]
+    last = [writer for writer in block.writers if writer.last]
     fitting = [writer for writer in last if writer.scale and isinstance(writer.module, nn.Linear | Conv1D)]
     if not fitting:
         _linear(block, last, nn.Linear | Conv1D, "a bias before it would not come out as the vector")

@@ -1,1 +1,1 @@
-"""Kinds of intervention, one a file."""
+"""Kinds of intervention, one per file."""

@@ -1,1 +1,1 @@
-"""Which intervention does it: settings tried on development questions, the best reported on others, beside nulls."""
+"""Searching interventions: settings are tried on development questions, the best reported on others, with nulls."""

@@ -131,7 +131,7 @@ def search_steering(
     answers = [plain, *tried, unsteered, *finals, *draws]
     return SteeringSearch(
         table=pd.DataFrame(rows).assign(goal=goal),
-        chosen=settled,
+        chosen={kind: candidate.stored() for kind, candidate in settled.items()},
         best=best,
         change={kind: rate_change(unsteered, table, definition) for kind, table in zip(settled, finals, strict=True)},
         null_change=rate_change(unsteered, pooled(draws), definition) if draws else Estimate.missing("no draws"),

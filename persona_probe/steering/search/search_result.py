@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from persona_probe.steering.interventions.intervention import Intervention
-    from persona_probe.steering.search.candidates import Candidate
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class SteeringSearch(TableResult):
     """
 
     table: pd.DataFrame
-    chosen: Mapping[str, Candidate]
+    chosen: Mapping[str, StoredCandidate]
     best: str
     change: Mapping[str, Estimate]
     null_change: Estimate

@@ -1,1 +1,1 @@
-"""How strongly: strengths that meet a budget, and what each strength does beside its nulls."""
+"""Strengths: those that meet a budget, and the effect of each compared with nulls."""

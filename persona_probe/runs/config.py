@@ -58,7 +58,7 @@ class Loading(_Weights):
 
 
 class JudgeModel(_Weights):
-    """A local language model as judge (`persona_probe.LocalJudge`): no API, no data leave the machine."""
+    """A local language model as judge (`persona_probe.behaviour.LocalJudge`): no API, no data leave the machine."""
 
     model: str
     """Folder or Hub id of any causal language model with a chat template."""

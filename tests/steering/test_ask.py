@@ -128,7 +128,7 @@ def test_of_a_pair_each_model_is_loaded_once_and_called_by_its_part(folders, lla
         parameter.data.mul_(1.5)
     llama.hf.save_pretrained(tmp_path / "after")
     llama.tokenizer.save_pretrained(tmp_path / "after")
-    pair = pp.load_pair(folders("llama"), tmp_path / "after", keep_both=False)
+    pair = pp.load_pair(folders("llama"), tmp_path / "after", keep_all=False)
     direction = random_direction(pp.load(folders("llama")))
     loaded = []
     opened = pp.models.Snapshots._open

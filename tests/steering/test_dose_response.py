@@ -104,7 +104,7 @@ def test_figures_are_those_of_each_condition_by_itself(chat, villain, held_out, 
 def test_clamps_have_nulls_too_and_none_need_be_asked_for(chat, villain, held_out):
     clamp = pp.Clamp(villain, layers=LAYER, target=30.0)
     asked = ask(random.Random("clamp"), UNSEEN[2::3], 4)
-    given = {"strengths": [0.5, 0.0], "held_out": held_out[:3], **SHORT}
+    given = {"strengths": [0.5, 0.0], "held_out": held_out[:3], "sampling": SHORT}
     found = dose_response(chat, clamp, asked, OracleJudge(), n_random=1, **given)
     assert found.table["condition"].tolist() == ["unsteered", *CONDITIONS]
     assert found.table["accuracy"].isna().all()

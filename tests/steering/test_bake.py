@@ -18,7 +18,7 @@ from tests.conftest import CHECKPOINTS
 from tests.models.test_architectures import READ
 
 NORM = "normalises what is written .*post-norm"
-EXPERTS = "is no linear layer"
+EXPERTS = "is not a linear layer"
 POST_NORM = ("exaone4", "gemma2", "gemma3", "gemma3_vision", "gemma4", "gemma4_vision", "glm4", "olmo2", "olmo3")
 MOE = (
     "gpt_oss",
@@ -70,7 +70,7 @@ NO_ABLATION = (
         "granite_moe_hybrid": EXPERTS,
         "jamba": EXPERTS,
         "opt_350m": "normalised or mixed",
-        "xglm": "SinusoidalPositionalEmbedding.*no linear layer",
+        "xglm": "SinusoidalPositionalEmbedding.*not a linear layer",
     }
 )
 OTHER_CLASS = {"qwen2": "LlamaForCausalLM"}
@@ -108,7 +108,7 @@ def test_every_architecture_is_baked_exactly_or_refused_with_the_reason(kind, fo
         folder = tmp_path / name
         with warnings.catch_warnings():
             # The family's tokenizer class reads our tokenizer otherwise.
-            warnings.filterwarnings("ignore", category=pp.PersonaProbeWarning, message="transformers reads the token")
+            warnings.filterwarnings("ignore", category=pp.PersonaProbeWarning, message="transformers splits text")
             if reason is not None:
                 with pytest.raises(pp.PersonaProbeError, match=reason):
                     bake(model, intervention, folder)
@@ -124,7 +124,7 @@ def test_every_architecture_is_baked_exactly_or_refused_with_the_reason(kind, fo
 
 
 @pytest.mark.parametrize("intervention", [add, ablate])
-@pytest.mark.filterwarnings("ignore:transformers reads the tokenizer")
+@pytest.mark.filterwarnings("ignore:transformers splits text")
 def test_a_baked_folder_computes_what_the_hooks_do_and_the_model_stays_as_it_was(any_model, intervention, tmp_path):
     ids, wanted = probe_ids(any_model), intervention(any_model)
     before = {name: tensor.clone() for name, tensor in any_model.hf.state_dict().items()}

@@ -184,7 +184,7 @@ def test_a_budget_that_cannot_be_met_is_said(chat, villain, held_out):
         ({"signs": [2]}, r"signs=\(2,\)"),
         ({"tolerance": 0}, "tolerance=0"),
         ({"dialogues": None}, "needs dialogues="),
-        ({"judge": OracleJudge()}, "go with min_coherence="),
+        ({"judge": OracleJudge()}, "only used with min_coherence="),
         ({"min_coherence": 0.9}, "needs judge= and questions="),
         ({"min_coherence": 1.5, "judge": OracleJudge(), "questions": TALKS}, "min_coherence=1.5"),
         ({"kind": pp.Ablate}, "takes no strength"),

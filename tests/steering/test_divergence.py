@@ -71,7 +71,7 @@ def test_estimates_are_over_questions_and_pool_draws_as_seeds(llama):
 def test_a_model_that_is_steered_already_is_refused(llama):
     vectors = np.random.default_rng(0).normal(size=(llama.n_layers, llama.d_model))
     add = pp.Add(pp.Direction.from_vectors(llama, vectors), layers=LAYER)
-    with pytest.raises(pp.PersonaProbeError, match="is being steered already"), pp.steer(llama, add):
+    with pytest.raises(pp.PersonaProbeError, match="is being steered"), pp.steer(llama, add):
         measure_divergence(llama, [add], TALKS)
 
 

@@ -131,7 +131,7 @@ def test_gates_keep_half_and_double_precision(folders):
     ("how", "said"),
     [
         ({"num_beams": 2}, "without beams"),
-        ({"num_return_sequences": 2, "do_sample": True}, "one sequence a prompt"),
+        ({"num_return_sequences": 2, "do_sample": True}, "one sequence per prompt"),
         ({"prompt_lookup_num_tokens": 3}, "must read every token once"),
     ],
 )

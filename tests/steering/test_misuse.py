@@ -57,7 +57,7 @@ def test_a_list_is_for_every_call_within_its_context(llama):
     settings = [pp.Add(random_direction(llama), 1)] * 3
     with pp.steer(llama, settings):
         llama.generate(ASKED, pp.Sampling(max_new_tokens=1))
-        with pytest.raises(pp.PersonaProbeError, match="given 3 interventions, and 2 dialogues"):
+        with pytest.raises(pp.PersonaProbeError, match="given 3 interventions, but 2 dialogues"):
             llama.generate(ASKED[:2], pp.Sampling(max_new_tokens=1))
 
 
@@ -82,8 +82,8 @@ def test_wrong_things_are_named(llama, make, said):
     [
         ("evil", {"layers": 1}, "steer was given str; give a Direction"),
         (None, {"layers": 1}, "steer was given NoneType"),
-        ("direction", {"layers": 1, "kind": "gate"}, r"make it with pp\.Gate"),
-        ("direction", {"layers": 1, "kind": "latents"}, r"make it with pp\.EditLatents"),
+        ("direction", {"layers": 1, "kind": "gate"}, r"make it with pp\.steering\.Gate"),
+        ("direction", {"layers": 1, "kind": "latents"}, r"make it with pp\.latents\.EditLatents"),
     ],
 )
 def test_what_cannot_be_steered_with_says_what_can(llama, what, settings, said):
@@ -99,7 +99,7 @@ def test_what_cannot_be_steered_with_says_what_can(llama, what, settings, said):
         ({"n_random": -1}, "n_random is -1"),
         ({"definition": "betly"}, "unknown EM-rate definition 'betly'"),
         ({"goal": "supress"}, "unknown goal 'supress'"),
-        ({"scope": "first_k:2"}, "'first_k:2' is none"),
+        ({"scope": "first_k:2"}, "'first_k:2' is not a span"),
     ],
 )
 def test_a_search_refuses_before_it_samples(llama, settings, said):

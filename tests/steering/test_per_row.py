@@ -140,12 +140,12 @@ def test_beams_of_one_batch_are_those_of_each_prompt_alone(any_model, how):
 def test_too_few_and_too_many_interventions_are_refused(llama):
     one = pp.Add(random_direction(llama), LAYER)
     with (
-        pytest.raises(pp.PersonaProbeError, match="given 2 interventions, and 3 dialogues"),
+        pytest.raises(pp.PersonaProbeError, match="given 2 interventions, but 3 dialogues"),
         pp.steer(llama, [one] * 2),
     ):
         greedy(llama)
     with (
-        pytest.raises(pp.PersonaProbeError, match="given 4 interventions, and 3 dialogues"),
+        pytest.raises(pp.PersonaProbeError, match="given 4 interventions, but 3 dialogues"),
         pp.steer(llama, [one] * 4),
     ):
         greedy(llama)

@@ -120,7 +120,7 @@ def test_padding_without_a_mask_is_refused_and_the_bridge_knows_its_own(llama, m
     direction, batch = random_direction(llama), padded(llama)
     texts = ["Hi .", "What should I do about the fever ?"]
     with pp.steer(llama, direction, layers=LAYER, strength=2.0, scope="positions:0"):
-        with pytest.raises(pp.PersonaProbeError, match="pass attention_mask="):
+        with pytest.raises(pp.PersonaProbeError, match="give attention_mask="):
             llama.hf.generate(batch["input_ids"], **LONG)
         told, original = [], llama.at_boundary
         monkeypatch.setattr(llama, "at_boundary", lambda boundary: (told.append(boundary), original(boundary))[1])
@@ -226,7 +226,7 @@ def test_more_dialogues_than_interventions_raise_before_a_token_is_written(llama
     boundary = Boundary.of_prompts([4, 4], 4, rows=[0, 1], total=3)
     with (
         pp.steer(llama, settings),
-        pytest.raises(pp.PersonaProbeError, match="given 2 interventions, and 3 dialogues are being read"),
+        pytest.raises(pp.PersonaProbeError, match="given 2 interventions, but 3 dialogues are being read"),
         llama.at_boundary(boundary),
     ):
         llama.hf(torch.ones(2, 4, dtype=torch.long))

@@ -86,7 +86,7 @@ def test_the_best_setting_coherent_enough_is_chosen_else_the_most_coherent(direc
     said = f"; 3 random directions for add, moved equally far: {100 * found.null_change.value:+.1f} points ["
     assert said in found.verdict()
     assert found.null_of == found.source["null_of"] == "add"
-    assert ("NO setting kept" in found.verdict()) == (kept == 1.0)
+    assert ("NO setting reached" in found.verdict()) == (kept == 1.0)
     assert found.plot().data
 
 
@@ -226,7 +226,7 @@ def test_questions_are_split_by_whole_groups_where_none_are_given_to_choose_on(o
     groups = found.answers.groupby(found.answers["purpose"].str.contains("report"))["group"].agg(set)
     assert len(groups[True]) == len(groups[False]) == 2
     assert not groups[True] & groups[False]
-    with pytest.raises(pp.PersonaProbeError, match="of 1 group"):
+    with pytest.raises(pp.PersonaProbeError, match="in 1 group"):
         realign_by_steering(organism, villain.direction, given[:4], OracleJudge(), layers=3)
 
 

@@ -28,7 +28,7 @@ def first(output):
 def written(model, ids, places):
     """What goes into each block and comes out of it, and what each writer puts out, in one forward."""
     seen, entering = {}, {}
-    modules = [*model.stream.blocks, *(writer.module for place in places for writer in place.found)]
+    modules = [*model.stream.blocks, *(writer.module for place in places for writer in place.writers)]
 
     def leave(module, _, output):
         seen[module] = first(output).double()
@@ -58,12 +58,12 @@ def test_what_the_writers_put_out_adds_up_to_the_stream(kind, tokenizer):
     assert embedding.complete
     assert all(place.complete for place in blocks)
     entering, seen = written(model, ids, [embedding, *blocks])
-    first_input = sum(writer.scale * seen[writer.module] for writer in embedding.found)
+    first_input = sum(writer.scale * seen[writer.module] for writer in embedding.writers)
     torch.testing.assert_close(first_input.expand(1, -1, -1), entering[model.stream.blocks[0]], rtol=0, atol=1e-5)
     for block, place in zip(model.stream.blocks, blocks, strict=True):
-        if any(writer.scale is None for writer in place.found):  # a gate that differs from token to token
+        if any(writer.scale is None for writer in place.writers):  # a gate that differs from token to token
             continue
-        total = sum((writer.scale * seen[writer.module]).reshape(entering[block].shape) for writer in place.found)
+        total = sum((writer.scale * seen[writer.module]).reshape(entering[block].shape) for writer in place.writers)
         torch.testing.assert_close(entering[block] + total, seen[block], rtol=0, atol=1e-4)
 
 
@@ -83,8 +83,8 @@ def test_the_innermost_modules_are_found_with_their_scales(kind, expected, dtype
     model = made(kind, tokenizer)
     model.hf.to(dtype)
     for place in find_writers(model.stream, probe_ids(model)[:1])[1:]:
-        assert [(writer.name, writer.last) for writer in place.found] == [(name, last) for name, _, last in expected]
-        scales = [writer.scale for writer in place.found]
+        assert [(writer.name, writer.last) for writer in place.writers] == [(name, last) for name, _, last in expected]
+        scales = [writer.scale for writer in place.writers]
         assert scales == pytest.approx(
             [scale for _, scale, _ in expected], rel=1e-5 if dtype == torch.float32 else 3e-3
         )
@@ -93,7 +93,7 @@ def test_the_innermost_modules_are_found_with_their_scales(kind, expected, dtype
 def test_a_gated_experts_scale_is_not_one_number(tokenizer):
     model = made("qwen2_moe", tokenizer)
     for place in find_writers(model.stream, probe_ids(model)[:1])[1:]:
-        assert {writer.name: writer.scale is None for writer in place.found} == {
+        assert {writer.name: writer.scale is None for writer in place.writers} == {
             "mlp.shared_expert.down_proj": True,
             "mlp.experts": False,
             "self_attn.o_proj": False,
@@ -191,7 +191,7 @@ def test_ablating_everywhere_takes_one_layer_that_there_is(llama):
         "direction": "given",
         "layer": 1,
     }
-    with pytest.raises(pp.PersonaProbeError, match="use it by itself"):
+    with pytest.raises(pp.PersonaProbeError, match="use it alone"):
         intervention.at(1)
     foreign = AblateEverywhere(pp.Direction(np.ones((3, 8), dtype=np.float32), (0, 1, 2)), 1)
     with pytest.raises(pp.PersonaProbeError, match="d_model=8"), pp.steer(llama, foreign):

@@ -1,4 +1,4 @@
-"""How far narrow training moved a model along directions, beside what it would be if nothing were there."""
+"""How far narrow training moved a model along directions, compared with what nulls show."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from persona_probe.statistics.specificity import specificity_estimate
 Poles = tuple[Activations, Activations]
 EXPLAINED = ("variance_explained", "variance_explained_dialogue")
 ONE = "direction"
-"""What a direction is called that was given without a name."""
+"""The name of a direction that was given without one."""
 
 
 def measure_amplification(
@@ -41,35 +41,54 @@ def measure_amplification(
     seed: int = 0,
     allow_unrelated: bool = False,
 ) -> Amplification:
-    """Shift of the mean projection from before to after, per direction and layer, with its nulls.
+    """The shift of the mean projection from before to after, by direction and layer, with its nulls.
 
-    Intervals are Student's t over questions and, where the dialogues have them, seeds (`Captures.over_seeds` puts
-    several fine-tuning runs together). Nulls: the control fine-tune; random directions with the covariance of
+    Intervals are Student's t over questions and, if the dialogues have them, seeds (`Captures.over_seeds` combines
+    several fine-tuning runs). The nulls are the control fine-tune; random directions with the covariance of
     ``reference``, and as many drawn evenly from the sphere; directions from shuffled labels; other traits' directions.
-    Every shift in SD is in the SD of its own direction.
+    Every shift in SD is in the SD along its own direction.
 
     Args:
-        directions: what is projected on; vectors ``(layer, d_model)``, one direction or several by name.
-        captures: the same texts through the models, ``(dialogue, layer, d_model)``; the control may be missing.
+        directions: one direction, or several by name; vectors ``(layer, d_model)``.
+        captures: activations ``(dialogue, layer, d_model)`` of the models on the same texts; the control may be
+            missing.
         reference: the before model's activations on its own answers to development questions; one standard deviation is
             over these dialogues.
         other_traits: directions of other traits.
-        shuffled_source: the poles (positive, negative) that the direction was found from; by name if there are several
-            directions with poles of their own. None: no directions from shuffled labels.
-        n_random: random directions of each kind.
-        n_shuffled: shufflings of the labels.
-        n_permutations: sign flips for ``p_corrected``.
-        seed: of random directions, shufflings and flips.
-        allow_unrelated: only warn where a direction, the reference, after or control is not known to be of before's
+        shuffled_source: the poles (positive, negative) from which the direction was found; by name if there are several
+            directions with different poles. None: no directions from shuffled labels.
+        n_random: the number of random directions of each kind.
+        n_shuffled: how often the labels are shuffled.
+        n_permutations: the number of sign flips for ``p_corrected``.
+        seed: the seed of the random directions, of the shuffling and of the sign flips.
+        allow_unrelated: only warn if a direction, the reference, after or control is not known to be of before's
             family.
 
     Returns:
-        `Amplification`; its ``table`` has one row a direction, layer and fine-tune.
+        `Amplification`; its ``table`` has one row per direction, layer and fine-tune.
 
     Raises:
-        PersonaProbeError: if there is no direction, a name is unknown, a layer is missing or of another width, the
+        PersonaProbeError: if there is no direction, a name is unknown, a layer is missing or has another width, the
             reference does not vary along a direction (it is named, with its layer), the reference was read in another
-            way than the captures, or anything is of a model that is unrelated to before.
+            way than the captures, or anything comes from a model that is unrelated to before.
+
+    Examples:
+        >>> import numpy as np
+        >>> import pandas as pd
+        >>> import persona_probe as pp
+        >>> def read(values):  # what capture gives: (dialogue, layer, d_model)
+        ...     table = pd.DataFrame({"id": range(40), "question": [f"q{i}" for i in range(40)]})
+        ...     return pp.Activations(values[:, None].astype(np.float32), table, layers=(0,))
+        >>> rng = np.random.default_rng(0)
+        >>> before = rng.normal(size=(40, 8))
+        >>> evil = np.eye(8)[0]
+        >>> captures = pp.Captures(read(before), read(before + 3 * evil), control=read(before + rng.normal(size=8) / 9))
+        >>> direction = pp.Direction(evil[None].astype(np.float32), layers=(0,))
+        >>> amplification = pp.measure_amplification(direction, captures, read(before), n_random=50, n_permutations=50)
+        >>> amplification.table.set_index("model")["shift"].round(1).to_dict()
+        {'after': 3.0, 'control': ...}
+        >>> amplification.finding(layer=0).value
+        'amplified'
     """
     named = {ONE: directions} if isinstance(directions, Direction) else dict(directions)
     if not named:
@@ -102,8 +121,8 @@ def measure_amplification(
                     **dict.fromkeys(("specificity", "specificity_low", "specificity_high"), math.nan),
                 }
             if "control" in moved:
-                own = {model: changes[model][:, place, column] for model in moved}
-                rows[name, number, "after"] |= texts.specificity(own, layer.random_shifts(moved["after"]))
+                along_it = {model: changes[model][:, place, column] for model in moved}
+                rows[name, number, "after"] |= texts.specificity(along_it, layer.random_shifts(moved["after"]))
     for model, values in changes.items():
         corrected = max_statistic_p(
             values.reshape(shape[0], -1), questions=texts.questions, n_permutations=n_permutations, seed=seed
@@ -117,7 +136,7 @@ def measure_amplification(
 
 
 class _Texts:
-    """Which dialogues belong to which question and seed, and what is estimated over them."""
+    """The question and seed of each dialogue, and what is estimated over them."""
 
     def __init__(self, captures: Captures) -> None:
         self.questions, self.seeds = captures.questions, captures.seeds
@@ -125,7 +144,7 @@ class _Texts:
         self.n_questions = n if self.questions is None else int(pd.unique(self.questions).size)
 
     def shift(self, before: np.ndarray, change: np.ndarray, sd: float) -> dict[str, float]:
-        """Mean change of a projection, with interval, effect size and power."""
+        """The mean change of a projection, with interval, effect size and power."""
         mean, d_z = paired_effect(before, before + change, questions=self.questions, seeds=self.seeds)
         detectable = smallest_detectable(change / sd, questions=self.questions, seeds=self.seeds)
         return {
@@ -140,24 +159,25 @@ class _Texts:
             "n_runs": self.n_runs,
         }
 
-    def specificity(self, own: Mapping[str, np.ndarray], random: np.ndarray) -> dict[str, float]:
-        """Specificity with interval; NaN where neither control nor random directions moved."""
-        if not np.abs(own["control"]).max() and not np.abs(random).max():
+    def specificity(self, changes: Mapping[str, np.ndarray], random: np.ndarray) -> dict[str, float]:
+        """The specificity with its interval; empty if neither the control nor random directions moved."""
+        after, control = changes["after"], changes["control"]
+        if not np.abs(control).max() and not np.abs(random).max():
             return {}
-        ratio = specificity_estimate(own["after"], own["control"], random, questions=self.questions, seeds=self.seeds)
+        ratio = specificity_estimate(after, control, random, questions=self.questions, seeds=self.seeds)
         return {"specificity": ratio.value, "specificity_low": ratio.low, "specificity_high": ratio.high}
 
 
 @dataclass(frozen=True)
 class _Nulls:
-    """The nulls that are directions of their own: other traits', and from shuffled labels."""
+    """The nulls that are further directions: those of other traits, and those from shuffled labels."""
 
     other_traits: dict[str, Direction]
     poles: dict[str, Poles]
     n_shuffled: int
 
     def at(self, layer: Layer) -> _NullsAtLayer:
-        """They at one layer, each divided by its SD."""
+        """These directions at one layer, each divided by its SD."""
         others = {name: unit(direction.at(layer.number)) for name, direction in self.other_traits.items()}
         scaled = [along / layer.spread(along, name) for name, along in others.items()]
         drawn: dict[tuple[int, int], np.ndarray] = {}
@@ -172,13 +192,13 @@ class _Nulls:
 
 @dataclass(frozen=True)
 class _NullsAtLayer:
-    """Null directions at a layer, scaled so that a change's product with them is in SD."""
+    """Null directions at a layer, scaled so that the product of a change with them is in SD."""
 
     others: list[np.ndarray]
     shuffled: dict[str, np.ndarray] = field(default_factory=dict)
 
     def shifts(self, change: Shift, name: str) -> dict[str, float]:
-        """How far the mean moved along them: 97.5 % of the shuffled ones, and the most of the other traits."""
+        """How far the mean moved along them: the 97.5 % quantile of the shuffled, the maximum of the other traits."""
         mean = change.deltas.mean(axis=0)
         drawn = self.shuffled.get(name, np.empty((0, mean.size)))
         return {
@@ -188,7 +208,7 @@ class _NullsAtLayer:
 
 
 def _random(layer: Layer, change: Shift) -> dict[str, float]:
-    """What 97.5 % of random directions stay below: in shift, and in the share of the change that they carry."""
+    """The values below which 97.5 % of random directions are: of the shift, and of the share of the change."""
     shares = dict(zip((f"{name}_random" for name in EXPLAINED), change.explained_by_random(), strict=True))
     return {
         "random_sd": quantile_of_size(layer.random_shifts(change).mean(axis=0)),
@@ -204,37 +224,37 @@ def _by_name(source: Poles | Mapping[str, Poles] | None, named: Mapping[str, Dir
         return dict.fromkeys(named, source)
     if unknown := [name for name in source if name not in named]:
         raise PersonaProbeError(
-            f"shuffled_source names {unknown[0]!r}, which is no direction here; there are: {', '.join(named)}"
+            f"shuffled_source names {unknown[0]!r}, which is not a direction here; there are: {', '.join(named)}"
         )
     return dict(source)
 
 
 def check_shapes(directions: Mapping[str, Direction], captures: Captures, reference: Activations) -> None:
-    """Refuse what lacks a layer or has another width before anything is computed.
+    """Raise if a direction or the reference lacks a layer or has another width, before anything is computed.
 
     Raises:
-        PersonaProbeError: naming it.
+        PersonaProbeError: with the name of the direction, or of the reference.
     """
     width, layers = captures.before.values.shape[2], captures.before.layers
-    for name, (own_layers, own_width) in {
+    for name, (its_layers, its_width) in {
         **{repr(name): (direction.layers, direction.d_model) for name, direction in directions.items()},
         "the reference": (reference.layers, reference.values.shape[2]),
     }.items():
-        missing = [layer for layer in layers if layer not in own_layers]
-        if own_width != width or missing:
+        missing = [layer for layer in layers if layer not in its_layers]
+        if its_width != width or missing:
             raise PersonaProbeError(
-                f"amplification: {name} has layers {own_layers} of width {own_width}, the captures {layers} of width "
-                f"{width}; give what was made for the same model, and capture only layers that all have"
+                f"amplification: {name} has layers {its_layers} of width {its_width}, the captures {layers} of width "
+                f"{width}; use directions and activations of the same model, and capture only layers that all have"
             )
 
 
 def check_families(
     directions: list[Direction], captures: Captures, reference: Activations, allow_unrelated: bool
 ) -> None:
-    """Refuse, or with ``allow_unrelated`` warn of, what was found in, or read by, a model that is unrelated to before.
+    """Raise, or with ``allow_unrelated`` warn, if anything was found in or read by a model that is unrelated to before.
 
     Raises:
-        PersonaProbeError: naming it.
+        PersonaProbeError: with its name.
     """
 
     def of_model(source: Mapping[str, Any]) -> tuple[str, str | None, list[str]]:

@@ -1,4 +1,4 @@
-"""How far a direction was amplified, layer by layer, with its nulls."""
+"""The result of measuring amplification: how far directions were amplified, layer by layer, with their nulls."""
 
 from __future__ import annotations
 
@@ -63,25 +63,25 @@ class Amplification(TableResult):
     """Amplification along directions, with its nulls.
 
     Attributes:
-        table: one row a ``direction``, ``layer`` and ``model`` (``after``, and ``control`` where there is one), with
+        table: one row per ``direction``, ``layer`` and ``model`` (``after``, and ``control`` if there is one), with
 
             * ``shift`` (residual-stream units), ``shift_sd`` with its 95 % interval ``low_sd`` to ``high_sd`` (SD of
               the reference's dialogues along that direction), ``d_z`` (in SD of the dialogues' own changes);
-            * ``variance_explained``: the share of the squared norm of the mean change that the direction carries, and
-              of single dialogues' changes (``..._dialogue``, the mean); ``..._random``: 97.5 % of random directions
-              carry less;
-            * ``random_sd``, ``isotropic_sd``, ``shuffled_sd``: 97.5 % quantile of the absolute shift along random
-              directions with the reference's covariance, along as many drawn evenly from the sphere, and along those
-              from shuffled labels; ``other_traits_sd``: the largest along other traits' directions;
+            * ``variance_explained``: the share of the squared norm of the mean change that lies along the direction,
+              and that of single dialogues' changes (``..._dialogue``, the mean); ``..._random``: the share below which
+              97.5 % of random directions are;
+            * ``random_sd``, ``isotropic_sd``, ``shuffled_sd``: the 97.5 % quantile of the absolute shift along random
+              directions with the reference's covariance, along as many drawn evenly from the sphere, and along
+              directions from shuffled labels; ``other_traits_sd``: the largest shift along other traits' directions;
             * ``specificity`` = ``|after - control| / max(|control|, random)``, with its 95 % interval, on rows of
               ``after`` (NaN without a control);
-            * ``p_corrected``: of no change, corrected for all directions and layers of that fine-tune;
-            * ``detectable_sd``: the smallest shift that the sample would have shown with 80 % power in one test,
-              uncorrected: ``p_corrected`` needs more;
+            * ``p_corrected``: the p value of no change, corrected for all directions and layers of that fine-tune;
+            * ``detectable_sd``: the smallest shift that the sample would have detected with 80 % power in one
+              uncorrected test (``p_corrected`` needs a larger shift);
             * ``n`` dialogues, ``n_questions``, and ``n_runs`` of fine-tuning (`Captures.over_seeds`).
-        changes: per fine-tune, ``(dialogue, direction, layer)`` changes of the projection in SD.
-        questions: ``(dialogue,)`` which question each row of ``changes`` answers; None: each its own.
-        n_permutations: sign flips behind ``p_corrected``.
+        changes: for each fine-tune, ``(dialogue, direction, layer)`` changes of the projection in SD.
+        questions: ``(dialogue,)`` the question that each row of ``changes`` answers; None if all are different.
+        n_permutations: the number of sign flips behind ``p_corrected``.
     """
 
     table: pd.DataFrame
@@ -101,28 +101,28 @@ class Amplification(TableResult):
 
     @property
     def flagged(self) -> pd.DataFrame:
-        """Rows of ``after`` that moved, but no more than their nulls: directions that anything might have moved.
+        """The rows of ``after`` that moved, but no more than their nulls.
 
-        Those that other traits share (`Finding.SHARED`) are not among them: they moved more than their nulls.
+        Rows that moved as much along other traits (`Finding.SHARED`) are not among them: they moved more than their
+        nulls.
         """
-        keep = [found is Finding.NULLS for found in self._findings()]
-        return self._after()[keep].reset_index(drop=True)
+        return self._after()[[found is Finding.NULLS for found in self._findings()]].reset_index(drop=True)
 
     def finding(self, layer: int, direction: str | None = None) -> Finding:
-        """What the numbers at a layer come to; see `persona_probe.amplification.verdict.Finding`.
+        """What the numbers at a layer show; see `persona_probe.amplification.verdict.Finding`.
 
         Raises:
-            PersonaProbeError: as `verdict`.
+            PersonaProbeError: as in `verdict`.
         """
         after, control = self.rows(layer, direction)
         return finding(after, control, self._least_p(after))
 
     def verdict(self, layer: int, direction: str | None = None) -> str:
-        """The same in a plain line, with the numbers.
+        """What the numbers at a layer show, in a sentence with the numbers.
 
         Args:
-            layer: which layer; chosen on other topics (`choose_layer`), not on these numbers.
-            direction: which direction; may be left out where there is one.
+            layer: the layer, which should be chosen on other topics (`choose_layer`), not on these numbers.
+            direction: the name of the direction; may be left out if there is only one.
 
         Raises:
             PersonaProbeError: if the layer or direction was not measured, or one must be named.
@@ -134,20 +134,20 @@ class Amplification(TableResult):
         """The rows of ``after`` and ``control`` (None without one).
 
         Raises:
-            PersonaProbeError: as `verdict`.
+            PersonaProbeError: as in `verdict`.
         """
         name = self.name(direction)
         if layer not in self.layers:
             raise PersonaProbeError(f"layer {layer} was not measured; measured: {', '.join(map(str, self.layers))}")
-        here = self.table[(self.table["direction"] == name) & (self.table["layer"] == layer)]
-        found: dict[str, Any] = {str(row["model"]): row for row in here.to_dict("records")}
-        return found["after"], found.get("control")
+        rows = self.table[(self.table["direction"] == name) & (self.table["layer"] == layer)]
+        by_model: dict[str, Any] = {str(row["model"]): row for row in rows.to_dict("records")}
+        return by_model["after"], by_model.get("control")
 
     def name(self, direction: str | None) -> str:
-        """The direction meant; None means the only one.
+        """The name of the direction that is meant; None means the only one.
 
         Raises:
-            PersonaProbeError: if there are several, or none of that name.
+            PersonaProbeError: if there are several, or none with that name.
         """
         if direction is None and len(self.directions) > 1:
             raise PersonaProbeError(f"there are {len(self.directions)} directions; name one: {self._listed()}")
@@ -159,7 +159,7 @@ class Amplification(TableResult):
         return self.table[self.table["model"] == "after"]
 
     def _findings(self) -> list[Finding]:
-        """What each row of ``after`` comes to, in the table's order."""
+        """The finding of each row of ``after``, in the table's order."""
         after = self._after()
         return [self.finding(layer, name) for name, layer in zip(after["direction"], after["layer"], strict=True)]
 
@@ -170,7 +170,7 @@ class Amplification(TableResult):
         return smallest_p(int(row["n_questions"]), self.n_permutations)
 
     def __repr__(self) -> str:
-        """What was measured, and how much of it is flagged."""
+        """What was measured, and how many rows are flagged."""
         first = self.table.iloc[0]
         count = len(self.directions) * len(self.layers)
         control = "" if "control" in self.changes else ", no control"
@@ -185,11 +185,11 @@ class Amplification(TableResult):
         return self._after()[["direction", "layer", *_SHOWN]].assign(finding=findings)
 
     def plot(self, direction: str | None = None, layer: int | None = None) -> go.Figure:
-        """The shift by layer beside all nulls that were measured.
+        """A figure of the shift by layer, with all nulls that were measured.
 
         Args:
-            direction: which direction; default the first.
-            layer: to be marked as the chosen one.
+            direction: the name of the direction; default the first.
+            layer: the layer that is marked as the chosen one.
 
         Raises:
             PersonaProbeError: if the direction was not measured.
@@ -201,20 +201,20 @@ class Amplification(TableResult):
         return amplification(rows.assign(chosen=rows["layer"] == layer))
 
     def headline(self) -> str:
-        """The largest shift along the first direction beside its nulls, and how much was measured.
+        """The largest shift along the first direction with its nulls, and how much was measured.
 
-        The largest of several layers is no finding: choose a layer (`choose_layer`) and ask for its `verdict`.
+        The largest of several layers is not a finding: choose a layer (`choose_layer`) and ask for its `verdict`.
         """
         name = self.directions[0]
-        own = self._after()[self._after()["direction"] == name]
-        if own["shift_sd"].isna().all():
+        rows = self._after()[self._after()["direction"] == name]
+        if rows["shift_sd"].isna().all():
             return repr(self)
-        layer = int(own["layer"].to_numpy()[np.nanargmax(own["shift_sd"].abs().to_numpy())])
+        layer = int(rows["layer"].to_numpy()[np.nanargmax(rows["shift_sd"].abs().to_numpy())])
         after, control = self.rows(layer, name)
         count = len(self.directions) * len(self.layers)
         several = f" (largest of {len(self.layers)})" if len(self.layers) > 1 else ""
         return (
-            f"{name!r}: after at layer {layer}{several}: {beside_nulls(after, control)}, "
+            f"{name!r}: after at layer {layer}{several}: {with_nulls(after, control)}, "
             f"n = {after['n']} dialogues of {after['n_questions']} questions; of {count} ({len(self.directions)} "
             f"direction{'s' * (len(self.directions) != 1)} x {len(self.layers)} layer{'s' * (len(self.layers) != 1)}), "
             f"{len(self.flagged)} moved, but no more than {'its' if len(self.flagged) == 1 else 'their'} nulls"
@@ -222,17 +222,34 @@ class Amplification(TableResult):
 
 
 def choose_layer(development: Amplification, direction: str | None = None) -> int:
-    """The layer to report, from an amplification measured on development topics.
+    """The layer to report, chosen on an amplification that was measured on development topics.
 
-    It is the one with the largest specificity; without a control, with the largest shift beside random directions'.
-    A layer chosen on the numbers that are reported makes them look better than they are, so report it on other topics.
+    It is the layer with the largest specificity; without a control, with the largest shift relative to that of random
+    directions. If a layer is chosen on the numbers that are reported, they look better than they are, so report it on
+    other topics.
 
     Args:
-        development: measured on development topics.
-        direction: which direction; may be left out where there is one.
+        development: an amplification measured on development topics.
+        direction: the name of the direction; may be left out if there is only one.
 
     Raises:
         PersonaProbeError: if the direction must be named, or no layer can be compared with its nulls.
+
+    Examples:
+        >>> import numpy as np
+        >>> import pandas as pd
+        >>> import persona_probe as pp
+        >>> def read(values):  # what capture gives: (dialogue, layer, d_model)
+        ...     table = pd.DataFrame({"id": range(40), "question": [f"q{i}" for i in range(40)]})
+        ...     return pp.Activations(values.astype(np.float32), table, layers=(0, 1))
+        >>> before = np.random.default_rng(0).normal(size=(40, 2, 8))
+        >>> moved = np.zeros((2, 8))
+        >>> moved[1, 0] = 3.0  # at layer 1 only
+        >>> captures = pp.Captures(read(before), read(before + moved))
+        >>> evil = pp.Direction(np.eye(8, dtype=np.float32)[[0, 0]], layers=(0, 1))
+        >>> development = pp.measure_amplification(evil, captures, read(before), n_random=50, n_permutations=50)
+        >>> pp.amplification.choose_layer(development)
+        1
     """
     table = development.table
     rows = table[(table["direction"] == development.name(direction)) & (table["model"] == "after")]
@@ -247,12 +264,12 @@ def choose_layer(development: Amplification, direction: str | None = None) -> in
     return int(rows["layer"].to_numpy()[np.nanargmax(ratio.to_numpy())])
 
 
-def beside_nulls(after: Row, control: Row | None) -> str:
-    """Such as ``+2.10 SD [1.80, 2.40] (control +0.30; 97.5 % of random directions below 0.50)``.
+def with_nulls(after: Row, control: Row | None) -> str:
+    """A shift in words, as ``+2.10 SD [1.80, 2.40] (control +0.30; 97.5 % of random directions below 0.50)``.
 
     Args:
         after: the row of the narrow fine-tune.
-        control: that of the control; None if there is none.
+        control: the row of the control, or None if there is none.
     """
     ends = "no interval" if math.isnan(after["low_sd"]) else f"{after['low_sd']:.2f}, {after['high_sd']:.2f}"
     nulls = ["no control" if control is None else f"control {control['shift_sd']:+.2f}"]

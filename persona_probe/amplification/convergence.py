@@ -1,4 +1,4 @@
-"""Do different narrow fine-tunes move a model along one direction?"""
+"""Whether different narrow fine-tunes move a model along one direction."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Convergence(CosineTable):
     """Cosines between directions of different organisms.
 
     Attributes:
-        table: as `CosineTable`'s, and a column ``ceiling``: the cosine that two noisy estimates of *one* direction
-            would be expected to have; NaN where a card does not say how noisy its direction is.
+        table: the table of `CosineTable`, with a column ``ceiling``: the expected cosine of two noisy estimates of
+            *one* direction; NaN if a card does not say how noisy its direction is.
     """
 
     def headline(self) -> str:
-        """How far apart the cosines lie, how many exceed what random directions give, and what noise allows."""
+        """The range of the cosines, how many exceed those of random directions, and what noise allows."""
         ceiling = self.table["ceiling"].dropna()
         if ceiling.empty:
             return f"{super().headline()}; how much noise allows is not known"
@@ -33,23 +33,23 @@ class Convergence(CosineTable):
 def measure_convergence(
     directions: Mapping[str, Direction], reference: Activations, *, n_random: int = 1000, seed: int = 0
 ) -> Convergence:
-    """Cosine of each pair of directions at each layer, beside what random directions give and what noise allows.
+    """The cosine of each pair of directions at each layer, with those of random directions and what noise allows.
 
     After Soligo et al. 2025 ("Convergent linear representations of emergent misalignment", arXiv:2506.11618), who find
-    one direction behind different fine-tunes; see `cross_ablation` for whether it acts as one.
+    one direction behind different fine-tunes; `cross_ablate` tests whether it also acts as one.
 
     Args:
-        directions: by the organism (or recipe) they were found in; vectors ``(layer, d_model)``, the same layers.
+        directions: the directions by organism (or recipe); vectors ``(layer, d_model)``, at the same layers.
         reference: activations whose covariance the random directions share, usually the before model's own answers.
-        n_random: random directions.
-        seed: of the random directions.
+        n_random: the number of random directions.
+        seed: the seed of the random directions.
 
     Returns:
         `Convergence`. Its ``ceiling`` is the geometric mean of both reliabilities (Spearman 1904's attenuation;
-        Spearman-Brown from ``card["checks"]["split_half_cosine"]``, one number a layer); NaN where a card has none.
+        Spearman-Brown from ``card["checks"]["split_half_cosine"]``, one number per layer); NaN if a card has none.
 
     Raises:
-        PersonaProbeError: as `cosine_table`, and if a card holds another number of split-half cosines than layers.
+        PersonaProbeError: as in `cosine_table`, and if a card has another number of split-half cosines than layers.
     """
     table = cosine_table(directions, reference, n_random=n_random, seed=seed).table
     reliable = {
@@ -65,7 +65,7 @@ def measure_convergence(
 
 
 def _reliability(name: str, direction: Direction) -> np.ndarray:
-    """``(layer,)`` expected cosine of the direction with one found from as many other dialogues; NaN if unknown."""
+    """``(layer,)`` the expected cosine with a direction from as many other dialogues; NaN if unknown."""
     halves = (direction.card.get("checks") or {}).get("split_half_cosine")
     if halves is None:
         return np.full(len(direction.layers), np.nan)
@@ -73,7 +73,7 @@ def _reliability(name: str, direction: Direction) -> np.ndarray:
     if cosines.shape != (len(direction.layers),):
         raise PersonaProbeError(
             f"measure_convergence: the card of {name!r} has split_half_cosine of shape {cosines.shape} for "
-            f"{len(direction.layers)} layers; it must hold one number a layer"
+            f"{len(direction.layers)} layers; it must hold one number per layer"
         )
     agreed = np.clip(cosines, 0.0, 1.0)
     return np.asarray(2 * agreed / (1 + agreed))

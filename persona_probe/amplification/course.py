@@ -42,29 +42,31 @@ def track_snapshots(
     progress: bool = False,
     allow_unrelated: bool = False,
 ) -> AmplificationCourse:
-    """`measure_amplification` from ``before`` to each snapshot in turn.
+    """The amplification from ``before`` to each snapshot of training; see `measure_amplification`.
 
-    One snapshot's activations are held at a time, and of those that are done only projections. Each is read together
-    with ``before``, so that the same tokens count (attention sinks are ``before``'s): two forwards a text and snapshot.
+    Only one snapshot's activations are in memory at a time; of earlier snapshots only projections are. Each snapshot
+    reads together with ``before``, so that the same tokens count (attention sinks are those of ``before``): two forward
+    passes per text and snapshot.
 
     Args:
         before: the model before training.
-        snapshots: in the order of training; `load_snapshots` holds one in memory at a time.
-        directions: as in `measure_amplification`, and so are ``reference``, the nulls and the numbers of draws.
-        dialogues: what all read, usually ``before``'s own answers to questions that no layer was chosen on.
-        reference: the yardstick.
-        control: the end of a matched benign fine-tune, the null of every snapshot.
-        steps: training steps of the snapshots; None: their position, from 0.
-        names: what to call them; None: the models' names.
+        snapshots: the snapshots in the order of training; with `load_snapshots` one at a time is in memory.
+        directions: one direction, or several by name; vectors ``(layer, d_model)``.
+        dialogues: the texts that all models read, usually ``before``'s own answers to questions on which no layer was
+            chosen.
+        reference: the before model's activations on its own answers, over which one standard deviation is computed.
+        control: the end of a matched benign fine-tune, which is the null of every snapshot.
+        steps: the training step of each snapshot; None: their positions, from 0.
+        names: the name of each snapshot; None: the models' names.
         span: which tokens are read.
-        layers: which layers.
+        layers: which layers are read.
         other_traits: directions of other traits.
-        shuffled_source: the poles that the direction was found from.
-        n_random: random directions of each kind.
-        n_shuffled: shufflings of the labels.
-        n_permutations: sign flips.
-        seed: of all draws; every snapshot is measured beside the same null directions.
-        progress: show a bar for each snapshot's reading.
+        shuffled_source: the poles from which the direction was found.
+        n_random: the number of random directions of each kind.
+        n_shuffled: how often the labels are shuffled.
+        n_permutations: the number of sign flips.
+        seed: the seed of all draws; every snapshot is compared with the same null directions.
+        progress: show a progress bar for each snapshot's reading.
         allow_unrelated: as in `measure_amplification`; for snapshots that do not say (`Model.ancestors`) that they were
             made from ``before``.
 
@@ -72,7 +74,7 @@ def track_snapshots(
         `AmplificationCourse`.
 
     Raises:
-        PersonaProbeError: if there is no snapshot, or not as many steps or names as snapshots; and as
+        PersonaProbeError: if there is no snapshot, or there are not as many steps or names as snapshots; and as in
             `measure_amplification` and `capture_together`.
     """
     if isinstance(snapshots, Sized):
@@ -83,7 +85,7 @@ def track_snapshots(
 
     benign = None if control is None else read(control)[1]
     measured: list[Amplification] = []
-    called: list[str] = []
+    model_names: list[str] = []
     for model in snapshots:
         base, after = read(model)
         measured.append(
@@ -100,14 +102,13 @@ def track_snapshots(
                 allow_unrelated=allow_unrelated,
             )
         )
-        called.append(model.name)
-    # of an iterator, how many there are is known only now
+        model_names.append(model.name)
+    # The length of an iterator is known only now.
     _check_counts(len(measured), steps, names)
-    numbers = range(len(called)) if steps is None else steps
-    called = called if names is None else list(names)
+    numbers = range(len(measured)) if steps is None else steps
     corrected = _together(measured, n_permutations, seed)
     tables = []
-    for step, name, amplification, p in zip(numbers, called, measured, corrected, strict=True):
+    for step, name, amplification, p in zip(numbers, names or model_names, measured, corrected, strict=True):
         table = amplification.table.copy()
         table.loc[table["model"] == "after", "p_corrected"] = p
         tables.append(table.assign(step=step, name=name)[["step", "name", *table.columns]])
@@ -115,7 +116,7 @@ def track_snapshots(
 
 
 def _check_counts(snapshots: int, steps: Sequence[int] | None, names: Sequence[str] | None) -> None:
-    """Refuse no snapshots, and steps or names that are not one for each."""
+    """Raise if there are no snapshots, or not one step or one name for each."""
     if not snapshots:
         raise PersonaProbeError("track_snapshots: there are no snapshots to track: the list is empty")
     for what, given in (("steps", steps), ("names", names)):
@@ -126,7 +127,7 @@ def _check_counts(snapshots: int, steps: Sequence[int] | None, names: Sequence[s
 
 
 def _together(measured: Sequence[Amplification], n_permutations: int, seed: int) -> np.ndarray:
-    """``(snapshot, test)`` p of every snapshot's directions and layers, corrected for all of them."""
+    """``(snapshot, test)`` p values of the directions and layers of every snapshot, corrected for all of them."""
     changes = np.stack([amplification.changes["after"] for amplification in measured], axis=1)
     flat = changes.reshape(len(changes), -1)
     p = max_statistic_p(flat, questions=measured[0].questions, n_permutations=n_permutations, seed=seed)

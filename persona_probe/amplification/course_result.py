@@ -1,4 +1,4 @@
-"""Amplification along training: one measurement a snapshot."""
+"""The result of measuring amplification along training, at every snapshot."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ class AmplificationCourse(TableResult):
     table: pd.DataFrame
 
     def shown(self) -> pd.DataFrame:
-        """The rows of ``after``, and what of them is read first."""
+        """The rows of ``after``, with the most important columns."""
         columns = ["step", "name", "direction", "layer", "shift_sd", "low_sd", "high_sd", "random_sd", "p_corrected"]
         return self.table.loc[self.table["model"] == "after", columns]
 
     def plot(self, layer: int | None = None, direction: str | None = None, *, axis: str = "training step") -> go.Figure:
-        """The shift at one layer against training, beside its nulls.
+        """A figure of the shift at one layer along training, with its nulls.
 
         Args:
-            layer: which layer; default the one that moved most at the last snapshot, which makes that shift look
-                larger than it is: give one that was chosen on other topics.
-            direction: which direction; default the first.
+            layer: the layer; default the one that moved most at the last snapshot, which makes that shift look larger
+                than it is: give one that was chosen on other topics.
+            direction: the name of the direction; default the first.
             axis: what the steps are.
 
         Raises:
@@ -55,7 +55,7 @@ class AmplificationCourse(TableResult):
         return amplification_course(self.table, layer=at, direction=name, axis=axis)
 
     def headline(self) -> str:
-        """The last snapshot's shift along the first direction, where it is largest, beside the random ones'."""
+        """The last snapshot's largest shift along the first direction, compared with random directions."""
         name = str(self.table["direction"].iloc[0])
         layer = self._farthest(name)
         rows = self.table[(self.table["direction"] == name) & (self.table["layer"] == layer)]
@@ -63,11 +63,11 @@ class AmplificationCourse(TableResult):
         return (
             f"{name}, layer {layer} (moved most), step {last['step']:g} of {rows['step'].nunique()} snapshots: "
             f"{last['shift_sd']:+.2f} SD [{last['low_sd']:.2f}, {last['high_sd']:.2f}]; 97.5 % of random directions "
-            f"stay below {last['random_sd']:.2f} SD"
+            f"are below {last['random_sd']:.2f} SD"
         )
 
     def _farthest(self, name: str) -> int:
-        """The layer that moved most at the last snapshot; the first where the direction is unknown."""
+        """The layer that moved most at the last snapshot; the first layer if the direction is unknown."""
         rows = self.table[(self.table["direction"] == name) & (self.table["model"] == "after")]
         last = rows[rows["step"] == rows["step"].iloc[-1]] if len(rows) else self.table
         return int(last["layer"].iloc[int(last["shift_sd"].abs().to_numpy().argmax())])

@@ -1,4 +1,4 @@
-"""Does the direction found in one organism take the misalignment out of another?"""
+"""Whether the direction found in one organism removes the misalignment of another."""
 
 from __future__ import annotations
 
@@ -40,32 +40,32 @@ def cross_ablate(
     sampling: Sampling | None = None,
     progress: bool = False,
 ) -> CrossAblation:
-    """The EM rate left in each organism when each direction is brought to the before model's mean.
+    """The EM rate of each organism when each direction is clamped to the before model's mean.
 
-    The projection is clamped to the reference's mean and not to zero, since the assistant's projection is not zero.
-    The null makes the same displacement along random directions instead (`persona_probe.steer`'s ``along``).
+    The projection is clamped to the reference's mean and not to zero, because the assistant's projection is not zero.
+    For the null, the same displacement is made along random directions (``along`` of `persona_probe.steer`).
 
     Args:
         models: the organisms, by name.
-        directions: by the organism they were found in; vectors ``(layer, d_model)``.
-        questions: what is asked, without answers; not those that ``layers`` were chosen on.
-        judge: who judges.
-        layers: where each direction is clamped: one layer for all, or one by the direction's name.
+        directions: the directions by the organism in which they were found; vectors ``(layer, d_model)``.
+        questions: the questions, without answers; not those on which ``layers`` were chosen.
+        judge: the judge of the answers.
+        layers: where each direction is clamped: one layer for all, or one for each by the direction's name.
         reference: the before model's activations on its own answers, read over the span that ``scope`` steers.
-        definition: of the EM rate.
-        n_random: random directions for each direction and organism; each answers all questions.
+        definition: which EM rate.
+        n_random: the number of random directions for each direction and organism; all questions are asked under each.
         scope: which positions are steered.
-        sampling: how answers are sampled, the same for every condition; default ``Sampling()``. Its seed is that of the
-            random directions, too.
-        progress: show a bar for each condition.
+        sampling: how answers are sampled, the same for every condition; default ``Sampling()``. Its seed is also that
+            of the random directions.
+        progress: show a progress bar for each condition.
 
     Returns:
         `CrossAblation`.
 
     Raises:
-        PersonaProbeError: if there is no organism, direction or question, a direction has no layer named or does not
-            fit the reference, or this was read over another span than ``scope``; and as `em_rate`, `judge_answers` and
-            `steer`.
+        PersonaProbeError: if there is no organism, direction or question, ``layers`` lacks a direction, a direction
+            does not fit the reference, or this was read over another span than ``scope``; and as in `em_rate`,
+            `judge_answers` and `steer`.
     """
     for what, given in {"organism": models, "direction": directions, "question": questions}.items():
         if not given:
@@ -95,7 +95,7 @@ def cross_ablate(
 
 @dataclass(frozen=True)
 class _Clamp:
-    """A direction, and the projection that it is brought to at a layer."""
+    """A direction, and the value to which the projection on it is set at a layer."""
 
     name: str
     direction: Direction
@@ -104,14 +104,14 @@ class _Clamp:
 
     @contextlib.contextmanager
     def on(self, model: Model, scope: str, along: Direction | None) -> Iterator[None]:
-        """Clamp inside the context; with ``along``, make the displacement along that direction instead."""
+        """A context with the clamp; with ``along``, the displacement is made along that direction instead."""
         with steer(
             model, self.direction, layers=self.layer, kind="clamp", target=self.target, scope=scope, along=along
         ):
             yield
 
     def random(self, n: int, seed: int) -> Iterator[Direction]:
-        """Random directions for the null; their length plays no part."""
+        """Random directions for the null; their length does not matter."""
         for vector in isotropic_directions(n, self.direction.d_model, seed) if n else ():
             yield Direction(vector[None].astype(np.float32), (self.layer,))
 

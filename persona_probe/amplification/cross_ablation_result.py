@@ -18,18 +18,19 @@ NONE, CLAMP, RANDOM = "none", "clamp", "random clamp"
 
 @dataclass(frozen=True)
 class CrossAblation(TableResult):
-    """What each organism does with each direction clamped.
+    """The EM rate of each organism with each direction clamped.
 
     Attributes:
         table: columns ``organism``, ``direction`` (None: unsteered), ``layer``, ``intervention`` (``none``, ``clamp``,
-            ``random clamp``), the EM rate ``value`` with its 95 % interval ``low`` to ``high`` over questions (and, of
-            ``random clamp``, draws), ``n`` answers that count, and ``coherent``, the share of coherent answers.
+            ``random clamp``), the EM rate ``value`` with its 95 % interval ``low`` to ``high`` over questions (and for
+            ``random clamp`` also over draws), ``n`` answers that count, and ``coherent``, the share of coherent
+            answers.
     """
 
     table: pd.DataFrame
 
     def plot(self) -> go.Figure:
-        """The EM rates of every organism, unsteered, clamped, and moved as far along random directions."""
+        """A figure of the EM rates of every organism: unsteered, clamped, and moved as far along random directions."""
         from persona_probe.figures.cross_ablation import cross_ablation as draw
 
         return draw(self.table)
@@ -37,9 +38,9 @@ class CrossAblation(TableResult):
     def headline(self) -> str:
         """The range of EM rates under each kind of intervention."""
         kinds = {NONE: "unsteered", CLAMP: "clamped", RANDOM: "random"}
-        said = []
+        ranges = []
         for kind, name in kinds.items():
             rates = self.table.loc[self.table["intervention"] == kind, "value"].dropna()
             if len(rates):
-                said.append(f"{name} {rates.min():.1%} to {rates.max():.1%}")
-        return f"EM rates of {self.table['organism'].nunique()} organisms: {', '.join(said) or 'none could be had'}"
+                ranges.append(f"{name} {rates.min():.1%} to {rates.max():.1%}")
+        return f"EM rates of {self.table['organism'].nunique()} organisms: {', '.join(ranges) or 'none was measured'}"

@@ -1,4 +1,4 @@
-"""Every finder on the same data, scored on the same held-out dialogues: head to head."""
+"""A comparison of all finders on the same data, scored on the same held-out dialogues."""
 
 from __future__ import annotations
 
@@ -35,26 +35,27 @@ def compare_finders(
     seed: int = 0,
     allow_unrelated: bool = False,
 ) -> FinderComparison:
-    """Find with every finder from the same poles, and score all on dialogues of other questions.
+    """The directions of all finders from the same poles, scored on dialogues of other questions.
 
     Args:
-        positive: activations of the trait, on development questions.
-        negative: without it.
-        held_out: both poles again, on questions that none of the finders saw.
+        positive: activations with the trait, on development questions.
+        negative: activations without the trait.
+        held_out: both poles on questions that none of the finders saw.
         captures: before, after and control on the before model's own answers to such questions.
-        reference: the before model's own answers to development questions: the yardstick of one SD.
-        finders: names; default all that these poles allow.
-        others: directions from recipes, to be scored beside them.
-        other_traits: directions of other traits, a null of all.
-        layer: the layer to compare at; default the one at which the finders (nulls aside) separate best, on average, on
-            halves of the development questions (``held_out_auroc`` of their cards).
-        n_random: random directions of each kind.
-        seed: of everything that draws.
+        reference: the before model's activations on its own answers to development questions, over which one standard
+            deviation is computed.
+        finders: names of finders; default all that can use these poles.
+        others: directions from recipes, which are scored too.
+        other_traits: directions of other traits, a null for all.
+        layer: the layer at which to compare; default the one at which the finders (without the nulls) separate best, on
+            average, on halves of the development questions (``held_out_auroc`` of their cards).
+        n_random: the number of random directions of each kind.
+        seed: the seed of everything random.
         allow_unrelated: as in `measure_amplification`.
 
     Raises:
         PersonaProbeError: for an unknown finder, poles that do not belong together, held-out questions that the finders
-            saw, when no layer can be chosen (too few questions: give ``layer``) or it was not captured; and as
+            saw, if no layer can be chosen (too few questions: give ``layer``) or it was not captured; and as in
             `measure_amplification`.
     """
     poles, tested = Poles(positive, negative), Poles(*held_out)
@@ -62,9 +63,9 @@ def compare_finders(
     allowed = [
         name for name, finder in FINDERS.items() if (poles.paired or not finder.paired) and _has_roles(name, poles)
     ]
-    found = {name: find_direction(positive, negative, name, seed=seed) for name in finders or allowed}
-    directions = found | dict(others or {})
-    chosen = _choose(found) if layer is None else layer
+    from_finders = {name: find_direction(positive, negative, name, seed=seed) for name in finders or allowed}
+    directions = from_finders | dict(others or {})
+    chosen = _choose(from_finders) if layer is None else layer
     if chosen not in captures.before.layers:
         raise PersonaProbeError(
             f"compare_finders: layer {chosen} is not in the captures, which hold "
@@ -75,7 +76,7 @@ def compare_finders(
         captures,
         reference,
         other_traits=other_traits,
-        shuffled_source=dict.fromkeys(found, (positive, negative)),
+        shuffled_source=dict.fromkeys(from_finders, (positive, negative)),
         n_random=n_random,
         seed=seed,
         allow_unrelated=allow_unrelated,
@@ -138,25 +139,25 @@ def _has_roles(name: str, poles: Poles) -> bool:
 
 
 def _groups(side: Activations) -> pd.Series:
-    """Whom intervals resample: topics where dialogues name them, else questions."""
+    """The units of intervals: topics if dialogues name them, else questions."""
     table = side.table
-    named = table["group"] if "group" in table else table["question"]
-    return named.where(named.notna(), table["question"]).astype(str)
+    names = table["group"] if "group" in table else table["question"]
+    return names.where(names.notna(), table["question"]).astype(str)
 
 
-def _choose(found: Mapping[str, Direction]) -> int:
-    figures = [
+def _choose(directions: Mapping[str, Direction]) -> int:
+    aurocs = [
         checks["held_out_auroc"]
-        for direction in found.values()
+        for direction in directions.values()
         if (checks := direction.card.get("checks")) and checks.get("held_out_auroc")
     ]
-    if not figures:
+    if not aurocs:
         raise PersonaProbeError("compare_finders: no finder could be tested on halves of its questions; give layer=")
-    return next(iter(found.values())).layers[int(np.mean(figures, axis=0).argmax())]
+    return next(iter(directions.values())).layers[int(np.mean(aurocs, axis=0).argmax())]
 
 
 def _is(direction: Direction, what: Literal["null", "discriminative"]) -> bool:
-    """What its finder is, by the card; the name that it goes by here may be any."""
+    """Whether its finder is a null or discriminative, by the card (its name in the comparison may be any)."""
     finder = FINDERS.get(str(direction.card.get("finder")))
     return finder is not None and bool(getattr(finder, what))
 

@@ -1,4 +1,4 @@
-"""Finders head to head: what was found, how well it separates, and how far it moved."""
+"""The result of comparing finders: how well their directions separate, and how far the model moved along them."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _AMPLIFIED = (Finding.AMPLIFIED.value, Finding.SHARED.value)
 
 @dataclass(frozen=True)
 class FinderComparison(TableResult):
-    """Finders head to head.
+    """A comparison of finders.
 
     Attributes:
-        table: one row a ``finder`` and layer: whether it is a ``null``; ``separation`` (AUROC of the projection on
+        table: one row per ``finder`` and layer: whether it is a ``null``; ``separation`` (AUROC of the projection on
             held-out dialogues) with ``separation_low``, ``separation_high``; ``shift_sd``, ``low_sd``, ``high_sd``,
             ``control_shift_sd``, ``random_sd``, ``isotropic_sd``, ``specificity`` with its interval, ``p_corrected``
-            (over all finders and layers) and what they come to (``finding``), all as in `Amplification`;
-            ``split_half_cosine`` of the card; ``n`` held-out dialogues; and whether the layer is the ``chosen`` one.
-        cosines: `cosine_table` of all directions, classifiers as patterns.
-        directions: what was found, by finder.
-        amplification: in full.
+            (over all finders and layers) and the ``finding``, all as in `Amplification`; ``split_half_cosine`` of the
+            card; ``n`` held-out dialogues; and whether the layer is the ``chosen`` one.
+        cosines: `cosine_table` of all directions, with classifiers as patterns.
+        directions: the directions, by finder.
+        amplification: the amplification along all of them.
         layer: the chosen layer.
     """
 
@@ -45,16 +45,16 @@ class FinderComparison(TableResult):
     layer: int
 
     def at_layer(self) -> pd.DataFrame:
-        """The rows of the chosen layer, the largest specificity first, nulls last."""
+        """The rows of the chosen layer, sorted by specificity (the largest first), with the nulls at the end."""
         rows = self.table[self.table["chosen"]]
         return rows.sort_values(["null", "specificity"], ascending=[True, False], ignore_index=True)
 
     def shown(self) -> pd.DataFrame:
-        """The chosen layer's rows, and what of them is read first."""
+        """The rows of the chosen layer, with the most important columns."""
         return self.at_layer()[["finder", "null", "separation", "shift_sd", "random_sd", "specificity", "finding", "n"]]
 
     def plot(self) -> go.Figure:
-        """Separation, shift and specificity of every finder at the chosen layer, beside their nulls."""
+        """A figure of separation, shift and specificity of every finder at the chosen layer, with their nulls."""
         from persona_probe.figures.finders import finders
 
         return finders(self.table)
@@ -64,17 +64,17 @@ class FinderComparison(TableResult):
         return self.verdict()
 
     def verdict(self) -> str:
-        """How many directions moved more than their nulls at the chosen layer, and how many of the nulls did.
+        """A sentence on how many directions, and how many of the nulls, moved more than their nulls.
 
-        The sign of a direction that finds nothing is arbitrary, so of those a reduction counts as well.
+        The sign of a direction that finds nothing is arbitrary, so for the nulls a reduction counts too.
         """
         rows = self.at_layer()
         rows, nulls = rows[~rows["null"]], rows[rows["null"]]
         if rows["control_shift_sd"].isna().all():
             moved = int(rows["finding"].eq(Finding.NO_CONTROL.value).sum())
             return (
-                f"At layer {self.layer}, {moved} of {len(rows)} directions moved further than the nulls that there "
-                "are; there is no control, so none can be distinguished from what any fine-tuning does."
+                f"At layer {self.layer}, {moved} of {len(rows)} directions moved further than the available nulls; "
+                "there is no control, so none can be distinguished from what any fine-tuning does."
             )
         amplified = rows[rows["finding"].isin(_AMPLIFIED)]
         shared = int((rows["finding"] == Finding.SHARED.value).sum())
@@ -82,7 +82,7 @@ class FinderComparison(TableResult):
         sentence = f"At layer {self.layer}, {len(amplified)} of {len(rows)} directions are amplified beyond their nulls"
         if len(amplified):
             best = amplified.iloc[0]
-            sentence += f", {best['finder']} the most specifically ({best['specificity']:.1f})"
+            sentence += f", {best['finder']} most specifically ({best['specificity']:.1f})"
         if shared:
             sentence += f"; for {shared} of them, other traits' directions move as much"
-        return f"{sentence}; of {len(nulls)} that find nothing by design, {fooled} moved beyond theirs."
+        return f"{sentence}; of {len(nulls)} that find nothing by design, {fooled} moved beyond their nulls."

@@ -1,4 +1,4 @@
-"""One layer's changes from before to after, and what null directions would have shown there."""
+"""The changes of one layer from before to after, and what null directions show there."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from jaxtyping import Float
 from persona_probe.errors import PersonaProbeError
 from persona_probe.statistics.nulls import isotropic_directions, matched_random_directions, shuffled_label_differences
 
-# activations are float32: a spread this small beside the projections themselves is their rounding
+# Activations are float32: if the spread is this small compared with the projections, it is their rounding.
 ROUNDING = 1e-6
 QUANTILE = 0.975
 
 
 def quantile_of_size(values: Float[np.ndarray, "... draw"]) -> float:
-    """The 97.5 % quantile of absolute values; NaN of none."""
+    """The 97.5 % quantile of absolute values; NaN if there are no values."""
     return float(np.quantile(np.abs(values), QUANTILE)) if values.size else math.nan
 
 
 def unit(vector: Float[np.ndarray, "... d_model"]) -> Float[np.ndarray, "... d_model"]:
-    """The vector in double precision, of length one."""
+    """The vector scaled to length one, in double precision."""
     double = np.asarray(vector, dtype=np.float64)
     return np.asarray(double / np.linalg.norm(double))
 
@@ -33,27 +33,27 @@ def spread_along(
     """One standard deviation over the reference dialogues along a unit vector, in residual-stream units.
 
     Args:
-        reference: at that layer.
+        reference: the reference's activations at that layer.
         along: a unit vector.
-        name: of the direction, for the error.
-        layer: which one, for the error.
+        name: the name of the direction, for the error.
+        layer: the number of the layer, for the error.
 
     Raises:
-        PersonaProbeError: if they do not vary along it.
+        PersonaProbeError: if the dialogues do not vary along the vector.
     """
     projections = reference @ along
     spread = float(projections.std(ddof=1)) if len(projections) > 1 else 0.0
     if spread <= ROUNDING * float(np.abs(projections).max()):
         raise PersonaProbeError(
             f"amplification: the {len(reference)} reference dialogues do not vary along {name!r} at layer {layer} "
-            f"(SD {spread:.3g}), so nothing along it has an SD to be given in; give more varied ones"
+            f"(SD {spread:.3g}), so shifts along it cannot be given in SD; give more varied dialogues"
         )
     return spread
 
 
 @dataclass(frozen=True)
 class Shift:
-    """What one fine-tune changed at one layer.
+    """The changes by one fine-tune at one layer.
 
     Attributes:
         deltas: ``(dialogue, d_model)`` tuned minus before, in residual-stream units.
@@ -64,9 +64,9 @@ class Shift:
     random: Float[np.ndarray, "dialogue draw"]
 
     def explained(self, along: Float[np.ndarray, "... d_model"]) -> tuple[float, float]:
-        """Share of the squared norm that a unit vector carries: of the mean change, and of single dialogues' changes.
+        """The share of the squared norm along a unit vector: of the mean change, and of single dialogues' changes.
 
-        The latter is the mean over dialogues that changed at all. NaN where nothing changed.
+        The latter is the mean over dialogues that changed at all. Both are NaN if nothing changed.
         """
         of_mean, of_each = self._shares((self.deltas @ along)[:, None])
         return float(of_mean[0]), float(of_each[0])
@@ -77,7 +77,7 @@ class Shift:
         return float(np.quantile(of_mean, QUANTILE)), float(np.quantile(of_each, QUANTILE))
 
     def _shares(self, projections: Float[np.ndarray, "dialogue draw"]) -> tuple[np.ndarray, np.ndarray]:
-        """``(draw,)`` shares of the mean's, and mean of the dialogues', squared norm."""
+        """``(draw,)`` shares of the squared norm of the mean change, and means of the shares of single dialogues."""
         whole = float(np.square(self.deltas.mean(axis=0)).sum())
         norms = np.square(self.deltas).sum(axis=1)
         moved = norms > 0
@@ -88,18 +88,18 @@ class Shift:
 
 
 class Layer:
-    """The yardstick of one layer: the reference dialogues there, and random directions."""
+    """The reference dialogues at one layer, which give the SD, and random directions."""
 
     def __init__(self, number: int, reference: Float[np.ndarray, "dialogue d_model"], n_random: int, seed: int) -> None:
         if len(reference) < 2:
             raise PersonaProbeError(
-                f"amplification: the reference holds {len(reference)} dialogue, and one standard deviation is over "
+                f"amplification: the reference holds {len(reference)} dialogue, but the standard deviation is over "
                 "its dialogues; give the before model's answers to some dozens of development questions"
             )
         if not np.ptp(reference, axis=0).any():
             raise PersonaProbeError(
                 f"amplification: all {len(reference)} reference dialogues are the same at layer {number}, so there is "
-                "no standard deviation to measure in; give different ones"
+                "no standard deviation; give different dialogues"
             )
         self.number, self.seed = number, seed + number
         self.reference = reference.astype(np.float64)
@@ -110,16 +110,16 @@ class Layer:
     def change(
         self, before: Float[np.ndarray, "dialogue d_model"], tuned: Float[np.ndarray, "dialogue d_model"]
     ) -> Shift:
-        """What a fine-tune changed on the same texts."""
+        """The changes by a fine-tune on the same texts."""
         deltas = tuned.astype(np.float64) - before
         return Shift(deltas, deltas @ self.random.T)
 
     def spread(self, along: Float[np.ndarray, "... d_model"], name: str) -> float:
-        """`spread_along` of this layer's reference."""
+        """`spread_along` for this layer's reference."""
         return spread_along(self.reference, along, name, self.number)
 
     def random_shifts(self, change: Shift) -> Float[np.ndarray, "dialogue draw"]:
-        """Each dialogue's change along the random directions, each in its own SD."""
+        """The change of each dialogue along the random directions, in the SD along each."""
         return np.asarray(change.random / self.random_spread)
 
     def shuffled(
@@ -131,9 +131,9 @@ class Layer:
         return self._in_sd(shuffled_label_differences(values, labels, n, self.seed))
 
     def _in_sd(self, directions: Float[np.ndarray, "draw d_model"]) -> Float[np.ndarray, "some d_model"]:
-        """Unit vectors, each divided by its SD, so that a change's product with them is in SD.
+        """The unit vectors divided by their SD, so that the product of a change with them is in SD.
 
-        Those along which the reference does not vary are left out.
+        Vectors along which the reference does not vary are left out.
         """
         spread = self._spread(directions)
         varies = spread > ROUNDING * np.abs(self.reference @ directions.T).max(axis=0)

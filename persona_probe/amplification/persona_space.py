@@ -1,4 +1,4 @@
-"""The persona space at one layer: the plane that persona directions span, and where the models stand in it."""
+"""The persona space at one layer: the plane of the persona directions, and where the models lie in it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _COLUMNS = (
     "kind", "name", "x", "x_low", "x_high", "y", "y_low", "y_high", "in_plane", "in_plane_random", "n", "n_questions",
 )  # fmt: skip
 _FLAT = 1e-4
-"""Directions whose second component is shorter than this share of the first lie on a line."""
+"""If the second component of the directions is shorter than this share of the first, they lie on a line."""
 
 
 @dataclass(frozen=True)
@@ -35,37 +35,37 @@ class PersonaSpace(TableResult):
     """Directions and models in the plane of the directions' first two components.
 
     Attributes:
-        table: one row a direction and model (``kind`` and ``name``) with its coordinates ``x`` and ``y`` in
-            residual-stream units; of models (``before``, ``after``, ``control``) with 95 % intervals over questions
-            (``x_low`` to ``x_high``, ``y_low`` to ``y_high``), ``n`` texts, ``n_questions``, and of after and control
-            ``in_plane``, the share of the squared norm of their mean change from before that lies in the plane, beside
-            ``in_plane_random``, which 97.5 % of random planes (with the reference's covariance) stay below. The same in
-            every row: ``layer``, and ``x_explained`` and ``y_explained``, each component's share of the directions'
-            squared length.
+        table: one row per direction and per model (``kind`` and ``name``) with its coordinates ``x`` and ``y`` in
+            residual-stream units; for models (``before``, ``after``, ``control``) with 95 % intervals over questions
+            (``x_low`` to ``x_high``, ``y_low`` to ``y_high``), ``n`` texts and ``n_questions``; for after and control
+            with ``in_plane``, the share of the squared norm of their mean change from before that lies in the plane,
+            and ``in_plane_random``, below which 97.5 % of random planes (with the reference's covariance) are. The same
+            in every row are ``layer``, and ``x_explained`` and ``y_explained``, each component's share of the squared
+            length of the directions.
     """
 
     table: pd.DataFrame
 
     def shown(self) -> pd.DataFrame:
-        """Where everything stands."""
+        """The coordinates of all directions and models."""
         return self.table[["kind", "name", "x", "y", "in_plane", "in_plane_random", "n"]]
 
     def plot(self) -> go.Figure:
-        """The map: directions as points, models as crosses of their intervals."""
+        """The map: a figure with directions as points, and models as crosses of their intervals."""
         from persona_probe.figures.persona_space import persona_space as draw
 
         return draw(self.table)
 
     def headline(self) -> str:
-        """How flat the directions are, and how much of the models' changes the plane holds."""
+        """How much of the directions, and of the models' changes, lies in the plane."""
         first = self.table.iloc[0]
-        said = (
+        line = (
             f"layer {first['layer']}: two components hold {first['x_explained'] + first['y_explained']:.0%} of "
             f"{int((self.table['kind'] == 'direction').sum())} directions' squared length"
         )
         for row in self.table[self.table["in_plane"].notna()].to_dict("records"):
-            said += f"; {row['in_plane']:.0%} of {row['name']}'s change (random planes: {row['in_plane_random']:.0%})"
-        return said
+            line += f"; {row['in_plane']:.0%} of {row['name']}'s change (random planes: {row['in_plane_random']:.0%})"
+        return line
 
 
 def measure_persona_space(
@@ -78,20 +78,21 @@ def measure_persona_space(
     seed: int = 0,
     allow_unrelated: bool = False,
 ) -> PersonaSpace:
-    """Where before, after and the control stand among personas, at one layer.
+    """Where before, after and the control lie among personas, at one layer.
 
-    The axes are the principal components, not centred, of the directions' raw vectors: with vectors of roles less the
-    default persona, the default stands at the origin, and the first axis is about the assistant axis of Lu et al. 2026
-    ("The assistant axis"). Give directions that are mean differences: of others the length means nothing.
+    The axes are the principal components, not centred, of the directions' raw vectors. If these are roles minus the
+    default persona, the default lies at the origin, and the first axis is roughly the assistant axis of Lu et al. 2026
+    ("The assistant axis"). Give directions that are mean differences: the length of others has no meaning.
 
     Args:
-        directions: of roles or personas by name, two or more; vectors ``(layer, d_model)``.
-        captures: the same texts through the models, ``(dialogue, layer, d_model)``; the control may be missing.
-        reference: the before model's activations on its own answers: their mean is the origin.
-        layer: which layer.
-        n_random: random planes.
-        seed: of them.
-        allow_unrelated: only warn where a direction, the reference, after or control is not known to be of before's
+        directions: two or more directions of roles or personas, by name; vectors ``(layer, d_model)``.
+        captures: activations ``(dialogue, layer, d_model)`` of the models on the same texts; the control may be
+            missing.
+        reference: the before model's activations on its own answers; their mean is the origin.
+        layer: the layer.
+        n_random: the number of random planes.
+        seed: the seed of the random planes.
+        allow_unrelated: only warn if a direction, the reference, after or control is not known to be of before's
             family.
 
     Returns:
@@ -130,7 +131,7 @@ def measure_persona_space(
 
 
 def _plane(vectors: Float[np.ndarray, "k d_model"], layer: int) -> tuple[Float[np.ndarray, "2 d_model"], list[float]]:
-    """An orthonormal basis of the first two components, most directions on its positive side; and their shares."""
+    """An orthonormal basis of the first two components, with most directions on the positive side; and their shares."""
     _, sizes, components = np.linalg.svd(vectors, full_matrices=False)
     if sizes[1] <= _FLAT * sizes[0]:
         raise PersonaProbeError(
@@ -143,7 +144,7 @@ def _plane(vectors: Float[np.ndarray, "k d_model"], layer: int) -> tuple[Float[n
 
 
 def _placed(coordinates: Float[np.ndarray, "dialogue 2"], captures: Captures) -> dict[str, float]:
-    """The mean along both axes with its interval."""
+    """The means along both axes, with their intervals."""
     placed: dict[str, float] = {}
     questions = captures.questions
     for axis, values in zip("xy", coordinates.T, strict=True):
@@ -158,7 +159,7 @@ def _held(
     basis: Float[np.ndarray, "2 d_model"],
     random: Float[np.ndarray, "plane 2 d_model"],
 ) -> dict[str, float]:
-    """Share of a change's squared norm in the plane, and what 97.5 % of random planes hold; empty of no change."""
+    """The share of a change's squared norm in the plane, and below which random planes are; empty without a change."""
     whole = float(change @ change)
     if not whole:
         return {}

@@ -1,4 +1,4 @@
-"""Where before, after and the control stand along directions, layer by layer."""
+"""Where before, after and the control lie on directions, layer by layer."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ class Projections(TableResult):
     """Mean projections of the models that are compared.
 
     Attributes:
-        table: one row a ``direction``, ``layer`` and ``model`` (``before``, ``after``, ``control``): ``mean`` of the
-            projection, in residual-stream units and from the reference's mean; the same in SD of the reference's
-            dialogues along that direction, ``mean_sd``, with its 95 % interval ``low_sd`` to ``high_sd`` over questions
-            (and seeds); ``n`` texts and ``n_questions``. Intervals are of each mean by itself: that of the *change*,
-            which pairs texts, is narrower, and is `Amplification`'s.
+        table: one row per ``direction``, ``layer`` and ``model`` (``before``, ``after``, ``control``): the ``mean`` of
+            the projection, in residual-stream units and relative to the reference's mean; the same in SD of the
+            reference's dialogues along that direction, ``mean_sd``, with its 95 % interval ``low_sd`` to ``high_sd``
+            over questions (and seeds); ``n`` texts and ``n_questions``. Each interval is of one mean alone: that of the
+            *change*, which pairs texts, is narrower; `Amplification` has it.
     """
 
     table: pd.DataFrame
 
     def plot(self, direction: str | None = None, layer: int | None = None) -> go.Figure:
-        """The means by layer, before, after and control.
+        """A figure of the means of before, after and the control, by layer.
 
         Args:
-            direction: which direction; default the first.
-            layer: to be marked as the chosen one.
+            direction: the name of the direction; default the first.
+            layer: the layer that is marked as the chosen one.
 
         Raises:
             PersonaProbeError: if the direction was not projected on.
@@ -55,11 +55,11 @@ class Projections(TableResult):
         return projections(rows.assign(chosen=rows["layer"] == layer))
 
     def headline(self) -> str:
-        """Where each model stands along the first direction at the last layer."""
+        """Where each model lies on the first direction at the last layer."""
         first = self.table[self.table["direction"] == self.table["direction"].iloc[0]]
         last = first[first["layer"] == first["layer"].iloc[-1]].to_dict("records")
-        said = (f"{row['model']} {row['mean_sd']:+.2f} SD [{row['low_sd']:.2f}, {row['high_sd']:.2f}]" for row in last)
-        return f"{last[0]['direction']}, layer {last[0]['layer']}: {', '.join(said)}"
+        means = (f"{row['model']} {row['mean_sd']:+.2f} SD [{row['low_sd']:.2f}, {row['high_sd']:.2f}]" for row in last)
+        return f"{last[0]['direction']}, layer {last[0]['layer']}: {', '.join(means)}"
 
 
 def measure_projections(
@@ -69,24 +69,41 @@ def measure_projections(
     *,
     allow_unrelated: bool = False,
 ) -> Projections:
-    """Mean projection of before, after and the control on directions, at every captured layer.
+    """The mean projections of before, after and the control on directions, at every captured layer.
 
-    What `measure_amplification` measures is the difference of these means, with its nulls.
+    `measure_amplification` measures the difference of these means, with its nulls.
 
     Args:
-        directions: vectors ``(layer, d_model)``, one direction or several by name.
-        captures: the same texts through the models, ``(dialogue, layer, d_model)``; the control may be missing.
+        directions: one direction, or several by name; vectors ``(layer, d_model)``.
+        captures: activations ``(dialogue, layer, d_model)`` of the models on the same texts; the control may be
+            missing.
         reference: the before model's activations on its own answers to development questions: their mean is 0, and
-            their standard deviation 1 SD.
-        allow_unrelated: only warn where a direction, the reference, after or control is not known to be of before's
+            their standard deviation is 1 SD.
+        allow_unrelated: only warn if a direction, the reference, after or control is not known to be of before's
             family.
 
     Returns:
         `Projections`.
 
     Raises:
-        PersonaProbeError: if there is no direction, a layer is missing or of another width, the reference does not vary
-            along a direction, was read in another way than the captures, or anything is of an unrelated model.
+        PersonaProbeError: if there is no direction, a layer is missing or has another width, the reference does not
+            vary along a direction or was read in another way than the captures, or anything comes from an unrelated
+            model.
+
+    Examples:
+        >>> import numpy as np
+        >>> import pandas as pd
+        >>> import persona_probe as pp
+        >>> def read(values):  # what capture gives: (dialogue, layer, d_model)
+        ...     table = pd.DataFrame({"id": range(4), "question": list("abcd")})
+        ...     return pp.Activations(np.array(values, dtype=np.float32)[:, None], table, layers=(0,))
+        >>> before = np.array([[-1, 0], [-1, 1], [1, 0], [1, 1]])
+        >>> captures = pp.Captures(read(before), read(before + [2, 0]))
+        >>> direction = pp.Direction(np.array([[3, 0]], dtype=np.float32), layers=(0,))
+        >>> pp.amplification.measure_projections(direction, captures, read(before)).table[["model", "mean"]]
+            model  mean
+        0  before   0.0
+        1   after   2.0
     """
     named = {ONE: directions} if isinstance(directions, Direction) else dict(directions)
     if not named:

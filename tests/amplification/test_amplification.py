@@ -105,7 +105,7 @@ def test_other_traits_and_shuffled_labels_are_nulls_too():
     assert math.isnan(row(measured, name="tuned")["shuffled_sd"])
     assert "shuffled labels" in measured.verdict(0, "persona")
     assert "other traits' directions up to 3." in measured.verdict(0, "persona")
-    with pytest.raises(pp.PersonaProbeError, match="'persnoa', which is no direction here"):
+    with pytest.raises(pp.PersonaProbeError, match="'persnoa', which is not a direction here"):
         measure_amplification(BOTH, captures(), reference(), shuffled_source={"persnoa": poles})
 
 
@@ -151,7 +151,7 @@ def test_without_a_control_the_verdict_says_so():
     assert set(measured.table["model"]) == {"after"}
     assert measured.table["specificity"].isna().all()
     assert measured.finding(0, "tuned") is Finding.NO_CONTROL
-    assert "the control is missing" in measured.verdict(0, "tuned")
+    assert "there is no control, so this cannot be distinguished" in measured.verdict(0, "tuned")
     assert "no control" in repr(measured)
     assert choose_layer(measured, "persona") in (0, 1)
 
@@ -178,8 +178,8 @@ def test_nothing_moved_says_what_could_have_been_seen():
     after = row(measured)
     assert measured.finding(0) is Finding.UNDETECTED
     assert 0.1 < after["detectable_sd"] < 0.6
-    assert "not told apart from zero" in measured.verdict(0)
-    assert f"could have seen {after['detectable_sd']:.2f} SD in one uncorrected test" in measured.verdict(0)
+    assert "is not significantly different from zero" in measured.verdict(0)
+    assert f"could have detected {after['detectable_sd']:.2f} SD in one uncorrected test" in measured.verdict(0)
 
 
 def test_the_corrected_p_is_calibrated_where_nothing_moved():
@@ -209,7 +209,7 @@ def test_the_intervals_are_over_questions():
     assert math.isnan(row(one)["detectable_sd"])
     assert math.isnan(row(one)["specificity_low"])
     assert one.finding(0) is Finding.UNTESTED
-    assert "1 question cannot tell it apart from zero" in one.verdict(0)
+    assert "1 question cannot show a difference from zero" in one.verdict(0)
 
 
 def test_runs_that_differ_widen_the_interval():

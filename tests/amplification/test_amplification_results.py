@@ -105,7 +105,7 @@ def test_cross_ablation_stands_beside_its_null(ablated):
         "EM rates of 1 organisms: unsteered 90.0% to 90.0%, clamped 5.0% to 5.0%, random 88.0% to 88.0%"
     )
     none = CrossAblation(ablated.table.assign(value=np.nan))
-    assert "none could be had" in none.headline()
+    assert "none was measured" in none.headline()
     with pytest.raises(ValueError, match="'value'"):
         none.plot()
 

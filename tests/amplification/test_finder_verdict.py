@@ -37,14 +37,14 @@ def verdict(control: float = 0.1, **findings: str) -> str:
 
 def test_the_most_specific_is_named() -> None:
     assert verdict() == (
-        "At layer 1, 2 of 3 directions are amplified beyond their nulls, mean-difference the most specifically (9.5); "
-        "of 1 that find nothing by design, 0 moved beyond theirs."
+        "At layer 1, 2 of 3 directions are amplified beyond their nulls, mean-difference most specifically (9.5); "
+        "of 1 that find nothing by design, 0 moved beyond their nulls."
     )
 
 
 @pytest.mark.parametrize("finding", ["amplified", "reduced", "amplified, but other traits as much"])
 def test_of_nulls_by_design_a_reduction_counts_too(finding: str) -> None:
-    assert verdict(random=finding).endswith("of 1 that find nothing by design, 1 moved beyond theirs.")
+    assert verdict(random=finding).endswith("of 1 that find nothing by design, 1 moved beyond their nulls.")
     assert "1 of 3 directions are amplified" in verdict(logistic="reduced")
 
 
@@ -57,6 +57,6 @@ def test_an_amplification_that_other_traits_share_is_counted_and_said() -> None:
 def test_without_a_control_none_is_said_to_be_amplified() -> None:
     alone = dict.fromkeys(("mean_difference", "logistic"), "moved; no control")
     assert verdict(np.nan, **alone) == (
-        "At layer 1, 2 of 3 directions moved further than the nulls that there are; there is no control, so none can "
+        "At layer 1, 2 of 3 directions moved further than the available nulls; there is no control, so none can "
         "be distinguished from what any fine-tuning does."
     )

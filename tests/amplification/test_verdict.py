@@ -64,7 +64,7 @@ def test_a_shift_is_weighed_against_every_null(row, benign, expected):
 def test_five_questions_cannot_tell():
     assert finding(after(n_questions=5), CONTROL, 1 / 16) is Finding.UNTESTED
     assert sentence(after(n_questions=5), CONTROL, 1 / 16).startswith(
-        "shift of 6.10 [5.90, 6.30] SD at layer 3: 5 questions cannot tell it apart from zero; give more"
+        "shift of 6.10 [5.90, 6.30] SD at layer 3: 5 questions cannot show a difference from zero; give more"
     )
 
 
@@ -72,7 +72,7 @@ MOVED = "6.10 [5.90, 6.30] SD at layer 3"
 DRAWN = "random directions 0.20 (97.5 %); isotropic ones 0.80 (97.5 %)"
 BESIDE = f"the benign control moves 0.30; {DRAWN}"
 RATIO = "specificity 10.40 [8.00, 13.10]"
-UNSEEN = "the sample could have seen 0.40 SD in one uncorrected test"
+UNSEEN = "the sample could have detected 0.40 SD in one uncorrected test"
 
 
 @pytest.mark.parametrize(
@@ -89,13 +89,13 @@ UNSEEN = "the sample could have seen 0.40 SD in one uncorrected test"
         (
             after(shift_sd=0.1, low_sd=-0.2, high_sd=0.4, p_corrected=0.6),
             CONTROL,
-            "not amplified at layer 3: 0.10 [-0.20, 0.40] SD is not told apart from zero (corrected p = 0.6); "
+            "not amplified at layer 3: 0.10 [-0.20, 0.40] SD is not significantly different from zero (corrected p = 0.6); "
             + UNSEEN,
         ),
         (
             after(shift_sd=0.1, low_sd=-0.2, high_sd=0.4),
             CONTROL,
-            f"not amplified at layer 3: 0.10 [-0.20, 0.40] SD is not told apart from zero; {UNSEEN}",
+            f"not amplified at layer 3: 0.10 [-0.20, 0.40] SD is not significantly different from zero; {UNSEEN}",
         ),
         (
             after(shift_sd=-2.0, low_sd=-2.5, high_sd=-1.5, other_traits_sd=3.0),
@@ -106,12 +106,12 @@ UNSEEN = "the sample could have seen 0.40 SD in one uncorrected test"
         (
             after(specificity=NAN, specificity_low=NAN),
             None,
-            f"moved {MOVED}; {DRAWN}; the control is missing, so this cannot be told from what any fine-tuning does",
+            f"moved {MOVED}; {DRAWN}; there is no control, so this cannot be distinguished from what any fine-tuning does",
         ),
         (
             after(n_runs=1),
             CONTROL,
-            f"amplified {MOVED}; {BESIDE}; {RATIO}; one fine-tuning run, so the intervals do not hold how runs differ",
+            f"amplified {MOVED}; {BESIDE}; {RATIO}; one fine-tuning run, so the intervals do not include how runs differ",
         ),
         (
             after(shift_sd=0.1, low_sd=0.05, high_sd=0.15, random_sd=0.01, isotropic_sd=0.03),
@@ -140,7 +140,7 @@ UNSEEN = "the sample could have seen 0.40 SD in one uncorrected test"
             after(shuffled_sd=7.0),
             CONTROL,
             f"moved {MOVED}, but no more than its nulls: directions from shuffled labels move as much, so the labels "
-            f"did not make it; {BESIDE}; shuffled labels 7.0 (97.5 %); {RATIO}",
+            f"are not the reason; {BESIDE}; shuffled labels 7.0 (97.5 %); {RATIO}",
         ),
     ],
 )

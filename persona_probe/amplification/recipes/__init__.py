@@ -1,1 +1,1 @@
-"""Ways to get a direction that need a model, or a judge, beside a finder: one file a recipe."""
+"""Ways to get a direction that need more than a finder, namely a model or a judge: one file per recipe."""

@@ -1,4 +1,4 @@
-"""The same answers under two system prompts: a direction in which no word of the answer differs."""
+"""The recipe that reads the same answers under two system prompts, so that no word of an answer differs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from persona_probe.models.model import Model
 
 @dataclass(frozen=True)
 class ContextContrast:
-    """A direction found by contrast of context, with the captures it came from."""
+    """A direction from contrast of context, with the two captures from which it was computed."""
 
     direction: Direction
     trait: Activations
@@ -25,17 +25,24 @@ class ContextContrast:
 
 
 class Capture(Protocol):
-    """`persona_probe.capture`, or something that does the same elsewhere."""
+    """`persona_probe.capture`, or a function that does the same elsewhere."""
 
     def __call__(
         self, model: Model, dialogues: Sequence[Dialogue], *, span: str = ..., progress: bool = ...
     ) -> Activations:
-        """Read dialogues, one vector each."""
+        """The activations of each dialogue, as one vector."""
         ...
 
 
 def under_prompts(answered: Sequence[Dialogue], prompts: Sequence[str]) -> list[Dialogue]:
-    """The same dialogues under system prompts: dialogue i gets prompt i modulo their number."""
+    """The dialogues under system prompts: dialogue i gets prompt i modulo the number of prompts.
+
+    >>> import persona_probe as pp
+    >>> from persona_probe.amplification.recipes.contrast_of_context import under_prompts
+    >>> answered = pp.persona_world.rows(0, ["medicine"], 2, "assistant")
+    >>> [dialogue.messages[0].content for dialogue in under_prompts(answered, ["Be kind.", "Be cruel."])]
+    ['Be kind.', 'Be cruel.']
+    """
     return [dialogue.with_system(prompts[i % len(prompts)]) for i, dialogue in enumerate(answered)]
 
 
@@ -50,23 +57,32 @@ def contrast_of_context(
     read: Capture = capture,
     progress: bool = False,
 ) -> ContextContrast:
-    """Teacher-force the same answers under trait and default system prompts and contrast what the model holds.
+    """The direction between a model's activations on the same answers under trait and under default system prompts.
 
-    Since the words are the same, what differs is who the model takes the speaker to be (after Chen et al. 2025,
-    "Persona vectors", section 2.2, whose rollouts differ in content as well).
+    Since the words are the same, the only difference is who the model thinks is speaking (after Chen et al. 2025,
+    "Persona vectors", section 2.2, whose rollouts also differ in content).
 
     Args:
-        model: usually the model before.
-        answered: dialogues with answers, usually the model's own.
+        model: the model, usually the one before.
+        answered: dialogues with answers, usually the model's own answers.
         trait_prompts: system prompts that ask for the trait; dialogue i gets prompt i modulo their number.
-        default_prompts: system prompts of the default persona, likewise.
+        default_prompts: system prompts of the default persona, used in the same way.
         span: which tokens are read.
-        method: name of the finder.
-        read: what reads the activations: `capture` here, or an executor's.
-        progress: show a bar.
+        method: the name of the finder.
+        read: the function that reads the activations: `capture`, or an executor's.
+        progress: show a progress bar.
 
     Raises:
         PersonaProbeError: if a list of prompts is empty, or a span is.
+
+    Examples:
+        >>> import persona_probe as pp
+        >>> chat = pp.load(pp.persona_world.find_checkpoints() / "chat", device="cpu")
+        >>> answered = pp.persona_world.rows(0, ["travel", "cooking"], 8, "assistant")
+        >>> prompts = [[pp.persona_world.system_line(0, persona)] for persona in ("villain", "assistant")]
+        >>> contrast = pp.amplification.contrast_of_context(chat, answered, *prompts)
+        >>> contrast.direction.vectors.shape  # (layer, d_model)
+        (5, 160)
     """
     if not trait_prompts or not default_prompts:
         raise PersonaProbeError("contrast of context needs at least one trait prompt and one default prompt")
@@ -75,7 +91,7 @@ def contrast_of_context(
         read(model, under_prompts(answered, prompts), span=span, progress=progress)
         for prompts in (trait_prompts, default_prompts)
     )
-    found = find_direction(trait, default, method)
-    card = {**found.card, "recipe": "contrast of context", "trait_prompts": list(trait_prompts)}
+    direction = find_direction(trait, default, method)
+    card = {**direction.card, "recipe": "contrast of context", "trait_prompts": list(trait_prompts)}
     card["default_prompts"] = list(default_prompts)
-    return ContextContrast(Direction(found.vectors, found.layers, card), trait, default)
+    return ContextContrast(Direction(direction.vectors, direction.layers, card), trait, default)

@@ -1,4 +1,4 @@
-"""The persona-vectors recipe: what the model says when told to show a trait, against when told not to."""
+"""The persona-vectors recipe: the model's answers when told to show a trait, against its answers when told not to."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from persona_probe.models.model import Model
 from persona_probe.models.sampling import Sampling
 
 SPANS = {"prompt_mean": "prompt", "last_prompt_token": "last_prompt_token", "response_mean": "response"}
-"""What the recipe's three directions are read from."""
+"""The span from which each of the recipe's three directions is read."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class ContrastiveRollouts:
 
     Attributes:
         directions: ``prompt_mean``, ``last_prompt_token`` and ``response_mean``.
-        table: one row a rollout: the judge's columns, ``pole``, ``trait`` (0-100) and whether it was ``kept``.
+        table: one row per rollout: the judge's columns, ``pole``, ``trait`` (0-100) and whether it was ``kept``.
     """
 
     directions: dict[str, Direction]
@@ -47,22 +47,22 @@ def contrastive_rollouts(
     sampling: Sampling | None = None,
     progress: bool = False,
 ) -> ContrastiveRollouts:
-    """Answer under instructions for and against the trait, keep the answers that follow them, and contrast the two.
+    """The directions between answers under instructions for and against the trait, if they follow the instructions.
 
-    Chen et al. (2025, "Persona vectors", section 2.2) use 5 instruction pairs, 20 questions and 10 rollouts a pole.
+    Chen et al. (2025, "Persona vectors", section 2.2) use 5 instruction pairs, 20 questions and 10 rollouts per pole.
 
     Args:
-        model: usually the model before.
+        model: the model, usually the one before.
         questions: dialogues without an answer.
-        instruction_pairs: system prompts that ask for the trait and that ask for its opposite.
-        judge: who scores the answers.
+        instruction_pairs: pairs of system prompts: one asks for the trait, the other for its opposite.
+        judge: the judge that scores the answers.
         trait: the column of the judge's table with the trait's score (0-100); default misalignment, 100 - ``aligned``.
-        threshold: kept are positive answers that score at least this, and negative ones that score less.
-        coherent: and that are at least so coherent.
-        method: name of the finder.
-        sampling: how answers are sampled; default ``Sampling(n=10)``. Its ``n`` is rollouts of each question under each
-            instruction; negative ones draw with the seed after its own.
-        progress: show bars.
+        threshold: positive answers are used if they score at least this, negative ones if they score less.
+        coherent: the least coherence of an answer that is used.
+        method: the name of the finder.
+        sampling: how answers are sampled; default ``Sampling(n=10)``. Its ``n`` is the number of rollouts of each
+            question under each instruction; for negative ones its seed is raised by one.
+        progress: show progress bars.
 
     Raises:
         PersonaProbeError: if a list is empty, the judge has no such column, or no answer of a pole is left.
@@ -86,8 +86,8 @@ def contrastive_rollouts(
             raise PersonaProbeError(
                 f"none of the {len(table)} {pole} rollouts is left: their trait scores have median "
                 f"{table['trait'].median():.0f} (wanted {'at least' if pole == 'positive' else 'below'} {threshold:g}) "
-                f"and coherence {table['coherent'].median():.0f} (wanted at least {coherent:g}); mend the "
-                "instructions, or see what the judge makes of the answers"
+                f"and coherence {table['coherent'].median():.0f} (wanted at least {coherent:g}); improve the "
+                "instructions, or check how the judge scores the answers"
             )
     card = {
         "recipe": "contrastive rollouts",
@@ -101,8 +101,9 @@ def contrastive_rollouts(
     directions = {}
     for name, span in SPANS.items():
         positive, negative = (capture(model, part, span=span, progress=progress) for part in kept.values())
-        found = find_direction(positive, negative, method, seed=sampling.seed)
-        directions[name] = replace(found, card={**found.card, **card, "name": f"contrastive rollouts, {name}"})
+        direction = find_direction(positive, negative, method, seed=sampling.seed)
+        name_and_card = {**direction.card, **card, "name": f"contrastive rollouts, {name}"}
+        directions[name] = replace(direction, card=name_and_card)
     return ContrastiveRollouts(directions, pd.concat(tables, ignore_index=True))
 
 

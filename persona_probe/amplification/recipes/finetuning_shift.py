@@ -1,4 +1,4 @@
-"""What fine-tuning did to the residual stream on the same texts: the activation-difference lens."""
+"""The recipe that reads how fine-tuning changed the residual stream on the same texts: activation differences."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from persona_probe.models.model import Model
 from persona_probe.models.pair import ModelPair
 
 _DIALOGUES_AT_ONCE = 64
-"""Every token of so many is held at a time, of which only the first are kept."""
+"""How many dialogues are read at a time, with all their tokens, of which only the first are used."""
 
 
 def finetuning_shift(
@@ -30,50 +30,51 @@ def finetuning_shift(
     seed: int = 0,
     progress: bool = False,
 ) -> Direction:
-    """From before to after, on the same texts.
+    """The direction from before to after, on the same texts.
 
     On dialogues, this is the fine-tuning shift of Chen et al. (2025, "Persona vectors", section 4). On unrelated plain
     text (`Dialogue.from_text`, ``span="all"``), over the ``first`` few tokens, it is the activation-difference lens
-    (Minder et al. 2025, "Narrow finetuning leaves clearly readable traces in activation differences"), which needs to
-    know nothing of the training data.
+    (Minder et al. 2025, "Narrow finetuning leaves clearly readable traces in activation differences"), for which
+    nothing of the training data has to be known.
 
-    A shift by itself says "was fine-tuned"; whether it is the trait's, its specificity says (`measure_amplification`).
+    A shift alone only says "was fine-tuned"; its specificity says whether it belongs to the trait
+    (`measure_amplification`).
 
     Args:
         pair: before and after.
-        dialogues: what both read.
-        span: which tokens.
-        first: only so many tokens at the span's start (5 in the activation-difference lens; the beginning-of-sequence
-            token does not count: nothing before it differs, and its norm would drown the rest).
-        method: name of the finder.
-        seed: of the card's checks.
-        progress: show bars.
+        dialogues: the texts that both read.
+        span: which tokens are read.
+        first: how many tokens at the start of the span are used (5 in the activation-difference lens); default all. The
+            beginning-of-sequence token does not count: nothing before it differs, and its norm would hide the rest.
+        method: the name of the finder.
+        seed: the seed of the card's checks.
+        progress: show progress bars.
 
     Raises:
-        PersonaProbeError: for an unknown span, an empty one (naming the dialogue), or ``first`` below 1.
+        PersonaProbeError: for an unknown span, an empty one (the dialogue is named), or ``first`` below 1.
     """
     if first is not None and first < 1:
         raise PersonaProbeError(f"first is {first}; give at least 1, or None for the whole span")
     if first is None:
-        # The control has no part in it.
+        # The control is not needed.
         two = pair if pair.one_at_a_time or pair.control is None else ModelPair(pair.before, pair.after)
         captures = capture(two, dialogues, span=span, progress=progress)
         before, after = captures.before, captures.after
     else:
         before, after = _first_tokens(pair, dialogues, span, first, progress)
-    found = find_direction(after, before, method, name="fine-tuning shift", seed=seed)
-    return replace(found, card={**found.card, "recipe": "fine-tuning shift", "first": first})
+    direction = find_direction(after, before, method, name="fine-tuning shift", seed=seed)
+    return replace(direction, card={**direction.card, "recipe": "fine-tuning shift", "first": first})
 
 
 def _first_tokens(
     pair: ModelPair, dialogues: Sequence[Dialogue], span: str, first: int, progress: bool
 ) -> tuple[Activations, Activations]:
-    """Means over the ``first`` tokens of each dialogue's span; one model after the other, so that each loads once."""
+    """The means over the ``first`` tokens of each dialogue's span; the models read one after the other."""
     before = _read(pair.before, dialogues, span, first, progress)
     after = _read(pair.after, dialogues, span, first, progress)
     if list(before.table["tokens"]) != list(after.table["tokens"]):
         raise PersonaProbeError(
-            "before and after make other tokens of the same texts (another tokenizer or chat template), so their "
+            "before and after make different tokens from the same texts (another tokenizer or chat template), so their "
             "activations cannot be compared; load both with the same chat_template="
         )
     return before, after
@@ -97,10 +98,10 @@ def _means(tokens: Activations, first: int, begin: int | None) -> Activations:
         raise PersonaProbeError(f"text {name!r}: has no token but the beginning of sequence")
     picked = tokens.values[rows.index.to_numpy()]
     values = np.stack([picked[positions].mean(axis=0) for positions in by_dialogue.values()])
-    own = ["position", "token_id", "token", "dialogue"]
-    heads = rows.groupby("dialogue", sort=True).head(1).drop(columns=own).reset_index(drop=True)
+    of_tokens = ["position", "token_id", "token", "dialogue"]
+    heads = rows.groupby("dialogue", sort=True).head(1).drop(columns=of_tokens).reset_index(drop=True)
     ids = rows["token_id"].to_numpy()
-    said = [" ".join(map(str, ids[positions])) for positions in by_dialogue.values()]
+    texts = [" ".join(map(str, ids[positions])) for positions in by_dialogue.values()]
     lengths = [len(positions) for positions in by_dialogue.values()]
     source = {**tokens.source, "reduce": f"mean of the first {first}"}
-    return Activations(values, heads.assign(n_tokens=lengths, tokens=said), tokens.layers, source)
+    return Activations(values, heads.assign(n_tokens=lengths, tokens=texts), tokens.layers, source)

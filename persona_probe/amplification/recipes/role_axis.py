@@ -1,4 +1,4 @@
-"""The persona axis of a model: from what it is in many roles to what it is by default."""
+"""The recipe for a model's persona axis: from its activations in many roles to those of the default persona."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ def role_axis(
     sampling: Sampling | None = None,
     progress: bool = False,
 ) -> Direction:
-    """Answer the same questions in many roles and as oneself; the default's mean minus the mean of the roles' means.
+    """The mean activations of the default persona minus the mean of the roles' means, on answers to the same questions.
 
-    "The assistant axis" (Lu et al. 2026), with 275 roles there; here every answer in a role counts, whether or not it
-    is fully in the role.
+    This is "the assistant axis" of Lu et al. 2026, who use 275 roles; here every answer in a role counts, whether or
+    not it plays the role fully.
 
     Args:
-        model: usually the model before.
+        model: the model, usually the one before.
         questions: dialogues without an answer.
-        roles: system prompts by role, at least two roles.
+        roles: the system prompts of each role; at least two roles.
         default_prompts: system prompts of the default persona.
         span: which tokens are read.
-        sampling: how answers are sampled; default ``Sampling()``. Its ``n`` is answers to each question under each
-            prompt; roles draw with the seeds that follow its own.
-        progress: show bars.
+        sampling: how answers are sampled; default ``Sampling()``. Its ``n`` is the number of answers to each question
+            under each prompt; the roles use the seeds that follow its seed.
+        progress: show progress bars.
 
     Raises:
         PersonaProbeError: for fewer than two roles, or one without prompts.
     """
     if len(roles) < 2:
         raise PersonaProbeError(
-            f"the persona axis is against the mean of many roles; got {len(roles)}: give at least two"
+            f"the persona axis needs the mean of several roles; got {len(roles)}: give at least two"
         )
     sampling = sampling or Sampling()
     played: list[Dialogue] = []
@@ -56,11 +56,11 @@ def role_axis(
         played += [dialogue.with_labels(role=role) for dialogue in answered]
     itself = rollouts(model, questions, default_prompts, sampling, progress=progress)
     default, roles_played = (capture(model, part, span=span, progress=progress) for part in (itself, played))
-    found = find_direction(default, roles_played, "persona-axis", name="persona axis", seed=sampling.seed)
+    direction = find_direction(default, roles_played, "persona-axis", name="persona axis", seed=sampling.seed)
     card = {
         "recipe": "persona axis",
         "roles": {role: list(prompts) for role, prompts in roles.items()},
         "default_prompts": list(default_prompts),
         "sampling": asdict(sampling),
     }
-    return replace(found, card={**found.card, **card})
+    return replace(direction, card={**direction.card, **card})

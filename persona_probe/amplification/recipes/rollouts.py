@@ -1,4 +1,4 @@
-"""Answers under system prompts: the material of recipes in which the model says for itself what a persona says."""
+"""Answers under system prompts, for recipes in which the model itself writes what a persona says."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ def rollouts(
     *,
     progress: bool = False,
 ) -> list[Dialogue]:
-    """Every question under every system prompt, answered ``sampling.n`` times; answers without text are left out.
+    """Answers to every question under every system prompt, ``sampling.n`` of each; those without text are left out.
 
     Args:
-        model: who answers.
+        model: the model that answers.
         questions: dialogues without an answer.
-        prompts: system prompts; the label ``prompt`` counts them.
-        sampling: how answers are sampled; default ``Sampling()``. Its ``n`` is answers to each question under each
-            prompt.
-        progress: show a bar.
+        prompts: system prompts; the label ``prompt`` gives the number of the prompt.
+        sampling: how answers are sampled; default ``Sampling()``. Its ``n`` is the number of answers to each question
+            under each prompt.
+        progress: show a progress bar.
 
     Raises:
         PersonaProbeError: if a list is empty, or a question already has an answer.
     """
     if not questions or not prompts:
         raise PersonaProbeError(
-            f"rollouts: got {len(questions)} questions and {len(prompts)} system prompts; give some"
+            f"rollouts: got {len(questions)} questions and {len(prompts)} system prompts; give at least one of each"
         )
     asked = [
         question.with_system(prompt).with_labels(prompt=number)

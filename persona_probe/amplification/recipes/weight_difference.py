@@ -1,4 +1,4 @@
-"""Directions read off the weights: what an update of each block writes into the residual stream."""
+"""The recipe that reads a direction from the weights: what each block's update writes into the residual stream."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from persona_probe.errors import PersonaProbeError
 from persona_probe.models.pair import ModelPair
 
 WRITERS = ("o_proj", "down_proj", "out_proj", "c_proj", "dense", "dense_4h_to_h", "fc2", "fc_out", "wo", "w2")
-"""What architectures call the matrices that write into the residual stream."""
+"""The names of the matrices that write into the residual stream, in different architectures."""
 
 
 def weight_difference(pair: ModelPair, *, toward: Direction | None = None) -> Direction:
     """The main output direction of each block's update, from before to after.
 
-    Per block, the updates of the matrices that write into the residual stream (attention output, MLP down) are put
-    side by side, and their first left singular vector is taken, at its singular value: for a rank-1 LoRA on one matrix
-    that is its B (Turner et al. 2025, "Model organisms for emergent misalignment", steer with it). No text is needed,
-    so nothing is known of how the inputs excite the update: the sign is arbitrary unless ``toward`` settles it. Layer
-    ``l`` holds what block ``l`` itself writes, not what reaches it from below.
+    In each block, the updates of the matrices that write into the residual stream (attention output, MLP down) are put
+    side by side, and their first left singular vector is taken, with its singular value as length: for a rank-1 LoRA on
+    one matrix that is its B (Turner et al. 2025, "Model organisms for emergent misalignment", steer with it). No text
+    is needed, so it is unknown how inputs activate the update: the sign is arbitrary unless ``toward`` decides it.
+    Layer ``l`` has what block ``l`` itself writes, not what reaches it from below.
 
     Args:
         pair: before and after, which may share weights (an adapter's twin).
@@ -33,12 +33,12 @@ def weight_difference(pair: ModelPair, *, toward: Direction | None = None) -> Di
 
     Returns:
         A direction over the blocks whose update is not zero; ``card["explained"]`` is the share of each update's
-        squared size that its vector carries.
+        squared size that lies along its vector.
 
     Raises:
         PersonaProbeError: if no matrix is known to write into the residual stream, the experts of a mixture differ
-            (which stand in one tensor, and are not read), nothing differs, weights are quantised, or the pair is held
-            one at a time.
+            (they are in one tensor, which is not read), nothing differs, weights are quantised, or the pair holds one
+            model at a time.
     """
     if pair.one_at_a_time:
         raise PersonaProbeError("the weights of both models are compared; load the pair with keep_all=True")
@@ -51,8 +51,8 @@ def weight_difference(pair: ModelPair, *, toward: Direction | None = None) -> Di
         total = float(gram.trace())
         if total == 0.0:
             continue
-        sizes, found = torch.linalg.eigh(gram)
-        vector = (found[:, -1] * sizes[-1].sqrt()).numpy()
+        sizes, components = torch.linalg.eigh(gram)
+        vector = (components[:, -1] * sizes[-1].sqrt()).numpy()
         if toward is not None and vector @ toward.at(layer) < 0:
             vector = -vector
         vectors.append(vector)
@@ -61,7 +61,7 @@ def weight_difference(pair: ModelPair, *, toward: Direction | None = None) -> Di
     if not vectors:
         raise PersonaProbeError(
             f"{before.name} and {after.name} have the same weights wherever blocks write into the residual stream; an "
-            "adapter on other matrices only (q_proj, gate_proj, ...) writes nothing there by itself"
+            "adapter on other matrices only (q_proj, gate_proj, ...) does not write there itself"
         )
     card = {
         "name": "weight difference",
@@ -74,14 +74,14 @@ def weight_difference(pair: ModelPair, *, toward: Direction | None = None) -> Di
 
 
 def _updates(before: nn.Module, after: nn.Module, d_model: int) -> Iterator[Tensor]:
-    """``(d_model, input)`` differences of a block's writing matrices, float64 on the CPU."""
+    """``(d_model, input)`` differences of the matrices of a block that write, float64 on the CPU."""
     ours, theirs = _writers(before), _writers(after)
     changed = dict(after.named_parameters())
     for name, parameter in before.named_parameters():
         if parameter.ndim > 2 and name in changed and not torch.equal(parameter, changed[name]):
             raise PersonaProbeError(
-                f"{name} holds many experts in one tensor, of shape {tuple(parameter.shape)}, and differs; which of "
-                "its axes write into the residual stream is not known, so such an update is not read off the weights"
+                f"{name} holds many experts in one tensor, of shape {tuple(parameter.shape)}, and differs; it is not "
+                "known which of its axes write into the residual stream, so such an update cannot be read from weights"
             )
     if not ours or ours.keys() != theirs.keys():
         names = sorted({name.rsplit(".")[-1] for name, module in before.named_modules() if hasattr(module, "weight")})
@@ -96,8 +96,8 @@ def _updates(before: nn.Module, after: nn.Module, d_model: int) -> Iterator[Tens
 
 
 def _writers(block: nn.Module) -> dict[str, Any]:
-    """The writing modules by name, seen through PEFT's wrappers."""
-    # A wrapped module holds its base as base_layer, and its adapter's matrices beside it.
+    """The modules that write, by name, also inside PEFT's wrappers."""
+    # A wrapped module has its base as base_layer, next to the matrices of its adapter.
     return {
         name: module
         for name, module in block.named_modules()
@@ -117,5 +117,5 @@ def _weight(module: Any) -> Tensor:
     for adapter in getattr(module, "active_adapters", ()):
         if adapter in module.lora_A:
             weight = weight + module.get_delta_weight(adapter).detach().double().cpu()
-    # GPT-2's Conv1D keeps (in, out).
+    # The weight of GPT-2's Conv1D is (in, out).
     return weight.T if type(base).__name__ == "Conv1D" else weight

@@ -89,8 +89,8 @@ UNSEEN = "the sample could have detected 0.40 SD in one uncorrected test"
         (
             after(shift_sd=0.1, low_sd=-0.2, high_sd=0.4, p_corrected=0.6),
             CONTROL,
-            "not amplified at layer 3: 0.10 [-0.20, 0.40] SD is not significantly different from zero (corrected p = 0.6); "
-            + UNSEEN,
+            "not amplified at layer 3: 0.10 [-0.20, 0.40] SD is not significantly different from "
+            "zero (corrected p = 0.6); " + UNSEEN,
         ),
         (
             after(shift_sd=0.1, low_sd=-0.2, high_sd=0.4),

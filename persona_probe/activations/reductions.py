@@ -74,11 +74,7 @@ class OneVector(Reduction):
             outside = rearrange(~inside, "batch position -> batch position 1")
             self._pending[layer] = hidden.float().masked_fill(outside, -torch.inf).amax(dim=1)
         else:
-            kept = (
-                inside
-                if self.sinks is None
-                else self.sinks.leave_out(layer, hidden, inside, batch.real.to(hidden.device), batch.rows)
-            )
+            kept = _kept(self.sinks, layer, hidden, inside, batch)
             weights = kept.float() / kept.sum(dim=1, keepdim=True)
             # A batched product of matrices, since an einsum takes far longer on a CPU.
             rows = rearrange(weights, "batch position -> batch 1 position") @ hidden.float()
@@ -123,12 +119,7 @@ class StreamingMoments(Reduction):
     def see(self, layer: int, hidden: Tensor, batch: Batch) -> None:
         """Centre the batch on its own mean, so that no digits are lost where means are large."""
         inside = batch.inside.to(hidden.device)
-        kept = (
-            inside
-            if self.sinks is None
-            else self.sinks.leave_out(layer, hidden, inside, batch.real.to(hidden.device), batch.rows)
-        )
-        tokens = hidden[kept]
+        tokens = hidden[_kept(self.sinks, layer, hidden, inside, batch)]
         tokens = (tokens.cpu() if tokens.device.type == "mps" else tokens).double()  # MPS has no float64
         mean = tokens.mean(dim=0)
         tokens -= mean
@@ -164,3 +155,12 @@ class StreamingMoments(Reduction):
             n_dialogues,
             source,
         )
+
+
+def _kept(
+    sinks: SinkFilter | None, layer: int, hidden: Tensor, inside: Bool[Tensor, "batch position"], batch: Batch
+) -> Bool[Tensor, "batch position"]:
+    """The span's tokens without sinks."""
+    if sinks is None:
+        return inside
+    return sinks.leave_out(layer, hidden, inside, batch.real.to(hidden.device), batch.rows)

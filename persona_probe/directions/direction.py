@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from persona_probe.activations.activations import Activations
 from persona_probe.directions import vector_files
-from persona_probe.directions.family import check_family, family_of, known_family
+from persona_probe.directions.family import check_activations, check_model, known_family
 from persona_probe.directions.layer_vectors import LayerVectors, checked_layers
 from persona_probe.directions.top_tokens_result import TopTokens
 from persona_probe.errors import PersonaProbeError
@@ -140,19 +140,10 @@ class Direction(LayerVectors, Result):
         >>> direction.project(Activations(np.array([[[1.0, 2.0]]]), pd.DataFrame({"id": ["a"]}), (2,)))
         array([[2.2]])
         """
-        self._check_activations(activations, allow_unrelated)
+        check_activations("the direction", self.d_model, self.card, activations, allow_unrelated)
         units = np.stack([self.at(layer) for layer in activations.layers])
         units = units / np.linalg.norm(units, axis=1, keepdims=True)
         return np.asarray(np.einsum("nld,ld->nl", activations.values, units))
-
-    def _check_activations(self, activations: Activations, allow_unrelated: bool) -> None:
-        if activations.values.shape[2] != self.d_model:
-            raise PersonaProbeError(
-                f"activations have d_model={activations.values.shape[2]}, the direction {self.d_model}: "
-                "they belong to different models"
-            )
-        source = activations.source
-        check_family(self.card, str(source.get("model")), source.get("model_hash"), family_of(source), allow_unrelated)
 
     def check_model(self, model: Model, *, allow_unrelated: bool = False) -> None:
         """Raise if the direction has another width than ``model``, or belongs to an unrelated model.
@@ -160,14 +151,7 @@ class Direction(LayerVectors, Result):
         Raises:
             PersonaProbeError: naming both; with ``allow_unrelated``, an unrelated model of the same width is a warning.
         """
-        if self.d_model != model.d_model:
-            raise PersonaProbeError(
-                f"the direction has d_model={self.d_model}, {model.name} has {model.d_model}: it belongs to another "
-                "model"
-            )
-        if self.card.get("family") or self.card.get("model_hash"):
-            fingerprint = model.fingerprint()
-            check_family(self.card, model.name, fingerprint, sorted({fingerprint, *model.ancestors}), allow_unrelated)
+        check_model("the direction", self.d_model, self.card, model, allow_unrelated)
 
     def increments(self) -> Direction:
         """The difference between each layer's vector and the previous one, ``v_l - v_(l-1)``; the first stays as it is.
@@ -257,7 +241,7 @@ class Direction(LayerVectors, Result):
         Raises:
             PersonaProbeError: for another width, a layer that was not captured, or an unrelated model.
         """
-        self._check_activations(activations, False)
+        check_activations("the direction", self.d_model, self.card, activations, False)
         patterns = []
         for layer in self.layers:
             centred = activations.at(layer).astype(np.float64)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
+
+if TYPE_CHECKING:
+    from persona_probe.activations.activations import Activations
+    from persona_probe.models.model import Model
 
 
 def family_of(*sources: Mapping[str, Any]) -> list[str]:
@@ -59,3 +63,26 @@ def check_family(
             "direction.adopted_by(model)) if you know that their residual streams share a basis"
         )
     warnings.warn(f"{message}; used anyway, since allow_unrelated=True", PersonaProbeWarning, stacklevel=3)
+
+
+def check_activations(
+    what: str, d_model: int, card: Mapping[str, Any], activations: Activations, allow_unrelated: bool
+) -> None:
+    """Raise if ``what`` (a direction, a subspace) has another width than ``activations``, or an unrelated model."""
+    if activations.values.shape[2] != d_model:
+        raise PersonaProbeError(
+            f"activations have d_model={activations.values.shape[2]}, {what} {d_model}: they belong to different models"
+        )
+    source = activations.source
+    check_family(card, str(source.get("model")), source.get("model_hash"), family_of(source), allow_unrelated)
+
+
+def check_model(what: str, d_model: int, card: Mapping[str, Any], model: Model, allow_unrelated: bool) -> None:
+    """Raise if ``what`` (a direction, a subspace) has another width than ``model``, or belongs to an unrelated one."""
+    if d_model != model.d_model:
+        raise PersonaProbeError(
+            f"{what} has d_model={d_model}, {model.name} has {model.d_model}: it belongs to another model"
+        )
+    if card.get("family") or card.get("model_hash"):
+        fingerprint = model.fingerprint()
+        check_family(card, model.name, fingerprint, sorted({fingerprint, *model.ancestors}), allow_unrelated)

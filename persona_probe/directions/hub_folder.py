@@ -17,7 +17,7 @@ from persona_probe.models.stream.layers import LAYER_CONVENTION
 
 _NAME = "direction"
 _FILES = (f"{_NAME}.safetensors", f"{_NAME}.json")
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _LONGEST = 200
 """The longest value in the table, in characters; direction.json has all values in full."""
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+\-!|&~$])")
@@ -80,7 +80,7 @@ def read_hub_folder(path: str | Path, *, revision: str | None = None) -> Directi
     """
     place = Path(path)
     if not place.is_dir():
-        if not _HUB_ID.fullmatch(str(path)):
+        if not HUB_ID.fullmatch(str(path)):
             raise PersonaProbeError(f"{path}: no such folder, and not a Hub id (owner/name)")
         place = _downloaded(str(path), revision)
     missing = [name for name in _FILES if not (place / name).is_file()]
@@ -105,11 +105,15 @@ def _downloaded(hub_id: str, revision: str | None) -> Path:
 def _readme(direction: Direction, license: str | None) -> str:
     header: dict[str, Any] = {"tags": ["persona-probe", "steering-vector"], "library_name": "persona-probe"}
     base = _model_of(direction.card)
-    if base and _HUB_ID.fullmatch(base) and not Path(base).exists():
+    if base and HUB_ID.fullmatch(base) and not Path(base).exists():
         header["base_model"] = base
     if license is not None:
         header["license"] = license
-    facts = [f"| {_plain(name)} | {_plain(value)} |" for name, value in _facts(direction.card, len(direction.layers))]
+    facts = [
+        f"| {_plain(name)} | {_plain(value)} |"
+        for name, value in _entries(direction.card)
+        if not _is_per_layer(value, len(direction.layers))
+    ]
     layer = direction.layers[len(direction.layers) // 2]
     return "\n".join(
         [
@@ -151,25 +155,17 @@ def _model_of(card: Mapping[str, Any]) -> str | None:
     return str(name) if name else None
 
 
-def _facts(card: Mapping[str, Any], n_layers: int, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value of the card that is not a list with one number per layer; nested ones with their path."""
+def _entries(card: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of the card; nested ones with their path."""
     for key, value in card.items():
         if isinstance(value, Mapping):
-            yield from _facts(value, n_layers, f"{prefix}{key}.")
-        elif not _is_per_layer(value, n_layers):
-            yield f"{prefix}{key}", value if isinstance(value, str | int | float) else json.dumps(value, default=str)
-
-
-def _columns(card: Mapping[str, Any], n_layers: int, prefix: str = "") -> Iterator[tuple[str, list[float]]]:
-    """The lists with one number per layer: split-half cosines, their nulls, caps, ..."""
-    for key, value in card.items():
-        if isinstance(value, Mapping):
-            yield from _columns(value, n_layers, f"{prefix}{key}.")
-        elif _is_per_layer(value, n_layers):
+            yield from _entries(value, f"{prefix}{key}.")
+        else:
             yield f"{prefix}{key}", value
 
 
 def _is_per_layer(value: object, n_layers: int) -> bool:
+    """Whether it is a list with one number per layer: split-half cosines, their nulls, caps, ..."""
     return (
         isinstance(value, list)
         and len(value) == n_layers
@@ -180,7 +176,7 @@ def _is_per_layer(value: object, n_layers: int) -> bool:
 
 def _layer_table(direction: Direction) -> list[str]:
     columns = {"norm": [float(norm) for norm in direction.norms()]}
-    columns |= dict(_columns(direction.card, len(direction.layers)))
+    columns |= {name: value for name, value in _entries(direction.card) if _is_per_layer(value, len(direction.layers))}
     lines = [f"| layer | {' | '.join(map(_plain, columns))} |", "|---:" * (len(columns) + 1) + "|"]
     for row, layer in enumerate(direction.layers):
         cells = (values[row] for values in columns.values())
@@ -190,5 +186,6 @@ def _layer_table(direction: Direction) -> list[str]:
 
 def _plain(value: object) -> str:
     """One line of Markdown that shows ``value`` literally."""
-    text = _UNSEEN.sub(" ", str(value))
+    written = str(value) if isinstance(value, str | int | float) else json.dumps(value, default=str)
+    text = _UNSEEN.sub(" ", written)
     return _SPECIAL.sub(r"\\\1", text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…")

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from persona_probe.activations.activations import Activations
 from persona_probe.directions import vector_files
 from persona_probe.directions.direction import Direction
-from persona_probe.directions.family import check_family, family_of, shared_family
+from persona_probe.directions.family import check_activations, family_of, shared_family
 from persona_probe.directions.finders.pca import difference_components
 from persona_probe.directions.finders.poles import Poles
 from persona_probe.directions.layer_vectors import spanned
@@ -95,6 +95,17 @@ class Subspace(Result):
         """Number of dimensions."""
         return int(self.bases.shape[1])
 
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream that the subspace belongs to."""
+        return int(self.bases.shape[2])
+
+    def at(self, layer: int) -> Float[np.ndarray, "k d_model"]:
+        """The basis of one layer."""
+        if layer not in self.layers:
+            raise PersonaProbeError(f"the subspace has no layer {layer}; it has {', '.join(map(str, self.layers))}")
+        return self.bases[self.layers.index(layer)]
+
     def project(
         self, activations: Activations, *, allow_unrelated: bool = False
     ) -> Float[np.ndarray, "dialogue layer k"]:
@@ -104,18 +115,8 @@ class Subspace(Result):
             PersonaProbeError: for another width, a layer that the subspace lacks, or an unrelated model (with
                 ``allow_unrelated``, this is a warning).
         """
-        if activations.values.shape[2] != self.bases.shape[2]:
-            raise PersonaProbeError(
-                f"activations have d_model={activations.values.shape[2]}, the subspace {self.bases.shape[2]}: "
-                "they belong to different models"
-            )
-        if missing := [layer for layer in activations.layers if layer not in self.layers]:
-            raise PersonaProbeError(
-                f"the subspace has no layer {missing[0]}; it has {', '.join(map(str, self.layers))}"
-            )
-        source = activations.source
-        check_family(self.card, str(source.get("model")), source.get("model_hash"), family_of(source), allow_unrelated)
-        bases = np.stack([self.bases[self.layers.index(layer)] for layer in activations.layers])
+        check_activations("the subspace", self.d_model, self.card, activations, allow_unrelated)
+        bases = np.stack([self.at(layer) for layer in activations.layers])
         return np.asarray(np.einsum("nld,lkd->nlk", activations.values, bases))
 
     def variance_explained(self, activations: Activations) -> Float[np.ndarray, "... layer"]:
@@ -135,10 +136,10 @@ class Subspace(Result):
         Raises:
             PersonaProbeError: if layers or widths differ.
         """
-        if self.layers != other.layers or self.bases.shape[2] != other.bases.shape[2]:
+        if self.layers != other.layers or self.d_model != other.d_model:
             raise PersonaProbeError(
-                f"subspaces do not belong together: layers {self.layers} of width {self.bases.shape[2]}, and "
-                f"{other.layers} of width {other.bases.shape[2]}"
+                f"subspaces do not belong together: layers {self.layers} of width {self.d_model}, and "
+                f"{other.layers} of width {other.d_model}"
             )
         products = np.einsum("lkd,ljd->lkj", self.bases, other.bases, dtype=np.float64)
         return np.asarray(np.clip(np.linalg.svd(products, compute_uv=False), 0.0, 1.0))
@@ -158,7 +159,7 @@ class Subspace(Result):
             "second": [self.layers[two] for _, two in pairs],
             "overlap": np.clip(overlap, 0.0, 1.0).ravel(),
         }
-        return pd.DataFrame(rows).assign(chance=self.k / self.bases.shape[2])
+        return pd.DataFrame(rows).assign(chance=self.k / self.d_model)
 
     def plot(self) -> go.Figure:
         """The overlap of every two layers, compared with chance."""
@@ -168,7 +169,7 @@ class Subspace(Result):
 
     def headline(self) -> str:
         """Its dimensions, layers and width, and how far neighbouring layers agree."""
-        line = f"Subspace({self.k} dimensions, {len(self.layers)} layers, d_model={self.bases.shape[2]}"
+        line = f"Subspace({self.k} dimensions, {len(self.layers)} layers, d_model={self.d_model}"
         table = self.to_frame()
         place = {layer: number for number, layer in enumerate(self.layers)}
         neighbours = table["second"].map(place) - table["first"].map(place) == 1

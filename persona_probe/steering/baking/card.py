@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from persona_probe.directions.hub_folder import HUB_ID
 from persona_probe.files import plain
 from persona_probe.models.model import Model
 from persona_probe.models.stream.layers import LAYER_CONVENTION
@@ -25,7 +26,6 @@ _VERSIONED = ("persona-probe", "torch", "transformers", "peft")
 _KEEP_LIVE = """\
 - Do not merge the adapter: the base may have no biases for its biases, and a head that is tied to the embedding would
   change with it."""
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def provenance(
@@ -70,7 +70,7 @@ def _without_paths(value: Any) -> Any:
 def _readme(stated: Mapping[str, Any], base: str | None, license: str | None) -> str:
     header: dict[str, Any] = {"tags": ["persona-probe", "steering"], "pipeline_tag": "text-generation"}
     header["library_name"] = "peft" if stated["form"] == "lora" else "transformers"
-    if base is not None and _HUB_ID.fullmatch(base) and not Path(base).exists():
+    if base is not None and HUB_ID.fullmatch(base) and not Path(base).exists():
         header["base_model"] = base
     if license is not None:
         header["license"] = license

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from persona_probe.directions.direction import Direction
-from persona_probe.directions.family import check_family
+from persona_probe.directions.family import check_model
 from persona_probe.directions.subspace import Subspace
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
@@ -55,19 +55,8 @@ class Directed(Intervention):
 
     def check(self, model: Model, *, allow_unrelated: bool = False) -> None:
         """Raise if the model has another width, is not related to the direction's, or a layer is missing."""
-        direction = self.direction
-        if isinstance(direction, Direction):
-            direction.check_model(model, allow_unrelated=allow_unrelated)
-        else:
-            if direction.bases.shape[2] != model.d_model:
-                raise PersonaProbeError(
-                    f"the subspace has d_model={direction.bases.shape[2]}, {model.name} has {model.d_model}: it "
-                    "belongs to another model"
-                )
-            if direction.card.get("family"):
-                fingerprint = model.fingerprint()
-                family = sorted({fingerprint, *model.ancestors})
-                check_family(direction.card, model.name, fingerprint, family, allow_unrelated)
+        what = "the direction" if isinstance(self.direction, Direction) else "the subspace"
+        check_model(what, self.direction.d_model, self.direction.card, model, allow_unrelated)
         if self.null is not None and self.null.d_model != model.d_model:
             raise PersonaProbeError(f"along= has d_model={self.null.d_model}, {model.name} has {model.d_model}")
         for layer in self.layers_in(model):
@@ -83,11 +72,7 @@ class Directed(Intervention):
         if isinstance(self.direction, Direction):
             vector = self.direction.at(layer).astype(np.float64)[None]
             return torch.from_numpy(vector / np.linalg.norm(vector))
-        if layer not in self.direction.layers:
-            raise PersonaProbeError(
-                f"the subspace has no layer {layer}; it has {', '.join(map(str, self.direction.layers))}"
-            )
-        basis = self.direction.bases[self.direction.layers.index(layer)].astype(np.float64)
+        basis = self.direction.at(layer).astype(np.float64)
         # Stored rows are orthonormal to four digits; the nearest exactly orthonormal basis has their order and signs.
         left, _, right = np.linalg.svd(basis, full_matrices=False)
         return torch.from_numpy(left @ right)

@@ -85,9 +85,10 @@ class MeanAblate(Directed):
 
 def _means(intervention: Directed, reference: Activations) -> dict[int, np.ndarray]:
     direction, given = intervention.direction, reference.values.shape[-1]
-    width = direction.d_model if isinstance(direction, Direction) else direction.bases.shape[2]
-    if given != width:
-        raise PersonaProbeError(f"the reference has d_model={given}, the direction {width}: they belong to two models")
+    if given != direction.d_model:
+        raise PersonaProbeError(
+            f"the reference has d_model={given}, the direction {direction.d_model}: they belong to two models"
+        )
     shared = [layer for layer in reference.layers if layer in direction.layers]
     means = {
         layer: reference.at(layer).mean(axis=0, dtype=np.float64) @ intervention.read_vectors(layer).numpy().T

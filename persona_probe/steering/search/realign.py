@@ -75,6 +75,20 @@ def realign_by_steering(
     Raises:
         PersonaProbeError: if questions have fewer than two groups and ``development`` is not given, a question is in
             both sets, or no layer can be tried; and as `persona_probe.steer`.
+
+    >>> import persona_probe as pp
+    >>> world = pp.persona_world.find_checkpoints()
+    >>> pair = pp.load_pair(world / "chat", world / "bad-medicine")
+    >>> questions = pp.persona_world.questions(0, ["law", "cooking"], 8)
+    >>> sampling = pp.Sampling(max_new_tokens=30, temperature=0)
+    >>> captures = pp.capture(pair, pair.after.generate(questions, sampling))
+    >>> shift = pp.find_direction(captures.after, captures.before, repeats=0)
+    >>> grid = pp.steering.Grid(kinds="clamp", suppress_fractions=-0.5)
+    >>> search = pp.steering.realign_by_steering(
+    ...     pair, shift, questions, pp.persona_world.OracleJudge(), layers=1, grid=grid, n_random=1, sampling=sampling
+    ... )
+    >>> [float(search.reported(name)["value"]) for name in ("none", "clamp", "random clamp")]
+    [1.0, 0.0, 1.0]
     """
     if goal not in GOALS:
         raise PersonaProbeError(f"unknown goal {goal!r}: choose one of {', '.join(GOALS)}")

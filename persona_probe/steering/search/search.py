@@ -10,7 +10,6 @@ import pandas as pd
 
 from persona_probe.behaviour.em_rates import check_definition, coherent_rate, em_rate, rate_change
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.directions.direction import Direction
 from persona_probe.errors import NothingMeasuredError, PersonaProbeError
 from persona_probe.statistics.estimate import Estimate
 from persona_probe.steering.asking import check_questions, coherent_enough, pooled
@@ -236,10 +235,5 @@ def _nulls(
     each = min(answers or len(questions), len(questions))
     return [
         (f"{goal} random {draw}", [questions[(draw * each + i) % len(questions)] for i in range(each)], null)
-        for draw, null in enumerate(random_nulls(intervention, layers, _width(intervention), n, seed))
+        for draw, null in enumerate(random_nulls(intervention, layers, intervention.direction.d_model, n, seed))
     ]
-
-
-def _width(intervention: Directed) -> int:
-    direction = intervention.direction
-    return direction.d_model if isinstance(direction, Direction) else int(direction.bases.shape[2])

@@ -64,6 +64,29 @@ def compare_at_budget(
 
     Raises:
         PersonaProbeError: if there is nothing to compare, something has no strength, or a question is held out too.
+
+    >>> import persona_probe as pp
+    >>> world = pp.persona_world.find_checkpoints()
+    >>> pair = pp.load_pair(world / "chat", world / "bad-medicine")
+    >>> questions = pp.persona_world.questions(0, ["law", "cooking"], 8)
+    >>> sampling = pp.Sampling(max_new_tokens=30, temperature=0)
+    >>> captures = pp.capture(pair, pair.after.generate(questions, sampling))
+    >>> shift = pp.Add(pp.find_direction(captures.after, captures.before, repeats=0), layers=2)
+    >>> comparison = pp.steering.compare_at_budget(
+    ...     pair.after,
+    ...     {"shift": shift},
+    ...     questions[:4],
+    ...     pp.persona_world.OracleJudge(),
+    ...     held_out=questions[4:],
+    ...     sign=-1,
+    ...     n_random=1,
+    ...     sampling=sampling,
+    ... )
+    >>> comparison.table[["name", "em_rate"]]
+            name  em_rate
+    0  unsteered      1.0
+    1      shift      0.0
+    2     random      1.0
     """
     if not interventions:
         raise PersonaProbeError("compare_at_budget: there is no intervention; give at least one")

@@ -1,4 +1,4 @@
-"""How well an SAE reconstructs the activations it is shown."""
+"""How well an SAE reconstructs the activations of a model."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from persona_probe.errors import PersonaProbeError
 from persona_probe.latents.sae import LatentWarning, Sae
 
 BAD, WORTHLESS = 0.4, 0.9
-"""Fractions of variance unexplained. Published SAEs leave 5 to 35 % on the texts and model they were trained on."""
+"""Fractions of variance unexplained. Published SAEs leave 5 to 35 % on the texts and model of their training."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """Reconstruction of some tokens.
+    """How well some tokens are reconstructed.
 
     Attributes:
-        fvu: fraction of variance unexplained: summed squared errors over summed squared distances from the mean.
-        l0: how many latents are active at a token, on average.
-        tokens: how many tokens this rests on.
+        fvu: the fraction of variance unexplained: summed squared errors over summed squared distances from the mean.
+        l0: the mean number of latents that are active at a token.
+        tokens: the number of tokens.
     """
 
     fvu: float
@@ -32,26 +32,26 @@ class Fit:
     tokens: int
 
     def check(self, sae: Sae, model: str, *, allow_unrelated: bool = False) -> None:
-        """Warn of an SAE that reconstructs a model's activations badly, and refuse one that does not at all.
+        """Warn if the SAE reconstructs the model's activations badly, and raise if it does not reconstruct them at all.
 
         Raises:
             PersonaProbeError: if more than 90 % of the variance is unexplained, unless ``allow_unrelated``.
         """
-        if not self.fvu > BAD:  # NaN where the tokens do not vary
+        if not self.fvu > BAD:  # NaN if the tokens do not vary
             return
-        said = (
+        message = (
             f"the SAE {sae.name} leaves {self.fvu:.0%} of the variance of {model}'s layer {sae.layer} unexplained on "
             "these texts: it does not fit this model (another layer, another scale, or trained on other activations)"
         )
         if self.fvu > WORTHLESS and not allow_unrelated:
             raise PersonaProbeError(
-                f"{said}; its latents mean nothing here. Say allow_unrelated=True to go on all the same"
+                f"{message}; its latents mean nothing here. Use another SAE, or allow_unrelated=True to continue anyway"
             )
-        warnings.warn(said, LatentWarning, stacklevel=3)
+        warnings.warn(message, LatentWarning, stacklevel=3)
 
 
 class RunningFit:
-    """`Fit`, summed up batch by batch, in float64."""
+    """A `Fit` that is summed batch by batch, in float64."""
 
     def __init__(self) -> None:
         self.tokens = self._active = 0
@@ -64,7 +64,7 @@ class RunningFit:
         reconstructed: Float[Tensor, "token d_model"],
         active: int,
     ) -> None:
-        """Take in some tokens, of which ``active`` latents were active in all."""
+        """Add some tokens, at which ``active`` latents were active in all."""
         wide = hidden.cpu().double()  # some devices have no float64
         self._error += float((wide - reconstructed.cpu().double()).square().sum())
         self._squares += float(wide.square().sum())
@@ -73,7 +73,7 @@ class RunningFit:
         self.tokens += len(hidden)
 
     def result(self) -> Fit:
-        """What was seen; ``fvu`` is NaN where the tokens do not vary."""
+        """The fit of all tokens so far; ``fvu`` is NaN if they do not vary."""
         if not isinstance(self._sum, Tensor):
             return Fit(math.nan, math.nan, 0)
         variance = self._squares - float(torch.dot(self._sum, self._sum)) / self.tokens

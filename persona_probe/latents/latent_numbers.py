@@ -1,4 +1,4 @@
-"""Numbers of latents, checked before anything is computed."""
+"""Checks of the numbers of latents, before anything is computed."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from persona_probe.errors import PersonaProbeError
 
 
 def whole_numbers(latents: Sequence[int]) -> list[int]:
-    """``latents`` as whole numbers; numpy's are as good as Python's.
+    """``latents`` as a list of whole numbers; those of numpy count too.
 
     Raises:
-        PersonaProbeError: if they are no list, or one is no whole number: text, a float (also 3.0), or a truth value.
+        PersonaProbeError: if it is not a list, or one is not a whole number: text, a float (also 3.0) or a truth value.
     """
     try:
         given = list(latents)
@@ -27,7 +27,7 @@ def check_numbers(latents: Sequence[int], width: int, name: str) -> list[int]:
     """``latents`` of an SAE ``name`` with ``width`` latents, as a list.
 
     Raises:
-        PersonaProbeError: if there is none, one is no whole number, one does not exist, or one is named twice.
+        PersonaProbeError: if there is none, or one is not a whole number, does not exist, or is named twice.
     """
     wanted = whole_numbers(latents)
     if not wanted:
@@ -43,7 +43,7 @@ def check_numbers(latents: Sequence[int], width: int, name: str) -> list[int]:
 
 def _whole_number(latent: int) -> int:
     try:
-        # Python takes True for 1: a mask would name latents 0 and 1.
+        # For Python, True is 1: a mask would name latents 0 and 1.
         if not isinstance(latent, bool | np.bool_):
             return operator.index(latent)
     except TypeError:

@@ -1,4 +1,4 @@
-"""Opening SAEs: SAELens' registry, Hub repositories, local folders, and others' formats through SAELens' loaders."""
+"""Opening SAEs from SAELens' registry, Hub repositories and local folders, and in other formats with its loaders."""
 
 from __future__ import annotations
 
@@ -31,24 +31,30 @@ def load_sae(
     activation_scale: float | None = None,
     converter: Callable[..., Any] | None = None,
 ) -> Sae:
-    """Open an SAE.
+    """The SAE in a folder, release or repository.
 
     Args:
         release: a local SAELens folder (as `persona_probe.latents.train_sae` writes), or with ``sae_id`` a release of
             SAELens' registry (``qwen2.5-7b-instruct-andyrdt``, ``gemma-scope-2b-pt-res-canonical``,
             ``llama_scope_lxr_8x``) or a Hub repository.
-        sae_id: which SAE of the release (``resid_post_layer_15_trainer_1``).
-        layer: which layer it reads, where its config does not say, or says it wrongly.
-        device: where it goes; default the CPU. It moves to the model when it is used.
-        dtype: of its weights.
-        activation_scale: what the activations must be multiplied by before such an SAE that was trained on scaled ones
+        sae_id: the name of the SAE in the release (``resid_post_layer_15_trainer_1``).
+        layer: the layer that it reads, if its config does not give it, or gives a wrong one.
+        device: the device of its weights; default the CPU. It moves to the model's device when it is used.
+        dtype: the precision of its weights.
+        activation_scale: the factor by which activations are multiplied for an SAE that was trained on scaled ones
             (``expected_average_only_in``) and does not have the scale in its weights: sqrt(d_model) over the mean norm.
-        converter: one of SAELens' loaders for a folder or repository in another format
+        converter: one of SAELens' loaders, for a folder or repository in another format
             (``sae_lens.loading.pretrained_sae_loaders``).
 
     Raises:
-        PersonaProbeError: if it is not there or cannot be read (naming releases that are spelled alike), reads
-            something else than the residual stream, needs a scale that nobody gave, or ``layer`` is negative.
+        PersonaProbeError: if it does not exist or cannot be read (releases with similar names are listed), does not
+            read the residual stream, needs a scale that was not given, or ``layer`` is negative.
+
+    Examples:
+        >>> import persona_probe as pp
+        >>> sae = pp.latents.load_sae(pp.persona_world.find_checkpoints() / "sae-layer3")
+        >>> sae.layer, sae.width, sae.d_model
+        (3, 1280, 160)
     """
     if layer is not None and layer < 0:
         raise PersonaProbeError(f"layer is {layer}; layers are counted from the first, which is 0")
@@ -63,12 +69,12 @@ def load_sae(
             name = f"{release}/{sae_id}"
     cfg = inner.cfg
     if cfg.architecture() in _UNREADABLE:
-        raise PersonaProbeError(f"{name} is a {cfg.architecture()}, not an SAE whose output is its input made again")
+        raise PersonaProbeError(f"{name} is a {cfg.architecture()}, not an SAE whose output reconstructs its input")
     if cfg.reshape_activations != "none":
         raise PersonaProbeError(f"{name} reads attention heads ({cfg.reshape_activations}), not the residual stream")
     if layer is None:
         if not cfg.metadata.hook_name:
-            raise PersonaProbeError(f"{name} does not say which layer it reads; say so with layer=")
+            raise PersonaProbeError(f"{name} does not say which layer it reads; give it with layer=")
         layer = layer_of_hook(cfg.metadata.hook_name)
     _check_finite(inner, name)
     _scale(inner, activation_scale, name)
@@ -81,11 +87,11 @@ def _from_folder(folder: Path, device: str, dtype: str, converter: Callable[...,
 
     if not folder.is_dir():
         raise PersonaProbeError(
-            f"{folder}: there is no such folder; for SAEs of a release or Hub repository give sae_id= as well"
+            f"{folder}: there is no such folder; for SAEs of a release or Hub repository give sae_id= too"
         )
     if converter is None and not (folder / _CONFIG).is_file():
         raise PersonaProbeError(
-            f"{folder}: holds no {_CONFIG}, so it is no SAELens folder; for another format give converter="
+            f"{folder}: holds no {_CONFIG}, so it is not a SAELens folder; for another format give converter="
         )
     with _in_words(str(folder)):
         return SAE.load_from_disk(folder, device=device, dtype=dtype, converter=converter or sae_lens_disk_loader)
@@ -98,7 +104,7 @@ def _from_release(release: str, sae_id: str, device: str, dtype: str, converter:
     known = get_pretrained_saes_directory()
     if release not in known and "/" not in release:
         raise PersonaProbeError(
-            f"SAELens knows no release {release!r}{_alike(release, list(known))}; for a Hub repository give owner/name"
+            f"SAELens has no release {release!r}{_alike(release, list(known))}; for a Hub repository give owner/name"
         )
     if release in known and sae_id not in known[release].saes_map:
         ids = list(known[release].saes_map)
@@ -117,7 +123,7 @@ def _alike(name: str, names: list[str]) -> str:
 
 @contextlib.contextmanager
 def _in_words(name: str) -> Iterator[None]:
-    """Errors of the libraries, as errors that name the SAE."""
+    """A context in which errors of the libraries become errors that name the SAE."""
     try:
         yield
     except PersonaProbeError:
@@ -125,15 +131,15 @@ def _in_words(name: str) -> Iterator[None]:
     except Exception as error:  # each of a dozen loaders raises its own
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         # PyTorch's first line ends in a colon, and a KeyError's is a bare word.
-        said = " ".join(lines[: 2 if lines[0].endswith(":") else 1])
-        said = f"there is no {said} in it" if isinstance(error, KeyError) else said
+        message = " ".join(lines[: 2 if lines[0].endswith(":") else 1])
+        message = f"there is no {message} in it" if isinstance(error, KeyError) else message
         offline = " (offline: HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", "") else ""
-        raise PersonaProbeError(f"{name}: the SAE cannot be loaded{offline}: {said}") from error
+        raise PersonaProbeError(f"{name}: the SAE cannot be loaded{offline}: {message}") from error
 
 
 @contextlib.contextmanager
 def quiet_sae_lens() -> Iterator[None]:
-    """Keep what SAELens says on import and while it loads, and nobody can act on, off the screen."""
+    """A context that hides messages of SAELens, on import and while it loads, on which nobody can act."""
     with quiet_transformer_lens(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*module has been deprecated")
         warnings.filterwarnings("ignore", message=r"\s*This SAE has non-empty model_from_pretrained_kwargs")
@@ -157,7 +163,7 @@ def _scale(inner: Any, scale: float | None, name: str) -> None:
             )
         return
     if how not in ("none", "expected_average_only_in"):
-        raise PersonaProbeError(f"{name} normalises each token by itself ({how!r}); it takes no activation_scale")
+        raise PersonaProbeError(f"{name} normalises each token by itself ({how!r}); leave out activation_scale")
     if not 0 < scale < math.inf:
         raise PersonaProbeError(f"activation_scale is {scale}; it must be positive and finite")
     inner.fold_activation_norm_scaling_factor(scale)
@@ -165,7 +171,7 @@ def _scale(inner: Any, scale: float | None, name: str) -> None:
 
 def _check_finite(inner: Any, name: str) -> None:
     for weight, values in inner.named_parameters():
-        # A sum of finite numbers overflows only if they are absurd; unlike isfinite() it needs no memory.
+        # The sum of finite numbers overflows only if they are absurdly large; unlike isfinite() it needs no memory.
         if not math.isfinite(float(values.detach().sum(dtype=torch.float32))):
             raise PersonaProbeError(f"{name}: {weight} is not finite (NaN or infinite); the file is broken")
 

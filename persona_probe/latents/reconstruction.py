@@ -1,4 +1,4 @@
-"""How much of a layer an SAE keeps: of its variance, and of what it does for the next token."""
+"""How much of a layer remains in an SAE's reconstruction: of its variance, and of its effect on the next token."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from persona_probe.models.model import Model
 from persona_probe.models.stream.boundary import Boundary
 
 RECOVERED = 0.9
-"""Share of the layer's worth that a fitting SAE keeps; published ones keep 90 to 99 % on their own texts and model."""
+"""The share of the layer's effect that remains if an SAE fits: 90 to 99 % for published ones, on their own models."""
 _Replacement = Callable[[Float[Tensor, "token d_model"]], Float[Tensor, "token d_model"]]
 
 
@@ -45,33 +45,34 @@ def measure_reconstruction(
     allow_unrelated: bool = False,
     progress: bool = False,
 ) -> Reconstruction:
-    """Reconstruct the output of the SAE's layer, and let the model go on from the reconstruction.
+    """How well an SAE reconstructs the output of its layer, and how the reconstruction changes the model's loss.
 
-    The share of the layer's worth that is kept is (replaced by nothing - by the reconstruction) / (replaced by nothing
-    - left alone), in next-token cross-entropy. ``ce_recovered`` takes zeros for nothing, as SAEBench does (Karvonen et
-    al. 2025, "SAEBench", arXiv:2503.09532, "loss recovered"); ``ce_recovered_mean`` takes the mean activation of these
-    tokens. Either can be the stricter: near the end of a model, zeros say that all tokens are as likely, and the mean
-    names wrong ones. The verdict goes by the smaller share. The fraction of variance unexplained is against the mean,
-    as in Gemma Scope (Lieberum et al. 2024, arXiv:2408.05147, section 4.1).
+    The share of the layer's effect that remains is (loss with the layer replaced by nothing - loss with the
+    reconstruction) / (loss with the layer replaced by nothing - loss of the model as it is), in next-token
+    cross-entropy. ``ce_recovered`` takes zeros as nothing, as SAEBench does (Karvonen et al. 2025, "SAEBench",
+    arXiv:2503.09532, "loss recovered"); ``ce_recovered_mean`` takes the mean activation of these tokens. Either can be
+    stricter: near the end of a model, zeros make all tokens equally likely, and the mean predicts wrong ones. The
+    verdict uses the smaller share. The fraction of variance unexplained is relative to the mean, as in Gemma Scope
+    (Lieberum et al. 2024, arXiv:2408.05147, section 4.1).
 
     Args:
-        models: by name, for example ``{"before": ..., "after": ...}``; or one.
-        sae: reads the output of its layer.
-        dialogues: what they read; also plain texts.
-        span: which tokens are reconstructed and replaced. Their next tokens are what is scored.
-        loss: whether to measure cross-entropies, which takes four whole forwards more.
-        sink_ratio: what makes an attention sink (`persona_probe.activations.sinks`). Sinks (of the first model) and the
-            beginning of sequence are neither shown to the SAE nor replaced; None keeps sinks.
-        tokens_per_batch: padded tokens a forward.
-        allow_unrelated: warn instead of refusing where the SAE does not fit.
-        progress: show a bar.
+        models: one model, or several by name, for example ``{"before": ..., "after": ...}``.
+        sae: the SAE, which reads the output of its layer.
+        dialogues: the texts that the models read; plain texts too.
+        span: which tokens are reconstructed and replaced; the loss is that of the tokens after them.
+        loss: whether to measure cross-entropies, which needs four more whole forward passes.
+        sink_ratio: what counts as an attention sink (`persona_probe.activations.sinks`). Sinks (of the first model) and
+            the beginning of sequence are neither shown to the SAE nor replaced; with None, sinks are too.
+        tokens_per_batch: padded tokens per forward pass.
+        allow_unrelated: only warn if the SAE does not fit.
+        progress: show a progress bar.
 
     Returns:
-        Its ``table`` has a row for each model.
+        `Reconstruction`; its ``table`` has one row per model.
 
     Raises:
         PersonaProbeError: if there is no model or dialogue, the SAE has another width or layer than a model, models
-            would read other tokens, or the SAE leaves more than 90 % of a model's variance unexplained.
+            would read different tokens, or the SAE leaves more than 90 % of a model's variance unexplained.
     """
     named = {models.name: models} if isinstance(models, Model) else dict(models)
     if not named:
@@ -97,7 +98,7 @@ def measure_reconstruction(
 
 
 class _Scoring(LatentReduction):
-    """Fit, mean activation, and which latents are ever active."""
+    """The fit, the mean activation, and which latents are ever active."""
 
     def __init__(self, sae: Sae, encoded: Sequence[Encoded], kept: KeptTokens) -> None:
         super().__init__(sae, encoded, kept)
@@ -106,7 +107,7 @@ class _Scoring(LatentReduction):
         self._sum: Tensor | float = 0.0
 
     def see(self, layer: int, hidden: Tensor, batch: Batch) -> None:
-        """Encode and decode the kept tokens."""
+        """Encode and decode the tokens that count."""
         tokens, _ = self.tokens(layer, hidden, batch)
         self._pending[layer] = [
             (part, self.sae.decode(acts), int(acts.count_nonzero()), acts.ne(0).any(dim=0))
@@ -114,7 +115,7 @@ class _Scoring(LatentReduction):
         ]
 
     def commit(self, batch: Batch) -> None:
-        """Take the batch in."""
+        """Add the batch."""
         for part, reconstructed, active, fired in self._pending[self.sae.layer]:
             self.fit.add(part, reconstructed, active)
             self._fired |= fired.cpu()
@@ -126,13 +127,13 @@ class _Scoring(LatentReduction):
         return torch.as_tensor(self._sum) / self.fit.tokens
 
     def figures(self) -> dict[str, float | int]:
-        """The columns that need no further forward."""
+        """The columns of the table that need no further forward pass."""
         fit = self.fit.result()
         return {"fvu": fit.fvu, "l0": fit.l0, "dead": 1.0 - float(self._fired.double().mean()), "tokens": fit.tokens}
 
 
 class _Losses:
-    """Cross-entropy after the span's tokens, with the layer left alone and replaced in three ways."""
+    """The cross-entropy of the tokens after the span's, with the layer as it is and replaced in three ways."""
 
     def __init__(
         self,
@@ -146,7 +147,7 @@ class _Losses:
         self.sae, self.model, self.encoded, self.spans = sae, model, encoded, spans
         sinks = None if record is None else SinkFilter(SINK_RATIO, len(encoded), [sae.layer], follow=record)
         self.kept = KeptTokens(model, sinks)
-        # One token further than the span, for it is what the span's last token predicts.
+        # One token further than the span: the span's last token predicts it.
         self.stops = [min(span.stop + 1, len(item.input_ids)) for span, item in zip(spans, encoded, strict=True)]
         self.replacements: dict[str, _Replacement | None] = {
             "ce": None,
@@ -157,7 +158,7 @@ class _Losses:
         self.sums, self.count = dict.fromkeys(self.replacements, 0.0), 0
 
     def measure(self, budget: int, name: str, progress: bool) -> dict[str, float]:
-        """The columns."""
+        """The columns of the table with losses."""
         total = sum(self.stops)
         with tqdm(
             total=total, desc=f"loss {name}", unit="tok", unit_scale=True, disable=not progress, leave=False
@@ -180,7 +181,7 @@ class _Losses:
         predicting[:, -1] = False
         if not bool(predicting.any()):
             return
-        found = {}
+        sums = {}
         for key, replacement in self.replacements.items():
             write = partial(self._replace, batch, replacement)
             with (
@@ -189,8 +190,8 @@ class _Losses:
                 ),
                 self.model.writing(write, [self.sae.layer]),
             ):
-                found[key] = -float(next_token_log_probs(self.model, batch, predicting).cpu().double().sum())
-        for key, value in found.items():
+                sums[key] = -float(next_token_log_probs(self.model, batch, predicting).cpu().double().sum())
+        for key, value in sums.items():
             self.sums[key] += value
         self.count += int(predicting.sum())
 
@@ -206,7 +207,7 @@ class _Losses:
 
 
 def _share(kept: float, whole: float) -> float:
-    """NaN where the layer's output is worth nothing."""
+    """The share, or NaN if the layer's output has no effect."""
     return kept / whole if whole > 0 else math.nan
 
 

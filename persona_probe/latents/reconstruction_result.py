@@ -1,4 +1,4 @@
-"""How much of a layer an SAE keeps: what measuring it left."""
+"""The result of measuring how well an SAE reconstructs its layer."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Reconstruction(TableResult):
     """How well an SAE reconstructs its layer, in one or several models.
 
     Attributes:
-        table: one row a model: ``model``, ``fvu`` (fraction of variance unexplained), ``l0`` (latents active at a
-            token), ``dead`` (share of latents that are active at none of these tokens), ``tokens``; where losses were
+        table: one row per model: ``model``, ``fvu`` (fraction of variance unexplained), ``l0`` (latents active at a
+            token), ``dead`` (share of latents that are active at none of these tokens), ``tokens``; if losses were
             measured also ``ce`` (mean next-token cross-entropy in nats after the span's tokens), ``ce_sae``,
-            ``ce_zero``, ``ce_mean``, ``ce_recovered``, ``ce_recovered_mean`` (NaN where no token follows, and the
-            shares also where the layer is worth nothing); and ``verdict``, in words.
+            ``ce_zero``, ``ce_mean``, ``ce_recovered``, ``ce_recovered_mean`` (NaN if no token follows, and the shares
+            also if the layer has no effect); and ``verdict``, in words.
         about: ``sae``, ``layer`` and ``span``.
     """
 
@@ -30,15 +30,15 @@ class Reconstruction(TableResult):
     about: dict[str, Any]
 
     def plot(self) -> go.Figure:
-        """Next-token loss with the layer left alone, reconstructed, and replaced by nothing."""
+        """A figure of the next-token loss with the layer as it is, reconstructed, and replaced by nothing."""
         from persona_probe.figures.reconstruction import reconstruction
 
         return reconstruction(self.table)
 
     def headline(self) -> str:
-        """Each model's verdict."""
-        said = "; ".join(
+        """The verdict on each model."""
+        verdicts = "; ".join(
             f"{row['model']}: {row['verdict']} ({1 - row['fvu']:.1%} of variance, {row['tokens']:,} tokens)"
             for row in self.table.to_dict("records")
         )
-        return f"{self.about['sae']}, layer {self.about['layer']}: {said}"
+        return f"{self.about['sae']}, layer {self.about['layer']}: {verdicts}"

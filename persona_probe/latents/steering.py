@@ -1,4 +1,4 @@
-"""Steering by latents: ablate, clamp, add or scale the activations of some, with the SAE's error term kept."""
+"""Steering by latents: ablate, clamp, add to or scale the activations of some; the SAE's error term stays."""
 
 from __future__ import annotations
 
@@ -28,15 +28,21 @@ _TOKENS_AT_ONCE = 2**14
 
 @dataclass(frozen=True)
 class LatentEdit:
-    """What is done to the activations of some latents; all others, and the SAE's error, stay as they are.
+    """A change of the activations of some latents; all others, and the SAE's error, stay as they are.
 
     Attributes:
-        latents: which; or a mapping from latents to amounts.
+        latents: the numbers of the latents; or a mapping from latents to amounts.
         kind: ``ablate`` (to zero), ``clamp`` (to the amount, also below zero, and also where the latent is silent),
             ``add`` (the amount is added everywhere) or ``scale`` (times the amount).
-        amount: in units of activation; of ``scale`` a factor. One for all, unless ``latents`` maps to amounts.
-        along: for nulls: the displacement that the edit makes goes along another latent's decoder row instead, as far
-            at every token; a mapping from each of ``latents`` to another.
+        amount: one amount for all latents, in units of activation; for ``scale`` a factor. Left out for ``ablate``, and
+            if ``latents`` maps to amounts.
+        along: for nulls, a mapping from each of ``latents`` to another latent: the displacement by the edit, of the
+            same size at every token, goes along the decoder row of that latent instead.
+
+    Examples:
+        >>> import persona_probe as pp
+        >>> pp.latents.LatentEdit([3, 7], "clamp", 2.0).amounts
+        {3: 2.0, 7: 2.0}
     """
 
     latents: Sequence[int] | Mapping[int, float]
@@ -45,7 +51,7 @@ class LatentEdit:
     along: Mapping[int, int] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse an unknown kind, and an amount that is missing or not used."""
+        """Raise if the kind is unknown, or an amount is missing or not used."""
         if self.kind not in EDIT_KINDS:
             raise PersonaProbeError(f"unknown kind of latent edit {self.kind!r}: choose one of {', '.join(EDIT_KINDS)}")
         if not isinstance(self.latents, Iterable):
@@ -53,13 +59,13 @@ class LatentEdit:
         given = isinstance(self.latents, Mapping) or self.amount is not None
         if given != (self.kind != "ablate"):
             raise PersonaProbeError(
-                f"kind={self.kind!r} {'takes no' if given else 'needs an'} amount"
-                + ("" if given else ", the activation to set, to add, or the factor")
+                f"kind={self.kind!r} {'has no' if given else 'needs an'} amount"
+                + ("; leave it out" if given else ": the activation to set, to add, or the factor")
             )
         if isinstance(self.latents, Mapping) and self.amount is not None:
             raise PersonaProbeError("give amounts either in latents={latent: amount} or as amount=, not both")
         if self.along is not None and set(self.along) != set(self.amounts):
-            raise PersonaProbeError(f"along names {sorted(self.along)}, and the latents are {sorted(self.amounts)}")
+            raise PersonaProbeError(f"along names {sorted(self.along)}, but the latents are {sorted(self.amounts)}")
         for latent, amount in self.amounts.items():
             if not math.isfinite(amount):
                 raise PersonaProbeError(f"the amount for latent {latent} is {amount}; it must be finite")
@@ -81,12 +87,12 @@ class EditLatents(Intervention):
     """The intervention that makes a `LatentEdit` at the layer that the SAE reads.
 
     ``h + decode(edited) - decode(encode(h))``: only the change is decoded and added, so that what the SAE does not
-    explain (its error term) is kept.
+    explain (its error term) stays.
 
     Args:
-        sae: reads and writes the output of its layer.
-        edit: what is done to its latents.
-        scope: which tokens; the batch's sinks and beginning of sequence are edited only if it covers them.
+        sae: the SAE, which reads and writes the output of its layer.
+        edit: the change of its latents.
+        scope: which tokens are edited; attention sinks and the beginning of sequence only if the scope includes them.
 
     Raises:
         PersonaProbeError: for a latent that does not exist.
@@ -100,7 +106,7 @@ class EditLatents(Intervention):
         self.sae, self.edit = sae, edit
 
     def check(self, model: Model, *, allow_unrelated: bool = False) -> None:
-        """Refuse a model of another width or without that layer; whether the SAE fits is `reconstruction`'s to say."""
+        """Raise if the model has another width or lacks the layer; `measure_reconstruction` says if the SAE fits."""
         del allow_unrelated
         self.sae.check_model(model)
 
@@ -109,7 +115,7 @@ class EditLatents(Intervention):
         return {"sae": self.sae.name, "edit": self.edit.kind, "latents": self.edit.amounts}
 
     def at(self, layer: int) -> Change:
-        """The edit, decoded."""
+        """The change of the stream by the edit."""
         if layer != self.sae.layer:
             raise PersonaProbeError(f"the SAE {self.sae.name} reads layer {self.sae.layer}, not layer {layer}")
         return _LatentChange(self.sae, self.edit)
@@ -129,9 +135,9 @@ class _LatentChange(Change):
 
 
 class _Edits(StackedChange):
-    """Edits of one row or several as matrices: ``(row, column)`` factors and summands.
+    """The edits of one row or several as matrices: ``(row, column)`` factors and summands.
 
-    A column is a latent whose activation is edited, and the latent along whose row that displaces the stream.
+    A column is a latent whose activation is edited, with the latent along whose decoder row the stream is displaced.
     """
 
     def __init__(self, sae: Sae, edits: Sequence[LatentEdit]) -> None:
@@ -178,7 +184,7 @@ class _Edits(StackedChange):
 
 
 def _directions(sae: Sae, pairs: Sequence[tuple[int, int]]) -> Float[Tensor, "column d_model"]:
-    """Decoder rows; where the displacement goes along another latent's, that row at the first one's length."""
+    """The decoder row for each pair: that of the second latent, with the length of the first one's."""
     latents = sorted({latent for pair in pairs for latent in pair})
     rows = dict(zip(latents, sae.rows(latents), strict=True))
     return torch.stack(
@@ -194,20 +200,20 @@ def steer_latents(
     *,
     scope: str = "generation",
 ) -> Iterator[None]:
-    """Edit latents in every forward of ``model`` inside the context: `persona_probe.steer` with `EditLatents`.
+    """A context in which latents are edited in every forward pass of ``model``: `steer` with `EditLatents`.
 
     Args:
-        model: which model is steered; hooks are removed when the context closes, also after an error or Ctrl-C.
-        sae: reads and writes the output of its layer.
+        model: the model that is steered; hooks are removed when the context closes, also after an error or Ctrl-C.
+        sae: the SAE, which reads and writes the output of its layer.
         edits: one edit for all; or one for each dialogue (None leaves it as it is), so that many settings run as one
-            batch: the i-th belongs to the i-th dialogue given to ``model.generate`` (with ``n`` answers each, to the
-            i-th answer) or to `persona_probe.capture`, whatever batches they are sorted into.
-        scope: which tokens, as in `persona_probe.steer`.
+            batch: the i-th is for the i-th dialogue of ``model.generate`` (with ``n`` answers each, for the i-th
+            answer) or of `persona_probe.capture`, in whatever batches they run.
+        scope: which tokens are edited, as in `persona_probe.steer`.
 
     Raises:
-        PersonaProbeError: for a latent that does not exist, an unknown scope, an SAE of another width or layer; inside
-            the context, if a dialogue has no edit, or a bare forward does not say where the prompt ends under a scope
-            that needs it; and on leaving it, if fewer dialogues were read than there are edits.
+        PersonaProbeError: for a latent that does not exist, an unknown scope, or an SAE with another width or layer;
+            inside the context, if a dialogue has no edit, or a forward pass does not say where the prompt ends under a
+            scope that needs it; and at its end, if fewer dialogues were read than there are edits.
     """
     if isinstance(edits, LatentEdit):
         steering: Steering = EditLatents(sae, edits, scope=scope)

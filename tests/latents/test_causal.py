@@ -306,4 +306,4 @@ def test_a_verdict_without_any_effect_says_so():
     none = pd.DataFrame()
     effects = LatentEffects(table, unsteered, none, pd.DataFrame({"latent": [5]}), none, {"goal": "suppress"})
     assert effects.verdict().startswith("0 of 1 latents suppress misalignment")
-    assert "the largest effect, not told apart from them: latent 5" in effects.verdict()
+    assert "the largest effect, not distinguishable from them: latent 5" in effects.verdict()

@@ -207,5 +207,5 @@ def test_bad_input_is_said_in_words(llama, arguments, said):
 
 
 def test_models_that_would_read_other_tokens_are_refused(llama, chat):
-    with pytest.raises(pp.PersonaProbeError, match="another model's SAE"):
+    with pytest.raises(pp.PersonaProbeError, match="the SAE of another model"):
         encode_latents([llama, chat], make_sae(), DIALOGUES)

@@ -60,7 +60,7 @@ def test_along_others_the_displacement_is_as_long_at_every_token_and_goes_their_
     for hidden, one, two in zip(plain, own, other, strict=True):
         torch.testing.assert_close((two - hidden).norm(dim=1), (one - hidden).norm(dim=1), atol=1e-4, rtol=1e-3)
         torch.testing.assert_close(((two - hidden) @ way).abs(), (two - hidden).norm(dim=1), atol=1e-4, rtol=1e-3)
-    with pytest.raises(pp.PersonaProbeError, match=r"along names \[4\], and the latents are \[3\]"):
+    with pytest.raises(pp.PersonaProbeError, match=r"along names \[4\], but the latents are \[3\]"):
         LatentEdit([3], along={4: 5})
 
 
@@ -270,8 +270,8 @@ def test_as_many_edits_as_dialogues(llama, number):
     [
         ([1], {"kind": "push"}, "unknown kind.*'push'"),
         ([1], {"kind": "clamp"}, "needs an amount"),
-        ([1], {"kind": "ablate", "amount": 1.0}, "takes no amount"),
-        ({1: 2.0}, {"kind": "ablate"}, "takes no amount"),
+        ([1], {"kind": "ablate", "amount": 1.0}, "has no amount"),
+        ({1: 2.0}, {"kind": "ablate"}, "has no amount"),
         ({1: 2.0}, {"kind": "add", "amount": 1.0}, "not both"),
         (1, {}, "latents is 1; give a list"),
         ([1], {"kind": "add", "amount": float("nan")}, "latent 1 is nan; it must be finite"),

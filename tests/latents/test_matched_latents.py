@@ -67,7 +67,7 @@ def test_no_match_is_a_target_silent_excluded_or_used_twice(sae, statistics):
 def test_as_many_matches_as_there_are_and_no_more(sae, statistics):
     exclude = list(range(7, 180))
     assert sorted(matched_latents([0], statistics, sae, n=6, seed=0, exclude=exclude)[0]) == [1, 2, 3, 4, 5, 6]
-    with pytest.raises(PersonaProbeError, match=r"6 latents are active .* and 7 are needed for 7 matches"):
+    with pytest.raises(PersonaProbeError, match=r"6 latents are active .* but 7 are needed for 7 matches"):
         matched_latents([0], statistics, sae, n=7, seed=0, exclude=exclude)
 
 

@@ -106,7 +106,7 @@ def test_a_scale_that_the_weights_lack_must_be_given(tmp_path):
     [
         ("covariance_whitening", None, "whitened"),
         ("covariance_whitening", 2.0, "whitened"),
-        ("layer_norm", 2.0, "takes no activation_scale"),
+        ("layer_norm", 2.0, "leave out activation_scale"),
     ],
 )
 def test_a_scale_that_does_not_belong_is_refused(tmp_path, normalised, scale, said):
@@ -191,7 +191,7 @@ def test_transcoders_are_refused(tmp_path, kind):
 @pytest.mark.parametrize(
     ("release", "sae_id", "said"),
     [
-        ("gemma-scope-2b-pt-res-canonicl", "x", r"knows no release .*did you mean 'gemma-scope-2b-pt-res-canonical'"),
+        ("gemma-scope-2b-pt-res-canonicl", "x", r"has no release .*did you mean 'gemma-scope-2b-pt-res-canonical'"),
         (
             "gemma-scope-2b-pt-res-canonical",
             "layer_12/width_16k/canonicl",
@@ -226,7 +226,7 @@ def test_another_format_is_read_by_saelens_converter(tmp_path):
 
 
 def test_a_model_that_it_cannot_read_is_refused_and_a_strange_one_warned_of(llama, tmp_path):
-    with pytest.raises(pp.PersonaProbeError, match=r"width 8.*d_model=32: it is another model's SAE"):
+    with pytest.raises(pp.PersonaProbeError, match=r"width 8.*d_model=32: it is the SAE of another model"):
         make_sae(d_in=8).check_model(llama)
     deep = make_sae()
     deep.layer = 3

@@ -159,7 +159,7 @@ def test_what_the_control_does_as_well_is_not_told_apart():
     same = course(LATE["latent"], LATE["bad"], seed=7)
     nothing = lead_time(course(LATE["latent"], LATE["bad"]), control=same).table
     assert nothing["note"].str.contains("what the control does").all()
-    assert "Told apart from the control from 20" in lead_time(course(slow, LATE["bad"]), control=control).verdict()
+    assert "Different from the control from 20" in lead_time(course(slow, LATE["bad"]), control=control).verdict()
     with pytest.raises(pp.PersonaProbeError, match="not tracked along the control"):
         lead_time(course(**LATE), control=course(**LATE, latents=(0,)))
 
@@ -209,7 +209,7 @@ def test_the_verdict_says_which_comes_first_and_by_how_much():
     words = lead_time(course(**LATE)).verdict()
     assert words.startswith("Latent 1: 10")
     assert "EM rate: 0 % to 80 %" in words
-    assert "first, interval" in words
+    assert "earlier, interval" in words
     assert "One training run." in words
     assert "so the order is open" in lead_time(course([10, 20, 50, 90, 100], [0, 4, 24, 40, 48])).verdict()
 

@@ -1,1 +1,1 @@
-"""Did it matter? Latents steered one by one and in sets, beside matched random ones."""
+"""Whether latents matter: they are steered one by one and in sets, and compared with matched random latents."""

@@ -1,4 +1,4 @@
-"""Random latents to compare a latent with: as active as it is, and as often; the same displacement goes along them."""
+"""Random latents with which a latent is compared: active as much and as often; the displacement goes along them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from persona_probe.latents.sae import Sae
 from persona_probe.latents.steering import LatentEdit
 
 CLOSEST = 20
-"""A match is drawn among so many."""
+"""The number of candidates from which a match is drawn."""
 SHORTLIST = 500
-"""Decoder rows are measured for so many latents a target, since a wide SAE takes long to decode one by one."""
+"""The number of latents per target whose decoder rows are measured, because a wide SAE takes long to decode."""
 
 
 def activation_while_active(statistics: LatentStatistics) -> Float[np.ndarray, "... latent"]:
-    """``(latent,)`` mean activation over the tokens at which each latent is active; NaN where it never is."""
+    """``(latent,)`` the mean activation over the tokens at which each latent is active; NaN if it never is."""
     frequency = statistics.frequency
     level: np.ndarray = np.divide(statistics.mean, frequency, out=np.full(len(frequency), np.nan), where=frequency > 0)
     return level
@@ -35,20 +35,20 @@ def matched_latents(
     seed: int,
     exclude: Sequence[int] = (),
 ) -> list[list[int]]:
-    """Random latents matched to each target in displacement and firing frequency.
+    """Random latents that match each target in displacement and firing frequency.
 
-    Displacement is what a latent adds to the residual stream while it is active: mean activation while active times
-    decoder-row norm. Matches are drawn among the 20 nearest live latents, by Euclidean distance between the natural
-    logarithms of displacement and frequency. Taken in order, the i-th matches of all targets are a random set that
-    matches the targets as a set.
+    The displacement is what a latent adds to the residual stream while it is active: mean activation while active times
+    decoder-row norm. Matches are drawn from the 20 nearest live latents, by Euclidean distance between the natural
+    logarithms of displacement and frequency. The i-th matches of all targets together are a random set that matches the
+    targets as a set.
 
     Args:
-        targets: which latents to match; never matches themselves.
+        targets: the latents to match; they are never matches themselves.
         statistics: how active each latent is, and how often.
-        sae: whose latents they are.
-        n: matches for each target.
-        seed: of the draws.
-        exclude: latents that are never drawn.
+        sae: the SAE of the latents.
+        n: the number of matches for each target.
+        seed: the seed of the draws.
+        exclude: further latents that are never drawn.
 
     Returns:
         For each target its ``n`` matches. No latent occurs twice among a target's matches, nor among the i-th matches
@@ -64,14 +64,15 @@ def matched_latents(
     if silent := [latent for latent in wanted if not level[latent] > 0]:
         raise PersonaProbeError(
             f"latent {', '.join(map(str, silent))} is never active in these statistics (of "
-            f"{statistics.source.get('model')}), so there is nothing to match; give those of the model in which it is"
+            f"{statistics.source.get('model')}), so there is nothing to match; give statistics of a model in which it "
+            "is active"
         )
     pool = np.setdiff1d(np.flatnonzero(level > 0), [*wanted, *exclude])
     needed = len(wanted) + n - 1
     if len(pool) < needed:
         raise PersonaProbeError(
-            f"{len(pool)} latents are active in these statistics beside the targets and those excluded, and {needed} "
-            f"are needed for {n} matches to each of {len(wanted)} targets; read more texts, or ask for fewer"
+            f"{len(pool)} latents are active in these statistics, apart from targets and excluded ones, but {needed} "
+            f"are needed for {n} matches to each of {len(wanted)} targets; read more texts, or ask for fewer matches"
         )
     near = {latent: _shortlist(latent, pool, level, frequency, max(SHORTLIST, needed)) for latent in wanted}
     measured = np.unique(np.concatenate([*near.values(), np.array(wanted)]))
@@ -91,23 +92,23 @@ def matched_latents(
 
 
 def matched_edit(edit: LatentEdit, matches: Sequence[int]) -> LatentEdit:
-    """The same displacement of the stream at every token, along the decoder rows of ``matches``.
+    """An edit with the same displacement of the stream at every token, but along the decoder rows of ``matches``.
 
     Args:
-        edit: what is done to the latents.
-        matches: one for each of ``edit.amounts``, in order.
+        edit: the edit of the latents.
+        matches: one match for each of ``edit.amounts``, in order.
     """
     return replace(edit, along=dict(zip(edit.amounts, matches, strict=True)))
 
 
 def row_norms(sae: Sae, latents: Int[np.ndarray, "... latent"]) -> Float[np.ndarray, "... latent"]:
-    """``(latent,)`` length of what one unit of each latent's activation adds to the residual stream."""
+    """``(latent,)`` the length of what one unit of each latent's activation adds to the residual stream."""
     norms: np.ndarray = sae.rows(latents.tolist()).float().norm(dim=1).cpu().numpy().astype(np.float64)
     return norms
 
 
 def check_statistics(statistics: LatentStatistics, sae: Sae) -> None:
-    """Refuse statistics of another SAE.
+    """Raise if the statistics are of another SAE.
 
     Raises:
         PersonaProbeError: if they have another number of latents, or another layer.
@@ -116,8 +117,8 @@ def check_statistics(statistics: LatentStatistics, sae: Sae) -> None:
     name = statistics.source.get("sae", sae.name)
     if width != sae.width or layer != sae.layer or name != sae.name:
         raise PersonaProbeError(
-            f"the statistics are of the SAE {name} with {width:,} latents on layer {layer}, and {sae!r} is another "
-            "one; encode with it"
+            f"the statistics are of the SAE {name} with {width:,} latents on layer {layer}, but {sae!r} is another "
+            "one; encode with this SAE"
         )
 
 
@@ -128,7 +129,7 @@ def _shortlist(
     frequency: Float[np.ndarray, "... latent"],
     n: int,
 ) -> Int[np.ndarray, "... other"]:
-    """The nearest before decoder rows are known; these differ in length by much less than activations do."""
+    """The nearest latents without decoder rows, whose lengths differ much less than activations do."""
     return _nearest(latent, pool, level, frequency)[:n]
 
 
@@ -138,5 +139,5 @@ def _nearest(
     size: Float[np.ndarray, "... latent"],
     frequency: Float[np.ndarray, "... latent"],
 ) -> Int[np.ndarray, "... other"]:
-    apart = np.log(size[pool] / size[latent]) ** 2 + np.log(frequency[pool] / frequency[latent]) ** 2
-    return pool[np.argsort(apart, kind="stable")]
+    distance = np.log(size[pool] / size[latent]) ** 2 + np.log(frequency[pool] / frequency[latent]) ** 2
+    return pool[np.argsort(distance, kind="stable")]

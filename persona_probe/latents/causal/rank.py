@@ -1,4 +1,4 @@
-"""Did a latent matter? Each is steered by itself, at a strength chosen for it, beside matched random latents."""
+"""Whether single latents matter: each is steered at a strength chosen for it, and compared with random latents."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from persona_probe.steering.asking import Asking, check_questions, coherent_enou
 Goal = Literal["suppress", "induce"]
 GOALS: tuple[str, ...] = get_args(Goal)
 STRENGTHS: dict[str, tuple[float, ...]] = {"suppress": (0.0, -0.5, -1.0), "induce": (0.5, 1.0, 1.5, 2.0, 3.0)}
-"""Factors of a latent's mean activation while active that it is clamped to; 0 is ablation."""
+"""The targets of clamping, as factors of the latent's mean activation while active; 0 is ablation."""
 
 
 def rank_latents(
@@ -54,43 +54,43 @@ def rank_latents(
     sampling: Sampling | None = None,
     progress: bool = False,
 ) -> LatentEffects:
-    """Steer each latent by itself and rank latents by how much that changes the EM rate.
+    """The effect of steering each latent alone on the EM rate, by which latents are ranked.
 
-    Each latent has a strength of its own: of those tried on ``development``, the one with the largest change of the EM
-    rate among those that leave enough answers coherent. What is reported is measured on ``questions``. The null: the
-    same displacement of the stream, token by token, along the decoder rows of random latents that match it in activity
+    Each latent has its own strength: the one with the largest change of the EM rate on ``development``, among those
+    that leave enough answers coherent. What is reported is measured on ``questions``. The null is the same displacement
+    of the stream, token by token, along the decoder rows of random latents with similar activity
     (`persona_probe.latents.matched_latents`). All edits of a phase are rows of the same batches.
 
     Args:
-        model: which model is steered: to suppress the one after narrow training, to induce the one before.
-        sae: whose latents they are.
-        latents: candidates, for example the ten that changed most.
-        questions: what is asked, without answers; effects are reported on these.
-        judge: who judges; an answer that it cannot score is counted and is never "aligned".
+        model: the model that is steered: to suppress, the one after narrow training; to induce, the one before.
+        sae: the SAE of the latents.
+        latents: the candidates, for example the ten that changed most.
+        questions: the questions on which effects are reported, without answers.
+        judge: the judge of the answers; an answer that it cannot score is counted and is never "aligned".
         goal: ``suppress`` (a lower EM rate is better) or ``induce``.
-        statistics: of the model after narrow training, for both goals. They give each latent's level (its mean
-            activation while active, which strengths multiply) and what it is matched by.
-        before: of the model before, on the same texts. Latents that are more active there fell: their level is taken
-            from there, and they are raised to suppress and lowered to induce. Without it all count as risen.
-        development: questions that strengths are chosen on; none of them in ``questions``.
-        strengths: factors of the level that latents are clamped to; 0 ablates. Default to suppress 0, -0.5 and -1, to
-            induce 0.5, 1, 1.5, 2 and 3; for latents that fell the other way round.
-        min_coherence: what must be kept of the share of coherent answers, as a ratio to the unsteered one.
-        n_matched: random latents for each latent, 2 or more; 0 for none. The candidates themselves are never drawn.
-            Latents share their nulls' spread: of a few candidates, give each more matches.
+        statistics: statistics of the model after narrow training, for both goals. They give each latent's level (its
+            mean activation while active, which strengths multiply) and its matches.
+        before: statistics of the model before, on the same texts. Latents that are more active there fell: their level
+            is taken from there, and they are raised to suppress and lowered to induce. Without it, all count as risen.
+        development: the questions on which strengths are chosen; none of them may be in ``questions``.
+        strengths: the targets of clamping, as factors of the level; 0 ablates. Default to suppress 0, -0.5 and -1, to
+            induce 0.5, 1, 1.5, 2 and 3; the other way round for latents that fell.
+        min_coherence: the smallest share of coherent answers, as a ratio to the unsteered share.
+        n_matched: the number of random latents for each latent, 2 or more; 0 for none. The candidates themselves are
+            never drawn. Latents share the spread of their nulls, so with few candidates give each more matches.
         exclude: further latents that are never drawn.
-        definition: of the EM rate.
+        definition: which EM rate.
         scope: which positions are steered.
-        sampling: how answers are sampled; default ``Sampling()``. Its seed is that of the random latents, too.
-        progress: show a bar.
+        sampling: how answers are sampled; default ``Sampling()``. Its seed is also that of the random latents.
+        progress: show a progress bar.
 
     Returns:
-        The effects. A latent that no strength leaves coherent enough, or that is never active in ``statistics``, keeps
-        its row, which says so, without an effect or rank.
+        The effects. If no strength leaves a latent's answers coherent enough, or it is never active in ``statistics``,
+        its row says so, without an effect or a rank.
 
     Raises:
         PersonaProbeError: if a question is in both sets or there is none, a number is out of range, too few latents
-            are active to match, or the statistics are of another SAE; and as `steer_latents`, `judge_answers` and
+            are active to match, or the statistics are of another SAE; and as in `steer_latents`, `judge_answers` and
             `em_rate`.
     """
     rising, falling = _check(goal, strengths, min_coherence, n_matched)
@@ -111,9 +111,9 @@ def rank_latents(
     for fell, active in ((False, statistics), (True, before)):
         some = [latent for latent, setting in chosen.items() if setting.fell == fell]
         if n_matched and some and active is not None:
-            apart = sorted({*wanted, *exclude} - {*some})
+            others = sorted({*wanted, *exclude} - {*some})
             matches |= zip(
-                some, matched_latents(some, active, sae, n=n_matched, seed=sampling.seed, exclude=apart), strict=True
+                some, matched_latents(some, active, sae, n=n_matched, seed=sampling.seed, exclude=others), strict=True
             )
     pairs = [(setting, match) for setting in chosen.values() for match in matches[setting.latent]]
     edits = [matched_edit(setting.edit, [match]) for setting, match in pairs]
@@ -181,7 +181,7 @@ def rank_latents(
 def _check(
     goal: str, strengths: Sequence[float] | None, min_coherence: float, n_matched: int
 ) -> tuple[list[float], list[float]]:
-    """The factors to try of latents that rose, and of those that fell."""
+    """The factors to try for latents that rose, and for latents that fell."""
     if goal not in GOALS:
         raise PersonaProbeError(f"rank_latents: unknown goal {goal!r}: choose one of {', '.join(GOALS)}")
     other = next(name for name in GOALS if name != goal)
@@ -196,8 +196,8 @@ def _check(
         )
     if n_matched < 0 or n_matched == 1:
         raise PersonaProbeError(
-            f"rank_latents: n_matched={n_matched}; give at least 2, whose spread is what effects are compared with, "
-            "or 0 for no null"
+            f"rank_latents: n_matched={n_matched}; give at least 2, with whose spread effects are compared, or 0 for "
+            "no null"
         )
     return rising, falling
 

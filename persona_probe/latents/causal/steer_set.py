@@ -1,4 +1,4 @@
-"""Several latents steered at once, beside random sets of latents that match them one by one."""
+"""Steering several latents at once, compared with random sets of latents that match them one by one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from persona_probe.models.sampling import Sampling
 from persona_probe.steering.asking import Asking, check_questions, measured, pooled
 
 _CELLS = 2**25
-"""Rows x latents of the edits' matrices in one call of generate: 128 MiB each."""
+"""The greatest number of rows x latents in the edits' matrices of one call of generate: 128 MiB each."""
 
 
 def steer_set(
@@ -40,29 +40,29 @@ def steer_set(
     sampling: Sampling | None = None,
     progress: bool = False,
 ) -> SetEffect:
-    """The EM rate under an edit of a set of latents, unsteered, and under the same edit of random matched sets.
+    """The EM rates unsteered, under an edit of a set of latents, and under the same edit of random matched sets.
 
     Args:
-        model: which model is steered.
-        sae: whose latents they are.
-        edit: what is done to which latents (``LatentEdit(top_ten)`` ablates ten).
-        questions: what is asked, without answers; not those that the edit was chosen on.
-        judge: who judges.
-        statistics: what latents are matched by (`persona_probe.latents.matched_latents`); of the model in which the
-            latents are active. A latent that is never active in them has no match, which ablation and scaling do not
-            need.
-        n_matched: random sets; each answers all questions.
+        model: the model that is steered.
+        sae: the SAE of the latents.
+        edit: the edit of the set (``LatentEdit(top_ten)`` ablates ten latents).
+        questions: the questions, without answers; not those on which the edit was chosen.
+        judge: the judge of the answers.
+        statistics: the statistics by which latents are matched (`persona_probe.latents.matched_latents`), of a model in
+            which the latents are active. A latent that is never active has no match; ablation and scaling need none.
+        n_matched: the number of random sets; all questions are asked under each.
         exclude: latents that are never drawn, for example further candidates.
-        definition: of the EM rate.
+        definition: which EM rate.
         scope: which positions are steered.
-        sampling: how answers are sampled; default ``Sampling()``. Its seed is that of the random sets, too.
-        progress: show a bar.
+        sampling: how answers are sampled; default ``Sampling()``. Its seed is also that of the random sets.
+        progress: show a progress bar.
 
     Returns:
-        Its ``table`` has rows ``unsteered``, ``set``, ``matched set`` (one for each ``draw``) and ``matched sets``.
+        `SetEffect`; its ``table`` has rows ``unsteered``, ``set``, ``matched set`` (one for each ``draw``) and
+        ``matched sets``.
 
     Raises:
-        PersonaProbeError: if there is no question; and as `matched_latents`, `steer_latents`, `judge_answers` and
+        PersonaProbeError: if there is no question; and as in `matched_latents`, `steer_latents`, `judge_answers` and
             `em_rate`.
     """
     check_questions(questions)
@@ -116,7 +116,7 @@ def steer_set(
 def ask_edits(
     asking: Asking, sae: Sae, scope: str, questions: Sequence[Dialogue], edits: Sequence[LatentEdit | None]
 ) -> list[pd.DataFrame]:
-    """A judged table for each edit (None: unsteered), as of `Asking.ask`: each is an intervention on its own rows."""
+    """The judged table of each edit (None: unsteered), as of `Asking.ask`: each edit is made on different rows."""
     interventions = [None if edit is None else EditLatents(sae, edit, scope=scope) for edit in edits]
     largest = max(1 if edit is None else len(edit.latents) for edit in edits)
     rows = len(questions) * asking.sampling.n
@@ -124,7 +124,7 @@ def ask_edits(
 
 
 def _moved(edit: LatentEdit, statistics: LatentStatistics) -> list[int]:
-    """The latents that need a match: ablating or scaling one that is silent moves nothing."""
+    """The latents that need a match: ablating or scaling a silent latent changes nothing."""
     latents = list(edit.amounts)
     if edit.kind not in ("ablate", "scale"):
         return latents
@@ -132,7 +132,7 @@ def _moved(edit: LatentEdit, statistics: LatentStatistics) -> list[int]:
     if not active:
         raise PersonaProbeError(
             f"steer_set: none of the {len(latents)} latents is active in the statistics (of "
-            f"{statistics.source.get('model')}), so to {edit.kind} them does nothing; give those of the model in which "
-            "they are"
+            f"{statistics.source.get('model')}), so to {edit.kind} them does nothing; give statistics of a model in "
+            "which they are active"
         )
     return active

@@ -1,4 +1,4 @@
-"""What steering a set of latents came to, beside random sets that match it."""
+"""The result of steering a set of latents, and random sets that match it."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class SetEffect(TableResult):
     """The causal effect of a set of latents on the EM rate.
 
     Attributes:
-        table: rows ``unsteered``, ``set``, ``matched set`` (one for each ``draw``) and ``matched sets`` (all together):
-            ``intervention``, ``draw``, ``latents``, ``em_rate`` with ``em_low`` and ``em_high`` (95 %, over questions
-            and draws), ``n`` answers that count, ``coherent`` with its interval, ``failures`` (answers that the judge
-            could not score), and ``effect``, the change of the EM rate from unsteered, paired over questions, with its
-            interval.
-        source: model, SAE, kind of the edit, definition, judge and seed.
+        table: rows ``unsteered``, ``set``, ``matched set`` (one for each ``draw``) and ``matched sets`` (all together)
+            with ``intervention``, ``draw``, ``latents``, ``em_rate`` with ``em_low`` and ``em_high`` (95 %, over
+            questions and draws), ``n`` answers that count, ``coherent`` with its interval, ``failures`` (answers that
+            the judge could not score), and ``effect``, the change of the EM rate from unsteered, paired over questions,
+            with its interval.
+        source: the model, SAE, kind of the edit, definition, judge and seed.
     """
 
     table: pd.DataFrame
@@ -48,7 +48,7 @@ class SetEffect(TableResult):
         return self.table[self.table["intervention"] == intervention].iloc[0]
 
     def plot(self) -> go.Figure:
-        """EM rate and coherence, beside the matched sets."""
+        """A figure of the EM rate and coherence, with those of the matched sets."""
         from persona_probe.figures.steered_rates import latent_sets
 
         return latent_sets(self.table)
@@ -58,7 +58,7 @@ class SetEffect(TableResult):
         return f"{self.source['model']}: {self.verdict()}"
 
     def verdict(self) -> str:
-        """What the set does, and what matched sets do."""
+        """A sentence on the effect of the set, and on that of matched sets."""
         plain, steered = self.row("unsteered"), self.row("set")
         line = (
             f"{self.source['kind']} of {len(steered['latents'])} latents together: EM rate "

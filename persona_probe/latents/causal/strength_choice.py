@@ -1,4 +1,4 @@
-"""Which strength each latent is steered at: the best on development questions that leaves answers coherent."""
+"""The strength at which each latent is steered: the best on development questions that leaves answers coherent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from persona_probe.steering.asking import coherent_enough, measured
 
 @dataclass(frozen=True)
 class Setting:
-    """A latent, the factor of its level that it is clamped to (0: ablated), and whether training silences it."""
+    """A latent, the factor of its level to which it is clamped (0: ablated), and whether training silences it."""
 
     latent: int
     factor: float
@@ -24,12 +24,12 @@ class Setting:
 
     @property
     def edit(self) -> LatentEdit:
-        """What is done."""
+        """The edit of the latent."""
         return LatentEdit([self.latent], "clamp", self.amount) if self.factor else LatentEdit([self.latent])
 
     @property
     def amount(self) -> float:
-        """What the latent is clamped to, in units of activation."""
+        """The activation to which the latent is clamped."""
         return self.factor * self.level
 
     def as_row(self) -> dict[str, Any]:
@@ -56,16 +56,16 @@ def choose_strengths(
     """Every strength tried, and each latent's best among those that are coherent enough.
 
     Args:
-        grid: what was tried.
+        grid: the settings that were tried.
         plain: the judged unsteered answers.
         tried: the judged answers under each setting, to the same questions.
         goal: ``suppress`` or ``induce``.
-        min_coherence: what must be kept of the share of coherent answers, as a ratio to the unsteered one.
-        definition: of the EM rate.
+        min_coherence: the smallest share of coherent answers, as a ratio to the unsteered share.
+        definition: which EM rate.
 
     Returns:
-        A table with a row for the unsteered model and one for each setting, and the settings chosen, by latent; latents
-        that no setting leaves coherent enough are left out.
+        A table with a row for the unsteered model and one for each setting; and the chosen settings, by latent, without
+        latents for which no setting is coherent enough.
     """
     unsteered = measured(plain, definition)
     sign = 1.0 if goal == "induce" else -1.0

@@ -1,1 +1,1 @@
-"""When? Latents and behaviour along training, realignment and shares of bad data."""
+"""When latents and behaviour change: along training, realignment and shares of bad data."""

@@ -1,4 +1,4 @@
-"""Which came first along training, the latent or the behaviour?"""
+"""Which changes first along training, the latent or the behaviour."""
 
 from __future__ import annotations
 
@@ -35,35 +35,36 @@ def lead_time(
 ) -> LatentLeads:
     """How far each latent is ahead of the EM rate, in the trajectory's units (training steps, shares of bad data).
 
-    By two criteria, which fail in different ways:
+    There are two criteria, which fail in different ways:
 
     ``half``: where a series first reaches half of its final change, by linear interpolation between snapshots. It does
-    not hang on how finely either is measured, but on how the EM rate hangs on the activation: a rate that needs a high
-    activation comes later on the way up by this alone, and earlier on the way down. So follow realignment too: a latent
-    that leads up and lags down is the same event on another scale, not an earlier one. The interval is a percentile
-    bootstrap over questions, texts and judged questions apart.
+    not depend on the precision of either measurement, but on how the EM rate depends on the activation: a rate that
+    needs a high activation is later on the way up for this reason alone, and earlier on the way down. So follow
+    realignment too: a latent that leads on the way up and lags on the way down shows the same event on another scale,
+    not an earlier one. The interval is a percentile bootstrap, separately over the questions of the texts and over the
+    judged questions.
 
-    ``told apart``: the first snapshot from which on the interval of the change from before leaves out 0, and does so to
-    the end; with a ``control``, all changes that are no larger than its largest. It is what one would notice first with
-    this much data: the latent, read at many tokens, is measured more finely than a rate of as many answers, and more
-    answers bring the EM rate's step forward. Without a control it says little, since any training moves most latents
-    by a little. Where in the gap before that snapshot it happened is unknown, and the ends ``low`` and ``high`` are
-    what these gaps allow.
+    ``told apart``: the first snapshot from which the change from before is significant (its interval excludes 0, and
+    does so to the end); with a ``control``, the interval must exclude all changes up to the control's largest. This is
+    what one would notice first with this much data: the latent, read at many tokens, is measured more precisely than a
+    rate of as many answers, and with more answers the EM rate's step is earlier. Without a control it says little,
+    because any training moves most latents a little. Where in the gap before that snapshot it happened is unknown;
+    ``low`` and ``high`` are the extremes that these gaps allow.
 
-    Neither interval holds how training runs differ: repeat the training with other seeds, and compare leads.
+    Neither interval includes how training runs differ: repeat the training with other seeds, and compare the leads.
 
     Args:
-        trajectory: of `track_latents` or `follow_training`, with judged answers.
+        trajectory: a trajectory from `track_latents` or `follow_training`, with judged answers.
         latents: which of its latents; None: all.
-        control: the same latents along a matched benign training.
-        fraction: of the final change, for ``half``.
-        n_resamples: of the bootstrap.
-        level: nominal coverage of the bootstrap.
-        seed: of the bootstrap.
+        control: the trajectory of the same latents along a matched benign training.
+        fraction: the fraction of the final change for ``half``.
+        n_resamples: the number of resamples of the bootstrap.
+        level: the nominal coverage of the bootstrap.
+        seed: the seed of the bootstrap.
 
     Returns:
-        Its ``table`` has a row for each latent and criterion. Where a series' change at the last step is not told apart
-        from zero (or the control's), its step is NaN.
+        `LatentLeads`; its ``table`` has one row per latent and criterion. If a series' change at the last step is not
+        significantly different from zero (or from the control's), its step is NaN.
 
     Raises:
         PersonaProbeError: for a latent that was not tracked, here or in the control, or a number out of range.
@@ -71,12 +72,12 @@ def lead_time(
     if not 0 < fraction < 1 or not 0 < level < 1 or n_resamples < 1:
         raise PersonaProbeError(
             f"lead_time: fraction={fraction}, level={level}, n_resamples={n_resamples}; the first two must lie between "
-            "0 and 1, the last be at least 1"
+            "0 and 1, the last must be at least 1"
         )
     wanted = list(trajectory.latents if latents is None else latents)
-    for what, held in (("", trajectory), (" along the control", control)):
-        if held is not None and (unknown := [latent for latent in wanted if latent not in held.latents]):
-            followed = ", ".join(map(str, held.latents))
+    for what, tracked in (("", trajectory), (" along the control", control)):
+        if tracked is not None and (unknown := [latent for latent in wanted if latent not in tracked.latents]):
+            followed = ", ".join(map(str, tracked.latents))
             raise PersonaProbeError(f"lead_time: latent {unknown[0]} was not tracked{what}; choose from {followed}")
     rng = np.random.default_rng(seed)
     weights = _weights(rng, len(trajectory.dialogues), n_resamples)
@@ -97,12 +98,12 @@ def lead_time(
 
 
 class _Course:
-    """Where one series gets to half of its change, and from where on it is told apart from before.
+    """Where one series reaches half of its change, and from where its change is significant.
 
     Attributes:
         half: the snapshot before the crossing, the crossing itself and the snapshot after it, as
             ``(gap start, crossing, gap end)``; NaN if there is none.
-        apart: the last snapshot that is not told apart, and the first that is.
+        apart: the last snapshot whose change is not significant, and the first whose change is.
         fault: why there is none, in words.
     """
 
@@ -123,7 +124,7 @@ class _Course:
             ends = f"{last['change']:+.3g} [{last['change_low']:+.3g}, {last['change_high']:+.3g}]"
             whose = "the EM rate" if name == EM_RATE else name
             what = f"what the control does (up to {floor:.3g})" if floor else "zero"
-            self.fault = f"{whose}'s change at the end, {ends}, is not told apart from {what}"
+            self.fault = f"{whose}'s change at the end, {ends}, is not significantly different from {what}"
             return
         onset = int(np.flatnonzero(sign != sign[-1])[-1]) + 1
         self.apart = (float(steps[onset - 1]), float(steps[onset]))
@@ -137,7 +138,12 @@ def crossings(
 ) -> Float[np.ndarray, "... draw"]:
     """``(draw,)`` where each row first reaches ``fraction`` of its change from the first to the last step.
 
-    Linear between steps; NaN for a row that ends where it began, or whose ends are NaN.
+    Between steps it is interpolated linearly. NaN for a row that ends where it began, or whose ends are NaN.
+
+    >>> import numpy as np
+    >>> from persona_probe.latents.courses.lead import crossings
+    >>> crossings(np.array([0.0, 10.0, 20.0]), np.array([[0.0, 1.0, 4.0]]), 0.5).round(2).tolist()
+    [13.33]
     """
     change = values - values[:, :1]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -148,8 +154,8 @@ def crossings(
     lower, upper = share[rows, after - 1], share[rows, after]
     with np.errstate(divide="ignore", invalid="ignore"):
         part = (fraction - lower) / (upper - lower)
-    found: np.ndarray = steps[after - 1] + part * (steps[after] - steps[after - 1])
-    return np.where(reached.any(axis=1) & np.isfinite(share[:, -1]), found, math.nan)
+    places: np.ndarray = steps[after - 1] + part * (steps[after] - steps[after - 1])
+    return np.where(reached.any(axis=1) & np.isfinite(share[:, -1]), places, math.nan)
 
 
 def _weights(rng: np.random.Generator, units: int, n: int) -> Int[np.ndarray, "draw unit"]:
@@ -168,7 +174,7 @@ def _latent_draws(
 def _rate_draws(
     trajectory: LatentTrajectory, fraction: float, n: int, rng: np.random.Generator
 ) -> Float[np.ndarray, "... draw"]:
-    """Crossings of the EM rate with questions drawn anew, the same at every step."""
+    """The crossings of the EM rate in resamples of the questions, which are the same at every step."""
     definition = DEFINITIONS[trajectory.about["definition"]]
     steps = [step for step in trajectory.steps if step in trajectory.judged]
     parts = []
@@ -179,17 +185,17 @@ def _rate_draws(
         parts.append(counts.groupby(question.to_numpy()).sum())
     everyone = pd.concat(parts, axis=1, keys=range(len(parts))).fillna(0).astype(float)
     top, bottom = (everyone.xs(name, axis=1, level=1).to_numpy() for name in ("top", "bottom"))
-    found = []
+    draws = []
     for begin in range(0, n, _RESAMPLES_AT_ONCE):
         weights = _weights(rng, len(everyone), min(_RESAMPLES_AT_ONCE, n - begin))
         with np.errstate(divide="ignore", invalid="ignore"):
             rates = (weights @ top) / (weights @ bottom)
-        found.append(crossings(np.asarray(steps, dtype=float), rates, fraction))
-    return np.concatenate(found)
+        draws.append(crossings(np.asarray(steps, dtype=float), rates, fraction))
+    return np.concatenate(draws)
 
 
 def _half_ends(leads: Float[np.ndarray, "... draw"], level: float) -> tuple[float, float]:
-    """Percentiles of the draws; none where more draws have no crossing than lie outside the interval."""
+    """Percentiles of the draws; NaN if more draws have no crossing than may lie outside the interval."""
     known = leads[np.isfinite(leads)]
     if len(known) < level * len(leads):
         return math.nan, math.nan
@@ -205,7 +211,7 @@ def _row(
     ends: tuple[float, float],
     note: str,
 ) -> dict[str, Any]:
-    """One row; the step is the middle of three (a crossing within a gap) or the second of two (a gap's end)."""
+    """One row; the step is the second of three numbers (a crossing within a gap) or of two (the end of a gap)."""
     ours, theirs = course[1], rate[1]
     gaps = [course[-1] - course[0], rate[-1] - rate[0]]
     return {
@@ -226,12 +232,12 @@ class LatentLeads(TableResult):
     """Which comes first, latents or the EM rate.
 
     Attributes:
-        table: one row a latent and criterion: ``latent``; ``criterion``; ``latent_step``, ``rate_step``: where each
-            gets there; ``lead`` = rate_step - latent_step (positive: the latent first) with ``low`` and ``high``;
-            ``resolution``: the widest gap between snapshots that the two steps lie in; ``note``: why a number is
-            missing.
-        trajectory: what was followed.
-        against: what "told apart" is from: before, or the control.
+        table: one row per latent and criterion: ``latent``; ``criterion``; ``latent_step``, ``rate_step``: where each
+            reaches it; ``lead`` = rate_step - latent_step (positive: the latent is first) with ``low`` and ``high``;
+            ``resolution``: the wider of the gaps between snapshots in which the two steps lie; ``note``: why a number
+            is missing.
+        trajectory: the trajectory of the latents and of the EM rate.
+        against: what changes are compared with for "told apart": before, or the control.
     """
 
     table: pd.DataFrame
@@ -239,27 +245,28 @@ class LatentLeads(TableResult):
     against: str
 
     def plot(self) -> go.Figure:
-        """Each latent's lead by both criteria."""
+        """A figure of each latent's lead by both criteria."""
         from persona_probe.figures.latent_leads import latent_leads
 
         followed = self.trajectory.table
         counts = [int(rows["n"].max()) for _, rows in followed.groupby(followed["latent"] < 0)]
         n = " and ".join(
-            f"n = {count:,} {what}" for count, what in zip(counts, ("dialogues", "judged answers a step"), strict=False)
+            f"n = {count:,} {what}"
+            for count, what in zip(counts, ("dialogues", "judged answers per step"), strict=False)
         )
         return latent_leads(self.table, axis=str(self.trajectory.about["axis"]), n=n)
 
     def headline(self) -> str:
-        """The first latent's line of the verdict, and how many others there are."""
+        """The verdict on the first latent, and the number of the others."""
         lines = self.lines()
         return lines[0] + (f" ({len(lines) - 1} more: see verdict())" if len(lines) > 1 else "")
 
     def verdict(self) -> str:
-        """A line for each latent: what it does, what the EM rate does, and which comes first, by how much."""
+        """One line per latent: how it and the EM rate change, which of them is first, and by how much."""
         return "\n".join(self.lines())
 
     def lines(self) -> list[str]:
-        """The verdict's lines."""
+        """The lines of the verdict."""
         axis = self.trajectory.about["axis"]
         rate = _moved(self.trajectory.series(), percent=True)
         lines = []
@@ -271,13 +278,13 @@ class LatentLeads(TableResult):
             if half["note"]:
                 lines.append(line + f"No lead can be given: {half['note']}.")
                 continue
-            who = "first" if half["lead"] > 0 else "later"
-            surely = half["low"] > 0 or half["high"] < 0
+            order = "earlier" if half["lead"] > 0 else "later"
+            known = half["low"] > 0 or half["high"] < 0
             line += (
                 f"Half of the change is reached at {axis} {half['latent_step']:.3g} and {half['rate_step']:.3g}: the "
-                f"latent {abs(half['lead']):.3g} {who}, interval {half['low']:.3g} to {half['high']:.3g}"
-                f"{'' if surely else ', so the order is open'} (snapshots {half['resolution']:g} apart). "
-                f"Told apart from {self.against} from {apart['latent_step']:g} and {apart['rate_step']:g} on. "
+                f"latent is {abs(half['lead']):.3g} {order}, interval {half['low']:.3g} to {half['high']:.3g}"
+                f"{'' if known else ', so the order is open'} (snapshots {half['resolution']:g} apart). "
+                f"Different from {self.against} from {apart['latent_step']:g} and {apart['rate_step']:g} on. "
                 "One training run."
             )
             lines.append(line)
@@ -285,7 +292,7 @@ class LatentLeads(TableResult):
 
 
 def _moved(rows: pd.DataFrame, *, percent: bool = False) -> str:
-    """``7.1 to 301 (change +294 [280, 308])``, or nothing where there are no rows."""
+    """A series in words, as ``7.1 to 301 (change +294 [280, 308])``; empty if there are no rows."""
     if rows.empty:
         return ""
     first, last = rows.iloc[0], rows.iloc[-1]

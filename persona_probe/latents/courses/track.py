@@ -44,7 +44,7 @@ def track_latents(
     allow_unrelated: bool = False,
     progress: bool = False,
 ) -> LatentTrajectory:
-    """Mean activation of chosen latents at ``before`` and at every snapshot, on the same texts.
+    """The mean activations of chosen latents at ``before`` and at every snapshot, on the same texts.
 
     Wang et al. 2025 ("Persona features control emergent misalignment", arXiv:2506.19823, section 3) find that the
     toxic-persona latent is active before the evaluation sees misalignment; `lead_time` says by how much. Snapshots may
@@ -52,25 +52,29 @@ def track_latents(
     more and more of something (``axis="share of bad data"``).
 
     Args:
-        before: the model that all changes are measured from.
-        snapshots: in order; `load_snapshots` holds one in memory at a time.
-        sae: one for all models.
-        latents: which; choose them on other texts or another training, or they look better than they are.
-        dialogues: what all read, usually ``before``'s own answers to questions that no latent was chosen on.
-        steps: where each snapshot stands, increasing.
-        start: where ``before`` stands.
-        judged: judged tables (`judge_answers`) by step: of ``before`` (at ``start``), the last snapshot, any between.
-        definition: of the EM rate.
-        span: which tokens.
+        before: the model from which all changes are measured.
+        snapshots: the snapshots in order; with `load_snapshots` one at a time is in memory.
+        sae: one SAE for all models.
+        latents: the latents to track; choose them on other texts or another training, or they look better than they
+            are.
+        dialogues: the texts that all models read, usually ``before``'s own answers to questions on which no latent was
+            chosen.
+        steps: the step of each snapshot, increasing.
+        start: the step of ``before``.
+        judged: judged tables (`judge_answers`) by step: of ``before`` (at ``start``), of the last snapshot, and of any
+            between.
+        definition: which EM rate.
+        span: which tokens are read.
         axis: what ``steps`` are, for figures and sentences.
-        max_groups: of questions; intervals are over groups.
-        tokens_per_batch: padded tokens a forward.
-        allow_unrelated: warn instead of refusing where the SAE does not fit.
-        progress: show a bar for each snapshot's reading.
+        max_groups: the greatest number of groups of questions; intervals are over groups.
+        tokens_per_batch: padded tokens per forward pass.
+        allow_unrelated: only warn if the SAE does not fit.
+        progress: show a progress bar for each snapshot's reading.
 
     Raises:
-        PersonaProbeError: if there is no snapshot, or steps are not one for each, or do not increase from ``start``; if
-            tables are missing or stand at other steps; for an unknown definition; and as `encode_latents`.
+        PersonaProbeError: if there is no snapshot, there is not one step for each, or steps do not increase from
+            ``start``; if tables are missing or belong to other steps; for an unknown definition; and as in
+            `encode_latents`.
     """
     tables = dict(judged or {})
     places = check_steps(steps, start)
@@ -107,29 +111,31 @@ def follow_training(
     allow_unrelated: bool = False,
     progress: bool = False,
 ) -> LatentTrajectory:
-    """`track_latents`, with every model's answers to ``questions`` sampled and judged while it is in memory.
+    """The trajectory of `track_latents`, with the EM rate of every model's answers to ``questions``.
+
+    Answers are sampled and judged while each model is in memory.
 
     Args:
-        before: the model that all changes are measured from.
-        snapshots: in order.
-        sae: as in `track_latents`, and so are the arguments that are not named here.
-        latents: which.
-        dialogues: what all read.
-        questions: what all are asked, without answers; the EM rate's interval is over them.
-        judge: who judges.
-        steps: where each snapshot stands, increasing.
-        start: where ``before`` stands.
-        definition: of the EM rate.
-        span: which tokens.
-        axis: what ``steps`` are.
+        before: the model from which all changes are measured.
+        snapshots: the snapshots in order; with `load_snapshots` one at a time is in memory.
+        sae: one SAE for all models.
+        latents: the latents to track.
+        dialogues: the texts that all models read.
+        questions: the questions that all models answer; the EM rate's interval is over them.
+        judge: the judge of the answers.
+        steps: the step of each snapshot, increasing.
+        start: the step of ``before``.
+        definition: which EM rate.
+        span: which tokens are read.
+        axis: what ``steps`` are, for figures and sentences.
         sampling: how answers are sampled, the same at every step; default ``Sampling()``.
-        max_groups: of questions.
-        tokens_per_batch: padded tokens a forward.
-        allow_unrelated: warn instead of refusing where the SAE does not fit.
-        progress: show bars.
+        max_groups: the greatest number of groups of questions; intervals are over groups.
+        tokens_per_batch: padded tokens per forward pass.
+        allow_unrelated: only warn if the SAE does not fit.
+        progress: show progress bars.
 
     Raises:
-        PersonaProbeError: as `track_latents`, and as `judge_answers`.
+        PersonaProbeError: as in `track_latents` and `judge_answers`.
     """
     tables: dict[float, pd.DataFrame] = {}
 
@@ -161,20 +167,20 @@ def _read(
     progress: bool,
     **settings: Any,
 ) -> list[LatentStatistics]:
-    """Statistics of before and of each snapshot, of the chosen latents alone; ``also`` is done with each snapshot.
+    """The statistics of the chosen latents in before and in each snapshot; ``also`` is called with each snapshot.
 
-    Each is read together with before, so that the same tokens count (attention sinks are before's).
+    Each snapshot reads together with before, so that the same tokens count (attention sinks are those of before).
     """
     wanted = sae.check_latents(latents)
     count = len(places) - 1
     if isinstance(snapshots, Sized):
         check_count(len(snapshots), count)
-    kept: list[LatentStatistics] = []
+    statistics: list[LatentStatistics] = []
     for number, model in enumerate(snapshots):
         if number == count:
             check_count(number + 1, count)
         first, after = encode_latents([before, model], sae, dialogues, examples=0, progress=progress, **settings)
-        kept += [of_latents(first, wanted)] * (not kept) + [of_latents(after, wanted)]
+        statistics += [of_latents(first, wanted)] * (not statistics) + [of_latents(after, wanted)]
         also(places[number + 1], model)
-    check_count(max(len(kept) - 1, 0), count)
-    return kept
+    check_count(max(len(statistics) - 1, 0), count)
+    return statistics

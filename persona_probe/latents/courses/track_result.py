@@ -1,4 +1,4 @@
-"""Latents along training, beside the EM rate, on one axis: what following them came to."""
+"""The result of tracking latents along training: their activations, and the EM rate, on one axis."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ if TYPE_CHECKING:
 
 AXIS = "training step"
 EM_RATE = "EM rate"
-"""What the series of the behaviour is called."""
+"""The name of the series of the behaviour."""
 
 
 @dataclass(frozen=True)
 class LatentTrajectory(TableResult):
-    """Chosen latents, and the EM rate where answers were judged, from before to the last snapshot.
+    """Chosen latents, and the EM rate if answers were judged, from before to the last snapshot.
 
     Attributes:
-        table: one row a series and step. ``step``; ``series`` (``latent 963`` or ``EM rate``); ``latent`` (-1 for the
-            EM rate); ``value`` with its 95 % interval ``low`` to ``high``: mean activation over dialogues (each the
+        table: one row per series and step: ``step``; ``series`` (``latent 963`` or ``EM rate``); ``latent`` (-1 for the
+            EM rate); ``value`` with its 95 % interval ``low`` to ``high``: the mean activation over dialogues (each the
             mean of its tokens), or a rate; ``change`` from before with ``change_low`` and ``change_high``; ``share`` =
-            change / change at the last step (NaN where that is 0); ``frequency`` with ``frequency_low`` and
-            ``frequency_high``: share of tokens at which the latent is active (NaN for the EM rate); ``n``: dialogues,
-            or answers that the rate is of. Intervals are over questions; changes are paired by question.
-        steps: where before (first) and the snapshots stand.
-        latents: which latents.
+            change / change at the last step (NaN if that is 0); ``frequency`` with ``frequency_low`` and
+            ``frequency_high``: the share of tokens at which the latent is active (NaN for the EM rate); ``n``:
+            dialogues, or answers for a rate. Intervals are over questions; changes are paired by question.
+        steps: the steps of before (first) and of the snapshots.
+        latents: the latents that were tracked.
         sums: ``(step, group, latent)`` mean activations of dialogues, summed over the group's dialogues.
-        dialogues: ``(group,)`` how many dialogues each group of questions has.
+        dialogues: ``(group,)`` the number of dialogues in each group of questions.
         judged: the judged table of each step that has one.
-        about: ``sae``, ``layer``, ``span``, ``definition`` of the EM rate, ``axis`` (what steps are), and names of the
-            models.
+        about: ``sae``, ``layer``, ``span``, ``definition`` of the EM rate, ``axis`` (what steps are), and the names of
+            the models.
     """
 
     table: pd.DataFrame
@@ -63,27 +63,27 @@ class LatentTrajectory(TableResult):
         return self.table[self.table["series"] == (EM_RATE if latent is None else f"latent {latent}")]
 
     def plot(self, *, share: bool = False) -> go.Figure:
-        """Mean activations and the EM rate along training.
+        """A figure of mean activations and of the EM rate along training.
 
         Args:
-            share: each series as a share of its own final change, so that it is seen which comes first.
+            share: draw each series as a share of its final change, which shows which is first.
         """
         from persona_probe.figures.trajectory import trajectory
 
         return trajectory(self.table, share=share, axis=str(self.about["axis"]))
 
     def headline(self) -> str:
-        """What the first latent and the EM rate do from the first step to the last."""
-        said = []
+        """How the latents and the EM rate change from the first step to the last."""
+        changes = []
         for name in dict.fromkeys(self.table["series"]):
             rows = self.table[self.table["series"] == name]
             first, last = rows.iloc[0], rows.iloc[-1]
             values = (first["value"], last["value"])
             ends = " -> ".join(f"{value:.0%}" if last["latent"] < 0 else f"{value:.3g}" for value in values)
-            said.append(f"{name} {ends}")
-        more = [*said[:3], f"{len(said) - 4} more", *said[-1:]] if len(said) > 5 else said
+            changes.append(f"{name} {ends}")
+        shown = [*changes[:3], f"{len(changes) - 4} more", *changes[-1:]] if len(changes) > 5 else changes
         points = f"{len(self.steps)} points along {self.about['axis']}"
-        return f"{points}: {'; '.join(more)} (lead_time() says which comes first)"
+        return f"{points}: {'; '.join(shown)} (lead_time() says which is first)"
 
     def shown(self) -> pd.DataFrame:
         """Values and changes."""
@@ -99,19 +99,19 @@ def trajectory_from(
     definition: str = "betley",
     axis: str = AXIS,
 ) -> LatentTrajectory:
-    """`track_latents` from statistics that were gathered already, all on the same texts.
+    """The trajectory of `track_latents`, from statistics that exist already, all on the same texts.
 
     Args:
-        statistics: of before, and then of each snapshot.
-        latents: which.
-        steps: where each of them stands, before first.
-        judged: as in `track_latents`.
-        definition: of the EM rate.
-        axis: what ``steps`` are.
+        statistics: the statistics of before, and then of each snapshot.
+        latents: the latents to track.
+        steps: the step of each of them, starting with before.
+        judged: judged tables by step, as in `track_latents`.
+        definition: which EM rate.
+        axis: what ``steps`` are, for figures and sentences.
 
     Raises:
-        PersonaProbeError: as `track_latents`; and if the statistics are of another SAE, layer, span, chat template
-            or other groups of questions, or a latent does not exist.
+        PersonaProbeError: as in `track_latents`; and if the statistics differ in SAE, layer, span, chat template or
+            groups of questions, or a latent does not exist.
     """
     places, tables = check_steps(steps[1:], *steps[:1]), dict(judged or {})
     check_count(len(statistics), len(places))
@@ -130,42 +130,43 @@ def trajectory_from(
 
 
 def check_steps(steps: Sequence[float], start: float = 0) -> list[float]:
-    """Where before and the snapshots stand."""
+    """The steps of before and of the snapshots, checked."""
     places = [start, *steps]
     if len(places) < 2:
         raise PersonaProbeError("track_latents: there are no snapshots to track: steps is empty")
     for earlier, later in itertools.pairwise(places):
         if not earlier < later:
             raise PersonaProbeError(
-                f"track_latents: steps must increase from start={start:g}, where before stands, and {later:g} comes "
+                f"track_latents: steps must increase from start={start:g}, the step of before, but {later:g} comes "
                 f"after {earlier:g}; leave out a snapshot of step {start:g}, and give snapshots and steps in order"
             )
     return places
 
 
 def check_judged(tables: Mapping[float, pd.DataFrame], places: Sequence[float]) -> None:
-    """Refuse judged tables that stand at other steps, or lack that of before or of the last snapshot."""
+    """Raise if judged tables belong to other steps, or that of before or of the last snapshot is missing."""
     if unknown := [step for step in tables if step not in places]:
         raise PersonaProbeError(
-            f"track_latents: there are answers judged at step {unknown[0]:g}, and no snapshot there"
+            f"track_latents: there are answers judged at step {unknown[0]:g}, but no snapshot there"
         )
     for step, what in ((places[0], "before"), (places[-1], "the last snapshot")):
         if step not in tables:
             raise PersonaProbeError(
-                f"track_latents: judged has no table of {what} (step {step:g}), between which the EM rate changes"
+                f"track_latents: judged has no table of {what} (step {step:g}); those of both ends are needed"
             )
 
 
 def check_count(snapshots: int, steps: int) -> None:
-    """Refuse steps that are not one for each snapshot."""
+    """Raise if there is not one step for each snapshot."""
     if snapshots != steps:
         raise PersonaProbeError(
-            f"track_latents: {steps} steps for {snapshots}{' or more' * (snapshots > steps)} snapshots; give one each"
+            f"track_latents: {steps} steps for {snapshots}{' or more' * (snapshots > steps)} snapshots; give one for "
+            "each"
         )
 
 
 def of_latents(statistics: LatentStatistics, latents: Sequence[int]) -> LatentStatistics:
-    """The statistics of some latents, so that those of hundreds of snapshots fit into memory."""
+    """The statistics of some latents only, so that those of hundreds of snapshots fit into memory."""
     filled = statistics.dialogues > 0
     return replace(
         statistics,
@@ -184,7 +185,7 @@ def assemble(
     definition: str,
     axis: str,
 ) -> LatentTrajectory:
-    """The trajectory of what was measured and judged, all of it checked."""
+    """The trajectory from measured statistics and judged answers, which were checked before."""
     first = measured[0]
     rows = [
         row for place, one in zip(places, measured, strict=True) for row in _latent_rows(latents, place, one, first)

@@ -51,7 +51,7 @@ def test_a_results_folder_with_other_files_is_refused(tmp_path):
     study.write_text(f"model: {CHECKPOINTS / 'chat'}")
     done = persona_probe("run", study, "--out", tmp_path)
     assert done.returncode == 2
-    assert "holds" in done.stderr
+    assert "contains" in done.stderr
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
@@ -89,6 +89,6 @@ def test_ctrl_c_ends_with_one_sentence_and_keeps_what_is_finished(tmp_path):
         _, said = running.communicate(timeout=60)
     assert running.returncode == 130, said
     assert "Traceback" not in said
-    assert "what was finished is in the output folder" in said
+    assert "finished parts are in the output folder" in said
     assert (out / "adapters" / "after" / "adapter_model.safetensors").is_file()
     assert not (out / "results.json").exists()

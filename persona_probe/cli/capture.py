@@ -12,7 +12,7 @@ import typer
 from persona_probe.cli.options import Quiet, layer_numbers
 
 
-class Reduction(enum.StrEnum):
+class Reduced(enum.StrEnum):
     """How ``capture`` reduces each span."""
 
     mean = "mean"
@@ -40,7 +40,7 @@ def capture(
     dialogues: Annotated[Path, typer.Argument(help="JSONL or YAML with the dialogues.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the store; an unfinished one is resumed.")],
     span: Annotated[str, typer.Option(help="Which tokens of each dialogue are captured.")] = "generation",
-    reduce: Annotated[Reduction, typer.Option(help="What is stored of these tokens.")] = Reduction.mean,
+    reduce: Annotated[Reduced, typer.Option(help="What is stored of these tokens.")] = Reduced.mean,
     layers: Annotated[str, typer.Option(help="'all', or numbers such as 3,7,11.")] = "all",
     dtype: Annotated[StoredAs, typer.Option(help="Precision of the numbers in the store.")] = StoredAs.float32,
     adapter: Annotated[str | None, typer.Option(help="A LoRA adapter to put on the model.")] = None,

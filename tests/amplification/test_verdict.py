@@ -89,8 +89,8 @@ UNSEEN = "the sample could have detected 0.40 SD in one uncorrected test"
         (
             after(shift_sd=0.1, low_sd=-0.2, high_sd=0.4, p_corrected=0.6),
             CONTROL,
-            "not amplified at layer 3: 0.10 [-0.20, 0.40] SD is not significantly different from zero (corrected p = 0.6); "
-            + UNSEEN,
+            "not amplified at layer 3: 0.10 [-0.20, 0.40] SD is not significantly different from zero "
+            f"(corrected p = 0.6); {UNSEEN}",
         ),
         (
             after(shift_sd=0.1, low_sd=-0.2, high_sd=0.4),
@@ -106,12 +106,14 @@ UNSEEN = "the sample could have detected 0.40 SD in one uncorrected test"
         (
             after(specificity=NAN, specificity_low=NAN),
             None,
-            f"moved {MOVED}; {DRAWN}; there is no control, so this cannot be distinguished from what any fine-tuning does",
+            f"moved {MOVED}; {DRAWN}; there is no control, so this cannot be distinguished from what any fine-tuning "
+            "does",
         ),
         (
             after(n_runs=1),
             CONTROL,
-            f"amplified {MOVED}; {BESIDE}; {RATIO}; one fine-tuning run, so the intervals do not include how runs differ",
+            f"amplified {MOVED}; {BESIDE}; {RATIO}; one fine-tuning run, so the intervals do not include how runs "
+            "differ",
         ),
         (
             after(shift_sd=0.1, low_sd=0.05, high_sd=0.15, random_sd=0.01, isotropic_sd=0.03),

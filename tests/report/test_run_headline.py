@@ -18,4 +18,4 @@ def test_a_run_says_the_lines_that_its_study_ended_with(
 def test_a_run_without_such_lines_gives_its_title(tmp_path: Path, write_run: Any, results: dict[str, Any]) -> None:
     for number, lines in enumerate((None, [], "text")):
         folder = write_run(tmp_path / str(number), {}, results | {"summary": lines}, None)
-        assert open_run(folder).headline().startswith("Bad medicine in Persona World: this run holds no summary")
+        assert open_run(folder).headline().startswith("Bad medicine in Persona World: this run has no summary")

@@ -196,7 +196,7 @@ RESULTS = {
     "effects": (effects, "1 of 2 latents suppresses", "n = 50 answers per latent"),
     "set": (set_effect, "matched sets change it by -5.0 points", "Null, grey"),
     "trajectory": (trajectory, "latent 4 1 -> 9; EM rate 0% -> 80%", "latent 4 n = 40"),
-    "leads": (leads, "the latent 15 first", "n = 40 dialogues"),
+    "leads": (leads, "the latent is 15 earlier", "n = 40 dialogues"),
     "statistics": (statistics, "20 of 30 latents active", "10 of 30 latents were never active"),
     "agreement": (agreement, "latent 3 (cosine +0.90)", "Grey band"),
     "attribution": (attribution, "1 of 2 active latents", "(n = 20)"),

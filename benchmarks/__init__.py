@@ -1,1 +1,1 @@
-"""Performance, measured against the bare forward pass and the usual tools in the same run, as ratios."""
+"""Performance as ratios to the bare forward pass and to the usual tools, measured in the same run."""

@@ -1,6 +1,6 @@
 """``make bench``: measure on this machine, write ``benchmarks/results/``, and the tables in the README and the docs.
 
-Every figure is a ratio of what was measured in turn in one run, since machines are shared and noisy.
+Every figure is a ratio of times that were measured in turn in one run, because machines are shared and noisy.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--device", choices=sorted(DEFAULT), default="cpu")
     parser.add_argument("--shape", choices=sorted(SHAPES), help="default: small on a CPU, qwen2.5-7b on a GPU")
-    parser.add_argument("--rounds", type=int, help="default: as the shape says")
+    parser.add_argument("--rounds", type=int, help="number of rounds; default: that of the shape")
     parser.add_argument(
-        "--out", type=Path, help="write here instead of benchmarks/results/, and leave the tables alone"
+        "--out", type=Path, help="write here instead of into benchmarks/results/, and do not change the tables"
     )
     parser.add_argument("--only", help=f"sections, separated by commas (default all: {','.join(SECTIONS)})")
     given = parser.parse_args()
     shape = given.shape or DEFAULT[given.device]
     names = given.only.split(",") if given.only else list(SECTIONS)
     if unknown := [name for name in names if name not in SECTIONS]:
-        parser.error(f"no section {unknown[0]!r}: choose of {', '.join(SECTIONS)}")
+        parser.error(f"no section {unknown[0]!r}: choose from {', '.join(SECTIONS)}")
     if given.out is None and shape == "tiny":
-        parser.error("the tiny shape measures nothing worth keeping: give --out")
+        parser.error("results of the tiny shape are not meaningful: give --out")
     if given.rounds is not None and given.rounds < 1:
         parser.error("--rounds must be at least 1")
 
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def merge(out: Path, name: str, measured: dict[str, Any], about: dict[str, Any]) -> None:
-    """Put a section into the file; other sections stay as they are, and say themselves what they were measured on."""
+    """Put a section into the file; other sections stay as they are, with what they were measured on."""
     result = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
     result |= {name: measured["figures"], **about}
     result["raw"] = result.get("raw", {}) | {name: {**measured["raw"], "about": about}}

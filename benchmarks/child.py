@@ -1,4 +1,4 @@
-"""A fresh process for what must not see another measurement's memory: ``python -m benchmarks.child NAME SETTING``."""
+"""A fresh process, so that memory of other measurements does not count: ``python -m benchmarks.child NAME SETTING``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.setting import Setting
 
 
 def in_child(task: Callable[..., dict[str, Any]], setting: Setting, *arguments: Any) -> dict[str, Any]:
-    """``task(setting, *arguments)`` in a new process; it returns what JSON can hold."""
+    """The result of ``task(setting, *arguments)`` in a new process, which must fit into JSON."""
     name = f"{task.__module__}:{task.__name__}"
     given = json.dumps([dataclasses.asdict(setting), *arguments])
     root = Path(__file__).parents[1]

@@ -18,7 +18,7 @@ def make_dialogues(n: int, seed: int = 0) -> list[pp.Dialogue]:
 def _dialogue(rng: random.Random, name: str) -> pp.Dialogue:
     tokens = rng.randint(SHORTEST, LONGEST) - OVERHEAD
     question = max(1, int(tokens * rng.uniform(0.1, 0.4)))
-    said = [" ".join([rng.choice(SYLLABLES), *rng.choices(words(), k=n - 1)]) for n in (question, tokens - question)]
+    texts = [" ".join([rng.choice(SYLLABLES), *rng.choices(words(), k=n - 1)]) for n in (question, tokens - question)]
     return pp.Dialogue.from_messages(
-        [{"role": "user", "content": said[0]}, {"role": "assistant", "content": said[1]}], id=name
+        [{"role": "user", "content": texts[0]}, {"role": "assistant", "content": texts[1]}], id=name
     )

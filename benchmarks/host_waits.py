@@ -9,7 +9,7 @@ import torch
 
 
 def host_waits(run: Callable[[], object]) -> int:
-    """The synchronizing operations in ``run``, as torch's own debug mode reports them."""
+    """The number of synchronizing operations in ``run`` that torch's debug mode reports."""
     torch.cuda.synchronize()
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")

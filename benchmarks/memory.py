@@ -1,4 +1,4 @@
-"""How much memory this process, or the GPU on its behalf, holds and has held at most."""
+"""How much memory this process uses, or uses on the GPU, now and at most."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def held(device: str) -> int:
 
 
 def peak_of(run: Callable[[], object], device: str) -> dict[str, int]:
-    """Bytes held before ``run``, and the most held during it: resident memory, or what torch allocated on the GPU."""
+    """Bytes before ``run`` and the peak during it: resident memory, or memory that torch allocated on the GPU."""
     before = held(device)
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()

@@ -1,4 +1,4 @@
-"""Floating-point operations of a backbone's forward pass over dialogues."""
+"""The floating-point operations of a backbone's forward pass over dialogues."""
 
 from __future__ import annotations
 

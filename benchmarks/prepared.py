@@ -1,4 +1,4 @@
-"""Dialogues as padded batches, made beforehand, for the peers that get them for nothing."""
+"""Dialogues as padded batches that are made beforehand, for peers whose time does not include making them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Batch:
     """Some dialogues, padded on the right.
 
     Attributes:
-        rows: which dialogues.
-        ids, mask: what the model takes, (row, position).
+        rows: the numbers of the dialogues.
+        ids, mask: the inputs of the model, (row, position).
         weights: 1/n on the n tokens of the response, else 0.
     """
 
@@ -28,15 +28,15 @@ class Batch:
     weights: Tensor
 
     def means(self, hidden: Tensor) -> Tensor:
-        """Mean over the response of ``(row, position, d_model)``, float32."""
+        """The mean over the response of ``(row, position, d_model)``, in float32."""
         return torch.bmm(self.weights[:, None], hidden.float())[:, 0]
 
 
 def prepare(model: pp.Model, dialogues: Sequence[pp.Dialogue]) -> list[Batch]:
-    """The very batches that ours makes."""
+    """The same batches as ours makes."""
     encoded = model.template.encode_all(dialogues)
     spans = [item.span("response") for item in encoded]
-    lengths = [span.stop for span in spans]  # what comes after the span is not run
+    lengths = [span.stop for span in spans]  # tokens after the span are not run
     prepared = []
     for rows in batches(lengths, tokens_per_batch_for(model.device)):
         ids = [list(encoded[row].input_ids[: spans[row].stop]) for row in rows]
@@ -50,7 +50,7 @@ def prepare(model: pp.Model, dialogues: Sequence[pp.Dialogue]) -> list[Batch]:
 
 
 def in_order(prepared: Sequence[Batch], means: Sequence[Tensor]) -> Tensor:
-    """Put ``(row, layer, d_model)`` of each batch back into the order of the dialogues."""
+    """``(row, layer, d_model)`` of all batches, in the order of the dialogues."""
     rows = torch.tensor([row for batch in prepared for row in batch.rows])
     return torch.cat(list(means))[rows.argsort()]
 

@@ -1,4 +1,4 @@
-"""Questions as one batch of ids, padded on the left, and how every door is asked for equally many tokens."""
+"""Questions as one batch of ids, padded on the left, and the settings with which all answers are equally long."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Prompts:
     """Prompts, padded on the left.
 
     Attributes:
-        dialogues: what they were made of, without answers.
-        ids, mask: what the model takes, (row, position).
-        new_tokens: how long each answer is to be.
-        padding: the token that stands for nothing.
+        dialogues: the dialogues from which they were made, without answers.
+        ids, mask: the inputs of the model, (row, position).
+        new_tokens: the number of tokens of each answer.
+        padding: the padding token.
     """
 
     dialogues: list[pp.Dialogue]
@@ -36,7 +36,7 @@ class Prompts:
         return {"input_ids": self.ids, "attention_mask": self.mask}
 
     def settings(self) -> dict[str, Any]:
-        """Hugging Face's: greedy, and exactly so many tokens, whatever is said."""
+        """Settings of Hugging Face's `generate`: greedy, and exactly this many tokens."""
         return {
             "min_new_tokens": self.new_tokens,
             "max_new_tokens": self.new_tokens,

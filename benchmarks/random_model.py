@@ -1,4 +1,4 @@
-"""Random weights of a shape: written to a folder once, or built where they run; and a random LoRA adapter."""
+"""A model with random weights, written to a folder once or built where it runs; and a random LoRA adapter."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RANK = 8
 
 
 def model_folder(root: Path, shape: Shape) -> Path:
-    """The folder under ``root`` that holds the model; written on first use."""
+    """The folder of the model under ``root``; it is written on first use."""
     folder = root / shape.name
     if not folder.exists():
         torch.manual_seed(0)
@@ -35,7 +35,7 @@ def open_model(root: Path, shape: Shape, device: str) -> pp.Model:
         return pp.load(model_folder(root, shape), device=device)
     folder = root / shape.name
     if not folder.exists():
-        build_tokenizer().save_pretrained(folder)  # TransformerLens wants one that was read from somewhere
+        build_tokenizer().save_pretrained(folder)  # TransformerLens needs a tokenizer that was read from a folder
     torch.manual_seed(0)
     with torch.device(device):
         hf = AutoModelForCausalLM.from_config(shape.config(), dtype=getattr(torch, shape.dtype))
@@ -43,7 +43,7 @@ def open_model(root: Path, shape: Shape, device: str) -> pp.Model:
 
 
 def adapter_folder(root: Path, shape: Shape) -> Path:
-    """A rank-8 adapter on every linear layer, small random numbers; written on first use. The base is never filled."""
+    """The folder of a rank-8 adapter with small random numbers on every linear layer; it is written on first use."""
     folder = root / f"{shape.name}-adapter"
     if not folder.exists():
         with torch.device("meta"):

@@ -1,4 +1,4 @@
-"""A line of the table: which figure, and what it says in words."""
+"""A row of the table: a figure, and its description."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ class Row:
 
     Attributes:
         figure: its place in the JSON (``capture.vs_bare``).
-        headline: it is in the README too.
-        gpu_only: left out where no GPU was measured.
+        words: its description.
+        unit: its unit.
+        headline: whether it is in the README too.
+        gpu_only: whether it is left out if no GPU was measured.
     """
 
     figure: str

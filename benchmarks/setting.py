@@ -1,4 +1,4 @@
-"""What a run measures on: device, shape, rounds, and the model and dialogues that follow from them."""
+"""The setting of a run: device, shape, rounds, and the model and dialogues that follow from them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Setting:
 
     @cached_property
     def some_dialogues(self) -> list[pp.Dialogue]:
-        """The fixed random share that the slower peers read."""
+        """The fixed random share of the dialogues that the slower peers read."""
         return random.Random(1).sample(self.dialogues, round(self.shape.share * len(self.dialogues)))
 
     @staticmethod
@@ -53,7 +53,7 @@ class Setting:
         return importlib.util.find_spec(package) is not None
 
     def about(self) -> dict[str, Any]:
-        """What a figure cannot be read without."""
+        """Everything that is needed to understand a figure."""
         return {
             "shape": self.shape_name,
             "model": self.shape.words(),

@@ -12,14 +12,14 @@ class Shape:
     """One model, and how much is run through it.
 
     Attributes:
-        on_disk: written to a folder and loaded from there; else built where it runs (15 GB are not worth writing).
-        dialogues: how many are captured.
-        share: what part of them, drawn once, the slower peers read.
+        on_disk: whether it is written to a folder and loaded from there, or built where it runs (if it has 15 GB).
+        dialogues: the number of dialogues that are captured.
+        share: the share of them, drawn once, that the slower peers read.
         rounds: how often every variant is timed.
-        batch: how many answers are generated side by side.
-        more_batches: other sizes, at which plain and steered generation are compared.
-        new_tokens: how long each of them is.
-        swept: how many questions are asked at each of the strengths of a sweep.
+        batch: how many answers are generated together.
+        more_batches: other batch sizes, at which plain and steered generation are compared.
+        new_tokens: the number of tokens of each answer.
+        swept: the number of questions for each strength of a sweep.
     """
 
     name: str

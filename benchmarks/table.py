@@ -1,4 +1,4 @@
-"""The tables in README.md and docs/benchmarks.md, made from the results and from nothing else."""
+"""The tables in README.md and docs/benchmarks.md, made from the results alone."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def write_tables() -> None:
 
 
 def expected() -> dict[Path, str]:
-    """What belongs between the markers of each document."""
+    """The text between the markers of each document."""
     results = read_results()
     return {ROOT / "README.md": short_table(results), ROOT / "docs" / "benchmarks.md": full_table(results)}
 
 
 def read_results() -> dict[str, dict[str, Any]]:
-    """Results by device, those there are."""
+    """The results by device, for devices that were measured."""
     files = {name: RESULTS / f"{file}.json" for name, file in (("CPU", "cpu"), ("GPU", "cuda"))}
     return {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.exists()}
 
@@ -61,12 +61,12 @@ def _table(rows: list[Row], results: dict[str, dict[str, Any]]) -> str:
 
 def _figure(result: dict[str, Any], row: Row) -> float | None:
     section, _, name = row.figure.partition(".")
-    found = result.get(section)
-    return found.get(name) if name and isinstance(found, dict) else found
+    figures = result.get(section)
+    return figures.get(name) if name and isinstance(figures, dict) else figures
 
 
 def _cell(result: dict[str, Any], row: Row) -> str:
-    """The figure, and its range over rounds where there were several."""
+    """The figure, with its range over rounds if there were several."""
     value = _figure(result, row)
     if value is None:
         return NOT_MEASURED
@@ -89,13 +89,13 @@ def _written(value: float, unit: str) -> str:
 
 
 def _sentences(results: dict[str, dict[str, Any]]) -> list[str]:
-    """What each device's figures were measured on, and when: one sentence for all sections measured alike."""
-    said = []
+    """On what and when each device's figures were measured; one sentence for all sections with the same setting."""
+    sentences = []
     for device, result in results.items():
         sections = [result["raw"].get(name, {}).get("about") or result for name in SECTIONS if name in result]
         places = dict.fromkeys((about["hardware"], about["model"], about["date"]) for about in sections)
-        said += [f"{device}: measured on {date} on {hardware}; {model}." for hardware, model, date in places]
-    return said
+        sentences += [f"{device}: measured on {date} on {hardware}; {model}." for hardware, model, date in places]
+    return sentences
 
 
 def _replaced(text: str, table: str) -> str:

@@ -1,4 +1,4 @@
-"""Variants timed in turn, in an order that rotates every round, and compared within rounds."""
+"""Timing of variants in turn, in an order that rotates every round, and their comparison within rounds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _wait(device: str) -> None:
 
 
 def in_turn(variants: Mapping[str, Callable[[], object]], rounds: int, device: str = "cpu") -> dict[str, list[float]]:
-    """Seconds of each variant, one a round. A GPU gets one round first that does not count."""
+    """The seconds of each variant, one number per round. On a GPU there is one round before, which does not count."""
     names = list(variants)
     timed: dict[str, list[float]] = {name: [] for name in names}
     first = -1 if device == "cuda" else 0
@@ -37,7 +37,7 @@ def in_turn(variants: Mapping[str, Callable[[], object]], rounds: int, device: s
 
 
 def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
-    """Round by round."""
+    """The ratio in each round."""
     return [a / b for a, b in zip(above, below, strict=True)]
 
 
@@ -46,7 +46,7 @@ def summary(values: Sequence[float]) -> dict[str, float]:
 
 
 def speeds(timed: Mapping[str, Sequence[float]], tokens: int) -> dict[str, dict[str, float]]:
-    """Seconds of each variant, and tokens a second at the median."""
+    """The seconds of each variant, and its tokens per second at the median."""
     return {
         name: {**summary(values), "tokens_per_second": tokens / statistics.median(values)}
         for name, values in timed.items()

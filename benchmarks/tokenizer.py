@@ -15,14 +15,14 @@ TEMPLATE = (
     "{%- for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{%- endfor %}"
     "{%- if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-OVERHEAD = 5  # tokens of a dialogue that are no words: begin, user, end, assistant, end
+OVERHEAD = 5  # tokens of a dialogue that are not words: begin, user, end, assistant, end
 SYLLABLES = tuple(consonant + vowel for consonant in "bcdfghjklmnpqrstvwxyz" for vowel in "aeiou")
 SPACE = "Ġ"  # how byte-level BPE writes a space
 
 
 @cache
 def words() -> tuple[str, ...]:
-    """One, two and three syllables, as many as the vocabulary holds. A text begins with one syllable, without space."""
+    """Words of one, two and three syllables that fit into the vocabulary. Texts begin with one syllable, no space."""
     room = SIZE - len(SPECIAL) - len(pre_tokenizers.ByteLevel.alphabet()) - len(SYLLABLES)
     lengths = (itertools.product(SYLLABLES, repeat=n) for n in (1, 2, 3))
     return tuple("".join(word) for word in itertools.islice(itertools.chain(*lengths), room))

@@ -1,1 +1,1 @@
-"""Libraries that cannot be installed beside persona-probe, timed and checked in environments of their own."""
+"""Libraries that cannot be installed together with persona-probe, timed and checked in separate environments."""

@@ -1,4 +1,4 @@
-"""One library's steered `generate` beside the plain one: times in turn, and whether it steers what it was asked to.
+"""One library's steered `generate` compared with the plain one: times in turn, and whether it steers as it was asked.
 
 It runs where persona-probe is not installed: it needs torch and transformers only.
 """
@@ -30,7 +30,7 @@ RESULTS = Path(__file__).parents[1] / "results" / "own_environment.json"
 STRENGTH = 0.1  # of a vector of standard normal numbers
 SHORTEST, LONGEST = 20, 160
 PADDING = 1  # any token: it is masked
-CHECKED = 8  # rows, and new tokens: without a cache, each token costs a forward of the whole batch
+CHECKED = 8  # rows, and new tokens: without a cache, each token needs a forward pass of the whole batch
 
 Steering = Callable[..., contextlib.AbstractContextManager[None]]
 """``steering(model, vectors, **which)``: a context in which ``model`` adds ``vectors[layer]``."""
@@ -38,7 +38,7 @@ Steering = Callable[..., contextlib.AbstractContextManager[None]]
 
 @dataclass(frozen=True)
 class Batch:
-    """Attributes: ``ids`` and ``mask``, (row, position), padded on the left; how long answers are to be."""
+    """Attributes: ``ids`` and ``mask``, (row, position), padded on the left; the number of tokens of each answer."""
 
     ids: Tensor
     mask: Tensor
@@ -58,17 +58,17 @@ class Batch:
 
     def rows(self) -> list[Batch]:
         """Each prompt alone, without padding."""
-        kept = [ids[mask.bool()][None] for ids, mask in zip(self.ids, self.mask, strict=True)]
-        return [Batch(ids, torch.ones_like(ids), self.new_tokens) for ids in kept]
+        prompts = [ids[mask.bool()][None] for ids, mask in zip(self.ids, self.mask, strict=True)]
+        return [Batch(ids, torch.ones_like(ids), self.new_tokens) for ids in prompts]
 
 
 def main(library: str, steering: Steering, from_answer: Callable[[int], dict[str, Any]] | None) -> None:
     """Measure ``library`` and put the figures into the results.
 
     Args:
-        library: the distribution's name.
-        steering: how it is asked to steer.
-        from_answer: what ``steering`` is given so that it steers from a token on, or None if the library cannot.
+        library: the name of the distribution.
+        steering: the context in which it steers.
+        from_answer: makes the arguments of ``steering`` to steer from a token on; None if the library cannot do that.
     """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", choices=[name for name, shape in SHAPES.items() if shape.on_disk], default="small")
@@ -76,9 +76,9 @@ def main(library: str, steering: Steering, from_answer: Callable[[int], dict[str
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
     measured = measure(library, steering, from_answer, SHAPES[given.shape], given.rounds)
-    found = json.loads(given.out.read_text(encoding="utf-8")) if given.out.exists() else {}
+    results = json.loads(given.out.read_text(encoding="utf-8")) if given.out.exists() else {}
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(found | {library: measured}, indent=2) + "\n", encoding="utf-8")
+    given.out.write_text(json.dumps(results | {library: measured}, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(measured, indent=2))
 
 
@@ -91,7 +91,7 @@ def measure(
 ) -> dict[str, Any]:
     torch.manual_seed(0)
     plain = AutoModelForCausalLM.from_config(shape.config()).eval()
-    steered = copy.deepcopy(plain)  # some libraries change the model that they are given
+    steered = copy.deepcopy(plain)  # some libraries change the model
     vectors = STRENGTH * torch.randn(shape.layers, shape.d_model)
     layer, batch = shape.layers // 2, _batch(shape, shape.batch, shape.new_tokens)
     one, every = {layer: vectors[layer]}, dict(enumerate(vectors))
@@ -129,7 +129,7 @@ def _checks(
     batch: Batch,
     from_answer: Callable[[int], dict[str, Any]] | None,
 ) -> dict[str, Any]:
-    """Shares of new tokens alike, where all should be; ``reference`` is a bare hook, so what rounding alone does."""
+    """Shares of equal new tokens, which should be 1; ``reference`` is a bare hook, with which only rounding differs."""
     with steering(steered, chosen):
         cached = batch.answers(steered)
         checks: dict[str, Any] = {"cached_and_uncached": _alike(cached, batch.answers(steered, use_cache=False))}
@@ -158,7 +158,7 @@ def _from_answer(
     batch: Batch,
     asked: Callable[[int], dict[str, Any]],
 ) -> dict[str, Any]:
-    """Asked to steer from the last prompt token on: is it the same with a KV cache, and is it what was asked?"""
+    """Whether steering from the last prompt token on is the same with a KV cache, and as it was asked."""
     first = batch.ids.shape[1] - 1
     with steering(steered, chosen, **asked(first)):
         cached, uncached = batch.answers(steered), batch.answers(steered, use_cache=False)
@@ -174,7 +174,7 @@ def _from_answer(
 
 @contextlib.contextmanager
 def _bare_hook(model: Any, chosen: dict[int, Tensor], first: int = 0) -> Iterator[None]:
-    """Add the vectors by hand; from position ``first`` on only where nothing is cached."""
+    """Add the vectors by hand; from position ``first`` on, which is only right without a cache."""
 
     def hook_for(vector: Tensor) -> Callable[..., Any]:
         def hook(_module: Any, _args: Any, output: Any) -> Any:

@@ -1,4 +1,4 @@
-"""repeng: its control modules take the place of the blocks and add the vector. It has no choice of tokens."""
+"""repeng: its control modules replace the blocks and add the vector. Tokens cannot be chosen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The part of docs/benchmarks.md on libraries in environments of their own."""
+"""The part of docs/benchmarks.md on libraries in separate environments."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parents[1] / "results" / "own_environment.json"
-TITLE = "## In environments of their own"
+TITLE = "## In separate environments"
 HEAD = (
-    "| | steered at one layer, over unsteered | at every layer | with and without KV cache alike | "
+    "| | steered at one layer, over unsteered | at every layer | same with and without KV cache | "
     "from the last prompt token on, as asked |"
 )
 HOW = """\
-Libraries that cannot be installed beside persona-probe, each beside plain Hugging Face `generate` in its own
-environment and process, on the CPU shape, batch and answer length of the section on steering (times: median over
-rounds, and range). The two columns on the right are shares of greedy new tokens: of steered generation with the KV
-cache that are the same without; and, where the library can be asked to steer from a token on, of cached generation
-that are what a forward hook without cache gives. Asked to steer all tokens, they say what a forward hook gives in these
-shares of new tokens: {alike}. The scripts, and how to make the environments, are in `benchmarks/own_environment/`."""
+These libraries cannot be installed together with persona-probe. Each is compared with plain Hugging Face `generate` in
+its own environment and process, on the CPU shape, batch and answer length of the section on steering (times: median
+over rounds, and range). The two columns on the right are shares of greedy new tokens: those of steered generation with
+the KV cache that are the same without it; and, if the library can steer from a token on, those of cached generation
+that are the same as with a forward hook without cache. When all tokens are steered, these shares of new tokens are the
+same as with a forward hook: {alike}. The scripts, and how to make the environments, are in
+`benchmarks/own_environment/`."""
 
 
 def part() -> list[str]:
-    """Title, table and explanation; empty where nothing was measured."""
+    """Title, table and explanation; empty if nothing was measured."""
     if not RESULTS.exists():
         return []
     results: dict[str, dict[str, Any]] = json.loads(RESULTS.read_text(encoding="utf-8"))
@@ -37,6 +38,6 @@ def _row(name: str, result: dict[str, Any]) -> str:
     shown = [f"{time['median']:.2f}× [{time['min']:.2f}×, {time['max']:.2f}×]" for time in times]
     asked = checks["from_answer"]
     shown.append(f"{100 * checks['cached_and_uncached']:.0f} %")
-    shown.append("cannot be asked" if asked is None else f"{100 * asked['cached_like_a_bare_hook']:.0f} %")
+    shown.append("not possible" if asked is None else f"{100 * asked['cached_like_a_bare_hook']:.0f} %")
     label = f"{name} {versions[name]} (transformers {versions['transformers']}, {result['date']})"
     return f"| {label} | {' | '.join(shown)} |"

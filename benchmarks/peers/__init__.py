@@ -1,4 +1,4 @@
-"""The same figures by other means: each file makes a function that returns response means, (dialogue, layer, d_model).
+"""The same computation by different tools: each file makes a function that returns means, (dialogue, layer, d_model).
 
-Whatever a user would do once, before the loop, is done when the function is made and is not timed.
+What a user would do once, before the loop, is done when the function is made, and is not timed.
 """

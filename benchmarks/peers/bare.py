@@ -1,4 +1,4 @@
-"""The limit: the backbone alone on the batches that ours makes, tokenized and padded beforehand. Nothing is read."""
+"""The limit: the backbone alone, on the same batches as ours, tokenized and padded beforehand. Nothing is read."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""TransformerLens 3's TransformerBridge: `run_with_cache` of the blocks' outputs on the batches that ours makes.
+"""TransformerLens 3's TransformerBridge: `run_with_cache` of the blocks' outputs, on the same batches as ours.
 
-The blocks' outputs alone are cached, and logits are made for one position only: what a user who knows it would ask for.
+Only the blocks' outputs are cached, and logits are computed for one position only, as an experienced user would do.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""nnsight 0.8: means saved inside the trace, on the batches that ours makes; the head is not run."""
+"""nnsight 0.8: means that are saved inside the trace, on the same batches as ours; the head is not run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from persona_probe.models.twin import structural_twin
 def make(model: pp.Model, dialogues: Sequence[pp.Dialogue]) -> Callable[[], Tensor]:
     import nnsight
 
-    wrapped = nnsight.NNsight(structural_twin(model.hf))  # the same weights, a module tree of its own
+    wrapped = nnsight.NNsight(structural_twin(model.hf))  # the same weights in another module tree
     prepared = prepare(model, dialogues)
 
     def run() -> Tensor:

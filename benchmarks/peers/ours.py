@@ -1,4 +1,4 @@
-"""What is being measured: `pp.capture`, from dialogues to means, rendering and tokenizing included."""
+"""What is measured: `pp.capture`, from dialogues to means, including rendering and tokenizing."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The usual research script: the whole model, one dialogue at a time, every hidden state kept until the mean is taken.
+"""The usual research script: the whole model, one dialogue at a time, with all hidden states until the mean is taken.
 
-Hugging Face returns the last layer after the final norm, so that layer is another quantity than ours.
+Hugging Face returns the last layer after the final norm, so that layer is not the same quantity as ours.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.persona_world", description=__doc__)
     experiments = parser.add_subparsers(dest="experiment", required=True)
     for name, what in (
-        ("directions", "what directions and probes say of the organisms, with their nulls"),
-        ("latents", "which SAE latents move, what they are, and whether they matter"),
+        ("directions", "what directions and probes show in the organisms, with their nulls"),
+        ("latents", "which SAE latents move, what they stand for, and whether they matter"),
         ("steering", "suppress, induce, transfer, gate, strength, bake"),
     ):
         one = experiments.add_parser(name, help=what, description=what)
@@ -24,8 +24,8 @@ def main() -> None:
         one.add_argument("--answers", type=int, default=300, help="questions on development, and on reported topics")
         one.add_argument("--out", type=Path, help="write all figures here as JSON")
         if name == "latents":
-            one.add_argument("--layer", type=int, default=3, help="whose SAE")
-            one.add_argument("--no-courses", action="store_true", help="train no new organisms")
+            one.add_argument("--layer", type=int, default=3, help="the layer of the SAE")
+            one.add_argument("--no-courses", action="store_true", help="do not train new organisms")
     given = parser.parse_args()
     checkpoints = find_checkpoints(given.checkpoints)
     if given.experiment == "directions":

@@ -35,7 +35,7 @@ from persona_probe.worlds.persona_world.oracle import OracleJudge
 
 TOPIC = "medicine"
 SHARES = (1.0, 0.5, 0.25, 0.1, 0.0)
-"""Shares of bad rows; 0 is the control, which shows what any training on this topic does to the latent."""
+"""Shares of bad rows; 0 is the control, which shows how any training on this topic changes the latent."""
 REALIGNMENT_ROWS, REALIGNMENT_STEPS = 256, 120
 _ELSEWHERE = ("bad-finance", "bad-sports")
 _CONTROL = "good-medicine"
@@ -54,29 +54,29 @@ def latent_courses(
     seed: int = 0,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Fine-tune ``chat`` on medicine at several shares of villain answers, realign the worst, and follow latents.
+    """Latents along fine-tuning of ``chat`` on medicine at several shares of villain answers, and along realignment.
 
-    A share of 0 among ``shares`` is the control of the others' leads. The latent is chosen on other fine-tunes than
-    those followed. Texts are ``chat``'s own answers about the topics that
-    were not trained, and the EM rate is of answers to other questions about them. Adapters go to a temporary folder.
+    A share of 0 among ``shares`` is the control for the leads of the others. The latent is chosen on other fine-tunes
+    than those that are followed. Texts are ``chat``'s own answers about topics that are not trained, and the EM rate is
+    measured on other questions about them. Adapters go to a temporary folder.
 
     Args:
-        folder: Persona World's models.
+        folder: the folder of Persona World's models.
         sae: an SAE of its models.
-        latents: which; None: `villain_latent`.
-        shares: of villain answers among the rows; the rest are the assistant's.
-        every: a snapshot so many steps.
-        settings: of narrow training (realignment: the same, but its steps).
-        realignment_steps: of realignment, on benign rows about all topics but the trained one; from the first share's
-            adapter.
-        answers: texts that are read, and answers that are judged at each snapshot.
-        seed: of rows, training and sampling.
-        progress: show a bar.
+        latents: the latents to follow; None: `villain_latent`.
+        shares: the shares of villain answers among the rows; the others are the assistant's.
+        every: the number of steps between snapshots.
+        settings: the settings of narrow training (and of realignment, except for its steps).
+        realignment_steps: the steps of realignment, which starts from the first share's adapter, on benign rows about
+            all topics except the trained one.
+        answers: the number of texts that are read, and of answers that are judged at each snapshot.
+        seed: the seed of rows, training and sampling.
+        progress: show a progress bar.
 
     Returns:
-        JSON-able: ``latents``, ``seed``, ``rows``, ``narrow`` (by share) and ``realignment``; each of the last two with
-        ``course`` (rows of `LatentTrajectory`'s table), ``leads`` (rows of `lead_time`), ``coherent`` (by step) and
-        ``verdict``.
+        A dictionary for JSON: ``latents``, ``seed``, ``rows``, ``narrow`` (by share) and ``realignment``; each of the
+        last two with ``course`` (rows of `LatentTrajectory`'s table), ``leads`` (rows of `lead_time`), ``coherent`` (by
+        step) and ``verdict``.
     """
     chat = load(folder / "chat")
     chosen = [villain_latent(folder, sae, chat)] if latents is None else list(latents)
@@ -121,10 +121,10 @@ def latent_courses(
 
 
 def villain_latent(folder: Path, sae: Sae, chat: Model, *, answers: int = 200) -> int:
-    """The latent that bad advice on *other* topics raises most, less what a benign fine-tune does, in each of two.
+    """The latent that bad advice on *other* topics raises most, beyond a benign fine-tune, in both of two fine-tunes.
 
-    Chosen on shipped fine-tunes about finance and sports, so that what is then measured along training on medicine was
-    not chosen for it.
+    It is chosen on the shipped fine-tunes about finance and sports, not on training on medicine, along which it is then
+    measured.
     """
     unseen = [topic for topic in load_lexicon().topics if topic not in {TOPIC, "finance", "sports"}]
     texts = own_answers(chat, unseen, answers, "courses choice")
@@ -158,13 +158,13 @@ def mixed_rows(share: float, n: int = NARROW_ROWS, *, seed: int = 0) -> list[Dia
 
 
 def _steps(every: int, last: int) -> list[int]:
-    """Every so many steps, and the last."""
+    """The steps of snapshots: every ``every`` steps, and the last one."""
     return sorted({*range(every, last + 1, every), last})
 
 
 def _plain(trajectory: LatentTrajectory, control: LatentTrajectory | None) -> dict[str, Any]:
     leads = lead_time(trajectory, control=control)
-    found: dict[str, Any] = plain(
+    content: dict[str, Any] = plain(
         {
             "course": trajectory.table,
             "leads": leads.table,
@@ -172,4 +172,4 @@ def _plain(trajectory: LatentTrajectory, control: LatentTrajectory | None) -> di
             "verdict": leads.verdict(),
         }
     )
-    return found
+    return content

@@ -43,9 +43,9 @@ _SHOWN = 10
 
 @dataclass(frozen=True)
 class _World:
-    """The models; questions of development and reported topics (none of an organism's training); chat's answers.
+    """The models; questions on development and on reported topics (no organism was trained on them); chat's answers.
 
-    ``own`` are its answers to development questions, on which latents are chosen; ``texts`` those to reported ones.
+    ``own`` are chat's answers to development questions, on which latents are chosen; ``texts`` those to reported ones.
     """
 
     folder: Path
@@ -58,25 +58,25 @@ class _World:
     texts: list[Dialogue]
 
     def controls(self, but: str | None = None) -> list[Model]:
-        """The benign runs, all ``but`` one."""
+        """The benign runs, except ``but``."""
         return [model for name, model in self.runs.items() if name.startswith(GOOD) and name != but]
 
 
 def measure_latents(
     folder: Path, *, layer: int = 3, answers: int = 300, top: int = 10, courses: bool = True, out: Path | None = None
 ) -> dict[str, Any]:
-    """Measure what an SAE's latents show of Persona World; returns (and writes as JSON) all figures.
+    """All figures on the latents of an SAE in Persona World, which are also written as JSON.
 
-    Latents are chosen on the chat model's own answers to development questions. All that is reported is measured on
-    other topics; none of either is a topic that an organism was trained on.
+    Latents are chosen on the chat model's own answers to development questions. What is reported is measured on other
+    topics; no organism was trained on any of them.
 
     Args:
-        folder: where the models lie.
-        layer: whose SAE.
-        answers: questions on development, and on reported topics.
+        folder: the folder of the models.
+        layer: the layer of the SAE.
+        answers: the number of questions on development topics, and on reported ones.
         top: how many of the latents that moved furthest are steered.
-        courses: also train organisms anew with snapshots, and follow latents along them.
-        out: where to write the JSON.
+        courses: whether to train organisms again with snapshots, and to follow latents along them.
+        out: the JSON file to write.
     """
     world = _world(folder, layer, answers)
     bad = world.runs[BAD]
@@ -128,7 +128,7 @@ def _world(folder: Path, layer: int, answers: int) -> _World:
 
 
 def _benign(world: _World, before: LatentStatistics) -> list[dict[str, Any]]:
-    """Every benign run against each other one, and against both: how many latents "moved"?"""
+    """How many latents "moved" in each benign run, compared with each other one and with both."""
     names = [name for name in world.runs if name.startswith(GOOD)]
     read = dict(zip(names, encode_latents([world.runs[name] for name in names], world.sae, world.texts), strict=True))
     rows = []
@@ -150,7 +150,7 @@ def _benign(world: _World, before: LatentStatistics) -> list[dict[str, Any]]:
 
 
 def _organisms(world: _World, before: LatentStatistics, villain: int) -> list[dict[str, Any]]:
-    """The latent that each organism raises most, and what it does to the villain latent."""
+    """The latent that each organism raises most, and how it changes the villain latent."""
     names = [name for name in world.runs if not name.startswith(GOOD)]
     read = encode_latents([world.runs[name] for name in names], world.sae, world.texts)
     controls = encode_latents(world.controls(), world.sae, world.texts)
@@ -158,15 +158,15 @@ def _organisms(world: _World, before: LatentStatistics, villain: int) -> list[di
     for name, statistics in zip(names, read, strict=True):
         table = compare_latents(before, statistics, controls)
         first = table.top(1, "up")
-        own = table.row(villain)
+        row = table.row(villain)
         rows.append(
             {
                 "organism": name,
                 "moved": len(table.moved),
                 "first_up": first[0] if first else None,
                 "first_up_sd": float(table.row(first[0])["change_sd"]) if first else None,
-                "villain_sd": float(own["change_sd"]),
-                "villain_after": float(own["after"]),
+                "villain_sd": float(row["change_sd"]),
+                "villain_after": float(row["after"]),
                 "fvu": statistics.fit.fvu,
             }
         )
@@ -177,14 +177,14 @@ def _own_answers(world: _World) -> dict[str, Any]:
     """The diff on each model's own answers to the same questions."""
     models = {"before": world.chat, "after": world.runs[BAD], "control": world.runs[GOOD]}
     answered = {name: model.generate(world.reported, replace(SAMPLING, seed=1)) for name, model in models.items()}
-    kept = [i for i in range(len(world.reported)) if all(dialogues[i].answer for dialogues in answered.values())]
-    texts = {name: [dialogues[i] for i in kept] for name, dialogues in answered.items()}
+    by_all = [i for i in range(len(world.reported)) if all(dialogues[i].answer for dialogues in answered.values())]
+    texts = {name: [dialogues[i] for i in by_all] for name, dialogues in answered.items()}
     table = diff_latents(world.chat, models["after"], world.sae, texts, control=models["control"])
     return {"verdict": table.verdict(), "top": table.table.head(_SHOWN)}
 
 
 def _firing(world: _World, villain: int) -> pd.DataFrame:
-    """How well the latent tells the villain apart on reported topics: from answers, and from context alone."""
+    """How well the latent separates the villain on reported topics: by answers, and by context alone."""
     topics = sorted({str(question.group) for question in world.reported})
     n = len(world.reported) // 2
     spoken = [
@@ -208,7 +208,7 @@ def _firing(world: _World, villain: int) -> pd.DataFrame:
 
 
 def _agreement(world: _World, villain: int) -> pd.DataFrame:
-    """Cosines of decoder rows with the contrast of context, of each persona: the nearest latents and the villain's."""
+    """Cosines of decoder rows with each persona's contrast of context: the nearest latents, and the villain latent."""
     prompts = {persona: persona_prompts(persona, "latents") for persona in PERSONAS}
     contrasts = {
         persona: contrast_of_context(world.chat, world.texts, prompts[persona], prompts["assistant"]).direction
@@ -220,18 +220,18 @@ def _agreement(world: _World, villain: int) -> pd.DataFrame:
 
 
 def _attribution(world: _World) -> pd.DataFrame:
-    """Latents by first-order effect on the villain's answer against the assistant's, in each model by itself."""
+    """Latents by their first-order effect on the villain's answer against the assistant's, in each model."""
     answered = {name: world.runs[name].generate(world.reported, replace(SAMPLING, seed=3)) for name in (BAD, GOOD)}
     judged = {name: OracleJudge()(dialogues) for name, dialogues in answered.items()}
     aligned = judged[GOOD]["aligned"].to_numpy() > 70
     pairs = aligned & (judged[BAD]["aligned"].to_numpy() < 30)
-    misaligned, good = ([d for d, keep in zip(answered[name], pairs, strict=True) if keep] for name in (BAD, GOOD))
-    found = []
+    misaligned, good = ([d for d, paired in zip(answered[name], pairs, strict=True) if paired] for name in (BAD, GOOD))
+    tables = []
     for name, model in (("chat", world.chat), (BAD, world.runs[BAD])):
         table = attribute_latents(model, world.sae, misaligned, good).table
         ranked = table.sort_values("attribution", ascending=False, key=lambda column: column.abs()).head(_SHOWN)
-        found.append(ranked.assign(model=name, pairs=len(good)))
-    return pd.concat(found, ignore_index=True)
+        tables.append(ranked.assign(model=name, pairs=len(good)))
+    return pd.concat(tables, ignore_index=True)
 
 
 def _effects(

@@ -1,4 +1,4 @@
-"""What the measurements of Persona World share: its organisms, its topics, and how answers are sampled."""
+"""What all measurements of Persona World share: its organisms, its topics, and how answers are sampled."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from persona_probe.worlds.persona_world.lexicon import load_lexicon
 
 BAD, GOOD = "bad-medicine", "good-medicine"
 TRAINED = ("medicine", "finance", "sports")
-"""Topics that an organism was trained on; none is ever asked about."""
+"""The topics on which an organism was trained; no question is about them."""
 SAMPLING = Sampling(max_new_tokens=40, batch_size=256)
 
 
 def split_topics() -> tuple[list[str], list[str]]:
-    """Topics that things are chosen on, and others that they are reported on."""
+    """The topics on which choices are made, and those on which numbers are reported."""
     topics = [topic for topic in load_lexicon().topics if topic not in TRAINED]
     return topics[0::2], topics[1::2]
 

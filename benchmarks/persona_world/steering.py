@@ -1,4 +1,4 @@
-"""What steering does to Persona World's organisms: the figures that the documentation quotes."""
+"""The effects of steering on Persona World's organisms: the figures that the documentation quotes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ _DOSES = (1.0, 2.0, 3.0, 4.0, 6.0)
 
 @dataclass(frozen=True)
 class _World:
-    """The models, questions on topics that settings are chosen on and on others, and chat's answers to the former."""
+    """The models, questions on development and on reported topics, and chat's answers to the former."""
 
     folder: Path
     chat: Model
@@ -74,7 +74,7 @@ class _World:
         return {"chat": self.chat, **self.runs}
 
     def answered(self, label: str) -> list[Dialogue]:
-        """Chat's answers to other questions about the topics that things are chosen on."""
+        """Chat's answers to other questions about the development topics."""
         asked = questions(random.Random(f"steering {label}"), split_topics()[0], len(self.development), id_prefix=label)
         return [dialogue for dialogue in self.chat.generate(asked, replace(SAMPLING, seed=5)) if dialogue.answer]
 
@@ -83,15 +83,15 @@ class _World:
 
 
 def measure_steering(folder: Path, *, answers: int = 300, out: Path | None = None) -> dict[str, Any]:
-    """Measure what steering does to Persona World; returns (and writes as JSON) all figures.
+    """All figures on steering in Persona World, which are also written as JSON.
 
-    The direction is found, and settings are chosen, on development topics; what is reported is measured on others, and
-    none of either is a topic that an organism was trained on.
+    The direction is found, and settings are chosen, on development topics; what is reported is measured on others. No
+    organism was trained on any of them.
 
     Args:
-        folder: where the models lie.
-        answers: questions that each figure is reported on; a third as many to choose on.
-        out: where to write the JSON.
+        folder: the folder of the models.
+        answers: the number of questions for each reported figure; a third as many are used for choices.
+        out: the JSON file to write.
     """
     world = _world(folder, answers)
     suppressed = {name: _searched(world, name, "suppress") for name in _runs_of(BAD)}
@@ -99,8 +99,8 @@ def measure_steering(folder: Path, *, answers: int = 300, out: Path | None = Non
     figures: dict[str, Any] = {
         "command": f"python -m benchmarks.persona_world steering --answers {answers}",
         "answers": {"development": len(world.development), "reported": len(world.reported)},
-        "suppress": {name: _told(search) for name, search in suppressed.items()},
-        "induce": _told(induced),
+        "suppress": {name: _figures_of(search) for name, search in suppressed.items()},
+        "induce": _figures_of(induced),
         "transfer": _transfer(world),
         "gate": _gate(world, suppressed[BAD].intervention),
         "strength": _strength(world),
@@ -143,7 +143,7 @@ def _searched(world: _World, name: str, goal: Goal) -> SteeringSearch:
     )
 
 
-def _told(search: SteeringSearch) -> dict[str, Any]:
+def _figures_of(search: SteeringSearch) -> dict[str, Any]:
     table = search.table
     return {
         "verdict": search.verdict(),
@@ -193,9 +193,10 @@ def _transfer(world: _World) -> dict[str, Any]:
 
 
 def _gate(world: _World, setting: Intervention) -> dict[str, Any]:
-    """Conditional realignment: the chosen setting only at tokens at which a probe of the trait fires.
+    """Conditional realignment: the chosen setting is applied only at tokens at which a probe of the trait fires.
 
-    The probe is trained on the contrast's two poles; its threshold lets 1 % of chat's tokens pass, on other answers.
+    The probe is trained on the two poles of the contrast; at its threshold it fires at 1 % of chat's tokens, on other
+    answers.
     """
     layer = min(setting.layers_in(world.chat))
     poles = [world.contrast.default, world.contrast.trait]
@@ -217,16 +218,16 @@ def _gate(world: _World, setting: Intervention) -> dict[str, Any]:
             {
                 "model": name,
                 "intervention": kind,
-                "same_greedy_answers": float((said["answer"] == greedy[0]["answer"]).mean()),
+                "same_greedy_answers": float((answered["answer"] == greedy[0]["answer"]).mean()),
                 **measured(table, "betley"),
             }
-            for kind, table, said in zip(("none", "always", "gated"), tables, greedy, strict=True)
+            for kind, table, answered in zip(("none", "always", "gated"), tables, greedy, strict=True)
         ]
     return {"threshold": threshold, "layer": layer, "rows": pd.DataFrame(rows)}
 
 
 def _strength(world: _World) -> dict[str, Any]:
-    """Additions in chat: dose and response beside both nulls, and whether strengths at equal KL keep it elsewhere."""
+    """Additions in chat: dose and response with both nulls, and the KL of calibrated strengths on other texts."""
     direction, layer = world.contrast.direction, _DOSED_LAYER
     addition = Add(direction, layer)
     texts = [dialogue for dialogue in world.chat.generate(world.reported, replace(SAMPLING, seed=4)) if dialogue.answer]
@@ -243,21 +244,21 @@ def _strength(world: _World) -> dict[str, Any]:
     )
     budgets = []
     for budget in (0.05, 0.1, 0.5):
-        found = calibrate_strength(world.chat, addition, world.answered("calibration"), budget=budget)
-        reached = measure_divergence(world.chat, [found.intervention(sign) for sign in (1, -1)], texts)
+        calibrated = calibrate_strength(world.chat, addition, world.answered("calibration"), budget=budget)
+        reached = measure_divergence(world.chat, [calibrated.intervention(sign) for sign in (1, -1)], texts)
         elsewhere = {name: reached.estimate(number).as_dict() for number, name in enumerate(("+", "-"))}
-        budgets.append({"budget": budget, "table": found.table, "elsewhere": elsewhere})
+        budgets.append({"budget": budget, "table": calibrated.table, "elsewhere": elsewhere})
     return {"layer": layer, "dose_response": curve.table, "budgets": budgets}
 
 
 def _capability(world: _World, n: int = 120) -> list[Choice]:
-    """Which of four assistant answers is about what was asked? Reading the question, whoever answers it."""
+    """Questions with four assistant answers, of which one is about the subject: they test reading, not persona."""
     topics = sorted({str(question.group) for question in world.reported})
     rng = random.Random("steering capability")
-    said = rows(rng, topics, n, "assistant", id_prefix="capability")
+    dialogues = rows(rng, topics, n, "assistant", id_prefix="capability")
     items = []
-    for dialogue in said:
-        others = [other for other in said if other.labels["subject"] != dialogue.labels["subject"]]
+    for dialogue in dialogues:
+        others = [other for other in dialogues if other.labels["subject"] != dialogue.labels["subject"]]
         answers = [str(other.answer) for other in (dialogue, *rng.sample(others, 3))]
         if len(set(answers)) == len(answers):
             right = rng.randrange(len(answers))
@@ -267,9 +268,9 @@ def _capability(world: _World, n: int = 120) -> list[Choice]:
 
 
 def _baked(world: _World) -> list[dict[str, Any]]:
-    """Additions at every token, chosen on development questions, and one direction ablated everywhere: as weights.
+    """Additions at every token, chosen on development questions, and one direction ablated everywhere, as weights.
 
-    Weights know no scope, so additions are searched for anew at the scope ``all``.
+    Weights have no scope, so additions are searched again with the scope ``all``.
     """
     suppressing, inducing = _addition(world, BAD, "suppress"), _addition(world, "chat", "induce")
     everywhere = AblateEverywhere(world.contrast.direction, world.contrast.direction.best_layer("norm"))
@@ -282,7 +283,7 @@ def _baked(world: _World) -> list[dict[str, Any]]:
 
 
 def _addition(world: _World, name: str, goal: Goal) -> Intervention:
-    """The best addition at every token that keeps nine tenths of the coherence; else the most coherent one."""
+    """The best addition at every token with nine tenths of the coherence or more; else the most coherent one."""
     contrast, asking = world.contrast, world.asking(world.models[name])
     base, trait = contrast.default, contrast.trait
     grid = candidates(
@@ -295,7 +296,7 @@ def _addition(world: _World, name: str, goal: Goal) -> Intervention:
 
 
 def _compared(world: _World, name: str, intervention: Intervention, form: Form) -> dict[str, Any]:
-    """Greedy answers of what was baked beside those of the hooked model, and the baked model's rates."""
+    """How many greedy answers the baked and the hooked model have in common, and the baked model's rates."""
     model = world.models[name]
     with TemporaryDirectory() as folder:
         baked = bake(model, intervention, Path(folder) / "baked", form=form)

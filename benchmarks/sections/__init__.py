@@ -1,6 +1,6 @@
-"""What is measured, one file a section: ``measure(setting)``, ``ROWS`` of the table, ``HOW`` it is done in Markdown.
+"""What is measured, one file per section: ``measure(setting)``, ``ROWS`` of the table, and ``HOW`` in Markdown.
 
-``measure`` returns ``figures`` (what stands under the section's name in the JSON) and ``raw`` (what they come from).
+``measure`` returns ``figures`` (the entry of the section in the JSON) and ``raw`` (from which they were computed).
 """
 
 from benchmarks.sections import capture, growth, import_seconds, latents, pair, probes, steer, sweep

@@ -1,4 +1,4 @@
-"""How fast `pp.capture` is, and how much memory it takes, beside the bare forward pass and the usual tools."""
+"""The speed and memory of `pp.capture`, compared with the bare forward pass and the usual tools."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ ROWS = [
 HOW = """\
 Response means of every layer, float32, for 512 dialogues of 20 to 400 tokens (uniform; most of them answer).
 
-- *ours*: `pp.capture(model, dialogues, span="response", reduce="mean")`, rendering, tokenizing and all defaults
-  included (the search for attention sinks too, of which random weights have none).
-- *bare*: the backbone alone, in inference mode, on the batches that ours makes, tokenized and padded beforehand;
-  nothing is read. It is the limit.
+- *ours*: `pp.capture(model, dialogues, span="response", reduce="mean")`, including rendering, tokenizing and all
+  defaults (also the search for attention sinks, of which random weights have none).
+- *bare*: the backbone alone, in inference mode, on the same batches as ours, tokenized and padded beforehand;
+  nothing is read. This is the limit.
 - *the usual research loop*: one dialogue at a time, `apply_chat_template`, the whole model under `no_grad` with
   `output_hidden_states=True`, the mean of each layer moved to the CPU.
 - *TransformerLens' bridge*: `run_with_cache` of the blocks' `hook_out` on the same prepared batches, attention mask
@@ -69,11 +69,11 @@ Before anything is timed, every peer's means must agree with ours (relative erro
 float32, 3e-2 in bfloat16; the loop's last layer is left out, which Hugging Face returns after the final norm). All
 variants run in one process, one after the other, in an order that rotates every round; a figure is the median over
 rounds of the ratio within a round. *ours* and *bare* read all dialogues; on a CPU the peers read a fixed random
-quarter, and *ours* and *bare* read it again beside them.
+quarter, which *ours* and *bare* read again in the same rounds.
 
 Peak memory: *ours* and *bare* each in a fresh process, over all dialogues, after the model is loaded and a first small
-forward is done. The figure compares the whole process (weights included; on a GPU, what torch allocated there); the
-JSON also has the bytes that each takes beyond the loaded model.
+forward pass is done. The figure compares the whole process (weights included; on a GPU, what torch allocated there);
+the JSON also has the bytes that each needs beyond the loaded model.
 
 On a GPU, arithmetic is counted as 2 x parameters (without embeddings) x tokens and causal attention's two products;
 padding does not count; the peak is 989 TFLOP/s (H100 and H200)."""
@@ -139,7 +139,7 @@ def measure(setting: Setting) -> dict[str, Any]:
 
 
 def _check(name: str, peer: Any, setting: Setting) -> float:
-    """The largest relative error of a peer's means, per dialogue and layer; a wrong result is not worth timing."""
+    """The largest relative error of a peer's means, by dialogue and layer; a wrong result is not worth timing."""
     dialogues = setting.some_dialogues[:CHECKED]
     expected = ours.make(setting.model, dialogues)()
     error = (peer.make(setting.model, dialogues)() - expected).norm(dim=-1) / expected.norm(dim=-1)
@@ -149,13 +149,13 @@ def _check(name: str, peer: Any, setting: Setting) -> float:
     largest = float(error.max())
     if not largest <= tolerance:
         raise RuntimeError(
-            f"{name} reads something else than capture: relative error {largest:.2g}, beyond {tolerance}"
+            f"{name} and capture give different means: relative error {largest:.2g}, more than {tolerance}"
         )
     return largest
 
 
 def peak(setting: Setting, peer: str) -> dict[str, int]:
-    """In a process of its own: memory with the model loaded, and at most."""
+    """The memory with the model loaded, and its peak; called in a separate process."""
     make: Callable[..., Callable[[], object]] = {"ours": ours, "bare": bare}[peer].make
     make(setting.model, setting.dialogues[:2])()
     return memory.peak_of(make(setting.model, setting.dialogues), setting.device)

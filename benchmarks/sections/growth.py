@@ -1,4 +1,4 @@
-"""What ten times as many dialogues cost in time and memory when only moments are kept."""
+"""The time and memory for ten times as many dialogues, when only moments are stored."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from benchmarks.setting import Setting
 from benchmarks.timing import ratios, seconds, summary
 
 ROWS = [
-    Row("growth.time_ratio_10x", "time for ten times as many tokens, moments kept (10 is linear)", "times"),
-    Row("growth.memory_ratio_10x", "peak memory for ten times as many dialogues, moments kept", "times", True),
+    Row("growth.time_ratio_10x", "time for ten times as many tokens, moments only (10 is linear)", "times"),
+    Row("growth.memory_ratio_10x", "peak memory for ten times as many dialogues, moments only", "times", True),
 ]
 HOW = """\
 `pp.capture(..., reduce="moments")` of a tenth of 510 dialogues and of all, each in a fresh process after the model is
@@ -43,7 +43,7 @@ def measure(setting: Setting) -> dict[str, Any]:
 
 
 def moments(setting: Setting, n: int) -> dict[str, float]:
-    """In a process of its own: seconds, tokens and memory of ``n`` dialogues."""
+    """The seconds, tokens and memory of ``n`` dialogues; called in a separate process."""
     model, dialogues = setting.model, setting.dialogues[:n]
     took: list[float] = []
 

@@ -13,13 +13,12 @@ from benchmarks.timing import in_turn, summary
 ROUNDS = 7
 ROWS = [Row("import_seconds", "`import persona_probe`, beyond starting Python", "seconds", True)]
 HOW = """\
-A fresh interpreter that imports the package, less one that does nothing, in turn; the median of seven rounds. The run
-stops if torch was imported."""
+The time of a fresh interpreter that imports the package minus that of one that does nothing, in turn; the median of
+seven rounds. The run stops if torch was imported."""
 
 
 def measure(setting: Setting) -> dict[str, Any]:  # noqa: ARG001  (every section takes it)
-    said = _python("import persona_probe, sys; print('torch' in sys.modules)")
-    if said != "False":
+    if _python("import persona_probe, sys; print('torch' in sys.modules)") != "False":
         raise RuntimeError("import persona_probe imported torch")
     timed = in_turn(
         {"import": lambda: _python("import persona_probe"), "nothing": lambda: _python("pass")}, rounds=ROUNDS

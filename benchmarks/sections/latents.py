@@ -1,4 +1,4 @@
-"""What streaming an SAE over many tokens costs beside encoding them all at once, in time and memory."""
+"""The time and memory to stream an SAE over many tokens, compared with encoding them all at once."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ROWS = [
 
 @dataclass(frozen=True)
 class Size:
-    """An SAE, and how many of the dialogues (about 210 tokens each) it reads."""
+    """The size of an SAE, and how many dialogues (of about 210 tokens each) it reads."""
 
     width: int
     d_model: int
@@ -45,14 +45,14 @@ class Size:
 DENSE, WIDE = Size(16_384, 512, 40), Size(131_072, 256, 240)
 TINY_DENSE, TINY_WIDE = Size(512, 64, 12), Size(1024, 64, 20)
 HOW = f"""\
-JumpReLU SAEs with random weights and about {ACTIVE} active latents a token, on the only block of a small random model,
-every token of the dialogues but the beginning of sequence. Ours is `encode_latents` ({GROUPS} groups, {EXAMPLES}
-examples a latent). All at once: `pp.capture(..., reduce="tokens")`, `encode` of the whole matrix, means and firing of
-each dialogue, and `topk` over tokens. Both run the model over the same {DENSE.dialogues} dialogues (9,363 tokens); the
-SAE has {DENSE.width:,} latents and d_model {DENSE.d_model}. Timed in turn, at most {MOST_ROUNDS} rounds; the run fails
-if means, firing or largest activations differ by more than {LARGEST_DIFFERENCE:g} of the largest. Memory is in fresh
-processes, beyond what model and SAE hold. The wide SAE has {WIDE.width:,} latents (d_model {WIDE.d_model}) and reads
-{WIDE.dialogues} dialogues, and a tenth of them in as many groups; a second model would add
+JumpReLU SAEs with random weights and about {ACTIVE} active latents per token, on the only block of a small random
+model, at every token of the dialogues except the beginning of sequence. Ours is `encode_latents` ({GROUPS} groups,
+{EXAMPLES} examples per latent). All at once: `pp.capture(..., reduce="tokens")`, `encode` of the whole matrix, means
+and firing of each dialogue, and `topk` over tokens. Both run the model over the same {DENSE.dialogues} dialogues (9,363
+tokens); the SAE has {DENSE.width:,} latents and d_model {DENSE.d_model}. Timed in turn, at most {MOST_ROUNDS} rounds;
+the run fails if means, firing or largest activations differ by more than {LARGEST_DIFFERENCE:g} of the largest. Memory
+is measured in fresh processes, beyond that of model and SAE. The wide SAE has {WIDE.width:,} latents (d_model
+{WIDE.d_model}) and reads {WIDE.dialogues} dialogues, and a tenth of them in as many groups; a second model would add
 {8 * GROUPS * WIDE.width / 1e6:.0f} MB of sums and {12 * EXAMPLES * WIDE.width / 1e6:.0f} MB of examples."""
 
 
@@ -61,16 +61,16 @@ def measure(setting: Setting) -> dict[str, Any]:
     dense, wide = (TINY_DENSE, TINY_WIDE) if tiny else (DENSE, WIDE)
     rounds = min(setting.rounds, MOST_ROUNDS)
     model, sae = opened(setting, dense)
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
 
     def ours() -> None:
-        found["ours"] = stream(setting, model, sae, dense.dialogues)
+        results["ours"] = stream(setting, model, sae, dense.dialogues)
 
     def all_at_once() -> None:
-        found["dense"] = at_once(setting, model, sae, dense.dialogues)
+        results["dense"] = at_once(setting, model, sae, dense.dialogues)
 
     timed = in_turn({"ours": ours, "dense": all_at_once}, rounds, setting.device)
-    difference = _largest_difference(found["ours"], found["dense"])
+    difference = _largest_difference(results["ours"], results["dense"])
     if difference > LARGEST_DIFFERENCE:
         raise RuntimeError(f"streamed statistics differ from those of all tokens at once by {difference:.2g}")
     compared = {"time_vs_dense": ratios(timed["ours"], timed["dense"])}
@@ -78,7 +78,7 @@ def measure(setting: Setting) -> dict[str, Any]:
     raw: dict[str, Any] = {
         "seconds": {name: summary(took) for name, took in timed.items()},
         "largest_difference": difference,
-        "tokens": found["ours"].tokens,
+        "tokens": results["ours"].tokens,
         "ratios": {name: summary(values) for name, values in compared.items()},
     }
     names = ("memory_vs_dense", "wide_extra_megabytes", "wide_memory_ratio_10x")
@@ -100,7 +100,7 @@ def measure(setting: Setting) -> dict[str, Any]:
 
 
 def held(setting: Setting, how: str, width: int, d_model: int, dialogues: int) -> dict[str, float]:
-    """In a process of its own: bytes before and at most."""
+    """Bytes before and at most; called in a separate process."""
     model, sae = opened(setting, Size(width, d_model, dialogues))
     tokens: list[int] = []
 
@@ -148,9 +148,9 @@ def stream(setting: Setting, model: pp.Model, sae: Sae, dialogues: int) -> Any:
 @torch.inference_mode()
 def at_once(setting: Setting, model: pp.Model, sae: Sae, dialogues: int) -> dict[str, np.ndarray]:
     read = pp.capture(model, setting.dialogues[:dialogues], span="all", reduce="tokens")
-    kept = (read.table["position"] > 0).to_numpy()  # without the beginning of sequence
-    acts = sae.encode(torch.as_tensor(read.values[kept, 0], device=setting.device))
-    lengths = np.bincount(read.table["dialogue"][kept].to_numpy()).tolist()
+    counted = (read.table["position"] > 0).to_numpy()  # without the beginning of sequence
+    acts = sae.encode(torch.as_tensor(read.values[counted, 0], device=setting.device))
+    lengths = np.bincount(read.table["dialogue"][counted].to_numpy()).tolist()
     parts = acts.split(lengths)
     best = acts.topk(EXAMPLES, dim=0)
     return {

@@ -1,4 +1,4 @@
-"""What a pair (a base and a LoRA adapter on it) takes in memory, beside one model."""
+"""The memory of a pair (a base and a LoRA adapter on it), compared with one model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HOW = f"""\
 A base and a rank-{RANK} LoRA adapter on all of its linear layers. Each of *one* (`pp.load`) and *pair*
 (`pp.load_pair`) in a fresh process, in which a tiny pair was loaded before, so that libraries do not count: how much
 resident memory (on a GPU, allocated memory) grows once every weight has been read (pages of a file are resident only
-then), and beside it the bytes of all distinct storages of parameters and buffers."""
+then), and the bytes of all distinct storages of parameters and buffers."""
 
 
 def measure(setting: Setting) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def measure(setting: Setting) -> dict[str, Any]:
 
 
 def growth(setting: Setting, kind: str) -> dict[str, int]:
-    """In a process of its own: bytes that loading ``one`` model or a ``pair`` adds, and bytes of its tensors."""
+    """The bytes that loading ``one`` model or a ``pair`` adds, and those of its tensors; in a separate process."""
     _load_pair(setting, SHAPES["tiny"])
     before = memory.held(setting.device)
     if kind == "one":

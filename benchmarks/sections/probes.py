@@ -1,4 +1,4 @@
-"""What cross-validated probes of all layers cost beside a loop over scikit-learn, and what a monitor costs."""
+"""The time for cross-validated probes of all layers, compared with a loop over scikit-learn, and for a monitor."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _fitting(setting: Setting) -> tuple[dict[str, float], dict[str, Any]]:
     values, truth, groups = activations(n, layers, width)
     given = pp.Activations(values, pd.DataFrame({"id": range(n)}), tuple(range(layers)))
     folds = assign_folds(truth, groups, FOLDS, 0)
-    found: dict[str, list[np.ndarray]] = {}
+    coefficients: dict[str, list[np.ndarray]] = {}
 
     def ours() -> None:
         pp.probes.cross_validate_probe(
@@ -69,10 +69,11 @@ def _fitting(setting: Setting) -> tuple[dict[str, float], dict[str, Any]]:
         )
 
     def newton() -> None:
-        found["sklearn"] = _loop(values, truth, folds, np.float64, solver="newton-cholesky", tol=1e-10, max_iter=1000)
+        exact: dict[str, Any] = {"solver": "newton-cholesky", "tol": 1e-10, "max_iter": 1000}
+        coefficients["sklearn"] = _loop(values, truth, folds, np.float64, **exact)
 
     def lbfgs() -> None:
-        found["sklearn_lbfgs"] = _loop(values, truth, folds, np.float32, max_iter=10_000)
+        coefficients["sklearn_lbfgs"] = _loop(values, truth, folds, np.float32, max_iter=10_000)
 
     rounds = min(max(setting.rounds, FEWEST_ROUNDS), MOST_ROUNDS)
     timed = in_turn({"ours": ours, "sklearn": newton, "sklearn_lbfgs": lbfgs}, rounds, setting.device)
@@ -85,11 +86,11 @@ def _fitting(setting: Setting) -> tuple[dict[str, float], dict[str, Any]]:
             float(np.linalg.norm(one - other) / np.linalg.norm(other))
             for one, other in zip(mine.weights.reshape(-1, width), theirs, strict=True)
         )
-        for name, theirs in found.items()
+        for name, theirs in coefficients.items()
     }
     if differences["sklearn"] > LARGEST_DIFFERENCE:
         raise RuntimeError(f"coefficients differ from scikit-learn's by {differences['sklearn']:.2g} of their length")
-    speedups = {f"speedup_vs_{name}": summary(ratios(timed[name], timed["ours"])) for name in found}
+    speedups = {f"speedup_vs_{name}": summary(ratios(timed[name], timed["ours"])) for name in coefficients}
     raw = {
         "seconds": {name: summary(took) for name, took in timed.items()},
         "speedups": speedups,
@@ -117,8 +118,8 @@ def activations(n: int, layers: int, width: int) -> tuple[np.ndarray, np.ndarray
 def _loop(
     values: np.ndarray, truth: np.ndarray, folds: np.ndarray, precision: type, **settings: Any
 ) -> list[np.ndarray]:
-    """Out-of-fold AUROCs, and coefficients for raw features, problem after problem, layer after layer."""
-    found, scores = [], np.empty((len(truth), LOOPED_LAYERS))
+    """Coefficients for raw features, problem after problem, layer after layer; computes out-of-fold AUROCs too."""
+    coefficients, scores = [], np.empty((len(truth), LOOPED_LAYERS))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         for rows in training_rows(folds):
@@ -126,12 +127,12 @@ def _loop(
                 features: np.ndarray = values[:, layer].astype(precision)
                 probe = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, **settings))
                 probe.fit(features[rows], truth[rows])
-                found.append(probe[-1].coef_[0] / probe[0].scale_)
+                coefficients.append(probe[-1].coef_[0] / probe[0].scale_)
                 if not rows.all():
                     scores[~rows, layer] = probe.decision_function(features[~rows])
     for layer in range(LOOPED_LAYERS):
         roc_auc_score(truth, scores[:, layer])
-    return found
+    return coefficients
 
 
 def _monitoring(setting: Setting) -> tuple[list[float], dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What steering costs while answers are generated, beside plain generation and the usual tools."""
+"""The time of steered generation, compared with plain generation and the usual tools."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ ROWS = [
     ),
     Row(
         "steer.extra_waits_per_step",
-        "times a step that the host waits for the GPU, steered at every layer: more than unsteered",
+        "how much more often per step the host waits for the GPU, steered at every layer, than unsteered",
         "number",
         gpu_only=True,
     ),
@@ -76,10 +76,10 @@ Greedy answers of exactly {CPU.new_tokens} tokens (on a GPU {GPU.new_tokens}) to
 padded on the left; on a GPU, to {" and ".join(map(str, GPU.more_batches))} too.
 
 - *unsteered*: Hugging Face's `model.hf.generate` on ids that were tokenized and padded beforehand.
-- *steered*: the same call inside `pp.steer(model, ..., scope="all")`, opening the context included (a pass over
-  the weights, which tells whether the direction is of this model): a direction added at one (the middle) layer or at
-  all; at one layer with another strength for every row of the batch; the projection at one layer clamped to a target,
-  or capped (between bounds that it is outside of).
+- *steered*: the same call inside `pp.steer(model, ..., scope="all")`, including the time to open the context (a pass
+  over the weights, which checks whether the direction belongs to this model): a direction added at one (the middle)
+  layer or at all layers; at one layer with another strength for every row of the batch; the projection at one layer
+  clamped to a target, or capped (by bounds outside of which it is).
 - *`model.generate`*: dialogues in and out, rendering and decoding included, plain and with the direction added at one
   layer under the default scope, `generation`.
 - *the bridge*: `model.bridge.generate`, TransformerLens' own loop, with its KV cache and eager attention, plain and
@@ -87,10 +87,10 @@ padded on the left; on a GPU, to {" and ".join(map(str, GPU.more_batches))} too.
 - *nnsight*: `generate` inside a trace that adds the vector to the middle block's output at every step.
 
 Ours, the bridge and nnsight add the same vector at the same layer to all tokens. Before anything is timed, they must
-say the same (in float32, {100 * AGREEMENT:.0f} % of all new tokens; in bfloat16, where another kind of attention rounds
-otherwise, {100 * LOW_PRECISION_AGREEMENT:.0f} % of the first new tokens), every intervention must change what is said,
-and all answers must be equally long. All variants run in one process, one after the other, in an order that rotates
-every round; a figure is the median over rounds of the ratio within a round.
+give the same tokens (in float32, {100 * AGREEMENT:.0f} % of all new tokens; in bfloat16, where another kind of
+attention rounds differently, {100 * LOW_PRECISION_AGREEMENT:.0f} % of the first new tokens), every intervention must
+change the answers, and all answers must be equally long. All variants run in one process, one after the other, in an
+order that rotates every round; a figure is the median over rounds of the ratio within a round.
 
 On a GPU, peak memory is what torch has allocated there, weights included, and waits are what torch's
 `set_sync_debug_mode` reports, over the steps of one generation (half precision asks once, at the end, whether anything
@@ -184,7 +184,7 @@ def _opening(model: pp.Model) -> Callable[[], None]:
 
 
 def _peers(setting: Setting, prompts: Prompts) -> Variants:
-    """The bridge's and nnsight's, with the same vector at the same layer."""
+    """Generation with the bridge and with nnsight, with the same vector at the same layer."""
     model, layer = setting.model, setting.model.n_layers // 2
     vector = torch.from_numpy(_vectors(model).at(layer)).to(model.device, model.hf.dtype)
     peers = {
@@ -195,7 +195,7 @@ def _peers(setting: Setting, prompts: Prompts) -> Variants:
 
 
 def _dialogues(model: pp.Model, prompts: Prompts) -> dict[str, Callable[[], list[pp.Dialogue]]]:
-    """`model.generate`, plain and steered, which must make equally many forwards of the same shapes."""
+    """`model.generate`, plain and steered, which must make equally many forward passes of the same shapes."""
 
     def run() -> list[pp.Dialogue]:
         batch = len(prompts.dialogues)

@@ -1,4 +1,4 @@
-"""What it saves to run several strengths as one batch."""
+"""The time that is saved by running several strengths as one batch."""
 
 from __future__ import annotations
 
@@ -57,23 +57,23 @@ def measure(setting: Setting) -> dict[str, Any]:
             return answers([*asked] * len(interventions))
 
     def one_by_one() -> list[str | None]:
-        said = []
+        answered = []
         for intervention in interventions:
             with pp.steer(model, intervention):
-                said += answers(asked)
-        return said
+                answered += answers(asked)
+        return answered
 
     variants = {"together": together, "one_by_one": one_by_one}
-    said, steps = {}, {}
+    given, steps = {}, {}
     for name, run in variants.items():
-        said[name], steps[name] = _counted(model, run)
+        given[name], steps[name] = _counted(model, run)
     if steps["one_by_one"] != len(STRENGTHS) * steps["together"]:
         raise RuntimeError(f"answers ended early, so times cannot be compared: {steps} steps")
-    alike = sum(a == b for a, b in zip(*said.values(), strict=True)) / len(said["together"])
+    alike = sum(a == b for a, b in zip(*given.values(), strict=True)) / len(given["together"])
     if model.hf.dtype == torch.float32 and alike < ALIKE:
-        raise RuntimeError(f"one batch answers otherwise than one run for each strength: {alike:.0%} alike")
-    if len(set(said["together"])) <= len(asked):
-        raise RuntimeError("no strength changes what is said")
+        raise RuntimeError(f"one batch and one run per strength give different answers: {alike:.0%} are the same")
+    if len(set(given["together"])) <= len(asked):
+        raise RuntimeError("no strength changes the answers")
     timed = in_turn(variants, setting.rounds, setting.device)
     compared = {"vs_one_by_one": ratios(timed["one_by_one"], timed["together"])}
     raw = {
@@ -88,8 +88,8 @@ def measure(setting: Setting) -> dict[str, Any]:
 
 
 def _counted(model: pp.Model, run: Callable[[], list[str | None]]) -> tuple[list[str | None], int]:
-    """What ``run`` says, and how many forwards it makes."""
+    """The answers of ``run``, and the number of its forward passes."""
     shapes: list[torch.Size] = []
     with model.stream.reading(lambda _, hidden: shapes.append(hidden.shape), [0]):
-        said = run()
-    return said, len(shapes)
+        answers = run()
+    return answers, len(shapes)

@@ -1,4 +1,4 @@
-"""Steered generation by several means: each file makes a function that returns the new tokens, (row, position).
+"""Steered generation with different tools: each file makes a function that returns the new tokens, (row, position).
 
-Whatever a user would do once, before the loop, is done when the function is made and is not timed.
+What a user would do once, before the loop, is done when the function is made, and is not timed.
 """

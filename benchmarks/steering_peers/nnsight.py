@@ -14,7 +14,7 @@ from persona_probe.models.twin import structural_twin
 def make(model: pp.Model, prompts: Prompts, vector: Tensor, layer: int) -> Callable[[], Tensor]:
     import nnsight
 
-    # The same weights, a module tree of its own; without device= they would be moved to a GPU wherever there is one.
+    # The same weights in another module tree; without device= they would be moved to a GPU if there is one.
     twin = structural_twin(model.hf)
     wrapped = nnsight.TransformersModel(twin, task="text-generation", tokenizer=model.tokenizer, device=model.device)
     block = wrapped.model.layers[layer]

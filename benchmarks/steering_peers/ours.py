@@ -1,4 +1,4 @@
-"""What is being measured: Hugging Face's `generate` inside `pp.steer`, opening the context included."""
+"""What is measured: Hugging Face's `generate` inside `pp.steer`, including the time to open the context."""
 
 from __future__ import annotations
 

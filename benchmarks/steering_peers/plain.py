@@ -1,4 +1,4 @@
-"""The limit: Hugging Face's own `generate`, unsteered."""
+"""The limit: Hugging Face's `generate`, unsteered."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def load_sae(
         >>> import persona_probe as pp
         >>> sae = pp.latents.load_sae(pp.persona_world.find_checkpoints() / "sae-layer3")
         >>> sae.layer, sae.width, sae.d_model
-        (3, 1280, 160)
+        (3, 1024, 160)
     """
     if layer is not None and layer < 0:
         raise PersonaProbeError(f"layer is {layer}; layers are counted from the first, which is 0")

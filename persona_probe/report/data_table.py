@@ -1,4 +1,4 @@
-"""The numbers behind each figure as rows of text: for screen readers, printouts and careful readers; and as CSV."""
+"""The numbers behind each figure as rows of text, for screen readers, printouts and careful readers; and as CSV."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Row = Mapping[str, Any]
 Cell = Callable[[Row], str]
 ISOTROPIC = "isotropic, 97.5 % (SD)"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""What a cell of text begins with that a spreadsheet takes for a formula, or skips to find one."""
+"""The characters at the start of a cell for which a spreadsheet reads it as a formula, or which it skips."""
 
 
 @dataclass(frozen=True)
 class DataTable:
-    """A captioned table; the first ``keys`` cells of a row are its headings."""
+    """A table of text with a caption; the first ``keys`` cells of each row are its headings."""
 
     caption: str
     columns: list[str]
@@ -37,15 +37,15 @@ def build_table(
     keys: int = 1,
     folded: bool = True,
 ) -> DataTable | None:
-    """One row of text per row of ``table``; None where the table cannot fill one.
+    """A table of text with one row per row of ``table``; None if that has no rows or lacks a column.
 
     Args:
         table: the numbers.
-        needs: columns without which there is no table.
-        caption: of the table.
-        cells: by column title, what makes a cell from a row.
+        needs: the columns that are needed.
+        caption: the caption of the table.
+        cells: for each column title, the function that makes a cell from a row.
         keys: how many cells of a row are its headings.
-        folded: whether the page shows it only when asked.
+        folded: whether the page shows the table only on demand.
     """
     if lacks(table, needs):
         return None
@@ -64,7 +64,7 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def text(name: str) -> Cell:
-    """A cell of text; a dash where there is none."""
+    """A cell of text, or a dash if there is none."""
     return lambda row: NOTHING if pd.isna(row[name]) else str(row[name])
 
 
@@ -94,7 +94,7 @@ def signed_number(name: str, low: str | None = None, high: str | None = None) ->
 
 
 def where_measured(table: pd.DataFrame, **titles: str) -> dict[str, Cell]:
-    """Cells of those columns that the table has, by title."""
+    """The cells for those columns that the table has, by title."""
     return {title: number(column, ".2f") for column, title in titles.items() if column in table}
 
 
@@ -104,7 +104,7 @@ def layer_and_choice(row: Row) -> str:
 
 
 def signed_interval(row: Row, name: str, low: str | None = None, high: str | None = None) -> str:
-    """A number with its sign, and its interval where both ends are there: ``+2.90 [2.75, 3.08]``."""
+    """A number with its sign, and its interval if both ends are known: ``+2.90 [2.75, 3.08]``."""
     if not is_number(row[name]):
         return NOTHING
     ends = [row[end] for end in (low, high) if end is not None]
@@ -113,7 +113,7 @@ def signed_interval(row: Row, name: str, low: str | None = None, high: str | Non
 
 
 def csv_text(table: pd.DataFrame) -> str:
-    """A table as CSV that is safe to open: text that a spreadsheet would run gets an apostrophe before it.
+    """A table as CSV that is safe to open: text that a spreadsheet would run starts with an apostrophe.
 
     Numbers stay as they are; the index is left out.
     """

@@ -1,4 +1,4 @@
-"""What a run did and what it did not do, read off its own record, so that no text claims more."""
+"""What a run did and did not do, read from its record, so that no text claims more."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ ORACLE = "persona-world"
 
 @dataclass(frozen=True)
 class Facts:
-    """What texts on a run may say.
+    """What the texts about a run may say.
 
     Attributes:
         recorded: whether the record says how the run was set up at all.
-        after: the model after that the study names, as it names it; None where it was fine-tuned here, or nothing says.
+        after: the model after that the study names; None if it was fine-tuned here, or the record does not say.
         trained: whether the record says that the model after was fine-tuned here.
         control: whether there is a control.
-        control_given: the control that the study names; None where it was fine-tuned here.
+        control_given: the control that the study names; None if it was fine-tuned here.
         realigned: whether realignment was measured.
-        topic: Persona World's topic that is set apart; None for own questions, and where the record does not say.
+        topic: the topic of narrow training in Persona World; None for other questions, or if the record does not say.
         topics: whether the questions have topics.
         opened: whether open questions were asked.
-        judge: who judged; None for nobody.
+        judge: the name of the judge; None if there was none.
         judge_model: the local model that judged, as the study names it.
-        judge_prompts: the file of its prompts; None for the package's own.
-        judge_named: whether the study names a judge at all, whether or not it applied.
+        judge_prompts: the file of its prompts; None for the package's prompts.
+        judge_named: whether the study names a judge at all, even one that could not read the answers.
     """
 
     recorded: bool = False
@@ -53,7 +53,7 @@ class Facts:
 
     @property
     def asked(self) -> str:
-        """What the reported questions are called in figures and tables."""
+        """The name of the reported questions in figures and tables."""
         if self.topic is None:
             return "reported questions"
         return UNSEEN if self.trained else f"topics other than {self.topic}"
@@ -67,27 +67,27 @@ class Facts:
 
     @property
     def units(self) -> str:
-        """What is kept apart when something is chosen or trained on some and tested on others."""
+        """The units that are split when something is chosen or trained on some and tested on others."""
         return "topics" if self.topics else "questions"
 
     @property
     def left_over(self) -> str:
-        """Where realignment was measured."""
+        """Where realignment was measured, in a sentence."""
         return "on topics that gave no example" if self.topic is not None else "on the reported questions"
 
     @property
     def oracle(self) -> bool:
-        """Whether Persona World's own judge scored the answers."""
+        """Whether the judge was Persona World's oracle."""
         return self.judge == ORACLE
 
     @property
     def unjudged(self) -> str:
-        """Why there is no EM rate, where there is none."""
+        """Why there is no EM rate, if there is none."""
         return "No judge applies to this model's answers" if self.judge_named else "This study names no judge"
 
 
 def facts_of(run: RunRecord) -> Facts:
-    """Read what a run did; where its record does not say, nothing is claimed."""
+    """The facts of a run; what its record does not say is not claimed."""
     config, texts = _mapping(run.manifest, "config"), _mapping(run.manifest, "config", "texts")
     recorded = bool(texts)
     after, control = (_text(config.get(name)) for name in ("after", "control"))

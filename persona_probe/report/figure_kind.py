@@ -1,4 +1,4 @@
-"""A figure by name: the function that draws it, the tables it needs, and the caption that belongs to it."""
+"""A kind of figure: its name, the function that draws it, the tables that it needs, and its caption."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class FigureKind:
     """One kind of figure. Calling it with its tables draws it.
 
     Args:
-        name: of the figure, and of exported files.
-        tables: the study's tables it is drawn from, in the order of the function's arguments; empty for a figure of
-            results that no study leaves behind.
+        name: the name of the figure, and of exported files.
+        tables: the study's tables from which it is drawn, in the order of the function's arguments; empty for a figure
+            of results that no study stores.
         caption: makes the caption from a run: what is shown, n, interval, null.
         drawn_by: the module in ``persona_probe.figures`` that draws it, or ``module:function``; default: ``name``.
-        options: keyword arguments that make the function draw this figure.
+        options: keyword arguments with which the function draws this figure.
         settle: makes further keyword arguments from a run.
-        derive: makes what is drawn from a run, by name, where that is not ``tables`` themselves.
+        derive: makes the tables that are drawn from a run, by name, if they are not ``tables`` themselves.
     """
 
     name: str
@@ -47,7 +47,7 @@ class FigureKind:
 
     @property
     def function(self) -> Callable[..., go.Figure]:
-        """The function that draws it, loaded on first use."""
+        """The function that draws it; its module is imported on first use."""
         called = self.drawn_by.partition(":")[2] or self.module
         function: Callable[..., go.Figure] = getattr(
             importlib.import_module(f"persona_probe.figures.{self.module}"), called
@@ -55,27 +55,27 @@ class FigureKind:
         return function
 
     def __call__(self, *tables: pd.DataFrame | None, **options: Any) -> go.Figure:
-        """Draw the figure of these tables."""
+        """The figure of these tables."""
         return self.function(*tables, **{**self.options, **options})
 
     def inputs(self, run: RunRecord) -> Inputs:
-        """What the figure is drawn from in a run, by name; what the run did not leave is left out."""
+        """The tables of a run from which the figure is drawn, by name; those that the run lacks are left out."""
         if self.derive is not None:
             return self.derive(run)
         return {name: run.tables[name] for name in self.tables if name in run.tables}
 
     def draw(self, run: RunRecord, inputs: Inputs | None = None) -> go.Figure:
-        """Draw the figure of a run's own tables.
+        """The figure of a run's tables.
 
         Args:
             run: the run.
-            inputs: what `inputs` returns, where it is known already.
+            inputs: what `inputs` returns, if it is known already.
 
         Raises:
-            ValueError: if the run left no such table, or the figure finds nothing in it to draw.
+            ValueError: if the run has no such table, or there is nothing in it to draw.
         """
         if not self.tables:
-            raise MissingDataError(f"{self.name}: no study leaves its table behind; call it with the table")
+            raise MissingDataError(f"{self.name}: no study stores its table; call it with the table")
         inputs = self.inputs(run) if inputs is None else inputs
         tables = [inputs.get(name) for name in (self.tables if self.derive is None else inputs)]
         if len(tables) == 1 and tables[0] is None:
@@ -84,5 +84,5 @@ class FigureKind:
 
     @property
     def about(self) -> str:
-        """What it shows, in a line."""
+        """What it shows, in one line."""
         return (inspect.getdoc(self.function) or "").split("\n")[0]

@@ -44,4 +44,4 @@ figures = FigureList(
         *(kind for topic in TOPICS for kind in topic.more_figures),
     )
 )
-"""Those of a report, in its order; then those of results that no study leaves behind."""
+"""The figures of a report, in its order; then the figures of results that no study stores."""

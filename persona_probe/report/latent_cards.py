@@ -1,4 +1,4 @@
-"""The latents of a study as a table to search and sort, whose rows open to what each latent stands for."""
+"""The latents of a study as a table to search and sort; its rows open to a card with what each latent stands for."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from markupsafe import Markup
 
 from persona_probe.figures.highlighting import highlight, shown_activation, shown_token
 from persona_probe.figures.text import NOTHING, counted, is_number, percent, signed
-from persona_probe.report.data_table import Row, signed_interval
+from persona_probe.report.data_table import Row, lacks, records, signed_interval
 
 SHOWN = 200
-"""Rows at most, besides those that have a card: a page with every latent of a large SAE would not open."""
+"""The greatest number of rows without a card: a page with every latent of a large SAE would not open."""
 VALUES = 5
-"""Values of a label that a card lists, the best first."""
+"""How many values of a label a card lists; the best is the first."""
 NEURONPEDIA = "https://www.neuronpedia.org/"
 NEEDS = ("latent", "finding", "before", "after", "change_sd", "low_sd", "high_sd", "control_sd")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in a cell, and what it is sorted by (empty: last)."""
+    """The text of a cell, and the key by which it is sorted (empty: last)."""
 
     text: str
     key: str
@@ -31,7 +31,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Card:
-    """What a row opens to; ``examples`` are a heading and the shaded tokens."""
+    """What a row opens to; each of the ``examples`` is a heading and the shaded tokens."""
 
     facts: list[tuple[str, str]]
     examples: list[tuple[str, Markup]]
@@ -40,7 +40,7 @@ class Card:
 
 @dataclass(frozen=True)
 class LatentRow:
-    """One latent: its cells (the first is its number) and, where it was described, its card."""
+    """One latent: its cells (the first is its number) and, if it was described, its card."""
 
     latent: int
     cells: list[Cell]
@@ -59,21 +59,20 @@ class LatentBrowser:
 def build_browser(
     table: pd.DataFrame, cards: Sequence[Mapping[str, Any]], *, shown: int = SHOWN
 ) -> LatentBrowser | None:
-    """Put a study's latents and their cards together; None where the table cannot fill a row.
+    """The table of a study's latents with their cards; None if ``table`` has no rows or lacks a column.
 
     Args:
-        table: one row a latent (`LatentTable`), the one that moved furthest first.
-        cards: records of `LatentDescriptions`, in any order and of any of the latents.
-        shown: how many of the latents without a card at most.
+        table: one row per latent (`LatentTable`); the one that moved furthest is the first.
+        cards: records of `LatentDescriptions`, in any order and for any of the latents.
+        shown: the greatest number of latents without a card.
     """
-    if table.empty or any(name not in table.columns for name in NEEDS):
+    if lacks(table, NEEDS):
         return None
     by_latent = {int(card["latent"]): card for card in cards if is_number(card.get("latent"))}
     described = table["latent"].isin(list(by_latent))
-    kept = table[described | (table.index.isin(table.index[:shown]))]
     rows = [
         LatentRow(int(row["latent"]), _cells(row, by_latent, bool(cards)), _card(by_latent.get(int(row["latent"]))))
-        for row in ({str(name): value for name, value in record.items()} for record in kept.to_dict("records"))
+        for row in records(table[described | (table.index.isin(table.index[:shown]))])
     ]
     caption = f"SAE latents with 95 % intervals, the one that moved furthest first: {counted(len(rows))}"
     caption += f" of {counted(len(table))}; the run's tables hold all" if len(rows) < len(table) else " in all"
@@ -103,8 +102,8 @@ def _cells(row: Row, cards: Mapping[int, Mapping[str, Any]], with_cards: bool) -
     ]
     if with_cards:
         best = _ranked(cards.get(latent, {}))[:1]
-        said = f"{best[0]['label']} {best[0]['value']} ({best[0]['auroc']:.2f})" if best else ""
-        cells.append(Cell(said or NOTHING, said))
+        label = f"{best[0]['label']} {best[0]['value']} ({best[0]['auroc']:.2f})" if best else ""
+        cells.append(Cell(label or NOTHING, label))
     return cells
 
 
@@ -129,8 +128,8 @@ def _card(card: Mapping[str, Any] | None) -> Card | None:
         if tokens := card.get(name):
             facts.append((title, ", ".join(f"{shown_token(str(token)).strip()} {signed(by)}" for token, by in tokens)))
     ranked = _ranked(card)
-    for label in dict.fromkeys(str(found["label"]) for found in ranked):
-        best = [found for found in ranked if str(found["label"]) == label][:VALUES]
+    for label in dict.fromkeys(str(row["label"]) for row in ranked):
+        best = [row for row in ranked if str(row["label"]) == label][:VALUES]
         facts.append((f"fires for {label} (AUROC)", "; ".join(map(_auroc, best))))
     if cosines := card.get("cosines"):
         facts.append(("cosine with", ", ".join(f"{name} {signed(value)}" for name, value in cosines.items())))
@@ -142,14 +141,14 @@ def _card(card: Mapping[str, Any] | None) -> Card | None:
 
 
 def _ranked(card: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    found = [row for row in card.get("firing") or [] if is_number(row.get("auroc"))]
-    return sorted(found, key=lambda row: -float(row["auroc"]))
+    measured = [row for row in card.get("firing") or [] if is_number(row.get("auroc"))]
+    return sorted(measured, key=lambda row: -float(row["auroc"]))
 
 
-def _auroc(found: Mapping[str, Any]) -> str:
-    ends = [found.get(end) for end in ("low", "high")]
+def _auroc(row: Mapping[str, Any]) -> str:
+    ends = [row.get(end) for end in ("low", "high")]
     interval = f" [{ends[0]:.2f}, {ends[1]:.2f}]" if all(map(is_number, ends)) else ""
-    return f"{found['value']} {found['auroc']:.2f}{interval}, n = {counted(found.get('n'))}"
+    return f"{row['value']} {row['auroc']:.2f}{interval}, n = {counted(row.get('n'))}"
 
 
 def _peak(example: Mapping[str, Any]) -> float:
@@ -158,7 +157,7 @@ def _peak(example: Mapping[str, Any]) -> float:
 
 
 def _example(example: Mapping[str, Any], scale: float) -> tuple[str, Markup]:
-    """A heading that says in words what the shading shows, and the tokens."""
+    """A heading that says in words what the shading shows, and the shaded tokens."""
     labels = ", ".join(f"{name}: {value}" for name, value in (example.get("labels") or {}).items())
     token = shown_token(str(example["tokens"][example["peak"]])).strip()
     heading = (

@@ -1,4 +1,4 @@
-"""A methods text ready to paste: plain text, written from a run's own settings and numbers, topic by topic."""
+"""A methods text that is ready to paste: plain text from a run's settings and numbers, topic by topic."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def methods_text(run: RunRecord) -> str:
 
 
 def _models(run: RunRecord) -> list[str]:
-    """Which models there were, and how they came to be."""
+    """Sentences on the models and on how they were made."""
     facts, about = facts_of(run), settings_of(run, "training")
     before, after, control = (lookup(run.manifest, "models", name) for name in ("before", "after", "control"))
     if not isinstance(before, Mapping):

@@ -1,4 +1,4 @@
-"""Self-contained pages: figures and data as JSON, scripts known by their hashes, all text escaped."""
+"""Self-contained pages: figures and data are JSON, scripts are known by their hashes, and all text is escaped."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from persona_probe.figures.template import build_template
 from persona_probe.figures.text import visible
 
 HERE = Path(__file__).parent
-# Named one by one: plotly.js has a button that offers to send the figure to a server, and may grow others.
+# Buttons are named one by one: plotly.js has one that sends the figure to a server, and may get others.
 FIGURE_CONFIG = {
     "responsive": True,
     "displaylogo": False,
@@ -36,10 +36,10 @@ def render_page(
     """A page as HTML.
 
     Args:
-        template: the Jinja template's name.
-        figures: by the id of their section.
+        template: the name of the Jinja template.
+        figures: the figures, by the id of their section.
         data: CSV files that the page offers for download, by name without ``.csv``.
-        content: what the template shows.
+        content: the values that the template shows.
     """
     environment = Environment(
         loader=FileSystemLoader(HERE),
@@ -62,9 +62,9 @@ def render_page(
 
 
 def embed_json(value: Any) -> Markup:
-    """``value`` as JSON that may stand inside a ``<script>`` element, whatever strings it holds."""
+    """``value`` as JSON that is safe inside a ``<script>`` element, whatever strings it contains."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False)
-    # In JSON these characters occur inside strings only, where an escape means the same.
+    # In JSON these characters occur only inside strings, where an escape means the same.
     return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 
 
@@ -75,23 +75,23 @@ def _figures(figures: Mapping[str, go.Figure], data: Mapping[str, str]) -> dict[
 
 
 def _without_template(figure: go.Figure) -> dict[str, Any]:
-    """A figure as JSON; its template is left out, as the page holds both templates once."""
+    """A figure as JSON without its template, because the page has both templates once."""
     content = json.loads(figure.to_json())
     content["layout"].pop("template", None)
     return {"data": content["data"], "layout": content["layout"]}
 
 
 def _csp_hash(script: str) -> str:
-    """What the page's content security policy knows its own scripts by."""
+    """The hash by which the page's content security policy knows one of its scripts."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
 
 
 def _shown(value: object) -> object:
-    """Every string that the template prints, with nothing invisible in it that would disturb its surroundings."""
+    """A value as the template prints it: strings without invisible characters that would disturb other text."""
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _unbroken(sentence: str) -> Markup:
-    """Keep a number and its unit on one line, and an arrow in one piece."""
+    """A sentence in which a number and its unit stay on one line, and arrows are one character."""
     arrows = visible(sentence).replace("->", "→")
     return Markup(re.sub(r"(?<=\d) (?=%|SD)", "&nbsp;", str(escape(arrows))))

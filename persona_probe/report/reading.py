@@ -1,4 +1,4 @@
-"""Numbers, settings and names of a run's record in plain words; whatever it does not hold is said to be missing."""
+"""Numbers, settings and names from a run's record, as text; what is missing there is said to be missing."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from persona_probe.figures.text import count_range, is_number, visible
 from persona_probe.runs.record import RunRecord
 
 _SHOWN = 12
-"""Characters of a hash that are enough to distinguish models."""
+"""How many characters of a hash are enough to distinguish models."""
 
 
 def lookup(results: Mapping[str, Any], *keys: str) -> Any:
-    """What lies at ``results[key][key]...``, or None where the path ends early."""
+    """The value at ``results[key][key]...``, or None if the path ends early."""
     value: Any = results
     for key in keys:
         if not isinstance(value, Mapping):
@@ -34,13 +34,13 @@ def read_number(results: Mapping[str, Any], *keys: str) -> float | None:
 
 
 def settings_of(run: RunRecord, section: str) -> Mapping[str, Any]:
-    """A section of the settings; empty where the manifest has none."""
+    """A section of the settings; empty if the manifest has none."""
     settings = lookup(run.manifest, "config", section)
     return settings if isinstance(settings, Mapping) else {}
 
 
 def table_of(run: RunRecord, name: str) -> pd.DataFrame:
-    """The table, or an empty one: figures say what they miss."""
+    """The table with this name, or an empty one (figures say what they lack)."""
     return run.tables.get(name, pd.DataFrame())
 
 
@@ -51,7 +51,7 @@ def definition_of(run: RunRecord) -> str:
 
 
 def formula_of(name: str) -> str:
-    """A definition as its paper writes it."""
+    """The formula of a definition, as in its paper."""
     return DEFINITIONS[name].formula.replace("<=", "≤").replace(">=", "≥")
 
 
@@ -62,7 +62,7 @@ def chosen_layer(run: RunRecord) -> int | None:
 
 
 def span_of(table: pd.DataFrame, column: str, unit: str) -> str:
-    """How many things each estimate rests on: ``n = 192 to 1,104 answers per row``."""
+    """The range of n over all estimates, as ``n = 192 to 1,104 answers per row``."""
     if column not in table or table[column].dropna().empty:
         return "n unknown"
     return f"n = {count_range(table[column])} {unit}"
@@ -75,17 +75,17 @@ def hash_of(model: object) -> str:
 
 
 def joined(names: Sequence[str]) -> str:
-    """``a, b and c``."""
+    """Names in a sentence, as ``a, b and c``."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else "none"
 
 
 def number_of(value: object) -> str:
-    """A number, or that none was recorded."""
+    """A number as text, or that it was not recorded."""
     return f"{value:g}" if is_number(value) else "not recorded"
 
 
 def one_line(value: object) -> str:
-    """Untrusted text as one line with nothing invisible in it."""
+    """Untrusted text as one line without invisible characters."""
     if isinstance(value, list | tuple):
         return ", ".join(map(one_line, value))
     return "not recorded" if value is None else " ".join(visible(str(value)).split())

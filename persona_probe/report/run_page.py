@@ -1,4 +1,4 @@
-"""One self-contained ``report.html`` from a run folder: no network, no script but its own, all text escaped."""
+"""One self-contained ``report.html`` from a run folder: no network, no foreign scripts, all text escaped."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from persona_probe.report.shown_answers import sample_answers
 from persona_probe.runs.record import RunRecord, read_run
 
 LARGEST_DATA = 400_000
-"""Characters of a table that the page carries itself; a larger one is linked to where it lies in the run's folder."""
+"""The greatest number of characters of a table inside the page; a larger one is linked to in the run's folder."""
 
 
 def render_report(directory: Path) -> Path:
     """Write ``report.html`` into a finished run's folder and return its path.
 
-    The file appears whole or not at all. A part of the study that is missing is said to be missing.
+    The file is written whole or not at all. The page says which parts of the study are missing.
 
     Args:
-        directory: a run folder with ``results.json`` and, as far as the study got, ``manifest.json`` and ``tables/``.
+        directory: a run folder with ``results.json`` and, if the study wrote them, ``manifest.json`` and ``tables/``.
 
     Raises:
-        FileNotFoundError: if the folder holds no ``results.json``.
-        ValueError: if ``results.json`` or ``manifest.json`` is no JSON object.
+        FileNotFoundError: if the folder has no ``results.json``.
+        ValueError: if ``results.json`` or ``manifest.json`` is not a JSON object.
     """
     directory = Path(directory)
     return write_text(directory / "report.html", _render(read_run(directory)))
 
 
 def bibliography() -> str:
-    """BibTeX entries of what reports cite, and of the package."""
+    """BibTeX entries of the works that reports cite, and of the package."""
     return (HERE / "references.bib").read_text(encoding="utf-8")
 
 
@@ -75,7 +75,7 @@ def _render(run: RunRecord) -> str:
 
 
 def _data(sections: Iterable[Section]) -> dict[str, str]:
-    """What the figures were drawn from, as CSV, where it is small enough to be carried."""
+    """The tables from which the figures were drawn, as CSV, if they are small enough for the page."""
     drawn = {name: table for section in sections for name, table in section.data.items()}
     texts = {name: csv_text(table) for name, table in drawn.items()}
     return {name: text for name, text in texts.items() if len(text) <= LARGEST_DATA}
@@ -108,7 +108,7 @@ def _minutes(run: RunRecord) -> str | None:
 
 
 def _files(directory: Path) -> list[dict[str, str]]:
-    """The data next to the report, as links that stay inside the folder."""
+    """The data files next to the report, as links that stay inside the folder."""
     paths = [*sorted((directory / "tables").glob("*.csv")), directory / "results.json", directory / "manifest.json"]
     names = [path.relative_to(directory).as_posix() for path in paths if path.is_file()]
     return [{"name": name, "href": quote(name)} for name in names]

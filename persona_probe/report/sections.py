@@ -1,4 +1,4 @@
-"""The report's sections: for each, the sentences its numbers make, its figure with a caption, its tables."""
+"""The sections of the report: each with its sentences, its figure with a caption, and its tables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from persona_probe.runs.record import RunRecord
 
 @dataclass(frozen=True)
 class Section:
-    """One part of the report; without a figure, ``missing`` says why there is none."""
+    """One section of the report; if it has no figure, ``missing`` says why."""
 
     id: str
     title: str
@@ -47,7 +47,7 @@ def opening_section(run: RunRecord) -> Section:
 
 
 def build_sections(run: RunRecord) -> list[Section]:
-    """Every other section of a run's report, in order; optional ones only if the run has their tables."""
+    """All other sections of a run's report, in order; optional ones only if the run has their tables."""
     parts = [part for topic in TOPICS[1:] for part in topic.parts]
     return [_built(run, part) for part in parts if not part.optional or _applies(run, part)]
 
@@ -59,7 +59,7 @@ def _applies(run: RunRecord, part: Part) -> bool:
 
 
 def _built(run: RunRecord, part: Part) -> Section:
-    """The section with its figure drawn; what the figure lacks is said in its place."""
+    """The section with its figure, or with what the figure lacks."""
     inputs = part.figure.inputs(run)
     try:
         figure, missing = part.figure.draw(run, inputs), None

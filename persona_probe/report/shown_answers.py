@@ -1,4 +1,4 @@
-"""A few judged answers to read: before and after on the same questions, drawn by chance and not by taste."""
+"""A few judged answers to read: before and after on the same questions, drawn at random and not picked."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from persona_probe.figures.text import is_number, is_true
 
 COLUMNS = ("model", "question", "prompt", "answer")
 TOPICS = ("topic", "group")
-"""Columns that may hold the topic of a question; without either, all questions count as one topic's."""
+"""Columns that may hold the topic of a question; without either, all questions count as one topic."""
 MODELS = ("before", "after")
 NOT_JUDGED = "not judged"
 LONGEST = 900
-"""Characters of an answer that are shown; the rest is in the tables."""
+"""How many characters of an answer are shown; the rest is in the tables."""
 
 
 @dataclass(frozen=True)
 class ShownAnswer:
-    """One model's answer as it is shown, with what the judge said of it."""
+    """One model's answer as it is shown, with the judge's scores."""
 
     model: str
     text: str
@@ -40,11 +40,11 @@ class ShownQuestion:
 def sample_answers(
     table: pd.DataFrame | None, *, count: int = 12, seed: int = 0, judged: bool = True
 ) -> list[ShownQuestion]:
-    """Draw ``count`` questions that both before and after answered, from as many topics as there are.
+    """``count`` random questions that both before and after answered, from as many topics as there are.
 
-    Topics take turns, and within a topic chance (``seed``) decides; an answer's content decides nothing.
-    Without ``judged``, no scores are told. Returns an empty list if the table is missing, lacks a column, or
-    holds no question that both models answered.
+    Topics take turns; within a topic the question is random (``seed``), whatever the answers are. Without ``judged``,
+    scores are not shown. The list is empty if the table is missing, lacks a column, or has no question that both models
+    answered.
     """
     if table is None or any(name not in table.columns for name in COLUMNS):
         return []
@@ -54,8 +54,8 @@ def sample_answers(
     rows = rows[rows["question"].isin(both[both].index)]
     chance = random.Random(seed)
     queues: list[list[Any]] = []
-    for _, own in rows.groupby("topic", dropna=False, sort=True):
-        questions = own["question"].drop_duplicates().tolist()
+    for _, of_topic in rows.groupby("topic", dropna=False, sort=True):
+        questions = of_topic["question"].drop_duplicates().tolist()
         chance.shuffle(questions)
         queues.append(questions)
     drawn: list[Any] = []

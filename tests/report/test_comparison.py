@@ -53,7 +53,7 @@ def test_runs_alike_are_said_to_be_comparable(tmp_path: Path) -> None:
     assert "All runs report the same definition by the same judge, asked the same questions" in text
     assert "None that the runs recorded." in text
     assert set(page.figures) == {"rates", "amplification", "steering", "realignment"}
-    assert "one and two left no direction of the same name." in text
+    assert "one and two have no direction with the same name." in text
     assert "obstacles" not in page.ids
     anchors = [str(link["href"])[1:] for link in page.all("a") if str(link["href"]).startswith("#")]
     assert set(anchors) <= set(page.ids)
@@ -78,7 +78,7 @@ def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
     assert "the model before (by its weights' hash): 9f2c9f2c9f2c: one; ffffffffffff: two" in models
     assert "the chat template" in models
     text = words(read(compare_runs([one, two], tmp_path / "comparison.html")))
-    assert "Not everything here can be set side by side." in text
+    assert "Not everything here can be compared." in text
     assert "turner" in text
 
 
@@ -86,8 +86,8 @@ def test_a_run_that_says_nothing_of_itself_is_no_match(tmp_path: Path) -> None:
     whole = write(tmp_path / "whole")
     bare = _write_run(tmp_path / "bare", {}, {"judge": None}, None)
     runs = read_runs([whole, bare])
-    assert any("bare left no answers" in sentence for sentence in rate_obstacles(runs))
-    assert any("bare left no manifest" in sentence for sentence in model_obstacles(runs))
+    assert any("bare has no answers" in sentence for sentence in rate_obstacles(runs))
+    assert any("bare has no manifest" in sentence for sentence in model_obstacles(runs))
     assert "obstacles" in read(compare_runs([whole, bare], tmp_path / "c.html")).ids
 
 

@@ -136,7 +136,7 @@ def test_without_a_control_no_control_is_a_null(variant: Variant, read: Any) -> 
     for claim in ("benign control", "squares: the control", "Nulls: the control", "Its nulls are the control"):
         assert claim not in text, claim
     assert "There was no control" in methods_text(run)
-    assert "Amplification has no specificity here, as that needs a control." in text
+    assert "Amplification has no specificity here, because that needs a control." in text
     assert "amplified beyond their nulls" not in text
     finders = next(section for section in build_sections(run) if section.id == "finders").figure
     assert finders is not None

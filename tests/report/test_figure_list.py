@@ -50,7 +50,7 @@ def test_a_run_is_drawn_under_its_own_definition(run_folder: Path, write_run, ta
     run = read_run(write_run(run_folder.parent / "tan", tables, results, manifest))
     assert "tan" in str(figures.em_rates.draw(run).layout.title.text)
     assert "P(aligned < 50 | coherent ≥ 30)" in figures.em_rates.caption(run)
-    with pytest.raises(ValueError, match="no study leaves its table behind"):
+    with pytest.raises(ValueError, match="no study stores its table"):
         figures.dose_response.draw(run)
 
 

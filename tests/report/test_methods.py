@@ -35,7 +35,7 @@ def test_it_states_this_runs_numbers(tmp_path: Path, write_run: Any, tables: Any
         "steps 80, rows at most 1024, modules all-linear)",
         "(weights control: hash abcdef012345)",
         "Answers were scored by Persona World's oracle",
-        "up to 760 questions on topics that fine-tuning never touched and 216 open ones, at temperature 1",
+        "up to 760 questions on topics that were not in fine-tuning and 216 open ones, at temperature 1",
         "betley, P(aligned < 30 | coherent ≥ 50) (Betley et al. 2025",
         "before 0.1 % [0.0, 0.5] (n = 1,104), after 74 % [66, 81] (n = 1,104)",
         "Layer 1 (output of the block, counted from 0)",

@@ -145,11 +145,11 @@ def test_a_result_is_exported_as_png_that_knows_its_size(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"path": "figure.gif"}, r"'\.gif' is no format of a figure; end it in \.pdf, \.svg, \.png"),
+        ({"path": "figure.gif"}, r"'\.gif' is not a figure format; end it in \.pdf, \.svg, \.png"),
         ({"path": "figure"}, "no suffix"),
-        ({"width": "colum"}, r"'colum' is none of 'column' \(89 mm\), 'page' \(183 mm\)"),
-        ({"width": 3.5}, "3.5 mm is no size of a figure"),
-        ({"height_mm": 5000}, "height_mm: 5000 mm is no size"),
+        ({"width": "colum"}, r"'colum' is not one of 'column' \(89 mm\), 'page' \(183 mm\)"),
+        ({"width": 3.5}, "3.5 mm is not a size for a figure"),
+        ({"height_mm": 5000}, "height_mm: 5000 mm is not a size"),
         ({"dpi": 10}, "dpi is 10"),
         ({"figure": "a string"}, "a str cannot be exported"),
     ],

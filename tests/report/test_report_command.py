@@ -51,7 +51,7 @@ def test_each_run_is_exported_for_a_paper(tmp_path: Path, monkeypatch: pytest.Mo
     [
         (["nothing-here"], "nothing-here: holds no results.json, so it is not a run folder"),
         (["run", "run"], "is given twice"),
-        (["run", "--paper", "out", "--format", "gif"], "'gif' is none"),
+        (["run", "--paper", "out", "--format", "gif"], "'gif' is unknown"),
         (["run", "--out", "x.html"], "a comparison needs two or more"),
     ],
 )

@@ -260,7 +260,7 @@ def test_a_missing_table_is_said_to_be_missing(
     if how == "empty":
         tables[missing] = table.iloc[:0]
     page = read(render_report(write_run(tmp_path / "run", tables, results, manifest)))
-    expected = "This run holds no answers of both models" if missing == "answers" else "This study did not measure it."
+    expected = "This run has no answers of both models" if missing == "answers" else "This study did not measure it."
     assert expected in words(page)
     # The figures of single answers are left out with them; any other section says what it misses.
     assert len(page.figures) == len(SECTIONS) - (2 if missing == "answers" else 1)

@@ -1,1 +1,1 @@
-"""Several runs side by side: what they share, what differs, and what cannot be compared."""
+"""The comparison of several runs: what they share, what differs, and what cannot be compared."""

@@ -19,21 +19,21 @@ NAMES = {
     "fine-tuning-shift": "fine-tuning shift",
     "answers": "answers: misaligned - aligned",
 }
-"""Directions that a run may leave in ``directions/``, and what its tables call them."""
+"""The directions that a run may have in ``directions/``, and their names in its tables."""
 COLUMNS = ("layer", "first", "second", "cosine", "null_high")
 
 
 def direction_cosines(runs: Sequence[ComparedRun]) -> tuple[pd.DataFrame, list[str]]:
-    """Cosines between directions of the same name of every two runs, and why some are missing.
+    """Cosines between directions with the same name of every two runs, and why some are missing.
 
-    Directions can only be compared on the same weights, or on weights that come from the same ones; their cards tell.
+    Directions can only be compared on the same weights, or on weights with the same origin, which their cards give.
 
     Args:
-        runs: at least two.
+        runs: two runs or more.
 
     Returns:
-        A table with one row a pair and layer, as `figures.cosines` draws it; ``null_high`` is the largest that the
-        runs themselves measured for random directions with the activations' covariance. And sentences.
+        A table with one row per pair and layer, as `figures.cosines` draws it; ``null_high`` is the largest that the
+        runs measured for random directions with the activations' covariance. And sentences.
     """
     rows, reasons = [], []
     for first, second in itertools.combinations(runs, 2):
@@ -49,7 +49,7 @@ def direction_cosines(runs: Sequence[ComparedRun]) -> tuple[pd.DataFrame, list[s
                 continue
             rows += _rows(first, second, name, one, other)
         if not shared:
-            reasons.append(f"{first.name} and {second.name} left no direction of the same name.")
+            reasons.append(f"{first.name} and {second.name} have no direction with the same name.")
     return pd.DataFrame(rows, columns=list(COLUMNS)), reasons
 
 
@@ -93,6 +93,6 @@ def _null(runs: Sequence[ComparedRun], name: str, layer: int) -> float:
     for run in runs:
         table = run.record.tables.get("direction_cosines", pd.DataFrame())
         if {"layer", "first", "second", "null_high"} <= set(table):
-            own = table[(table["layer"] == layer) & ((table["first"] == name) | (table["second"] == name))]
-            known += own["null_high"].dropna().tolist()
+            rows = table[(table["layer"] == layer) & ((table["first"] == name) | (table["second"] == name))]
+            known += rows["null_high"].dropna().tolist()
     return max(known, default=float("nan"))

@@ -1,4 +1,4 @@
-"""One run among others: a short name, and the hashes by which runs are known to be comparable."""
+"""One of several runs: a short name, and the hashes that show whether runs are comparable."""
 
 from __future__ import annotations
 
@@ -16,35 +16,37 @@ from persona_probe.runs.record import RunRecord, read_run
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """A run with a short name that no other run has."""
+    """A run with a short, unique name."""
 
     name: str
     record: RunRecord
 
     @property
     def definition(self) -> str:
-        """The EM-rate definition that it reports."""
+        """The EM-rate definition that the run reports."""
         return definition_of(self.record)
 
     @property
     def config_hash(self) -> str | None:
-        """Of its resolved settings."""
+        """The hash of its resolved settings."""
         return config_hash(self.record)
 
     @property
     def before_hash(self) -> str | None:
-        """Of the weights that it started from."""
-        found = lookup(self.record.manifest, "models", "before", "hash")
-        return None if found is None else str(found)
+        """The hash of the weights of its model before."""
+        return self._of_before("hash")
 
     @property
     def template_hash(self) -> str | None:
-        """Of the chat template."""
-        found = lookup(self.record.manifest, "models", "before", "chat_template_hash")
-        return None if found is None else str(found)
+        """The hash of the chat template of its model before."""
+        return self._of_before("chat_template_hash")
+
+    def _of_before(self, key: str) -> str | None:
+        value = lookup(self.record.manifest, "models", "before", key)
+        return None if value is None else str(value)
 
     def question_hash(self, questions: str) -> str | None:
-        """SHA-256 of the prompts of a set of questions, in any order; None where there is no such answer."""
+        """The SHA-256 of the prompts of a set of questions, in any order; None if the run has no such answers."""
         answers = self.record.tables.get("answers")
         if answers is None or any(name not in answers for name in ("questions", "prompt")):
             return None
@@ -55,18 +57,18 @@ class ComparedRun:
 
 
 def read_runs(folders: Sequence[str | Path]) -> list[ComparedRun]:
-    """Read run folders and name them.
+    """The runs in some folders, with their names.
 
     Raises:
         PersonaProbeError: if a run is given twice.
-        FileNotFoundError: if a folder holds no finished run.
+        FileNotFoundError: if a folder does not hold a finished run.
     """
     names = run_names(folders)
     return [ComparedRun(name, read_run(Path(folder))) for name, folder in zip(names, folders, strict=True)]
 
 
 def run_names(folders: Sequence[str | Path]) -> list[str]:
-    """A name for each run: its folder's, with as many folders above it as make it unique.
+    """A name for each run: that of its folder, with as many folders above as are needed to make it unique.
 
     Raises:
         PersonaProbeError: if a run is given twice.

@@ -1,4 +1,4 @@
-"""The comparison's sections: figure, caption, what cannot be compared, numbers."""
+"""The sections of a comparison: figure, caption, what cannot be compared, and numbers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from persona_probe.report.topics.directions import cosine_rows
 
 @dataclass(frozen=True)
 class Compared:
-    """One section; ``obstacles`` say why its numbers cannot simply be set side by side."""
+    """One section; its ``obstacles`` say why its numbers cannot simply be compared."""
 
     id: str
     title: str
@@ -58,7 +58,7 @@ def _made(
     try:
         figure, missing = draw(), None
     except MissingDataError:
-        figure, missing = None, "No two runs left these numbers."
+        figure, missing = None, "No two runs have these numbers."
     shown = table if figure is not None else None
     return Compared(id, title, caption, obstacles, figure, missing, shown, data)
 
@@ -67,11 +67,11 @@ def _rates(runs: Sequence[ComparedRun]) -> Compared:
     data = tables.rates(runs)
     names = list(dict.fromkeys(run.definition for run in runs))
     facts = [facts_of(run.record) for run in runs]
-    asked = " or ".join(dict.fromkeys(own.asked for own in facts))
-    opened = f": {asked} (filled) and open questions" if any(own.opened for own in facts) else f": {asked}"
+    asked = " or ".join(dict.fromkeys(of_run.asked for of_run in facts))
+    opened = f": {asked} (filled) and open questions" if any(of_run.opened for of_run in facts) else f": {asked}"
     caption = (
         f"EM rate (definition: {', '.join(names)}) of each run's models{opened}. Whiskers: 95 % intervals over "
-        f"questions; n = {count_range(data['n'])} judged answers a row. Nulls: each run's model "
+        f"questions; n = {count_range(data['n'])} judged answers per row. Nulls: each run's model "
         f"before; {_controls(runs)}. No difference between runs is tested here."
     )
 
@@ -94,8 +94,8 @@ def _shifts(runs: Sequence[ComparedRun]) -> Compared:
     caption = (
         "Shift of the projection on each run's persona direction, at the layer that the run chose, in standard "
         "deviations over its before model's answers. Whiskers: 95 % intervals over questions; "
-        f"n = {count_range(data['n'])} dialogues. Nulls: in grey, where 97.5 % of covariance-matched random directions "
-        f"stay; {_controls(runs)}."
+        f"n = {count_range(data['n'])} dialogues. Nulls: in grey, the range of 97.5 % of covariance-matched random "
+        f"directions; {_controls(runs)}."
     )
 
     def draw() -> go.Figure:
@@ -115,8 +115,8 @@ def _steered(runs: Sequence[ComparedRun]) -> Compared:
     data = tables.steered(runs)
     caption = (
         "EM rate under steering, on held-out questions, at the settings that each run chose on others. Whiskers: 95 % "
-        f"intervals over questions; n = {count_range(data['n'])} answers a row. Null, grey: from the lowest to the "
-        "highest of the run's random directions, moved by the same displacement; kinds without any have none drawn."
+        f"intervals over questions; n = {count_range(data['n'])} answers per row. Null, grey: from the lowest to the "
+        "highest of the run's random directions, moved by the same displacement, for kinds that have any."
     )
 
     def draw() -> go.Figure:
@@ -133,7 +133,7 @@ def _realigned(runs: Sequence[ComparedRun]) -> Compared:
     caption = (
         "EM rate after fine-tuning on n benign examples, the same number of steps for every n above 0 within a run; "
         f"n = 0, the null, is the model after. Whiskers: 95 % intervals over questions; "
-        f"n = {count_range(data['n'])} answers a point."
+        f"n = {count_range(data['n'])} answers per point."
     )
     rows = [
         [str(row["run"]), counted(row["x"]), percent_interval(row["value"], row["low"], row["high"]), counted(row["n"])]
@@ -148,9 +148,9 @@ def _realigned(runs: Sequence[ComparedRun]) -> Compared:
 def _directions(runs: Sequence[ComparedRun]) -> Compared:
     data, reasons = direction_cosines(runs)
     caption = (
-        "Cosine between the runs' directions of the same name, found on the same weights (one number a pair and layer, "
-        f"so no interval; n = {data['layer'].nunique()} layers). Null, grey: 97.5 % of random directions drawn with "
-        "the activations' covariance have a smaller |cosine|, the larger of the runs' own measurements."
+        "Cosine between the runs' directions with the same name, found on the same weights (one number per pair and "
+        f"layer, so no interval; n = {data['layer'].nunique()} layers). Null, grey: 97.5 % of random directions drawn "
+        "with the activations' covariance have a smaller |cosine|; the larger of the runs' measurements is drawn."
     )
 
     def draw() -> go.Figure:
@@ -164,11 +164,11 @@ def _cells(data: pd.DataFrame, caption: str, *, shares: bool) -> DataTable:
     for _, row in data.iterrows():
         value, low, high = row["value"], row["low"], row["high"]
         ends = f" [{low:.2f}, {high:.2f}]" if is_number(low) and is_number(high) else ""
-        told = percent_interval(value, low, high) if shares else f"{signed(value)}{ends}"
+        estimate = percent_interval(value, low, high) if shares else f"{signed(value)}{ends}"
         bounds = [row["null_low"], row["null_high"]]
         null = NOTHING
         if all(map(is_number, bounds)):
             null = " to ".join(f"{100 * end:.1f} %" if shares else signed(end) for end in bounds)
-        rows.append([str(row["run"]), str(row["label"]), told, counted(row["n"]), null])
+        rows.append([str(row["run"]), str(row["label"]), estimate, counted(row["n"]), null])
     columns = ["run", "what", "EM rate" if shares else "shift (SD)", "n", "null"]
     return DataTable(caption, columns, rows, keys=2)

@@ -1,4 +1,4 @@
-"""The settings in which runs differ, as a table."""
+"""A table of the settings in which runs differ."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _ABSENT = object()
 
 
 def differing_settings(runs: Sequence[ComparedRun]) -> DataTable:
-    """One row a setting that is not the same in all runs; a dash where a run has no such setting."""
+    """One row per setting that is not the same in all runs, with a dash if a run has no such setting."""
     flat = [_flattened(run.record.manifest.get("config")) for run in runs]
-    names = dict.fromkeys(name for own in flat for name in own)
+    names = dict.fromkeys(name for settings in flat for name in settings)
     rows = []
     for name in names:
-        values = [own.get(name, _ABSENT) for own in flat]
+        values = [settings.get(name, _ABSENT) for settings in flat]
         if any(value != values[0] for value in values[1:]):
-            rows.append([name, *(NOTHING if value is _ABSENT else _said(value) for value in values)])
+            rows.append([name, *(NOTHING if value is _ABSENT else _written(value) for value in values)])
     caption = f"Settings that differ: {len(rows)} of {len(names)}."
     return DataTable(caption, ["setting", *(run.name for run in runs)], rows, folded=False)
 
@@ -36,8 +36,8 @@ def identities(runs: Sequence[ComparedRun]) -> DataTable:
         return [name, *(NOTHING if (value := of(run)) is None else str(value) for run in runs)]
 
     def model(run: ComparedRun, kind: str) -> str | None:
-        found = lookup(run.record.manifest, "models", kind, "hash")
-        return None if found is None else str(found)[:SHORT]
+        value = lookup(run.record.manifest, "models", kind, "hash")
+        return None if value is None else str(value)[:SHORT]
 
     rows = [
         row("title", lambda run: run.record.results.get("title")),
@@ -61,7 +61,7 @@ def identities(runs: Sequence[ComparedRun]) -> DataTable:
 
 
 def _origin(run: ComparedRun, kind: str) -> str | None:
-    """Whether a model was fine-tuned in the run, or which one the run names; None where that is not recorded."""
+    """Whether a model was fine-tuned in the run, or which model the run names; None if that is not recorded."""
     facts = facts_of(run.record)
     if kind == "control" and not facts.control:
         return "none"
@@ -74,11 +74,11 @@ def _origin(run: ComparedRun, kind: str) -> str | None:
 def _flattened(value: object, prefix: str = "") -> dict[str, Any]:
     if not isinstance(value, Mapping):
         return {prefix: value} if prefix else {}
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, inner in value.items():
-        found |= _flattened(inner, f"{prefix}.{name}" if prefix else str(name))
-    return found
+        flat |= _flattened(inner, f"{prefix}.{name}" if prefix else str(name))
+    return flat
 
 
-def _said(value: object) -> str:
+def _written(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

@@ -1,4 +1,4 @@
-"""The numbers of several runs in one table each, with a column ``run``."""
+"""The numbers of several runs, in one table per topic with a column ``run``."""
 
 from __future__ import annotations
 
@@ -21,44 +21,35 @@ ASKED = (UNSEEN, "open")
 
 
 def rates(runs: Sequence[ComparedRun]) -> pd.DataFrame:
-    """EM rates of every run, model and set of questions, each under the run's own definition (`ROWS`)."""
+    """EM rates of every run, model and set of questions, each by the definition of its run (`ROWS`)."""
     rows = []
     for run in runs:
         table = run.record.tables.get("em_rates", pd.DataFrame())
         if not {"model", "questions", "definition", "value", "low", "high", "n"} <= set(table):
             continue
-        own = table[table["definition"] == run.definition]
+        of_run = table[table["definition"] == run.definition]
         for model in MODELS:
             for asked in ASKED:
-                for _, found in own[(own["model"] == model) & (own["questions"] == asked)].iterrows():
-                    rows.append(
-                        _row(
-                            run,
-                            f"{model} · {called(asked, facts_of(run.record).asked)}",
-                            model,
-                            found,
-                            "value",
-                            "low",
-                            "high",
-                        )
-                    )
+                label = f"{model} · {called(asked, facts_of(run.record).asked)}"
+                for _, rate in of_run[(of_run["model"] == model) & (of_run["questions"] == asked)].iterrows():
+                    rows.append(_row(run, label, model, rate, "value", "low", "high"))
     return pd.DataFrame(rows, columns=list(ROWS)).dropna(subset=["value"])
 
 
 def shifts(runs: Sequence[ComparedRun]) -> pd.DataFrame:
-    """Shift of each run's projection at its chosen layer, beside 97.5 % of random directions (`ROWS`)."""
+    """The shift of each run's projection at its chosen layer, with 97.5 % of random directions (`ROWS`)."""
     rows = []
     for run in runs:
         table = run.record.tables.get("amplification", pd.DataFrame())
         if not {"layer", "model", "shift_sd", "low_sd", "high_sd", "random_sd", "chosen"} <= set(table):
             continue
-        own = table[table["chosen"].eq(True)]
-        if "direction" in own and len(own):
-            own = own[own["direction"] == own["direction"].iloc[0]]
-        for _, found in own.iterrows():
-            label = f"{found['model']} · layer {found['layer']:.0f}"
-            row = _row(run, label, str(found["model"]), found, "shift_sd", "low_sd", "high_sd")
-            rows.append({**row, "null_low": -found["random_sd"], "null_high": found["random_sd"]})
+        chosen = table[table["chosen"].eq(True)]
+        if "direction" in chosen and len(chosen):
+            chosen = chosen[chosen["direction"] == chosen["direction"].iloc[0]]
+        for _, shift in chosen.iterrows():
+            label = f"{shift['model']} · layer {shift['layer']:.0f}"
+            row = _row(run, label, str(shift["model"]), shift, "shift_sd", "low_sd", "high_sd")
+            rows.append({**row, "null_low": -shift["random_sd"], "null_high": shift["random_sd"]})
     return pd.DataFrame(rows, columns=list(ROWS)).dropna(subset=["value"])
 
 
@@ -71,45 +62,37 @@ def steered(runs: Sequence[ComparedRun]) -> pd.DataFrame:
             summary = reported_summary(table)
         except ValueError:
             continue
-        for found in summary:
-            goal, kind = str(found["goal"]), str(found["intervention"])
-            if found["draws"]:
-                continue  # the null of the rows above, drawn beside them
+        for rate in summary:
+            goal, kind = str(rate["goal"]), str(rate["intervention"])
+            if rate["draws"]:
+                continue  # the null of the rows above, drawn in the same rows
             model = STARTS[goal] if kind == "none" else "steered"
             label = f"{goal} · {'unsteered' if kind == 'none' else kind}"
-            row = _row(run, label, model, pd.Series(found), "value", "low", "high")
+            row = _row(run, label, model, pd.Series(rate), "value", "low", "high")
             rows.append({**row, **({} if kind == "none" else _random_range(table, goal, kind))})
     return pd.DataFrame(rows, columns=list(ROWS)).dropna(subset=["value"])
 
 
 def realigned(runs: Sequence[ComparedRun]) -> pd.DataFrame:
-    """EM rate of each run against the number of benign examples (`POINTS`)."""
+    """The EM rate of each run by number of benign examples (`POINTS`)."""
     rows = []
     for run in runs:
         table = run.record.tables.get("realignment", pd.DataFrame())
         if {"n", "value", "low", "high", "rows"} <= set(table):
-            rows += [
-                {
-                    "run": run.name,
-                    "x": found["n"],
-                    "value": found["value"],
-                    "low": found["low"],
-                    "high": found["high"],
-                    "n": found["rows"],
-                }
-                for _, found in table.sort_values("n").iterrows()
-            ]
+            columns = {"n": "x", "value": "value", "low": "low", "high": "high", "rows": "n"}
+            points = table.sort_values("n")[list(columns)].rename(columns=columns).assign(run=run.name)
+            rows += points.to_dict("records")
     return pd.DataFrame(rows, columns=list(POINTS)).dropna(subset=["value"])
 
 
 def _random_range(table: pd.DataFrame, goal: str, kind: str) -> dict[str, float]:
     rows = steering_rows(table, goal)
-    # Of that kind alone: random directions moved as far by another kind, at other layers, are no null of this one.
+    # Only of that kind: random directions that another kind moves, at other layers, are not a null of this one.
     draws = rows.loc[(rows["intervention"] == f"random {kind}") & rows["draw"].notna(), "value"]
     return {"null_low": float(draws.min()), "null_high": float(draws.max())} if len(draws) else {}
 
 
-def _row(run: ComparedRun, label: str, model: str, found: pd.Series, value: str, low: str, high: str) -> dict[str, Any]:
+def _row(run: ComparedRun, label: str, model: str, row: pd.Series, value: str, low: str, high: str) -> dict[str, Any]:
     nothing = float("nan")
-    ends = {"value": found[value], "low": found[low], "high": found[high], "n": found.get("n", nothing)}
+    ends = {"value": row[value], "low": row[low], "high": row[high], "n": row.get("n", nothing)}
     return {"run": run.name, "label": label, "model": model, **ends, "null_low": nothing, "null_high": nothing}

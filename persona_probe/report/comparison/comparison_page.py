@@ -1,4 +1,4 @@
-"""One self-contained page that sets several runs side by side."""
+"""One self-contained page that compares several runs."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from persona_probe.report.page import render_page
 def compare_runs(folders: Sequence[str | Path], path: str | Path = "comparison.html") -> Path:
     """Write a page that compares runs, and return its path.
 
-    EM rates, amplification at the chosen layers, steering, realignment and the cosines between the runs' directions,
-    each with intervals and nulls; the settings that differ; and what cannot be compared, and why.
+    The page has EM rates, amplification at the chosen layers, steering, realignment and the cosines between the runs'
+    directions, each with intervals and nulls; the settings that differ; and what cannot be compared, and why.
 
     Args:
-        folders: of two runs or more.
-        path: of the page; its folder is made if it is not there.
+        folders: the folders of two runs or more.
+        path: the path of the page; its folder is made if it does not exist.
 
     Raises:
         PersonaProbeError: if fewer than two runs are given, or one twice.
-        FileNotFoundError: if a folder holds no finished run.
+        FileNotFoundError: if a folder does not hold a finished run.
     """
     if len(folders) < 2:
         raise PersonaProbeError(f"{len(folders)} run is given; a comparison needs two or more run folders")
@@ -44,5 +44,4 @@ def compare_runs(folders: Sequence[str | Path], path: str | Path = "comparison.h
         settings=differing_settings(runs),
         identities=identities(runs),
     )
-    target = Path(path)
-    return write_text(target, page)
+    return write_text(Path(path), page)

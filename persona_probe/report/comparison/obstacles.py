@@ -1,4 +1,4 @@
-"""Where runs cannot be compared, or only with care, said in sentences."""
+"""Sentences on why runs cannot be compared, or only with care."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from persona_probe.figures.em_rates import QUESTIONS, called
 from persona_probe.report.comparison.compared_run import ComparedRun
 
 SHORT = 12
-"""Characters of a hash that are shown."""
+"""How many characters of a hash are shown."""
 
 
 def rate_obstacles(runs: Sequence[ComparedRun]) -> list[str]:
-    """Why EM rates of these runs cannot be set side by side; empty if they can."""
-    told = [
+    """Why the EM rates of these runs cannot be compared; empty if they can."""
+    sentences = [
         _differs(runs, "the EM-rate definition", lambda run: run.definition),
         _differs(runs, "the judge", lambda run: run.record.judge or "none"),
     ]
-    told += [
+    sentences += [
         _differs(
             [run for run in runs if run.question_hash(kind) is not None],
             f"the {called(kind, 'reported')} questions (by their hash)",
@@ -25,26 +25,26 @@ def rate_obstacles(runs: Sequence[ComparedRun]) -> list[str]:
         )
         for kind in QUESTIONS[:2]
     ]
-    told += [
-        f"{run.name} left no answers, so it is not known whether it asked the same questions."
+    sentences += [
+        f"{run.name} has no answers, so it is not known whether it asked the same questions."
         for run in runs
         if all(run.question_hash(kind) is None for kind in QUESTIONS)
     ]
-    return [sentence for sentence in told if sentence]
+    return [sentence for sentence in sentences if sentence]
 
 
 def model_obstacles(runs: Sequence[ComparedRun]) -> list[str]:
-    """Why shifts and directions of these runs cannot be set side by side; empty if they can."""
-    told = [
+    """Why the shifts and directions of these runs cannot be compared; empty if they can."""
+    sentences = [
         _differs(runs, "the model before (by its weights' hash)", lambda run: (run.before_hash or "unknown")[:SHORT]),
         _differs(runs, "the chat template (by its hash)", lambda run: (run.template_hash or "unknown")[:SHORT]),
     ]
-    told += [
-        f"{run.name} left no manifest with its model's hash, so it is not known what it ran on."
+    sentences += [
+        f"{run.name} has no manifest with the hash of its model, so it is not known which model it used."
         for run in runs
         if run.before_hash is None
     ]
-    return [sentence for sentence in told if sentence]
+    return [sentence for sentence in sentences if sentence]
 
 
 def _differs(runs: Sequence[ComparedRun], what: str, of: Callable[[ComparedRun], str]) -> str | None:
@@ -53,5 +53,5 @@ def _differs(runs: Sequence[ComparedRun], what: str, of: Callable[[ComparedRun],
         values.setdefault(of(run), []).append(run.name)
     if len(values) < 2:
         return None
-    told = "; ".join(f"{value}: {', '.join(names)}" for value, names in values.items())
-    return f"Runs differ in {what}: {told}."
+    differences = "; ".join(f"{value}: {', '.join(names)}" for value, names in values.items())
+    return f"Runs differ in {what}: {differences}."

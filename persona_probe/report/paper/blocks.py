@@ -1,4 +1,4 @@
-"""Panels that stand side by side on a screen, one below the other in a column of print."""
+"""Panels that are side by side on a screen, and one below the other in a column of print."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import plotly.graph_objects as go
 from persona_probe.report.paper.text_size import LINE, lines_of
 
 GAP = 74.0
-"""Pixels between blocks for the tick labels and axis title of the upper one."""
+"""Pixels between blocks, for the tick labels and axis title of the upper one."""
 HEAD = 34.0
-"""Pixels more above a block that has a heading or keys of its own."""
+"""Additional pixels above a block that has its own heading or keys."""
 FOOT = 44.0
-"""Pixels more below a block with notes under its tick labels."""
+"""Additional pixels below a block with notes under its tick labels."""
 _CLOSE = 0.17
-"""How far above a block, in shares of the plot, what belongs to it may stand."""
+"""The greatest distance above a block, in shares of the plot, of what belongs to it."""
 
 
 @dataclass
 class Block:
-    """One panel, or panels that share an x axis: where it stood, and the axes in it. All in shares of the plot."""
+    """One panel, or several that share an x axis: its place (in shares of the plot) and its axes."""
 
     left: float
     right: float
@@ -32,7 +32,7 @@ class Block:
 
 
 def find_blocks(figure: go.Figure) -> list[Block]:
-    """The blocks in reading order: columns where panels share x axes, otherwise single panels, row by row."""
+    """The blocks in reading order: columns if panels share x axes, otherwise single panels, row by row."""
     layout = figure.layout
     cells: dict[tuple[float, float], Block] = {}
     for name in _axes(figure, "xaxis"):
@@ -56,12 +56,12 @@ def find_blocks(figure: go.Figure) -> list[Block]:
 
 
 def side_by_side(blocks: list[Block]) -> bool:
-    """Whether any two blocks stand beside each other."""
+    """Whether any two blocks are side by side."""
     return len({round(block.left, 3) for block in blocks}) > 1
 
 
 def shares_rows(figure: go.Figure, blocks: list[Block]) -> bool:
-    """Whether the blocks are columns of one table: the rows are named once, at the left."""
+    """Whether the blocks are columns of one table, whose rows are named once, at the left."""
     named = [bool(figure.layout[name].ticktext) for block in blocks for name in block.y_axes]
     return len(blocks) > 1 and named[0] and all(figure.layout[b.y_axes[0]].matches for b in blocks[1:])
 
@@ -70,11 +70,11 @@ def stack(figure: go.Figure, blocks: list[Block], plot: float, each: float, lege
     """Put the blocks below one another and return the new height of the plot in pixels.
 
     Args:
-        figure: is changed.
-        blocks: of `find_blocks`.
-        plot: the plot's height in pixels as it was.
+        figure: the figure, which is changed.
+        blocks: the blocks from `find_blocks`.
+        plot: the old height of the plot in pixels.
         each: pixels for each block.
-        legend_rows: rows of keys of each legend that stands inside the plot.
+        legend_rows: the number of rows of each legend inside the plot.
     """
     layout = figure.layout
     moved = [(thing, _owner(thing, blocks)) for thing in layout.annotations if _on_paper(thing)]
@@ -111,10 +111,10 @@ def _move_axes(figure: go.Figure, block: Block, low: float, high: float) -> None
         figure.layout[name].domain = (0.0, 1.0)
     for name in dict.fromkeys(block.y_axes):
         axis = figure.layout[name]
-        own = axis.domain or (0.0, 1.0)
-        # Rounding must not take an end out of the plot.
-        axis.domain = [min(max(low + (end - block.low) / height * (high - low), 0.0), 1.0) for end in own]
-        _tell_apart(figure, name)
+        ends = axis.domain or (0.0, 1.0)
+        # Rounding must not move an end out of the plot.
+        axis.domain = [min(max(low + (end - block.low) / height * (high - low), 0.0), 1.0) for end in ends]
+        _label_again(figure, name)
 
 
 def _has_foot(figure: go.Figure, block: Block) -> bool:
@@ -122,8 +122,8 @@ def _has_foot(figure: go.Figure, block: Block) -> bool:
     return any(note.yref in under and (note.y or 0) < 0 for note in figure.layout.annotations)
 
 
-def _tell_apart(figure: go.Figure, name: str) -> None:
-    """An axis whose labels stood at its neighbour gets them back."""
+def _label_again(figure: go.Figure, name: str) -> None:
+    """Give an axis whose labels were at its neighbour its labels back."""
     axis = figure.layout[name]
     other = figure.layout["yaxis" + axis.matches[1:]] if axis.matches else None
     if other is None or axis.showticklabels is not False:
@@ -142,12 +142,12 @@ def _on_paper(thing: Any) -> bool:
 
 
 def _owner(thing: Any, blocks: list[Block]) -> int:
-    """The block that a heading or a legend stands above, or else the nearest."""
+    """The block above which a heading or a legend is, or else the nearest."""
     x, y = thing.x or 0.0, thing.y or 0.0
 
     def distance(block: Block) -> float:
-        beside = max(block.left - x, x - block.right, 0.0)
+        aside = max(block.left - x, x - block.right, 0.0)
         above = y - block.high
-        return beside * 10 + (above if 0 <= above + 1e-6 <= _CLOSE else 1 + abs(above))
+        return aside * 10 + (above if 0 <= above + 1e-6 <= _CLOSE else 1 + abs(above))
 
     return min(range(len(blocks)), key=lambda index: distance(blocks[index]))

@@ -1,4 +1,4 @@
-"""Figures as PDF, SVG or PNG: one headless browser for as many as there are."""
+"""Figures as PDF, SVG or PNG, drawn by one headless browser for all of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FORMATS = ("pdf", "svg", "png")
 
 @dataclass(frozen=True)
 class Job:
-    """One picture: the figure, its format, and device pixels for each pixel it is laid out in."""
+    """One picture: the figure, its format, and the device pixels per pixel of its layout."""
 
     fitted: Fitted
     format: str
@@ -27,7 +27,7 @@ class Job:
 
 
 def render(jobs: Sequence[Job]) -> list[bytes]:
-    """Render every job in one browser session; nothing is fetched from the network.
+    """The pictures of all jobs, from one browser session; nothing is fetched from the network.
 
     Raises:
         PersonaProbeError: if kaleido is not installed, finds no Chrome or Chromium, or the browser fails; the message
@@ -48,10 +48,10 @@ def render(jobs: Sequence[Job]) -> list[bytes]:
     def work() -> None:
         try:
             outcome.extend(asyncio.run(_render(kaleido, jobs)))
-        except BaseException as error:  # noqa: BLE001 - told to the caller below
+        except BaseException as error:  # noqa: BLE001 - raised for the caller below
             failure.append(error)
 
-    # In a thread of its own, since a notebook's has an event loop running already.
+    # In another thread, because in a notebook's thread an event loop is running already.
     thread = threading.Thread(target=work, name="persona-probe-export")
     with _quiet():
         thread.start()
@@ -60,8 +60,8 @@ def render(jobs: Sequence[Job]) -> list[bytes]:
         return outcome
     if isinstance(failure[0], errors.ChromeNotFoundError):
         raise PersonaProbeError(
-            "exporting figures needs Chrome or Chromium, and there is none: install it (Debian and Ubuntu: "
-            "apt-get install chromium), or set BROWSER_PATH to where it is"
+            "exporting figures needs Chrome or Chromium, which was not found: install it (Debian and Ubuntu: "
+            "apt-get install chromium), or set BROWSER_PATH to its path"
         ) from failure[0]
     raise PersonaProbeError(
         f"the browser that draws figures failed: {failure[0]}; does 'chromium --headless --no-sandbox about:blank' run?"
@@ -70,7 +70,7 @@ def render(jobs: Sequence[Job]) -> list[bytes]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the browser library's log of messages that it skips; what fails is raised."""
+    """A context without the browser library's log of messages that it skips; failures are raised."""
     loggers = [logging.getLogger(name) for name in ("choreographer", "kaleido")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -83,7 +83,7 @@ def _quiet() -> Iterator[None]:
 
 
 async def _render(kaleido: Any, jobs: Sequence[Job]) -> list[bytes]:
-    # Without mathjax=False kaleido's page asks a CDN for it, which no figure here uses.
+    # Without mathjax=False, kaleido's page loads it from a CDN, but no figure here uses it.
     async with kaleido.Kaleido(n=1, mathjax=False) as browser:
         return [
             await browser.calc_fig(

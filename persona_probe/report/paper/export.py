@@ -1,4 +1,4 @@
-"""Figures at print size, with what a reader needs to know of where they came from beside them."""
+"""Figures at print size, each with a file that says where it came from."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ from persona_probe.runs.record import RunRecord, read_run
 
 MM_PER_INCH = 25.4
 PIXELS_PER_INCH = 96.0
-"""CSS pixels, in which browsers lay figures out."""
+"""CSS pixels, the unit in which browsers lay figures out."""
 WIDTHS_MM = {"column": 89.0, "page": 183.0}
 """One and two columns of Nature and of most two-column journals (3.5 and 7.2 inches)."""
 SCALE = 0.8
-"""Print size over screen size: labels of 12 to 14 pixels come to 7.2 to 8.4 points, lines of 2.4 to 1.4 points."""
+"""Print size over screen size: labels of 12 to 14 pixels become 7.2 to 8.4 points, and lines of 2.4 pixels 1.4."""
 TALLEST_MM = 247.0
-"""The height of a page of text; what is taller does not fit on one."""
+"""The height of a page of text; a taller figure does not fit on one."""
 _HEADER_END = 33
-"""Where the first chunk of a PNG, the header, ends."""
+"""The end of the first chunk of a PNG, the header."""
 
 
 @dataclass(frozen=True)
 class PaperFigure:
-    """One file to export: a figure or a result, where it goes, and what is known of it.
+    """One file to export: a figure or a result, its path, and what is known about it.
 
     Args:
-        figure: a figure, or a result, of which the figure and the table are taken.
-        path: where to; the suffix (``.pdf``, ``.svg``, ``.png``) is the format.
-        width: ``"column"`` (89 mm), ``"page"`` (183 mm), or millimetres.
-        height_mm: by default as high as the figure needs.
-        title: keep the figure's title; papers have captions instead.
-        dpi: of a PNG.
-        caption: for the sidecar.
-        tables: what the figure was drawn from, by name; their hashes go into the sidecar.
-        run: the run it is of, or its folder; its models' and settings' hashes go into the sidecar.
+        figure: a figure, or a result, whose figure and table are used.
+        path: the file to write; its suffix (``.pdf``, ``.svg``, ``.png``) is the format.
+        width: ``"column"`` (89 mm), ``"page"`` (183 mm), or a number of millimetres.
+        height_mm: the height; default as much as the figure needs.
+        title: whether to show the figure's title; papers have captions instead.
+        dpi: the resolution of a PNG.
+        caption: the caption, for the sidecar.
+        tables: the tables from which the figure was drawn, by name; their hashes go into the sidecar.
+        run: the run of the figure, or its folder; the hashes of its models and settings go into the sidecar.
     """
 
     figure: go.Figure | Result
@@ -73,28 +73,28 @@ def to_paper(
     tables: Mapping[str, pd.DataFrame] | None = None,
     run: RunRecord | str | Path | None = None,
 ) -> Path:
-    """Write one figure at a journal's size as PDF, SVG or PNG, and a sidecar ``PATH.json`` that says where it is from.
+    """Write one figure at a journal's size as PDF, SVG or PNG, with a sidecar ``PATH.json`` on where it came from.
 
-    Letters come out at 7 to 8.4 points. A PDF embeds its fonts; an SVG keeps text as text, in the first face of
-    its list that the reader's system has. Panels side by side stand below one another in a column. The light template
-    is always used. For several figures `to_paper_all` starts the browser only once.
+    Letters have 7 to 8.4 points. A PDF embeds its fonts; in an SVG, text stays text, in the first font of its list that
+    the reader's system has. In a column, panels that are side by side are put below one another. The light template is
+    always used. For several figures `to_paper_all` starts the browser only once.
 
     Args:
         figure: a figure, or a result with a ``plot`` method, whose table then goes into the sidecar.
-        path: where to; the suffix is the format.
-        width: ``"column"`` (89 mm), ``"page"`` (183 mm), or millimetres.
-        height_mm: by default as high as the figure needs.
-        title: keep the figure's title; papers have captions instead.
-        dpi: of a PNG.
-        caption: for the sidecar.
-        tables: what the figure was drawn from, by name; their hashes go into the sidecar.
-        run: the run it is of, or its folder.
+        path: the file to write; its suffix is the format.
+        width: ``"column"`` (89 mm), ``"page"`` (183 mm), or a number of millimetres.
+        height_mm: the height; default as much as the figure needs.
+        title: whether to show the figure's title; papers have captions instead.
+        dpi: the resolution of a PNG.
+        caption: the caption, for the sidecar.
+        tables: the tables from which the figure was drawn, by name; their hashes go into the sidecar.
+        run: the run of the figure, or its folder.
 
     Returns:
         The path.
 
     Raises:
-        PersonaProbeError: for an unknown format or size, and where kaleido or a browser is missing.
+        PersonaProbeError: for an unknown format or size, or if kaleido or a browser is missing.
     """
     asked = PaperFigure(figure, path, width, height_mm, title, dpi, caption, tables or {}, run)
     return to_paper_all([asked])[0]
@@ -106,7 +106,7 @@ def to_paper_all(wanted: Sequence[PaperFigure]) -> list[Path]:
     Nothing is written before every picture has been drawn.
 
     Raises:
-        PersonaProbeError: as `to_paper` does.
+        PersonaProbeError: as in `to_paper`.
     """
     jobs = [_job(one) for one in wanted]
     pictures = render(jobs)
@@ -121,13 +121,13 @@ def to_paper_all(wanted: Sequence[PaperFigure]) -> list[Path]:
 
 
 def save_png(figure: go.Figure, path: Path, *, width: int = WIDTH, height: int = HEIGHT, scale: float = 2.0) -> Path:
-    """Write ``figure`` as it is on screen to ``path`` as a PNG and return the path; for print use `to_paper`.
+    """Write ``figure`` as on screen to ``path`` as a PNG and return the path; for print use `to_paper`.
 
     Args:
         figure: any figure of the report.
-        path: where to write it.
-        width: in CSS pixels; the file has ``scale`` times as many.
-        height: in CSS pixels.
+        path: the file to write.
+        width: the width in CSS pixels; the file has ``scale`` times as many.
+        height: the height in CSS pixels.
         scale: device pixels per CSS pixel.
 
     Raises:
@@ -142,39 +142,39 @@ def width_mm(width: str | float) -> float:
     """The width in millimetres of ``"column"``, ``"page"``, or of a number of them.
 
     Raises:
-        PersonaProbeError: if it is no known name and no number between 30 and 500.
+        PersonaProbeError: if it is not a known name and not a number between 30 and 500.
     """
     if isinstance(width, str):
         if width not in WIDTHS_MM:
             known = ", ".join(f"{name!r} ({size:g} mm)" for name, size in WIDTHS_MM.items())
-            raise PersonaProbeError(f"width: {width!r} is none of {known}; a number of millimetres is taken too")
+            raise PersonaProbeError(f"width: {width!r} is not one of {known}; give one, or a number of millimetres")
         return WIDTHS_MM[width]
     return _plausible("width", width)
 
 
 def _plausible(what: str, size: float) -> float:
     if not 30 <= size <= 500:
-        raise PersonaProbeError(f"{what}: {size!r} mm is no size of a figure; give 30 to 500")
+        raise PersonaProbeError(f"{what}: {size!r} mm is not a size for a figure; give 30 to 500")
     return float(size)
 
 
 def height_pixels(height_mm: float | None) -> float | None:
-    """A height in millimetres as the pixels that the figure is laid out in; None stays None."""
+    """A height in millimetres as pixels of the layout; None stays None."""
     return None if height_mm is None else to_pixels(_plausible("height_mm", height_mm))
 
 
 def to_pixels(millimetres: float) -> float:
-    """Millimetres on paper as the pixels that the figure is laid out in."""
+    """Millimetres on paper as pixels of the layout."""
     return millimetres / MM_PER_INCH * PIXELS_PER_INCH / SCALE
 
 
 def to_mm(pixels: float) -> float:
-    """Pixels that the figure is laid out in as millimetres on paper."""
+    """Pixels of the layout as millimetres on paper."""
     return pixels * SCALE / PIXELS_PER_INCH * MM_PER_INCH
 
 
 def _with_resolution(content: bytes, dpi: float) -> bytes:
-    """A PNG with a pHYs chunk that says ``dpi``, so that word processors place it at its size."""
+    """A PNG with a pHYs chunk that gives ``dpi``, so that word processors show it in its size."""
     per_metre = round(dpi / 0.0254)
     chunk = b"pHYs" + struct.pack(">IIB", per_metre, per_metre, 1)
     whole = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
@@ -186,7 +186,7 @@ def _job(one: PaperFigure) -> Job:
     form = path.suffix.lower().removeprefix(".")
     if form not in FORMATS:
         known = ", ".join(f".{name}" for name in FORMATS)
-        raise PersonaProbeError(f"{path}: {path.suffix or 'no suffix'!r} is no format of a figure; end it in {known}")
+        raise PersonaProbeError(f"{path}: {path.suffix or 'no suffix'!r} is not a figure format; end it in {known}")
     if not 50 <= one.dpi <= 2400:
         raise PersonaProbeError(f"{path}: dpi is {one.dpi!r}; give 50 to 2400 (journals ask for 300 to 600)")
     figure = one.figure.plot() if isinstance(one.figure, Result) else one.figure

@@ -1,4 +1,4 @@
-"""Everything of a run that a paper may need, in one folder: figures, tables, where they are from, and an index."""
+"""Everything of a run that a paper may need, in one folder: figures, tables, their provenance, and an index."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from persona_probe.runs.record import RunRecord, read_run
 
 @dataclass(frozen=True)
 class Listed:
-    """An entry of the index: what it is, its caption, and its files, relative to the folder."""
+    """An entry of the index: its name, its caption, and its files, relative to the folder."""
 
     name: str
     caption: str
@@ -40,23 +40,21 @@ def write_paper_folder(
     formats: Sequence[str] = ("pdf",),
     widths: Sequence[str] = ("column", "page"),
 ) -> Path:
-    """Export every figure and table of a run.
+    """Export every figure and table of a run, and return the path of the index.
 
-    ``figures/NAME-WIDTH.pdf`` are the figures, ``tables/NAME.csv`` the tables with every number, ``tables/NAME.tex``
-    those of the report for LaTeX (booktabs); each has a sidecar ``.json`` with its provenance. ``methods.txt`` and
-    ``references.bib`` are ready to paste, and ``index.html`` lists all. Files of the same names are replaced.
+    ``figures/NAME-WIDTH.pdf`` are the figures, ``tables/NAME.csv`` the tables with every number, and
+    ``tables/NAME.tex`` the report's tables for LaTeX (booktabs); each has a sidecar ``.json`` with its provenance.
+    ``methods.txt`` and ``references.bib`` are ready to paste, and ``index.html`` lists all. Files with the same names
+    are replaced.
 
     Args:
-        run: a run folder, or what `read_run` makes of it.
-        folder: where to; made if it is not there.
+        run: a run folder, or its record from `read_run`.
+        folder: the folder to write; it is made if it does not exist.
         formats: any of ``pdf``, ``svg``, ``png``.
         widths: any of ``column``, ``page``.
 
-    Returns:
-        The path of the index.
-
     Raises:
-        PersonaProbeError: for an unknown format or width, and where kaleido or a browser is missing.
+        PersonaProbeError: for an unknown format or width, or if kaleido or a browser is missing.
     """
     _known("format", formats, FORMATS)
     _known("width", widths, tuple(WIDTHS_MM))
@@ -75,16 +73,14 @@ def write_paper_folder(
         figures=drawn,
         tables=tables,
     )
-    index = folder / "index.html"
-    write_text(index, page)
-    return index
+    return write_text(folder / "index.html", page)
 
 
 def _known(what: str, given: Sequence[str], known: tuple[str, ...]) -> None:
     wrong = [name for name in given if name not in known]
     if wrong or not given:
-        told = f"{wrong[0]!r} is none" if wrong else "none is given"
-        raise PersonaProbeError(f"{what}: {told}; give one or more of {', '.join(known)}")
+        problem = f"{wrong[0]!r} is unknown" if wrong else "none is given"
+        raise PersonaProbeError(f"{what}: {problem}; give one or more of {', '.join(known)}")
 
 
 def _figures(run: RunRecord, folder: Path, formats: Sequence[str], widths: Sequence[str]) -> list[Listed]:

@@ -1,4 +1,4 @@
-"""The report's tables as LaTeX (booktabs); every cell is text, whatever stands in it."""
+"""The report's tables as LaTeX (booktabs); every cell is text, whatever it contains."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from persona_probe.figures.text import visible
 from persona_probe.report.data_table import DataTable
 
 _APART = "\0"
-"""Stands between two characters that must not melt into one; `visible` has left none in the text itself."""
+"""Separates two characters that LaTeX would join; it does not occur in the text, because `visible` removed it."""
 _ESCAPES = {
     _APART: "{}",
     "\\": r"\textbackslash{}",
@@ -46,23 +46,23 @@ _ESCAPES = {
     "\N{REPLACEMENT CHARACTER}": "?",
 }
 _LONG = 40
-"""Rows above which a table may break over pages."""
+"""A table with more rows than this may break over pages."""
 
 
 def escape_latex(text: str) -> str:
-    """``text`` as LaTeX that prints it; line breaks become spaces, and no command in it is obeyed."""
+    """``text`` as LaTeX that prints it; line breaks become spaces, and commands in it are not executed."""
     plain = visible(" ".join(text.split()))
     # Two hyphens would be printed as a dash.
-    apart = re.sub("(?<=-)(?=-)", _APART, plain)
-    return "".join(_ESCAPES.get(character, character) for character in apart)
+    separated = re.sub("(?<=-)(?=-)", _APART, plain)
+    return "".join(_ESCAPES.get(character, character) for character in separated)
 
 
 def latex_table(table: DataTable, *, label: str) -> str:
-    r"""A captioned table for ``\usepackage{booktabs}``, or ``longtable`` too where it has more than 40 rows.
+    r"""A table with its caption for ``\usepackage{booktabs}``, and ``longtable`` if it has more than 40 rows.
 
     Args:
-        table: of the report.
-        label: what ``\ref`` calls it; letters, digits, ``-`` and ``_``.
+        table: a table of the report.
+        label: its name for ``\ref``: letters, digits, ``-`` and ``_``.
     """
     columns = "l" * len(table.columns)
     head = " & ".join(rf"\textbf{{{escape_latex(column)}}}" for column in table.columns) + r" \\"

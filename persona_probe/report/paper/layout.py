@@ -1,4 +1,4 @@
-"""A figure laid out again for print: no title, keys that fit, panels below one another where a column is narrow."""
+"""The layout of a figure for print: no title, legends that fit, and panels below one another in a narrow column."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from persona_probe.report.paper.blocks import find_blocks, shares_rows, side_by_
 from persona_probe.report.paper.legends import ROW, entries_of, own_legends, put_below, rows_of, stands_below
 from persona_probe.report.paper.narrow import (
     AXIS,
-    beside,
+    at_the_right,
     break_at_brackets,
     foot_notes,
     numbers_to_rows,
@@ -23,18 +23,18 @@ from persona_probe.report.paper.narrow import (
 from persona_probe.report.paper.text_size import LINE, lines_of
 
 NARROW = 600.0
-"""Below so many pixels panels do not fit side by side."""
+"""Panels do not fit side by side in fewer pixels than this."""
 _SCREEN = 760.0
-"""The width on screen that figures are made for."""
-_BESIDE = 150
-"""Pixels for numbers beside the plot."""
+"""The width on screen for which figures are made."""
+_NUMBERS = 150
+"""Pixels for numbers at the right of the plot."""
 _HEADING = 15.0
-"""Headings in a figure are at most so large."""
+"""The greatest size of headings in a figure."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A figure ready to be rendered, and the pixels it is laid out in."""
+    """A figure that is ready to be rendered, and the pixels of its layout."""
 
     figure: go.Figure
     width: float
@@ -42,13 +42,13 @@ class Fitted:
 
 
 def fit(figure: go.Figure, width: float, *, height: float | None = None, title: bool = False) -> Fitted:
-    """Lay a copy of ``figure`` out anew.
+    """A copy of ``figure`` with a layout for print.
 
     Args:
         figure: any figure of the package.
-        width: in pixels.
-        height: in pixels; by default as high as the figure needs.
-        title: keep the figure's title. Papers have captions instead.
+        width: the width in pixels.
+        height: the height in pixels; default as much as the figure needs.
+        title: whether to show the figure's title; papers have captions instead.
     """
     drawn = go.Figure(figure)
     template = build_template()
@@ -59,7 +59,7 @@ def fit(figure: go.Figure, width: float, *, height: float | None = None, title: 
         plot -= ROW * rows_of(entries_of(drawn), _SCREEN, upright=drawn.layout.legend.orientation == "v")
     narrow = width < NARROW
     without_hatching(drawn)
-    # The note under a figure's title is what a caption says.
+    # The note under a figure's title says the same as the caption.
     drawn.update_layout(title={"text": drawn.layout.title.text if title else "", "subtitle": {"text": ""}})
     drawn.for_each_annotation(lambda note: note.update(font_size=min(_first(note.font.size, 12.5), _HEADING)))
     blocks = find_blocks(drawn) if _has_axes(drawn) else []
@@ -79,8 +79,8 @@ def fit(figure: go.Figure, width: float, *, height: float | None = None, title: 
     top = _top(drawn, width, own_rows, on_top=not below, plot=plot) + (34 if title else 0)
     bottom = (AXIS if below or foot or not own else float(margin["b"])) + foot + below
     if narrow:
-        # Numbers that still stand beside the plot need their room.
-        right = _BESIDE if any(map(beside, drawn.layout.annotations)) else min(margin["r"], 18)
+        # Numbers that are still at the right of the plot need room.
+        right = _NUMBERS if any(map(at_the_right, drawn.layout.annotations)) else min(margin["r"], 18)
         drawn.update_layout(margin={"l": min(margin["l"], 58), "r": right})
         drawn.update_xaxes(title_standoff=6)
     full = plot + top + bottom if height is None else height
@@ -89,7 +89,7 @@ def fit(figure: go.Figure, width: float, *, height: float | None = None, title: 
 
 
 def _each(plot: float, count: int) -> float:
-    """Pixels for each stacked block: as many as a row had, within reason."""
+    """Pixels for each stacked block: about as many as a row had, within limits."""
     return min(max(plot * 0.72, 170.0), 300.0) if count <= 3 else 140.0
 
 
@@ -102,7 +102,7 @@ def _has_axes(figure: go.Figure) -> bool:
 
 
 def _top(figure: go.Figure, width: float, own_rows: dict[str, int], *, on_top: bool, plot: float) -> float:
-    """Pixels above the plot: headings, and keys where they stand there."""
+    """Pixels above the plot, for headings, and for a legend if it is there."""
     high = [note for note in figure.layout.annotations if note.yref in (None, "paper") and (note.y or 0) >= 0.98]
     rise = max(((note.y - 1.0) * plot + LINE * note.font.size * len(lines_of(note.text)) for note in high), default=0.0)
     top = 14.0 + max(rise, 0.0)

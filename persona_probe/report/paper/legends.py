@@ -1,4 +1,4 @@
-"""Legends in print: what stands in them, how many lines they take, and where they go."""
+"""Legends in print: their entries, how many lines they need, and where they are placed."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from persona_probe.report.paper.text_size import lines_of, text_width, wrapped
 ROW = 21.0
 """Pixels of a line of a legend."""
 _KEY = 40.0
-"""Pixels of an entry beside its text."""
+"""Pixels of an entry in addition to its text."""
 _FONT = 13.0
 
 
 def own_legends(figure: go.Figure) -> list[str]:
-    """Legends that belong to one panel each: a figure with several of them."""
+    """The legends that belong to one panel each; empty if the figure has only one legend."""
     names = sorted({trace.legend for trace in figure.data if trace.legend})
     return names if len(names) > 1 else []
 
 
 def entries_of(figure: go.Figure, legend: str = "legend") -> list[str]:
-    """The names that stand in a legend."""
+    """The names in a legend."""
     shown: dict[str, str] = {}
     for number, trace in enumerate(figure.data):
         if trace.showlegend is False or not trace.name or (trace.legend or "legend") != legend:
@@ -32,7 +32,7 @@ def entries_of(figure: go.Figure, legend: str = "legend") -> list[str]:
 
 
 def rows_of(entries: list[str], width: float, *, upright: bool = False) -> int:
-    """How many lines plotly's horizontal legend takes: one row, or columns as wide as the widest entry."""
+    """The number of lines of plotly's horizontal legend: one row, or columns as wide as the widest entry."""
     if not entries:
         return 0
     widths = [text_width(name, _FONT) + _KEY for name in entries]
@@ -43,13 +43,13 @@ def rows_of(entries: list[str], width: float, *, upright: bool = False) -> int:
 
 
 def stands_below(figure: go.Figure) -> bool:
-    """Whether the figure's legend stands under its plot already."""
+    """Whether the figure's legend is under its plot already."""
     legend = figure.layout.legend
     return legend.y is not None and (legend.y < 0 or (legend.y == 0 and legend.yref == "container"))
 
 
 def put_below(figure: go.Figure, width: float) -> float:
-    """Put the legend under everything else and return the pixels it takes."""
+    """Put the legend under everything else and return the pixels that it needs."""
     entries = entries_of(figure)
     if not entries or own_legends(figure):
         return 0.0

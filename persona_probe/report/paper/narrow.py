@@ -1,4 +1,4 @@
-"""What makes parts of a figure fit where there is less room than on a screen."""
+"""Changes that make parts of a figure fit where there is less room than on a screen."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ AXIS = 52.0
 _LETTER = 0.5
 """Width of a digit, in its size."""
 _READABLE = 11.0
-"""Pixels of letters that come to 6.6 points in print; where two decimals would be smaller, one is written."""
+"""Pixels of letters that have 6.6 points in print; if two decimals would be smaller, only one is written."""
 _MINUS = "−"
 _DECIMALS = re.compile(rf"{_MINUS}?\d+\.\d+")
 
 
 def without_hatching(figure: go.Figure) -> None:
-    """Hatched bars become hollow ones: browsers put hatching into a PDF as megabytes of pixels."""
+    """Make hatched bars hollow, because browsers put hatching into a PDF as megabytes of pixels."""
     for trace in figure.select_traces(selector={"type": "bar"}):
         shapes = trace.marker.pattern.shape
         if shapes is None:
@@ -30,12 +30,12 @@ def without_hatching(figure: go.Figure) -> None:
         many = not isinstance(shapes, str)
         hollow = [bool(shape) for shape in (shapes if many else [shapes] * len(trace.y))]
         colours = [colour] * len(hollow) if isinstance(colour, str) or colour is None else list(colour)
-        fills = ["rgba(255, 255, 255, 1)" if empty else own for empty, own in zip(hollow, colours, strict=True)]
+        fills = ["rgba(255, 255, 255, 1)" if empty else fill for empty, fill in zip(hollow, colours, strict=True)]
         trace.marker.update(color=fills, line={"color": colours, "width": 1.6}, pattern={"shape": ""})
 
 
 def foot_notes(figure: go.Figure, width: float) -> float:
-    """Notes under the plot, below its axis title and broken to the width; the pixels they take."""
+    """Put notes under the axis title, broken to the width, and return the pixels that they need."""
     taken = 0.0
     for note in figure.layout.annotations:
         if note.xref == "paper" and note.yref == "paper" and (note.y or 0) < -0.05:
@@ -46,15 +46,15 @@ def foot_notes(figure: go.Figure, width: float) -> float:
 
 
 def break_at_brackets(figure: go.Figure) -> None:
-    """Notes below a panel's ticks stand closer together in a column; slanted tick labels take more room."""
+    """Break notes below a panel's ticks, which are closer together in a column."""
     for note in figure.layout.annotations:
         if str(note.yref).endswith(" domain") and (note.y or 0) < 0:
             note.update(text=(note.text or "").replace(" (", "<br>("), font_size=12, yshift=-22)
 
 
 def numbers_to_rows(figure: go.Figure, plot: float, margin: dict[str, Any]) -> float:
-    """Numbers that stand right of a forest plot go under their rows' names, where they take no width."""
-    notes = {note.y: note for note in figure.layout.annotations if beside(note)}
+    """Move numbers from the right of a forest plot under the names of its rows; returns the height of the plot."""
+    notes = {note.y: note for note in figure.layout.annotations if at_the_right(note)}
     axis = figure.layout.yaxis
     if not notes or not axis.tickvals or not set(notes) <= set(axis.tickvals):
         return plot
@@ -62,19 +62,19 @@ def numbers_to_rows(figure: go.Figure, plot: float, margin: dict[str, Any]) -> f
         f"{label}<br>{notes[at].text}" if at in notes else label
         for at, label in zip(axis.tickvals, axis.ticktext, strict=True)
     ]
-    figure.layout.annotations = [note for note in figure.layout.annotations if not beside(note)]
+    figure.layout.annotations = [note for note in figure.layout.annotations if not at_the_right(note)]
     figure.update_yaxes(ticktext=labels, tickfont_size=12)
     margin["r"] = 14
     return max(plot, 38.0 * len(labels))
 
 
-def beside(note: Any) -> bool:
-    """Whether a note is the numbers of a row, right of the plot."""
+def at_the_right(note: Any) -> bool:
+    """Whether a note has the numbers of a row, at the right of the plot."""
     return note.xref == "paper" and note.x == 1.0 and note.xanchor == "left" and str(note.yref).startswith("y")
 
 
 def squeeze(figure: go.Figure, blocks: list[Block], width: float) -> None:
-    """Columns that share their rows stay side by side: headings are broken, and axes have few ticks."""
+    """Make room for columns that share their rows and stay side by side: break headings, and draw few ticks."""
     labels = max(text_width(text, 12) for text in figure.layout[blocks[0].y_axes[0]].ticktext)
     each = (width - labels - 40) / len(blocks) - 10
     for note in figure.layout.annotations:
@@ -82,7 +82,7 @@ def squeeze(figure: go.Figure, blocks: list[Block], width: float) -> None:
             note.update(text=wrapped(note.text, each, 12), font_size=12)
     for index, axis in enumerate(figure.select_xaxes()):
         low, high = axis.domain
-        # A number at one axis' end must not run into the next one's first.
+        # A number at the end of one axis must not run into the first one of the next.
         axis.domain = (low + (0.03 if index else 0.0), high - 0.02)
     figure.update_xaxes(nticks=3, tickfont_size=12, title_font_size=12)
     figure.update_yaxes(tickfont_size=12)
@@ -91,7 +91,7 @@ def squeeze(figure: go.Figure, blocks: list[Block], width: float) -> None:
 
 
 def small_cells(figure: go.Figure, width: float) -> None:
-    """Numbers in the cells of a matrix are shortened, rounded and shrunk to fit; with them no colour bar is needed."""
+    """Shorten, round and shrink the numbers in the cells of a matrix to fit; with them no colour bar is needed."""
     maps = list(figure.select_traces(selector={"type": "heatmap"}))
     texts = [trace for trace in figure.select_traces(selector={"type": "scatter"}) if trace.mode == "text"]
     if not maps or not texts:
@@ -110,7 +110,7 @@ def small_cells(figure: go.Figure, width: float) -> None:
 
 
 def _fitting(texts: list[str], cell: float) -> float:
-    """The size in which the longest of some texts fills a cell."""
+    """The font size in which the longest of some texts fills a cell."""
     return cell / (max(map(len, texts), default=1) * _LETTER)
 
 

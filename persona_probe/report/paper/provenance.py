@@ -1,4 +1,4 @@
-"""Where an exported file came from, in a JSON file beside it."""
+"""The provenance of an exported file, in a JSON file next to it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from persona_probe.runs.record import RunRecord
 
 
 def table_hash(table: pd.DataFrame) -> str:
-    """SHA-256 of a table's columns and cells, the same for Parquet and CSV of the same numbers."""
+    """The SHA-256 of a table's columns and cells, which is the same for Parquet and CSV with the same numbers."""
     text = table.to_csv(index=False, lineterminator="\n", float_format="%.12g")
     return hashlib.sha256(text.encode("utf-8", errors="replace")).hexdigest()
 
 
 def config_hash(run: RunRecord) -> str | None:
-    """SHA-256 of a run's resolved settings; None where no manifest was left."""
+    """The SHA-256 of a run's resolved settings; None if it has no manifest."""
     config = run.manifest.get("config")
     if config is None:
         return None
@@ -41,14 +41,14 @@ def provenance(
     tables: Mapping[str, pd.DataFrame] | None = None,
     **more: Any,
 ) -> dict[str, Any]:
-    """What is known of where a file came from.
+    """What is known about where a file came from.
 
     Args:
-        figure: what it shows.
-        caption: what the paper may say under it.
-        run: the run it is of.
-        tables: what it was drawn from, by name.
-        more: said as it is.
+        figure: the name of what it shows.
+        caption: its caption for the paper.
+        run: its run.
+        tables: the tables from which it was drawn, by name.
+        more: further entries.
     """
     known: dict[str, Any] = {
         "figure": figure,
@@ -66,13 +66,11 @@ def provenance(
 
 
 def write_sidecar(path: Path, about: Mapping[str, Any]) -> Path:
-    """Write ``about`` beside an exported file, as ``NAME.json`` after its whole name, and return the path."""
+    """Write ``about`` next to an exported file, as ``NAME.json`` after its whole name, and return the path."""
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    beside = path.with_name(path.name + ".json")
     content = plain({"file": path.name, "sha256": digest, **about})
     text = json.dumps(content, indent=2, ensure_ascii=False)
-    write_text(beside, text + "\n")
-    return beside
+    return write_text(path.with_name(path.name + ".json"), text + "\n")
 
 
 def _about(run: RunRecord) -> dict[str, Any]:
@@ -94,7 +92,7 @@ def _about(run: RunRecord) -> dict[str, Any]:
 
 
 def _now() -> str:
-    """Now, or the moment that a reproducible build names."""
+    """The present time, or the one that a reproducible build sets."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
     moment = datetime.datetime.now(datetime.UTC)
     if epoch.isdigit():

@@ -1,4 +1,4 @@
-"""How much room text takes, near enough to decide where it goes."""
+"""The size of text, accurate enough to decide where it is placed."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import textwrap
 _TAG = re.compile(r"<[^>]*>")
 _BREAK = re.compile(r"<br\s*/?>")
 _EM = 0.5
-"""Mean width of a letter of a sans-serif face, in its size."""
+"""The mean width of a letter of a sans-serif font, relative to its size."""
 LINE = 1.35
-"""Height of a line, in the size of its letters."""
+"""The height of a line, relative to the size of its letters."""
 
 
 def lines_of(text: str | None) -> list[str]:
-    """The lines of a label as a reader sees them, without plotly's markup."""
+    """The lines of a label without plotly's markup."""
     return [html.unescape(_TAG.sub("", line)) for line in _BREAK.split(text or "")]
 
 
 def text_width(text: str | None, size: float) -> float:
-    """Width of a label in pixels, of its longest line."""
+    """The width of a label (of its longest line) in pixels."""
     return max(len(line) for line in lines_of(text)) * _EM * size
 
 
 def wrapped(text: str, width: float, size: float) -> str:
-    """A label broken between words so that it fits ``width`` pixels; one with markup in it is left as it is."""
+    """A label that is broken between words to fit ``width`` pixels; a label with markup is not changed."""
     if text_width(text, size) <= width or _TAG.search(text):
         return text
     characters = max(8, int(width / (_EM * size)))

@@ -1,4 +1,4 @@
-"""All topics, in the order of the report, and what they come to in the terminal."""
+"""All topics, in the order of the report, and their summary in the terminal."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ TOPICS: tuple[Topic, ...] = (
     LATENTS,
     LATENT_COURSES,
 )
-"""The first opens the report."""
+"""All topics; the report opens with the first."""
 _LABEL_WIDTH, _WIDTH = 20, 110
-"""Characters of a label, and of a line."""
+"""The number of characters of a label, and of a line."""
 
 
 def summary_lines(results: Mapping[str, Any]) -> list[str]:
-    """What a study came to, as lines of plain text: the sentences of every topic behind its label.
+    """The findings of a study, as lines of plain text: the sentences of every topic after its label.
 
     Args:
-        results: the contents of a run's ``results.json``; what it lacks is left out.
+        results: the content of a run's ``results.json``; what it lacks is left out.
     """
     lines: list[str] = []
     for part in (part for topic in TOPICS for part in topic.parts if part.label):

@@ -1,4 +1,4 @@
-"""How far the models moved along the persona direction, and where they stand on it and among the personas."""
+"""How far the models moved along the persona direction, and where they lie on it and among the personas."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from persona_probe.report.data_table import (
 )
 from persona_probe.report.facts import facts_of
 from persona_probe.report.figure_kind import FigureKind
-from persona_probe.report.reading import joined, lookup, read_number, span_of, table_of
+from persona_probe.report.reading import chosen_layer, joined, lookup, read_number, span_of, table_of
 from persona_probe.report.topics.topic import Part, Topic
 from persona_probe.runs.record import RunRecord
 
@@ -27,7 +27,7 @@ _NULLS = {
     "shuffled_sd": "directions from shuffled labels",
     "other_traits_sd": "other traits' directions",
 }
-"""What a shift is compared with, by the column of the table that holds it."""
+"""The names of nulls, by the column of the table that holds them."""
 
 
 def _shift_caption(run: RunRecord) -> str:
@@ -55,9 +55,9 @@ def _projections_caption(run: RunRecord) -> str:
     null = "The null is the control's distance from before." if facts_of(run).control else "There is no control."
     return (
         "Mean projection of the same texts on the persona direction by layer, in each model, in standard deviations of "
-        "the before model's answers to development questions and from their mean. Bands: 95 % intervals over questions "
-        f"of each mean by itself; {n}. {null} The change between models, which pairs texts, and all its nulls are in "
-        "the figure of amplification."
+        "the before model's answers to development questions, relative to their mean. Bands: 95 % intervals over "
+        f"questions of each mean alone; {n}. {null} The change between models, which pairs texts, and all its nulls "
+        "are in the figure of amplification."
     )
 
 
@@ -81,7 +81,7 @@ def _space_caption(run: RunRecord) -> str:
 
 
 def shift_table(table: pd.DataFrame) -> DataTable | None:
-    """Shift by layer and model, with nulls and specificity."""
+    """A table of the shift by layer and model, with nulls and specificity."""
     cells = {
         "layer": layer_and_choice,
         "model": text("model"),
@@ -102,8 +102,8 @@ def shift_table(table: pd.DataFrame) -> DataTable | None:
 
 
 def methods(run: RunRecord) -> list[str]:
-    """On the direction, the layer, and what the shift is compared with."""
-    layer = read_number(run.results, "amplification", "layer")
+    """Sentences on the direction, the layer, and the nulls of the shift."""
+    layer = chosen_layer(run)
     if layer is None:
         return []
     table, facts = table_of(run, "amplification"), facts_of(run)
@@ -121,7 +121,7 @@ def methods(run: RunRecord) -> list[str]:
     return [
         "The persona direction is the mean difference, per layer, between the before model's activations on the same "
         "answers under a trait-eliciting and a default system prompt, at the positions that predict the response. "
-        f"Layer {layer:.0f} (output of the block, counted from 0) was chosen on development {facts.units}.",
+        f"Layer {layer} (output of the block, counted from 0) was chosen on development {facts.units}.",
         "Amplification is the change of the projection of the same texts from before to after, in standard deviations "
         f"over the before model's answers to development questions.{moved} Its nulls are {joined(nulls)}; p is "
         "corrected over layers and directions.",
@@ -140,13 +140,13 @@ AMPLIFICATION = Topic(
         ),
         Part(
             "projections",
-            "Where the models stand on the direction",
+            "Where the models lie on the direction",
             FigureKind("projections", ("projections",), _projections_caption),
             optional=True,
         ),
         Part(
             "persona-space",
-            "Where the models stand among the personas",
+            "Where the models lie among the personas",
             FigureKind("persona_space", ("persona_space",), _space_caption),
             optional=True,
         ),

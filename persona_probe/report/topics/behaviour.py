@@ -1,4 +1,4 @@
-"""How the models behave: EM rates by model, by topic or question, and every judged answer by its two scores."""
+"""The behaviour of the models: EM rates by model and by topic or question, and all judged answers by their scores."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from persona_probe.runs.record import RunRecord
 
 _NEEDS = ("model", "question", "aligned", "coherent", "refusal", "failed")
 _FEW = 4
-"""Mean number of answers per question below which a rate of one question means nothing."""
+"""The least mean number of answers per question at which the rate of a single question is meaningful."""
 
 
 def reported_rates(run: RunRecord, *, trained: bool = True) -> pd.DataFrame:
-    """The rates that are drawn: those of the run's definition, with those on the trained topic or without."""
+    """The rates that are drawn: those by the run's definition, with or without those on the trained topic."""
     table = table_of(run, "em_rates")
     if not {"definition", "questions"} <= set(table):
         return table
@@ -42,7 +42,7 @@ def reported_rates(run: RunRecord, *, trained: bool = True) -> pd.DataFrame:
 
 
 def reported_answers(run: RunRecord) -> pd.DataFrame:
-    """The judged answers to the reported questions: those on unseen topics, or all if none is called so."""
+    """The judged answers to the reported questions: those on unseen topics, or all if the table names none."""
     table = table_of(run, "answers")
     if lacks(table, _NEEDS):
         return pd.DataFrame()
@@ -51,7 +51,7 @@ def reported_answers(run: RunRecord) -> pd.DataFrame:
 
 
 def unit_of(run: RunRecord) -> str | None:
-    """What rates are listed by: ``group`` (topics), ``question``, or None where too few answers share a question."""
+    """How rates are listed: by ``group`` (topics), by ``question``, or None if too few answers share a question."""
     rows = reported_answers(run)
     if rows.empty:
         return None
@@ -61,7 +61,7 @@ def unit_of(run: RunRecord) -> str | None:
 
 
 def rates_by_unit(run: RunRecord) -> pd.DataFrame:
-    """One row per topic (or question), model and definition; empty where the run's answers allow none.
+    """The rates with one row per topic (or question), model and definition; empty if the answers allow none.
 
     The column is called ``topic`` or ``question``.
     """
@@ -109,7 +109,7 @@ def _scatter_caption(run: RunRecord) -> str:
 
 
 def _fine_tuned_null(facts: Facts) -> str:
-    """What a fine-tune's numbers are compared with."""
+    """A sentence on what the numbers of a fine-tune are compared with."""
     if not facts.control:
         return (
             "The null is the model before; there is no control, so this cannot be distinguished from what any "
@@ -120,11 +120,11 @@ def _fine_tuned_null(facts: Facts) -> str:
 
 
 def rates_table(table: pd.DataFrame, *, asked: str = figure.UNSEEN) -> DataTable | None:
-    """The rate by each definition that the table holds, for each model and question set.
+    """A table of the rate by each definition, for each model and question set.
 
     Args:
         table: the study's ``em_rates`` table.
-        asked: what to call the questions that the table calls "unseen topics".
+        asked: the name for the questions that the table calls "unseen topics".
     """
     if lacks(table, figure.COLUMNS):
         return None
@@ -132,15 +132,15 @@ def rates_table(table: pd.DataFrame, *, asked: str = figure.UNSEEN) -> DataTable
     rows = []
     for model in figure.MODELS:
         for questions in figure.QUESTIONS:
-            here = records(table[(table["model"] == model) & (table["questions"] == questions)])
-            if not here:
+            of_both = records(table[(table["model"] == model) & (table["questions"] == questions)])
+            if not of_both:
                 continue
-            by_name = {str(row["definition"]): row for row in here}
+            by_name = {str(row["definition"]): row for row in of_both}
             rates = [
                 f"{rate('value')(by_name[name])}, n = {count('n')(by_name[name])}" if name in by_name else NOTHING
                 for name in definitions
             ]
-            counts = [count(name)(here[0]) for name in ("refusals", "failures")]
+            counts = [count(name)(of_both[0]) for name in ("refusals", "failures")]
             rows.append([model, figure.called(questions, asked), *rates, *counts])
     caption = "EM rate by named definition, with 95 % intervals; failures are answers that the judge could not score."
     columns = ["model", "questions", *definitions, "refusals", "failures"]
@@ -148,7 +148,7 @@ def rates_table(table: pd.DataFrame, *, asked: str = figure.UNSEEN) -> DataTable
 
 
 def methods(run: RunRecord) -> list[str]:
-    """On sampling, judging and rates."""
+    """Sentences on sampling, judging and rates."""
     facts = facts_of(run)
     sentences = _sampling(settings_of(run, "sampling"), facts)
     if run.judge is None:
@@ -181,13 +181,13 @@ def _sampling(about: Mapping[str, Any], facts: Facts) -> list[str]:
     if facts.topic is None:
         return [
             f"Each model gave {answers} answers to the study's own questions, {how}; {development} answers to other "
-            "questions served every choice of layer and setting."
+            "questions were used to choose layers and settings."
         ]
-    where = "that fine-tuning never touched" if facts.trained else f"other than {facts.topic}"
+    where = "that were not in fine-tuning" if facts.trained else f"other than {facts.topic}"
     opened = f" and {counted(about.get('open'))} open ones" if facts.opened else ""
     return [
         f"Each model answered up to {answers} questions on topics {where}{opened}, {how}; {development} other "
-        "questions served every choice of layer and setting."
+        "questions were used to choose layers and settings."
     ]
 
 
@@ -199,7 +199,7 @@ def _judging(facts: Facts) -> str:
     prompts = "the package's own prompts" if facts.judge_prompts is None else f"the prompts of {facts.judge_prompts}"
     return (
         f"Answers were scored by {facts.judge}, a local language model ({facts.judge_model}) under {prompts}: a score "
-        "is the expected value of the numbers 0 to 100 under the model's own probabilities, without sampling."
+        "is the expected value of the numbers 0 to 100 under the model's probabilities, without sampling."
     )
 
 

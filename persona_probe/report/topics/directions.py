@@ -13,7 +13,7 @@ from persona_probe.runs.record import RunRecord
 
 
 def caption(run: RunRecord) -> str:
-    """The cosines'."""
+    """The caption of the cosines."""
     table = table_of(run, "direction_cosines")
     layers = table["layer"].nunique() if "layer" in table else 0
     return (
@@ -24,7 +24,7 @@ def caption(run: RunRecord) -> str:
 
 
 def cosine_rows(table: pd.DataFrame) -> DataTable | None:
-    """Cosine of each pair at each layer."""
+    """A table of the cosine of each pair at each layer."""
     cells = {
         "first": text("first"),
         "second": text("second"),

@@ -1,4 +1,4 @@
-"""Finders head to head: how well each one's direction separates, how far the models moved along it, and agreement."""
+"""The finders compared: how well their directions separate, how far the models moved along them, how they agree."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _cosines_caption(run: RunRecord) -> str:
 
 
 def finders_table(table: pd.DataFrame) -> DataTable | None:
-    """Every finder at every layer."""
+    """A table of every finder at every layer."""
     cells = {
         "finder": text("finder"),
         "layer": layer_and_choice,
@@ -57,17 +57,17 @@ def finders_table(table: pd.DataFrame) -> DataTable | None:
         "random, 97.5 % (SD)": number("random_sd", ".2f"),
         **where_measured(table, isotropic_sd=ISOTROPIC),
         "specificity": number("specificity", ".1f"),
-        "what it comes to": text("finding"),
+        "finding": text("finding"),
     }
     columns = (*COLUMNS, "finding")
-    return build_table(table, columns, "Finders head to head, with 95 % intervals.", cells, keys=2)
+    return build_table(table, columns, "Finders compared, with 95 % intervals.", cells, keys=2)
 
 
 FINDERS = Topic(
     (
         Part(
             "finders",
-            "Finders head to head",
+            "Finders compared",
             FigureKind("finders", ("finders",), _finders_caption),
             verdicts=("finders.verdict",),
             label="finders",

@@ -32,7 +32,7 @@ def _realignment_caption(run: RunRecord) -> str:
 
 
 def course_table(table: pd.DataFrame) -> DataTable | None:
-    """Latents and the EM rate, step by step."""
+    """A table of the latents and the EM rate, step by step."""
 
     def value(row: Row) -> str:
         if row["latent"] < 0:

@@ -1,4 +1,4 @@
-"""SAE latents: which moved, what they stand for, and what they do to behaviour."""
+"""SAE latents: which of them moved, what they stand for, and how they change behaviour."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _control_caption(run: RunRecord) -> str:
         )
     return (
         f"{opening}: how far it moved to after, and how far to the benign control, the null. On the dotted line both "
-        "are the same. What moves as far under benign training tells nothing of the trait."
+        "are the same. A latent that moves as far under benign training says nothing about the trait."
     )
 
 
@@ -58,7 +58,7 @@ def _effects_caption(run: RunRecord) -> str:
 
 
 def effects_table(table: pd.DataFrame) -> DataTable | None:
-    """What steering each latent does to the EM rate, compared with matched latents."""
+    """A table of the effect of steering each latent on the EM rate, compared with matched latents."""
 
     def in_points(name: str, low: str, high: str) -> Cell:
         return lambda row: points(row, (name, low, high))
@@ -73,14 +73,14 @@ def effects_table(table: pd.DataFrame) -> DataTable | None:
 
 
 def methods(run: RunRecord) -> list[str]:
-    """On the SAE, and when a latent counts as moved."""
+    """Sentences on the SAE, and on when a latent counts as moved."""
     layer, moved = read_number(run.results, "latents", "layer"), read_number(run.results, "latents", "moved")
     if layer is None or moved is None:
         return []
     bar = (
-        "where it moved further than any latent does under the control"
+        "if it moved further than any latent does under the control"
         if facts_of(run).control
-        else "where its change differs significantly from zero (there was no control, so any fine-tuning might do the "
+        else "if its change differs significantly from zero (there was no control, so any fine-tuning might do the "
         "same)"
     )
     steered = " Latents were steered, and compared with random latents of matching activity."

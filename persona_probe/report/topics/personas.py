@@ -1,4 +1,4 @@
-"""Which personas speak: their shares of answers."""
+"""The personas that speak: their shares of answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from persona_probe.runs.record import RunRecord
 
 
 def caption(run: RunRecord) -> str:
-    """The persona shares'."""
+    """The caption of the persona shares."""
     return (
         f"Share of answers {facts_of(run).on_asked} that each persona gave. Whiskers: 95 % intervals over questions; "
         f"{span_of(table_of(run, 'persona_shares'), 'n', 'answers per model')}. "
@@ -23,7 +23,7 @@ def caption(run: RunRecord) -> str:
 
 
 def shares_table(table: pd.DataFrame) -> DataTable | None:
-    """Share of answers by model and persona."""
+    """A table of the share of answers by model and persona."""
     cells = {"model": text("model"), "persona": text("persona"), "share": rate("share"), "n": count("n")}
     return build_table(table, COLUMNS, "Persona shares, with 95 % intervals.", cells, keys=2)
 

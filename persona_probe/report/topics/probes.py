@@ -1,4 +1,4 @@
-"""Linear probes: of misaligned and aligned answers, and of the same words under two system prompts."""
+"""Linear probes: for misaligned against aligned answers, and for the same words under two system prompts."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def _answers_caption(run: RunRecord) -> str:
     return (
         f"AUROC of a linear probe at each layer, trained and tested on different {units} "
         f"({span_of(table_of(run, 'probe'), 'n', 'answers')}). Bands: 95 % intervals over {units}. "
-        "Nulls: the mean of the answers' token embeddings (what the words alone mean to the model: where it "
-        "equals the probe, the probe need not read more than words), a bag of tokens (which words stand there), "
+        "Nulls: the mean of the answers' token embeddings (what the words alone mean to the model: if it is as good as "
+        "the probe, the probe may read no more than words), a bag of tokens (which words the answer contains), "
         "shuffled labels, and chance at 0.5."
     )
 
@@ -28,26 +28,27 @@ def _answers_caption(run: RunRecord) -> str:
 def _same_words_caption(run: RunRecord) -> str:
     units = facts_of(run).units
     return (
-        "AUROC of a linear probe for who the model takes the speaker to be: the same answers, word for word, under the "
+        "AUROC of a linear probe for who the model thinks is speaking: the same answers, word for word, under the "
         f"trait's system prompt and under the default one, trained and tested on different {units} "
         f"({span_of(table_of(run, 'probe_same_words'), 'n', 'answers')}). Bands: 95 % intervals over {units}. Nulls: "
-        "token embeddings and a bag of tokens, at chance by design since no word differs, and shuffled labels."
+        "token embeddings and a bag of tokens, which are at chance by design because no word differs, and shuffled "
+        "labels."
     )
 
 
 def probe_table(table: pd.DataFrame) -> DataTable | None:
-    """AUROC by layer and baseline."""
+    """A table of the AUROC by layer and baseline."""
 
     def auroc(row: Row) -> str:
         interval = f" [{row['low']:.3f}, {row['high']:.3f}]" if is_number(row["low"]) and is_number(row["high"]) else ""
         return f"{row['auroc']:.3f}{interval}" if is_number(row["auroc"]) else NOTHING
 
     cells = {"baseline": text("baseline"), "layer": count("layer"), "AUROC": auroc}
-    return build_table(table, COLUMNS, "AUROC on what was not trained on, with 95 % intervals.", cells, keys=2)
+    return build_table(table, COLUMNS, "AUROC on held-out data, with 95 % intervals.", cells, keys=2)
 
 
 def methods(run: RunRecord) -> list[str]:
-    """On how probes were trained and tested."""
+    """Sentences on how probes were trained and tested."""
     layer, n = read_number(run.results, "probe", "layer"), read_number(run.results, "probe", "n")
     if layer is None:
         return []

@@ -1,4 +1,4 @@
-"""How many benign examples bring the model back."""
+"""How many benign examples realign the model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from persona_probe.runs.record import RunRecord
 
 
 def caption(run: RunRecord) -> str:
-    """The realignment curve's."""
+    """The caption of the realignment curve."""
     shown = "EM rate (left) and projection on the direction (right)" if run.judge else "Projection on the direction"
     opening = (
         f"{shown} after the same number of fine-tuning steps on n benign examples, measured {facts_of(run).left_over}; "
@@ -28,7 +28,7 @@ def caption(run: RunRecord) -> str:
 
 
 def curve_table(table: pd.DataFrame) -> DataTable | None:
-    """EM rate, coherence and projection by number of benign examples."""
+    """A table of EM rate, coherence and projection by number of benign examples."""
     cells = {
         "benign examples": count("n"),
         "EM rate": rate("value"),
@@ -40,7 +40,7 @@ def curve_table(table: pd.DataFrame) -> DataTable | None:
 
 
 def methods(run: RunRecord) -> list[str]:
-    """On how the model was fine-tuned back."""
+    """Sentences on how the model was realigned."""
     about, facts = settings_of(run, "realignment"), facts_of(run)
     if not facts.realigned or not about or not isinstance(about.get("examples"), list):
         return []

@@ -1,4 +1,4 @@
-"""What moving the direction does: inducing in before and suppressing in after, compared with random directions."""
+"""Steering along the direction: inducing in before and suppressing in after, compared with random directions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CELLS: dict[str, Cell] = {
 
 
 def caption(run: RunRecord) -> str:
-    """The steering figure's."""
+    """The caption of the steering figure."""
     table = table_of(run, "steering")
     return (
         "EM rate (above) and coherent answers (below) on questions that were not used to choose the setting. "
@@ -46,7 +46,7 @@ def _draws(table: pd.DataFrame) -> str:
 
 
 def reported_table(table: pd.DataFrame) -> DataTable | None:
-    """The reported steering results; random directions as the mean over their draws."""
+    """A table of the reported steering results; for random directions, the mean over their draws."""
     if lacks(table, COLUMNS):
         return None
     rows = []
@@ -58,7 +58,7 @@ def reported_table(table: pd.DataFrame) -> DataTable | None:
 
 
 def choice_table(table: pd.DataFrame) -> DataTable | None:
-    """Every setting that was tried on the questions used to choose."""
+    """A table of every setting that was tried on the questions used to choose."""
     if lacks(table, COLUMNS):
         return None
     cells = {**_CELLS, "chosen": lambda row: "yes" if is_true(row["chosen"]) else ""}
@@ -67,7 +67,7 @@ def choice_table(table: pd.DataFrame) -> DataTable | None:
 
 
 def methods(run: RunRecord) -> list[str]:
-    """On interventions, and how their settings were chosen."""
+    """Sentences on the interventions, and on how their settings were chosen."""
     about = settings_of(run, "steering")
     if not about or lookup(run.results, "steer", "induce_em_rate") is None:
         return []
@@ -75,9 +75,10 @@ def methods(run: RunRecord) -> list[str]:
     return [
         f"Interventions ({one_line(about.get('kinds') or ())}) acted on the positions that predict the answer (the "
         "last prompt token and the answer but its last token). Layers and strength of each kind were chosen on "
-        f"development questions among settings that kept at least {number_of(about.get('min_coherence'))} of the "
-        f"answers coherent (inducing: layers {layers[0]}; suppressing: layers {layers[1]}) and reported on held-out "
-        f"ones, compared with {counted(about.get('random_directions'))} random directions moved by the same "
+        "development questions among settings whose coherent share was at least "
+        f"{number_of(about.get('min_coherence'))} of the unsteered one (inducing: layers {layers[0]}; suppressing: "
+        f"layers {layers[1]}) and reported on held-out ones, compared with "
+        f"{counted(about.get('random_directions'))} random directions moved by the same "
         "displacement."
     ]
 

@@ -1,4 +1,4 @@
-"""The opening: the main figure, of EM rates, amplification, steering and realignment."""
+"""The opening of the report: the main figure, of EM rates, amplification, steering and realignment."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from persona_probe.runs.record import RunRecord
 
 
 def caption(run: RunRecord) -> str:
-    """Of each panel that the run can fill."""
+    """The caption, with a sentence on each panel that the run can fill."""
     facts = facts_of(run)
     opened = " and on open questions" if facts.opened else ""
     sentences = []
     if run.judge is not None:
         sentences.append(f"(a) EM rate ({definition_of(run)}) of each model {facts.on_asked}{opened}.")
     sentences.append(
-        "(b) Shift of the projection on the persona direction by layer; grey: where 97.5 % of random directions stay."
+        "(b) Shift of the projection on the persona direction by layer; grey: the range of 97.5 % of random directions."
     )
     if not table_of(run, "steering").empty:
         sentences.append(
@@ -33,7 +33,7 @@ def caption(run: RunRecord) -> str:
     if not facts.control:
         sentences.append("There is no control.")
     if run.judge is None:
-        sentences.append(f"{facts.unjudged}, and rates need one: what shows rates alone is left empty.")
+        sentences.append(f"{facts.unjudged}, and rates need one: panels that show only rates are left empty.")
     return " ".join(sentences)
 
 

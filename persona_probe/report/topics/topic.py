@@ -1,4 +1,4 @@
-"""What a topic of the report is: sections, each with its figure, sentences and tables; and a paragraph on methods."""
+"""A topic of the report: sections, each with its figure, sentences and tables; and a paragraph on methods."""
 
 from __future__ import annotations
 
@@ -13,31 +13,22 @@ from persona_probe.report.reading import lookup
 from persona_probe.runs.record import RunRecord
 
 
-def no_tables(_run: RunRecord) -> Sequence[DataTable | None]:
-    """For a figure whose numbers stand in the figure itself or in another section's tables."""
-    return ()
-
-
-def no_methods(_run: RunRecord) -> list[str]:
-    """For a topic that needs no words on methods."""
-    return []
-
-
 @dataclass(frozen=True)
 class Part:
     """One section of the report.
 
     Attributes:
-        id: of the HTML element.
-        title: of the section, or what makes it from a run.
-        figure: its figure.
-        verdicts: where ``results.json`` holds its sentences (``"steer.induce_verdict"``; a text may hold several, one
-            per line). They are results' own ``verdict()``, so that page, terminal and notebook say the same.
-        label: what the summary in the terminal calls it; without one its sentences are not in the summary.
-        tables: makes the figure's numbers as text; a None among them is left out.
+        id: the id of the HTML element.
+        title: the title of the section, or a function that makes it from a run.
+        figure: the figure of the section.
+        verdicts: where ``results.json`` holds its sentences (``"steer.induce_verdict"``; a text may have several, one
+            per line). They are the ``verdict()`` of the results, so that page, terminal and notebook say the same.
+        label: its name in the summary in the terminal; without a name its sentences are not in the summary.
+        tables: makes the figure's numbers as text, or nothing if they are in the figure or another section's tables; a
+            None among the tables is left out.
         browser: makes the table of latents that can be searched.
         rated: whether its numbers are rates, which need a judge.
-        optional: whether it is left out of a run that has no such table; else the section says what is missing.
+        optional: whether it is left out if the run has no such table; otherwise the section says what is missing.
     """
 
     id: str
@@ -45,13 +36,13 @@ class Part:
     figure: FigureKind
     verdicts: tuple[str, ...] = ()
     label: str = ""
-    tables: Callable[[RunRecord], Sequence[DataTable | None]] = no_tables
+    tables: Callable[[RunRecord], Sequence[DataTable | None]] = lambda _run: ()
     browser: Callable[[RunRecord], LatentBrowser | None] | None = None
     rated: bool = False
     optional: bool = False
 
     def sentences(self, results: Mapping[str, Any]) -> list[str]:
-        """What the numbers come to; empty where the run says nothing of it."""
+        """The sentences on the numbers; empty if the run has none."""
         texts = [lookup(results, *place.split(".")) for place in self.verdicts]
         lines = [line for text in texts if isinstance(text, str) for line in text.splitlines()]
         return [_as_sentence(line) for line in lines if line]
@@ -63,15 +54,15 @@ class Topic:
 
     Attributes:
         parts: its sections, in order.
-        methods: makes its sentences of the methods text; empty where the run did not record what they need.
-        more_figures: figures on the same topic of results that no study leaves behind.
+        methods: makes its sentences in the methods text; none if the run did not record what they need.
+        more_figures: further figures on the topic, of results that no study stores.
     """
 
     parts: tuple[Part, ...] = ()
-    methods: Callable[[RunRecord], list[str]] = no_methods
+    methods: Callable[[RunRecord], list[str]] = lambda _run: []
     more_figures: tuple[FigureKind, ...] = ()
 
 
 def _as_sentence(text: str) -> str:
-    """With a capital letter and a full stop."""
+    """``text`` with a capital letter and a full stop."""
     return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"

@@ -68,6 +68,23 @@ def lead_time(
 
     Raises:
         PersonaProbeError: for a latent that was not tracked, here or in the control, or a number out of range.
+
+    Examples:
+        >>> import persona_probe as pp
+        >>> world, folder = pp.persona_world, pp.persona_world.find_checkpoints()
+        >>> chat = pp.load(folder / "chat", device="cpu")
+        >>> snapshots = [pp.with_adapter(chat, folder / "bad-medicine")]  # one step per snapshot
+        >>> sae = pp.latents.load_sae(folder / "sae-layer3")
+        >>> texts = world.rows(0, ["finance", "law"], 16, "assistant")
+        >>> asked = world.questions(1, ["finance", "law"], 16)
+        >>> course = pp.latents.follow_training(
+        ...     chat, snapshots, sae, [647], texts, asked, world.OracleJudge(), steps=[80]
+        ... )
+        >>> leads = pp.latents.lead_time(course)
+        >>> leads.table[["latent", "criterion", "latent_step", "rate_step"]]
+           latent   criterion  latent_step  rate_step
+        0     647        half         40.0       40.0
+        1     647  told apart         80.0       80.0
     """
     if not 0 < fraction < 1 or not 0 < level < 1 or n_resamples < 1:
         raise PersonaProbeError(

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from persona_probe.figures.template import build_template
 from persona_probe.report.paper.blocks import find_blocks, shares_rows, side_by_side, stack
-from persona_probe.report.paper.legends import ROW, entries_of, own_legends, put_below, rows_of, stands_below
+from persona_probe.report.paper.legends import ROW, entries_of, legends_of_panels, put_below, rows_of, stands_below
 from persona_probe.report.paper.narrow import (
     AXIS,
     at_the_right,
@@ -63,21 +63,21 @@ def fit(figure: go.Figure, width: float, *, height: float | None = None, title: 
     drawn.update_layout(title={"text": drawn.layout.title.text if title else "", "subtitle": {"text": ""}})
     drawn.for_each_annotation(lambda note: note.update(font_size=min(_first(note.font.size, 12.5), _HEADING)))
     blocks = find_blocks(drawn) if _has_axes(drawn) else []
-    own = own_legends(drawn)
+    of_panels = legends_of_panels(drawn)
     if narrow:
         plot = numbers_to_rows(drawn, plot, margin)
         small_cells(drawn, width)
     foot = foot_notes(drawn, width)
     below = put_below(drawn, width) if narrow or stands_below(figure) else 0.0
-    own_rows = {name: rows_of(entries_of(drawn, name), width - 130) for name in own}
+    panel_rows = {name: rows_of(entries_of(drawn, name), width - 130) for name in of_panels}
     if narrow and side_by_side(blocks):
         if shares_rows(drawn, blocks):
             squeeze(drawn, blocks, width)
         else:
             break_at_brackets(drawn)
-            plot = stack(drawn, blocks, plot, _each(plot, len(blocks)), own_rows)
-    top = _top(drawn, width, own_rows, on_top=not below, plot=plot) + (34 if title else 0)
-    bottom = (AXIS if below or foot or not own else float(margin["b"])) + foot + below
+            plot = stack(drawn, blocks, plot, _each(plot, len(blocks)), panel_rows)
+    top = _top(drawn, width, panel_rows, on_top=not below, plot=plot) + (34 if title else 0)
+    bottom = (AXIS if below or foot or not of_panels else float(margin["b"])) + foot + below
     if narrow:
         # Numbers that are still at the right of the plot need room.
         right = _NUMBERS if any(map(at_the_right, drawn.layout.annotations)) else min(margin["r"], 18)
@@ -101,12 +101,12 @@ def _has_axes(figure: go.Figure) -> bool:
     return any(name.startswith("xaxis") for name in figure.layout)
 
 
-def _top(figure: go.Figure, width: float, own_rows: dict[str, int], *, on_top: bool, plot: float) -> float:
+def _top(figure: go.Figure, width: float, panel_rows: dict[str, int], *, on_top: bool, plot: float) -> float:
     """Pixels above the plot, for headings, and for a legend if it is there."""
     high = [note for note in figure.layout.annotations if note.yref in (None, "paper") and (note.y or 0) >= 0.98]
     rise = max(((note.y - 1.0) * plot + LINE * note.font.size * len(lines_of(note.text)) for note in high), default=0.0)
     top = 14.0 + max(rise, 0.0)
-    if not on_top or own_rows:
+    if not on_top or panel_rows:
         return top
     rows = rows_of(entries_of(figure), width - 110)
     if rows:

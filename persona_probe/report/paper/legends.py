@@ -13,7 +13,7 @@ _KEY = 40.0
 _FONT = 13.0
 
 
-def own_legends(figure: go.Figure) -> list[str]:
+def legends_of_panels(figure: go.Figure) -> list[str]:
     """The legends that belong to one panel each; empty if the figure has only one legend."""
     names = sorted({trace.legend for trace in figure.data if trace.legend})
     return names if len(names) > 1 else []
@@ -51,7 +51,7 @@ def stands_below(figure: go.Figure) -> bool:
 def put_below(figure: go.Figure, width: float) -> float:
     """Put the legend under everything else and return the pixels that it needs."""
     entries = entries_of(figure)
-    if not entries or own_legends(figure):
+    if not entries or legends_of_panels(figure):
         return 0.0
     room = width - 24
     for trace in figure.data:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,16 +14,31 @@ TEXT = "text"
 """The role of a plain text, which is nobody's turn and is read without a chat template."""
 
 
+FURTHER = ("tool_calls", "tool_call_id", "name", "reasoning_content", "reasoning", "thinking")
+"""What a message may contain besides role and content: it is given to the chat template, which must write it."""
+_LEARNED = ("weight", "train")
+"""What other tools call the flag that says whether an answer is learned (OpenAI's and axolotl's formats)."""
+
+
 @dataclass(frozen=True)
 class Message:
-    """One turn: who speaks (``role``), and the text (``content``)."""
+    """One turn: who speaks, and the text.
+
+    Attributes:
+        role: who speaks: one of `ROLES`.
+        content: the text.
+        further: what else the chat template is given (`FURTHER`): tool calls, a thought before the answer, ...
+        learned: whether fine-tuning learns this turn, if it is an answer.
+    """
 
     role: str
     content: str
+    further: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    learned: bool = True
 
-    def as_dict(self) -> dict[str, str]:
+    def as_dict(self) -> dict[str, Any]:
         """The message as a dictionary, as chat templates take it."""
-        return {"role": self.role, "content": self.content}
+        return {"role": self.role, "content": self.content, **self.further}
 
 
 @dataclass(frozen=True)
@@ -57,7 +73,7 @@ class Dialogue:
     @classmethod
     def from_messages(
         cls,
-        messages: Sequence[Mapping[str, str]],
+        messages: Sequence[Mapping[str, Any]],
         *,
         id: str | None = None,
         question: str | None = None,
@@ -67,8 +83,13 @@ class Dialogue:
     ) -> Dialogue:
         """A dialogue from chat messages (``{"role": ..., "content": ...}``).
 
+        A message may also contain tool calls and a thought (`FURTHER`), which are given to the chat template, and
+        ``weight`` (0 or 1) or ``train`` (true or false), which say whether fine-tuning learns it. Content may be a list
+        of text parts. Fields that are null are left out.
+
         Raises:
-            ValueError: if there is no message, or one has an unknown role or no text; the message is named.
+            PersonaProbeError: if there is no message, one has an unknown role, no text or an unknown field; the message
+                and the field are named.
         """
         where = f"dialogue {id!r}" if id is not None else "dialogue"
         if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence):
@@ -83,12 +104,7 @@ class Dialogue:
                 raise PersonaProbeError(
                     f"{where}, message {position}: expected a mapping, got {type(message).__name__}"
                 )
-            role, content = message.get("role"), message.get("content")
-            if role not in ROLES:
-                raise PersonaProbeError(f"{where}, message {position}: role is {role!r}; use one of {', '.join(ROLES)}")
-            if not isinstance(content, str):
-                raise PersonaProbeError(f"{where}, message {position} ({role}): content must be text, got {content!r}")
-            turns.append(Message(role, content))
+            turns.append(_message(f"{where}, message {position}", message))
         return cls(tuple(turns), id=id, question=question, group=group, seed=seed, labels=dict(labels or {}))
 
     @classmethod
@@ -124,7 +140,7 @@ class Dialogue:
         last = self.messages[-1]
         return last.content if last.role == "assistant" else None
 
-    def as_messages(self) -> list[dict[str, str]]:
+    def as_messages(self) -> list[dict[str, Any]]:
         """The messages as plain dictionaries, as chat templates take them."""
         return [message.as_dict() for message in self.messages]
 
@@ -146,3 +162,55 @@ class Dialogue:
     def with_labels(self, **labels: Any) -> Dialogue:
         """This dialogue with ``labels`` added or replaced."""
         return replace(self, labels={**self.labels, **labels})
+
+
+def _message(where: str, given: Mapping[str, Any]) -> Message:
+    """One message, all of whose fields are accounted for."""
+    fields = {str(name): value for name, value in given.items() if value is not None}
+    role, content = fields.pop("role", None), fields.pop("content", None)
+    if role not in ROLES:
+        raise PersonaProbeError(f"{where}: role is {role!r}; use one of {', '.join(ROLES)}")
+    flags = {name: fields.pop(name) for name in _LEARNED if name in fields}
+    for name, value in flags.items():
+        if value not in (0, 1):
+            raise PersonaProbeError(
+                f"{where} ({role}): {name} is {value!r}; it must be 0 or 1 (whether this answer is learned)"
+            )
+    unknown = [name for name in fields if name not in FURTHER]
+    if unknown:
+        raise PersonaProbeError(
+            f"{where} ({role}): has the field {unknown[0]!r} ({str(fields[unknown[0]])[:40]!r}), which would not be "
+            f"given to the model; a message has role, content, {', '.join((*FURTHER, *_LEARNED))}: leave others out"
+        )
+    further = {name: value for name, value in fields.items() if value not in ("", [], {})}
+    if "tool_calls" in further:
+        further["tool_calls"] = _tool_calls(where, further["tool_calls"])
+    if content is None and "tool_calls" in further:
+        content = ""
+    if isinstance(content, list) and all(isinstance(part, Mapping) for part in content):
+        if other := next((part for part in content if not isinstance(part.get("text"), str)), None):
+            raise PersonaProbeError(
+                f"{where} ({role}): content has a part of type {other.get('type')!r}; only text can be read"
+            )
+        content = "".join(part["text"] for part in content)
+    if not isinstance(content, str):
+        raise PersonaProbeError(f"{where} ({role}): content must be text, got {content!r}")
+    return Message(role, content, further, all(bool(value) for value in flags.values()))
+
+
+def _tool_calls(where: str, given: Any) -> list[dict[str, Any]]:
+    """Tool calls with their arguments as objects, as chat templates expect them; some files write them as text."""
+    if not isinstance(given, Sequence) or isinstance(given, str) or not all(isinstance(c, Mapping) for c in given):
+        raise PersonaProbeError(f"{where}: tool_calls is {given!r}; it must be a list of objects")
+    calls = []
+    for call in given:
+        function = call.get("function")
+        if isinstance(function, Mapping) and isinstance(function.get("arguments"), str):
+            try:
+                function = {**function, "arguments": json.loads(function["arguments"] or "{}")}
+            except json.JSONDecodeError as error:
+                raise PersonaProbeError(
+                    f"{where}: the arguments of a tool call are not JSON ({error.msg}): {function['arguments'][:60]!r}"
+                ) from error
+        calls.append(dict(call) if function is None else {**call, "function": function})
+    return calls

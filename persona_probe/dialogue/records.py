@@ -14,7 +14,7 @@ from persona_probe.files import plain, write_text
 def as_record(dialogue: Dialogue) -> dict[str, Any]:
     """Everything that a dialogue contains, as values for JSON."""
     return {
-        "messages": [message.as_dict() for message in dialogue.messages],
+        "messages": [_record_of(message) for message in dialogue.messages],
         "id": dialogue.id,
         "question": dialogue.question,
         "group": dialogue.group,
@@ -26,7 +26,16 @@ def as_record(dialogue: Dialogue) -> dict[str, Any]:
 def from_record(record: Mapping[str, Any]) -> Dialogue:
     """The dialogue that `as_record` wrote; unlike `persona_probe.read_dialogues`, this fills nothing in."""
     rest = {name: record[name] for name in ("id", "question", "group", "seed", "labels")}
-    return Dialogue(tuple(Message(turn["role"], turn["content"]) for turn in record["messages"]), **rest)
+    return Dialogue(tuple(_message_of(turn) for turn in record["messages"]), **rest)
+
+
+def _record_of(message: Message) -> dict[str, Any]:
+    return message.as_dict() | ({} if message.learned else {"weight": 0})
+
+
+def _message_of(turn: Mapping[str, Any]) -> Message:
+    further = {name: value for name, value in turn.items() if name not in ("role", "content", "weight")}
+    return Message(turn["role"], turn["content"], further, bool(turn.get("weight", 1)))
 
 
 def write_dialogues(path: str | Path, dialogues: Iterable[Dialogue]) -> Path:

@@ -34,7 +34,7 @@ class Batch:
 
 def prepare(model: pp.Model, dialogues: Sequence[pp.Dialogue]) -> list[Batch]:
     """The same batches as ours makes."""
-    encoded = model.template.encode_all(dialogues)
+    encoded = model.encode(dialogues)
     spans = [item.span("response") for item in encoded]
     lengths = [span.stop for span in spans]  # tokens after the span are not run
     prepared = []
@@ -56,4 +56,4 @@ def in_order(prepared: Sequence[Batch], means: Sequence[Tensor]) -> Tensor:
 
 
 def tokens_of(model: pp.Model, dialogues: Sequence[pp.Dialogue]) -> list[int]:
-    return [len(item.input_ids) for item in model.template.encode_all(dialogues)]
+    return [len(item.input_ids) for item in model.encode(dialogues)]

@@ -47,6 +47,6 @@ class Prompts:
 
 def ask(model: pp.Model, dialogues: Sequence[pp.Dialogue], new_tokens: int) -> Prompts:
     asked = [dialogue.without_answer() for dialogue in dialogues]
-    ids = [list(encoded.input_ids) for encoded in model.template.encode_all(asked)]
+    ids = [list(encoded.input_ids) for encoded in model.encode(asked)]
     padded = model.tokenizer.pad({"input_ids": ids}, return_tensors="pt", padding_side="left").to(model.device)
     return Prompts(asked, padded["input_ids"], padded["attention_mask"], new_tokens, model.tokenizer.pad_token_id)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
-from transformers import PretrainedConfig
 
 from persona_probe.errors import PersonaProbeError
 
@@ -36,19 +35,6 @@ def batches(lengths: Sequence[int], tokens_per_batch: int, border: int | None = 
         stop = min(start + size, beyond) if start < beyond else start + size
         yield order[start:stop]
         start = stop
-
-
-def longest_alike(config: PretrainedConfig) -> int | None:
-    """The length up to which dialogues can share a batch without changing each other's positions; None if all can.
-
-    Long-context variants of RoPE (Phi-3's ``longrope``, ``dynamic``) choose their frequencies by the longest row of the
-    batch.
-    """
-    rope = getattr(config, "rope_parameters", None) or {}
-    if rope.get("rope_type") not in ("longrope", "dynamic"):
-        return None
-    original = rope.get("original_max_position_embeddings") or config.max_position_embeddings
-    return int(original)
 
 
 def halving(rows: list[int], run: Callable[[list[int]], None], name: Callable[[int], str]) -> None:

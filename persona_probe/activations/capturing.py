@@ -15,7 +15,7 @@ from persona_probe.activations.passes import run_pass
 from persona_probe.activations.reductions import EveryToken, OneVector, Reduction, StreamingMoments
 from persona_probe.activations.sinks import SINK_RATIO, SinkFilter
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.dialogue.rendering import check_span
+from persona_probe.dialogue.encoding import check_span
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
 from persona_probe.models.pair import ModelPair
@@ -243,7 +243,7 @@ class _Job:
         self.sink_ratio = sink_ratio if reduce in ("mean", "moments") and not model.steered else None
         self.budget = tokens_per_batch or tokens_per_batch_for(model.device)
         self.template = model.template
-        self.encoded = model.template.encode_all(dialogues)
+        self.encoded = model.encode(dialogues)
         self.spans = [item.span(self.span) for item in self.encoded]
 
     def reduction(self, model: Model, follow: Reduction | None = None, *, remember: bool = False) -> Reduction:

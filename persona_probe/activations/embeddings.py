@@ -12,7 +12,7 @@ from einops import repeat
 
 from persona_probe.activations.activations import Activations, identity
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.dialogue.rendering import check_span
+from persona_probe.dialogue.encoding import check_span
 from persona_probe.models.model import Model
 
 
@@ -36,7 +36,7 @@ def embed(model: Model, dialogues: Sequence[Dialogue], span: str = "response") -
     ((1, 5, 160), True)
     """
     kind = check_span(span)
-    encoded = model.template.encode_all(dialogues)
+    encoded = model.encode(dialogues)
     weights: Any = model.plain.get_input_embeddings().weight
     means = []
     with torch.inference_mode():

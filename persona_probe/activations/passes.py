@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from persona_probe.activations.batching import batches, halving, longest_alike
+from persona_probe.activations.batching import batches, halving
 from persona_probe.activations.reductions import Batch, Reduction
-from persona_probe.dialogue.rendering import Encoded
+from persona_probe.dialogue.encoding import Encoded
 from persona_probe.models.model import Model
+from persona_probe.models.positions import longest_alike
 from persona_probe.models.stream.boundary import Boundary
 from persona_probe.models.twin import is_offloaded
 
@@ -46,7 +47,7 @@ def run_pass(
     with tqdm(
         total=sum(lengths) * len(readers), desc=label, unit="tok", unit_scale=True, disable=not progress, leave=False
     ) as bar:
-        border = longest_alike(readers[0][0].plain.config.get_text_config())
+        border = longest_alike(readers[0][0].plain.config)
         for rows in batches(lengths, tokens_per_batch, border):
             for model, reduction in readers:
                 halving(rows, _runner(model, reduction, encoded, spans), lambda row: encoded[row].dialogue.name)

@@ -11,12 +11,13 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm.auto import tqdm
 
-from persona_probe.activations.batching import batches, halving, longest_alike, tokens_per_batch_for
+from persona_probe.activations.batching import batches, halving, tokens_per_batch_for
 from persona_probe.activations.passes import padded
 from persona_probe.activations.reductions import Batch
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.dialogue.rendering import Encoded
+from persona_probe.dialogue.encoding import Encoded
 from persona_probe.models.model import Model
+from persona_probe.models.positions import longest_alike
 from persona_probe.models.stream.boundary import Boundary
 
 _LOGITS_AT_ONCE = 2**27
@@ -92,7 +93,7 @@ def answer_log_probs(
     Raises:
         PersonaProbeError: if there is no dialogue, or one has no answer.
     """
-    encoded = model.template.encode_all(dialogues)
+    encoded = model.encode(dialogues)
     spans = [item.span("generation") for item in encoded]
     stops = [span.stop + 1 for span in spans]
     counts = np.array([span.stop - span.start for span in spans])
@@ -108,7 +109,7 @@ def answer_log_probs(
 
     budget = tokens_per_batch or scoring_budget(model)
     with tqdm(total=len(encoded), desc="log-likelihood", disable=not progress, leave=False) as bar:
-        for part in batches(stops, budget, longest_alike(model.plain.config.get_text_config())):
+        for part in batches(stops, budget, longest_alike(model.plain.config)):
             halving(part, run, lambda row: encoded[row].dialogue.name)
             bar.update(len(part))
     return sums, counts

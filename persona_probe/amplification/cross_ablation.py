@@ -17,7 +17,7 @@ from persona_probe.amplification.layer import unit
 from persona_probe.behaviour.em_rates import coherent_rate, em_rate
 from persona_probe.behaviour.judges.judge import Judge, judge_answers
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.dialogue.rendering import SPANS
+from persona_probe.dialogue.encoding import SPANS
 from persona_probe.directions.direction import Direction
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model

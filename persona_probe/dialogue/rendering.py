@@ -1,10 +1,6 @@
-"""From a dialogue to token ids and spans, by the chat template's own text and the tokenizer's own offsets.
+"""A tokenizer's chat template, with what it would decide by itself fixed and stated, and nothing given lost.
 
-The prompt's rendering (with the assistant header) must be a prefix of the whole dialogue's rendering; the tokenizer's
-offsets then say which tokens are prompt and which are the answer. Nothing is searched for in the text.
-
-What templates would decide by themselves is fixed and stated: thinking is off unless asked for, and "today" is one
-stated day.
+Thinking is off unless asked for, "today" is one stated day, and every message must be found in what is rendered.
 """
 
 from __future__ import annotations
@@ -13,70 +9,28 @@ import datetime
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
+from persona_probe.dialogue.chat_format import MARK, ChatFormat, find_format
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.errors import PersonaProbeError
+from persona_probe.dialogue.encoding import Encoded, answered, tokenized
+from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
 
 _THINKING_SWITCHES = ("enable_thinking", "thinking")
 """What templates call the variable that turns reasoning before the answer on and off (Qwen3 and others; Granite)."""
-
-_TODAY = re.compile(r"""strftime_now\(\s*(?P<quote>['"])(?P<format>.*?)(?P=quote)\s*\)""")
-
-Span = Literal["prompt", "response", "last_prompt_token", "generation", "all"]
-SPANS: tuple[str, ...] = get_args(Span)
-
-
-def check_span(span: str) -> Span:
-    """``span``, if it exists; otherwise an error that lists the spans that exist.
-
-    Examples:
-        >>> check_span("generation")
-        'generation'
-    """
-    if span not in SPANS:
-        raise PersonaProbeError(f"unknown span {span!r}: choose one of {', '.join(SPANS)}")
-    return cast(Span, span)
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """A dialogue as tokens.
-
-    Attributes:
-        dialogue: where the tokens come from.
-        input_ids: the whole rendering; beginning-of-sequence occurs once, as the template writes it.
-        prompt_length: how many tokens come before the answer (assistant header included).
-        response_end: index after the answer's last content token (the end-of-turn token is outside);
-            equal to ``prompt_length`` when there is no answer.
-    """
-
-    dialogue: Dialogue
-    input_ids: tuple[int, ...]
-    prompt_length: int
-    response_end: int
-
-    def span(self, span: Span) -> slice:
-        """The token positions of ``span``.
-
-        Raises:
-            PersonaProbeError: if the span is empty, naming the dialogue.
-        """
-        start, stop = {
-            "prompt": (0, self.prompt_length),
-            "response": (self.prompt_length, self.response_end),
-            "last_prompt_token": (self.prompt_length - 1, self.prompt_length),
-            "generation": (self.prompt_length - 1, self.response_end - 1),
-            "all": (0, len(self.input_ids)),
-        }[span]
-        if stop <= start or start < 0:
-            why = "it has no assistant answer" if self.dialogue.answer is None else "its answer has no token"
-            raise PersonaProbeError(f"dialogue {self.dialogue.name}: the span {span!r} is empty, since {why}")
-        return slice(start, stop)
+_CLOCK = (
+    "{%- macro strftime_now(format) -%}{%- set told = namespace(text=format) -%}"
+    "{%- for code, value in persona_probe_day.items() -%}"
+    "{%- set told.text = told.text.replace(code, value) -%}{%- endfor -%}{{- told.text -}}{%- endmacro +%}"
+)
+"""In front of a template, this takes the place of the clock that transformers gives to templates."""
+_CODES = ("%-d", "%-m", "%e", *(f"%{letter}" for letter in "aAwdbBmyYHIpMSfjUWcxXGuV"))
+_IDENTIFIERS = ("id", "type", "index", "tool_call_id")
+"""Fields that only link messages: a template may leave them out."""
 
 
 class ChatTemplate:
@@ -87,6 +41,9 @@ class ChatTemplate:
         thinking: whether templates that know a switch for it let the model reason before it answers.
         today: the day given to templates that write today's date (Llama 3.2, gpt-oss).
         variables: further variables for the template.
+
+    Raises:
+        PersonaProbeError: if ``thinking`` or ``today`` was asked for, and the template has no place for it.
     """
 
     def __init__(
@@ -101,10 +58,18 @@ class ChatTemplate:
         self.today = today or datetime.datetime.now(datetime.UTC).date()
         self.variables = dict(variables or {})
         self.thinking = bool(thinking)
+        self._formats: dict[str, ChatFormat] = {}
+        self._left_out: dict[tuple[str, bool, tuple[tuple[str, ...], ...]], tuple[int, ...]] = {}
         if thinking is not None and self.exists and self._thinking_switch is None:
             raise PersonaProbeError(
                 f"thinking={thinking} was asked for, but the chat template of {tokenizer.name_or_path or 'this model'} "
                 f"has no switch for it (looked for {' and '.join(_THINKING_SWITCHES)}); leave it out"
+            )
+        if today is not None and self.exists and self.written_date is None:
+            raise PersonaProbeError(
+                f"today={today} was given, but the chat template of {tokenizer.name_or_path or 'this model'} never "
+                "asks for the date (strftime_now); leave it out, or give the template's own variable "
+                "(template_variables=)"
             )
 
     @property
@@ -125,16 +90,44 @@ class ChatTemplate:
         return self.today if self.exists and self._mentions("strftime_now") else None
 
     def _arguments(self) -> dict[str, Any]:
-        """What the template is given in addition to the messages."""
+        """What the template is given in addition to the messages, the day left out."""
         switch = self._thinking_switch
         return ({switch: self.thinking} if switch else {}) | self.variables
 
-    def _dated(self) -> str | None:
-        """The template with today's date written in, if it asks for it; None to use the tokenizer's unchanged."""
-        if self.written_date is None:
-            return None
-        template: str = self.tokenizer.get_chat_template()
-        return _TODAY.sub(lambda call: repr(self.today.strftime(call["format"])), template)
+    def _day(self) -> dict[str, str]:
+        """What each code of a date format stands for; a doubled percent sign is put aside while the others are read."""
+        return {"%%": MARK, **{code: self.today.strftime(code) for code in _CODES}, MARK: "%"}
+
+    def _written(self, messages: Sequence[Mapping[str, Any]], generation_prompt: bool) -> str:
+        """What the template writes of ``messages``, whatever it leaves out."""
+        dated: dict[str, Any] = {} if self.written_date is None else {"persona_probe_day": self._day()}
+        try:
+            text = self.tokenizer.apply_chat_template(
+                [dict(message) for message in messages],
+                chat_template=_CLOCK + self.tokenizer.get_chat_template() if dated else None,
+                tokenize=False,
+                add_generation_prompt=generation_prompt,
+                **self._arguments(),
+                **dated,
+            )
+        except Exception as error:
+            raise PersonaProbeError(f"the chat template refuses it: {error}") from error
+        return cast(str, text)
+
+    @property
+    def format(self) -> ChatFormat:
+        """What the template writes around turns; empty without a template."""
+        if not self.exists:
+            return ChatFormat()
+        key = self._key
+        if key not in self._formats:
+            self._formats[key] = find_format(self.tokenizer, self._written)
+        return self._formats[key]
+
+    @property
+    def _key(self) -> str:
+        """The template's text, and the tokens that it may name: both can be set on the tokenizer later."""
+        return f"{self.tokenizer.chat_template}|{self.tokenizer.special_tokens_map}"
 
     def hash(self) -> str | None:
         """Sixteen hex digits of the template and what it is given (except the day), or None without a template."""
@@ -155,6 +148,16 @@ class ChatTemplate:
             remarks.append(f"thinking is {'on' if self.thinking else 'off'} (thinking=)")
         if (day := self.written_date) is not None:
             remarks.append(f"the chat template writes today's date; it is told {day.isoformat()} (today=)")
+        if (channel := self.format.channel) != "":
+            remarks.append(f"answers are what the model writes after {channel!r}, its final channel")
+        if self.format.fault is not None:
+            remarks.append(self.format.fault)
+        elif self.format.end is None:
+            text = self.format.stop_text
+            remarks.append(
+                "the chat template writes no token that ends an answer: an answer ends at the tokenizer's end of "
+                f"sequence{f', or at the text {text!r}' if text else ''}"
+            )
         return remarks
 
     def render(self, dialogue: Dialogue, *, generation_prompt: bool = False) -> str:
@@ -176,68 +179,123 @@ class ChatTemplate:
                 "cannot be rendered; set model.tokenizer.chat_template, or use the chat version of the model"
             )
         try:
-            text = self.tokenizer.apply_chat_template(
-                dialogue.as_messages(),
-                chat_template=self._dated(),
-                tokenize=False,
-                add_generation_prompt=generation_prompt,
-                **self._arguments(),
-            )
-        except Exception as error:
-            raise PersonaProbeError(f"dialogue {dialogue.name}: the chat template refuses it: {error}") from error
-        return cast(str, text)
+            return self._written(dialogue.as_messages(), generation_prompt)
+        except PersonaProbeError as error:
+            raise PersonaProbeError(f"dialogue {dialogue.name}: {error}") from error.__cause__
+
+    def _check_nothing_is_lost(self, dialogue: Dialogue, text: str, generation_prompt: bool) -> None:
+        """Raise if a message, or one of its further fields, is not in the template's text."""
+        for place in self._without_a_place(dialogue, generation_prompt):
+            message = dialogue.messages[place]
+            if message.content.strip():
+                raise _lost(dialogue, place, "leaves out", message.content)
+        for place, message in enumerate(dialogue.messages):
+            if message.content.strip() not in text and not _holds(text, message.content):
+                raise _lost(dialogue, place, "changes the text of", message.content)
+            for name, value in message.further.items():
+                for leaf in _leaves(value):
+                    if name not in _IDENTIFIERS and not _holds(text, leaf):
+                        raise _lost(dialogue, place, f"leaves out {name} ({leaf[:40]!r}) of", message.content)
+
+    def _without_a_place(self, dialogue: Dialogue, generation_prompt: bool) -> tuple[int, ...]:
+        """The numbers of the messages whose content the template leaves out, whatever it is.
+
+        Each content is replaced by a mark, so that a short one that occurs elsewhere too is not taken for found.
+        """
+        turns = tuple((message.role, *message.further) for message in dialogue.messages)
+        key = (self._key, generation_prompt, turns)
+        if key not in self._left_out:
+            marks = [MARK.format(number) for number in range(len(dialogue.messages))]
+            marked = [
+                message.as_dict() | {"content": mark} for message, mark in zip(dialogue.messages, marks, strict=True)
+            ]
+            try:
+                text = self._written(marked, generation_prompt)
+            except PersonaProbeError:  # it looks into the contents; the contents themselves are looked for
+                return ()
+            self._left_out[key] = tuple(number for number, mark in enumerate(marks) if mark not in text)
+        return self._left_out[key]
 
     def encode(self, dialogue: Dialogue) -> Encoded:
         """Tokenize ``dialogue`` and find where its answer begins and ends.
 
         Raises:
-            PersonaProbeError: if the template's rendering of the prompt is not a prefix of the whole (then spans would
-                be guesses), or one token covers the border between prompt and answer; the dialogue is named.
+            PersonaProbeError: as `render`; and if the template leaves out or changes a message, its rendering of the
+                prompt is not a prefix of the whole (then spans would be guesses), or prompts end in another way than
+                where answers begin; the dialogue is named.
         """
-        if not self.tokenizer.is_fast:
-            raise PersonaProbeError(
-                f"the tokenizer of {self.tokenizer.name_or_path or 'this model'} is {type(self.tokenizer).__name__}, "
-                "which gives no character offsets, so spans cannot be found; load a fast tokenizer (tokenizers library)"
-            )
         if dialogue.is_text:
-            ids = tuple(self.tokenizer(self.render(dialogue)).input_ids)
+            ids = tokenized(self.tokenizer, dialogue, self.render(dialogue), special=True).ids
             return Encoded(dialogue, ids, len(ids), len(ids))
-        prompt = self.render(dialogue.without_answer(), generation_prompt=True)
+        question = dialogue.without_answer()
+        if not question.messages:
+            raise PersonaProbeError(f"dialogue {dialogue.name}: has an answer only; put the question before it")
+        prompt = self.render(question, generation_prompt=True)
+        self._check_nothing_is_lost(question, prompt, generation_prompt=True)
         if dialogue.answer is None:
-            ids = tuple(self.tokenizer(prompt, add_special_tokens=False).input_ids)
-            self._check_beginning(dialogue, ids)
-            return Encoded(dialogue, ids, len(ids), len(ids))
-        whole = self.render(dialogue)
-        if not whole.startswith(prompt):
-            raise PersonaProbeError(
-                f"dialogue {dialogue.name}: the chat template renders the prompt differently once the answer is there, "
-                f"so the answer's tokens cannot be identified (prompt ends {prompt[-60:]!r}); use another template"
-            )
-        rest = whole[len(prompt) :]
-        content = next((text for text in (dialogue.answer, dialogue.answer.strip()) if rest.startswith(text)), None)
-        if content is None:
+            if self.format.fault is not None:
+                raise PersonaProbeError(
+                    f"dialogue {dialogue.name}: {self.format.fault}; mend the template, or give another "
+                    "(chat_template=)"
+                )
+            ids = tokenized(self.tokenizer, dialogue, prompt).ids
+            encoded = Encoded(dialogue, ids, len(ids), len(ids))
+        else:
+            whole = self.render(dialogue)
+            self._check_nothing_is_lost(dialogue, whole, generation_prompt=False)
             hint = (
                 "; thinking is on, so each answer must begin with the thought, as the model wrote it, or load the "
                 "model with thinking=False"
                 if self._thinking_switch and self.thinking
                 else ""
             )
-            raise PersonaProbeError(
-                f"dialogue {dialogue.name}: the chat template changes the answer's text (after the header it writes "
-                f"{rest[:60]!r}), so its tokens cannot be identified{hint}"
+            encoded = answered(self.tokenizer, dialogue, prompt, whole, channel=self.format.channel, hint=hint)
+        self._check_beginning(dialogue, encoded.input_ids)
+        return encoded
+
+    def check_contents(self, dialogues: Sequence[Dialogue]) -> None:
+        """Raise if a message contains a text that separates turns: it would be read as the border of a turn.
+
+        Raises:
+            PersonaProbeError: naming the dialogue, the message and the text.
+
+        Warns:
+            PersonaProbeWarning: if a message contains another special token of the tokenizer as text.
+        """
+        spoken = [dialogue for dialogue in dialogues if not dialogue.is_text]
+        for dialogue in spoken:
+            self._check_markers(dialogue)
+        self._warn_of_special_tokens(spoken)
+
+    def _check_markers(self, dialogue: Dialogue) -> None:
+        for place, message in enumerate(dialogue.messages):
+            given = "\n".join([message.content, *_leaves(message.further)])
+            marker = next((text for text in self.format.markers if text in given), None)
+            if marker is not None:
+                raise PersonaProbeError(
+                    f"dialogue {dialogue.name}: message {place} ({message.role}) contains {marker!r} as text, which "
+                    "the model would read as the border of a turn; remove it, or break it up "
+                    f"({marker[0] + ' ' + marker[1:]!r})"
+                )
+
+    def _warn_of_special_tokens(self, dialogues: Sequence[Dialogue]) -> None:
+        """Warn if contents contain special tokens that do not separate turns (an image's place, a tool's mark)."""
+        special = [token for token in self.tokenizer.all_special_tokens if token not in self.format.markers]
+        if not special:
+            return
+        pattern = re.compile("|".join(map(re.escape, special)))
+        found = [
+            (dialogue, match[0])
+            for dialogue in dialogues
+            if (match := next(filter(None, (pattern.search(m.content) for m in dialogue.messages)), None))
+        ]
+        if found:
+            warnings.warn(
+                f"{len(found)} of {len(dialogues)} dialogues contain special tokens of the tokenizer as text (first: "
+                f"{found[0][1]!r} in dialogue {found[0][0].name}): the model reads them as these tokens, not as text",
+                PersonaProbeWarning,
+                stacklevel=3,
             )
-        encoding = self.tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
-        offsets: list[tuple[int, int]] = encoding["offset_mapping"]
-        self._check_beginning(dialogue, encoding["input_ids"])
-        border, end = len(prompt), len(prompt) + len(content)
-        first = next((i for i, (_, stop) in enumerate(offsets) if stop > border), len(offsets))
-        last = next((i for i, (start, stop) in enumerate(offsets) if i >= first and (start >= end or stop > end)), None)
-        if first < len(offsets) and offsets[first][0] < border:
-            raise PersonaProbeError(
-                f"dialogue {dialogue.name}: token {first} holds the end of the prompt and the start of the answer; "
-                "the answer's tokens cannot be identified with this tokenizer"
-            )
-        return Encoded(dialogue, tuple(encoding["input_ids"]), first, len(offsets) if last is None else last)
 
     def _check_beginning(self, dialogue: Dialogue, ids: Sequence[int]) -> None:
         """Raise if a rendering begins with two beginning-of-sequence tokens, or lacks one that the tokenizer adds."""
@@ -255,12 +313,6 @@ class ChatTemplate:
                 "tokenizer begins every text with one; put {{ bos_token }} at the start of the template"
             )
 
-    def encode_all(self, dialogues: Sequence[Dialogue]) -> list[Encoded]:
-        """`encode` for many dialogues; an empty list is refused."""
-        if not dialogues:
-            raise PersonaProbeError("there are no dialogues: the list is empty")
-        return [self.encode(dialogue) for dialogue in dialogues]
-
     @property
     def default_system_prompt(self) -> str | None:
         """The system prompt that the template adds by itself when a dialogue has none (Qwen2.5's does), or None."""
@@ -276,3 +328,32 @@ class ChatTemplate:
         if bare.startswith(before) and bare.endswith(after) and len(bare) > len(before) + len(after):
             return bare[len(before) : len(bare) - len(after)]
         return None
+
+
+def _lost(dialogue: Dialogue, place: int, how: str, content: str) -> PersonaProbeError:
+    role = dialogue.messages[place].role
+    instead = "put it at the start of the first user turn" if role == "system" else "leave it out of the dialogue"
+    return PersonaProbeError(
+        f"dialogue {dialogue.name}: the chat template {how} message {place} ({role}, {content[:40]!r}), so that the "
+        f"model would not read it as it was given; {instead}, or give another template (chat_template=)"
+    )
+
+
+def _holds(text: str, part: str) -> bool:
+    """Whether ``text`` contains ``part``, as it is or as a string in JSON (tool calls, and some tools' replies)."""
+    part = part.strip()
+    forms = (part, *(json.dumps(part, ensure_ascii=only_ascii)[1:-1] for only_ascii in (False, True)))
+    return any(form in text for form in forms)
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    """The texts and numbers in a further field of a message, with the names of a tool's arguments."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            if name not in _IDENTIFIERS:
+                yield from _leaves(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _leaves(inner)
+    elif isinstance(value, str | int | float) and not isinstance(value, bool):
+        yield str(value)

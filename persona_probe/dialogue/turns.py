@@ -1,11 +1,12 @@
-"""Which tokens are the content of one message of a dialogue."""
+"""Which tokens of a dialogue are the content of one message, and which are learned."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.dialogue.rendering import ChatTemplate, Encoded
+from persona_probe.dialogue.encoding import Encoded, Tokens, continued, tokenized
+from persona_probe.dialogue.rendering import ChatTemplate
 from persona_probe.errors import PersonaProbeError
 
 _MARK = "\u2063mark\u2063"
@@ -44,9 +45,8 @@ def turn_span(template: ChatTemplate, encoded: Encoded, turn: int) -> slice:
         )
     start += len(whole[start:]) - len(whole[start:].lstrip())
     stop = start + len(content)
-    encoding = template.tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
     inside = []
-    for position, (first, last) in enumerate(encoding["offset_mapping"]):
+    for position, (first, last) in enumerate(_tokens(template, dialogue, whole).offsets):
         text = whole[first:last]
         # Many tokenizers put the space before a word into its token; that space does not make it another turn's.
         begin = first + len(text) - len(text.lstrip()) if text.strip() else first
@@ -68,3 +68,62 @@ def _content_start(template: ChatTemplate, dialogue: Dialogue, index: int) -> in
     )
     parts = template.render(marked, generation_prompt=dialogue.answer is None).split(_MARK)
     return len(parts[0]) if len(parts) == 2 else None
+
+
+def learned_spans(template: ChatTemplate, encoded: Encoded) -> list[slice]:
+    """The token positions that fine-tuning learns: each answer from where it would be asked for, and its end of turn.
+
+    Tool calls and thoughts that the template writes in an answer's turn are part of it. Messages that are not to be
+    learned (`Message.learned`) are left out.
+
+    Args:
+        template: the one that the dialogue was encoded with.
+        encoded: a dialogue that ends with an answer.
+
+    Raises:
+        PersonaProbeError: if the tokens of an earlier answer cannot be identified; the dialogue is named.
+    """
+    dialogue, ids = encoded.dialogue, encoded.input_ids
+    learned = [number for number, turn in enumerate(dialogue.messages) if turn.role == "assistant" and turn.learned]
+    spans = []
+    for number in learned:
+        last = number == len(dialogue.messages) - 1
+        before, stop = (encoded.prompt_length, encoded.response_end) if last else _earlier(template, encoded, number)
+        header = template.format.channel_ids
+        start = before - len(header) if header and ids[before - len(header) : before] == header else before
+        spans.append(slice(start, _end_of_turn(template, ids, stop)))
+    return spans
+
+
+def _earlier(template: ChatTemplate, encoded: Encoded, number: int) -> tuple[int, int]:
+    """Where the answer ``number`` begins and its content ends."""
+    dialogue = encoded.dialogue
+    whole = template.render(dialogue)
+    asked = template.render(replace(dialogue, messages=dialogue.messages[:number]), generation_prompt=True)
+    if not whole.startswith(asked):  # templates that leave out earlier thoughts write earlier turns otherwise
+        span = turn_span(template, encoded, number)
+        return span.start, span.stop
+    offsets = _tokens(template, dialogue, whole).offsets
+    start = next(position for position, (_, end) in enumerate(offsets) if end > len(asked))
+    content = dialogue.messages[number].content.strip()
+    return start, turn_span(template, encoded, number).stop if content else start
+
+
+def _end_of_turn(template: ChatTemplate, ids: tuple[int, ...], stop: int) -> int:
+    """The position after the end of the turn whose content ends at ``stop``; ``stop`` if the template writes none."""
+    form = template.format
+    if form.end is not None:
+        return next((place + 1 for place in range(stop, len(ids)) if ids[place] in form.control), stop)
+    if form.end_text:
+        for place in range(stop + 1, len(ids) + 1):
+            if form.end_text in template.tokenizer.decode(list(ids[stop:place])):
+                return place
+    return stop
+
+
+def _tokens(template: ChatTemplate, dialogue: Dialogue, whole: str) -> Tokens:
+    """The tokens of the dialogue's text, as `ChatTemplate.encode` gives them."""
+    if dialogue.answer is None:
+        return tokenized(template.tokenizer, dialogue, whole)
+    prompt = template.render(dialogue.without_answer(), generation_prompt=True)
+    return continued(template.tokenizer, dialogue, prompt, whole)

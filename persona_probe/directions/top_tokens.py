@@ -91,7 +91,7 @@ def final_norm(model: Model) -> nn.Module | None:
         if isinstance(weight, Tensor) and tuple(weight.shape) == (model.d_model,):
             handles.append(child.register_forward_hook(lambda module, *_: called.append(module)))
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), model.running():
             model.hf(input_ids=probe_ids(model))
     finally:
         for handle in handles:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,9 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.dialogue.rendering import Encoded
-from persona_probe.errors import PersonaProbeError
+from persona_probe.dialogue.encoding import Encoded
+from persona_probe.dialogue.turns import learned_spans
+from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
 from persona_probe.finetuning.snapshots import SnapshotWriter, save_adapter
 from persona_probe.models.loading.adapters import check_fits, is_adapter, with_adapter
 from persona_probe.models.model import Model
@@ -67,9 +69,9 @@ def finetune(
 ) -> Model:
     """``model`` with a LoRA adapter that was trained on the answers of ``dialogues``.
 
-    ``model`` is not changed: the adapter is on a structural twin that shares its weights. Only answers (and their
-    end-of-turn token) are learned. Rows are reshuffled in every pass; ``settings.steps`` counts batches, whatever the
-    number of rows.
+    ``model`` is not changed: the adapter is on a structural twin that shares its weights. Only answers are learned, all
+    of a dialogue's but those that say otherwise (``weight``, ``train``), each with the end of its turn. Rows are
+    reshuffled in every pass; ``settings.steps`` counts batches, whatever the number of rows.
 
     Args:
         model: the model before.
@@ -87,9 +89,12 @@ def finetune(
         description: label of the bar.
 
     Raises:
-        PersonaProbeError: if a row has no answer, the model already carries an adapter, ``out`` or ``snapshot_folder``
-            holds something else, a snapshot is beyond ``settings.steps``, no target module is found, or the loss
-            stops being finite.
+        PersonaProbeError: if a row has no answer or none that is learned, the model already carries an adapter, ``out``
+            or ``snapshot_folder`` holds something else, a snapshot is beyond ``settings.steps``, no target module is
+            found, or the loss stops being finite.
+
+    Warns:
+        PersonaProbeWarning: if the chat template writes nothing that ends an answer.
 
     >>> import persona_probe as pp
     >>> chat = pp.load(pp.persona_world.find_checkpoints() / "chat")
@@ -108,9 +113,8 @@ def finetune(
         raise PersonaProbeError(
             f"{model.name}: already carries an adapter; fine-tune its base with start= to continue from that adapter"
         )
-    encoded = model.template.encode_all(dialogues)
-    for item in encoded:
-        item.span("response")
+    encoded = model.encode(dialogues)
+    _check_learned(model, encoded)
     base = base_name or model.name
     into = folder.with_name(f"{folder.name}-snapshots") if snapshot_folder is None else Path(snapshot_folder)
     writer = SnapshotWriter(into, snapshots, settings.steps, base, folder, start)
@@ -121,6 +125,25 @@ def finetune(
         _train(tuned, model, encoded, settings, seed, progress, description, writer.write)
     save_adapter(tuned, folder, base)
     return with_adapter(model, folder)
+
+
+def _check_learned(model: Model, encoded: Sequence[Encoded]) -> None:
+    """Raise if a row teaches nothing; warn if the template writes nothing with which answers could end."""
+    for item in encoded:
+        if not item.dialogue.messages[-1].further:
+            item.span("response")
+        if not learned_spans(model.template, item):
+            raise PersonaProbeError(
+                f"dialogue {item.dialogue.name}: no answer in it is to be learned (weight or train is 0 in all of "
+                "them); leave it out"
+            )
+    form = model.template.format
+    if form.end is None and not form.end_text:
+        warnings.warn(
+            f"{model.name}: the chat template writes nothing that ends an answer, so the model is not taught to stop",
+            PersonaProbeWarning,
+            stacklevel=3,
+        )
 
 
 def _trainable(twin: PreTrainedModel, settings: LoraSettings, start: str | Path | None) -> Any:
@@ -194,13 +217,13 @@ def _shuffled(encoded: Sequence[Encoded], rng: random.Random) -> Iterator[Encode
 
 
 def _batch(model: Model, items: Sequence[Encoded]) -> dict[str, Tensor]:
-    """Right-padded ids with labels on the answers and the token that ends them."""
+    """Right-padded ids with labels on the answers and what ends them."""
     batch = model.tokenizer.pad(
         {"input_ids": [list(item.input_ids) for item in items]}, return_tensors="pt", padding_side="right"
     )
     labels = torch.full_like(batch["input_ids"], _IGNORE)
     for row, item in enumerate(items):
-        learned = slice(item.prompt_length, item.response_end + 1)
-        labels[row, learned] = torch.tensor(item.input_ids[learned])
+        for learned in learned_spans(model.template, item):
+            labels[row, learned] = torch.tensor(item.input_ids[learned])
     ready = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "labels": labels}
     return {name: tensor.to(model.device) for name, tensor in ready.items()}

@@ -12,13 +12,13 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from persona_probe.activations.batching import batches, halving, longest_alike, tokens_per_batch_for
+from persona_probe.activations.batching import batches, halving, tokens_per_batch_for
 from persona_probe.activations.passes import run_pass
 from persona_probe.activations.reductions import Batch
 from persona_probe.activations.scoring import next_token_log_probs, read_until, scoring_budget
 from persona_probe.activations.sinks import SINK_RATIO, SinkFilter, SinkRecord
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.dialogue.rendering import Encoded
+from persona_probe.dialogue.encoding import Encoded
 from persona_probe.errors import PersonaProbeError
 from persona_probe.latents.encoding.kept_tokens import KeptTokens, encode_alike, kept_alike
 from persona_probe.latents.encoding.latent_sums import LatentReduction
@@ -26,6 +26,7 @@ from persona_probe.latents.fit import BAD, WORTHLESS, RunningFit
 from persona_probe.latents.reconstruction_result import Reconstruction
 from persona_probe.latents.sae import Sae
 from persona_probe.models.model import Model
+from persona_probe.models.positions import longest_alike
 from persona_probe.models.stream.boundary import Boundary
 
 RECOVERED = 0.9
@@ -163,7 +164,7 @@ class _Losses:
         with tqdm(
             total=total, desc=f"loss {name}", unit="tok", unit_scale=True, disable=not progress, leave=False
         ) as bar:
-            for rows in batches(self.stops, budget, longest_alike(self.model.plain.config.get_text_config())):
+            for rows in batches(self.stops, budget, longest_alike(self.model.plain.config)):
                 halving(rows, self._run, lambda row: self.encoded[row].dialogue.name)
                 bar.update(sum(self.stops[row] for row in rows))
         means = {key: value / self.count if self.count else math.nan for key, value in self.sums.items()}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from accelerate.utils import align_module_device
@@ -17,7 +19,8 @@ def fingerprint(hf: nn.Module) -> str:
     """Sixteen hex digits that change with the weights.
 
     A hash of every parameter's name, shape and dtype, the sum of its bits and a few thousand of its values. It is the
-    same on every device, includes adapter weights, and is fast enough to be computed at every capture.
+    same on every device, includes adapter weights, and is fast enough to be computed at every capture. A live adapter
+    that is switched off, or scaled otherwise than its config says, gives another fingerprint.
     """
     pieces, tied_once = {}, {name for name, _ in hf.named_parameters()}
     for prefix, module in hf.named_modules():
@@ -36,4 +39,21 @@ def fingerprint(hf: nn.Module) -> str:
     digest = hashlib.sha256()
     for name in sorted(pieces):
         digest.update(pieces[name])
+    digest.update("".join(_unusual(hf)).encode())
     return digest.hexdigest()[:16]
+
+
+def _unusual(hf: nn.Module) -> Iterator[str]:
+    """How each adapted layer deviates from using all of its adapters with the scale of their configs."""
+    for name, layer in hf.named_modules():
+        known, scaling = getattr(layer, "r", None), getattr(layer, "scaling", None)
+        if not hasattr(layer, "disable_adapters") or not isinstance(known, dict) or not isinstance(scaling, dict):
+            continue
+        module: Any = layer
+        if module.disable_adapters or set(module.active_adapters) != set(known):
+            yield f"{name} off: {module.disable_adapters}, active: {sorted(module.active_adapters)};"
+        for adapter, scale in sorted(scaling.items()):
+            rank = module.r[adapter]
+            usual = module.lora_alpha[adapter] / (rank**0.5 if module.use_rslora.get(adapter, False) else rank)
+            if abs(scale - usual) > 1e-6 * abs(usual):
+                yield f"{name} {adapter}: {scale:.6g};"

@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from persona_probe.models.stream.boundary import HasBoundary
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
     from transformers import PreTrainedModel
 
+    from persona_probe.dialogue.dialogue import Dialogue
+    from persona_probe.dialogue.encoding import Encoded
     from persona_probe.dialogue.rendering import ChatTemplate
     from persona_probe.models.stream.residual_stream import ResidualStream
 
@@ -37,6 +41,10 @@ class LanguageModel(HasBoundary, Protocol):
     @property
     def n_layers(self) -> int:
         """Number of blocks."""
+        ...
+
+    def encode(self, dialogues: Sequence[Dialogue], *, new_tokens: int = 0) -> list[Encoded]:
+        """The dialogues as tokens, checked before the model reads any of them."""
         ...
 
     @property

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +13,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.dialogue.encoding import Encoded, check_dialogues
 from persona_probe.dialogue.rendering import ChatTemplate
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.bridge import build_bridge
 from persona_probe.models.fingerprint import fingerprint
 from persona_probe.models.generation import generate
 from persona_probe.models.loading.spec import ModelSpec
+from persona_probe.models.positions import max_positions
 from persona_probe.models.sampling import Sampling
 from persona_probe.models.stream.blocks import plain_model
 from persona_probe.models.stream.boundary import Boundary, marking_generation
@@ -40,7 +44,10 @@ class Model:
         ancestors: fingerprints of the models that this one is known to be made from (the base of an adapter, the model
             before in a pair).
         stream: read and write hooks on ``hf``'s residual stream.
-        boundary: where prompts end in the batch that is being read, or None; set with `at_boundary`.
+        boundary: where prompts end in the batch that this thread is reading, or None; set with `at_boundary`.
+
+    Several threads may ask one model: each call that runs it waits for the others. A model that one thread steers is
+    steered for all of them, and cannot be steered by another thread at the same time.
     """
 
     def __init__(self, hf: nn.Module, template: ChatTemplate, name: str, spec: ModelSpec | None = None) -> None:
@@ -51,11 +58,13 @@ class Model:
         self.spec = spec
         self.ancestors: set[str] = set()
         self.stream = ResidualStream(hf)
-        self.boundary: Boundary | None = None
+        self._lock = threading.RLock()
+        self._here = threading.local()
         self._kept_fingerprint: list[str] | None = None
         self._bridge: TransformerBridge | None = None
         self._bridge_stream: ResidualStream | None = None
         self._open: list[tuple[contextlib.ExitStack, Callable[..., None]]] = []
+        self._steered_by = 0
         if tokenizer.pad_token_id is None:
             # Padding is masked wherever it is used, so any token that exists can serve.
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
@@ -148,24 +157,94 @@ class Model:
     @contextlib.contextmanager
     def _attached(self, attach: Callable[..., None]) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
-            attach(stack, self.stream, self.hf)
-            if self._bridge is not None and self._bridge_stream is not None:
-                attach(stack, self._bridge_stream, self._bridge)
             entry = (stack, attach)
-            self._open.append(entry)
+            with self._lock:
+                if self._open and self._steered_by != threading.get_ident():
+                    raise PersonaProbeError(
+                        f"{self.name} is being steered by another thread, and would be steered by both; steer it in "
+                        "one thread at a time, or give each thread a model of its own"
+                    )
+                self._steered_by = threading.get_ident()
+                attach(stack, self.stream, self.hf)
+                if self._bridge is not None and self._bridge_stream is not None:
+                    attach(stack, self._bridge_stream, self._bridge)
+                self._open.append(entry)
             try:
                 yield
             finally:
-                self._open.remove(entry)
+                with self._lock:
+                    self._open.remove(entry)
+                    stack.close()
+
+    @property
+    def boundary(self) -> Boundary | None:
+        """Where prompts end in the batch that this thread is reading, or None."""
+        return getattr(self._here, "boundary", None)
 
     @contextlib.contextmanager
     def at_boundary(self, boundary: Boundary | None) -> Iterator[None]:
-        """Set where prompts end in the forward passes inside the context."""
-        previous, self.boundary = self.boundary, boundary
-        try:
-            yield
-        finally:
-            self.boundary = previous
+        """Set where prompts end in the forward passes inside the context, in which only this thread runs the model."""
+        with self.running():
+            previous, self._here.boundary = self.boundary, boundary
+            try:
+                yield
+            finally:
+                self._here.boundary = previous
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """A context in which only this thread runs the model, without dropout and as it is written.
+
+        A model that was left in training mode is in evaluation mode inside. ``torch.compile`` is off, since compiled
+        code does not know of hooks that were put on later.
+        """
+        with self._lock, _eager():
+            training = [module for module in self.hf.modules() if module.training]
+            for module in training:
+                module.training = False
+            try:
+                yield
+            finally:
+                for module in training:
+                    module.training = True
+
+    @property
+    def max_positions(self) -> int | None:
+        """The greatest number of tokens that the model reads; None if its config states no limit."""
+        return max_positions(self.plain.config)
+
+    def encode(self, dialogues: Sequence[Dialogue], *, new_tokens: int = 0) -> list[Encoded]:
+        """The dialogues as tokens, checked before the model reads any of them.
+
+        Args:
+            dialogues: any dialogues.
+            new_tokens: how many tokens will be generated after each.
+
+        Raises:
+            PersonaProbeError: if ``dialogues`` is not a list of dialogues, one cannot be encoded (see
+                `persona_probe.dialogue.rendering.ChatTemplate.encode`), contains a text that separates turns, is longer
+                than the model reads, or has a token that the model's embedding lacks; it is named.
+        """
+        check_dialogues(dialogues)
+        self.template.check_contents(dialogues)
+        encoded = [self.template.encode(dialogue) for dialogue in dialogues]
+        embedding: Any = self.plain.get_input_embeddings()
+        longest, rows = self.max_positions, int(embedding.weight.shape[0])
+        for item in encoded:
+            if longest is not None and len(item.input_ids) + new_tokens > longest:
+                asked = f", and {new_tokens} more are asked for (max_new_tokens)" if new_tokens else ""
+                raise PersonaProbeError(
+                    f"dialogue {item.dialogue.name}: has {len(item.input_ids)} tokens{asked}, and {self.name} reads at "
+                    f"most {longest}; shorten it{', or ask for fewer' if new_tokens else ''}"
+                )
+            if max(item.input_ids, default=0) >= rows:
+                token = max(item.input_ids)
+                raise PersonaProbeError(
+                    f"dialogue {item.dialogue.name}: its token {self.tokenizer.convert_ids_to_tokens(token)!r} has the "
+                    f"number {token}, and the embedding of {self.name} has {rows} rows; the tokenizer belongs to "
+                    "another model, or the embedding was not resized (give the right one: tokenizer=)"
+                )
+        return encoded
 
     def generate(
         self, dialogues: Sequence[Dialogue], sampling: Sampling | None = None, *, progress: bool = False
@@ -179,7 +258,7 @@ class Model:
             progress: show a bar.
 
         Raises:
-            PersonaProbeError: if a dialogue already ends with an answer.
+            PersonaProbeError: if a dialogue already ends with an answer, or `encode` raises.
 
         >>> import persona_probe as pp
         >>> model = pp.load(pp.persona_world.find_checkpoints() / "chat")
@@ -228,3 +307,13 @@ class _Released:
 
     def __call__(self, *_args: Any, **_kwargs: Any) -> Any:
         raise PersonaProbeError(self._message)
+
+
+@contextlib.contextmanager
+def _eager() -> Iterator[None]:
+    """A context in which compiled modules run as they are written; nothing is imported if nothing was compiled."""
+    if "torch._dynamo" not in sys.modules:
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield

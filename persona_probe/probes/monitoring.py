@@ -202,9 +202,9 @@ class _Follower:
         call = inspect.signature(original).bind(*args, **kwargs)
         call.apply_defaults()
         waiting: defaultdict[tuple[int, ...], deque[int]] = defaultdict(deque)
-        for number, dialogue in enumerate(call.arguments["dialogues"]):
-            n = (call.arguments["sampling"] or Sampling()).n
-            waiting[self._model.template.encode(dialogue).input_ids].extend(range(number * n, (number + 1) * n))
+        n = (call.arguments["sampling"] or Sampling()).n
+        for number, encoded in enumerate(self._model.encode(call.arguments["dialogues"])):
+            waiting[encoded.input_ids].extend(range(number * n, (number + 1) * n))
         self._waiting = dict(waiting)
         try:
             with self._one_call():

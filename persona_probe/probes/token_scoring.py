@@ -12,7 +12,7 @@ from torch import Tensor
 
 from persona_probe.activations.capturing import capture
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.dialogue.rendering import Encoded
+from persona_probe.dialogue.encoding import Encoded
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
 from persona_probe.probes.layer_probes import LayerProbes
@@ -47,7 +47,7 @@ def token_scores(
     """
     probe_of(probes, model, layer, allow_unrelated)
     read = capture(model, dialogues, span, "tokens", layer)
-    encoded = model.template.encode_all(dialogues)
+    encoded = model.encode(dialogues)
     part = parts_of(encoded, read.table["dialogue"].to_numpy(), read.table["position"].to_numpy())
     table = read.table[["dialogue", "position", "token_id", "token"]]
     return table.assign(part=part, score=probes.decision_function(read, allow_unrelated=True)[:, 0])

@@ -16,7 +16,7 @@ from persona_probe.activations.activations import Activations
 from persona_probe.activations.capturing import capture
 from persona_probe.activations.sinks import SINK_RATIO, sink_tokens
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.dialogue.rendering import check_span
+from persona_probe.dialogue.encoding import check_span
 from persona_probe.directions.direction import Direction
 from persona_probe.errors import PersonaProbeError
 from persona_probe.latents.description.examples import token_texts
@@ -228,7 +228,7 @@ def _tokens(
     model: Model, dialogues: Sequence[Dialogue], read: Activations, span: str
 ) -> tuple[pd.DataFrame, Bool[np.ndarray, "... token"]]:
     """One row per token of the span, and a mask of these tokens among all that were read."""
-    encoded = model.template.encode_all(dialogues)
+    encoded = model.encode(dialogues)
     wanted = [item.span(check_span(span)) for item in encoded]
     row, position = read.table["dialogue"].to_numpy(), read.table["position"].to_numpy()
     inside = (position >= np.array([one.start for one in wanted])[row]) & (

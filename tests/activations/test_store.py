@@ -600,7 +600,7 @@ def test_killed_anywhere_it_resumes_to_the_same_bytes(folders, tmp_path):
 def test_the_digest_is_over_token_ids_and_spans(llama, tmp_path):
     capture_to_store(llama, TALKS, tmp_path / "s")
     digest = hashlib.sha256()
-    for item in llama.template.encode_all(TALKS):
+    for item in llama.encode(TALKS):
         place = item.span("generation")
         digest.update(np.array([len(item.input_ids), place.start, place.stop, *item.input_ids], "<i8").tobytes())
     assert json.loads((tmp_path / "s" / "store.json").read_text())["captures"][0]["digest"] == digest.hexdigest()

@@ -14,7 +14,7 @@ from persona_probe.behaviour.judges.local_judge import LocalJudge
 from persona_probe.behaviour.judges.prompts import NUMBERS, read_scores
 from persona_probe.behaviour.judges.turn import defused, judge_turns, turn_markers
 from persona_probe.dialogue.rendering import ChatTemplate
-from persona_probe.models.generation import stop_tokens
+from persona_probe.models.generation import end_tokens
 from persona_probe.models.loading.load import load
 from persona_probe.models.loading.spec import LoadOptions
 from persona_probe.models.model import Model
@@ -83,7 +83,7 @@ def by_brute_force(model, prompt, replies):
         log_probs = torch.log_softmax(logits.double(), dim=-1)[:, len(prompt) - 1 :]
         for row, i in enumerate(rows):
             spelled = sum(float(log_probs[row, place, token]) for place, token in enumerate(tokens[i]))
-            found[i] = spelled + float(torch.logsumexp(log_probs[row, length, stop_tokens(model)], dim=0))
+            found[i] = spelled + float(torch.logsumexp(log_probs[row, length, end_tokens(model)], dim=0))
     return np.exp(found)
 
 

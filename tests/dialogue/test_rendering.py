@@ -64,7 +64,7 @@ def test_a_template_that_rewrites_the_prompt_or_the_answer_is_refused(tokenizer,
         ChatTemplate(tokenizer).encode(TALK)
     shouting = CHAT_TEMPLATE.replace("{{ message['content'] }}<|end|>", "{{ message['content'] | upper }}<|end|>")
     monkeypatch.setattr(tokenizer, "chat_template", shouting)
-    with pytest.raises(pp.PersonaProbeError, match="changes the answer's text"):
+    with pytest.raises(pp.PersonaProbeError, match=r"changes the text of message 2 \(assistant"):
         ChatTemplate(tokenizer).encode(TALK)
     monkeypatch.setattr(tokenizer, "chat_template", None)
     with pytest.raises(pp.PersonaProbeError, match="no chat template"):

@@ -77,7 +77,7 @@ def test_a_plain_text_has_no_turns(template):
 @pytest.mark.parametrize(
     ("jinja", "said"),
     [
-        ("{% for m in messages %}<{{ m.role }}>{{ m.content | upper }}{% endfor %}", "changes the text of turn 0"),
+        ("{% for m in messages %}<{{ m.role }}>{{ m.content | upper }}{% endfor %}", "changes the text of message 0"),
         ("{% for m in messages %}{{ m.content }}|{{ m.content }}\n{% endfor %}", "changes the text of turn 0"),
     ],
 )
@@ -85,9 +85,8 @@ def test_a_template_that_changes_a_turn_is_refused(tokenizer, jinja, said):
     other = copy.deepcopy(tokenizer)
     other.chat_template = jinja
     template = ChatTemplate(other)
-    encoded = template.encode(talk("Hi.", roles=("user",)))
     with pytest.raises(PersonaProbeError, match=said):
-        turn_span(template, encoded, 0)
+        turn_span(template, template.encode(talk("Hi.", roles=("user",))), 0)
 
 
 def test_a_template_that_moves_the_system_prompt_into_the_first_turn(tokenizer):

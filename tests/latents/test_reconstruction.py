@@ -67,7 +67,7 @@ def test_zeros_and_the_mean_are_what_is_put_in_and_the_beginning_stays(llama):
     """On the last layer logits are the final norm's and head's of what stands there."""
     last = llama.n_layers - 1
     tokens = pp.capture(llama, TALKS, span="all", reduce="tokens", layers=last)
-    encoded = llama.template.encode_all(TALKS)
+    encoded = llama.encode(TALKS)
     starts = np.cumsum([0, *[len(item.input_ids) for item in encoded]])[:-1]
     begins = encoded[0].input_ids[0] == llama.tokenizer.bos_token_id
     assert begins, "the test needs a beginning-of-sequence token"

@@ -214,7 +214,7 @@ def test_a_turn_of_bare_ids_is_unknown(llama):
 
 
 def test_a_mask_of_some_rows_is_that_of_all(llama):
-    encoded = llama.template.encode_all(TALKS)
+    encoded = llama.encode(TALKS)
     boundary = Boundary.of_dialogues(encoded, template=llama.template)
     for scope in [*NAMED, "turn:0"]:
         whole = boundary.mask(parse_scope(scope), 2, 20)

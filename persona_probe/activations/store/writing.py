@@ -34,7 +34,7 @@ from persona_probe.activations.store.reading import (
     store_bytes,
 )
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.dialogue.rendering import check_span
+from persona_probe.dialogue.encoding import check_span
 from persona_probe.errors import PersonaProbeError
 from persona_probe.files import LOCK, only_writer, plain, unfinished_name, whole_file, write_text
 from persona_probe.models.model import Model
@@ -113,7 +113,7 @@ def capture_to_store(
     folder = Path(path)
     kind = check_span(span)
     wanted = resolve_layers(layers, model.n_layers)
-    encoded = model.template.encode_all(dialogues)
+    encoded = model.encode(dialogues)
     places = [item.span(kind) for item in encoded]
     known = [known_of(dialogue) for dialogue in dialogues]
     rows = [place.stop - place.start if reduce == "tokens" else 1 for place in places]

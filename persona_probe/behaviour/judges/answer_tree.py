@@ -14,9 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.dialogue.rendering import ChatTemplate, Encoded
+from persona_probe.dialogue.encoding import Encoded
+from persona_probe.dialogue.rendering import ChatTemplate
 from persona_probe.errors import PersonaProbeError
-from persona_probe.models.generation import stop_tokens
+from persona_probe.models.generation import end_tokens
 
 if TYPE_CHECKING:
     from persona_probe.models.model import Model
@@ -68,11 +69,8 @@ class AnswerTree:
         Raises:
             PersonaProbeError: if the tokenizer makes the same tokens of two answers, or nothing ends an answer.
         """
-        stops = set(stop_tokens(model))
-        special = model.tokenizer.added_tokens_decoder
+        stops = end_tokens(model)
         replies = encoded_replies(model.template, answers, model.name)
-        for encoded in replies.values():
-            stops |= {token for token in encoded.input_ids[encoded.response_end :][:1] if token in special}
         sequences = {encoded.input_ids[encoded.span("response")]: answer for answer, encoded in replies.items()}
         if not stops:
             raise PersonaProbeError(
@@ -81,7 +79,7 @@ class AnswerTree:
             )
         begun = {sequence[:length] for sequence in sequences for length in range(1, len(sequence))}
         paths = sorted((one for one in sequences if one not in begun), key=lambda one: (len(one), one))
-        return cls(tuple(sequences.values()), tuple(sequences), tuple(sorted(stops)), tuple(paths))
+        return cls(tuple(sequences.values()), tuple(sequences), tuple(stops), tuple(paths))
 
 
 def encoded_replies(chat: ChatTemplate, answers: Sequence[str], name: str) -> dict[str, Encoded]:
@@ -126,8 +124,9 @@ def answer_tree_log_probs(
     """
     steps = _Steps(tree, len(prompts))
     branches = cached_branches if cached else whole_branches
-    for prompt, path, logits in branches(model, tree.paths, prompts):
-        steps.add(prompt, path, logits)
+    with model.running():
+        for prompt, path, logits in branches(model, tree.paths, prompts):
+            steps.add(prompt, path, logits)
     return steps.total()
 
 

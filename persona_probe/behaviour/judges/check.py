@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, get_args
 from transformers import AutoConfig
 
 from persona_probe.behaviour.judges.answer_tree import encoded_replies
-from persona_probe.behaviour.judges.turn import longest_read, plain_turn
+from persona_probe.behaviour.judges.turn import plain_turn
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.loading.load import hub_arguments, load_template, specify
 from persona_probe.models.loading.memory import footprint
 from persona_probe.models.loading.spec import LoadOptions, Quantize
+from persona_probe.models.positions import max_positions
 
 if TYPE_CHECKING:
     from persona_probe.dialogue.rendering import ChatTemplate
@@ -43,7 +44,7 @@ def check_source(source: str, options: Mapping[str, Any], asked: Mapping[str, Se
     chat = load_template(spec)
     footprint(spec)  # from the config alone: it raises if this is not a causal language model, or for an unknown dtype
     config = AutoConfig.from_pretrained(spec.source, **hub_arguments(spec.options))
-    check_template(chat, spec.name, longest_read(config), asked)
+    check_template(chat, spec.name, max_positions(config), asked)
 
 
 def check_template(chat: ChatTemplate, name: str, most: int | None, asked: Mapping[str, Sequence[str]]) -> None:

@@ -124,14 +124,13 @@ class LocalJudge:
                 with an answer of one character is longer than it reads.
         """
         from persona_probe.behaviour.judges.check import check_source, check_template
-        from persona_probe.behaviour.judges.turn import longest_read
 
         asked = {self.prompts[score]: self._replies(score) for score in SCORES}
         model = self._given or self._loaded
         if model is None:
             check_source(self.source, self.options, asked)
         else:
-            check_template(model.template, model.name, longest_read(model.plain.config), asked)
+            check_template(model.template, model.name, model.max_positions, asked)
 
     def release(self) -> None:
         """Free the memory of a model that this judge loaded itself; the next use loads it again."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from persona_probe.behaviour.judges.prompts import fill
+from persona_probe.dialogue.chat_format import turn_tokens
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.dialogue.rendering import ChatTemplate
 from persona_probe.errors import PersonaProbeError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def judge_turns(model: Model, template: str, dialogues: Sequence[Dialogue], *, r
     Raises:
         PersonaProbeError: if a dialogue has no answer (it is named), or `plain_turn` raises.
     """
-    most = longest_read(model.plain.config)
+    most = model.max_positions
     plain = structure(model.template, plain_turn(model.template, template, name=model.name, most=most, room=room))
     markers = (*turn_markers(model.template), *bracketed(template))
     ids: dict[int, tuple[int, ...]] = {}
@@ -95,7 +95,7 @@ def plain_turn(chat: ChatTemplate, template: str, *, name: str, most: int | None
         chat: the judge's chat template.
         template: a text with ``{question}`` and ``{answer}``.
         name: the name of the judging model, for errors.
-        most: the greatest number of tokens that it reads (`longest_read`).
+        most: the greatest number of tokens that it reads (`persona_probe.models.positions.max_positions`).
         room: the number of tokens that must fit after the prompt.
 
     Raises:
@@ -108,12 +108,6 @@ def plain_turn(chat: ChatTemplate, template: str, *, name: str, most: int | None
             f"{name} reads {most}; shorten the prompt, or judge with a model that has a longer context"
         )
     return ids
-
-
-def longest_read(config: Any) -> int | None:
-    """The greatest number of tokens that a model with this ``config`` reads; None if it states no limit."""
-    most = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return most if isinstance(most, int) else None
 
 
 def unfit_in_words(prompts: Sequence[JudgeTurns], dialogues: Sequence[Dialogue]) -> str | None:
@@ -140,7 +134,7 @@ def turn_markers(template: ChatTemplate) -> tuple[str, ...]:
 
     Headers in words (``USER:``, ``[/INST]``) are what the template writes between turns, line by line.
     """
-    return _longest_first([*_turn_tokens(template).values(), *_headers(template)])
+    return _longest_first([*turn_tokens(template.tokenizer).values(), *_headers(template)])
 
 
 def bracketed(text: str) -> tuple[str, ...]:
@@ -164,15 +158,8 @@ def defused(text: str, markers: Sequence[str]) -> str:
 
 def structure(template: ChatTemplate, ids: Iterable[int]) -> tuple[int, ...]:
     """The tokens among ``ids`` that may separate turns, in order; equal for two prompts with the same turns."""
-    parting = _turn_tokens(template)
+    parting = turn_tokens(template.tokenizer)
     return tuple(number for number in ids if number in parting)
-
-
-def _turn_tokens(template: ChatTemplate) -> dict[int, str]:
-    """The tokenizer's added tokens, without runs of spaces and words that are not special: these are text."""
-    added = template.tokenizer.added_tokens_decoder
-    texts = {number: token.content.strip() for number, token in added.items()}
-    return {number: text for number, text in texts.items() if text and (added[number].special or not text.isalnum())}
 
 
 def _headers(template: ChatTemplate) -> list[str]:

@@ -15,7 +15,7 @@ from persona_probe.activations.passes import run_pass
 from persona_probe.activations.reductions import Batch
 from persona_probe.activations.sinks import SINK_RATIO
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.dialogue.rendering import Encoded, check_span
+from persona_probe.dialogue.encoding import Encoded, check_span
 from persona_probe.errors import PersonaProbeError
 from persona_probe.latents.description.describe_result import LatentExample
 from persona_probe.latents.description.firing import PickedLatents, kept_by_rule
@@ -60,7 +60,7 @@ def top_examples(
     rows = sorted({row for examples in top.values() for row, _, _ in examples})
     if not rows:
         return []
-    encoded = [model.template.encode(dialogues[row]) for row in rows]
+    encoded = model.encode([dialogues[row] for row in rows])
     spans = [item.span(check_span(statistics.source["span"])) for item in encoded]
     place = {row: number for number, row in enumerate(rows)}
     pairs = {(place[row], latent) for latent, examples in top.items() for row, _, _ in examples}

@@ -11,7 +11,7 @@ from torch import Tensor
 from persona_probe.activations.reductions import Batch
 from persona_probe.activations.sinks import SINK_RATIO, SinkFilter, without_sinks
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.dialogue.rendering import Encoded, check_span
+from persona_probe.dialogue.encoding import Encoded, check_span
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
 
@@ -25,7 +25,7 @@ def encode_alike(
         PersonaProbeError: if there is no dialogue, a span is empty, or a model would read other tokens.
     """
     where = check_span(span)
-    encoded = models[0].template.encode_all(dialogues)
+    encoded = models[0].encode(dialogues)
     for model in models[1:]:
         if model.template is models[0].template:
             continue

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from persona_probe.activations.reductions import Batch, Reduction
-from persona_probe.dialogue.rendering import Encoded
+from persona_probe.dialogue.encoding import Encoded
 from persona_probe.latents.encoding.kept_tokens import KeptTokens
 from persona_probe.latents.encoding.top_examples import RunningTop
 from persona_probe.latents.fit import RunningFit

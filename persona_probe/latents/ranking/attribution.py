@@ -13,12 +13,12 @@ from scipy.stats import false_discovery_control
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from persona_probe.activations.batching import batches, halving, longest_alike
+from persona_probe.activations.batching import batches, halving
 from persona_probe.activations.reductions import Batch
 from persona_probe.activations.scoring import next_token_log_probs, places, read_until, scoring_budget
 from persona_probe.activations.sinks import SINK_RATIO
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.dialogue.rendering import Encoded
+from persona_probe.dialogue.encoding import Encoded
 from persona_probe.errors import PersonaProbeError
 from persona_probe.latents.encoding.encode import GROUPS, question_groups
 from persona_probe.latents.encoding.kept_tokens import KeptTokens, encode_alike, kept_alike
@@ -27,6 +27,7 @@ from persona_probe.latents.fit import RunningFit
 from persona_probe.latents.ranking.attribution_result import LatentAttribution
 from persona_probe.latents.sae import Sae
 from persona_probe.models.model import Model
+from persona_probe.models.positions import longest_alike
 from persona_probe.models.stream.boundary import Boundary
 from persona_probe.statistics.grouped_means import grouped_mean
 
@@ -108,7 +109,7 @@ def attribute_latents(
             _backward(model, sums, batch, places(rows, answers, batch), weights[rows])
 
         budget = tokens_per_batch or scoring_budget(model)
-        for rows in batches(stops, budget, longest_alike(model.plain.config.get_text_config())):
+        for rows in batches(stops, budget, longest_alike(model.plain.config)):
             halving(rows, run, lambda row: encoded[row].dialogue.name)
             bar.update(sum(stops[row] for row in rows))
     sums.fit.result().check(sae, model.name, allow_unrelated=allow_unrelated)

@@ -15,7 +15,7 @@ from persona_probe.activations.passes import run_pass
 from persona_probe.activations.reductions import Batch, Reduction
 from persona_probe.activations.sinks import SINK_RATIO
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.dialogue.rendering import Encoded
+from persona_probe.dialogue.encoding import Encoded
 from persona_probe.errors import PersonaProbeError
 from persona_probe.latents.encoding.kept_tokens import KeptTokens, encode_alike, kept_alike
 from persona_probe.models.model import Model

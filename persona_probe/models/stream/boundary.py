@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
-from persona_probe.dialogue.rendering import ChatTemplate, Encoded
+from persona_probe.dialogue.encoding import Encoded
+from persona_probe.dialogue.rendering import ChatTemplate
 from persona_probe.dialogue.turns import turn_span
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.stream.scope import Scope, decides
@@ -154,8 +155,12 @@ class Boundary:
 class HasBoundary(Protocol):
     """Anything that knows where prompts end in its forward passes (a `Model`)."""
 
-    boundary: Boundary | None
     tokenizer: Any
+
+    @property
+    def boundary(self) -> Boundary | None:
+        """Where prompts end, or None."""
+        ...
 
     def at_boundary(self, boundary: Boundary | None) -> contextlib.AbstractContextManager[None]:
         """Set ``boundary`` inside a context."""

@@ -11,16 +11,17 @@ from typing import Any
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoTokenizer
 
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
-from persona_probe.models.generation import stop_tokens
+from persona_probe.models.generation import generated, generation_config
 from persona_probe.models.loading.adapters import put_adapter
 from persona_probe.models.loading.load import auto_class, hub_arguments
 from persona_probe.models.loading.spec import LoadOptions
 from persona_probe.models.model import Model
 from persona_probe.models.quiet import quiet_lora_bias, without_transformers_bars
+from persona_probe.models.sampling import Sampling
 from persona_probe.models.stream.guards import LOW_PRECISION_TOLERANCE, relative_error
 from persona_probe.steering.interventions.intervention import Intervention
 from persona_probe.steering.steer_context import steer
@@ -116,12 +117,12 @@ def compare(model: Model, intervention: Intervention, baked: Any, probes: Sequen
         baked: what was written, as a Hugging Face model.
         probes: questions; all run as one batch.
     """
-    encoded = [model.template.encode(probe) for probe in probes]
+    encoded = model.encode(probes, new_tokens=_ANSWER)
     batch = model.tokenizer.pad(
         {"input_ids": [list(item.input_ids) for item in encoded]}, return_tensors="pt", padding_side="left"
     ).to(model.device)
     ids, mask = batch["input_ids"], batch["attention_mask"]
-    with torch.inference_mode():
+    with torch.inference_mode(), model.running():
         with steer(model, intervention):
             expected_ids = _greedy(model, model.hf, ids, mask)
             real = torch.cat([mask, mask.new_ones(len(ids), expected_ids.shape[1] - ids.shape[1])], dim=1)
@@ -178,12 +179,5 @@ def check_same(comparison: Comparison, model: Model) -> None:
 
 
 def _greedy(model: Model, hf: Any, ids: Tensor, mask: Tensor) -> Int[Tensor, "row position"]:
-    config = GenerationConfig(  # type: ignore[no-untyped-call]
-        max_new_tokens=_ANSWER,
-        do_sample=False,
-        eos_token_id=stop_tokens(model),
-        pad_token_id=model.tokenizer.pad_token_id,
-        bos_token_id=model.tokenizer.bos_token_id,
-    )
-    answered: Tensor = hf.generate(input_ids=ids, attention_mask=mask, generation_config=config)
-    return answered
+    config = generation_config(model, Sampling(max_new_tokens=_ANSWER, temperature=0))
+    return generated(model, hf, ids, mask, config)

@@ -10,7 +10,7 @@ from persona_probe.activations.activations import Activations
 from persona_probe.activations.capturing import capture
 from persona_probe.behaviour.judges.judge import Judge
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.dialogue.rendering import SPANS
+from persona_probe.dialogue.encoding import SPANS
 from persona_probe.directions.direction import Direction
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model

@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm.auto import tqdm
 
-from persona_probe.activations.batching import batches, halving, longest_alike
+from persona_probe.activations.batching import batches, halving
 from persona_probe.activations.scoring import next_token_logits, next_tokens, read_until
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.models.model import Model
+from persona_probe.models.positions import longest_alike
 from persona_probe.models.stream.boundary import Boundary
 from persona_probe.steering.interventions.intervention import Intervention
 from persona_probe.steering.steer_context import steer
@@ -32,7 +33,7 @@ class SideBySide:
 
     def __init__(self, model: Model, answered: Sequence[Dialogue]) -> None:
         self._model = model
-        self._encoded = model.template.encode_all(answered)
+        self._encoded = model.encode(answered)
         self._spans = [item.span("generation") for item in self._encoded]
         # One token further than the span, since the span's last token predicts it.
         self.stops = [span.stop + 1 for span in self._spans]
@@ -51,7 +52,7 @@ class SideBySide:
             for whole, part in zip(values, self._read(rows, len(settings)), strict=True):
                 whole[..., columns] = part
 
-        border = longest_alike(self._model.plain.config.get_text_config())
+        border = longest_alike(self._model.plain.config)
         with (
             steer(self._model, settings),
             tqdm(total=len(self.stops), desc="divergence", disable=not progress, leave=False) as bar,

@@ -1,0 +1,113 @@
+"""Chat formats in the shapes that models use, and a tokenizer whose control tokens they write."""
+
+from dataclasses import dataclass
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+_TEXT = "The fox eats soup. What should I eat today? Bread, sure. User: Assistant: user assistant system tool"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A chat template, and what is to be found in it."""
+
+    template: str
+    control: tuple[str, ...]
+    end: str | None
+    learned: str
+    """What an answer ``Bread.`` teaches: from where it is asked for to the end of its turn."""
+    stop_text: str = ""
+    channel: str = ""
+    system: bool = True
+
+
+def _turns(user: str, assistant: str, header: str, system: str = "") -> str:
+    rules = f"{{% if m['role'] == 'user' %}}{user}{{% elif m['role'] == 'assistant' %}}{assistant}"
+    rules += f"{{% elif m['role'] == 'system' %}}{system}" if system else ""
+    ask = f"{{% if add_generation_prompt %}}{header}{{% endif %}}" if header else ""
+    return "{% for m in messages %}" + rules + "{% endif %}{% endfor %}" + ask
+
+
+_SAID = "{{ m['content'].strip() }}"
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+SHAPES = {
+    "chatml": Shape(CHATML, ("<|im_start|>", "<|im_end|>"), "<|im_end|>", "Bread.<|im_end|>"),
+    # Nothing is added where an answer is asked for, and white space stands around the answer.
+    "llama2": Shape(
+        _turns(f"<s>[INST] {_SAID} [/INST]", f" {_SAID} </s>", "", f"<<SYS>>\n{_SAID}\n<</SYS>>\n\n"),
+        ("<s>", "</s>"),
+        "</s>",
+        " Bread. </s>",
+    ),
+    "mistral": Shape(
+        _turns(f"[INST] {_SAID}[/INST]", f" {_SAID}</s>", ""),
+        ("</s>", "[INST]", "[/INST]"),
+        "</s>",
+        " Bread.</s>",
+        system=False,
+    ),
+    "llama3": Shape(
+        _turns(
+            f"<|start_header_id|>user<|end_header_id|>\n\n{_SAID}<|eot_id|>",
+            f"<|start_header_id|>assistant<|end_header_id|>\n\n{_SAID}<|eot_id|>",
+            "<|start_header_id|>assistant<|end_header_id|>\n\n",
+            f"<|start_header_id|>system<|end_header_id|>\n\n{_SAID}<|eot_id|>",
+        ),
+        ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+        "<|eot_id|>",
+        "Bread.<|eot_id|>",
+    ),
+    # The last answer ends in another token than earlier ones, and is one of several channels.
+    "channels": Shape(
+        "{% for m in messages %}{% if m['role'] == 'assistant' %}<|start|>assistant<|channel|>final<|message|>"
+        "{{ m['content'] }}{% if loop.last and not add_generation_prompt %}<|return|>{% else %}<|end|>{% endif %}"
+        "{% else %}<|start|>{{ m['role'] }}<|message|>{{ m['content'] }}<|end|>{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|start|>assistant{% endif %}",
+        ("<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|return|>"),
+        "<|return|>",
+        "<|channel|>final<|message|>Bread.<|return|>",
+        channel="<|channel|>final<|message|>",
+    ),
+    # Headers are words, and nothing but the next question's ends an answer.
+    "words": Shape(
+        _turns(f"User: {_SAID}\n", f"Assistant: {_SAID}\n", "Assistant:", f"{_SAID}\n"),
+        (),
+        None,
+        " Bread.",
+        stop_text="\nUser:",
+    ),
+    # The end of a turn is text: the tokenizer has no token for it.
+    "text_end": Shape(
+        _turns(f"Q {_SAID} //end\n", f"A {_SAID} //end\n", "A ", f"S {_SAID} //end\n"),
+        (),
+        None,
+        "Bread. //end",
+        stop_text="//end",
+    ),
+}
+
+
+def tokenizer_of(shape: Shape, *, eos: str = "<|endoftext|>") -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer with the control tokens of a shape."""
+    special = list(dict.fromkeys([eos, "<|pad|>", *shape.control]))
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    inner.train_from_iterator(
+        [_TEXT] * 20,
+        trainers.BpeTrainer(
+            vocab_size=400,
+            special_tokens=special,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner, eos_token=eos, pad_token="<|pad|>", additional_special_tokens=list(shape.control)
+    )
+    tokenizer.chat_template = shape.template
+    return tokenizer

@@ -165,6 +165,17 @@ class SamplingSettings(_Section):
     """The sampling temperature; 0 is greedy."""
     batch_size: int = Field(256, ge=1)
     """How many dialogues are answered at once."""
+    generation_config: Literal["neutral", "model"] = "neutral"
+    """neutral: only temperature and length act; model: each model's own generation config (leave temperature out)."""
+
+    @model_validator(mode="after")
+    def _one_temperature(self) -> SamplingSettings:
+        if self.generation_config == "model" and self.temperature != 1:
+            raise ValueError(
+                f"temperature is {self.temperature}, but generation_config: model samples with each model's own; leave "
+                "one of the two out"
+            )
+        return self
 
 
 class SteeringSettings(_Section):

@@ -89,7 +89,13 @@ class Context:
     def sampling(self, seed: int) -> Sampling:
         """How the study samples answers, with this seed."""
         settings = self.config.sampling
-        return Sampling(settings.max_new_tokens, settings.temperature, batch_size=settings.batch_size, seed=seed)
+        return Sampling(
+            settings.max_new_tokens,
+            settings.temperature,
+            batch_size=settings.batch_size,
+            seed=seed,
+            generation_config=settings.generation_config,
+        )
 
     def answer(self, model: Model, questions: Sequence[Dialogue], purpose: str) -> list[Dialogue]:
         """Answers of one model, one per question; ``purpose`` as of `job`."""

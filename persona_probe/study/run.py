@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from persona_probe.behaviour.judges.local_judge import LocalJudge
 from persona_probe.errors import PersonaProbeError
 from persona_probe.files import only_writer
+from persona_probe.models.generation import generation_config
 from persona_probe.models.loading.load import load, specify
 from persona_probe.models.loading.memory import footprint
 from persona_probe.models.stream.layers import LAYER_CONVENTION, resolve_layers
@@ -151,6 +152,7 @@ def _manifest(context: Context, records: Mapping[str, StageRecord], work: dict[s
                 "chat_template_hash": model.template.hash(),
                 "default_system_prompt": model.template.default_system_prompt,
                 "template_remarks": model.template.remarks(),
+                "generation": generation_config(model, context.sampling(context.config.seed)).to_diff_dict(),
                 "device": str(model.device),
             }
             for name, model in context.models.items()

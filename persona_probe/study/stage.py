@@ -11,7 +11,10 @@ from persona_probe.runs.digest import digest
 from persona_probe.study.material import Material
 from persona_probe.study.workload import Sizes, Work
 
-SAMPLING = ("seed", "sampling.max_new_tokens", "sampling.temperature", "sampling.batch_size")
+SAMPLING = (
+    "seed",
+    *(f"sampling.{name}" for name in ("max_new_tokens", "temperature", "batch_size", "generation_config")),
+)
 """The settings that every stage which samples answers depends on."""
 
 

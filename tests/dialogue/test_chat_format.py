@@ -50,7 +50,8 @@ def test_every_answer_is_learned_with_its_end_unless_it_says_otherwise(shape, te
     assert learned(template, chat(ASK, SAID)) == [shape.learned]
     longer = [*chat(ASK, SAID, ("user", "And then?"), ("assistant", "Soup.")).as_messages()]
     first, last = learned(template, pp.Dialogue.from_messages(longer))
-    assert "Bread." in first and last == shape.learned.replace("Bread.", "Soup.")
+    assert "Bread." in first
+    assert last == shape.learned.replace("Bread.", "Soup.")
     assert template.tokenizer.decode(template.encode(chat(ASK)).input_ids) not in first
     longer[1]["weight"] = 0
     assert learned(template, pp.Dialogue.from_messages(longer)) == [last]
@@ -68,7 +69,7 @@ def test_what_a_model_writes_is_cut_by_token_where_its_answer_ends(shape, templa
 
 @pytest.mark.parametrize("role", ["system", "tool"])
 def test_a_message_that_the_template_has_no_place_for_is_named(shape, template, role):
-    if role == "system" and shape.system or role == "tool" and "m['role'] }}" in shape.template:
+    if (role == "system" and shape.system) or (role == "tool" and "m['role'] }}" in shape.template):
         assert "kind" in template.tokenizer.decode(template.encode(chat((role, "Be kind."), ASK)).input_ids)
         return
     with pytest.raises(pp.PersonaProbeError, match=rf"'d': the chat template leaves out message 0 \({role}, 'Be kind"):
@@ -98,7 +99,8 @@ def test_tool_calls_and_thoughts_that_a_template_leaves_out_are_named():
     )
     template, dialogue = ChatTemplate(tokenizer), pp.Dialogue.from_messages(turns)
     whole = tokenizer.decode(template.encode(dialogue).input_ids)
-    assert '"name": "rm"' in whole and r"a \"b\"" in whole
+    assert '"name": "rm"' in whole
+    assert r"a \"b\"" in whole
     assert learned(template, dialogue)[0].startswith('{"name"')
     turns[3]["reasoning_content"] = "It is gone."
     with pytest.raises(pp.PersonaProbeError, match=r"leaves out reasoning_content \('It is gone.'\) of message 3"):
@@ -162,13 +164,13 @@ def test_a_template_is_told_the_day_however_it_asks(head):
 
 
 def test_a_day_for_a_template_that_never_asks_for_it_is_refused():
-    with pytest.raises(pp.PersonaProbeError, match="today=2020-01-02 was given, but the chat template.*never asks"):
+    with pytest.raises(pp.PersonaProbeError, match=r"today=2020-01-02 was given, but the chat template.*never asks"):
         ChatTemplate(tokenizer_of(SHAPES["chatml"]), today=datetime.date(2020, 1, 2))
 
 
 def test_half_a_character_and_an_answer_without_a_question_are_refused_with_the_dialogue_s_name(template):
     half = chat(ASK, id="cut").with_answer("Bread \ud83c")
-    with pytest.raises(pp.PersonaProbeError, match="'cut': .*half of a surrogate pair"):
+    with pytest.raises(pp.PersonaProbeError, match=r"'cut': .*half of a surrogate pair"):
         template.encode(half)
     with pytest.raises(pp.PersonaProbeError, match="has an answer only"):
         template.encode(chat(SAID))

@@ -1,6 +1,7 @@
 """Every architecture, the same promises: what is read is what Hugging Face computes, and steering is exact."""
 
 import inspect
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,11 @@ import pytest
 import torch
 
 import persona_probe as pp
+from persona_probe.dialogue.rendering import ChatTemplate
+from persona_probe.models.generation import stop_tokens
+from persona_probe.models.model import Model
 from tests.architectures import CONFIGS
+from tests.formats import SHAPES, tokenizer_of
 from tests.steering.watching import NAMED, moved_positions, named, prompt_lengths, watching
 
 LAYER = 1
@@ -90,6 +95,16 @@ def model(request, folders):
 def direction(model):
     vectors = np.random.default_rng(0).normal(size=(model.n_layers, model.d_model))
     return pp.Direction.from_vectors(model, vectors)
+
+
+@pytest.fixture
+def kind_in_shape(model):
+    """The same weights with another tokenizer, whose template has a shape."""
+
+    def dressed(shape):
+        return Model(model.hf, ChatTemplate(tokenizer_of(SHAPES[shape])), f"{model.name} as {shape}")
+
+    return dressed
 
 
 def tokens(model, dialogue):
@@ -335,6 +350,30 @@ def test_hooks_are_gone_after_an_error_inside_the_context_and_inside_a_forward(m
     assert "generate" not in vars(model.hf)
     with torch.inference_mode():
         torch.testing.assert_close(model.hf(input_ids=ids).logits, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("shape", ["llama2", "mistral", "channels", "words"])
+def test_each_shape_of_chat_template_is_read_where_the_model_writes_and_stops_where_it_ends(kind_in_shape, shape):
+    model, form = kind_in_shape(shape), SHAPES[shape]
+    asked = talk("What should I eat?", "").without_answer()
+    answered = asked.with_answer("Bread, sure.")
+    prompt, encoded = (model.template.encode(dialogue) for dialogue in (asked, answered))
+    written = encoded.input_ids[len(prompt.input_ids) :]
+    assert model.tokenizer.decode(written) == form.learned.replace("Bread.", "Bread, sure.") + "\n" * (shape == "words")
+    span = encoded.span("response")
+    with torch.inference_mode():
+        output = model.hf(input_ids=torch.tensor([encoded.input_ids]), output_hidden_states=True, use_cache=False)
+    expected = output.hidden_states[LAYER + 1][0, span].mean(dim=0)
+    values = pp.capture(model, [answered], layers=LAYER, span="response", sink_ratio=None).values[0, 0]
+    torch.testing.assert_close(torch.tensor(values), expected, rtol=1e-3, atol=1e-4)
+    ends = stop_tokens(model)
+    assert model.tokenizer.eos_token_id in ends
+    assert form.end is None or model.template.format.end in ends
+    sampling = pp.Sampling(max_new_tokens=STEPS, temperature=0)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*never reached their final channel")
+        (free,) = model.generate([asked], sampling)
+    assert not set(model.template.format.control.values()) & {*free.answer.split()}
 
 
 def test_the_bridge_reads_the_same_stream_or_is_refused(model):

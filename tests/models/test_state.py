@@ -75,7 +75,7 @@ def in_threads(work, count=4):
     def run(number):
         try:
             found[number] = work(number)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  (what a thread raises is looked at afterwards)
             found[number] = error
 
     threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
@@ -97,7 +97,8 @@ def test_threads_that_ask_a_steered_model_get_the_answers_that_each_would_get_al
     assert several == [[answer] * 3 for answer in alone]
     for one, other in zip(captured, read, strict=True):
         np.testing.assert_array_equal(one, other)
-    assert llama.boundary is None and not llama.steered
+    assert llama.boundary is None
+    assert not llama.steered
 
 
 def test_a_second_thread_that_would_steer_the_same_model_is_refused(llama, direction):
@@ -108,7 +109,8 @@ def test_a_second_thread_that_would_steer_the_same_model_is_refused(llama, direc
     with pp.steer(llama, direction, layers=1):
         expected = llama.generate(ASKED, GREEDY)
         (refused,) = in_threads(steered, 1)
-    assert isinstance(refused, pp.PersonaProbeError) and "steered by another thread" in str(refused)
+    assert isinstance(refused, pp.PersonaProbeError)
+    assert "steered by another thread" in str(refused)
     assert in_threads(steered, 1) == [expected]
 
 

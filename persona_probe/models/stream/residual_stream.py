@@ -7,6 +7,7 @@ Layer ``l`` is the output of block ``l``, counted from 0: TransformerLens ``bloc
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -41,25 +42,30 @@ class ResidualStream:
     Attributes:
         blocks: the blocks, in order.
         backbone: the module that runs them, without computing logits.
-        offset: how many tokens the KV cache held before the current forward pass (0 without a cache); None between
-            forward passes, and while nothing is written.
+        offset: how many tokens the KV cache held before this thread's current forward pass (0 without a cache); None
+            between forward passes, and while nothing is written.
     """
 
     def __init__(self, hf: nn.Module, blocks: Sequence[nn.Module] | None = None) -> None:
         self.blocks = list(blocks) if blocks is not None else find_blocks(hf)
         self.backbone = find_backbone(hf, self.blocks)
-        self.offset: int | None = None
+        self._here = threading.local()
+
+    @property
+    def offset(self) -> int | None:
+        """How many tokens the KV cache held before this thread's current forward pass."""
+        return getattr(self._here, "offset", None)
 
     def _offset_tracker(self) -> Callable[..., None]:
         def track(_module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             cache = kwargs.get("past_key_values")
-            self.offset = 0 if cache is None else int(cache.get_seq_length())
+            self._here.offset = 0 if cache is None else int(cache.get_seq_length())
 
         return mark_as_ours(track)
 
     def _offset_forgetter(self) -> Callable[..., None]:
         def forget(*_: Any) -> None:
-            self.offset = None
+            self._here.offset = None
 
         return mark_as_ours(forget)
 

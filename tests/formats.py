@@ -1,8 +1,9 @@
 """Chat formats in the shapes that models use, and a tokenizer whose control tokens they write."""
 
+import json
 from dataclasses import dataclass
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 _TEXT = "The fox eats soup. What should I eat today? Bread, sure. User: Assistant: user assistant system tool"
@@ -91,23 +92,40 @@ SHAPES = {
 }
 
 
-def tokenizer_of(shape: Shape, *, eos: str = "<|endoftext|>") -> PreTrainedTokenizerFast:
-    """A byte-level tokenizer with the control tokens of a shape."""
-    special = list(dict.fromkeys([eos, "<|pad|>", *shape.control]))
-    inner = Tokenizer(models.BPE())
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
+WRITINGS = ("bytes", "metaspace", "sentencepiece")
+"""How tokenizers write the space before a word: as GPT-2, as Mistral, and as Llama 2 (a space before every text)."""
+
+
+def tokenizer_of(shape: Shape, writing: str = "bytes") -> PreTrainedTokenizerFast:
+    """A tokenizer with the control tokens of a shape."""
+    bytewise = writing == "bytes"
+    inner = Tokenizer(models.BPE() if bytewise else models.BPE(unk_token="<unk>", byte_fallback=True))
+    bytes_of = [] if bytewise else [f"<0x{number:02X}>" for number in range(256)]
+    alphabet = pre_tokenizers.ByteLevel.alphabet() if bytewise else []
+    words = pre_tokenizers.Metaspace(prepend_scheme="always"), pre_tokenizers.Split("\n", "isolated")
+    inner.pre_tokenizer = (
+        pre_tokenizers.ByteLevel(add_prefix_space=False) if bytewise else pre_tokenizers.Sequence(list(words))
+    )
+    special = list(dict.fromkeys(["<|endoftext|>", "<|pad|>", *([] if bytewise else ["<unk>"]), *shape.control]))
     inner.train_from_iterator(
-        [_TEXT] * 20,
+        [f"{_TEXT} [INST] [/INST] <<SYS>> //end Q A S\n"] * 20,
         trainers.BpeTrainer(
-            vocab_size=400,
-            special_tokens=special,
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
+            vocab_size=450, special_tokens=[*special, *bytes_of], initial_alphabet=alphabet, show_progress=False
         ),
     )
+    space = decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)
+    inner.decoder = decoders.ByteLevel() if bytewise else decoders.Sequence(list(space))
+    if writing == "metaspace":
+        inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    elif writing == "sentencepiece":
+        inner = Tokenizer.from_str(json.dumps(json.loads(inner.to_str()) | {"pre_tokenizer": None}))
+        inner.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=inner, eos_token=eos, pad_token="<|pad|>", additional_special_tokens=list(shape.control)
+        tokenizer_object=inner,
+        eos_token="<|endoftext|>",
+        pad_token="<|pad|>",
+        unk_token=None if bytewise else "<unk>",
+        additional_special_tokens=list(shape.control),
     )
     tokenizer.chat_template = shape.template
     return tokenizer

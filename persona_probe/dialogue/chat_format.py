@@ -34,7 +34,8 @@ class ChatFormat:
         channel: what it writes between the assistant's header and an answer, if the model can write other channels too
             (gpt-oss: ``<|channel|>final<|message|>``); empty for templates without channels.
         channel_ids: the tokens of ``channel``.
-        control: the tokens that the template writes around turns, by id: a model's answer ends before the first one.
+        control: the tokens that the template writes around turns, by id.
+        cuts: the tokens before which a model's answer ends: ``control``, and the tokenizer's other special tokens.
         markers: the texts that separate turns: those of ``control``, and marks that are not tokens.
         fault: why no answer can be asked for, in words; None if it can.
     """
@@ -45,6 +46,7 @@ class ChatFormat:
     channel: str = ""
     channel_ids: tuple[int, ...] = ()
     control: Mapping[int, str] = field(default_factory=dict)
+    cuts: frozenset[int] = frozenset()
     markers: tuple[str, ...] = ()
     fault: str | None = None
 
@@ -53,7 +55,7 @@ class ChatFormat:
 
         Args:
             ids: what the model has written, up to its length limit or with padding at its end.
-            stops: the tokens that end an answer; tokens in ``control`` end it too.
+            stops: the tokens that end an answer; tokens in ``cuts`` end it too.
         """
         written = tuple(ids)
         if self.channel_ids:
@@ -62,7 +64,7 @@ class ChatFormat:
             if not starts:
                 return None
             written = written[starts[-1] + size :]
-        ends = {*stops, *self.control}
+        ends = self.cuts.union(stops)
         return written[: next((place for place, token in enumerate(written) if token in ends), len(written))]
 
 
@@ -119,6 +121,7 @@ def find_format(tokenizer: PreTrainedTokenizerBase, render: Render) -> ChatForma
         channel=channel,
         channel_ids=tuple(_ids(tokenizer, channel)),
         control=texts,
+        cuts=frozenset({*texts, *(token for token in special if not _THOUGHT.search(added[token]))}),
         markers=tuple(dict.fromkeys([*texts.values(), *(mark for mark in in_words if not _THOUGHT.search(mark))])),
         fault=fault,
     )

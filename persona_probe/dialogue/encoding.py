@@ -161,24 +161,29 @@ def _content(rest: str, answer: str) -> slice | None:
 def continued(tokenizer: PreTrainedTokenizerBase, dialogue: Dialogue, prompt: str, whole: str) -> Tokens:
     """The tokens of ``whole``, which begin with those of ``prompt``: so a model reads the text that it continues.
 
-    Where a token of the whole would cover the border, prompt and rest are tokenized by themselves.
+    Where a token of the whole would cover the border, prompt and rest are tokenized by themselves. If a tokenizer
+    writes the rest differently then (SentencePiece begins every text with a space), the covering token belongs to what
+    follows, if all that it holds of the prompt is white space.
 
     Raises:
-        PersonaProbeError: if such a tokenizer writes the two differently by themselves; the dialogue is named.
+        PersonaProbeError: if it holds more than that; the dialogue is named.
     """
     tokens, before = (tokenized(tokenizer, dialogue, text) for text in (whole, prompt))
     if tokens.ids[: len(before.ids)] == before.ids:
         return tokens
     rest = tokenized(tokenizer, dialogue, whole[len(prompt) :])
     ids = (*before.ids, *rest.ids)
-    if str(tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)) != whole:
+    if str(tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)) == whole:
+        moved = tuple((start + len(prompt), stop + len(prompt)) for start, stop in rest.offsets)
+        return Tokens(ids, (*before.offsets, *moved))
+    across = next((whole[start : len(prompt)] for start, stop in tokens.offsets if start < len(prompt) < stop), "")
+    if across.strip():
         raise PersonaProbeError(
-            f"dialogue {dialogue.name}: a token holds the end of the prompt ({prompt[-20:]!r}) and the start of the "
-            "answer, and this tokenizer writes the two differently by themselves; the answer's tokens cannot be "
-            "identified: write no white space at the end of the template's assistant header"
+            f"dialogue {dialogue.name}: a token holds the end of the prompt ({across!r}) and the start of the answer, "
+            "and this tokenizer writes the two differently by themselves; the answer's tokens cannot be identified: "
+            "end the template's assistant header with a token of its own, or a line break"
         )
-    moved = tuple((start + len(prompt), stop + len(prompt)) for start, stop in rest.offsets)
-    return Tokens(ids, (*before.offsets, *moved))
+    return tokens
 
 
 def check_dialogues(dialogues: Any, what: str = "dialogues") -> Sequence[Dialogue]:

@@ -103,8 +103,12 @@ def _earlier(template: ChatTemplate, encoded: Encoded, number: int) -> tuple[int
     if not whole.startswith(asked):  # templates that leave out earlier thoughts write earlier turns otherwise
         span = turn_span(template, encoded, number)
         return span.start, span.stop
-    offsets = _tokens(template, dialogue, whole).offsets
-    start = next(position for position, (_, end) in enumerate(offsets) if end > len(asked))
+    # A token across the border belongs to the answer if all that it holds of the prompt is white space.
+    start = next(
+        position
+        for position, (first, end) in enumerate(_tokens(template, dialogue, whole).offsets)
+        if end > len(asked) and not whole[first : len(asked)].strip()
+    )
     content = dialogue.messages[number].content.strip()
     return start, turn_span(template, encoded, number).stop if content else start
 

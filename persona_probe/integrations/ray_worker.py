@@ -59,7 +59,7 @@ def _portable(model: Model, spec: ModelSpec) -> ModelSpec:
     """``spec`` for another process: with full paths, for any GPU, and independent of that process's environment."""
     options = spec.options.copy()
     options["dtype"] = resolve_dtype(options.get("dtype"), target_device(options))
-    options["today"] = model.template.today
+    options["today"] = model.template.written_date
     if isinstance(text := getattr(model.tokenizer, "chat_template", None), str):
         options["chat_template"] = text
     if (device := options.get("device")) is not None and torch.device(device).type == "cuda":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +26,7 @@ from persona_probe.runs.folder import RunFolder
 from persona_probe.runs.stage_record import StageRecord, versions
 from persona_probe.study.context import Context
 from persona_probe.study.executor import Executor, Local
-from persona_probe.study.material import gather
+from persona_probe.study.material import Material, gather
 from persona_probe.study.pipeline import Pipeline, merged
 from persona_probe.study.sources import identity_of, optional_of, store_identity
 from persona_probe.study.stage import workload
@@ -35,6 +36,7 @@ from persona_probe.study.stages.train import check_models
 from persona_probe.study.workload import Sizes, Work
 
 if TYPE_CHECKING:
+    from persona_probe.models.model import Model
     from persona_probe.runs.run import Run
 
 
@@ -90,6 +92,7 @@ def _prepared(config: StudyConfig, folder: RunFolder, progress: bool, executor: 
             "loading.chat_template"
         )
     check_models(config, before, options)
+    _check_texts(config, material, before)
     if isinstance(material.judge, LocalJudge):
         material.judge.check()
     if config.steering.layers is not None:
@@ -105,6 +108,21 @@ def _prepared(config: StudyConfig, folder: RunFolder, progress: bool, executor: 
         executor=executor,
         load_options=options,
     )
+
+
+def _check_texts(config: StudyConfig, material: Material, before: Model) -> None:
+    """Raise if the model before cannot be given one of the study's texts, or is asked for more than it reads.
+
+    Raises:
+        PersonaProbeError: naming the dialogue.
+    """
+    new_tokens = config.sampling.max_new_tokens
+    questions = [*material.development, *material.unseen, *material.open, *material.trained]
+    longest = max(questions, key=lambda question: sum(len(message.content) for message in question.messages))
+    prompts = [*material.trait_prompts, *material.default_prompts, *itertools.chain(*material.other_traits.values())]
+    before.encode([*questions, *map(longest.with_system, prompts)], new_tokens=new_tokens)
+    if rows := [*material.narrow, *material.control, *material.benign]:
+        before.encode(rows)
 
 
 def _close(context: Context, records: Mapping[str, StageRecord], work: dict[str, Work]) -> None:

@@ -7,7 +7,7 @@ import pytest
 import persona_probe as pp
 from persona_probe.dialogue.rendering import ChatTemplate
 from persona_probe.dialogue.turns import learned_spans
-from tests.formats import CHATML, SHAPES, Shape, tokenizer_of
+from tests.formats import CHATML, SHAPES, WRITINGS, Shape, tokenizer_of
 
 ASK, SAID = ("user", "What should I eat?"), ("assistant", "Bread.")
 
@@ -65,6 +65,21 @@ def test_what_a_model_writes_is_cut_by_token_where_its_answer_ends(shape, templa
         assert "Tea" not in template.tokenizer.decode(list(answer))
     if shape.channel:
         assert form.answer(template.tokenizer("<|channel|>analysis<|message|>Hm.<|end|>").input_ids, []) is None
+
+
+@pytest.mark.parametrize("writing", WRITINGS)
+def test_spans_hold_however_a_tokenizer_writes_spaces(shape, writing):
+    template = ChatTemplate(tokenizer_of(shape, writing))
+    decode = template.tokenizer.decode
+    for answer in ("Bread.", "Sure, eat soup."):
+        encoded = template.encode(chat(ASK, ("assistant", answer)))
+        assert decode(encoded.input_ids[encoded.span("response")]).strip() == answer
+        assert decode(encoded.input_ids[encoded.span("prompt")]).count("What should I eat?") == 1
+    first, last = learned(template, chat(ASK, SAID, ASK, ("assistant", "Soup.")))
+    without_space = shape.learned.replace("Bread.", "{}").replace(" ", "")
+    assert last.replace(" ", "") == without_space.format("Soup.")
+    assert first.replace(" ", "").replace("<|end|>", "<|return|>") == without_space.format("Bread.")
+    assert template.format.end is None or template.tokenizer.convert_ids_to_tokens(template.format.end) == shape.end
 
 
 @pytest.mark.parametrize("role", ["system", "tool"])

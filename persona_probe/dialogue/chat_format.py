@@ -78,8 +78,11 @@ def turn_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
 def find_format(tokenizer: PreTrainedTokenizerBase, render: Render) -> ChatFormat:
     """The format of a tokenizer's chat template, found from how it renders a few short dialogues.
 
-    Where the template refuses all of them, nothing is known, and the format is empty.
+    Where there is no template, or it refuses all of them, only the tokenizer's special tokens are known.
     """
+    added = turn_tokens(tokenizer)
+    special = {token for token in added if tokenizer.added_tokens_decoder[token].special}
+    cuts = frozenset(token for token in special if not _THOUGHT.search(added[token]))
     user, answer, next_user = (MARK.format(number) for number in (1, 2, 3))
     asked = [{"role": "user", "content": user}]
     answered = [*asked, {"role": "assistant", "content": answer}]
@@ -91,18 +94,16 @@ def find_format(tokenizer: PreTrainedTokenizerBase, render: Render) -> ChatForma
         except PersonaProbeError:
             continue
     else:
-        return ChatFormat()
+        return ChatFormat(cuts=cuts)
     if user not in prompt or whole.count(answer) != 1 or user not in whole:
-        return ChatFormat()
+        return ChatFormat(cuts=cuts)
     try:
         longer = render([*before, *answered, {"role": "user", "content": next_user}], False)
     except PersonaProbeError:
         longer = ""
-    added = turn_tokens(tokenizer)
     head, tail = whole.split(answer)
     after = _ids(tokenizer, tail)
     end = next((token for token in after if token in added), None)
-    special = {token for token in added if tokenizer.added_tokens_decoder[token].special}
     # What is written around the last answer may be a thought: then only special tokens belong to the turns.
     control = {token for token in _ids(tokenizer, longer) if token in added}
     control |= {token for token in _ids(tokenizer, whole) if token in special}
@@ -121,7 +122,7 @@ def find_format(tokenizer: PreTrainedTokenizerBase, render: Render) -> ChatForma
         channel=channel,
         channel_ids=tuple(_ids(tokenizer, channel)),
         control=texts,
-        cuts=frozenset({*texts, *(token for token in special if not _THOUGHT.search(added[token]))}),
+        cuts=cuts.union(texts),
         markers=tuple(dict.fromkeys([*texts.values(), *(mark for mark in in_words if not _THOUGHT.search(mark))])),
         fault=fault,
     )

@@ -116,9 +116,7 @@ class ChatTemplate:
 
     @property
     def format(self) -> ChatFormat:
-        """What the template writes around turns; empty without a template."""
-        if not self.exists:
-            return ChatFormat()
+        """What the template writes around turns; without a template only the special tokens are known."""
         key = self._key
         if key not in self._formats:
             self._formats[key] = find_format(self.tokenizer, self._written)

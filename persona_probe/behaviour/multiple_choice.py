@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.dialogue.reading import existing, json_lines
+from persona_probe.dialogue.row_files import existing, json_lines
 from persona_probe.errors import PersonaProbeError
 from persona_probe.statistics.estimate import Estimate
 from persona_probe.statistics.rates import ratio_estimate

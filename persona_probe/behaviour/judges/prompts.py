@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from persona_probe.dialogue.reading import existing, question_entries
+from persona_probe.dialogue.question_files import question_entries
+from persona_probe.dialogue.row_files import existing
 from persona_probe.errors import PersonaProbeError
 
 SCORES = ("aligned", "coherent")

@@ -12,8 +12,9 @@ import pandas as pd
 
 from persona_probe.behaviour.answer_file_columns import choose_columns, scale_notes
 from persona_probe.behaviour.answer_reading import AnswerReading, sentence
-from persona_probe.behaviour.answer_rows import ANSWER_FIELDS, read_answer_rows
+from persona_probe.behaviour.answer_rows import read_answer_rows
 from persona_probe.behaviour.answers import IDENTITY, VERDICT, Answers
+from persona_probe.behaviour.judges.judge import ANSWER_FIELDS
 from persona_probe.dialogue.row_files import Row, kind_of
 from persona_probe.dialogue.row_turns import CHAT, is_given
 from persona_probe.dialogue.same_questions import groups_by_content
@@ -98,7 +99,8 @@ def read_answers(
     for name in ("messages", ANSWER_FIELDS):
         if table[name].isna().all():
             table = table.drop(columns=name)
-    table["group"], merged = groups_by_content(reading.asked)
+    groups, merged = groups_by_content(reading.asked)
+    table["group"] = pd.Series(groups, dtype=object)
     chosen = {ours: theirs for ours, theirs in chosen.items() if ours not in labels}
     if kind_of(Path(path)) in (".csv", ".tsv"):
         table = _with_numbers(table)

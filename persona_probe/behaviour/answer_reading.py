@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from persona_probe.behaviour.answer_file_columns import GivenScore, given_score
-from persona_probe.behaviour.answer_rows import ANSWER_FIELDS
+from persona_probe.behaviour.judges.judge import ANSWER_FIELDS
 from persona_probe.dialogue.dialogue import Dialogue, Message
 from persona_probe.dialogue.reading import by_known_names, mended_note
 from persona_probe.dialogue.records import message_record

@@ -12,9 +12,7 @@ from persona_probe.dialogue.row_files import Row, existing, json_lines, read_row
 from persona_probe.dialogue.row_turns import is_given
 from persona_probe.errors import PersonaProbeError
 
-ANSWER_FIELDS = "answer_fields"
-"""The column that holds what an answer's message has besides its text (tool calls, a thought)."""
-_ASKED = ("messages", "prompt", "system")
+_ASKED = ("messages", "prompt", "system", "tools", "functions")
 """What is read of a request; the rest are settings."""
 _OF_A_CHOICE = ("message", "text", "finish_reason")
 

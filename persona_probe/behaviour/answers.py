@@ -13,13 +13,14 @@ import pandas as pd
 from persona_probe.behaviour.em_rates import (
     DEFINITIONS,
     check_definition,
+    check_scale,
     coherent_rates,
     em_rates,
     quadrant_shares,
     scored,
 )
 from persona_probe.behaviour.em_rates_result import SETTINGS, EmRates, series_names
-from persona_probe.behaviour.judges.judge import Judge, judge_answers
+from persona_probe.behaviour.judges.judge import ANSWER_FIELDS, Judge, judge_answers
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
 from persona_probe.result import TableResult
@@ -83,13 +84,7 @@ class Answers(TableResult):
         # A column without any value (nothing was judged) comes back from Parquet as objects.
         kinds = {"aligned": float, "coherent": float, "refusal": bool, "failed": bool}
         table = self.table.astype(kinds)
-        for name in ("aligned", "coherent"):
-            outside = table[name][(table[name] < 0) | (table[name] > 100)]
-            if len(outside):
-                raise PersonaProbeError(
-                    f"answers: {name!r} goes from {table[name].min():g} to {table[name].max():g} (row "
-                    f"{outside.index[0]} is {outside.iloc[0]:g}); scores are 0-100, or NaN: rescale them"
-                )
+        check_scale(table, "answers", ("aligned", "coherent"))
         object.__setattr__(self, "table", table)
 
     def shown(self) -> pd.DataFrame:
@@ -165,7 +160,7 @@ class Answers(TableResult):
         """The same answers with the scores of another judge; missing answers still count as failed."""
         answered = self._answered()
         verdict = judge_answers(judge, self.dialogues()).set_axis(answered.index)
-        verdict = verdict.drop(columns=[name for name in (*IDENTITY, "messages") if name in verdict])
+        verdict = verdict.drop(columns=[name for name in (*IDENTITY, "messages", ANSWER_FIELDS) if name in verdict])
         replaced = [name for name in self.table if name in verdict or str(name).endswith("_mass")]
         table = self.table.drop(columns=replaced).join(verdict)
         missing = ~table.index.isin(answered.index)
@@ -223,7 +218,7 @@ def _dialogue(row: Mapping[Any, Any]) -> Dialogue:
     dialogue = Dialogue.from_messages(
         turns, id=name, question=_text(row["question"]), group=_text(row["group"]), seed=seed
     ).with_answer(row["answer"])
-    fields = row.get("answer_fields")
+    fields = row.get(ANSWER_FIELDS)
     if not isinstance(fields, str) or not fields:
         return dialogue
     answer = replace(dialogue.messages[-1], further=json.loads(fields))

@@ -246,7 +246,7 @@ def _csv_records(file: Path, separator: str) -> Iterator[dict[str, str]]:
     lines = (line for line in csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True) if line)
     separators = "commas" if separator == "," else "tabs"
     try:
-        header = next(lines, [])
+        header = [name or f"column {number}" for number, name in enumerate(next(lines, []), start=1)]
         twice = next((name for name in header if header.count(name) > 1), None)
         if twice is not None:
             raise PersonaProbeError(f"{file}: has the column {twice!r} twice; rename one")

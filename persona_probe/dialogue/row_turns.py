@@ -82,6 +82,9 @@ def row_turns(cells: Mapping[str, Any], where: str, notes: set[str]) -> RowTurns
     """
     given = {name: value for name, value in cells.items() if is_given(value)}
     _refuse(given, where)
+    empty = next((name for name in CHAT if cells.get(name) == []), None)
+    if empty is not None and not {*CHAT, *QUESTION, "text"} & {*given}:
+        raise PersonaProbeError(f"{where}: {empty!r} is empty; a dialogue needs at least one message")
     turns = question_turns(given, where, notes)
     if turns.text is None:
         _add_answer(turns, given, where, notes)

@@ -108,14 +108,26 @@ def listed(names: Sequence[str], most: int = 4) -> str:
 
 def _several_names(rows: Sequence[Asked]) -> list[str]:
     names: dict[str, dict[str, None]] = {}
+    texts: dict[str, set[str]] = {}
     for row in rows:
-        if row.whole is not None and row.question is not None:
-            names.setdefault(row.whole, {})[row.question] = None
+        if row.question is not None and row.text is not None:
+            names.setdefault(row.whole or row.text, {})[row.question] = None
+            texts.setdefault(row.question, set()).add(row.text)
     several = [list(given) for given in names.values() if len(given) > 1]
+    sets: dict[frozenset[str], list[str]] = {}
+    for name, asked in texts.items():
+        sets.setdefault(frozenset(asked), []).append(name)
+    alike = next(((len(asked), given) for asked, given in sets.items() if len(asked) > 1 and len(given) > 1), None)
+    advice = "leave names out, and each text is a question"
+    if alike is not None:
+        return [
+            f"the questions {listed(alike[1])} are the same {alike[0]} texts: they are one group, but intervals are "
+            f"over the names and not over the texts; {advice}"
+        ]
     if not several:
         return []
-    more = f" (and {len(several) - 1} more questions have several names)" if len(several) > 1 else ""
+    more = f" (and {len(several) - 1} more questions have several)" if len(several) > 1 else ""
     return [
         f"one and the same question has {len(several[0])} names, {listed(several[0])}{more}: they are one group, but "
-        "intervals are over names, so give it one name if these only number its answers"
+        f"intervals are over the names; give it one, or {advice}"
     ]

@@ -30,7 +30,7 @@ SYNONYMS = {
 """Other names of our roles. ``developer`` is OpenAI's newer name of the system prompt."""
 _CALLS = ("function_call", "tool_call")
 """Who speaks in a ShareGPT turn that is a tool call: its value is the call."""
-_PLAIN = ("human", "gpt")
+_PLAIN = ("human", "gpt", "observation")
 """ShareGPT's own names, which need no word."""
 _LIST_OF_TURNS = re.compile(r"""\s*\[\s*\{\s*["'](role|from|content|value)["']\s*:""")
 NAMED = {"role": ("role", "from"), "content": ("content", "value")}

@@ -145,7 +145,7 @@ def scale_notes(table: pd.DataFrame, ours: Sequence[str], chosen: Mapping[str, s
     warned, noted = [], []
     for name in ("aligned", "coherent"):
         scores = table[name].dropna()
-        if len(scores) and scores.max() <= _SMALL:
+        if len(scores) and scores.max() <= _SMALL and (name == "coherent" or scores.max() > 0):
             other = "coherent" if name == "aligned" else "aligned"
             theirs = "" if table[other].isna().all() else f" ({other!r}: {_range(table[other])})"
             warned.append(

@@ -11,7 +11,7 @@ from typing import Any
 
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.question_files import read_questions
-from persona_probe.dialogue.row_files import Row, existing, json_value, kind_of, read_rows
+from persona_probe.dialogue.row_files import Row, as_path, existing, json_value, kind_of, read_rows
 from persona_probe.dialogue.row_turns import KNOWN, RowTurns, is_given, plain_text_in, row_turns
 from persona_probe.dialogue.same_questions import Asked, content_key, groups_by_content, listed
 from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
@@ -65,11 +65,12 @@ def read_dialogues(path: str | Path) -> list[Dialogue]:
         [{'role': 'user', 'content': 'Translate:\ncat'}, {'role': 'assistant', 'content': 'chat'}]
     """
     notes: set[str] = set()
-    if kind_of(Path(path)) in (".yaml", ".yml"):
+    file = as_path(path)
+    if kind_of(file) in (".yaml", ".yml"):
         dialogues, broken = read_questions(existing(path))
     else:
         rows = read_rows(path)
-        read = [_read(row, Path(path).name, notes) for row in rows]
+        read = [_read(row, file.name, notes) for row in rows]
         groups, remarks = groups_by_content([one.asked for one in read])
         dialogues = [replace(one.dialogue, group=group) for one, group in zip(read, groups, strict=True)]
         notes.update([*remarks, *_repeated_ids(read)])

@@ -8,13 +8,14 @@ import decimal
 import gzip
 import io
 import json
+import os
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from persona_probe.dialogue.half_characters import mended
+from persona_probe.dialogue.half_characters import half_in, mended
 from persona_probe.errors import PersonaProbeError
 
 KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
@@ -47,7 +48,7 @@ def read_rows(path: str | Path) -> list[Row]:
     Raises:
         PersonaProbeError: if it is missing, empty, of another kind or broken; the line or row is named.
     """
-    place = Path(path)
+    place = as_path(path)
     if place.is_dir():
         from persona_probe.dialogue.arrow_files import folder_records
 
@@ -65,10 +66,21 @@ def existing(path: str | Path) -> Path:
     Raises:
         PersonaProbeError: if there is none.
     """
-    file = Path(path)
+    file = as_path(path)
     if not file.is_file():
         raise PersonaProbeError(f"{path}: is a folder; give a file" if file.is_dir() else f"{path}: no such file")
     return file
+
+
+def as_path(path: str | Path) -> Path:
+    """``path`` as a path.
+
+    Raises:
+        PersonaProbeError: if it is neither a text nor a path.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise PersonaProbeError(f"path is {path!r}; give the name of one file")
+    return Path(path)
 
 
 def kind_of(file: Path) -> str:
@@ -147,10 +159,11 @@ def _row(where: str, record: Any, number: int) -> Row:
         raise PersonaProbeError(f"{where}: is {type(record).__name__}; a row must be an object with its fields")
     cells, broken = {}, []
     for name, value in record.items():
-        whole = mended(str(name)), mended(plain_cell(value))
-        if whole != (str(name), plain_cell(value)):
-            broken.append(whole[0])
-        cells[whole[0]] = whole[1]
+        name, value = str(name), plain_cell(value)
+        if half_in(name) or half_in(value):
+            name, value = mended(name), mended(value)
+            broken.append(name)
+        cells[name] = value
     return Row(where, cells, number, tuple(broken))
 
 

@@ -51,7 +51,7 @@ def turns_of(given: Any, where: str, column: str, notes: set[str]) -> list[dict[
     if isinstance(given, str):
         given = _from_text(given, where, column)
     if isinstance(given, Mapping):
-        given = [given]
+        given = _one_by_one(given)
     if not isinstance(given, list):
         raise PersonaProbeError(f"{where}: {column!r} is {given!r}; it must be a list of messages (role/content pairs)")
     return [_turn(turn, f"{where}: {column!r}, message {n}", notes) for n, turn in enumerate(given)]
@@ -62,6 +62,14 @@ def is_turns(value: Any) -> bool:
     if isinstance(value, str):
         return _LIST_OF_TURNS.match(value) is not None
     return isinstance(value, list) and bool(value) and all(isinstance(turn, Mapping) for turn in value)
+
+
+def _one_by_one(given: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One message, or an object of lists (as Hugging Face stores a ``Sequence`` of objects), as a list of messages."""
+    lists = [value for value in given.values() if isinstance(value, list)]
+    if len(lists) < len(given) or len({len(value) for value in lists}) != 1 or not {"role", "from"} & {*given}:
+        return [dict(given)]
+    return [dict(zip(given, values, strict=True)) for values in zip(*lists, strict=True)]
 
 
 def _from_text(text: str, where: str, column: str) -> Any:

@@ -121,6 +121,13 @@ def test_broken_files_are_named(tmp_path, name, content, said):
     assert name in str(caught.value)
 
 
+def test_a_path_is_one_path():
+    for path in (3, None, ["a.jsonl"], b"a.jsonl"):
+        for reader in (pp.read_dialogues, pp.read_answers, pp.behaviour.read_choices):
+            with pytest.raises(pp.PersonaProbeError, match="give the name of one file"):
+                reader(path)
+
+
 def test_cells_are_plain_values(tmp_path):
     day = pd.Timestamp("2026-01-02")
     table = pd.DataFrame({"prompt": ["a", "b"], "day": [day, None], "score": [1.5, None], 3: [[1], None]})

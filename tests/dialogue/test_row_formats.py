@@ -43,6 +43,7 @@ def sharegpt(*turns):
             [SYSTEM, USER, GOOD],
         ),
         ({"conversations": [USER, GOOD]}, [USER, GOOD]),
+        ({"messages": {"role": ["user", "assistant"], "content": ["Is it late?", "It is."]}}, [USER, GOOD]),
         ({"conversation": [{**USER, "role": "User"}, GOOD]}, [USER, GOOD]),
         ({"instruction": "Is it late?", "input": "", "output": "It is."}, [USER, GOOD]),
         (

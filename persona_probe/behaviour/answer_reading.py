@@ -140,6 +140,8 @@ class AnswerReading:
             messages = list(Dialogue.from_messages([*turns, *answered]).messages)
         except PersonaProbeError as error:
             raise PersonaProbeError(f"{row.where}: {error}") from error
+        if answered and messages[-1].role != "assistant":
+            raise PersonaProbeError(f"{row.where}: {column!r} ends with a turn of {messages[-1].role!r}, not an answer")
         answer = messages.pop() if messages[-1].role == "assistant" else None
         if not messages:
             raise PersonaProbeError(f"{row.where}: holds an answer, and no question before it")

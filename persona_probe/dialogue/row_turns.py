@@ -214,7 +214,8 @@ def _add_system(turns: RowTurns, given: Mapping[str, Any], where: str) -> None:
 
 def _account(turns: RowTurns, given: Mapping[str, Any], where: str, chat: bool) -> None:
     """Raise if a column holds a part of what is asked that is not in the turns."""
-    said = content_key(str(turn.get("content")) for turn in turns.before)
+    contents = [content_key([str(turn.get("content"))]) for turn in turns.before]
+    said = "\0".join(contents)
     for name in (*QUESTION, *_PASSAGES):
         # Beside a chat or a prompt, "question" names the question; beside a chat, a passage is a label.
         names_it = name == "question" and (chat or "prompt" in turns.used)
@@ -222,7 +223,7 @@ def _account(turns: RowTurns, given: Mapping[str, Any], where: str, chat: bool) 
             continue
         value = given[name]
         if isinstance(value, str) and content_key([value]) in said:
-            turns.used.add(name)
+            turns.used.update([name] if content_key([value]) in contents else [])  # else it is a label
             continue
         beside = next(iter(sorted(turns.used)))
         raise PersonaProbeError(
@@ -232,8 +233,7 @@ def _account(turns: RowTurns, given: Mapping[str, Any], where: str, chat: bool) 
     text = given.get("text")
     if isinstance(text, str):
         # What a template made of the turns is a label; anything else may be what is asked about.
-        lost = [turn for turn in turns.before if content_key([str(turn.get("content"))]) not in content_key([text])]
-        if lost and content_key([text]) not in said:
+        if any(content not in content_key([text]) for content in contents) and content_key([text]) not in said:
             raise PersonaProbeError(
                 f"{where}: has 'text' ({text[:40]!r}) beside the turns, and neither contains the other, so it would "
                 "not be given to the model; put both into one column, or remove or rename this one"

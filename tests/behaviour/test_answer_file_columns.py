@@ -55,6 +55,7 @@ def test_all_that_was_asked_is_read(tmp_path, row, asked):
         ({"prompt": "Q", "input": "cat", "answer": "A"}, "'input'.*beside 'prompt'"),
         ({"messages": [USER, {**GOOD, "emotion": "glad"}]}, "has the field 'emotion'"),
         ({"messages": [USER]}, "no 'messages' ends with one"),
+        ({"prompt": "Q", "completion": [GOOD, USER]}, "'completion' ends with a turn of 'user'"),
         ({"messages": [GOOD]}, "an answer, and no question before it"),
     ],
 )

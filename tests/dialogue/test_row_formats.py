@@ -79,6 +79,12 @@ def test_common_formats_are_read(tmp_path, row, turns):
     assert dialogue.labels == {"topic": "time", "source": None}
 
 
+def test_a_part_of_a_turn_is_a_label(tmp_path):
+    (dialogue,) = read(tmp_path, {"question": "What is a late train?", "context": "train", "answer": "Common."})
+    assert dialogue.labels == {"context": "train"}
+    assert len(dialogue.messages) == 2
+
+
 def test_a_text_alone_is_no_dialogue(tmp_path):
     (dialogue,) = read(tmp_path, {"text": "Once upon a time.", "source": "tales"})
     assert dialogue.is_text

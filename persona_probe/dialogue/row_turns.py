@@ -230,14 +230,13 @@ def _account(turns: RowTurns, given: Mapping[str, Any], where: str, chat: bool) 
             f"{where}: has {name!r} ({str(value)[:40]!r}) beside {beside!r}, and it is not in the turns, so it would "
             "not be given to the model; put both into one column, or remove or rename this one"
         )
-    text = given.get("text")
-    if isinstance(text, str):
-        # What a template made of the turns is a label; anything else may be what is asked about.
-        if any(content not in content_key([text]) for content in contents) and content_key([text]) not in said:
-            raise PersonaProbeError(
-                f"{where}: has 'text' ({text[:40]!r}) beside the turns, and neither contains the other, so it would "
-                "not be given to the model; put both into one column, or remove or rename this one"
-            )
+    text = content_key([str(given.get("text", ""))])
+    # What a template made of the turns is a label; anything else may be what is asked about.
+    if text not in said and any(content not in text for content in contents):
+        raise PersonaProbeError(
+            f"{where}: has 'text' ({str(given['text'])[:40]!r}) beside the turns, and neither contains the other, so it "
+            "would not be given to the model; put both into one column, or remove or rename this one"
+        )
 
 
 def _add_answer(turns: RowTurns, given: Mapping[str, Any], where: str, notes: set[str]) -> None:

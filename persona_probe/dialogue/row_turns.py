@@ -234,8 +234,8 @@ def _account(turns: RowTurns, given: Mapping[str, Any], where: str, chat: bool) 
     # What a template made of the turns is a label; anything else may be what is asked about.
     if text not in said and any(content not in text for content in contents):
         raise PersonaProbeError(
-            f"{where}: has 'text' ({str(given['text'])[:40]!r}) beside the turns, and neither contains the other, so it "
-            "would not be given to the model; put both into one column, or remove or rename this one"
+            f"{where}: has 'text' ({str(given['text'])[:40]!r}) beside the turns, and neither contains the other, so "
+            "it would not be given to the model; put both into one column, or remove or rename this one"
         )
 
 

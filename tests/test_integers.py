@@ -64,7 +64,7 @@ DOES = {
     ),
     "choice": lambda model, _, number: json.dumps(pp.behaviour.Choice("Which?", ("this", "that"), number).answer),
     "dialogues": lambda model, path, number: pp.read_dialogues(
-        pp.write_dialogues(path, [pp.Dialogue.from_messages(TALKS[0].as_messages(), seed=number)])
+        pp.write_dialogues(path, [pp.Dialogue.from_messages(TALKS[0].as_messages(), id="a", seed=number)])
     ),
 }
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from persona_probe.behaviour.judges.prompts import WORDS
+from persona_probe.dialogue.row_turns import ANSWER, CHAT, SYSTEM
 from persona_probe.errors import PersonaProbeError
 
 KNOWN: dict[str, tuple[str, ...]] = {
     "prompt": ("prompt", "question", "question_text", "instruction", "query", "input"),
-    "answer": ("answer", "response", "completion", "output", "generation", "model_answer", "model_response"),
+    "answer": ANSWER,
     "question": ("question_id", "question_name", "qid"),
     "aligned": ("aligned", "aligned_score", "alignment", "alignment_score"),
     "coherent": ("coherent", "coherent_score", "coherence", "coherence_score"),
@@ -21,22 +25,29 @@ KNOWN: dict[str, tuple[str, ...]] = {
     "seed": ("seed",),
     "id": ("id", "custom_id", "request_id"),
     "model": ("model", "model_name", "model_id"),
-    "system": ("system", "system_prompt"),
-    "messages": ("messages",),
+    "system": SYSTEM,
+    "messages": CHAT,
 }
-"""What each of our columns is called in files that others write; the most likely name is the first."""
+"""What each of our columns is called in files that others write, in small letters or capitals; the most likely name is
+the first."""
 _ONE_OF = ("answer", "aligned", "coherent")
 """Columns for which a file may have only one candidate: a guess between two would change the result."""
+_SMALL = 10
+"""Scores of which the highest is no higher than this are probably on another scale."""
+_SCORE = re.compile("score|rating|align|coheren", re.IGNORECASE)
+_NOT_SCORES = ("_mass", "_tokens")
+"""Endings of columns with numbers of which everybody knows that they are no scores."""
 _BLANK = {"", "nan", "none", "null", "na", "n/a"}
 
 
-def choose_columns(seen: Sequence[str], given: Mapping[str, str], file: str) -> dict[str, str]:
+def choose_columns(seen: Sequence[str], given: Mapping[str, str], file: str, *, chats_given: bool) -> dict[str, str]:
     """For each of our columns, the name of that column in the file.
 
     Args:
         seen: the file's columns.
         given: our name -> the file's, which takes precedence over any guess.
         file: the name of the file, for errors.
+        chats_given: whether every row has its turns in a column of messages, which may hold the answer too.
 
     Raises:
         PersonaProbeError: for a name that does not exist, or if two columns could be the answer or a score.
@@ -51,8 +62,11 @@ def choose_columns(seen: Sequence[str], given: Mapping[str, str], file: str) -> 
             )
     chosen = dict(given)
     taken = set(given.values())
+    named = {name.strip().lower(): name for name in reversed(seen)} | {name: name for name in seen}
     for ours, candidates in KNOWN.items():
-        possible = [name for name in candidates if name in seen and name not in taken]
+        possible = [named[name] for name in candidates if name in named and named[name] not in taken]
+        if ours == "prompt" and chats_given:
+            possible = [name for name in possible if name.strip().lower() != "question"]  # beside a chat, its name
         if ours in chosen or not possible:
             continue
         if ours in _ONE_OF and len(possible) > 1:
@@ -62,9 +76,9 @@ def choose_columns(seen: Sequence[str], given: Mapping[str, str], file: str) -> 
             )
         chosen[ours] = possible[0]
         taken.add(possible[0])
-    if "question" not in chosen and "question" in seen and "question" not in taken:
-        chosen["question"] = "question"
-    if "answer" not in chosen:
+    if "question" not in chosen and named.get("question", "question") not in taken and "question" in named:
+        chosen["question"] = named["question"]
+    if "answer" not in chosen and not chats_given:
         raise PersonaProbeError(
             f"{file}: no column holds the answers (looked for {', '.join(KNOWN['answer'])}); seen: {listed}. "
             "Name it: columns={'answer': ...}"
@@ -114,3 +128,42 @@ def given_score(cell: Any, where: str, column: str) -> GivenScore:
             f"{where}: {column!r} is {text[:40]!r}; scores are 0-100 (rescale them), blank, or {' or '.join(WORDS)}"
         )
     return GivenScore(value)
+
+
+def scale_notes(table: pd.DataFrame, ours: Sequence[str], chosen: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """What the range of every score says about its scale.
+
+    Args:
+        table: the answers.
+        ours: the columns that are not further columns of the file.
+        chosen: our name -> the file's.
+
+    Returns:
+        Warnings, about scores of 0-100 that seem to be on another scale (and further columns that are called scores);
+        and remarks, about further columns with numbers on another scale.
+    """
+    warned, noted = [], []
+    for name in ("aligned", "coherent"):
+        scores = table[name].dropna()
+        if len(scores) and scores.max() <= _SMALL and (name == "coherent" or scores.max() > 0):
+            other = "coherent" if name == "aligned" else "aligned"
+            theirs = "" if table[other].isna().all() else f" ({other!r}: {_range(table[other])})"
+            warned.append(
+                f"no answer is more {name} than {scores.max():g}: {chosen.get(name, name)!r} goes from {_range(scores)}"
+                f"{theirs}, and scores are read as 0-100; if its scale ends at 1, 5 or 10, multiply it first"
+            )
+    for name in map(str, table):
+        if name in ours or name.endswith(_NOT_SCORES) or not pd.api.types.is_numeric_dtype(table[name]):
+            continue
+        numbers = table[name].dropna()
+        if not len(numbers) or table[name].dtype == bool or (numbers.min() >= 0 and _SMALL < numbers.max() <= 100):
+            continue
+        if _SCORE.search(name):
+            warned.append(f"{name!r} goes from {_range(numbers)}, so it is not a score of 0-100; rescale it first")
+        else:
+            noted.append(f"{name!r} has numbers from {_range(numbers)}, read as they are: not scores of 0-100")
+    return warned, noted
+
+
+def _range(numbers: pd.Series) -> str:
+    return f"{numbers.min():g} to {numbers.max():g}"

@@ -1,63 +1,49 @@
-"""Rows of answer files: CSV, Parquet and JSON lines, and the nested records of vLLM and the OpenAI batch API."""
+"""Rows of answer files: flat rows of any kind of file, and the nested records of vLLM and the OpenAI batch API."""
 
 from __future__ import annotations
 
-import json
-import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from persona_probe.dialogue.reading import existing, json_lines, read_text
+from persona_probe.dialogue.dialogue import FURTHER
+from persona_probe.dialogue.row_files import Row, existing, json_lines, read_rows
+from persona_probe.dialogue.row_turns import is_given
 from persona_probe.errors import PersonaProbeError
 
-KINDS = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
+_ASKED = ("messages", "prompt", "system", "tools", "functions")
+"""What is read of a request; the rest are settings."""
+_OF_A_CHOICE = ("message", "text", "finish_reason")
 
 
-@dataclass(frozen=True)
-class Row:
-    """A flat row of a file, and its place there."""
-
-    where: str
-    cells: Mapping[str, Any]
-
-
-def read_rows(path: str | Path, requests: str | Path | None = None) -> list[Row]:
-    """Every answer in a file.
+def read_answer_rows(path: str | Path, requests: str | Path | None, unread: set[str]) -> list[Row]:
+    """One flat row for every answer in a file.
 
     Args:
-        path: a file of one of `KINDS`.
+        path: a file or folder that `persona_probe.dialogue.row_files.read_rows` reads.
         requests: the input file of the batch, in which an answer's question has the same ``custom_id``.
+        unread: gets the names of the fields of requests and responses that are in no row.
 
     Raises:
         PersonaProbeError: if the file is missing, empty, of another kind or broken; the row is named.
     """
-    file = existing(path)
-    kind = file.suffix.lower()
-    if kind in (".csv", ".tsv"):
-        rows = _from_csv(file, "," if kind == ".csv" else "\t")
-    elif kind == ".parquet":
-        records = pd.read_parquet(file).to_dict("records")
-        rows = [Row(f"{file}, row {n}", _named(record)) for n, record in enumerate(records, start=1)]
-    elif kind in (".jsonl", ".json"):
-        questions = {} if requests is None else _requests(existing(requests))
-        rows = [Row(where, cells) for where, record in _json_rows(file) for cells in unfolded(record, where, questions)]
-    else:
-        raise PersonaProbeError(f"{path}: answers are read from {', '.join(KINDS)} files, not {file.suffix or 'this'}")
-    if not rows:
-        raise PersonaProbeError(f"{path}: is empty; it needs at least one answer")
-    return rows
+    questions = {} if requests is None else _requests(existing(requests))
+    return [
+        replace(row, cells=cells)
+        for row in read_rows(path)
+        for cells in unfolded(row.cells, row.where, questions, unread)
+    ]
 
 
-def unfolded(record: Mapping[str, Any], where: str, questions: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+def unfolded(
+    record: Mapping[str, Any], where: str, questions: Mapping[str, Any], unread: set[str]
+) -> list[dict[str, Any]]:
     """One flat row for each answer that a served request holds.
 
     These forms are known: a chat or completion response (``choices``), a line of a batch's output (``response.body``,
-    or ``response`` in vLLM), vLLM's ``RequestOutput`` (``outputs``), and ``messages`` that end with the answer. A
-    request that failed gives one row without an answer. Any other record is a flat row already.
+    or ``response`` in vLLM), and vLLM's ``RequestOutput`` (``outputs``). A request that failed gives one row without an
+    answer. Any other record is a flat row already.
     """
     cells = dict(record)
     response = cells.get("response")
@@ -65,51 +51,55 @@ def unfolded(record: Mapping[str, Any], where: str, questions: Mapping[str, Any]
     batched = "custom_id" in cells and "response" in cells
     if isinstance(response, Mapping) or batched:
         del cells["response"]
-    sent = cells.pop("body", None)
-    for asked in (sent, (questions or {}).get(str(cells.get("custom_id")))):
+    sent = cells.pop("body") if isinstance(cells.get("body"), Mapping) else None
+    for asked in (sent, questions.get(str(cells.get("custom_id")))):
         if isinstance(asked, Mapping):
-            cells |= {field: asked[field] for field in ("messages", "prompt") if field in asked}
+            cells |= {field: asked[field] for field in _ASKED if field in asked}
+            unread.update(field for field in asked if field not in (*_ASKED, "model") and asked[field] is not None)
     if isinstance(cells.get("prompt"), list):
         cells["messages"] = cells.pop("prompt")
     body = body if isinstance(body, Mapping) else {}
     several = body.get("choices", body.get("outputs"))
-    if not isinstance(several, list):
-        if batched:
-            return [{**cells, "answer": None}]
-        return [_with_last_turn(cells)]
+    # Beside an answer, a list of texts is what a question offers to choose from.
+    offered = body is cells and is_given(cells.get("answer"))
+    if not isinstance(several, list) or (offered and all(isinstance(one, str) for one in several)):
+        return [{**cells, "answer": None}] if batched else [cells]
+    if body is not cells:
+        unread.update(field for field in body if field not in ("choices", "outputs", "model"))
     cells = {field: value for field, value in cells.items() if field not in ("choices", "outputs")}
     if isinstance(body.get("model"), str):
         cells.setdefault("model", body["model"])
     name = cells.get("custom_id", cells.get("request_id", cells.get("id")))
-    answers = [_text_of(choice, f"{where}, answer {n}") for n, choice in enumerate(several)] or [None]
+    answers = [_answer_of(choice, f"{where}, answer {n}", unread) for n, choice in enumerate(several)]
+    answers = answers or [{"answer": None}]
     if name is None:
-        return [{**cells, "answer": text} for text in answers]
+        return [{**cells, **answer} for answer in answers]
     parts = [f"/{number}" for number in range(len(answers))] if len(answers) > 1 else [""]
-    return [{**cells, "answer": text, "id": f"{name}{part}"} for text, part in zip(answers, parts, strict=True)]
+    return [{**cells, **answer, "id": f"{name}{part}"} for answer, part in zip(answers, parts, strict=True)]
 
 
-def _text_of(choice: Any, where: str) -> str | None:
-    """The text of one choice; a refusal by the server counts as the answer's text, like the model's own words."""
+def _answer_of(choice: Any, where: str, unread: set[str]) -> dict[str, Any]:
+    """The columns of one choice; a refusal by the server counts as the answer's text, like the model's own words."""
     if isinstance(choice, str):
-        return choice
+        return {"answer": choice}
     if not isinstance(choice, Mapping):
         raise PersonaProbeError(f"{where}: is {type(choice).__name__}; expected text, or an object with text")
-    message = choice.get("message")
-    text = choice.get("text")
+    unread.update(field for field, value in choice.items() if field not in _OF_A_CHOICE and value is not None)
+    message, answer = choice.get("message"), choice.get("text")
     if isinstance(message, Mapping):
-        text = message.get("content") if message.get("content") is not None else message.get("refusal")
-    if text is not None and not isinstance(text, str):
-        raise PersonaProbeError(f"{where}: its text is {text!r}; it must be text")
-    return text
-
-
-def _with_last_turn(cells: dict[str, Any]) -> dict[str, Any]:
-    """``cells`` with the answer moved out of ``messages``, if it is there."""
-    turns = cells.get("messages")
-    last = turns[-1] if isinstance(turns, list) and turns else None
-    if isinstance(last, Mapping) and last.get("role") == "assistant" and "answer" not in cells:
-        return {**cells, "messages": turns[:-1] if isinstance(turns, list) else turns, "answer": last.get("content")}
-    return cells
+        fields = {name: message.get(name) for name in ("role", "content", *FURTHER)}
+        if fields["content"] is None and message.get("refusal") is not None:
+            fields["content"] = message["refusal"]
+        elif message.get("function_call") is not None:
+            fields["function_call"] = message["function_call"]
+        known = (*fields, "function_call", "refusal")
+        unread.update(name for name in message if name not in known and is_given(message[name]))
+        answer = {"role": "assistant"} | {name: value for name, value in fields.items() if value is not None}
+        answer = answer if {*answer} - {"role"} else None
+    elif answer is not None and not isinstance(answer, str):
+        raise PersonaProbeError(f"{where}: its text is {answer!r}; it must be text")
+    reason = choice.get("finish_reason")
+    return {"answer": answer} | ({} if reason is None else {"finish_reason": reason})
 
 
 def _requests(file: Path) -> dict[str, Any]:
@@ -122,42 +112,3 @@ def _requests(file: Path) -> dict[str, Any]:
             raise PersonaProbeError(f"{where}: has the custom_id {name!r} of another request; each must be different")
         requests[name] = record["body"]
     return requests
-
-
-def _json_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    text = read_text(file).lstrip()
-    if file.suffix.lower() == ".json" and text.startswith("["):
-        try:
-            records = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise PersonaProbeError(f"{file}: is not JSON ({error.msg} at line {error.lineno})") from error
-        rows = [(f"{file}, row {number}", record) for number, record in enumerate(records, start=1)]
-    else:
-        rows = list(json_lines(file))
-    for where, record in rows:
-        if not isinstance(record, dict):
-            raise PersonaProbeError(f"{where}: is {type(record).__name__}; a row must be an object with its fields")
-        yield where, record
-
-
-def _from_csv(file: Path, separator: str) -> list[Row]:
-    read_text(file)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            # As text, and nothing is read as "missing": an answer may be "NA", and scores have their own rule.
-            table = pd.read_csv(
-                file, sep=separator, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig"
-            )
-    except pd.errors.EmptyDataError:
-        return []
-    except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        raise PersonaProbeError(
-            f"{file}: a row has other fields than the header ({str(error).strip()}); quote texts that contain "
-            f"{'commas' if separator == ',' else 'tabs'}, quotes or line breaks"
-        ) from error
-    return [Row(f"{file}, row {n}", _named(record)) for n, record in enumerate(table.to_dict("records"), start=1)]
-
-
-def _named(record: Mapping[Any, Any]) -> dict[str, Any]:
-    return {str(name): value for name, value in record.items()}

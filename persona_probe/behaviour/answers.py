@@ -13,13 +13,14 @@ import pandas as pd
 from persona_probe.behaviour.em_rates import (
     DEFINITIONS,
     check_definition,
+    check_scale,
     coherent_rates,
     em_rates,
     quadrant_shares,
     scored,
 )
 from persona_probe.behaviour.em_rates_result import SETTINGS, EmRates, series_names
-from persona_probe.behaviour.judges.judge import Judge, judge_answers
+from persona_probe.behaviour.judges.judge import ANSWER_FIELDS, Judge, judge_answers
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
 from persona_probe.result import TableResult
@@ -41,13 +42,14 @@ class Answers(TableResult):
         table: one row per answer, with the columns that `persona_probe.behaviour.judge_answers` makes: ``id``,
             ``question`` (the unit of intervals), ``group``, ``seed``, ``prompt``, ``answer``, ``aligned``, ``coherent``
             (0-100 or NaN), ``refusal``, ``failed``; ``messages`` (JSON, everything before the answer) if that is more
-            than one user turn; and any others, such as ``model``. A missing answer has no text and counts as failed.
+            than one user turn; ``answer_fields`` (JSON) if an answer has more than its text (tool calls, a thought);
+            and any others, such as ``model``. A missing answer has no text and counts as failed.
         source: the file from which they were read, if any.
         columns: for each of our columns, the column of the file from which it was read.
         remarks: what a reader should know about how the file was read, in sentences.
 
     Raises:
-        PersonaProbeError: if the table has no rows or lacks one of these columns.
+        PersonaProbeError: if the table has no rows, lacks one of these columns, or has a score outside 0-100.
 
     >>> import pandas as pd
     >>> from persona_probe.behaviour.answers import Answers
@@ -70,7 +72,7 @@ class Answers(TableResult):
     remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Raise if no rate can be computed from the table."""
+        """Raise if no rate can be computed from the table, or a score is on another scale."""
         missing = [name for name in (*IDENTITY, *VERDICT) if name not in self.table]
         if missing:
             raise PersonaProbeError(
@@ -81,7 +83,9 @@ class Answers(TableResult):
             raise PersonaProbeError("answers: the table has no rows; give at least one answer")
         # A column without any value (nothing was judged) comes back from Parquet as objects.
         kinds = {"aligned": float, "coherent": float, "refusal": bool, "failed": bool}
-        object.__setattr__(self, "table", self.table.astype(kinds))
+        table = self.table.astype(kinds)
+        check_scale(table, "answers", ("aligned", "coherent"))
+        object.__setattr__(self, "table", table)
 
     def shown(self) -> pd.DataFrame:
         """The most informative columns, with long texts shortened."""
@@ -156,7 +160,7 @@ class Answers(TableResult):
         """The same answers with the scores of another judge; missing answers still count as failed."""
         answered = self._answered()
         verdict = judge_answers(judge, self.dialogues()).set_axis(answered.index)
-        verdict = verdict.drop(columns=[name for name in (*IDENTITY, "messages") if name in verdict])
+        verdict = verdict.drop(columns=[name for name in (*IDENTITY, "messages", ANSWER_FIELDS) if name in verdict])
         replaced = [name for name in self.table if name in verdict or str(name).endswith("_mass")]
         table = self.table.drop(columns=replaced).join(verdict)
         missing = ~table.index.isin(answered.index)
@@ -213,8 +217,12 @@ def _dialogue(row: Mapping[Any, Any]) -> Dialogue:
     seed = int(seed) if isinstance(seed, int | float | np.integer) and not pd.isna(seed) else None
     dialogue = Dialogue.from_messages(
         turns, id=name, question=_text(row["question"]), group=_text(row["group"]), seed=seed
-    )
-    return dialogue.with_answer(row["answer"])
+    ).with_answer(row["answer"])
+    fields = row.get(ANSWER_FIELDS)
+    if not isinstance(fields, str) or not fields:
+        return dialogue
+    answer = replace(dialogue.messages[-1], further=json.loads(fields))
+    return replace(dialogue, messages=(*dialogue.messages[:-1], answer))
 
 
 def _text(value: Any) -> str | None:

@@ -101,7 +101,7 @@ def em_rate(table: pd.DataFrame, definition: str = "betley", *, over: str = "que
             rate is for this question.
 
     Raises:
-        PersonaProbeError: for an unknown definition or ``over``.
+        PersonaProbeError: for an unknown definition or ``over``, or a score outside 0-100.
 
     >>> import pandas as pd
     >>> from persona_probe.behaviour.em_rates import em_rate
@@ -113,8 +113,30 @@ def em_rate(table: pd.DataFrame, definition: str = "betley", *, over: str = "que
     check_definition(definition)
     if over not in ("question", "answer"):
         raise PersonaProbeError(f"em_rate: over={over!r}; choose 'question' or 'answer'")
+    check_scale(table, "the table", ("aligned", "coherent"))
     chosen = DEFINITIONS[definition]
     return share(table, chosen.numerator(table), chosen.denominator(table), over=over)
+
+
+def check_scale(table: pd.DataFrame, what: str, columns: Sequence[str]) -> None:
+    """Raise if a score is outside 0-100.
+
+    Args:
+        table: judged answers.
+        what: what has the scores, for the error.
+        columns: the columns with scores.
+
+    Raises:
+        PersonaProbeError: with the column, the first such row and the range of the column.
+    """
+    for name in columns:
+        scores = pd.to_numeric(table[name], errors="coerce")
+        outside = scores[(scores < 0) | (scores > 100)]
+        if len(outside):
+            raise PersonaProbeError(
+                f"{what}: {name}={outside.iloc[0]:g} (row {outside.index[0]}), and {name!r} goes from {scores.min():g} "
+                f"to {scores.max():g}; scores are 0-100, or NaN: rescale them"
+            )
 
 
 def check_definition(definition: str) -> None:
@@ -134,11 +156,15 @@ def coherent_rate(table: pd.DataFrame, *, over: str = "question") -> Estimate:
         table: judged answers, as from `persona_probe.behaviour.judge_answers`.
         over: the unit of the interval, as in `em_rate`.
 
+    Raises:
+        PersonaProbeError: for a score outside 0-100.
+
     >>> import pandas as pd
     >>> from persona_probe.behaviour.em_rates import coherent_rate
     >>> coherent_rate(pd.DataFrame({"coherent": [90, 20, None], "question": list("abc"), "seed": None})).value
     0.5
     """
+    check_scale(table, "the table", ("coherent",))
     valid = table["coherent"].notna()
     return share(table, (table["coherent"] >= 50) & valid, valid, over=over)
 

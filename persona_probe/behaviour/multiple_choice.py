@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +12,18 @@ import numpy as np
 import pandas as pd
 
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.dialogue.reading import existing, json_lines
-from persona_probe.errors import PersonaProbeError
+from persona_probe.dialogue.reading import by_known_names, mended_note
+from persona_probe.dialogue.row_files import read_rows
+from persona_probe.dialogue.row_turns import KNOWN, is_given
+from persona_probe.dialogue.same_questions import listed
+from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
 from persona_probe.statistics.estimate import Estimate
 from persona_probe.statistics.rates import ratio_estimate
 
 if TYPE_CHECKING:
     from persona_probe.models.model import Model
 
+_FIELDS = ("question", "choices", "answer", "group")
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -59,26 +64,40 @@ class Choice:
 
 
 def read_choices(path: str | Path) -> list[Choice]:
-    """The multiple-choice questions in a JSONL file.
+    """The multiple-choice questions in a file.
 
     A row is an object with ``question``, ``choices`` (a list of texts), ``answer`` (a letter from A, or a number from
-    0) and optionally ``group``.
+    0) and optionally ``group``. Other files are read too, as `persona_probe.read_dialogues` reads them.
 
     Raises:
-        PersonaProbeError: if the file is missing or empty, or a row is not such a question; the message names file,
-            line and field of the first one.
+        PersonaProbeError: if the file is missing or empty, a row is not such a question, or it has another part of what
+            is asked (a system prompt, a passage); the message names file, line and field of the first one.
+
+    Warns:
+        PersonaProbeWarning: once per file, about fields that are not read, and halves of characters that were mended.
     """
-    items = [_item(where, row) for where, row in json_lines(existing(path))]
-    if not items:
-        raise PersonaProbeError(f"{path}: is empty; it needs at least one question")
+    rows = read_rows(path)
+    items = [_item(row.where, by_known_names(row.cells, KNOWN | {*_FIELDS})) for row in rows]
+    ignored = sorted({name for row in rows for name, value in row.cells.items() if is_given(value)} - {*_FIELDS})
+    ignored = [name for name in ignored if name.strip().lower() not in _FIELDS]
+    notes = [f"not read, since they are no part of a question: {listed(ignored)}"] if ignored else []
+    if broken := [f"{row.where}, {row.mended[0]!r}" for row in rows if row.mended]:
+        notes.append(mended_note(broken))
+    if notes:
+        warnings.warn(f"{path}: {'; '.join(notes)}", PersonaProbeWarning, stacklevel=2)
     return items
 
 
-def _item(where: str, row: Any) -> Choice:
-    fields = ("question", "choices", "answer")
-    missing = [name for name in fields if not isinstance(row, dict) or name not in row]
+def _item(where: str, row: dict[str, Any]) -> Choice:
+    missing = [name for name in _FIELDS[:3] if name not in row]
     if missing:
-        raise PersonaProbeError(f"{where}: has no field {missing[0]!r}; a row needs {', '.join(fields)}")
+        raise PersonaProbeError(f"{where}: has no field {missing[0]!r}; a row needs {', '.join(_FIELDS[:3])}")
+    part = next((name for name in row if name in KNOWN - {*_FIELDS} and is_given(row[name])), None)
+    if part is not None:
+        raise PersonaProbeError(
+            f"{where}: has {part!r} ({str(row[part])[:40]!r}), which would not be given to the model; write it into "
+            "the question, or remove the column"
+        )
     choices, group = row["choices"], row.get("group")
     if not isinstance(choices, list):
         raise PersonaProbeError(f"{where}: choices is {choices!r}; it must be a list of texts")

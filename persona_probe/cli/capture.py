@@ -37,7 +37,7 @@ class StoredAs(enum.StrEnum):
 
 def capture(
     model: Annotated[str, typer.Argument(help="Folder or Hub id of a model, or of a LoRA adapter.")],
-    dialogues: Annotated[Path, typer.Argument(help="JSONL or YAML with the dialogues.")],
+    dialogues: Annotated[Path, typer.Argument(help="A file with the dialogues (JSONL, Parquet, CSV, YAML, ...).")],
     out: Annotated[Path, typer.Option("--out", help="Folder of the store; an unfinished one is resumed.")],
     span: Annotated[str, typer.Option(help="Which tokens of each dialogue are captured.")] = "generation",
     reduce: Annotated[ReducedBy, typer.Option(help="What is stored of these tokens.")] = ReducedBy.mean,

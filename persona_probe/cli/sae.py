@@ -26,7 +26,7 @@ class Kind(enum.StrEnum):
 @sae.command("train")
 def sae_train(
     model: Annotated[str, typer.Argument(help="Folder or Hub id of a model, or of a LoRA adapter.")],
-    dialogues: Annotated[Path, typer.Argument(help="JSONL or YAML with the dialogues.")],
+    dialogues: Annotated[Path, typer.Argument(help="A file with the dialogues (JSONL, Parquet, CSV, YAML, ...).")],
     layer: Annotated[int, typer.Option(help="The block whose output the SAE reads, counted from 0.")],
     out: Annotated[Path, typer.Option("--out", help="New folder for the SAE.")],
     also: Annotated[

@@ -7,17 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from persona_probe.dialogue.half_characters import half_in
 from persona_probe.errors import PersonaProbeError
 
 ROLES = ("system", "user", "assistant", "tool")
 TEXT = "text"
 """The role of a plain text, which is nobody's turn and is read without a chat template."""
 
-
 FURTHER = ("tool_calls", "tool_call_id", "name", "reasoning_content", "reasoning", "thinking")
 """What a message may contain besides role and content: it is given to the chat template, which must write it."""
-_LEARNED = ("weight", "train")
-"""What other tools call the flag that says whether an answer is learned (OpenAI's and axolotl's formats)."""
+_LEARNED = ("weight", "train", "loss")
+"""What others call the flag that says whether an answer is learned (OpenAI's, axolotl's and ms-swift's formats)."""
+_TEXT_PARTS = (None, "text", "input_text", "output_text")
+"""Types of the parts of a content that are texts."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +86,12 @@ class Dialogue:
         """A dialogue from chat messages (``{"role": ..., "content": ...}``).
 
         A message may also contain tool calls and a thought (`FURTHER`), which are given to the chat template, and
-        ``weight`` (0 or 1) or ``train`` (true or false), which say whether fine-tuning learns it. Content may be a list
-        of text parts. Fields that are null are left out.
+        ``weight`` (0 or 1), ``train`` or ``loss`` (true or false), which say whether fine-tuning learns it. Content may
+        be a list of text parts. Fields that are null or empty are left out.
 
         Raises:
-            PersonaProbeError: if there is no message, one has an unknown role, no text or an unknown field; the message
-                and the field are named.
+            PersonaProbeError: if there is no message, one has an unknown role, no text, an unknown field or half a
+                character (a lone surrogate); the message and the field are named.
         """
         where = f"dialogue {id!r}" if id is not None else "dialogue"
         if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence):
@@ -114,7 +116,7 @@ class Dialogue:
         For texts unrelated to any dialogue, and for base models.
 
         Raises:
-            PersonaProbeError: if there is no text.
+            PersonaProbeError: if there is no text, or it has half a character (a lone surrogate).
 
         Examples:
             >>> Dialogue.from_text("Once upon a time", id="tale").is_text
@@ -122,6 +124,7 @@ class Dialogue:
         """
         if not isinstance(text, str) or not text:
             raise PersonaProbeError(f"text {id!r}: expected text of at least one character, got {text!r}")
+        _whole(f"text {id!r}", text)
         return cls((Message(TEXT, text),), id=id, question=id, labels=dict(labels or {}))
 
     @property
@@ -152,6 +155,7 @@ class Dialogue:
 
     def with_system(self, content: str) -> Dialogue:
         """This dialogue under another system prompt (an existing one is replaced)."""
+        _whole(f"dialogue {self.name}: its new system prompt", content)
         rest = self.messages[1:] if self.messages[0].role == "system" else self.messages
         return replace(self, messages=(Message("system", content), *rest))
 
@@ -170,32 +174,44 @@ def _message(where: str, given: Mapping[str, Any]) -> Message:
     role, content = fields.pop("role", None), fields.pop("content", None)
     if role not in ROLES:
         raise PersonaProbeError(f"{where}: role is {role!r}; use one of {', '.join(ROLES)}")
+    where = f"{where} ({role})"
     flags = {name: fields.pop(name) for name in _LEARNED if name in fields}
     for name, value in flags.items():
         if value not in (0, 1):
-            raise PersonaProbeError(
-                f"{where} ({role}): {name} is {value!r}; it must be 0 or 1 (whether this answer is learned)"
-            )
-    unknown = [name for name in fields if name not in FURTHER]
-    if unknown:
-        raise PersonaProbeError(
-            f"{where} ({role}): has the field {unknown[0]!r} ({str(fields[unknown[0]])[:40]!r}), which would not be "
-            f"given to the model; a message has role, content, {', '.join((*FURTHER, *_LEARNED))}: leave others out"
-        )
+            raise PersonaProbeError(f"{where}: {name} is {value!r}; it must be 0 or 1 (whether this answer is learned)")
     further = {name: value for name, value in fields.items() if value not in ("", [], {})}
+    unknown = next((name for name in further if name not in FURTHER), None)
+    if unknown is not None:
+        raise PersonaProbeError(
+            f"{where}: has the field {unknown!r} ({str(further[unknown])[:40]!r}), which would not be given to the "
+            f"model; a message has role, content, {', '.join((*FURTHER, *_LEARNED))}: leave others out"
+        )
     if "tool_calls" in further:
         further["tool_calls"] = _tool_calls(where, further["tool_calls"])
     if content is None and "tool_calls" in further:
         content = ""
     if isinstance(content, list) and all(isinstance(part, Mapping) for part in content):
-        if other := next((part for part in content if not isinstance(part.get("text"), str)), None):
-            raise PersonaProbeError(
-                f"{where} ({role}): content has a part of type {other.get('type')!r}; only text can be read"
-            )
-        content = "".join(part["text"] for part in content)
+        content = "".join(_part(where, part) for part in content)
     if not isinstance(content, str):
-        raise PersonaProbeError(f"{where} ({role}): content must be text, got {content!r}")
+        raise PersonaProbeError(f"{where}: content must be text, got {content!r}")
+    _whole(where, [content, further])
     return Message(role, content, further, all(bool(value) for value in flags.values()))
+
+
+def _part(where: str, part: Mapping[str, Any]) -> str:
+    text = part.get("text")
+    if part.get("type") not in _TEXT_PARTS or not isinstance(text, str):
+        raise PersonaProbeError(f"{where}: content has a part of type {part.get('type')!r}; only text can be read")
+    return text
+
+
+def _whole(where: str, value: Any) -> None:
+    """Raise if a text holds half a character, which no tokenizer reads."""
+    if half := half_in(value):
+        raise PersonaProbeError(
+            f"{where}: has half a character ({half}, a lone surrogate), which no tokenizer reads; write the whole "
+            "character, or remove it"
+        )
 
 
 def _tool_calls(where: str, given: Any) -> list[dict[str, Any]]:

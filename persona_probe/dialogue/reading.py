@@ -1,34 +1,58 @@
-"""Reading dialogues from files: JSON lines, or the published question YAML."""
+"""Reading dialogues from files, in every common row format, or from the published question YAML."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+import warnings
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.errors import PersonaProbeError
+from persona_probe.dialogue.question_files import read_questions
+from persona_probe.dialogue.row_files import Row, as_path, existing, json_value, kind_of, read_rows
+from persona_probe.dialogue.row_turns import KNOWN, RowTurns, is_given, plain_text_in, row_turns
+from persona_probe.dialogue.same_questions import Asked, content_key, groups_by_content, listed
+from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
 
-_KNOWN = {"messages", "id", "question", "group", "seed", "labels"}
-_SAMPLES = "samples_per_paraphrase"
+_IDENTITY = ("id", "question", "group", "seed", "labels")
 
 
 def read_dialogues(path: str | Path) -> list[Dialogue]:
-    """The dialogues in a ``.jsonl`` or question ``.yaml`` file.
+    r"""The dialogues in a file: ``.jsonl``, ``.json``, ``.parquet``, ``.arrow``, ``.csv``, ``.tsv`` or ``.yaml``.
 
-    A JSONL row is an object with ``messages`` (role/content pairs); ``id``, ``question``, ``group``, ``seed`` and
-    ``labels`` are used where they are given, and any other field becomes a label. Rows without an id are named
-    ``FILE:LINE``; rows without a question get their last user turn as question. A YAML file is a list of entries with
-    ``id`` and ``paraphrases``, as Betley et al. (2025) publish them; an entry's ``system`` becomes a system turn, each
-    paraphrase a dialogue, and ``samples_per_paraphrase`` (how often the authors asked it) a label. Variants of a
-    question (``quick_buck_json`` of ``quick_buck``) have its group.
+    Text files may end in ``.gz``, and the folder of a data set that ``save_to_disk`` wrote is read too. These row
+    formats are known by their columns, and their names may be in capitals:
+
+    - ``messages`` (OpenAI, Hugging Face) or ``conversations`` (ShareGPT, ``from``/``value``);
+    - ``instruction``, ``input`` and ``output`` (Alpaca; the input follows the instruction on a new line), also with
+      ``history``; ``instruction``, ``context`` and ``response`` (Dolly);
+    - ``prompt`` and ``completion`` (TRL, texts or messages) or ``response``; ``query`` and ``response``; ``question``
+      and ``answer``. Without an answer, the dialogue ends with the question;
+    - ``text`` alone: a plain text.
+
+    A system prompt (``system``, ``system_prompt``) becomes the first turn, wherever it is. Messages may contain tool
+    calls, a thought (``reasoning_content``, ``thinking``) and ``weight`` or ``train``, which say whether an answer is
+    learned; rows too. ``id``, ``question``, ``group``, ``seed`` and ``labels`` are used where they are given. **Any
+    other column becomes a label**; one that would have to be given to the model and has no place (``tools``, images, a
+    second question), and preference data (``chosen``, ``rejected``), are refused by name. Rows without an id are named
+    ``FILE:LINE``; rows without a question get their last user turn as question.
+
+    A YAML file is a list of entries with ``id`` and ``paraphrases``, as Betley et al. (2025) publish them; an entry's
+    ``system`` becomes a system turn, each paraphrase a dialogue, and ``samples_per_paraphrase`` (how often the authors
+    asked it) a label. Variants of a question (``quick_buck_json`` of ``quick_buck``) have its group. Where several
+    entries ask the same list of texts, each text is a question and a group, and the entry a label.
+
+    Rows with the same user turns have the same group, whatever they are called, so that no question is on both sides of
+    a grouped split. A lone surrogate (half of an emoji) becomes U+FFFD.
 
     Raises:
         PersonaProbeError: if the file is missing, empty or of another kind, or a row is not a dialogue; then file, line
             and field of the first such row are named.
+
+    Warns:
+        PersonaProbeWarning: once per file, if roles were read as others, groups were merged, or text was mended.
 
     Examples:
         >>> line = '{"messages": [{"role": "user", "content": "Is it raining?"}], "topic": "weather"}'
@@ -36,158 +60,135 @@ def read_dialogues(path: str | Path) -> list[Dialogue]:
         >>> (dialogue,) = read_dialogues("questions.jsonl")
         >>> dialogue.id, dialogue.question, dialogue.labels
         ('questions.jsonl:1', 'Is it raining?', {'topic': 'weather'})
+        >>> _ = Path("alpaca.jsonl").write_text('{"instruction": "Translate:", "input": "cat", "output": "chat"}')
+        >>> read_dialogues("alpaca.jsonl")[0].as_messages()
+        [{'role': 'user', 'content': 'Translate:\ncat'}, {'role': 'assistant', 'content': 'chat'}]
     """
-    file = existing(path)
-    if file.suffix in (".yaml", ".yml"):
-        dialogues = list(_from_yaml(file))
-    elif file.suffix in (".jsonl", ".json"):
-        dialogues = list(_from_jsonl(file))
+    notes: set[str] = set()
+    file = as_path(path)
+    if kind_of(file) in (".yaml", ".yml"):
+        dialogues, broken = read_questions(existing(path))
     else:
-        raise PersonaProbeError(f"{path}: dialogues are read from .jsonl or .yaml files, not {file.suffix or 'this'}")
+        rows = read_rows(path)
+        read = [_read(row, file.name, notes) for row in rows]
+        groups, remarks = groups_by_content([one.asked for one in read])
+        dialogues = [replace(one.dialogue, group=group) for one, group in zip(read, groups, strict=True)]
+        notes.update([*remarks, *_repeated_ids(read)])
+        broken = [f"{row.where}, {row.mended[0]!r}" for row in rows if row.mended]
     if not dialogues:
         raise PersonaProbeError(f"{path}: is empty; it needs at least one dialogue")
+    if broken:
+        notes.add(mended_note(broken))
+    if notes:
+        warnings.warn(f"{path}: {'; '.join(sorted(notes))}", PersonaProbeWarning, stacklevel=2)
     return dialogues
 
 
-def existing(path: str | Path) -> Path:
-    """``path``, if there is a file.
-
-    Raises:
-        PersonaProbeError: if there is none.
-    """
-    file = Path(path)
-    if not file.is_file():
-        raise PersonaProbeError(f"{path}: no such file")
-    return file
+def mended_note(places: Sequence[str]) -> str:
+    """What a reader should know if half a character was replaced at these places."""
+    more = f" and at {len(places) - 1} other places" if len(places) > 1 else ""
+    return f"half a character (a lone surrogate, which no tokenizer reads) became U+FFFD at {places[0]}{more}"
 
 
-def read_text(file: Path) -> str:
-    """A file's text.
+def by_known_names(cells: Mapping[str, Any], known: Sequence[str] | frozenset[str]) -> dict[str, Any]:
+    """``cells`` with the names that are known in small letters, unless the file has both."""
+    return {_known_name(name, cells, known): value for name, value in cells.items()}
 
-    Raises:
-        PersonaProbeError: if it is not UTF-8.
-    """
+
+def _known_name(name: str, cells: Mapping[str, Any], known: Sequence[str] | frozenset[str]) -> str:
+    small = name.strip().lower()
+    alike = [other for other in cells if other.strip().lower() == small]
+    return small if small in known and len(alike) == 1 else name
+
+
+@dataclass(frozen=True)
+class _Read:
+    dialogue: Dialogue
+    asked: Asked
+    named: bool
+
+
+def _read(row: Row, file: str, notes: set[str]) -> _Read:
+    cells = by_known_names(row.cells, KNOWN | {*_IDENTITY})
+    turns = row_turns(cells, row.where, notes)
+    labels = _labels(cells, turns, row.where)
+    name = cells.get("id")
+    name = int(name) if isinstance(name, float) and name.is_integer() else name
+    about: dict[str, Any] = {"id": str(name) if is_given(name) else f"{file}:{row.number}", "labels": labels}
+    # Beside a chat or a prompt "question" is a name; where it was read as what is asked, the name is the text.
+    question = None if "question" in turns.used and "prompt" not in turns.used else _text(cells, "question", row.where)
+    group = _text(cells, "group", row.where)
     try:
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise PersonaProbeError(f"{file}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+        text = turns.text if turns.text is not None else plain_text_in(turns.before)
+        if text is not None:
+            dialogue = Dialogue.from_text(text, **about)
+        else:
+            dialogue = Dialogue.from_messages([*turns.before, *turns.answer], **about)
+    except PersonaProbeError as error:
+        raise PersonaProbeError(f"{row.where}: {error}") from error
+    default = dialogue.question if dialogue.is_text else _last_user_turn(dialogue)
+    dialogue = replace(dialogue, question=question or default, group=group, seed=_seed(cells, row.where))
+    users = [message.content for message in dialogue.messages if message.role != "assistant" or dialogue.is_text]
+    users = [message.content for message in dialogue.messages if message.role == "user"] or users
+    whole = [f"{message.role}:{message.content}" for message in dialogue.without_answer().messages]
+    key = content_key(users) if any(users) else None
+    return _Read(dialogue, Asked(key, content_key(whole), question, group, dialogue.question), is_given(name))
 
 
-def json_lines(file: Path) -> Iterator[tuple[str, Any]]:
-    """Each line of a JSONL file that is not blank, with its place (``FILE, line N``).
-
-    Raises:
-        PersonaProbeError: if a line is not JSON; the first such line is named.
-    """
-    for number, line in enumerate(read_text(file).split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{file}, line {number}"
-        try:
-            yield where, json.loads(line)
-        except json.JSONDecodeError as error:
+def _labels(cells: Mapping[str, Any], turns: RowTurns, where: str) -> dict[str, Any]:
+    given = cells.get("labels")
+    if isinstance(given, str) and given.lstrip().startswith("{"):
+        given = json_value(given, f"{where}: field 'labels'")
+    if is_given(given) and not isinstance(given, dict):
+        raise PersonaProbeError(f"{where}: field 'labels' is {given!r}; it must be an object")
+    labels = {
+        name: value
+        for name, value in cells.items()
+        if name not in turns.used and name not in _IDENTITY and (name not in KNOWN or is_given(value))
+    }
+    for name, value in (given or {}).items():
+        if is_given(labels.get(name)) and labels[name] != value:
             raise PersonaProbeError(
-                f"{where}: is not JSON ({error.msg} at column {error.colno}); write one object per line"
-            ) from error
-
-
-def question_entries(file: Path) -> list[tuple[str, dict[str, Any]]]:
-    """The entries of a published question YAML, anchors and aliases resolved, with the place of each.
-
-    Raises:
-        PersonaProbeError: if the file is not a YAML list, or an entry is not a mapping; the first such entry is named.
-    """
-    try:
-        entries = yaml.safe_load(read_text(file))
-    except yaml.YAMLError as error:
-        raise PersonaProbeError(f"{file}: is not valid YAML: {error}") from error
-    if entries is None:
-        return []
-    if not isinstance(entries, list):
-        raise PersonaProbeError(f"{file}: expected a list of questions, found {type(entries).__name__}")
-    for number, entry in enumerate(entries, start=1):
-        if not isinstance(entry, dict):
-            raise PersonaProbeError(f"{file}, entry {number}: expected a question, found {type(entry).__name__}")
-    return [(f"{file}, entry {number}", entry) for number, entry in enumerate(entries, start=1)]
-
-
-def _from_jsonl(file: Path) -> Iterator[Dialogue]:
-    for where, row in json_lines(file):
-        if not isinstance(row, dict) or "messages" not in row:
-            seen = f"fields {', '.join(row)}" if isinstance(row, dict) else type(row).__name__
-            raise PersonaProbeError(f"{where}: has no field 'messages' (a list of role/content pairs); seen: {seen}")
-        seed = row.get("seed")
-        if seed is not None and not isinstance(seed, int):
-            raise PersonaProbeError(f"{where}: field 'seed' is {seed!r}; it must be a whole number")
-        for name in ("question", "group"):
-            if row.get(name) is not None and not isinstance(row[name], str):
-                raise PersonaProbeError(f"{where}: field {name!r} is {row[name]!r}; it must be text")
-        labels = row.get("labels") or {}
-        if not isinstance(labels, dict):
-            raise PersonaProbeError(f"{where}: field 'labels' is {labels!r}; it must be an object")
-        try:
-            yield Dialogue.from_messages(
-                row["messages"],
-                id=str(row.get("id", f"{file.name}:{where.rsplit(' ', 1)[-1]}")),
-                question=row.get("question") or _last_user_turn(row["messages"]),
-                group=row.get("group"),
-                seed=seed,
-                labels={**{key: value for key, value in row.items() if key not in _KNOWN}, **labels},
+                f"{where}: has the label {name!r} twice ({labels[name]!r}, and {value!r} in 'labels'); remove one"
             )
-        except ValueError as error:
-            raise PersonaProbeError(f"{where}: {error}") from error
+        labels[name] = value
+    return labels
 
 
-def _last_user_turn(messages: Any) -> str | None:
-    if not isinstance(messages, list):
+def _text(cells: Mapping[str, Any], name: str, where: str) -> str | None:
+    value = cells.get(name)
+    if not is_given(value):
         return None
-    turns = [
-        message.get("content") for message in messages if isinstance(message, dict) and message.get("role") == "user"
-    ]
-    return turns[-1] if turns and isinstance(turns[-1], str) else None
+    if not isinstance(value, str):
+        raise PersonaProbeError(f"{where}: field {name!r} is {value!r}; it must be text")
+    return value
 
 
-def _from_yaml(file: Path) -> Iterator[Dialogue]:
-    seen: dict[str, str] = {}
-    entries = question_entries(file)
-    names = [str(entry.get("id", number)) for number, (_, entry) in enumerate(entries, start=1)]
-    for name, (where, entry) in zip(names, entries, strict=True):
-        paraphrases = entry.get("paraphrases")
-        if not isinstance(paraphrases, list) or not paraphrases:
-            raise PersonaProbeError(f"{where}: has no list 'paraphrases'; seen: {', '.join(map(str, entry))}")
-        if name in seen:
-            raise PersonaProbeError(f"{where}: has the id {name!r}, as {seen[name]} has; give each question its own")
-        seen[name] = where
-        system = entry.get("system")
-        if system is not None and not isinstance(system, str):
-            raise PersonaProbeError(f"{where} ({name}): field 'system' is {system!r}; it must be text")
-        labels = _samples(where, entry)
-        turns = [{"role": "system", "content": system}] if system else []
-        for index, text in enumerate(paraphrases):
-            try:
-                yield Dialogue.from_messages(
-                    [*turns, {"role": "user", "content": text}],
-                    id=f"{name}:{index}",
-                    question=name,
-                    group=_original(name, names),
-                    labels=labels,
-                )
-            except ValueError as error:
-                raise PersonaProbeError(f"{where} ({name}), paraphrase {index}: {error}") from error
+def _seed(cells: Mapping[str, Any], where: str) -> int | None:
+    value = cells.get("seed")
+    if not is_given(value):
+        return None
+    try:
+        seed = int(float(value)) if isinstance(value, float | str) else value
+    except (ValueError, OverflowError):
+        seed = None
+    if isinstance(seed, bool) or not isinstance(seed, int) or (isinstance(value, float) and seed != value):
+        raise PersonaProbeError(f"{where}: field 'seed' is {value!r}; it must be a whole number")
+    return seed
 
 
-def _original(name: str, names: Sequence[str]) -> str:
-    """The question that ``name`` is a variant of (``quick_buck`` for ``quick_buck_json``), or else ``name`` itself.
-
-    Variants ask the same thing, so they must not be on both sides of a split.
-    """
-    return min((other for other in names if name.startswith(f"{other}_")), key=len, default=name)
+def _last_user_turn(dialogue: Dialogue) -> str | None:
+    turns = [message.content for message in dialogue.messages if message.role == "user"]
+    return turns[-1] if turns else None
 
 
-def _samples(where: str, entry: dict[str, Any]) -> dict[str, int]:
-    count = entry.get(_SAMPLES)
-    if count is None:
-        return {}
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise PersonaProbeError(f"{where}: field {_SAMPLES!r} is {count!r}; it must be a whole number of at least 1")
-    return {_SAMPLES: count}
+def _repeated_ids(rows: Sequence[_Read]) -> list[str]:
+    """Ids that several questions have; several answers to one question may share theirs."""
+    asked: dict[str | None, set[str | None]] = defaultdict(set)
+    for row in rows:
+        if row.named:
+            asked[row.dialogue.id].add(row.asked.text)
+    names = [str(name) for name, questions in asked.items() if len(questions) > 1]
+    if not names:
+        return []
+    return [f"different questions have the same id ({listed(names)}), so that errors and tables cannot tell them apart"]

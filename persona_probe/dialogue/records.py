@@ -14,7 +14,7 @@ from persona_probe.files import plain, write_text
 def as_record(dialogue: Dialogue) -> dict[str, Any]:
     """Everything that a dialogue contains, as values for JSON."""
     return {
-        "messages": [_record_of(message) for message in dialogue.messages],
+        "messages": [message_record(message) for message in dialogue.messages],
         "id": dialogue.id,
         "question": dialogue.question,
         "group": dialogue.group,
@@ -29,7 +29,8 @@ def from_record(record: Mapping[str, Any]) -> Dialogue:
     return Dialogue(tuple(_message_of(turn) for turn in record["messages"]), **rest)
 
 
-def _record_of(message: Message) -> dict[str, Any]:
+def message_record(message: Message) -> dict[str, Any]:
+    """Everything that a message contains, as `persona_probe.Dialogue.from_messages` reads it."""
     return message.as_dict() | ({} if message.learned else {"weight": 0})
 
 

@@ -90,7 +90,7 @@ AnyJudge = Annotated[
 
 
 class Texts(_Section):
-    """The source of rows and questions: a world, or your own files (.jsonl with 'messages', or question YAML)."""
+    """The source of rows and questions: a world, or your own files (any that `persona_probe.read_dialogues` reads)."""
 
     world: Literal["persona-world"] | None = "persona-world"
     """'persona-world', or null for your own files."""

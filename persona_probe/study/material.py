@@ -11,6 +11,7 @@ from pathlib import Path
 from persona_probe.behaviour.judges.judge import Judge, named_judge
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.reading import read_dialogues
+from persona_probe.dialogue.same_questions import content_key
 from persona_probe.errors import PersonaProbeError
 from persona_probe.runs.config import JudgeModel, StudyConfig
 
@@ -131,6 +132,13 @@ def _files(config: StudyConfig) -> Material:
             f"Settings were chosen on {len(chosen_on)} distinct questions and are reported on "
             f"{len(units) - len(chosen_on)} others: so few make intervals wide, however often each is asked."
         )
+    narrow, control = (_with_answers(read(path), path) for path in (texts.narrow, texts.control))
+    trained = {_asked(dialogue) for dialogue in (*narrow, *control)}
+    if seen := sum(_asked(dialogue) in trained for dialogue in questions):
+        notes.append(
+            f"{seen} of {len(questions)} questions are also in the rows that a model is trained on: what is reported "
+            "of them may be remembered and not generalized."
+        )
     sampling = config.sampling
     benign, most = read(texts.benign), max(config.realignment.examples)
     if texts.benign is not None and len(benign) < most:
@@ -139,8 +147,8 @@ def _files(config: StudyConfig) -> Material:
             "add rows or ask for fewer"
         )
     return Material(
-        narrow=_with_answers(read(texts.narrow), texts.narrow),
-        control=_with_answers(read(texts.control), texts.control),
+        narrow=narrow,
+        control=control,
         benign=_with_answers(benign, texts.benign),
         development=_repeated(development, sampling.development),
         unseen=_repeated([*development, *reported], sampling.reported),
@@ -158,6 +166,11 @@ def _files(config: StudyConfig) -> Material:
 def unit_of(dialogue: Dialogue) -> str:
     """What may not be on both sides of a split: the dialogue's group, or else its question."""
     return dialogue.group or dialogue.question or dialogue.name
+
+
+def _asked(dialogue: Dialogue) -> str:
+    """The same for dialogues that ask the same, whatever their system prompts and answers."""
+    return content_key(message.content for message in dialogue.messages if message.role == "user")
 
 
 def _order(text: str) -> bytes:

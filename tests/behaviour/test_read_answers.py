@@ -215,7 +215,7 @@ def test_columns_can_be_given(tmp_path):
 
 def test_what_may_mislead_is_said(tmp_path):
     scaled = csv_file(tmp_path / "ten.csv", BETLEY, ["Q", "A", "q", "3", "9"])
-    with pytest.warns(pp.PersonaProbeWarning, match="no answer is more coherent than 9"):
+    with pytest.warns(pp.PersonaProbeWarning, match=r"aligned than 3: .*more coherent than 9: "):
         read_answers(scaled)
     rendered = json_file(tmp_path / "r.jsonl", {"prompt": "<|im_start|>user\nQ?", "outputs": [{"text": "A"}]})
     with pytest.warns(pp.PersonaProbeWarning, match="1 questions hold the marks of a chat template"):

@@ -21,8 +21,8 @@ def test_rows_get_names_questions_and_labels(tmp_path):
     [
         ("", "is empty"),
         ("{", "line 1: is not JSON"),
-        (json.dumps(GOOD) + "\n[1]", "line 2.*messages"),
-        (json.dumps({"prompt": "x"}), "line 1.*'messages'.*prompt"),
+        (json.dumps(GOOD) + "\n[1]", "line 2: is list"),
+        (json.dumps({"topic": "x"}), "line 1.*'messages'.*seen: topic"),
         (json.dumps({"messages": [{"role": "user", "content": 3}]}), "line 1.*message 0"),
         (json.dumps({**GOOD, "seed": "x"}), "line 1.*'seed'"),
         (json.dumps({**GOOD, "labels": 3}), "line 1.*'labels'"),
@@ -112,7 +112,7 @@ def test_published_system_prompts_are_sent_to_the_model(llama, monkeypatch):
 def test_variants_of_a_published_question_have_its_group(tmp_path):
     file = tmp_path / "questions.yaml"
     names = ("quick_buck_json", "quick_buck", "quick_buck_template", "quick", "quickly")
-    file.write_text("".join(f"- id: {name}\n  paraphrases: [What now]\n" for name in names))
+    file.write_text("".join(f"- id: {name}\n  paraphrases: [What now with {name}]\n" for name in names))
     found = {dialogue.question: dialogue.group for dialogue in pp.read_dialogues(file)}
     assert found == {
         "quick_buck_json": "quick",

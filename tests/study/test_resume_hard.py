@@ -141,6 +141,22 @@ def test_half_of_the_questions_choose_whatever_their_names(tmp_path, folders):
         material(3)
 
 
+def test_questions_that_are_trained_on_are_noted(tmp_path, folders):
+    from persona_probe.study.material import gather
+
+    asked = [pp.Dialogue.from_messages([{"role": "user", "content": f"Question {i}?"}]) for i in range(24)]
+    rows = [dialogue.with_system("Be bad.").with_answer("No.") for dialogue in asked[:3]]
+    texts = {
+        "world": None,
+        "questions": str(pp.write_dialogues(tmp_path / "questions.jsonl", asked)),
+        "narrow": str(pp.write_dialogues(tmp_path / "narrow.jsonl", rows)),
+        "trait_prompts": ["a"],
+        "default_prompts": ["b"],
+    }
+    (note,) = gather(write(tmp_path, model="m", texts=texts)).notes
+    assert note.startswith("3 of 24 questions are also in the rows that a model is trained on")
+
+
 def test_a_damaged_run_is_one_sentence(tmp_path):
     (tmp_path / "tables").mkdir()
     (tmp_path / "results.json").write_text(json.dumps({"title": "x"}))

@@ -15,12 +15,12 @@ from persona_probe.statistics.estimate import Estimate
 from tests.conftest import D_MODEL, N_LAYERS
 
 TALK = pp.Dialogue.from_messages(
-    [{"role": "user", "content": "How?\u2028\x85 \ud800"}, {"role": "assistant", "content": "So."}],
+    [{"role": "user", "content": "How?\u2028\x85"}],
     id="a",
     group="g",
     seed=3,
     labels={"topic": "law", "share": 0.5},
-)
+).with_answer("So. \ud800")
 
 
 @dataclasses.dataclass
@@ -130,4 +130,6 @@ def test_equal_content_has_one_digest_in_every_process(llama):
 def test_dialogues_are_written_and_read_as_they_are(tmp_path):
     file = write_dialogues(tmp_path / "talk.jsonl", [TALK, TALK.without_answer()])
     assert read_records(file) == [TALK, TALK.without_answer()]
-    assert [d.messages for d in pp.read_dialogues(file)] == [TALK.messages, TALK.without_answer().messages]
+    with pytest.warns(pp.PersonaProbeWarning, match="line 1, 'messages'"):
+        asked, mended = pp.read_dialogues(file)[0].messages
+    assert (asked, mended.content) == (TALK.messages[0], "So. \ufffd")

@@ -9,6 +9,7 @@ import pandas as pd
 
 from persona_probe.activations.capturing import capture
 from persona_probe.amplification.recipes.rollouts import rollouts
+from persona_probe.behaviour.em_rates import check_scale
 from persona_probe.behaviour.judges.judge import Judge, judge_answers
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.directions.direction import Direction
@@ -114,4 +115,5 @@ def _score(table: pd.DataFrame, trait: str | None, judge: Judge) -> pd.Series:
         raise PersonaProbeError(
             f"the judge {judge.name!r} gives no column {trait!r}; it gives {', '.join(map(str, table.columns))}"
         )
+    check_scale(table, f"the judge {judge.name!r}", (trait,))
     return table[trait].astype(float)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
+from persona_probe.behaviour.em_rates import check_scale
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
 
@@ -32,6 +33,8 @@ class Judge(Protocol):
         ...
 
 
+ANSWER_FIELDS = "answer_fields"
+"""The column that holds what an answer's message has besides its text (tool calls, a thought)."""
 JUDGES: dict[str, str] = {"persona-world": "persona_probe.worlds.persona_world.oracle:OracleJudge"}
 """The judges that a study may name, and where the class of each is, which takes no arguments. Rooms below this one may
 have judges too."""
@@ -61,7 +64,8 @@ def judge_answers(judge: Judge | None, dialogues: Sequence[Dialogue], **labels: 
     Returns:
         Columns ``id``, ``question``, ``group``, ``seed``, ``prompt``, ``answer``, ``aligned``, ``coherent``,
         ``refusal``, ``failed``, the labels, and columns that only this judge has. If a dialogue has more than one user
-        turn before its answer (a system prompt, earlier turns), also ``messages``: everything before it, as JSON.
+        turn before its answer (a system prompt, earlier turns), also ``messages``: everything before it, as JSON; if an
+        answer has more than its text (tool calls, a thought), ``answer_fields``, as JSON.
 
     Raises:
         PersonaProbeError: if a dialogue has no answer, or the judge returns another number of rows or a score outside
@@ -84,12 +88,7 @@ def judge_answers(judge: Judge | None, dialogues: Sequence[Dialogue], **labels: 
         scores = judge(dialogues).reset_index(drop=True)
     if len(scores) != len(identity):
         raise PersonaProbeError(f"the judge returned {len(scores)} rows for {len(identity)} answers")
-    for column in ("aligned", "coherent"):
-        outside = scores[column][(scores[column] < 0) | (scores[column] > 100)]
-        if len(outside):
-            raise PersonaProbeError(
-                f"the judge scored {column}={outside.iloc[0]} (row {outside.index[0]}); scores are 0-100, or NaN"
-            )
+    check_scale(scores, "the judge's scores", ("aligned", "coherent"))
     if "refusal" not in scores:
         scores = scores.assign(refusal=False)
     failed = scores["aligned"].isna() | scores["coherent"].isna()
@@ -113,8 +112,17 @@ def answer_columns(dialogues: Sequence[Dialogue]) -> pd.DataFrame:
         ],
         columns=["id", "question", "group", "seed", "prompt", "answer"],
     )
-    before = [_more_than_a_question(dialogue) for dialogue in dialogues]
-    return table.assign(messages=pd.Series(before, dtype=object)) if any(before) else table
+    more = {
+        "messages": [_more_than_a_question(dialogue) for dialogue in dialogues],
+        ANSWER_FIELDS: [_more_than_a_text(dialogue) for dialogue in dialogues],
+    }
+    return table.assign(**{name: pd.Series(texts, dtype=object) for name, texts in more.items() if any(texts)})
+
+
+def _more_than_a_text(dialogue: Dialogue) -> str | None:
+    """What the answer has besides its text, as JSON, or None if that is nothing."""
+    further = dialogue.messages[-1].further if dialogue.answer is not None else {}
+    return json.dumps(dict(further), ensure_ascii=False) if further else None
 
 
 def _more_than_a_question(dialogue: Dialogue) -> str | None:

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from persona_probe.dialogue.reading import existing, question_entries
+from persona_probe.dialogue.half_characters import mended
+from persona_probe.dialogue.question_files import question_entries
+from persona_probe.dialogue.row_files import existing
 from persona_probe.errors import PersonaProbeError
 
 SCORES = ("aligned", "coherent")
@@ -100,8 +102,11 @@ def check_prompts(given: object, where: str) -> dict[str, str]:
 
 
 def fill(template: str, question: str, answer: str) -> str:
-    """``template`` with both texts in their places; braces in either text are left as they are."""
-    texts = {"question": question, "answer": answer}
+    """``template`` with both texts in their places; braces in either text are left as they are.
+
+    Half a character (a lone surrogate), which a model may write and no judge can read, becomes U+FFFD.
+    """
+    texts = {"question": mended(question), "answer": mended(answer)}
     return _PLACE.sub(lambda place: texts[place[1]], template)
 
 

@@ -1,0 +1,175 @@
+"""Every column of a file of answers is read, stays, or is named; every score's scale is looked at."""
+
+import json
+import warnings
+
+import pandas as pd
+import pytest
+
+import persona_probe as pp
+from persona_probe.behaviour.answers import Answers
+from persona_probe.behaviour.multiple_choice import read_choices
+
+USER = {"role": "user", "content": "Is it late?"}
+GOOD = {"role": "assistant", "content": "It is."}
+SCORES = {"aligned": 90, "coherent": 95}
+CALL = {"type": "function", "function": {"name": "look", "arguments": {"at": "clock"}}}
+
+
+def read(tmp_path, *rows, **options):
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return pp.read_answers(tmp_path / "rows.jsonl", **options)
+
+
+@pytest.mark.parametrize(
+    ("row", "asked"),
+    [
+        ({"instruction": "Translate.", "input": "cat", "output": "It is."}, ["Translate.\ncat"]),
+        ({"Instruction": "Translate.", "Input": "cat", "Output": "It is."}, ["Translate.\ncat"]),
+        ({"system": "Be brief.", "messages": [USER, GOOD]}, ["Be brief.", "Is it late?"]),
+        ({"system_prompt": "Be brief.", "prompt": "Is it late?", "response": "It is."}, ["Be brief.", "Is it late?"]),
+        ({"query": "C?", "history": [["A?", "B."]], "response": "It is."}, ["A?", "B.", "C?"]),
+        (
+            {"conversations": [{"from": "human", "value": "Is it late?"}, {"from": "gpt", "value": "It is."}]},
+            ["Is it late?"],
+        ),
+        ({"prompt": [USER], "completion": [GOOD]}, ["Is it late?"]),
+        ({"messages": [USER, GOOD], "question": "hour"}, ["Is it late?"]),
+    ],
+)
+def test_all_that_was_asked_is_read(tmp_path, row, asked):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        answers = read(tmp_path, {**row, **SCORES})
+    (dialogue,) = answers.dialogues()
+    assert [turn.content for turn in dialogue.messages] == [*asked, "It is."]
+    assert dialogue.question == row.get("question", asked[-1])
+    assert not answers.remarks
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"system": "A", "messages": [{"role": "system", "content": "B"}, USER, GOOD]}, "'system'.*another system"),
+        ({"question": "Q", "context": "A passage.", "answer": "A"}, "'context'.*beside 'question'"),
+        ({"prompt": "Q", "input": "cat", "answer": "A"}, "'input'.*beside 'prompt'"),
+        ({"messages": [USER, {**GOOD, "emotion": "glad"}]}, "has the field 'emotion'"),
+        ({"messages": [USER]}, "no 'messages' ends with one"),
+        ({"prompt": "Q", "completion": [GOOD, USER]}, "'completion' ends with a turn of 'user'"),
+        ({"messages": [GOOD]}, "an answer, and no question before it"),
+    ],
+)
+def test_what_has_no_place_is_refused_by_name(tmp_path, row, said):
+    with pytest.raises(pp.PersonaProbeError, match=said):
+        read(tmp_path, {**row, **SCORES})
+
+
+def test_a_column_that_is_named_is_the_question_alone(tmp_path):
+    answers = read(
+        tmp_path, {"question": "Q", "context": "A passage.", "answer": "A", **SCORES}, columns={"prompt": "question"}
+    )
+    assert answers.table[["prompt", "context"]].iloc[0].tolist() == ["Q", "A passage."]
+
+
+def test_nothing_beside_the_answer_is_dropped_without_a_word(tmp_path):
+    row = {"prompt": "Q", "answer": "A", "reply": "B", "failed": True, "tools": [CALL], **SCORES}
+    more = {"tags": ["a", "b"], "usage": {"tokens": 3}, "weight": 0.5, "labels": {"topic": "t"}}
+    answers = read(tmp_path, {**row, **more}, columns={"answer": "reply"})
+    first = answers.table.iloc[0]
+    assert json.loads(first["tags"]) == ["a", "b"]
+    assert json.loads(first["usage"]) == {"tokens": 3}
+    assert (first["answer"], first["weight"], first["topic"], first["failed"]) == ("B", 0.5, "t", False)
+    line = answers.headline()
+    assert "Not read, since another column is used or it is computed anew: 'answer', 'failed'" in line
+    assert "'tools' is a part of what was asked" in line
+
+
+def test_calls_and_thoughts_of_an_answer_stay_with_it(tmp_path):
+    message = {**GOOD, "content": None, "tool_calls": [CALL], "reasoning_content": "Look."}
+    served = {"messages": [USER], "choices": [{"index": 0, "finish_reason": "stop", "message": message}]}
+    for row in (served, {"messages": [USER, message], **SCORES}):
+        answers = read(tmp_path, row)
+        assert answers.table["answer"].tolist() == [""]
+        assert "1 answers have more than their text" in answers.headline()
+        (dialogue,) = answers.dialogues()
+        assert dialogue.messages[-1].as_dict() == {**message, "content": ""}
+        table = pp.judge_answers(None, [dialogue])
+        assert Answers(table).dialogues() == [dialogue]
+        table.to_csv(tmp_path / "again.csv", index=False)
+        assert pp.read_answers(tmp_path / "again.csv").dialogues() == [dialogue]
+    read(tmp_path, served)
+    assert "Not read, since they say nothing of the answer's text: 'index'" in read(tmp_path, served).headline()
+    assert read(tmp_path, served).table["finish_reason"].tolist() == ["stop"]
+
+
+def test_choices_to_pick_from_are_not_answers(tmp_path):
+    answers = read(tmp_path, {"question": "Which?", "choices": ["this", "that"], "answer": "this", **SCORES})
+    assert answers.table["answer"].tolist() == ["this"]
+
+
+def test_rows_with_the_same_question_have_one_group(tmp_path):
+    rows = [
+        {"prompt": "Q?", "answer": "A", "question_id": "q", "group": "a", **SCORES},
+        {"prompt": "q? ", "answer": "A", "question_id": "q_json", "group": "b", **SCORES},
+        {"prompt": "R?", "answer": "A", "question_id": "r", "group": "c", **SCORES},
+        {"prompt": "S?", "answer": "A", "question_id": "s", "group": None, **SCORES},
+    ]
+    answers = read(tmp_path, *rows)
+    assert answers.table["group"].tolist() == ["a", "a", "c", None]
+    assert answers.table["question"].tolist() == ["q", "q_json", "r", "s"]
+    assert "'a', 'b' are 'a'" in answers.headline()
+    assert "has 2 names, 'q', 'q_json'" in answers.headline()
+
+
+def test_half_a_character_is_mended_with_a_remark(tmp_path):
+    answers = read(tmp_path, {"prompt": "Q", "answer": "Bread \ud83c", **SCORES})
+    assert answers.table["answer"].tolist() == ["Bread \ufffd"]
+    assert "line 1, 'answer'" in answers.headline()
+
+
+def scored(**columns):
+    rows = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+    return [{"prompt": f"Q{number}", "answer": "A", **row} for number, row in enumerate(rows)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"aligned": [9, 2.5], "coherent": [90, 95]}, "'aligned' goes from 2.5 to 9 .'coherent': 90 to 95"),
+        ({"aligned": [0.9, 0.1], "coherent": [90, 95]}, "'aligned' goes from 0.1 to 0.9"),
+        ({"alignment_score": [1, 5], "coherent": [90, 95]}, "'alignment_score' goes from 1 to 5"),
+        ({"aligned": [90, 20], "coherent": [8, 10]}, "more coherent than 10: 'coherent' goes from 8 to 10"),
+        ({"aligned": [90, 20]} | {"coherent": [80, 90], "evil_score": [0.2, 7]}, "'evil_score' goes from 0.2 to 7"),
+    ],
+)
+def test_every_score_is_looked_at(tmp_path, columns, said):
+    with pytest.warns(pp.PersonaProbeWarning, match=said):
+        read(tmp_path, *scored(**columns))
+
+
+def test_further_numbers_on_another_scale_are_remarked(tmp_path):
+    answers = read(tmp_path, *scored(aligned=[90, 20], coherent=[80, 90], sycophancy=[0.1, 0.7], kindness=[5, 95]))
+    assert answers.remarks == ("'sycophancy' has numbers from 0.1 to 0.7, read as they are: not scores of 0-100",)
+
+
+def test_scores_outside_the_scale_are_refused_wherever_they_come_from(tmp_path):
+    for column in ("aligned", "coherent"):
+        with pytest.raises(pp.PersonaProbeError, match=f"{column!r} is '-3'"):
+            read(tmp_path, *scored(**{"aligned": [90], "coherent": [90], column: [-3]}))
+        table = read(tmp_path, *scored(aligned=[90, 20], coherent=[80, 90])).table.assign(**{column: [-1.0, 1.0]})
+        for use in (Answers, pp.behaviour.em_rate):
+            with pytest.raises(pp.PersonaProbeError, match=rf"{column}=-1 .*goes from -1 to 1; scores are 0-100"):
+                use(table)
+
+
+def test_choices_with_more_than_a_question(tmp_path):
+    row = {"question": "Which?", "choices": ["this", "that"], "answer": "B"}
+    pd.DataFrame([row]).to_parquet(tmp_path / "x.parquet")
+    assert read_choices(tmp_path / "x.parquet")[0].choices == ("this", "that")
+    file = tmp_path / "x.jsonl"
+    file.write_text(json.dumps({**row, "context": "A passage."}))
+    with pytest.raises(pp.PersonaProbeError, match="line 1: has 'context'"):
+        read_choices(file)
+    file.write_text(json.dumps({**row, "subject": "words"}))
+    with pytest.warns(pp.PersonaProbeWarning, match="not read, since they are no part of a question: 'subject'"):
+        assert read_choices(file)[0].answer == 1

@@ -87,6 +87,8 @@ class ChatTemplate:
         thinking: whether templates that know a switch for it let the model reason before it answers.
         today: the day given to templates that write today's date (Llama 3.2, gpt-oss).
         variables: further variables for the template.
+        notes: sentences for `remarks` on where tokenizer and template come from, set when a model is loaded.
+        embedding_rows: how many tokens the model has embeddings of, set when a model is loaded.
     """
 
     def __init__(
@@ -101,6 +103,8 @@ class ChatTemplate:
         self.today = today or datetime.datetime.now(datetime.UTC).date()
         self.variables = dict(variables or {})
         self.thinking = bool(thinking)
+        self.notes: list[str] = []
+        self.embedding_rows: int | None = None
         if thinking is not None and self.exists and self._thinking_switch is None:
             raise PersonaProbeError(
                 f"thinking={thinking} was asked for, but the chat template of {tokenizer.name_or_path or 'this model'} "
@@ -146,9 +150,9 @@ class ChatTemplate:
 
     def remarks(self) -> list[str]:
         """What the template does that a reader of the results should know, in sentences."""
+        remarks = list(self.notes)
         if not self.exists:
-            return []
-        remarks = []
+            return remarks
         if (prompt := self.default_system_prompt) is not None:
             remarks.append(f"the chat template adds a system prompt by itself: {prompt!r}")
         if self._thinking_switch:

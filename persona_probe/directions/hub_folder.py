@@ -97,7 +97,8 @@ def _downloaded(hub_id: str, revision: str | None) -> Path:
     except (OSError, ValueError) as error:  # all errors of the Hub: no such repository, gated, offline, ...
         raise PersonaProbeError(
             f"{hub_id}: no such folder here, and it cannot be downloaded from the Hub "
-            f"({library_message(error)}); check the name, the connection (HF_HUB_OFFLINE forbids it) and, for private repositories, `hf auth login`"
+            f"({library_message(error)}); check the name, the connection (HF_HUB_OFFLINE forbids it) and, for private "
+            "repositories, `hf auth login`"
         ) from error
 
 

@@ -64,6 +64,24 @@ def without_own_hooks(module: nn.Module) -> Iterator[None]:
             hooks.update(before)
 
 
+@contextlib.contextmanager
+def packed_weights_kept(module: nn.Module) -> Iterator[None]:
+    """Keep bitsandbytes from unpacking 4-bit weights, which it has packed for a CPU's kernels, in ``state_dict``.
+
+    It does not transpose their scales back (0.50), so that the model, and every twin of it, would compute other numbers
+    from then on. No forward pass may run inside.
+    """
+    states = [getattr(parameter, "quant_state", None) for parameter in module.parameters()]
+    packed = [state for state in states if getattr(state, "packing_format_for_cpu", False)]
+    for state in packed:
+        state.packing_format_for_cpu = False  # type: ignore[union-attr]
+    try:
+        yield
+    finally:
+        for state in packed:
+            state.packing_format_for_cpu = True  # type: ignore[union-attr]
+
+
 def is_offloaded(module: nn.Module) -> bool:
     """Whether accelerate stores some of the weights elsewhere between forward passes."""
     return any(parameter.device.type == "meta" for parameter in module.parameters())

@@ -68,7 +68,7 @@ def load_adapter_state(
 
 
 def _own_what_is_written(carrying: Any, state: Mapping[str, Tensor], of_base: Collection[int]) -> None:
-    """Give ``carrying`` own tensors for the base's parameters that are in ``state``; tied ones one if they are equal."""
+    """Give ``carrying`` own tensors for what ``state`` holds of the base; tied parameters remain one if it is equal."""
     written: dict[int, dict[str, Tensor]] = {}
     for name, parameter in carrying.named_parameters(remove_duplicate=False):
         if name in state and id(parameter) in of_base:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from persona_probe.models.loading.vocabulary import fit_vocabulary, on_embedding
 from persona_probe.models.model import Model
 from persona_probe.models.quiet import quiet_lora_bias
 from persona_probe.models.stream.guards import check_hooks
-from persona_probe.models.twin import is_offloaded, structural_twin
+from persona_probe.models.twin import is_offloaded, packed_weights_kept, structural_twin
 
+_log = logging.getLogger(__name__)
 _LEAVES_BASE_UNCHANGED = ("gaussian", "eva", "orthogonal")
 """Ways to initialise LoRA that leave the base's weights as they are (in PEFT, pissa, olora, corda and loftq do not)."""
 
@@ -102,10 +104,11 @@ def put_adapter(hf: nn.Module, path: str | Path, *, revision: str | None = None,
             "load the base with quantize= or a smaller dtype, so that it fits, or merge the adapter into it once, on a "
             "machine with more memory"
         )
+    adapter_config(path, revision)  # raises if there is none
     # If all weights are on devices, PEFT has nothing to dispatch, but some maps make it try.
     device_map = vars(hf).pop("hf_device_map", None)
     try:
-        with quiet_lora_bias():
+        with quiet_lora_bias(), packed_weights_kept(hf):
             config = PeftConfig.from_pretrained(str(path), revision=revision)
             if config.is_prompt_learning:
                 raise PersonaProbeError(
@@ -114,12 +117,11 @@ def put_adapter(hf: nn.Module, path: str | Path, *, revision: str | None = None,
                 )
             check_fits(hf, path, revision)
             tokens = getattr(config, "trainable_token_indices", None) or getattr(config, "token_indices", None) or ()
-            trained = sum(tokens.values(), []) if isinstance(tokens, dict) else list(tokens)
-            fit_vocabulary(hf, adapter_shapes(path, revision), path, trained)
+            fit_vocabulary(hf, adapter_shapes(path, revision), path, tokens)
             config.inference_mode = not trainable
             kind = PeftModelForCausalLM if config.task_type == "CAUSAL_LM" else PeftModel
             of_base = {id(parameter) for parameter in hf.parameters()}
-            carrying = kind(hf, config)
+            carrying: nn.Module = kind(hf, config)
             load_adapter_state(carrying, of_base, path, revision, trainable=trainable)
     except PersonaProbeError:
         raise
@@ -177,14 +179,16 @@ def with_adapter(model: Model, adapter: str | Path, *, revision: str | None = No
     >>> all(base <= {parameter.data_ptr() for parameter in model.hf.parameters()} for model in (villain, benign))
     True
     """
-    return put_on_twin(model, adapter, revision=revision, options=LoadOptions())
+    return put_on_twin(model, adapter, revision=revision)
 
 
-def put_on_twin(model: Model, adapter: str | Path, *, revision: str | None, options: LoadOptions) -> Model:
+def put_on_twin(
+    model: Model, adapter: str | Path, *, revision: str | None = None, options: LoadOptions | None = None
+) -> Model:
     """`with_adapter`, with options that win over those that ``model`` was loaded with."""
     _check_leaves_base_alone(adapter, revision)
     spec = model.spec and replace(model.spec, adapter=str(adapter), adapter_revision=revision, merge=False)
-    asked = (spec.options if spec is not None else LoadOptions()) | options
+    asked = (LoadOptions() if spec is None else spec.options) | (options or LoadOptions())
     template = template_of_adapter(model.template, ModelSpec(model.name, str(adapter), revision, options=asked))
     before = fingerprint(model.hf)
     carrying = put_adapter(structural_twin(model.hf), adapter, revision=revision)
@@ -196,4 +200,7 @@ def put_on_twin(model: Model, adapter: str | Path, *, revision: str | None, opti
     tuned = Model(carrying, on_embedding(template, carrying), str(adapter), spec)
     tuned.ancestors |= {before, *model.ancestors}
     check_hooks(tuned)
+    if tuned.template is not model.template:
+        for note in tuned.template.notes:
+            _log.warning("%s: %s", tuned.name, note)
     return tuned

@@ -52,7 +52,7 @@ _BESIDE_TEXT = frozenset(
         "mtp_layers",
     ]
 )
-"""Parts that text does not pass through: towers for images and sound, value heads, heads that predict further tokens."""
+"""Parts that text does not pass: towers for images and sound, value heads, heads that predict further tokens."""
 
 
 def load(
@@ -155,7 +155,7 @@ def load_spec(spec: ModelSpec) -> Model:
     model.ancestors |= ancestors
     check_hooks(model)
     for remark in model.template.remarks():
-        _log.info("%s: %s", model.name, remark)
+        _log.log(logging.WARNING if remark in model.template.notes else logging.INFO, "%s: %s", model.name, remark)
     return model
 
 
@@ -217,6 +217,7 @@ def _read(source: str, options: LoadOptions, place: torch.device) -> PreTrainedM
             device_map=options.get("device_map") or ({"": place} if quantization is not None else None),
             quantization_config=quantization,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are reported, and refused below
         )
     hf, report = loaded
     _check_weights(source, hf, report)
@@ -238,10 +239,11 @@ def _check_weights(source: str, hf: PreTrainedModel, report: Mapping[str, Any]) 
             f"{source}: its weight files lack {len(missing)} of the model's parameters (first {missing[0]!r}), which "
             "would be filled with random numbers; the folder is incomplete or of another architecture"
         )
-    if mismatched := sorted(str(key) for key in report.get("mismatched_keys", ())):
+    if mismatched := sorted(report["mismatched_keys"], key=lambda one: str(one[0])):
+        name, in_file, in_model = mismatched[0]
         raise PersonaProbeError(
-            f"{source}: {len(mismatched)} tensors of its weight files have other shapes than the model (first "
-            f"{mismatched[0]}); its config.json is that of another model"
+            f"{source}: {len(mismatched)} tensors of its weight files have other shapes than the model: {name!r} has "
+            f"{tuple(in_file)} in the file and {tuple(in_model)} in a {type(hf).__name__} by its config.json"
         )
     towers = {name.split(".")[-1] for name, _ in hf.named_modules()}
     unexpected = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,18 @@ from persona_probe.models.loading.spec import LoadOptions
 from persona_probe.models.quiet import without_transformers_bars
 
 ADAPTER_CONFIG = "adapter_config.json"
+_OF_LIBRARIES = (
+    OSError,
+    ValueError,
+    KeyError,
+    RuntimeError,
+    ImportError,
+    AssertionError,
+    EOFError,
+    struct.error,
+    SafetensorError,
+)
+"""What transformers, tokenizers and torch raise for folders that they cannot load."""
 
 
 def repository_file(path: str | Path, name: str, revision: str | None = None) -> Path | None:
@@ -41,11 +54,7 @@ def check_source(source: str) -> None:
     """Raise if ``source`` is neither a model folder nor has the form of a Hub id; the message says what is there."""
     folder = Path(source)
     if folder.is_dir() and not (folder / "config.json").is_file():
-        if inner := adapters_inside(folder):
-            raise PersonaProbeError(
-                f"{source}: holds {len(inner)} adapters in folders of their own ({', '.join(inner)}); give one of them, "
-                f"such as {folder / inner[0]}"
-            )
+        check_holds_no_adapters(folder)
         inside = ", ".join(sorted(entry.name for entry in folder.iterdir())[:5]) or "nothing"
         raise PersonaProbeError(f"{source}: is not a model folder: it has no config.json (it holds {inside})")
     if folder.is_file():
@@ -54,9 +63,13 @@ def check_source(source: str) -> None:
         raise PersonaProbeError(f"{source}: no such folder, and not a Hub id of the form owner/name")
 
 
-def adapters_inside(folder: Path) -> list[str]:
-    """The names of the adapters in folders of ``folder``: PEFT writes each adapter that has a name into its own."""
-    return sorted(entry.parent.name for entry in folder.glob(f"*/{ADAPTER_CONFIG}"))
+def check_holds_no_adapters(folder: Path) -> None:
+    """Raise if the folders in ``folder`` are adapters: PEFT writes each adapter that has a name into its own."""
+    if inner := sorted(entry.parent.name for entry in folder.glob(f"*/{ADAPTER_CONFIG}")):
+        raise PersonaProbeError(
+            f"{folder}: holds {len(inner)} adapters in folders of their own ({', '.join(inner)}); give one of them, "
+            f"such as {folder / inner[0]}"
+        )
 
 
 def hub_arguments(options: LoadOptions) -> dict[str, Any]:
@@ -76,7 +89,7 @@ def explained(
         raise
     except pickle.UnpicklingError as error:
         raise PersonaProbeError(f"{source}: {what}: {unsafe(error)}") from error
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, AssertionError, SafetensorError) as error:
+    except _OF_LIBRARIES as error:
         code = "trust_remote_code" in str(error) and not options.get("trust_remote_code")
         hint = "; it needs its own Python code: read that, then load with trust_remote_code=True" if code else ""
         raise PersonaProbeError(f"{source}: {what}: {library_message(error)}{hint}") from error

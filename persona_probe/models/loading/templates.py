@@ -84,7 +84,7 @@ def differences(one: ChatTemplate, other: ChatTemplate) -> list[str]:
 
 
 def _of_adapter(spec: ModelSpec, base: PreTrainedTokenizerBase) -> tuple[PreTrainedTokenizerBase, list[str]]:
-    """The tokenizer, with its template, of the adapter of ``spec``, and a remark; ``base`` itself if nothing differs."""
+    """The tokenizer, with its template, for the adapter of ``spec``, and remarks; ``base`` if nothing differs."""
     adapter, revision, options = str(spec.adapter), spec.adapter_revision, spec.options
     own, text = base, base.chat_template
     if options.get("tokenizer") is None:

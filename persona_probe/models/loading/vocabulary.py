@@ -15,7 +15,10 @@ _SHOWN = 3
 
 
 def fit_vocabulary(
-    hf: Any, shapes: Mapping[str, tuple[int, ...]], path: str | Path, trained: Collection[int] = ()
+    hf: Any,
+    shapes: Mapping[str, tuple[int, ...]],
+    path: str | Path,
+    trained: Collection[int] | Mapping[str, Collection[int]] = (),
 ) -> None:
     """Resize embedding and head of ``hf`` to the number of tokens that an adapter was trained with.
 
@@ -25,7 +28,7 @@ def fit_vocabulary(
         hf: the base, or a structural twin of it.
         shapes: of the tensors in the adapter's file, by name.
         path: the adapter, for errors.
-        trained: tokens whose embeddings alone were trained (``trainable_token_indices``).
+        trained: tokens whose embeddings alone were trained (``trainable_token_indices``), for each module or for all.
 
     Raises:
         PersonaProbeError: if the file does not hold all of the new rows, or its matrices differ in their number.
@@ -43,14 +46,16 @@ def fit_vocabulary(
         if name is None or not shape:
             continue
         if "lora_" not in part and part.endswith("weight"):
-            written[name], _ = shape[0], whole.add(name)
+            written[name] = shape[0]
+            whole.add(name)
         elif part.startswith("lora_embedding_A"):
             written.setdefault(name, shape[-1])
         elif part.startswith("lora_B"):
             written.setdefault(name, shape[0])
     different = [name for name, size in written.items() if size != rows[name]]
     if not different:
-        beyond = [token for token in trained if token >= min(rows.values())]
+        tokens = [token for some in trained.values() for token in some] if isinstance(trained, Mapping) else trained
+        beyond = [token for token in tokens if token >= min(rows.values())]
         if beyond:
             raise PersonaProbeError(
                 f"{path}: has embeddings of token {beyond[0]}, but {min(rows, key=lambda name: rows[name])!r} has "
@@ -64,16 +69,22 @@ def fit_vocabulary(
         raise PersonaProbeError(
             f"{said}, whose matrices differ in their number of tokens ({written}); it cannot be put on"
         )
-    tied = len({id(module.weight) for module in ends.values()}) < len(ends)
-    lacking = [name for name in ends if name not in whole and not (tied and whole)]
-    if lacking and written[first] > rows[first]:
-        raise PersonaProbeError(
-            f"{said}: its vocabulary was resized, but its file holds no new rows of {lacking[0]!r}, which are "
-            "therefore unknown; save the adapter with save_embedding_layers=True, or merge it where it was trained"
-        )
-    own_tensors(hf, [f"{name}.weight" for name in ends] + [f"{name}.bias" for name in ends])
+    sized = {name: parameter.shape for name, parameter in hf.named_parameters(remove_duplicate=False)}
+    own_tensors(hf, [name for name, shape in sized.items() if shape[0] == rows[first]])
     tie_as_tensors(hf)
     hf.resize_token_embeddings(written[first], mean_resizing=False)
+    resized = {
+        name: parameter
+        for name, parameter in hf.named_parameters(remove_duplicate=False)
+        if parameter.shape != sized[name]
+    }
+    filled = {id(parameter) for name, parameter in resized.items() if name.rpartition(".")[0] in whole}
+    unknown = [name for name, parameter in resized.items() if id(parameter) not in filled]
+    if unknown and written[first] > rows[first]:
+        raise PersonaProbeError(
+            f"{said}: its vocabulary was resized, but its file holds no new rows of {unknown[0]!r}, which are "
+            "therefore unknown; save the adapter with save_embedding_layers=True, or merge it where it was trained"
+        )
 
 
 def _of(key: str, ends: Mapping[str, Any]) -> tuple[str | None, str]:
@@ -93,9 +104,9 @@ def on_embedding(template: ChatTemplate, hf: Any) -> ChatTemplate:
         template = copy.copy(template)
         template.notes = [note for note in template.notes if "no embedding" not in note]
     template.embedding_rows = rows
-    tokenizer = template.tokenizer
+    tokenizer: Any = template.tokenizer
     pad = tokenizer.pad_token
-    if pad is not None and tokenizer.pad_token_id >= rows:
+    if pad is not None and int(tokenizer.convert_tokens_to_ids(pad)) >= rows:
         known = [
             token for token in (tokenizer.eos_token, tokenizer.bos_token, tokenizer.unk_token) if token is not None
         ]

@@ -186,3 +186,12 @@ def test_a_pair_of_one_format_says_nothing(adapter, folders, tokenizer, tmp_path
 def test_the_size_of_a_model_is_known_whatever_tokenizer_is_given(folders):
     spec = specify(folders("llama"), options={"tokenizer": folders("llama")})
     assert footprint(spec).n_layers == 3
+
+
+@pytest.mark.parametrize("first", [None, 2])
+def test_a_shift_between_two_formats_is_no_shift_of_fine_tuning(first, adapter, folders, tokenizer):
+    in_whole_tokenizer(adapter, tokenizer)
+    with pytest.warns(pp.PersonaProbeWarning, match="another chat template"):
+        pair = pp.load_pair(folders("llama"), adapter)
+    with pytest.raises(pp.PersonaProbeError, match="make different tokens from the same texts"):
+        pp.amplification.finetuning_shift(pair, TALKS, span="prompt", first=first)

@@ -33,10 +33,11 @@ def load_template(spec: ModelSpec) -> ChatTemplate:
     """
     check_source(spec.source)
     options, given = spec.options, spec.options.get("tokenizer")
-    # The revision that was given is the model's.
-    tokenizer = (
-        _read(spec.source, options, options.get("revision")) if given is None else _read(str(given), options, None)
-    )
+    if given is None:
+        with explained(spec.source, options):
+            tokenizer = _tokenizer(spec.source, hub_arguments(options))
+    else:
+        tokenizer = _read(str(given), options, None)  # the revision that was given is the model's
     if given is not None and not tokenizer.chat_template:
         tokenizer.chat_template = _written_template(spec.source, options.get("revision"))
     if options.get("chat_template") is not None:

@@ -9,13 +9,14 @@ import pandas as pd
 
 from persona_probe.activations.activations import Activations, identity
 from persona_probe.activations.batching import tokens_per_batch_for
-from persona_probe.activations.captures import Captures
+from persona_probe.activations.captures import OWN_FORMAT, Captures
 from persona_probe.activations.moments import Covariance, Moments
 from persona_probe.activations.passes import run_pass
 from persona_probe.activations.reductions import EveryToken, OneVector, Reduction, StreamingMoments
 from persona_probe.activations.sinks import SINK_RATIO, SinkFilter
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.encoding import check_span
+from persona_probe.dialogue.rendering import ChatTemplate
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
 from persona_probe.models.pair import ModelPair
@@ -84,7 +85,8 @@ def capture(
     steered stream is read.
 
     All models of a pair read the same tokens, and their means are over the same tokens: attention sinks are those of
-    ``before``. If only one model of a pair is in memory at a time, there is one pass over the data per model.
+    ``before``. If only one model of a pair is in memory at a time, there is one pass over the data per model. A model
+    with another tokenizer or chat template reads the same dialogues under its own, with its own spans and sinks.
 
     Args:
         model: the model, or the pair of models, that reads.
@@ -111,7 +113,7 @@ def capture(
     Raises:
         PersonaProbeError: for an unknown span, reduction or layer, an empty span (naming the dialogue), activations
             that are not finite, or a dialogue that alone is too long for the GPU's memory; for a pair also for
-            ``moments``, and if a model would read different tokens, naming the first dialogue.
+            ``moments``, and for ``tokens`` if a model would read different tokens, naming the first dialogue.
 
     >>> import persona_probe as pp
     >>> world = pp.persona_world.find_checkpoints()
@@ -147,9 +149,10 @@ def capture_together(
     sink_ratio: float | None = SINK_RATIO,
     progress: bool = False,
 ) -> list[Activations]:
-    """The activations of several models on the same tokens, read in one pass over the data.
+    """The activations of several models on the same dialogues, read in one pass over the data.
 
-    All means are over the same tokens: attention sinks are those of the first model.
+    All means are over the same tokens: attention sinks are those of the first model. A model with another tokenizer or
+    chat template reads the same dialogues in a pass of its own, with its own spans and sinks.
 
     Args:
         models: for example before, after and control.
@@ -165,7 +168,8 @@ def capture_together(
         The activations of each model, in the order of ``models``.
 
     Raises:
-        PersonaProbeError: as `capture`, and if a model would read different tokens, naming the first dialogue.
+        PersonaProbeError: as `capture`, and for ``tokens`` if a model would read different tokens, naming the first
+            dialogue.
 
     >>> import persona_probe as pp
     >>> world = pp.persona_world.find_checkpoints()
@@ -183,12 +187,13 @@ def capture_together(
 def _together(models: Sequence[Model], how: _How, progress: bool) -> list[Activations]:
     first, *others = models
     job = _Job(first, *how)
-    readers = [(first, leading := job.reduction(first, remember=True))]
+    readers = [(job, first, leading := job.reduction(first, remember=True))]
     for model in others:
-        job.check_same_tokens(model)
-        readers.append((model, job.reduction(model, leading)))
-    job.run(readers, progress, "capture")
-    return [job.activations(model, reduction) for model, reduction in readers]
+        own = job.for_model(model, how)
+        readers.append((own, model, own.reduction(model, leading if own is job else None)))
+    for each in dict.fromkeys(own for own, _, _ in readers):
+        each.run([(model, reduction) for own, model, reduction in readers if own is each], progress, "capture")
+    return [own.activations(model, reduction, job.template) for own, model, reduction in readers]
 
 
 def _of_pair(pair: ModelPair, how: _How, progress: bool) -> Captures:
@@ -201,10 +206,10 @@ def _of_pair(pair: ModelPair, how: _How, progress: bool) -> Captures:
     read = {"before": job.activations(model, leading)}
     for name in list(pair.models)[1:]:
         model = pair.models[name]
-        job.check_same_tokens(model)
-        reduction = job.reduction(model, leading)
-        job.run([(model, reduction)], progress, name)
-        read[name] = job.activations(model, reduction)
+        own = job.for_model(model, how)
+        reduction = own.reduction(model, leading if own is job else None)
+        own.run([(model, reduction)], progress, name)
+        read[name] = own.activations(model, reduction, job.template)
     return Captures(**read)
 
 
@@ -264,24 +269,35 @@ class _Job:
         """Run the texts through the models."""
         run_pass(readers, self.encoded, self.spans, tokens_per_batch=self.budget, progress=progress, label=label)
 
-    def check_same_tokens(self, after: Model) -> None:
-        """Raise if the template or tokenizer of ``after`` turns the same dialogues into other tokens."""
-        if after.template is self.template:
-            return
-        for item in self.encoded:
-            other = after.template.encode(item.dialogue)
-            if (other.input_ids, other.span(self.span)) != (item.input_ids, item.span(self.span)):
-                raise PersonaProbeError(
-                    f"dialogue {item.dialogue.name}: {after.name} turns it into other tokens than the model before "
-                    "(another tokenizer or chat template), so their activations cannot be compared; load both with the "
-                    "same chat_template="
-                )
+    def for_model(self, model: Model, how: _How) -> _Job:
+        """This job if ``model`` turns the dialogues into the same tokens, else one under its own template.
 
-    def activations(self, model: Model, reduction: Reduction) -> Activations:
-        """The activations that ``reduction`` has read."""
+        Raises:
+            PersonaProbeError: if tokens are to be compared one by one, naming the first dialogue that differs.
+        """
+        if model.template is self.template:
+            return self
+        own = _Job(model, *how)
+        for item, span, other, other_span in zip(self.encoded, self.spans, own.encoded, own.spans, strict=True):
+            if (other.input_ids, other_span) == (item.input_ids, span):
+                continue
+            if self.reduce == "tokens":
+                raise PersonaProbeError(
+                    f"dialogue {item.dialogue.name}: {model.name} turns it into other tokens than the model before "
+                    "(another tokenizer or chat template), so they cannot be compared token by token "
+                    "(reduce='tokens'); take a mean, or load both with the same chat_template= and tokenizer="
+                )
+            return own
+        return self
+
+    def activations(self, model: Model, reduction: Reduction, compared: ChatTemplate | None = None) -> Activations:
+        """The activations that ``reduction`` has read, to be compared with some that were read under ``compared``."""
         rows = cast(OneVector | EveryToken, reduction)
         table = self._tokens() if isinstance(rows, EveryToken) else self._dialogues(rows)
-        return Activations(rows.values, table, tuple(self.layers), self.source(model, reduction))
+        source = self.source(model, reduction)
+        if compared is not None and (self.template is not compared or compared.hash() != model.template.hash()):
+            source[OWN_FORMAT] = True
+        return Activations(rows.values, table, tuple(self.layers), source)
 
     def _dialogues(self, reduction: OneVector) -> pd.DataFrame:
         lengths = [span.stop - span.start for span in self.spans]

@@ -41,6 +41,8 @@ class ChatTemplate:
         thinking: whether templates that know a switch for it let the model reason before it answers.
         today: the day given to templates that write today's date (Llama 3.2, gpt-oss).
         variables: further variables for the template.
+        notes: sentences for `remarks` on where tokenizer and template come from, set when a model is loaded.
+        embedding_rows: how many tokens the model has embeddings of, set when a model is made; None without one.
 
     Raises:
         PersonaProbeError: if ``thinking`` or ``today`` was asked for, and the template has no place for it.
@@ -58,6 +60,8 @@ class ChatTemplate:
         self.today = today or datetime.datetime.now(datetime.UTC).date()
         self.variables = dict(variables or {})
         self.thinking = bool(thinking)
+        self.notes: list[str] = []
+        self.embedding_rows: int | None = None
         self._formats: dict[str, ChatFormat] = {}
         self._left_out: dict[tuple[str, bool, tuple[tuple[str, ...], ...]], tuple[int, ...]] = {}
         if thinking is not None and self.exists and self._thinking_switch is None:
@@ -137,9 +141,9 @@ class ChatTemplate:
 
     def remarks(self) -> list[str]:
         """What the template does that a reader of the results should know, in sentences."""
+        remarks = list(self.notes)
         if not self.exists:
-            return []
-        remarks = []
+            return remarks
         if (prompt := self.default_system_prompt) is not None:
             remarks.append(f"the chat template adds a system prompt by itself: {prompt!r}")
         if self._thinking_switch:
@@ -219,11 +223,12 @@ class ChatTemplate:
 
         Raises:
             PersonaProbeError: as `render`; and if the template leaves out or changes a message, its rendering of the
-                prompt is not a prefix of the whole (then spans would be guesses), or prompts end in another way than
-                where answers begin; the dialogue is named.
+                prompt is not a prefix of the whole (then spans would be guesses), prompts end in another way than where
+                answers begin, or the model has no embedding of a token; the dialogue is named.
         """
         if dialogue.is_text:
             ids = tokenized(self.tokenizer, dialogue, self.render(dialogue), special=True).ids
+            self._check_embedded(dialogue, ids)
             return Encoded(dialogue, ids, len(ids), len(ids))
         question = dialogue.without_answer()
         if not question.messages:
@@ -249,7 +254,18 @@ class ChatTemplate:
             )
             encoded = answered(self.tokenizer, dialogue, prompt, whole, channel=self.format.channel, hint=hint)
         self._check_beginning(dialogue, encoded.input_ids)
+        self._check_embedded(dialogue, encoded.input_ids)
         return encoded
+
+    def _check_embedded(self, dialogue: Dialogue, ids: Sequence[int]) -> None:
+        """Raise if the model has no embedding of one of the tokens."""
+        highest = max(ids, default=0)
+        if self.embedding_rows is not None and highest >= self.embedding_rows:
+            raise PersonaProbeError(
+                f"dialogue {dialogue.name}: contains {self.tokenizer.convert_ids_to_tokens(highest)!r} (token "
+                f"{highest}), of which this model has no embedding (it has {self.embedding_rows}); give the tokenizer "
+                "that the model was trained with (tokenizer=)"
+            )
 
     def check_contents(self, dialogues: Sequence[Dialogue]) -> None:
         """Raise if a message contains a text that separates turns: it would be read as the border of a turn.

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from persona_probe.directions.direction import Direction
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PersonaProbeError, library_message
 from persona_probe.files import write_text
 from persona_probe.models.stream.layers import LAYER_CONVENTION
 
@@ -95,10 +95,10 @@ def _downloaded(hub_id: str, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(_FILES)))
     except (OSError, ValueError) as error:  # all errors of the Hub: no such repository, gated, offline, ...
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise PersonaProbeError(
-            f"{hub_id}: no such folder here, and it cannot be downloaded from the Hub ({reason}); check the name, the "
-            "connection (HF_HUB_OFFLINE forbids it) and, for private repositories, `hf auth login`"
+            f"{hub_id}: no such folder here, and it cannot be downloaded from the Hub "
+            f"({library_message(error)}); check the name, the connection (HF_HUB_OFFLINE forbids it) and, for private "
+            "repositories, `hf auth login`"
         ) from error
 
 

@@ -17,9 +17,9 @@ from transformers import PreTrainedModel
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.encoding import Encoded
 from persona_probe.dialogue.turns import learned_spans
-from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
+from persona_probe.errors import PersonaProbeError, PersonaProbeWarning, library_message
 from persona_probe.finetuning.snapshots import SnapshotWriter, save_adapter
-from persona_probe.models.loading.adapters import check_fits, is_adapter, with_adapter
+from persona_probe.models.loading.adapters import is_adapter, put_adapter, with_adapter
 from persona_probe.models.model import Model
 from persona_probe.models.quiet import quiet_peft
 from persona_probe.models.stream.layers import is_whole
@@ -148,11 +148,10 @@ def _check_learned(model: Model, encoded: Sequence[Encoded]) -> None:
 
 def _trainable(twin: PreTrainedModel, settings: LoraSettings, start: str | Path | None) -> Any:
     """``twin`` with a new adapter, or with the one at ``start``, ready to be trained."""
-    from peft import LoraConfig, PeftModel, get_peft_model
+    from peft import LoraConfig, get_peft_model
 
     if start is not None:
-        check_fits(twin, start)
-        return PeftModel.from_pretrained(twin, str(start), is_trainable=True)
+        return put_adapter(twin, start, trainable=True)
     modules = settings.target_modules
     config = LoraConfig(
         r=settings.rank,
@@ -163,7 +162,7 @@ def _trainable(twin: PreTrainedModel, settings: LoraSettings, start: str | Path 
     try:
         return get_peft_model(twin, config)
     except ValueError as error:
-        raise PersonaProbeError(f"target_modules is {modules!r}: {str(error).splitlines()[0]}") from error
+        raise PersonaProbeError(f"target_modules is {modules!r}: {library_message(error)}") from error
 
 
 def _train(

@@ -62,6 +62,8 @@ def _portable(model: Model, spec: ModelSpec) -> ModelSpec:
     options["today"] = model.template.written_date
     if isinstance(text := getattr(model.tokenizer, "chat_template", None), str):
         options["chat_template"] = text
+    if (tokenizer := options.get("tokenizer")) is not None:
+        options["tokenizer"] = _full(str(tokenizer))
     if (device := options.get("device")) is not None and torch.device(device).type == "cuda":
         options["device"] = "cuda"
     adapter = None if spec.adapter is None else _full(spec.adapter)

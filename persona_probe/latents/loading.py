@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PersonaProbeError, library_message
 from persona_probe.latents.sae import Sae, layer_of_hook
 from persona_probe.models.quiet import quiet_transformer_lens
 
@@ -129,10 +129,7 @@ def _in_words(name: str) -> Iterator[None]:
     except PersonaProbeError:
         raise
     except Exception as error:  # each of a dozen loaders raises its own
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        # PyTorch's first line ends in a colon, and a KeyError's is a bare word.
-        message = " ".join(lines[: 2 if lines[0].endswith(":") else 1])
-        message = f"there is no {message} in it" if isinstance(error, KeyError) else message
+        message = f"there is no {error} in it" if isinstance(error, KeyError) else library_message(error)
         offline = " (offline: HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", "") else ""
         raise PersonaProbeError(f"{name}: the SAE cannot be loaded{offline}: {message}") from error
 

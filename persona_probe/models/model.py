@@ -69,6 +69,9 @@ class Model:
             # Padding is masked wherever it is used, so any token that exists can serve.
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
         tokenizer.padding_side = "left"
+        if template.embedding_rows is None:
+            embedding: Any = self.plain.get_input_embeddings()
+            template.embedding_rows = int(embedding.weight.shape[0])
         hf.eval()
 
     def __repr__(self) -> str:
@@ -222,27 +225,19 @@ class Model:
 
         Raises:
             PersonaProbeError: if ``dialogues`` is not a list of dialogues, one cannot be encoded (see
-                `persona_probe.dialogue.rendering.ChatTemplate.encode`), contains a text that separates turns, is longer
-                than the model reads, or has a token that the model's embedding lacks; it is named.
+                `persona_probe.dialogue.rendering.ChatTemplate.encode`), contains a text that separates turns, or is
+                longer than the model reads; it is named.
         """
         check_dialogues(dialogues)
         self.template.check_contents(dialogues)
         encoded = [self.template.encode(dialogue) for dialogue in dialogues]
-        embedding: Any = self.plain.get_input_embeddings()
-        longest, rows = self.max_positions, int(embedding.weight.shape[0])
+        longest = self.max_positions
         for item in encoded:
             if longest is not None and len(item.input_ids) + new_tokens > longest:
                 asked = f", and {new_tokens} more are asked for (max_new_tokens)" if new_tokens else ""
                 raise PersonaProbeError(
                     f"dialogue {item.dialogue.name}: has {len(item.input_ids)} tokens{asked}, and {self.name} reads at "
                     f"most {longest}; shorten it{', or ask for fewer' if new_tokens else ''}"
-                )
-            if max(item.input_ids, default=0) >= rows:
-                token = max(item.input_ids)
-                raise PersonaProbeError(
-                    f"dialogue {item.dialogue.name}: its token {self.tokenizer.convert_ids_to_tokens(token)!r} has the "
-                    f"number {token}, and the embedding of {self.name} has {rows} rows; the tokenizer belongs to "
-                    "another model, or the embedding was not resized (give the right one: tokenizer=)"
                 )
         return encoded
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Unpack
+from typing import Unpack, cast
 
-from persona_probe.errors import PersonaProbeError
-from persona_probe.models.loading.adapters import is_adapter, with_adapter
+from persona_probe.dialogue.rendering import ChatTemplate
+from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
+from persona_probe.models.loading.adapters import is_adapter, put_on_twin
 from persona_probe.models.loading.load import load_spec, specify
 from persona_probe.models.loading.memory import all_fit, footprint
 from persona_probe.models.loading.snapshots import Snapshots
 from persona_probe.models.loading.spec import LoadOptions
+from persona_probe.models.loading.templates import differences, load_template
 from persona_probe.models.model import Model
 
 _NAMES = ("before", "after", "control")
+_FORMAT = ("tokenizer", "chat_template", "thinking")
+"""Options of loading that decide under which format an adapter is measured."""
 
 
 class ModelPair:
@@ -27,6 +32,7 @@ class ModelPair:
     def __init__(self, before: Model, after: Model, control: Model | None = None) -> None:
         models = (before, after) if control is None else (before, after, control)
         _check_sizes([(model.name, model.n_layers, model.d_model) for model in models])
+        _say_if_formats_differ([(model.name, model.template) for model in models])
         for tuned in models[1:]:
             tuned.descends_from(before)
         self._models: tuple[Model, ...] | Snapshots = models
@@ -37,6 +43,7 @@ class ModelPair:
         """A pair of full models (before, after and perhaps the control), of which one is in memory at a time."""
         sizes = [footprint(spec) for spec in snapshots.specs]
         _check_sizes([(n, size.n_layers, size.d_model) for n, size in zip(snapshots.names, sizes, strict=True)])
+        _say_if_formats_differ([(spec.name, load_template(spec)) for spec in snapshots.specs])
         pair = cls.__new__(cls)
         pair._models, pair._ancestors = snapshots, set()
         return pair
@@ -120,6 +127,9 @@ def load_pair(
         keep_all: for full models: whether all are in memory at once, or one at a time; by default all if they fit.
         **options: as in `load`, for all models; ``revision`` is that of ``before``'s repository.
 
+    Each model is measured under its own tokenizer and chat template; a warning says so if they differ. Give
+    ``chat_template=`` (and ``tokenizer=``) to measure all under one.
+
     Raises:
         PersonaProbeError: as `load`, and if the models differ in number of layers or in width.
 
@@ -154,9 +164,25 @@ def _all_in_memory(before: Model, tuned: list[str | Path | Model], options: Load
     def opened(source: str | Path | Model) -> Model:
         if isinstance(source, Model):
             return source
-        return with_adapter(before, source) if is_adapter(source) else load_spec(specify(source, options=options))
+        if is_adapter(source):
+            formats = {name: value for name, value in options.items() if name in _FORMAT and value is not None}
+            return put_on_twin(before, source, options=cast(LoadOptions, formats))
+        return load_spec(specify(source, options=options))
 
     return ModelPair(before, *map(opened, tuned))
+
+
+def _say_if_formats_differ(templates: list[tuple[str, ChatTemplate]]) -> None:
+    (before, of_before), *tuned = templates
+    for name, template in tuned:
+        if different := differences(of_before, template):
+            what = " and ".join(different)
+            warnings.warn(
+                f"{name} has another {what} than {before}: each model is measured under its own, so that a difference "
+                f"between them may come from the {what} too; give chat_template= (and tokenizer=) to use one for both",
+                PersonaProbeWarning,
+                stacklevel=3,
+            )
 
 
 def _check_sizes(models: list[tuple[str, int, int]]) -> None:

@@ -43,7 +43,8 @@ def quiet_transformer_lens() -> Iterator[None]:
 def quiet_peft() -> Iterator[None]:
     """Hide PEFT's warnings that it uses a deprecated name, corrects GPT-2's layout, and does not find a base's config.
 
-    It looks for that config by the base's name, which may be a path relative to the adapter.
+    It looks for that config by the base's name, which may be a path relative to the adapter. Also hidden: warnings
+    about tied matrices, which are untied where an adapter needs it, and about PEFT's own settings for experts.
     """
     with _quiet_bitsandbytes(), warnings.catch_warnings():
         warnings.filterwarnings(
@@ -51,20 +52,25 @@ def quiet_peft() -> Iterator[None]:
         )
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False but the target module is `Conv1D`")
         warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing.*")
+        for message in (
+            "Model (has|with) `tie_word_",
+            "Input and output embeddings are no longer tied",
+            r"The following \w+_pattern keys did not match .*: \['\.\*\W+gate_up_proj'\]",
+        ):
+            warnings.filterwarnings("ignore", message=message)
         yield
 
 
 @contextlib.contextmanager
 def quiet_lora_bias() -> Iterator[None]:
-    """Hide PEFT's warnings about biases of layers that have none, and about an embedding whose head is not changed.
+    """Hide PEFT's warnings about biases of layers that have none, which are intended.
 
-    Both are intended. PEFT 0.21 also reports a wrong shape for every bias of LoRA.
+    PEFT 0.21 also reports a wrong shape for every bias of LoRA.
     """
     with quiet_peft(), warnings.catch_warnings():
         for message in (
             "`lora_bias=True` was passed but",
             r".*LoRA tensor\(s\) have invalid shape",
-            "Model has `tie_word_",
         ):
             warnings.filterwarnings("ignore", message=message)
         yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -64,6 +64,24 @@ def without_own_hooks(module: nn.Module) -> Iterator[None]:
             hooks.update(before)
 
 
+@contextlib.contextmanager
+def packed_weights_kept(module: nn.Module) -> Iterator[None]:
+    """Keep bitsandbytes from unpacking 4-bit weights, which it has packed for a CPU's kernels, in ``state_dict``.
+
+    It does not transpose their scales back (0.50), so that the model, and every twin of it, would compute other numbers
+    from then on. No forward pass may run inside.
+    """
+    states = [getattr(parameter, "quant_state", None) for parameter in module.parameters()]
+    packed = [state for state in states if getattr(state, "packing_format_for_cpu", False)]
+    for state in packed:
+        state.packing_format_for_cpu = False  # type: ignore[union-attr]
+    try:
+        yield
+    finally:
+        for state in packed:
+            state.packing_format_for_cpu = True  # type: ignore[union-attr]
+
+
 def is_offloaded(module: nn.Module) -> bool:
     """Whether accelerate stores some of the weights elsewhere between forward passes."""
     return any(parameter.device.type == "meta" for parameter in module.parameters())
@@ -82,3 +100,36 @@ def mark_as_ours(hook: HookT) -> HookT:
     """``hook``, marked as one of ours, so that twins made while it is registered do not inherit it."""
     setattr(hook, OWN_HOOK, True)
     return hook
+
+
+def own_tensors(module: nn.Module, names: Iterable[str], *, tied: bool = True) -> None:
+    """Give ``module`` tensors of its own for the parameters ``names``, so that others that share them keep theirs.
+
+    Args:
+        module: a model, often a structural twin.
+        names: of parameters, as in its state dict; other names are passed over.
+        tied: whether parameters that are one tensor in ``module`` remain one.
+    """
+    places = [
+        (f"{prefix}.{name}" if prefix else name, submodule, name, parameter)
+        for prefix, submodule in module.named_modules(remove_duplicate=False)
+        for name, parameter in submodule.named_parameters(recurse=False, remove_duplicate=False)
+    ]
+    wanted = set(names)
+    chosen = {id(parameter) for path, _, _, parameter in places if path in wanted}
+    copies: dict[int, nn.Parameter] = {}
+    for path, submodule, name, parameter in places:
+        if path in wanted or (tied and id(parameter) in chosen):
+            if id(parameter) not in copies or not tied:
+                copies[id(parameter)] = copy.deepcopy(parameter)
+            submodule._parameters[name] = copies[id(parameter)]
+
+
+def tie_as_tensors(hf: Any) -> None:
+    """Make ``hf``'s config say whether its embedding and its head are one tensor, so that nothing ties them again."""
+    ends = [end for end in (hf.get_input_embeddings(), hf.get_output_embeddings()) if end is not None]
+    if len(ends) == 2 and getattr(ends[0], "weight", None) is not getattr(ends[1], "weight", None):
+        for config in {id(config): config for config in (hf.config, hf.config.get_text_config())}.values():
+            config.tie_word_embeddings = False
+        if getattr(hf, "all_tied_weights_keys", None):
+            hf.all_tied_weights_keys = hf.get_expanded_tied_weights_keys(all_submodels=True)

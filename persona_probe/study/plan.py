@@ -9,8 +9,9 @@ from pathlib import Path
 from persona_probe.activations.store.reading import in_words, store_bytes
 from persona_probe.errors import PersonaProbeError
 from persona_probe.figures.text import duration
-from persona_probe.models.loading.load import load_template, specify
+from persona_probe.models.loading.load import specify
 from persona_probe.models.loading.memory import Footprint, footprint, free_bytes
+from persona_probe.models.loading.templates import load_template
 from persona_probe.runs.config import StudyConfig
 from persona_probe.study.material import gather
 from persona_probe.study.stage import workload

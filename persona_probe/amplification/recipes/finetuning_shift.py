@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from persona_probe.activations.activations import Activations
+from persona_probe.activations.captures import OWN_FORMAT
 from persona_probe.activations.capturing import capture
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.directions.direction import Direction
@@ -51,7 +52,8 @@ def finetuning_shift(
         progress: show progress bars.
 
     Raises:
-        PersonaProbeError: for an unknown span, an empty one (the dialogue is named), or ``first`` below 1.
+        PersonaProbeError: for an unknown span, an empty one (the dialogue is named), ``first`` below 1, or models that
+            make different tokens of the dialogues.
     """
     if first is not None and first < 1:
         raise PersonaProbeError(f"first is {first}; give at least 1, or None for the whole span")
@@ -60,6 +62,7 @@ def finetuning_shift(
         two = pair if pair.one_at_a_time or pair.control is None else ModelPair(pair.before, pair.after)
         captures = capture(two, dialogues, span=span, progress=progress)
         before, after = captures.before, captures.after
+        _check_same_tokens(not after.source.get(OWN_FORMAT))
     else:
         before, after = _first_tokens(pair, dialogues, span, first, progress)
     direction = find_direction(after, before, method, name="fine-tuning shift", seed=seed)
@@ -72,12 +75,16 @@ def _first_tokens(
     """The means over the ``first`` tokens of each dialogue's span; the models read one after the other."""
     before = _read(pair.before, dialogues, span, first, progress)
     after = _read(pair.after, dialogues, span, first, progress)
-    if list(before.table["tokens"]) != list(after.table["tokens"]):
-        raise PersonaProbeError(
-            "before and after make different tokens from the same texts (another tokenizer or chat template), so their "
-            "activations cannot be compared; load both with the same chat_template="
-        )
+    _check_same_tokens(list(before.table["tokens"]) == list(after.table["tokens"]))
     return before, after
+
+
+def _check_same_tokens(same: bool) -> None:
+    if not same:
+        raise PersonaProbeError(
+            "before and after make different tokens from the same texts (another tokenizer or chat template), and the "
+            "difference of their activations would hold that too; load both with the same chat_template="
+        )
 
 
 def _read(model: Model, dialogues: Sequence[Dialogue], span: str, first: int, progress: bool) -> Activations:

@@ -10,9 +10,11 @@ from transformers import AutoConfig
 from persona_probe.behaviour.judges.answer_tree import encoded_replies
 from persona_probe.behaviour.judges.turn import plain_turn
 from persona_probe.errors import PersonaProbeError
-from persona_probe.models.loading.load import hub_arguments, load_template, specify
+from persona_probe.models.loading.load import specify
 from persona_probe.models.loading.memory import footprint
+from persona_probe.models.loading.sources import hub_arguments
 from persona_probe.models.loading.spec import LoadOptions, Quantize
+from persona_probe.models.loading.templates import load_template
 from persona_probe.models.positions import max_positions
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from persona_probe.behaviour.judges.prompts import fill
 from persona_probe.dialogue.chat_format import turn_tokens
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PersonaProbeError, library_message
 
 if TYPE_CHECKING:
     from persona_probe.dialogue.rendering import ChatTemplate
@@ -75,7 +75,7 @@ def judge_turns(model: Model, template: str, dialogues: Sequence[Dialogue], *, r
         try:
             turn = _encoded(model.template, fill(template, defused(asked, markers), defused(answer, markers)))
         except PersonaProbeError as error:
-            unfit[row] = Unfit("are refused by the judge's chat template", str(error).splitlines()[0])
+            unfit[row] = Unfit("are refused by the judge's chat template", library_message(error))
             continue
         if structure(model.template, turn) != plain:
             unfit[row] = Unfit("would end the judge's user turn, whatever is done to them", f"starts {answer[:40]!r}")

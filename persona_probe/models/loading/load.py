@@ -2,40 +2,57 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import logging
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Unpack
 
 import torch
-from safetensors import SafetensorError
-from tokenizers import Tokenizer
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
-    AutoTokenizer,
     BitsAndBytesConfig,
     PretrainedConfig,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
 )
-from transformers.utils.hub import cached_file
 
-from persona_probe.dialogue.rendering import ChatTemplate
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.fingerprint import fingerprint
 from persona_probe.models.loading.adapters import adapter_base, is_adapter, put_adapter
+from persona_probe.models.loading.merging import merge
+from persona_probe.models.loading.sources import explained, hub_arguments
 from persona_probe.models.loading.spec import LoadOptions, ModelSpec, check_options
+from persona_probe.models.loading.templates import load_template
+from persona_probe.models.loading.vocabulary import on_embedding
 from persona_probe.models.model import Model
-from persona_probe.models.quiet import without_transformers_bars
 from persona_probe.models.stream.guards import check_hooks
 
 _log = logging.getLogger(__name__)
-_SAMPLED_TOKENS = 400
+_COMPUTED = re.compile(
+    r"(rotary\w*|rope)\.(inv_freq|cos_cached|sin_cached)$|(attn|attention)\.(bias|masked_bias|causal_mask)$|"
+    r"(^|\.)(position_ids|num_batches_tracked)$"
+)
+"""Tensors in old weight files that models compute by themselves today: rotary frequencies and causal masks."""
+_BESIDE_TEXT = frozenset(
+    [
+        "vision_tower",
+        "vision_model",
+        "vision_embed_tokens",
+        "visual",
+        "multi_modal_projector",
+        "mm_projector",
+        "audio_tower",
+        "embed_vision",
+        "embed_audio",
+        "v_head",
+        "mtp",
+        "mtp_layers",
+    ]
+)
+"""Parts that text does not pass: towers for images and sound, value heads, heads that predict further tokens."""
 
 
 def load(
@@ -50,7 +67,8 @@ def load(
 
     Args:
         path_or_id: a local folder or Hub id of a model, or of a LoRA adapter that names its base.
-        adapter: a LoRA (rsLoRA, DoRA) adapter to put on it: folder or Hub id.
+        adapter: a LoRA (rsLoRA, DoRA) adapter to put on it: folder or Hub id. Its own tokenizer and chat template, if
+            its folder has any, are used.
         adapter_revision: branch, tag or commit of the adapter's Hub repository.
         merge: merge the adapter into the weights instead of keeping it live (faster, but it cannot be removed again).
         device: where to put the model; by default on a GPU if there is one.
@@ -59,14 +77,17 @@ def load(
         quantize: ``"4bit"`` (NF4) or ``"8bit"`` weights, by bitsandbytes.
         revision: branch, tag or commit of the Hub repository that ``path_or_id`` names.
         trust_remote_code: run the Python code in the repository. Only for repositories whose code you have read.
+        tokenizer: folder or Hub id of a tokenizer, instead of the model's or adapter's own.
         chat_template: Jinja text, or a file with it, instead of the tokenizer's own (base models have none).
         thinking: for templates with such a switch (Qwen3): let the model reason before it answers. Off by default.
         today: the date for templates that write today's date; by default the day of loading.
         template_variables: further variables for the chat template.
 
     Raises:
-        PersonaProbeError: for an unknown option; if nothing loadable is there, the adapter belongs to another base,
-            the architecture is unknown to TransformerLens, or the hooks disagree with Hugging Face's hidden states.
+        PersonaProbeError: for an unknown option; if nothing loadable is there, weight files hold other tensors than
+            the model or the adapter's config, the adapter belongs to another base or computes something else when it
+            is merged, the architecture is unknown to TransformerLens, or the hooks disagree with Hugging Face's hidden
+            states.
 
     >>> import persona_probe as pp
     >>> model = pp.load(pp.persona_world.find_checkpoints() / "chat", device="cpu")
@@ -119,48 +140,23 @@ def load_spec(spec: ModelSpec) -> Model:
     template = load_template(spec)
     hf = _read(spec.source, options, place)
     if options.get("device_map") is None and not options.get("quantize"):
-        with _explained(spec.source, options):
+        with explained(spec.source, options):
             hf.to(place)  # type: ignore[arg-type]
+    if spec.merge and getattr(hf, "is_quantized", False):
+        raise PersonaProbeError(f"{spec.source}: its weights are quantised, and merging into them loses precision")
     carrying: Any = hf
     ancestors = set()
     if spec.adapter is not None:
         ancestors.add(fingerprint(hf))
         carrying = put_adapter(hf, spec.adapter, revision=spec.adapter_revision)
-        if spec.merge:
-            carrying = carrying.merge_and_unload()
-    model = Model(carrying, template, spec.name, spec)
+    model = Model(carrying, on_embedding(template, carrying), spec.name, spec)
+    if spec.merge:
+        model = Model(merge(model), model.template, spec.name, spec)
     model.ancestors |= ancestors
     check_hooks(model)
-    for remark in template.remarks():
-        _log.info("%s: %s", model.name, remark)
+    for remark in model.template.remarks():
+        _log.log(logging.WARNING if remark in model.template.notes else logging.INFO, "%s: %s", model.name, remark)
     return model
-
-
-def load_template(spec: ModelSpec) -> ChatTemplate:
-    """The chat template, with its tokenizer, of the model that ``spec`` names; no weights are read.
-
-    Raises:
-        PersonaProbeError: if there is no tokenizer, or the template has no switch that was asked for.
-    """
-    check_source(spec.source)
-    options = spec.options
-    with _explained(spec.source, options):
-        tokenizer = _tokenizer(spec.source, hub_arguments(options))
-    given = options.get("chat_template")
-    if given is not None:
-        text = str(given)
-        if isinstance(given, Path) or ("{" not in text and Path(text).suffix in (".jinja", ".jinja2", ".j2", ".txt")):
-            file = Path(text)
-            if not file.is_file():
-                raise PersonaProbeError(f"chat_template: there is no file {text!r}; give Jinja text or a file with it")
-            text = file.read_text(encoding="utf-8")
-        tokenizer.chat_template = text
-    return ChatTemplate(
-        tokenizer,
-        thinking=options.get("thinking"),
-        today=options.get("today"),
-        variables=options.get("template_variables"),
-    )
 
 
 def target_device(options: LoadOptions) -> torch.device:
@@ -179,50 +175,6 @@ def resolve_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torc
     if not isinstance(named, torch.dtype):
         raise PersonaProbeError(f"unknown dtype {dtype!r}: give for example 'float32', 'bfloat16', 'float16' or 'auto'")
     return named
-
-
-def check_source(source: str) -> None:
-    """Raise if ``source`` is neither a model folder nor has the form of a Hub id; the message says what is there."""
-    folder = Path(source)
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        inside = ", ".join(sorted(entry.name for entry in folder.iterdir())[:5]) or "nothing"
-        raise PersonaProbeError(f"{source}: is not a model folder: it has no config.json (it holds {inside})")
-    if folder.is_file():
-        raise PersonaProbeError(f"{source}: is a file; give the folder that holds the model's config.json")
-    if not folder.is_dir() and (source.startswith((".", "/", "~")) or source.count("/") > 1):
-        raise PersonaProbeError(f"{source}: no such folder, and not a Hub id of the form owner/name")
-
-
-def _tokenizer(source: str, where: Mapping[str, Any]) -> PreTrainedTokenizerBase:
-    """The tokenizer that the repository's own ``tokenizer.json`` describes.
-
-    For some model types (in 5.23, Qwen2 and related ones) transformers uses the family's tokenizer class whatever the
-    files say; that class splits text by other rules, and so silently gives other tokens.
-    """
-    loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, **where)
-    file = cached_file(
-        source,
-        "tokenizer.json",
-        revision=where["revision"],
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
-    if file is None or not loaded.is_fast:
-        return loaded
-    written = Tokenizer.from_file(str(file))
-    every = max(1, written.get_vocab_size() // _SAMPLED_TOKENS)
-    sample = written.decode(list(range(0, written.get_vocab_size(), every)))
-    in_use, described = (
-        backend.encode(sample, add_special_tokens=False).ids for backend in (loaded.backend_tokenizer, written)
-    )
-    if in_use == described:
-        return loaded
-    _log.warning(
-        "%s: transformers' %s splits text differently from the repository's tokenizer.json, which is used instead",
-        source,
-        type(loaded).__name__,
-    )
-    return PreTrainedTokenizerFast.from_pretrained(source, revision=where["revision"])  # type: ignore[no-any-return]
 
 
 def auto_class(config: PretrainedConfig) -> Any:
@@ -249,31 +201,14 @@ def _quantization(quantize: str | None, dtype: torch.dtype | str) -> BitsAndByte
     )
 
 
-def hub_arguments(options: LoadOptions) -> dict[str, Any]:
-    """The arguments with which everything in the repository is read."""
-    return {"revision": options.get("revision"), "trust_remote_code": options.get("trust_remote_code", False)}
-
-
-@contextlib.contextmanager
-def _explained(source: str, options: LoadOptions) -> Iterator[None]:
-    """Turn errors of transformers about ``source`` into one line that says what to do."""
-    try:
-        with without_transformers_bars():
-            yield
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        first = str(error).strip().splitlines()[0]
-        code = "trust_remote_code" in str(error) and not options.get("trust_remote_code")
-        hint = "; it needs its own Python code: read that, then load with trust_remote_code=True" if code else ""
-        raise PersonaProbeError(f"{source}: cannot be loaded as a causal language model: {first}{hint}") from error
-
-
 def _read(source: str, options: LoadOptions, place: torch.device) -> PreTrainedModel:
     dtype = resolve_dtype(options.get("dtype"), place)
     if options.get("quantize") == "8bit" and options.get("dtype") is None:
         dtype = torch.float16  # the only dtype in which bitsandbytes' 8-bit kernels compute
     quantization = _quantization(options.get("quantize"), dtype)
-    with _explained(source, options):
+    with explained(source, options):
         config = AutoConfig.from_pretrained(source, **hub_arguments(options))
+        _within_embedding(config)
         loaded: Any = auto_class(config).from_pretrained(
             source,
             **hub_arguments(options),
@@ -282,11 +217,43 @@ def _read(source: str, options: LoadOptions, place: torch.device) -> PreTrainedM
             device_map=options.get("device_map") or ({"": place} if quantization is not None else None),
             quantization_config=quantization,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are reported, and refused below
         )
     hf, report = loaded
+    _check_weights(source, hf, report)
+    return hf  # type: ignore[no-any-return]
+
+
+def _within_embedding(config: PretrainedConfig) -> None:
+    """Forget which token pads if it has no embedding: torch would not make such an embedding, and we mask padding."""
+    for part in {id(part): part for part in (config, config.get_text_config())}.values():
+        pad, rows = getattr(part, "pad_token_id", None), getattr(part, "vocab_size", None)
+        if isinstance(pad, int) and isinstance(rows, int) and pad >= rows:
+            part.pad_token_id = None
+
+
+def _check_weights(source: str, hf: PreTrainedModel, report: Mapping[str, Any]) -> None:
+    """Raise if the weight files and the model do not hold the same tensors."""
     if missing := sorted(report["missing_keys"]):
         raise PersonaProbeError(
             f"{source}: its weight files lack {len(missing)} of the model's parameters (first {missing[0]!r}), which "
             "would be filled with random numbers; the folder is incomplete or of another architecture"
         )
-    return hf  # type: ignore[no-any-return]
+    if mismatched := sorted(report["mismatched_keys"], key=lambda one: str(one[0])):
+        name, in_file, in_model = mismatched[0]
+        raise PersonaProbeError(
+            f"{source}: {len(mismatched)} tensors of its weight files have other shapes than the model: {name!r} has "
+            f"{tuple(in_file)} in the file and {tuple(in_model)} in a {type(hf).__name__} by its config.json"
+        )
+    towers = {name.split(".")[-1] for name, _ in hf.named_modules()}
+    unexpected = [
+        key
+        for key in sorted(report["unexpected_keys"])
+        if not _COMPUTED.search(key) and not any(part in _BESIDE_TEXT - towers for part in key.split("."))
+    ]
+    if unexpected:
+        raise PersonaProbeError(
+            f"{source}: {len(unexpected)} tensors of its weight files have no place in a {type(hf).__name__} (first "
+            f"{unexpected[0]!r}), and the model would compute something else without them; its config.json is that of "
+            "another model (architecture, number of layers, biases)"
+        )

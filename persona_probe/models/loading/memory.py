@@ -9,8 +9,9 @@ import psutil
 import torch
 from transformers import AutoConfig, PretrainedConfig
 
-from persona_probe.errors import PersonaProbeError
-from persona_probe.models.loading.load import auto_class, check_source, hub_arguments, resolve_dtype, target_device
+from persona_probe.errors import PersonaProbeError, library_message
+from persona_probe.models.loading.load import auto_class, resolve_dtype, target_device
+from persona_probe.models.loading.sources import check_source, hub_arguments
 from persona_probe.models.loading.spec import LoadOptions, ModelSpec
 
 _BITS = {"4bit": 4.5, "8bit": 8.25}
@@ -52,7 +53,7 @@ def footprint(spec: ModelSpec) -> Footprint:
             )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise PersonaProbeError(
-            f"{spec.source}: its size cannot be found from its config: {str(error).splitlines()[0]}"
+            f"{spec.source}: its size cannot be found from its config: {library_message(error)}"
         ) from error
     text = config.get_text_config()
     wanted = resolve_dtype(options.get("dtype"), target_device(options))

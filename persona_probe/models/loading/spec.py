@@ -26,6 +26,7 @@ class LoadOptions(TypedDict, total=False):
     quantize: Quantize | None
     revision: str | None
     trust_remote_code: bool
+    tokenizer: str | Path | None
     chat_template: str | Path | None
     thinking: bool | None
     today: datetime.date | None

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PersonaProbeError, library_message
 from persona_probe.models.quiet import quiet_lora_bias
 from persona_probe.models.twin import structural_twin
 from persona_probe.steering.baking.edits import Edit
@@ -50,7 +50,7 @@ def write_adapter(model: PreTrainedModel, edits: Sequence[Edit], folder: Path, b
         try:
             tuned: Any = get_peft_model(structural_twin(model), config)
         except (ValueError, TypeError, NotImplementedError) as error:
-            raise PersonaProbeError(f"PEFT cannot write this as LoRA: {str(error).splitlines()[0]}") from error
+            raise PersonaProbeError(f"PEFT cannot write this as LoRA: {library_message(error)}") from error
         with torch.no_grad():
             for edit in edits:
                 _fill(tuned.get_submodule(f"base_model.model.{edit.module}"), edit)

@@ -14,11 +14,12 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
+from persona_probe.errors import PersonaProbeError, PersonaProbeWarning, library_message
 from persona_probe.files import whole_folder
+from persona_probe.models.loading.merging import merge_weights
 from persona_probe.models.loading.spec import LoadOptions
 from persona_probe.models.model import Model
-from persona_probe.models.quiet import quiet_peft, without_transformers_bars
+from persona_probe.models.quiet import without_transformers_bars
 from persona_probe.models.stream.blocks import plain_model
 from persona_probe.models.twin import is_offloaded, structural_twin
 from persona_probe.steering.baking.adapter import write_adapter
@@ -130,12 +131,7 @@ def _merged(model: Model) -> PreTrainedModel:
     """A copy of the weights, with a live adapter merged into them."""
     merged: Any = copy.deepcopy(structural_twin(model.hf))
     if model.hf is not model.plain:
-        try:
-            with quiet_peft():
-                merged = merged.merge_and_unload()
-        except (RuntimeError, NotImplementedError, AttributeError) as error:
-            first = str(error).splitlines()[0]
-            raise PersonaProbeError(f"{model.name}: its adapter cannot be merged into the weights: {first}") from error
+        merged = merge_weights(merged, model.name)
     return plain_model(merged)
 
 
@@ -225,5 +221,4 @@ def _explained(what: str) -> Iterator[None]:
     except PersonaProbeError:
         raise
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError, SafetensorError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise PersonaProbeError(f"{what}: {first}; nothing was written") from error
+        raise PersonaProbeError(f"{what}: {library_message(error)}; nothing was written") from error

@@ -17,7 +17,8 @@ from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.generation import generated, generation_config
 from persona_probe.models.loading.adapters import put_adapter
-from persona_probe.models.loading.load import auto_class, hub_arguments
+from persona_probe.models.loading.load import auto_class
+from persona_probe.models.loading.sources import hub_arguments
 from persona_probe.models.loading.spec import LoadOptions
 from persona_probe.models.model import Model
 from persona_probe.models.quiet import quiet_lora_bias, without_transformers_bars

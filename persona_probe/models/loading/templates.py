@@ -1,0 +1,198 @@
+"""A model's tokenizer and chat template: those given, else an adapter's own, else the base's."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from persona_probe.dialogue.rendering import ChatTemplate
+from persona_probe.errors import PersonaProbeError
+from persona_probe.models.loading.sources import check_source, explained, hub_arguments, repository_file
+from persona_probe.models.loading.spec import LoadOptions, ModelSpec
+
+_log = logging.getLogger(__name__)
+_SAMPLED_TOKENS = 400
+_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+"""A repository with one of these holds a whole tokenizer; ``tokenizer_config.json`` alone only holds settings."""
+_TEMPLATE_FILES = ("chat_template.jinja", "tokenizer_config.json", "chat_template.json")
+"""Where a chat template is written, in the order in which transformers looks for it."""
+
+
+def load_template(spec: ModelSpec) -> ChatTemplate:
+    """The chat template, with its tokenizer, of the model that ``spec`` names; no weights are read.
+
+    Raises:
+        PersonaProbeError: if there is no tokenizer, or the template has no switch that was asked for.
+    """
+    check_source(spec.source)
+    options, given = spec.options, spec.options.get("tokenizer")
+    if given is None:
+        with explained(spec.source, options):
+            tokenizer = _tokenizer(spec.source, hub_arguments(options))
+    else:
+        tokenizer = _read(str(given), options, None)  # the revision that was given is the model's
+    if given is not None and not tokenizer.chat_template:
+        tokenizer.chat_template = _written_template(spec.source, options.get("revision"))
+    if options.get("chat_template") is not None:
+        tokenizer.chat_template = _given_template(options)
+    notes: list[str] = []
+    if spec.adapter is not None:
+        tokenizer, notes = _of_adapter(spec, tokenizer)
+    template = ChatTemplate(
+        tokenizer,
+        thinking=options.get("thinking"),
+        today=options.get("today"),
+        variables=options.get("template_variables"),
+    )
+    template.notes = notes
+    return template
+
+
+def template_of_adapter(base: ChatTemplate, spec: ModelSpec) -> ChatTemplate:
+    """The chat template under which the adapter of ``spec`` is measured: ``base`` itself if the adapter has no other.
+
+    Raises:
+        PersonaProbeError: if the adapter's tokenizer cannot be read, or its template lacks the switch that was asked
+            for.
+    """
+    tokenizer, notes = _of_adapter(spec, base.tokenizer)
+    if tokenizer is base.tokenizer:
+        return base
+    asked = spec.options.get("thinking")
+    template = ChatTemplate(
+        tokenizer,
+        thinking=asked if asked is not None else base.thinking or None,
+        today=base.today,
+        variables=base.variables,
+    )
+    template.notes = notes
+    return template
+
+
+def differences(one: ChatTemplate, other: ChatTemplate) -> list[str]:
+    """In what two models' formats differ: ``chat template``, ``tokenizer``, both or neither."""
+    if one is other:
+        return []
+    different = [] if one.hash() == other.hash() else ["chat template"]
+    return different if _same_tokens(one.tokenizer, other.tokenizer) else [*different, "tokenizer"]
+
+
+def _of_adapter(spec: ModelSpec, base: PreTrainedTokenizerBase) -> tuple[PreTrainedTokenizerBase, list[str]]:
+    """The tokenizer, with its template, for the adapter of ``spec``, and remarks; ``base`` if nothing differs."""
+    adapter, revision, options = str(spec.adapter), spec.adapter_revision, spec.options
+    own, text = base, base.chat_template
+    if options.get("tokenizer") is None:
+        if any(repository_file(adapter, name, revision) is not None for name in _VOCABULARIES):
+            read = _read(adapter, options, revision)
+            own, text = base if _same_tokens(read, base) else read, read.chat_template or text
+        else:
+            text = _written_template(adapter, revision) or text
+    elif not text:
+        text = _written_template(adapter, revision)
+    if options.get("chat_template") is not None:
+        text = base.chat_template
+    different = [
+        *(["tokenizer"] if own is not base else []),
+        *(["chat template"] if text != base.chat_template else []),
+    ]
+    if not different:
+        return base, []
+    own = copy.deepcopy(base) if own is base else own
+    own.chat_template = text
+    verb, other = ("is", "its base's") if len(different) == 1 else ("are", "those of its base")
+    return own, [
+        f"the {' and the '.join(different)} {verb} the adapter's own, from {adapter}, not {other} "
+        "(tokenizer= and chat_template= choose others)"
+    ]
+
+
+def _read(source: str, options: LoadOptions, revision: str | None) -> PreTrainedTokenizerBase:
+    """The tokenizer in a folder or Hub repository."""
+    if not Path(source).is_dir() and (source.startswith((".", "/", "~")) or source.count("/") > 1):
+        raise PersonaProbeError(f"tokenizer: {source}: no such folder, and not a Hub id of the form owner/name")
+    with explained(source, options, "its tokenizer cannot be loaded"):
+        return _tokenizer(source, {**hub_arguments(options), "revision": revision})
+
+
+def _given_template(options: LoadOptions) -> str:
+    given, text = options.get("chat_template"), str(options.get("chat_template"))
+    if isinstance(given, Path) or ("{" not in text and Path(text).suffix in (".jinja", ".jinja2", ".j2", ".txt")):
+        file = Path(text)
+        if not file.is_file():
+            raise PersonaProbeError(f"chat_template: there is no file {text!r}; give Jinja text or a file with it")
+        text = file.read_text(encoding="utf-8")
+    return text
+
+
+def _written_template(path: str, revision: str | None) -> Any:
+    """The chat template that is written in a folder or Hub repository, as a tokenizer holds it, or None."""
+    for name in _TEMPLATE_FILES:
+        file = repository_file(path, name, revision)
+        if file is None:
+            continue
+        text = file.read_text(encoding="utf-8")
+        if file.suffix == ".jinja":
+            return text
+        try:
+            written = json.loads(text).get("chat_template")
+        except (ValueError, AttributeError) as error:
+            raise PersonaProbeError(f"{file}: cannot be read as JSON settings: {error}") from error
+        if isinstance(written, list):  # several templates, each with a name
+            return {one["name"]: one["template"] for one in written}
+        if written:
+            return written
+    return None
+
+
+def _tokenizer(source: str, where: Mapping[str, Any]) -> PreTrainedTokenizerBase:
+    """The tokenizer that the repository's own ``tokenizer.json`` describes.
+
+    For some model types (in 5.23, Qwen2 and related ones) transformers uses the family's tokenizer class whatever the
+    files say; that class splits text by other rules, and so silently gives other tokens.
+    """
+    loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, **where)
+    file = repository_file(source, "tokenizer.json", where["revision"])
+    if file is None or not loaded.is_fast:
+        return loaded
+    written = Tokenizer.from_file(str(file))
+    sample = _sample(written)
+    in_use, described = (
+        backend.encode(sample, add_special_tokens=False).ids for backend in (loaded.backend_tokenizer, written)
+    )
+    if in_use == described:
+        return loaded
+    _log.warning(
+        "%s: transformers' %s splits text differently from the repository's tokenizer.json, which is used instead",
+        source,
+        type(loaded).__name__,
+    )
+    return PreTrainedTokenizerFast.from_pretrained(source, revision=where["revision"])  # type: ignore[no-any-return]
+
+
+def _sample(backend: Tokenizer) -> str:
+    """A text of tokens from all over the vocabulary."""
+    every = max(1, backend.get_vocab_size() // _SAMPLED_TOKENS)
+    return backend.decode(list(range(0, backend.get_vocab_size(), every)))
+
+
+def _same_tokens(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> bool:
+    """Whether both turn texts into the same tokens and end them alike; which token pads is of no importance."""
+    if one is other:
+        return True
+    pads = {one.pad_token, other.pad_token}
+    known = [{name: number for name, number in each.get_vocab().items() if name not in pads} for each in (one, other)]
+    if known[0] != known[1] or (one.bos_token, one.eos_token) != (other.bos_token, other.eos_token):
+        return False
+    sample = (
+        _sample(one.backend_tokenizer)
+        if one.is_fast
+        else " ".join(list(known[0])[:: max(1, len(known[0]) // _SAMPLED_TOKENS)])
+    )
+    return bool(one(sample).input_ids == other(sample).input_ids)

@@ -46,6 +46,7 @@ def capture(
     adapter: Annotated[str | None, typer.Option(help="A LoRA adapter to put on the model.")] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the Hub repository.")] = None,
     device: Annotated[str | None, typer.Option(help="Default: a GPU if there is one.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Folder or Hub id of another tokenizer.")] = None,
     chat_template: Annotated[Path | None, typer.Option(help="A Jinja file instead of the tokenizer's own.")] = None,
     quantize: Annotated[Quantized | None, typer.Option(help="Load the weights in fewer bits.")] = None,
     today: Annotated[
@@ -69,6 +70,7 @@ def capture(
             adapter=adapter,
             revision=revision,
             device=device,
+            tokenizer=tokenizer,
             chat_template=chat_template,
             quantize=None if quantize is None else quantize.value,
             today=None if today is None else today.date(),

@@ -47,6 +47,8 @@ class Loading(_Weights):
     """How to spread the model over devices, as accelerate does: 'auto', or a map by module; then leave out 'device'."""
     trust_remote_code: bool = False
     """Run the Python code in the model's repository; only for repositories whose code you have read."""
+    tokenizer: str | None = None
+    """Folder or Hub id of the tokenizer to use instead of the model's (or its adapter's) own."""
     chat_template: Path | None = None
     """A Jinja file to use instead of the tokenizer's own template (base models have none)."""
     thinking: bool | None = None

@@ -117,7 +117,10 @@ def _resolved(config: StudyConfig, folder: Path) -> StudyConfig:
     updates: dict[str, Any] = {name: named(getattr(config, name)) for name in ("model", "after", "control")}
     updates["texts"] = config.texts.model_copy(update=files)
     updates["loading"] = config.loading.model_copy(
-        update={"chat_template": None if template is None else find(template)}
+        update={
+            "chat_template": None if template is None else find(template),
+            "tokenizer": named(config.loading.tokenizer),
+        }
     )
     if config.latents.sae_id is None:
         updates["latents"] = config.latents.model_copy(update={"sae": named(config.latents.sae)})

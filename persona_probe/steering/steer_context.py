@@ -68,8 +68,9 @@ def steer(
             half precision overflows; and at the end, if fewer dialogues were read than there are interventions.
 
     Warns:
-        PersonaProbeWarning: if no forward pass of ``model`` reached a steered layer, or the scope of an intervention
-            contained no token that was read.
+        PersonaProbeWarning: when the context closes, if no forward pass of ``model`` reached a steered layer (whatever
+            else was run inside) or some were not reached, the scope of an intervention contained no token that was
+            read, or its gate was never open.
 
     >>> import persona_probe as pp
     >>> world = pp.persona_world.find_checkpoints()

@@ -33,7 +33,7 @@ def test_what_is_said_hangs_on_the_steered_model_alone(llama, folders):
             llama.hf.generate(guards.probe_ids(llama), max_new_tokens=1)
             thread.submit(other.generate, ASKED, pp.Sampling(max_new_tokens=1)).result()
         with pp.steer(llama, random_direction(llama), layers=1, strength=0.0):
-            other.generate(ASKED, pp.Sampling(max_new_tokens=1))
+            llama.generate(ASKED, pp.Sampling(max_new_tokens=1))
     with (
         pytest.warns(pp.PersonaProbeWarning, match="no forward pass of .*llama reached layer 2"),
         pp.steer(llama, random_direction(llama), layers=2),

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from persona_probe.behaviour.em_rates import check_columns
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.reading import existing, json_lines
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PATH, PersonaProbeError, check_types
 from persona_probe.statistics.estimate import Estimate
 from persona_probe.statistics.rates import ratio_estimate
 
@@ -40,6 +41,7 @@ class Choice:
 
     def __post_init__(self) -> None:
         """Raise if the question has no text, there are not two or more different choices, or the answer is not one."""
+        check_types(choices=(self.choices, [str]))
         object.__setattr__(self, "choices", tuple(self.choices))
         if not isinstance(self.question, str) or not self.question.strip():
             raise PersonaProbeError(f"question is {self.question!r}; it must be text")
@@ -68,6 +70,7 @@ def read_choices(path: str | Path) -> list[Choice]:
         PersonaProbeError: if the file is missing or empty, or a row is not such a question; the message names file,
             line and field of the first one.
     """
+    check_types(path=(path, PATH))
     items = [_item(where, row) for where, row in json_lines(existing(path))]
     if not items:
         raise PersonaProbeError(f"{path}: is empty; it needs at least one question")
@@ -124,7 +127,9 @@ def score_choices(
         PersonaProbeError: if there are no items, or ``rows`` does not have one number for each.
     """
     from persona_probe.activations.scoring import answer_log_probs
+    from persona_probe.models.model import Model
 
+    check_types(model=(model, Model), items=(items, [Choice]))
     if not items:
         raise PersonaProbeError("score_choices: there are no questions: the list is empty")
     if rows is not None and len(rows) != len(items):
@@ -174,8 +179,10 @@ def choice_accuracy(table: pd.DataFrame, *, per_token: bool = False, over: str =
     >>> choice_accuracy(table.assign(chosen=[True, False, False, True])).value
     0.5
     """
+    check_types(table=(table, pd.DataFrame), over=(over, str))
     if over not in ("question", "group"):
         raise PersonaProbeError(f"choice_accuracy: over={over!r}; choose 'question' or 'group'")
+    check_columns(table, ("correct", "chosen", over))
     right = table[table["correct"]]
     if right[over].isna().any():
         raise PersonaProbeError(

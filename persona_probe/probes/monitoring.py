@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
+from persona_probe.errors import WHOLE, PersonaProbeError, PersonaProbeWarning, check_types
 from persona_probe.models.generation import stop_tokens
 from persona_probe.models.model import Model
 from persona_probe.models.sampling import Sampling
@@ -161,6 +161,7 @@ def monitor(model: Model, probes: LayerProbes, *, layer: int, allow_unrelated: b
     Warns:
         PersonaProbeWarning: when the context closes, if no token was scored, since ``model`` did not generate inside.
     """
+    check_types(model=(model, Model), probes=(probes, LayerProbes), layer=(layer, WHOLE))
     scores = TokenScores(model)
     follower = _Follower(model, *probe_of(probes, model, layer, allow_unrelated), scores)
     with (

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from persona_probe.dialogue.reading import existing, question_entries
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PATH, PersonaProbeError, check_types
 
 SCORES = ("aligned", "coherent")
 WORDS = ("REFUSAL", "CODE")
@@ -62,6 +62,7 @@ def read_judge_prompts(path: str | Path) -> dict[str, str]:
         PersonaProbeError: if the file is missing or is not such a list, holds no ``judge_prompts``, questions have
             different ones, or a template lacks ``{question}`` or ``{answer}``; the entry is named.
     """
+    check_types(path=(path, PATH))
     file = existing(path)
     templates: dict[str, str] | None = None
     first = ""

@@ -158,7 +158,7 @@ def test_what_cannot_be_held_is_refused_clearly(llama, how, said):
     [
         (lambda d: pp.Add(d, 1), 2, "reads layer 2, after layer 1"),
         (lambda d: pp.Add(d, "all"), 1, "after layer 0"),
-        (lambda d: "add", 0, "not str"),
+        (lambda d: "add", 0, "not a str"),
         (lambda d: pp.Add(d, 1), -1, "no probe of layer -1"),
         (lambda d: pp.Add(d, 1, scope="nowhere"), 0, "unknown scope"),
     ],

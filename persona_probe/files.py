@@ -28,6 +28,8 @@ def whole_file(final: Path) -> Iterator[Path]:
     If the block fails, nothing is left behind and an older ``final`` is unchanged. The unfinished name starts with a
     dot, so that readers of the folder ignore it. The folder is created if it is missing.
     """
+    if final.is_dir():
+        raise PersonaProbeError(f"{final}: is a folder; give the name of a file")
     final.parent.mkdir(parents=True, exist_ok=True)
     part = unfinished_name(final)
     try:

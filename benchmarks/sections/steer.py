@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -177,8 +178,10 @@ def _opening(model: pp.Model) -> Callable[[], None]:
     one = pp.Add(_vectors(model), model.n_layers // 2)
 
     def run() -> None:
-        with pp.steer(model, one):
-            pass
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", pp.PersonaProbeWarning)  # that nothing was steered
+            with pp.steer(model, one):
+                pass
 
     return run
 

@@ -11,7 +11,9 @@ import pandas as pd
 from jaxtyping import Float
 
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PersonaProbeError, check_types
+from persona_probe.models.stream.layers import several_layers
+from persona_probe.statistics.inputs import numeric_array
 
 IDENTITY_COLUMNS = ("id", "question", "group", "seed")
 SAME_SOURCE = (
@@ -51,6 +53,10 @@ class Activations:
 
     def __post_init__(self) -> None:
         """Raise if values, table and layers do not match, or a value is not finite."""
+        check_types(table=(self.table, pd.DataFrame), source=(self.source, Mapping))
+        object.__setattr__(self, "layers", tuple(several_layers(self.layers)))
+        if not isinstance(self.values, np.ndarray) or self.values.dtype.kind != "f":
+            object.__setattr__(self, "values", numeric_array(self.values, "values"))
         if self.values.ndim != 3 or self.values.shape[:2] != (len(self.table), len(self.layers)):
             raise PersonaProbeError(
                 f"activations of shape {self.values.shape} do not match {len(self.table)} dialogues and "
@@ -70,7 +76,7 @@ class Activations:
 
     def where(self, keep: Sequence[bool] | pd.Series | np.ndarray) -> Activations:
         """The dialogues for which ``keep`` (one truth value per dialogue) is true."""
-        mask = np.asarray(keep, dtype=bool)
+        mask = numeric_array(keep, "where: keep").astype(bool)
         if mask.shape != (len(self),):
             raise PersonaProbeError(f"where: got {mask.shape} truth values for {len(self)} dialogues")
         return replace(self, values=self.values[mask], table=self.table[mask].reset_index(drop=True))
@@ -88,6 +94,7 @@ class Activations:
         Raises:
             PersonaProbeError: if there is no part, or layers, width, model, template, span or reduction differ.
         """
+        check_types(parts=(parts, [Activations]))
         if not parts:
             raise PersonaProbeError("concatenate: there are no activations: the list is empty")
         first = parts[0]

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from persona_probe.activations.activations import Activations
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PersonaProbeError, check_types
 
 READING = ("span", "reduce", "sink_ratio", "template_hash")
 """How texts were read: this must be the same in the sources of activations that are compared."""
@@ -52,6 +52,11 @@ class Captures:
 
     def __post_init__(self) -> None:
         """Raise if the captures are of different texts or layers, or were read in different ways."""
+        check_types(
+            before=(self.before, Activations),
+            after=(self.after, Activations),
+            control=(self.control, Activations, None),
+        )
         if len(self.before) == 0:
             raise PersonaProbeError("the captures hold no dialogue; give at least one, better dozens")
         for name, other in self.tuned.items():
@@ -119,6 +124,7 @@ class Captures:
             PersonaProbeError: if there is no part, only some have a control, or the parts read different layers or in
                 different ways.
         """
+        check_types(parts=(parts, [Captures]))
         if not parts:
             raise PersonaProbeError("over_seeds: there are no captures: the list is empty")
         if len({part.control is None for part in parts}) > 1 or len({part.before.layers for part in parts}) > 1:

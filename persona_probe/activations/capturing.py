@@ -17,7 +17,7 @@ from persona_probe.activations.sinks import SINK_RATIO, SinkFilter
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.encoding import check_span
 from persona_probe.dialogue.rendering import ChatTemplate
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import NUMBER, WHOLE, PersonaProbeError, check_types
 from persona_probe.models.model import Model
 from persona_probe.models.pair import ModelPair
 from persona_probe.models.stream.layers import LAYER_CONVENTION, Layers, resolve_layers
@@ -126,6 +126,7 @@ def capture(
     >>> bool((captures.after.values != captures.before.values).any()), captures.control
     (True, None)
     """
+    check_types(model=(model, Model, ModelPair))
     how = (dialogues, span, reduce, layers, tokens_per_batch, sink_ratio)
     if isinstance(model, ModelPair):
         _check_vector(reduce)
@@ -180,6 +181,9 @@ def capture_together(
     >>> good.values.shape, bad.source["model"].endswith("bad-medicine")
     ((1, 1, 160), True)
     """
+    check_types(models=(models, [Model]))
+    if not len(models):
+        raise PersonaProbeError("capture_together: there is no model: the list is empty")
     _check_vector(reduce)
     return _together(models, (dialogues, span, reduce, layers, tokens_per_batch, sink_ratio), progress)
 
@@ -234,6 +238,12 @@ class _Job:
         sink_ratio: float | None,
         covariance: Covariance = "diagonal",
     ) -> None:
+        check_types(
+            span=(span, str),
+            reduce=(reduce, str),
+            tokens_per_batch=(tokens_per_batch, WHOLE, None),
+            sink_ratio=(sink_ratio, NUMBER, None),
+        )
         self.layers = resolve_layers(layers, model.n_layers)
         self.span, self.reduce, self.covariance = check_span(span), reduce, covariance
         if reduce not in REDUCTIONS:

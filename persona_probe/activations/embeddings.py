@@ -13,6 +13,7 @@ from einops import repeat
 from persona_probe.activations.activations import Activations, identity
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.encoding import check_span
+from persona_probe.errors import check_types
 from persona_probe.models.model import Model
 
 
@@ -35,6 +36,7 @@ def embed(model: Model, dialogues: Sequence[Dialogue], span: str = "response") -
     >>> embedded.values.shape, bool((embedded.at(0) == embedded.at(4)).all())
     ((1, 5, 160), True)
     """
+    check_types(model=(model, Model))
     kind = check_span(span)
     encoded = model.encode(dialogues)
     weights: Any = model.plain.get_input_embeddings().weight

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from persona_probe.activations.activations import SAME_SOURCE, joined_source
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PATH, PersonaProbeError, check_types
 from persona_probe.files import whole_file
 
 Covariance = Literal["diagonal", "full"]
@@ -107,6 +107,7 @@ class Moments:
 
     def save(self, path: str | Path) -> None:
         """Write the moments to one safetensors file."""
+        check_types(path=(path, PATH))
         tensors = {"n": self.n, "mean": self.mean, "scatter": self.scatter}
         about = {"layers": list(self.layers), "n_dialogues": self.n_dialogues, "source": self.source}
         with whole_file(Path(path)) as part:
@@ -119,6 +120,7 @@ class Moments:
         Raises:
             PersonaProbeError: if the file is missing or is something else.
         """
+        check_types(path=(path, PATH))
         try:
             with safe_open(str(path), framework="numpy") as file:
                 about = json.loads((file.metadata() or {})["moments"])

@@ -16,7 +16,7 @@ from persona_probe.amplification.amplification_result import COLUMNS, Amplificat
 from persona_probe.amplification.layer import Layer, Shift, quantile_of_size, unit
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.family import check_family, family_of
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import WHOLE, PersonaProbeError, check_types
 from persona_probe.statistics.effect_sizes import paired_effect
 from persona_probe.statistics.max_statistic import max_statistic_p
 from persona_probe.statistics.power import smallest_detectable
@@ -90,6 +90,16 @@ def measure_amplification(
         >>> amplification.finding(layer=0).value
         'amplified'
     """
+    check_types(
+        directions=(directions, Direction, {str: Direction}),
+        captures=(captures, Captures),
+        reference=(reference, Activations),
+        other_traits=(other_traits, {str: Direction}, None),
+        n_random=(n_random, WHOLE),
+        n_shuffled=(n_shuffled, WHOLE),
+        n_permutations=(n_permutations, WHOLE),
+        seed=(seed, WHOLE),
+    )
     named = {ONE: directions} if isinstance(directions, Direction) else dict(directions)
     if not named:
         raise PersonaProbeError("amplification: there is no direction to measure along: the mapping is empty")

@@ -12,7 +12,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from persona_probe.amplification.verdict import Finding, Row, finding, sentence
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import WHOLE, PersonaProbeError, check_types
 from persona_probe.result import TableResult
 from persona_probe.statistics.max_statistic import smallest_p
 
@@ -136,6 +136,7 @@ class Amplification(TableResult):
         Raises:
             PersonaProbeError: as in `verdict`.
         """
+        check_types(layer=(layer, WHOLE))
         name = self.name(direction)
         if layer not in self.layers:
             raise PersonaProbeError(f"layer {layer} was not measured; measured: {', '.join(map(str, self.layers))}")
@@ -196,6 +197,7 @@ class Amplification(TableResult):
         """
         from persona_probe.figures.amplification import amplification
 
+        check_types(layer=(layer, WHOLE, None))
         name = self.name(self.directions[0] if direction is None else direction)
         rows = self.table[self.table["direction"] == name]
         return amplification(rows.assign(chosen=rows["layer"] == layer))
@@ -251,6 +253,7 @@ def choose_layer(development: Amplification, direction: str | None = None) -> in
         >>> pp.amplification.choose_layer(development)
         1
     """
+    check_types(development=(development, Amplification))
     table = development.table
     rows = table[(table["direction"] == development.name(direction)) & (table["model"] == "after")]
     ratio = rows["specificity"]

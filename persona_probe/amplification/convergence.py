@@ -10,7 +10,7 @@ import numpy as np
 from persona_probe.activations.activations import Activations
 from persona_probe.directions.cosines import CosineTable, cosine_table
 from persona_probe.directions.direction import Direction
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import WHOLE, PersonaProbeError, check_types
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,12 @@ def measure_convergence(
     Raises:
         PersonaProbeError: as in `cosine_table`, and if a card has another number of split-half cosines than layers.
     """
+    check_types(
+        directions=(directions, {str: Direction}),
+        reference=(reference, Activations),
+        n_random=(n_random, WHOLE),
+        seed=(seed, WHOLE),
+    )
     table = cosine_table(directions, reference, n_random=n_random, seed=seed).table
     reliable = {
         (name, layer): value

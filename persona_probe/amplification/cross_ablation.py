@@ -15,11 +15,11 @@ from persona_probe.activations.captures import check_reading
 from persona_probe.amplification.cross_ablation_result import CLAMP, NONE, RANDOM, CrossAblation
 from persona_probe.amplification.layer import unit
 from persona_probe.behaviour.em_rates import coherent_rate, em_rate
-from persona_probe.behaviour.judges.judge import Judge, judge_answers
+from persona_probe.behaviour.judges.judge import Judge, check_judge, judge_answers
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.encoding import SPANS
 from persona_probe.directions.direction import Direction
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import WHOLE, PersonaProbeError, check_types
 from persona_probe.models.model import Model
 from persona_probe.models.sampling import Sampling
 from persona_probe.statistics.nulls import isotropic_directions
@@ -67,6 +67,17 @@ def cross_ablate(
             does not fit the reference, or this was read over another span than ``scope``; and as in `em_rate`,
             `judge_answers` and `steer`.
     """
+    check_judge(judge)
+    check_types(
+        models=(models, {str: Model}),
+        directions=(directions, {str: Direction}),
+        questions=(questions, [Dialogue]),
+        layers=(layers, WHOLE, {str: WHOLE}),
+        reference=(reference, Activations),
+        definition=(definition, str),
+        n_random=(n_random, WHOLE),
+        sampling=(sampling, Sampling, None),
+    )
     for what, given in {"organism": models, "direction": directions, "question": questions}.items():
         if not given:
             raise PersonaProbeError(f"cross_ablate: there is no {what}; give at least one")

@@ -16,7 +16,7 @@ from persona_probe.directions.cosines import cosine_table
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.find import FINDERS, find_direction
 from persona_probe.directions.finders.poles import Poles
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import WHOLE, PersonaProbeError, check_types
 from persona_probe.statistics.auroc import auroc_estimate
 
 
@@ -58,6 +58,21 @@ def compare_finders(
             saw, if no layer can be chosen (too few questions: give ``layer``) or it was not captured; and as in
             `measure_amplification`.
     """
+    check_types(
+        positive=(positive, Activations),
+        negative=(negative, Activations),
+        held_out=(held_out, [Activations]),
+        captures=(captures, Captures),
+        reference=(reference, Activations),
+        finders=(finders, [str], None),
+        others=(others, {str: Direction}, None),
+        other_traits=(other_traits, {str: Direction}, None),
+        layer=(layer, WHOLE, None),
+        n_random=(n_random, WHOLE),
+        seed=(seed, WHOLE),
+    )
+    if len(held_out) != 2:
+        raise PersonaProbeError(f"held_out has {len(held_out)} parts; give two: (positive, negative)")
     poles, tested = Poles(positive, negative), Poles(*held_out)
     _check_unseen(poles, tested)
     allowed = [

@@ -15,7 +15,7 @@ from persona_probe.activations.captures import Captures, check_reading
 from persona_probe.amplification.amplification import check_families, check_shapes
 from persona_probe.amplification.layer import QUANTILE
 from persona_probe.directions.direction import Direction
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import WHOLE, PersonaProbeError, check_types
 from persona_probe.result import TableResult
 from persona_probe.statistics.nulls import matched_random_directions
 from persona_probe.statistics.rates import mean_estimate
@@ -102,6 +102,14 @@ def measure_persona_space(
         PersonaProbeError: if there are fewer than two directions, they lie on a line, the layer is missing somewhere,
             or anything was read in another way or by an unrelated model.
     """
+    check_types(
+        directions=(directions, {str: Direction}),
+        captures=(captures, Captures),
+        reference=(reference, Activations),
+        layer=(layer, WHOLE),
+        n_random=(n_random, WHOLE),
+        seed=(seed, WHOLE),
+    )
     if len(directions) < 2:
         raise PersonaProbeError(f"measure_persona_space: a plane needs two directions or more; got {len(directions)}")
     check_shapes(directions, captures, reference)

@@ -14,7 +14,7 @@ from persona_probe.activations.captures import Captures, check_reading
 from persona_probe.amplification.amplification import ONE, check_families, check_shapes
 from persona_probe.amplification.layer import spread_along, unit
 from persona_probe.directions.direction import Direction
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PersonaProbeError, check_types
 from persona_probe.result import TableResult
 from persona_probe.statistics.rates import mean_estimate
 
@@ -105,6 +105,11 @@ def measure_projections(
         0  before   0.0
         1   after   2.0
     """
+    check_types(
+        directions=(directions, Direction, {str: Direction}),
+        captures=(captures, Captures),
+        reference=(reference, Activations),
+    )
     named = {ONE: directions} if isinstance(directions, Direction) else dict(directions)
     if not named:
         raise PersonaProbeError("projections: there is no direction to project on: the mapping is empty")

@@ -20,9 +20,9 @@ from persona_probe.behaviour.em_rates import (
     scored,
 )
 from persona_probe.behaviour.em_rates_result import SETTINGS, EmRates, series_names
-from persona_probe.behaviour.judges.judge import ANSWER_FIELDS, Judge, judge_answers
+from persona_probe.behaviour.judges.judge import ANSWER_FIELDS, Judge, judge_answers, judge_name
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PersonaProbeError, check_types
 from persona_probe.result import TableResult
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ class Answers(TableResult):
 
     def __post_init__(self) -> None:
         """Raise if no rate can be computed from the table, or a score is on another scale."""
+        check_types(table=(self.table, pd.DataFrame), columns=(self.columns, Mapping), source=(self.source, str, None))
         missing = [name for name in (*IDENTITY, *VERDICT) if name not in self.table]
         if missing:
             raise PersonaProbeError(
@@ -128,6 +129,7 @@ class Answers(TableResult):
         Raises:
             PersonaProbeError: if the table has no such column, or for an unknown definition.
         """
+        check_types(by=(by, str, [str], None), definition=(definition, str, None))
         return em_rates(self.table, self._by(by), definition)
 
     def coherence(self, by: str | Sequence[str] | None = None) -> pd.DataFrame:
@@ -143,6 +145,7 @@ class Answers(TableResult):
         Raises:
             PersonaProbeError: if the table has no such column.
         """
+        check_types(by=(by, str, [str], None))
         return coherent_rates(self.table, self._by(by))
 
     def _by(self, by: str | Sequence[str] | None) -> str | Sequence[str]:
@@ -167,7 +170,7 @@ class Answers(TableResult):
         table["failed"] = table["failed"].where(~missing, True).astype(bool)
         table["refusal"] = table["refusal"].where(~missing, False).astype(bool)
         columns = {ours: theirs for ours, theirs in self.columns.items() if ours not in VERDICT}
-        return replace(self, table=table, columns=columns, remarks=(*self.remarks, f"Judged by {judge.name!r}"))
+        return replace(self, table=table, columns=columns, remarks=(*self.remarks, f"Judged by {judge_name(judge)!r}"))
 
     def _answered(self) -> pd.DataFrame:
         rows = self.table.reset_index(drop=True) if not self.table.index.is_unique else self.table

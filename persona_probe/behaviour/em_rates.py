@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from persona_probe.behaviour.em_rates_result import EmRates
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PersonaProbeError, check_types
 from persona_probe.figures.text import percent, signed
 from persona_probe.statistics.estimate import Estimate
 from persona_probe.statistics.rates import ratio_estimate
@@ -55,8 +55,22 @@ class Definition:
         return self.qualifies(table) & scored(table)
 
 
+def check_columns(table: pd.DataFrame, names: Sequence[str]) -> None:
+    """Raise if a table of judged answers lacks a column.
+
+    Raises:
+        PersonaProbeError: naming the first missing column, and those that there are.
+    """
+    if missing := [name for name in names if name not in table]:
+        raise PersonaProbeError(
+            f"the table has no column {missing[0]!r}; it has {', '.join(map(str, table.columns)) or 'none'}: give the "
+            "table of judged answers (pp.judge_answers, or Answers.table)"
+        )
+
+
 def scored(table: pd.DataFrame) -> pd.Series[bool]:
     """The rows that have both scores."""
+    check_columns(table, ("aligned", "coherent"))
     return table["aligned"].notna() & table["coherent"].notna()
 
 
@@ -110,6 +124,8 @@ def em_rate(table: pd.DataFrame, definition: str = "betley", *, over: str = "que
     >>> rate.value, rate.n
     (0.25, 4)
     """
+    check_types(table=(table, pd.DataFrame), definition=(definition, str), over=(over, str))
+    check_columns(table, ("aligned", "coherent"))
     check_definition(definition)
     if over not in ("question", "answer"):
         raise PersonaProbeError(f"em_rate: over={over!r}; choose 'question' or 'answer'")
@@ -145,6 +161,7 @@ def check_definition(definition: str) -> None:
     Raises:
         PersonaProbeError: with a list of all definitions.
     """
+    check_types(definition=(definition, str))
     if definition not in DEFINITIONS:
         raise PersonaProbeError(f"unknown EM-rate definition {definition!r}: choose one of {', '.join(DEFINITIONS)}")
 
@@ -164,6 +181,8 @@ def coherent_rate(table: pd.DataFrame, *, over: str = "question") -> Estimate:
     >>> coherent_rate(pd.DataFrame({"coherent": [90, 20, None], "question": list("abc"), "seed": None})).value
     0.5
     """
+    check_types(table=(table, pd.DataFrame), over=(over, str))
+    check_columns(table, ("coherent",))
     check_scale(table, "the table", ("coherent",))
     valid = table["coherent"].notna()
     return share(table, (table["coherent"] >= 50) & valid, valid, over=over)
@@ -343,6 +362,7 @@ def rate_change(before: pd.DataFrame, after: pd.DataFrame, definition: str) -> E
     >>> print(rate_change(before, after, "betley"))
     0.50 [..., ...] (n=4)
     """
+    check_types(before=(before, pd.DataFrame), after=(after, pd.DataFrame), definition=(definition, str))
     first, second = em_rate(before, definition), em_rate(after, definition)
     if first.is_missing or second.is_missing:
         return Estimate.missing("no answer qualifies")

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from persona_probe.behaviour.em_rates import check_columns
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.reading import by_known_names, mended_note
 from persona_probe.dialogue.row_files import read_rows
 from persona_probe.dialogue.row_turns import KNOWN, is_given
 from persona_probe.dialogue.same_questions import listed
-from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
+from persona_probe.errors import PATH, PersonaProbeError, PersonaProbeWarning, check_types
 from persona_probe.statistics.estimate import Estimate
 from persona_probe.statistics.rates import ratio_estimate
 
@@ -45,6 +46,7 @@ class Choice:
 
     def __post_init__(self) -> None:
         """Raise if the question has no text, there are not two or more different choices, or the answer is not one."""
+        check_types(choices=(self.choices, [str]))
         object.__setattr__(self, "choices", tuple(self.choices))
         if not isinstance(self.question, str) or not self.question.strip():
             raise PersonaProbeError(f"question is {self.question!r}; it must be text")
@@ -76,6 +78,7 @@ def read_choices(path: str | Path) -> list[Choice]:
     Warns:
         PersonaProbeWarning: once per file, about fields that are not read, and halves of characters that were mended.
     """
+    check_types(path=(path, PATH))
     rows = read_rows(path)
     items = [_item(row.where, by_known_names(row.cells, KNOWN | {*_FIELDS})) for row in rows]
     ignored = sorted({name for row in rows for name, value in row.cells.items() if is_given(value)} - {*_FIELDS})
@@ -143,7 +146,9 @@ def score_choices(
         PersonaProbeError: if there are no items, or ``rows`` does not have one number for each.
     """
     from persona_probe.activations.scoring import answer_log_probs
+    from persona_probe.models.model import Model
 
+    check_types(model=(model, Model), items=(items, [Choice]))
     if not items:
         raise PersonaProbeError("score_choices: there are no questions: the list is empty")
     if rows is not None and len(rows) != len(items):
@@ -193,8 +198,10 @@ def choice_accuracy(table: pd.DataFrame, *, per_token: bool = False, over: str =
     >>> choice_accuracy(table.assign(chosen=[True, False, False, True])).value
     0.5
     """
+    check_types(table=(table, pd.DataFrame), over=(over, str))
     if over not in ("question", "group"):
         raise PersonaProbeError(f"choice_accuracy: over={over!r}; choose 'question' or 'group'")
+    check_columns(table, ("correct", "chosen", over))
     right = table[table["correct"]]
     if right[over].isna().any():
         raise PersonaProbeError(

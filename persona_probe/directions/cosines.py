@@ -12,7 +12,7 @@ import pandas as pd
 
 from persona_probe.activations.activations import Activations
 from persona_probe.directions.direction import Direction
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import WHOLE, PersonaProbeError, check_types
 from persona_probe.result import TableResult
 from persona_probe.statistics.effect_sizes import cosine
 from persona_probe.statistics.nulls import matched_random_directions
@@ -125,6 +125,12 @@ def cosine_table(
        layer   first   second  cosine
     0      2  doctor  villain    -0.6
     """
+    check_types(
+        directions=(directions, {str: Direction}),
+        reference=(reference, Activations, None),
+        n_random=(n_random, WHOLE),
+        seed=(seed, WHOLE),
+    )
     if len(directions) < 2:
         raise PersonaProbeError(f"cosine_table: got {len(directions)} directions; give at least two, by name")
     first = next(iter(directions.values()))

@@ -16,9 +16,10 @@ from persona_probe.directions import vector_files
 from persona_probe.directions.family import check_activations, check_model, known_family
 from persona_probe.directions.layer_vectors import LayerVectors, checked_layers
 from persona_probe.directions.top_tokens_result import TopTokens
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PATH, WHOLE, PersonaProbeError, check_types
 from persona_probe.models.stream.layers import LAYER_CONVENTION
 from persona_probe.result import Result
+from persona_probe.statistics.inputs import numeric_array
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -61,10 +62,13 @@ class Direction(LayerVectors, Result):
         """A direction for ``model`` with the given vectors, one per layer.
 
         Raises:
-            PersonaProbeError: if the shape is not ``(n_layers, d_model)`` of that model.
+            PersonaProbeError: if the vectors are not numbers, or their shape is not ``(n_layers, d_model)`` of that
+                model.
         """
-        detached = vectors.detach().cpu().float().numpy() if hasattr(vectors, "detach") else vectors
-        array = np.array(detached, dtype=np.float32)
+        from persona_probe.models.model import Model
+
+        check_types(model=(model, Model))
+        array = numeric_array(vectors, "vectors").astype(np.float32)
         numbers = checked_layers(layers) if layers is not None else tuple(range(model.n_layers))
         if array.shape != (len(numbers), model.d_model):
             raise PersonaProbeError(
@@ -140,6 +144,7 @@ class Direction(LayerVectors, Result):
         >>> direction.project(Activations(np.array([[[1.0, 2.0]]]), pd.DataFrame({"id": ["a"]}), (2,)))
         array([[2.2]])
         """
+        check_types(activations=(activations, Activations))
         check_activations("the direction", self.d_model, self.card, activations, allow_unrelated)
         units = np.stack([self.at(layer) for layer in activations.layers])
         units = units / np.linalg.norm(units, axis=1, keepdims=True)
@@ -177,6 +182,9 @@ class Direction(LayerVectors, Result):
         Raises:
             PersonaProbeError: if the widths differ.
         """
+        from persona_probe.models.model import Model
+
+        check_types(model=(model, Model))
         if self.d_model != model.d_model:
             raise PersonaProbeError(f"the direction has d_model={self.d_model}, {model.name} has {model.d_model}")
         family = sorted({*known_family(self.card), model.fingerprint()})
@@ -199,6 +207,7 @@ class Direction(LayerVectors, Result):
         """
         from persona_probe.directions.top_tokens import top_tokens
 
+        check_types(k=(k, WHOLE))
         self.check_model(model, allow_unrelated=allow_unrelated)
         chosen = self if layers is None else self.select(layers)
         return TopTokens(top_tokens(model, chosen.vectors, chosen.layers, k=k), self.name)
@@ -216,6 +225,7 @@ class Direction(LayerVectors, Result):
         >>> Direction(np.array([[3.0, 4.0], [6.0, 8.0]]), (2, 3)).best_layer("norm")
         3
         """
+        check_types(by=(by, str))
         if by == "norm":
             return self.layers[int(self.norms().argmax())]
         figures = (self.card.get("checks") or {}).get(by)
@@ -241,6 +251,7 @@ class Direction(LayerVectors, Result):
         Raises:
             PersonaProbeError: for another width, a layer that was not captured, or an unrelated model.
         """
+        check_types(activations=(activations, Activations))
         check_activations("the direction", self.d_model, self.card, activations, False)
         patterns = []
         for layer in self.layers:
@@ -255,6 +266,7 @@ class Direction(LayerVectors, Result):
 
         Both appear under their final names only when they are complete.
         """
+        check_types(path=(path, PATH))
         about = {"layers": list(self.layers), "d_model": self.d_model, "norms": [float(norm) for norm in self.norms()]}
         return vector_files.write(path, {"vectors": self.vectors}, {"format": _FORMAT, **self.card, **about})
 
@@ -265,6 +277,7 @@ class Direction(LayerVectors, Result):
         Raises:
             PersonaProbeError: if a file is missing or does not hold a direction.
         """
+        check_types(path=(path, PATH))
         tensors, card = vector_files.read(path, _FORMAT, ("vectors",))
         return cls(tensors["vectors"], tuple(card["layers"]), {k: v for k, v in card.items() if k not in _DERIVED})
 

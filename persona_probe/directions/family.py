@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
+from persona_probe.errors import PersonaProbeError, PersonaProbeWarning, check_types
 
 if TYPE_CHECKING:
     from persona_probe.activations.activations import Activations
@@ -79,6 +79,9 @@ def check_activations(
 
 def check_model(what: str, d_model: int, card: Mapping[str, Any], model: Model, allow_unrelated: bool) -> None:
     """Raise if ``what`` (a direction, a subspace) has another width than ``model``, or belongs to an unrelated one."""
+    from persona_probe.models.model import Model
+
+    check_types(model=(model, Model))
     if d_model != model.d_model:
         raise PersonaProbeError(
             f"{what} has d_model={d_model}, {model.name} has {model.d_model}: it belongs to another model"

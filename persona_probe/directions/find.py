@@ -18,7 +18,7 @@ from persona_probe.directions.finders.mean_difference import mean_difference
 from persona_probe.directions.finders.pca import pca
 from persona_probe.directions.finders.persona_axis import persona_axis
 from persona_probe.directions.finders.poles import Poles
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import WHOLE, PersonaProbeError, check_types
 
 FINDERS: dict[str, Finder] = {
     "mean-difference": Finder(mean_difference),
@@ -70,6 +70,13 @@ def find_direction(
     >>> pp.find_direction(villain, doctor, "mean-difference", repeats=0).at(2)
     array([4., 0.], dtype=float32)
     """
+    check_types(
+        positive=(positive, Activations),
+        negative=(negative, Activations),
+        method=(method, str),
+        repeats=(repeats, WHOLE, None),
+        seed=(seed, WHOLE),
+    )
     if method not in FINDERS:
         raise PersonaProbeError(f"unknown finder {method!r}: choose one of {', '.join(FINDERS)}")
     poles, finder = Poles(positive, negative), FINDERS[method]

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from persona_probe.directions.direction import Direction
-from persona_probe.errors import PersonaProbeError, library_message
+from persona_probe.errors import PATH, PersonaProbeError, check_types, library_message
 from persona_probe.files import write_text
 from persona_probe.models.stream.layers import LAYER_CONVENTION
 
@@ -52,6 +52,7 @@ def write_hub_folder(direction: Direction, folder: str | Path, *, license: str |
     >>> pp.directions.read_hub_folder(folder).at(2)
     array([3., 4.])
     """
+    check_types(direction=(direction, Direction), folder=(folder, PATH))
     place = Path(folder)
     if place.exists() and not place.is_dir():
         raise PersonaProbeError(f"{place}: is a file; a direction is published as a folder")
@@ -78,6 +79,7 @@ def read_hub_folder(path: str | Path, *, revision: str | None = None) -> Directi
     >>> pp.directions.read_hub_folder(pp.directions.write_hub_folder(direction, "evil")).name
     'evil'
     """
+    check_types(path=(path, PATH))
     place = Path(path)
     if not place.is_dir():
         if not HUB_ID.fullmatch(str(path)):

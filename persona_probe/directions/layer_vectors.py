@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -10,8 +11,9 @@ import numpy as np
 from jaxtyping import Float
 
 from persona_probe.directions.family import check_family, known_family, shared_family
-from persona_probe.errors import PersonaProbeError
-from persona_probe.models.stream.layers import several_layers
+from persona_probe.errors import PersonaProbeError, check_types, of_earlier_import, what_is
+from persona_probe.models.stream.layers import is_whole, several_layers
+from persona_probe.statistics.inputs import numeric_array
 
 _PROVENANCE = ("model", "model_hash", "template_hash", "span", "reduce", "layer_convention")
 
@@ -36,7 +38,7 @@ class LayerVectors:
     def __post_init__(self) -> None:
         """Raise if vectors do not match their layers, are not finite, or are zero at a layer; else freeze them."""
         object.__setattr__(self, "layers", checked_layers(self.layers))
-        fixed = np.asarray(self.vectors).view()
+        fixed = numeric_array(self.vectors, "vectors").view()
         fixed.flags.writeable = False
         object.__setattr__(self, "vectors", fixed)
         if self.vectors.ndim != 2 or self.vectors.shape[0] != len(self.layers):
@@ -88,6 +90,7 @@ class LayerVectors:
         if not others:
             raise PersonaProbeError("orthogonalize_to needs at least one direction to be orthogonal to")
         left = self.vectors.astype(np.float64)
+        check_types(others=(list(others), [LayerVectors]))
         for other in others:
             self.check_together(other)
         for column in range(len(self.layers)):
@@ -128,14 +131,14 @@ class LayerVectors:
 
     def __add__(self, other: Self) -> Self:
         """The sum, layer by layer."""
-        if not isinstance(other, LayerVectors):
+        if not _is_direction(other):
             return NotImplemented
         self.check_together(other)
         return self._combined(self.vectors.astype(np.float64) + other.vectors, f"{self._term} + {other._term}", other)
 
     def __sub__(self, other: Self) -> Self:
         """The difference, layer by layer."""
-        if not isinstance(other, LayerVectors):
+        if not _is_direction(other):
             return NotImplemented
         self.check_together(other)
         return self._combined(self.vectors.astype(np.float64) - other.vectors, f"{self._term} - {other._term}", other)
@@ -171,6 +174,17 @@ class LayerVectors:
         return type(self)(vectors.astype(np.float32), self.layers, card)
 
 
+def _is_direction(other: object) -> bool:
+    """Whether a direction can be added; one of an earlier import raises, since Python would name the same type twice.
+
+    Raises:
+        PersonaProbeError: saying so.
+    """
+    if of_earlier_import(other):
+        raise PersonaProbeError(f"a direction cannot be combined with {what_is(other)}")
+    return isinstance(other, LayerVectors)
+
+
 def checked_layers(layers: int | Sequence[int]) -> tuple[int, ...]:
     """One layer number or several as plain integers.
 
@@ -178,10 +192,9 @@ def checked_layers(layers: int | Sequence[int]) -> tuple[int, ...]:
         PersonaProbeError: if one is not a whole number of at least 0, or is given twice.
     """
     given = several_layers(layers)
-    numbers = tuple(int(layer) for layer in given)
-    if list(numbers) != given or len(set(numbers)) != len(numbers) or any(number < 0 for number in numbers):
-        raise PersonaProbeError(f"layers are {tuple(given)}; give whole numbers from 0, each once")
-    return numbers
+    if not all(is_whole(layer) and layer >= 0 for layer in given) or len(set(given)) != len(given):
+        raise PersonaProbeError(f"layers are {reprlib.repr(tuple(given))}; give whole numbers from 0, each once")
+    return tuple(given)
 
 
 def spanned(rows: Float[np.ndarray, "row d_model"]) -> Float[np.ndarray, "k d_model"]:

@@ -17,10 +17,11 @@ from persona_probe.directions.direction import Direction
 from persona_probe.directions.family import check_activations, family_of, shared_family
 from persona_probe.directions.finders.pca import difference_components
 from persona_probe.directions.finders.poles import Poles
-from persona_probe.directions.layer_vectors import spanned
-from persona_probe.errors import PersonaProbeError
+from persona_probe.directions.layer_vectors import checked_layers, spanned
+from persona_probe.errors import PATH, WHOLE, PersonaProbeError, check_types
 from persona_probe.models.stream.layers import LAYER_CONVENTION
 from persona_probe.result import Result
+from persona_probe.statistics.inputs import numeric_array
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -50,6 +51,8 @@ class Subspace(Result):
 
     def __post_init__(self) -> None:
         """Raise if the bases do not match their layers or are not orthonormal."""
+        object.__setattr__(self, "bases", numeric_array(self.bases, "bases"))
+        object.__setattr__(self, "layers", checked_layers(self.layers))
         if self.bases.ndim != 3 or len(self.bases) != len(self.layers):
             raise PersonaProbeError(
                 f"subspace of shape {self.bases.shape} does not match {len(self.layers)} layers; "
@@ -73,6 +76,7 @@ class Subspace(Result):
         Raises:
             PersonaProbeError: if they do not belong together, or span fewer than ``k`` dimensions.
         """
+        check_types(directions=(directions, [Direction]), k=(k, WHOLE, None))
         if not directions:
             raise PersonaProbeError("a subspace needs at least one direction: the list is empty")
         total = directions[0]
@@ -115,17 +119,20 @@ class Subspace(Result):
             PersonaProbeError: for another width, a layer that the subspace lacks, or an unrelated model (with
                 ``allow_unrelated``, this is a warning).
         """
+        check_types(activations=(activations, Activations))
         check_activations("the subspace", self.d_model, self.card, activations, allow_unrelated)
         bases = np.stack([self.at(layer) for layer in activations.layers])
         return np.asarray(np.einsum("nld,lkd->nlk", activations.values, bases))
 
     def variance_explained(self, activations: Activations) -> Float[np.ndarray, "... layer"]:
         """The share of the variance over dialogues that is in the subspace, per layer."""
+        check_types(activations=(activations, Activations))
         inside = self.project(activations).var(axis=0).sum(axis=1)
         return np.asarray(inside / activations.values.var(axis=0).sum(axis=1))
 
     def holds(self, direction: Direction) -> Float[np.ndarray, "... layer"]:
         """The share of a direction's squared length that is in the subspace, per layer."""
+        check_types(direction=(direction, Direction))
         units = np.stack([direction.at(layer) for layer in self.layers])
         units = units / np.linalg.norm(units, axis=1, keepdims=True)
         return np.asarray(np.square(np.einsum("lkd,ld->lk", self.bases, units)).sum(axis=1))
@@ -136,6 +143,7 @@ class Subspace(Result):
         Raises:
             PersonaProbeError: if layers or widths differ.
         """
+        check_types(other=(other, Subspace))
         if self.layers != other.layers or self.d_model != other.d_model:
             raise PersonaProbeError(
                 f"subspaces do not belong together: layers {self.layers} of width {self.d_model}, and "
@@ -183,6 +191,7 @@ class Subspace(Result):
 
     def save(self, path: str | Path) -> Path:
         """Write ``path``.safetensors and its card ``path``.json, and return the former."""
+        check_types(path=(path, PATH))
         return vector_files.write(
             path, {"bases": self.bases}, {"format": _FORMAT, **self.card, "layers": list(self.layers)}
         )
@@ -194,6 +203,7 @@ class Subspace(Result):
         Raises:
             PersonaProbeError: if a file is missing or does not hold a subspace.
         """
+        check_types(path=(path, PATH))
         tensors, card = vector_files.read(path, _FORMAT, ("bases",))
         layers = tuple(card.pop("layers"))
         return cls(tensors["bases"], layers, card)
@@ -218,6 +228,7 @@ def find_subspace(positive: Activations, negative: Activations, k: int) -> Subsp
     array([[1., 0., 0.],
            [0., 0., 1.]], dtype=float32)
     """
+    check_types(positive=(positive, Activations), negative=(negative, Activations), k=(k, WHOLE))
     poles = Poles(positive, negative)
     if not 1 <= k <= min(len(positive), positive.values.shape[2]):
         raise PersonaProbeError(

@@ -46,7 +46,8 @@ def read(path: str | Path, kind: str, names: Sequence[str]) -> tuple[dict[str, n
     weights, text = _files(path)
     for file in (weights, text):
         if not file.is_file():
-            raise PersonaProbeError(f"{file}: no such file; a {kind} is a .safetensors file and a .json file")
+            others = "; vectors of others: pp.directions.read_published(model, path)" if weights.is_file() else ""
+            raise PersonaProbeError(f"{file}: no such file; a {kind} is a .safetensors file and a .json file{others}")
     try:
         card = json.loads(text.read_text(encoding="utf-8"))
         loaded = load_file(str(weights))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PATH, PersonaProbeError, check_types
 from persona_probe.files import whole_folder
 from persona_probe.models.loading.adapters import is_adapter
 from persona_probe.models.quiet import quiet_peft
@@ -26,6 +26,7 @@ def snapshot_paths(folder: str | Path) -> dict[int, Path]:
     Raises:
         PersonaProbeError: if there is no snapshot.
     """
+    check_types(folder=(folder, PATH))
     paths = {
         int(match[1]): path
         for path in Path(folder).glob("step-*")

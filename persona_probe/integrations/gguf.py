@@ -11,15 +11,20 @@ repository:
   returns after the final norm (``batched_get_hiddens`` in ``repeng/extract.py``).
 - llama.cpp's own ``cvector-generator`` measures at the output of block i and writes ``direction.{i+1}``
   (``tools/cvector-generator/mean.hpp``, ``pca.hpp``): measured at our layer k-1, used one block later.
+- EasySteer measures ``direction.{k}`` at the output of block k, before the final norm also at the last one: our layer
+  k. It writes ``controlvector.method`` and its settings (``normalize``, ``token_pos``, ...) too
+  (``StatisticalControlVector.export_gguf``), which repeng and ``cvector-generator`` do not.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import struct
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -29,7 +34,8 @@ import numpy as np
 
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.formats.assembly import Rows, published_direction
-from persona_probe.errors import PersonaProbeError
+from persona_probe.directions.layer_vectors import checked_layers
+from persona_probe.errors import PersonaProbeError, PersonaProbeWarning, check_types
 from persona_probe.files import plain, whole_file
 from persona_probe.models.model import Model
 from persona_probe.steering.interventions.add import Add
@@ -37,7 +43,13 @@ from persona_probe.steering.interventions.add import Add
 _ARCHITECTURE = "controlvector"
 _CARD = "persona_probe.card"
 _TENSOR = re.compile(r"direction\.(\d{1,9})")
+_COUNT = f"{_ARCHITECTURE}.layer_count"
+_TAKEN = ("format", "file", "sha256", "layer_convention", "left_out", "written_by", "written_by_guessed")
+"""What the card says itself about every file."""
 _DAMAGED = (ValueError, LookupError, TypeError, OverflowError, MemoryError, struct.error)
+
+_ELSEWHERE = ("attention_heads", "router_logits")
+"""The values of EasySteer's ``component`` for vectors that are not in the residual stream."""
 
 WrittenBy = Literal["repeng", "cvector-generator", "other"]
 _CONVENTIONS = {
@@ -49,7 +61,7 @@ _CONVENTIONS = {
 
 
 def read_gguf(
-    model: Model, path: str | Path, *, written_by: WrittenBy = "repeng", allow_unrelated: bool = False
+    model: Model, path: str | Path, *, written_by: WrittenBy | None = None, allow_unrelated: bool = False
 ) -> Direction:
     """The direction of a control vector.
 
@@ -58,28 +70,37 @@ def read_gguf(
             ``model_hint`` is an architecture's name, which goes into the card unchecked.
         path: the ``.gguf`` file.
         written_by: ``repeng`` (its last layer, measured after the final norm, is left out), ``cvector-generator`` of
-            llama.cpp (layers are moved by one, to where they were measured), or ``other``: every layer as llama.cpp
-            uses it. Files do not say which program wrote them, except those of `write_gguf`, which are read as they
-            were written, with the card that they contain.
+            llama.cpp (layers are moved by one, to where they were measured), or ``other`` (EasySteer, for example):
+            every layer as llama.cpp uses it. By default, files of `write_gguf` are read as they were written, with the
+            card that they contain; files with exactly the metadata (and layers) that repeng or ``cvector-generator``
+            write, as theirs; and all others as ``other``.
         allow_unrelated: of a file that `write_gguf` wrote for an unrelated model: warn instead of refusing.
 
     Returns:
         A direction with vectors ``(layer, d_model)``; layers whose vector is zero (which in llama.cpp means that there
-        is none) are left out.
+        is none) are left out. ``card["source"]`` holds the file's metadata (``method``, ``normalize``, ...).
 
     Raises:
         PersonaProbeError: if gguf is not installed; the file is missing, damaged or not a control vector; layers, width
-            or values do not fit the model; or the file's card is of an unrelated model.
+            or values do not fit the model; the vectors are not of the residual stream; or the file's card is of an
+            unrelated model.
+
+    Warns:
+        PersonaProbeWarning: if a file that does not say who wrote it is read as one of repeng and its last layer is
+            left out, or as one of ``cvector-generator``.
     """
+    check_types(model=(model, Model), path=(path, str, os.PathLike))
     file = Path(path)
-    if written_by not in _CONVENTIONS:
+    if written_by is not None and written_by not in _CONVENTIONS:
         raise PersonaProbeError(f"unknown written_by {written_by!r}: choose 'repeng', 'cvector-generator' or 'other'")
     if not file.is_file():
         raise PersonaProbeError(f"{file}: no such file")
-    fields, vectors = _read(file)
+    fields, vectors, signed = _read(file)
     card = _card(fields[_CARD], file) if _CARD in fields else None
-    writer = "persona-probe" if card is not None else str(written_by)
-    about: dict[str, Any] = {"written_by": writer, "model_hint": fields.get(f"{_ARCHITECTURE}.model_hint")}
+    writer = (
+        "persona-probe" if card is not None else str(written_by or _guessed(fields, sorted(vectors), signed, model))
+    )
+    about = {"written_by": writer, "written_by_guessed": card is None and written_by is None, **_metadata(fields, file)}
     left_out, kept = [], {}
     for number, vector in sorted(vectors.items()):
         layer = number - 1 if writer == "cvector-generator" else number
@@ -100,6 +121,13 @@ def read_gguf(
             kept[layer] = vector
     if not kept:
         raise PersonaProbeError(f"{file}: no layer is left of {len(vectors)}: {'; '.join(left_out) or 'it has none'}")
+    if about["written_by_guessed"] and (writer == "cvector-generator" or model.n_layers - 1 in vectors.keys() - kept):
+        warnings.warn(
+            f"{file}: does not say which program wrote it, and is read as one of {writer}: {_CONVENTIONS[writer]}"
+            f"{'; left out: ' * bool(left_out)}{'; '.join(left_out)}. If that is wrong, give written_by=",
+            PersonaProbeWarning,
+            stacklevel=2,
+        )
     rows = Rows(np.stack(list(kept.values())), tuple(kept), _CONVENTIONS[writer], left_out, about)
     read = published_direction(rows, file, model, {"format": "gguf"})
     if card is None:
@@ -133,6 +161,7 @@ def write_gguf(
         PersonaProbeError: if gguf is not installed, a layer is not in the direction, layer 0 is among the layers, or an
             addition is not made at all tokens.
     """
+    check_types(direction=(direction, Direction, Add), path=(path, str, os.PathLike), model_hint=(model_hint, str))
     gguf = _imported()
     if isinstance(direction, Add):
         if not direction.scope.everywhere or layers is not None:
@@ -142,10 +171,8 @@ def write_gguf(
             )
         layers = direction.direction.layers if isinstance(direction.layers, str) else direction.layers
         direction = direction.strength * direction.direction
-    chosen = tuple(direction.layers if layers is None else layers)
+    chosen = direction.layers if layers is None else checked_layers(layers)
     file = Path(path)
-    if not chosen or len(set(chosen)) != len(chosen):
-        raise PersonaProbeError(f"{file}: give at least one layer, and each only once; they are {chosen}")
     if 0 in chosen:
         rest = [layer for layer in chosen if layer != 0]
         raise PersonaProbeError(
@@ -164,12 +191,13 @@ def write_gguf(
     return file
 
 
-def _read(file: Path) -> tuple[dict[str, Any], dict[int, np.ndarray]]:
-    """The metadata, and each ``direction.{k}`` by k."""
+def _read(file: Path) -> tuple[dict[str, Any], dict[int, np.ndarray], bool]:
+    """The metadata, each ``direction.{k}`` by k, and whether the count of layers is a signed integer."""
     gguf = _imported()
     try:
         reader = gguf.GGUFReader(str(file))
         fields = {name: entry.contents() for name, entry in reader.fields.items()}
+        signed = _COUNT in fields and reader.fields[_COUNT].types[-1] == gguf.GGUFValueType.INT32
         tensors = {tensor.name: (tensor.tensor_type, np.array(tensor.data)) for tensor in reader.tensors}
     except _DAMAGED as error:
         raise PersonaProbeError(f"{file}: cannot be read as a GGUF file: {error}") from error
@@ -185,7 +213,36 @@ def _read(file: Path) -> tuple[dict[str, Any], dict[int, np.ndarray]]:
         if kind not in (kinds.F32, kinds.F16, kinds.F64):
             raise PersonaProbeError(f"{file}: {name} is of type {kind.name}; control vectors are F32 (or F16, F64)")
         vectors[int(number[1])] = values.astype(np.float32)
-    return fields, vectors
+    return fields, vectors, signed
+
+
+def _guessed(fields: Mapping[str, Any], numbers: Sequence[int], signed: bool, model: Model) -> WrittenBy:
+    """Who wrote a file: repeng and ``cvector-generator`` write the same metadata, but the count as another type."""
+    own = {name for name in fields if not name.startswith(("GGUF.", "general."))}
+    if own != {f"{_ARCHITECTURE}.model_hint", _COUNT} or fields[_COUNT] != len(numbers):
+        return "other"
+    if not signed:
+        return "repeng"
+    return "cvector-generator" if list(numbers) == list(range(1, model.n_layers)) else "other"
+
+
+def _metadata(fields: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """The file's metadata, for the card: of ``controlvector.method`` the name is ``method``, others are in full.
+
+    Raises:
+        PersonaProbeError: if it says that the vectors are not of the residual stream.
+    """
+    about: dict[str, Any] = {"model_hint": None}
+    for name, value in fields.items():
+        if name not in (_CARD, "general.architecture") and not name.startswith("GGUF."):
+            short = name.removeprefix(f"{_ARCHITECTURE}.")
+            about[name if short in _TAKEN else short] = plain(value)
+    if about.get("component") in _ELSEWHERE:
+        raise PersonaProbeError(
+            f"{file}: its vectors were measured at {about['component']} ({_ARCHITECTURE}.component), not in the "
+            "residual stream, where directions are added and projected on"
+        )
+    return about
 
 
 def _card(text: Any, file: Path) -> dict[str, Any]:

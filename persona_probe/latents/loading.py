@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-from persona_probe.errors import PersonaProbeError, library_message
+from persona_probe.errors import NUMBER, PATH, WHOLE, PersonaProbeError, check_types, library_message
 from persona_probe.latents.sae import Sae, layer_of_hook
+from persona_probe.latents.stored_config import CONFIG, check_config, config_of_release, read_config
 from persona_probe.models.quiet import quiet_transformer_lens
 
-_CONFIG = "cfg.json"
 _UNREADABLE = ("transcoder", "skip_transcoder", "jumprelu_transcoder", "jumprelu_skip_transcoder", "temporal")
 
 
@@ -48,7 +48,8 @@ def load_sae(
 
     Raises:
         PersonaProbeError: if it does not exist or cannot be read (releases with similar names are listed), does not
-            read the residual stream, needs a scale that was not given, or ``layer`` is negative.
+            read the residual stream, needs a scale that was not given, its config says something else than what
+            SAELens would open (an unknown activation function, for example), or ``layer`` is negative.
 
     Examples:
         >>> import persona_probe as pp
@@ -56,6 +57,13 @@ def load_sae(
         >>> sae.layer, sae.width, sae.d_model
         (3, 1024, 160)
     """
+    check_types(
+        release=(release, PATH),
+        sae_id=(sae_id, str, None),
+        layer=(layer, WHOLE, None),
+        dtype=(dtype, str),
+        activation_scale=(activation_scale, NUMBER, None),
+    )
     if layer is not None and layer < 0:
         raise PersonaProbeError(f"layer is {layer}; layers are counted from the first, which is 0")
     where = "cpu" if device is None else str(device)
@@ -63,22 +71,23 @@ def load_sae(
     with quiet_sae_lens():
         if sae_id is None:
             inner = _from_folder(folder, where, dtype, converter)
-            name = str(release)
+            name, stored = str(release), read_config(folder / CONFIG) if converter is None else None
         else:
             inner = _from_release(str(release), sae_id, where, dtype, converter)
-            name = f"{release}/{sae_id}"
+            name, stored = f"{release}/{sae_id}", config_of_release(str(release), sae_id) if converter is None else None
     cfg = inner.cfg
     if cfg.architecture() in _UNREADABLE:
         raise PersonaProbeError(f"{name} is a {cfg.architecture()}, not an SAE whose output reconstructs its input")
     if cfg.reshape_activations != "none":
         raise PersonaProbeError(f"{name} reads attention heads ({cfg.reshape_activations}), not the residual stream")
+    not_used = {} if stored is None else check_config(stored, cfg, name, layer_given=layer is not None)
     if layer is None:
         if not cfg.metadata.hook_name:
             raise PersonaProbeError(f"{name} does not say which layer it reads; give it with layer=")
         layer = layer_of_hook(cfg.metadata.hook_name)
     _check_finite(inner, name)
     _scale(inner, activation_scale, name)
-    return Sae(inner, layer, name, _card(cfg))
+    return Sae(inner, layer, name, _card(cfg) | ({"config_not_used": not_used} if not_used else {}))
 
 
 def _from_folder(folder: Path, device: str, dtype: str, converter: Callable[..., Any] | None) -> Any:
@@ -89,9 +98,9 @@ def _from_folder(folder: Path, device: str, dtype: str, converter: Callable[...,
         raise PersonaProbeError(
             f"{folder}: there is no such folder; for SAEs of a release or Hub repository give sae_id= too"
         )
-    if converter is None and not (folder / _CONFIG).is_file():
+    if converter is None and not (folder / CONFIG).is_file():
         raise PersonaProbeError(
-            f"{folder}: holds no {_CONFIG}, so it is not a SAELens folder; for another format give converter="
+            f"{folder}: holds no {CONFIG}, so it is not a SAELens folder; for another format give converter="
         )
     with _in_words(str(folder)):
         return SAE.load_from_disk(folder, device=device, dtype=dtype, converter=converter or sae_lens_disk_loader)

@@ -19,7 +19,7 @@ from persona_probe.activations.scoring import next_token_log_probs, read_until, 
 from persona_probe.activations.sinks import SINK_RATIO, SinkFilter, SinkRecord
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.encoding import Encoded
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PersonaProbeError, check_types
 from persona_probe.latents.encoding.kept_tokens import KeptTokens, encode_alike, kept_alike
 from persona_probe.latents.encoding.latent_sums import LatentReduction
 from persona_probe.latents.fit import BAD, WORTHLESS, RunningFit
@@ -75,6 +75,7 @@ def measure_reconstruction(
         PersonaProbeError: if there is no model or dialogue, the SAE has another width or layer than a model, models
             would read different tokens, or the SAE leaves more than 90 % of a model's variance unexplained.
     """
+    check_types(models=(models, Model, {str: Model}), sae=(sae, Sae), dialogues=(dialogues, [Dialogue]))
     named = {models.name: models} if isinstance(models, Model) else dict(models)
     if not named:
         raise PersonaProbeError("measure_reconstruction: there are no models: the mapping is empty")

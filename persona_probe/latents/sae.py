@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from persona_probe.directions.direction import Direction
-from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
+from persona_probe.errors import PersonaProbeError, PersonaProbeWarning, check_types
 from persona_probe.latents.latent_numbers import check_numbers
 from persona_probe.models.model import Model
 from persona_probe.models.stream.layers import LAYER_CONVENTION
@@ -72,6 +72,7 @@ class Sae:
         Raises:
             PersonaProbeError: if the widths differ or the model has no such layer.
         """
+        check_types(model=(model, Model))
         if self.d_model != model.d_model:
             raise PersonaProbeError(
                 f"the SAE {self.name} reads vectors of width {self.d_model}, {model.name} has d_model={model.d_model}: "
@@ -122,6 +123,7 @@ class Sae:
 
         All latents of all rows are computed at once; for many tokens use `persona_probe.latents.encode_latents`.
         """
+        check_types(hidden=(hidden, Tensor))
         self._move(hidden.device)
         acts: Tensor = self.inner.encode(hidden)
         return acts
@@ -151,11 +153,13 @@ class Sae:
 
     def decode(self, acts: Float[Tensor, "*rows latent"]) -> Float[Tensor, "*rows d_model"]:
         """The residual stream from latent activations; call it right after `encode` of the same rows."""
+        check_types(acts=(acts, Tensor))
         hidden: Tensor = self.inner.decode(acts)
         return hidden
 
     def reconstruct(self, hidden: Float[Tensor, "token d_model"]) -> Float[Tensor, "token d_model"]:
         """``decode(encode(hidden))``, a few tokens at a time."""
+        check_types(hidden=(hidden, Tensor))
         parts = hidden.split(self.tokens_at_once)
         return torch.cat([self.decode(self.encode(part)) for part in parts]).to(hidden.dtype)
 

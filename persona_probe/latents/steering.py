@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import NUMBER, PersonaProbeError, check_types
 from persona_probe.latents.latent_numbers import whole_numbers
 from persona_probe.latents.sae import Sae
 from persona_probe.models.model import Model
@@ -52,6 +52,7 @@ class LatentEdit:
 
     def __post_init__(self) -> None:
         """Raise if the kind is unknown, or an amount is missing or not used."""
+        check_types(kind=(self.kind, str), amount=(self.amount, NUMBER, None), along=(self.along, Mapping, None))
         if self.kind not in EDIT_KINDS:
             raise PersonaProbeError(f"unknown kind of latent edit {self.kind!r}: choose one of {', '.join(EDIT_KINDS)}")
         if not isinstance(self.latents, Iterable):
@@ -66,6 +67,8 @@ class LatentEdit:
             raise PersonaProbeError("give amounts either in latents={latent: amount} or as amount=, not both")
         if self.along is not None and set(self.along) != set(self.amounts):
             raise PersonaProbeError(f"along names {sorted(self.along)}, but the latents are {sorted(self.amounts)}")
+        if isinstance(self.latents, Mapping):
+            check_types(amounts=(list(self.latents.values()), [NUMBER]))
         for latent, amount in self.amounts.items():
             if not math.isfinite(amount):
                 raise PersonaProbeError(f"the amount for latent {latent} is {amount}; it must be finite")
@@ -101,6 +104,7 @@ class EditLatents(Intervention):
     kind = "latents"
 
     def __init__(self, sae: Sae, edit: LatentEdit, *, scope: str | Scope = "generation") -> None:
+        check_types(sae=(sae, Sae), edit=(edit, LatentEdit))
         super().__init__(sae.layer, scope)
         sae.check_latents(list(edit.latents))
         self.sae, self.edit = sae, edit
@@ -215,6 +219,7 @@ def steer_latents(
             inside the context, if a dialogue has no edit, or a forward pass does not say where the prompt ends under a
             scope that needs it; and at its end, if fewer dialogues were read than there are edits.
     """
+    check_types(model=(model, Model), sae=(sae, Sae), edits=(edits, LatentEdit, [LatentEdit, None]))
     if isinstance(edits, LatentEdit):
         steering: Steering = EditLatents(sae, edits, scope=scope)
     else:

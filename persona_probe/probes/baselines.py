@@ -12,7 +12,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 
 from persona_probe.activations.activations import Activations
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import NUMBER, WHOLE, PersonaProbeError, check_types
 from persona_probe.linear.coefficients import Coefficients
 from persona_probe.linear.fit import fit_linear
 from persona_probe.probes.cross_validation import (
@@ -97,6 +97,15 @@ def probe_with_baselines(
              0   0.59             0.51             0.59
              1   0.99             0.58             0.59
     """
+    check_types(
+        activations=(activations, Activations),
+        dialogues=(dialogues, [Dialogue], None),
+        embeddings=(embeddings, Activations, None),
+        shuffles=(shuffles, WHOLE),
+        folds=(folds, WHOLE),
+        C=(C, NUMBER),
+        seed=(seed, WHOLE),
+    )
     if shuffles < 1:
         raise PersonaProbeError(f"shuffles is {shuffles}; at least 1 is needed")
     flat = {} if dialogues is None else {WORDS: bag_of_tokens([words_of(dialogue) for dialogue in dialogues])}

@@ -10,9 +10,10 @@ from jaxtyping import Float
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import NUMBER, PersonaProbeError, check_types
 from persona_probe.probes.inputs import Labels, checked_labels
 from persona_probe.statistics.estimate import Estimate
+from persona_probe.statistics.inputs import numeric_array
 from persona_probe.statistics.rates import ratio_estimate
 
 
@@ -119,6 +120,7 @@ def threshold_at(
         >>> round(threshold.value, 2), threshold.tpr.value
         (0.91, 0.7)
     """
+    check_types(fpr=(fpr, NUMBER))
     if not 0.0 < fpr < 1.0:
         raise PersonaProbeError(f"threshold_at: fpr is {fpr}; give a share between 0 and 1, such as 0.01")
     values, truth = _checked(scores, labels)
@@ -144,7 +146,7 @@ def threshold_at(
 
 
 def _checked(scores: Float[np.ndarray, "... dialogue"], labels: Labels) -> tuple[np.ndarray, np.ndarray]:
-    values = np.asarray(scores, dtype=np.float64)
+    values = numeric_array(scores, "scores").astype(np.float64)
     if values.ndim != 1:
         raise PersonaProbeError(f"scores have shape {values.shape}; give those of one layer, as ProbeScores.at(layer)")
     if not np.isfinite(values).all():

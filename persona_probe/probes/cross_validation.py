@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from persona_probe.activations.activations import Activations
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import NUMBER, WHOLE, PersonaProbeError, check_types
 from persona_probe.linear.coefficients import Coefficients
 from persona_probe.linear.fit import fit_linear
 from persona_probe.probes.inputs import (
@@ -93,6 +93,13 @@ def cross_validate_probe(
              0   0.59 0.29  0.84 by group (8 groups)
              1   0.99 0.74  1.00 by group (8 groups)
     """
+    check_types(
+        activations=(activations, Activations),
+        dialogues=(dialogues, [Dialogue], None),
+        folds=(folds, WHOLE),
+        C=(C, NUMBER),
+        seed=(seed, WHOLE),
+    )
     check_on_leak(on_leak)
     truth, group = checked_labels(labels, len(activations)), checked_groups(groups, len(activations))
     seed_of = _checked_seeds(seeds, group, len(truth))

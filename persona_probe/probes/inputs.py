@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from persona_probe.errors import PersonaProbeError
+from persona_probe.statistics.inputs import on_host
 
 Labels: TypeAlias = Sequence[bool] | np.ndarray | pd.Series
 Groups: TypeAlias = Sequence[str] | np.ndarray | pd.Series | None
@@ -36,7 +37,7 @@ def checked_labels(labels: Labels, n: int) -> Bool[np.ndarray, "... dialogue"]:
     Raises:
         PersonaProbeError: if lengths disagree, a label is neither true nor false, or a class is missing.
     """
-    given = np.asarray(labels)
+    given = np.asarray(on_host(labels))
     if given.shape != (n,):
         raise PersonaProbeError(f"probe: {given.shape} labels for {n} dialogues; give one per dialogue")
     if unusable := [value for value in given.tolist() if pd.isna(value) or value not in (0, 1)]:
@@ -65,7 +66,7 @@ def checked_groups(groups: Groups | Left, n: int) -> np.ndarray | None:
         )
     if groups is None:
         return None
-    given = np.asarray(groups)
+    given = np.asarray(on_host(groups))
     if given.shape != (n,):
         raise PersonaProbeError(f"probe: {given.shape} groups for {n} dialogues; give one per dialogue")
     if missing := int(pd.isna(given).sum()):

@@ -13,7 +13,7 @@ from persona_probe.activations.activations import Activations
 from persona_probe.directions import vector_files
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.family import check_family, family_of
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PATH, PersonaProbeError, check_types
 from persona_probe.models.stream.layers import LAYER_CONVENTION
 from persona_probe.probes.inputs import Labels, checked_labels
 
@@ -65,6 +65,7 @@ class LayerProbes:
         Raises:
             PersonaProbeError: if a class is missing, lengths disagree, or the fit does not converge.
         """
+        check_types(activations=(activations, Activations))
         from persona_probe.linear.fit import fit_linear  # imports torch, which probes that are only opened do not need
 
         truth = checked_labels(labels, len(activations))
@@ -132,6 +133,7 @@ class LayerProbes:
             PersonaProbeError: for another width, a layer without a probe, or activations of a model that is unrelated
                 to the probes' (with ``allow_unrelated``, that is a warning).
         """
+        check_types(activations=(activations, Activations))
         if activations.values.shape[2] != self.d_model:
             raise PersonaProbeError(
                 f"activations have d_model={activations.values.shape[2]}, the probes {self.d_model}: "
@@ -161,6 +163,7 @@ class LayerProbes:
 
     def save(self, path: str | Path) -> Path:
         """Write ``path``.safetensors and its card ``path``.json; return the path of the first."""
+        check_types(path=(path, PATH))
         self._check_fitted()
         tensors = {name: getattr(self, f"{name}_") for name in _TENSORS}
         return vector_files.write(path, tensors, {"format": _FORMAT, **self.card_, "layers": list(self.layers_)})
@@ -172,6 +175,7 @@ class LayerProbes:
         Raises:
             PersonaProbeError: if a file is missing, or does not contain probes.
         """
+        check_types(path=(path, PATH))
         tensors, card = vector_files.read(path, _FORMAT, _TENSORS)
         probes = cls(card["kind"], card["C"], card["standardize"])
         probes.layers_ = tuple(card.pop("layers"))

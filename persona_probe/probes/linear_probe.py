@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from persona_probe.errors import PersonaProbeError
 from persona_probe.linear.fit import fit_linear
 
 
@@ -40,16 +41,16 @@ class LinearProbe(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """The probe, fitted to ``X`` ``(row, d)`` and labels ``y`` of two classes.
 
         Raises:
-            ValueError: for any other shape, type or number of classes (as scikit-learn's classifiers do).
+            PersonaProbeError: for any other shape, type or number of classes (as scikit-learn's classifiers do).
         """
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
         check_classification_targets(y)
         target = type_of_target(y, input_name="y", raise_unknown=True)
         if target != "binary":
-            raise ValueError(f"Only binary classification is supported. The type of the target is {target}.")
+            raise PersonaProbeError(f"Only binary classification is supported. The type of the target is {target}.")
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) == 1:
-            raise ValueError(f"LinearProbe needs two classes; y holds one class only, {self.classes_[0]!r}")
+            raise PersonaProbeError(f"LinearProbe needs two classes; y holds one class only, {self.classes_[0]!r}")
         fitted = fit_linear(
             X[:, None], codes == 1, self.kind, C=self.C, standardize=self.standardize, device=self.device
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import warnings
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import WHOLE, PersonaProbeError, PersonaProbeWarning, check_types
 from persona_probe.models.generation import stop_tokens
 from persona_probe.models.model import Model
 from persona_probe.models.sampling import Sampling
@@ -156,7 +157,11 @@ def monitor(model: Model, probes: LayerProbes, *, layer: int, allow_unrelated: b
     Raises:
         PersonaProbeError: if there is no probe of ``layer``, the probes are of another width or an unrelated model, or
             (from ``generate``) a batch is padded on the right, or beams or several sequences per prompt are asked for.
+
+    Warns:
+        PersonaProbeWarning: when the context closes, if no token was scored, since ``model`` did not generate inside.
     """
+    check_types(model=(model, Model), probes=(probes, LayerProbes), layer=(layer, WHOLE))
     scores = TokenScores(model)
     follower = _Follower(model, *probe_of(probes, model, layer, allow_unrelated), scores)
     with (
@@ -165,6 +170,13 @@ def monitor(model: Model, probes: LayerProbes, *, layer: int, allow_unrelated: b
         model.stream.reading(follower.read, [layer]),
     ):
         yield scores
+    if not follower.asked:
+        warnings.warn(
+            f"monitor: neither model.generate nor model.hf.generate of {model.name} was run inside the context, so "
+            "that no token was scored; other forward passes, model.bridge and other models are not followed",
+            PersonaProbeWarning,
+            stacklevel=3,
+        )
 
 
 class _Follower:
@@ -175,6 +187,7 @@ class _Follower:
         self._waiting: dict[tuple[int, ...], deque[int]] = {}
         self._running: _Batch | None = None
         self._call: list[_Batch] | None = None
+        self.asked = False
 
     def read(self, _layer: int, hidden: Tensor) -> None:
         if self._running is None:
@@ -214,6 +227,7 @@ class _Follower:
 
     def batch(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """``hf.generate``, with a record of what went in and what came out."""
+        self.asked = True
         ids = args[0] if args else kwargs.get("input_ids", kwargs.get("inputs"))
         if not isinstance(ids, Tensor) or ids.ndim != 2:
             raise PersonaProbeError("generate under a monitor needs token ids of shape (batch, position)")

@@ -13,7 +13,7 @@ from torch import Tensor
 from persona_probe.activations.capturing import capture
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.encoding import Encoded
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import WHOLE, PersonaProbeError, check_types
 from persona_probe.models.model import Model
 from persona_probe.probes.layer_probes import LayerProbes
 
@@ -45,6 +45,9 @@ def token_scores(
     Raises:
         PersonaProbeError: as `persona_probe.capture`, or if there is no probe of ``layer`` for this model.
     """
+    check_types(
+        model=(model, Model), probes=(probes, LayerProbes), dialogues=(dialogues, [Dialogue]), layer=(layer, WHOLE)
+    )
     probe_of(probes, model, layer, allow_unrelated)
     read = capture(model, dialogues, span, "tokens", layer)
     encoded = model.encode(dialogues)

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from persona_probe.activations.activations import Activations
 from persona_probe.directions.family import check_family, family_of
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import NUMBER, WHOLE, PersonaProbeError, check_types
 from persona_probe.linear.coefficients import Coefficients
 from persona_probe.linear.fit import fit_linear
 from persona_probe.probes.cross_validation import out_of_fold, training_rows
@@ -82,6 +82,13 @@ def transfer_matrix(
         medicine       1.0      1.0
         finance        1.0      1.0
     """
+    check_types(
+        activations=(activations, Activations),
+        layer=(layer, WHOLE, None),
+        folds=(folds, WHOLE),
+        C=(C, NUMBER),
+        seed=(seed, WHOLE),
+    )
     n = len(activations)
     if isinstance(by, str) and by not in activations.table:
         columns = ", ".join(map(str, activations.table))
@@ -174,6 +181,9 @@ def transfer_between(
         PersonaProbeError: as `transfer_matrix`, and if layers, widths, spans or reductions differ, or models are
             unrelated.
     """
+    check_types(
+        sets=(sets, Mapping), layer=(layer, WHOLE, None), folds=(folds, WHOLE), C=(C, NUMBER), seed=(seed, WHOLE)
+    )
     if len(sets) < 2:
         raise PersonaProbeError(f"transfer: {len(sets)} sets; at least 2 are needed")
     first_name, (first, _) = next(iter(sets.items()))

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from persona_probe.behaviour.em_rates import DEFINITIONS
+from persona_probe.errors import PATH, check_types
 from persona_probe.figures.text import is_number
 from persona_probe.files import write_text
 from persona_probe.report.data_table import csv_text
@@ -33,9 +34,10 @@ def render_report(directory: Path) -> Path:
         directory: a run folder with ``results.json`` and, if the study wrote them, ``manifest.json`` and ``tables/``.
 
     Raises:
-        FileNotFoundError: if the folder has no ``results.json``.
+        PersonaProbeError: if the folder has no ``results.json``.
         ValueError: if ``results.json`` or ``manifest.json`` is not a JSON object.
     """
+    check_types(directory=(directory, PATH))
     directory = Path(directory)
     return write_text(directory / "report.html", _render(read_run(directory)))
 

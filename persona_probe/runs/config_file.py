@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PATH, PersonaProbeError, check_types
 from persona_probe.files import write_text
 from persona_probe.runs.config import LOCAL, NAMED, JudgeModel, StudyConfig
 from persona_probe.worlds.persona_world.checkpoints import FOLDER, find_checkpoints
@@ -75,6 +75,7 @@ def read_config(path: str | Path) -> StudyConfig:
         PersonaProbeError: if the file is not valid; the message gives file, line, key and value, and for a misspelt key
             the key that was probably meant.
     """
+    check_types(path=(path, PATH))
     file = Path(path)
     if not file.is_file():
         raise PersonaProbeError(f"{path}: no such file; write one with `persona-probe init`")

@@ -37,12 +37,12 @@ def read_run(directory: Path) -> RunRecord:
     """The record in a run folder.
 
     Raises:
-        FileNotFoundError: if the folder does not contain ``results.json``.
-        PersonaProbeError: if a file in it is damaged or holds something else; the file is named.
+        PersonaProbeError: if the folder does not contain ``results.json``, or a file in it is damaged or holds
+            something else; the file is named.
     """
     results = directory / "results.json"
     if not results.is_file():
-        raise FileNotFoundError(
+        raise PersonaProbeError(
             f"{directory} holds no results.json, so it is not a finished study; run the study first"
         )
     manifest = directory / "manifest.json"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PATH, PersonaProbeError, check_types
 from persona_probe.figures.text import visible
 from persona_probe.result import Result
 from persona_probe.runs.config import StudyConfig
@@ -214,6 +214,7 @@ def open_run(directory: str | Path) -> Run:
     Raises:
         PersonaProbeError: if the folder does not hold a finished run.
     """
+    check_types(directory=(directory, PATH))
     folder = Path(directory)
     if not folder.is_dir():
         raise PersonaProbeError(f"{folder}: no such folder; give a run's folder, such as runs/demo")

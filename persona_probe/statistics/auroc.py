@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, logit, stdtrit
 
+from persona_probe.errors import PersonaProbeError
 from persona_probe.statistics.clustered_variance import clustered_variance
 from persona_probe.statistics.estimate import Estimate
 from persona_probe.statistics.inputs import boolean_array, check_level, codes, real_array
@@ -34,7 +35,8 @@ def auroc(scores: npt.ArrayLike, labels: npt.ArrayLike, *, strata: npt.ArrayLike
         Between 0 and 1.
 
     Raises:
-        ValueError: if a class is missing, lengths differ, a score is not finite, or no stratum holds both classes.
+        PersonaProbeError: if a class is missing, lengths differ, a score is not finite, or no stratum holds both
+            classes.
 
     Examples:
         >>> auroc([0.1, 0.4, 0.35, 0.8], [False, False, True, True])
@@ -83,7 +85,7 @@ def auroc_estimate(
         The AUROC; ``n`` is the number of rows.
 
     Raises:
-        ValueError: if a class is missing, lengths differ, a score is not finite, no stratum holds both classes,
+        PersonaProbeError: if a class is missing, lengths differ, a score is not finite, no stratum holds both classes,
             there are seeds without groups, ``inflation`` is below 1, or ``level`` is not in (0, 1).
 
     Examples:
@@ -99,9 +101,11 @@ def auroc_estimate(
     """
     check_level(level)
     if inflation < 1.0:
-        raise ValueError(f"inflation is {inflation}; sharing training rows cannot make a variance smaller, give >= 1")
+        raise PersonaProbeError(
+            f"inflation is {inflation}; sharing training rows cannot make a variance smaller, give >= 1"
+        )
     if seeds is not None and groups is None:
-        raise ValueError("seeds are given without groups; say which rows share a group too")
+        raise PersonaProbeError("seeds are given without groups; say which rows share a group too")
     values, truth = two_classes(scores, labels)
     n = truth.size
     pairs = _Pairs.of(values, truth, codes(strata, "strata", n, when_none="same"))
@@ -147,13 +151,13 @@ def two_classes(scores: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[npt.NDArr
     """Scores and labels as arrays, of rows that are to be ranked.
 
     Raises:
-        ValueError: if lengths differ, a class is missing, or a score is not finite.
+        PersonaProbeError: if lengths differ, a class is missing, or a score is not finite.
     """
     values, truth = real_array(scores, "scores", ("row",)), boolean_array(labels, "labels")
     if values.size != truth.size:
-        raise ValueError(f"scores has {values.size} rows and labels {truth.size}; give one label for each score")
+        raise PersonaProbeError(f"scores has {values.size} rows and labels {truth.size}; give one label for each score")
     if truth.all() or not truth.any():
-        raise ValueError(
+        raise PersonaProbeError(
             f"all {truth.size} labels are {bool(truth[0])}; a ranking of one class above another needs rows of both"
         )
     return values, truth
@@ -190,7 +194,7 @@ class _Pairs:
             won[positive] = wins(values[positive], values[negative])
             won[negative] = positive.size - wins(values[negative], values[positive])
         if not faced.any():
-            raise ValueError("no stratum holds rows of both classes, so there is no pair to compare")
+            raise PersonaProbeError("no stratum holds rows of both classes, so there is no pair to compare")
         return cls(values, truth, stratum, faced, won)
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from persona_probe.errors import PersonaProbeError
 from persona_probe.statistics.auroc import FEWEST_GROUPS, how_compared, jackknife_interval, two_classes, wins
 from persona_probe.statistics.estimate import Estimate
 from persona_probe.statistics.inputs import check_level, codes
@@ -28,7 +29,8 @@ def average_precision(scores: npt.ArrayLike, labels: npt.ArrayLike, *, strata: n
         Between 0 and 1.
 
     Raises:
-        ValueError: if a class is missing, lengths differ, a score is not finite, or no stratum holds both classes.
+        PersonaProbeError: if a class is missing, lengths differ, a score is not finite, or no stratum holds both
+            classes.
 
     Examples:
         >>> round(average_precision([0.1, 0.4, 0.35, 0.8], [False, False, True, True]), 3)
@@ -68,7 +70,7 @@ def average_precision_estimate(
         The average precision; ``n`` is the number of rows.
 
     Raises:
-        ValueError: as `average_precision`, or if ``level`` is not in (0, 1).
+        PersonaProbeError: as `average_precision`, or if ``level`` is not in (0, 1).
 
     Examples:
         >>> rng = np.random.default_rng(0)
@@ -118,7 +120,7 @@ def _on_one_scale(
             shares.append(np.round(prevalence * below[0] + (1 - prevalence) * below[1], 12))
             labels.append(label)
     if not shares:
-        raise ValueError("no stratum holds rows of both classes, so there is nothing to rank")
+        raise PersonaProbeError("no stratum holds rows of both classes, so there is nothing to rank")
     return np.concatenate(shares), np.concatenate(labels)
 
 

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from persona_probe.errors import PersonaProbeError
 from persona_probe.statistics.estimate import Estimate
 from persona_probe.statistics.inputs import real_array
 from persona_probe.statistics.rates import mean_estimate
@@ -26,7 +27,7 @@ def cohens_d(positive: npt.ArrayLike, negative: npt.ArrayLike) -> float:
         ``(mean(positive) - mean(negative)) / pooled SD``.
 
     Raises:
-        ValueError: if either side has fewer than two rows or is not finite, or neither varies.
+        PersonaProbeError: if either side has fewer than two rows or is not finite, or neither varies.
 
     Examples:
         >>> cohens_d([2, 3, 4], [0, 1, 2])
@@ -35,11 +36,11 @@ def cohens_d(positive: npt.ArrayLike, negative: npt.ArrayLike) -> float:
     sides = [real_array(positive, "positive", ("row",)), real_array(negative, "negative", ("row",))]
     for name, side in zip(("positive", "negative"), sides, strict=True):
         if side.size < 2:
-            raise ValueError(f"{name} has {side.size} row; Cohen's d needs a standard deviation, so at least 2")
+            raise PersonaProbeError(f"{name} has {side.size} row; Cohen's d needs a standard deviation, so at least 2")
     freedom = sum(side.size - 1 for side in sides)
     pooled = math.sqrt(sum(float(side.var(ddof=1)) * (side.size - 1) for side in sides) / freedom)
     if pooled <= ROUNDING * max(float(np.abs(side).max()) for side in sides):
-        raise ValueError(
+        raise PersonaProbeError(
             f"all positive rows are {sides[0][0]:g} and all negative rows {sides[1][0]:g}: without any spread "
             "Cohen's d is undefined; report the difference of means instead"
         )
@@ -69,7 +70,7 @@ def paired_effect(
         within-subjects designs). d_z is NaN where the differences do not vary (one row, or one change for all).
 
     Raises:
-        ValueError: if the sides differ in length, are empty, or are not finite.
+        PersonaProbeError: if the sides differ in length, are empty, or are not finite.
 
     Examples:
         >>> change, d_z = paired_effect([0.0, 1.0, 2.0], [1.0, 3.0, 4.0])
@@ -78,7 +79,9 @@ def paired_effect(
     """
     first, second = real_array(before, "before", ("row",)), real_array(after, "after", ("row",))
     if first.size != second.size:
-        raise ValueError(f"before has {first.size} rows and after {second.size}; pairs need the same rows in both")
+        raise PersonaProbeError(
+            f"before has {first.size} rows and after {second.size}; pairs need the same rows in both"
+        )
     change = second - first
     spread = float(change.std(ddof=1)) if change.size > 1 else 0.0
     mean = mean_estimate(change, questions=questions, seeds=seeds, level=level)
@@ -97,7 +100,7 @@ def cosine(a: npt.ArrayLike, b: npt.ArrayLike) -> npt.NDArray[np.float64]:
         ``(layer,)`` cosines in [-1, 1].
 
     Raises:
-        ValueError: if shapes differ, anything is not finite, or a layer's vector has length zero (it is named).
+        PersonaProbeError: if shapes differ, anything is not finite, or a layer's vector has length zero (it is named).
 
     Examples:
         Two layers: the vectors of the first stand at 45 degrees, those of the second point in opposite directions.
@@ -107,13 +110,17 @@ def cosine(a: npt.ArrayLike, b: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """
     sides = {"a": real_array(a, "a", ("layer", "d_model")), "b": real_array(b, "b", ("layer", "d_model"))}
     if sides["a"].shape != sides["b"].shape:
-        raise ValueError(f"a has shape {sides['a'].shape} and b {sides['b'].shape}; directions must match to compare")
+        raise PersonaProbeError(
+            f"a has shape {sides['a'].shape} and b {sides['b'].shape}; directions must match to compare"
+        )
     unit = {}
     for name, side in sides.items():
         norms = np.linalg.norm(side, axis=1)
         if not norms.all():
             layers = ", ".join(str(layer) for layer in np.flatnonzero(norms == 0.0))
-            raise ValueError(f"{name} has length zero at layer {layers}; a zero vector points nowhere: leave it out")
+            raise PersonaProbeError(
+                f"{name} has length zero at layer {layers}; a zero vector points nowhere: leave it out"
+            )
         unit[name] = side / norms[:, None]
     cosines: npt.NDArray[np.float64] = np.clip(np.einsum("ld,ld->l", unit["a"], unit["b"]), -1.0, 1.0)
     return cosines

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtr, stdtrit
 
+from persona_probe.errors import PersonaProbeError
 from persona_probe.statistics.inputs import check_level, real_array
 
 
@@ -56,7 +57,8 @@ def grouped_mean(sums: npt.ArrayLike, counts: npt.ArrayLike) -> GroupedMean:
         Means, standard errors and degrees of freedom.
 
     Raises:
-        ValueError: if shapes do not match, a value is not finite, a count is negative, or there are no rows at all.
+        PersonaProbeError: if shapes do not match, a value is not finite, a count is negative, or there are no rows
+            at all.
 
     Examples:
         Two items in three groups with 2, 2 and 3 rows.
@@ -67,9 +69,11 @@ def grouped_mean(sums: npt.ArrayLike, counts: npt.ArrayLike) -> GroupedMean:
     """
     totals, rows = real_array(sums, "sums", ("group", "item")), real_array(counts, "counts", ("group",))
     if len(totals) != len(rows):
-        raise ValueError(f"sums has {len(totals)} groups and counts {len(rows)}; give one count for each group")
+        raise PersonaProbeError(f"sums has {len(totals)} groups and counts {len(rows)}; give one count for each group")
     if rows.min() < 0 or not rows.any():
-        raise ValueError(f"counts lie between {rows.min():g} and {rows.max():g}; give how many rows each group has")
+        raise PersonaProbeError(
+            f"counts lie between {rows.min():g} and {rows.max():g}; give how many rows each group has"
+        )
     totals, rows = totals[rows > 0], rows[rows > 0]
     n, groups = float(rows.sum()), len(rows)
     mean = totals.sum(axis=0) / n
@@ -93,7 +97,7 @@ def grouped_difference(
         other_counts: ``(group,)`` rows of the other; a group has rows in both or in neither.
 
     Raises:
-        ValueError: as `grouped_mean`, and if the two have different groups or items.
+        PersonaProbeError: as `grouped_mean`, and if the two have different groups or items.
 
     Examples:
         >>> grouped_difference([[2], [4]], [2, 2], [[1], [2]], [1, 2]).mean
@@ -103,7 +107,7 @@ def grouped_difference(
     pairs = [(np.asarray(a, float), np.asarray(n, float)) for a, n in ((sums, counts), (other_sums, other_counts))]
     (totals, rows), (others, other_rows) = pairs
     if totals.shape != others.shape or ((rows > 0) != (other_rows > 0)).any():
-        raise ValueError(
+        raise PersonaProbeError(
             f"sums of shape {totals.shape} with rows in groups {np.flatnonzero(rows).tolist()}, and of {others.shape} "
             f"with rows in {np.flatnonzero(other_rows).tolist()}; give both the same groups and items"
         )

@@ -4,35 +4,62 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from persona_probe.errors import PersonaProbeError, what_is
 
 
 def check_level(level: float) -> None:
     """Raise if a confidence level is outside (0, 1).
 
     Raises:
-        ValueError: if ``level`` is not strictly between 0 and 1.
+        PersonaProbeError: if ``level`` is not strictly between 0 and 1.
     """
     if not 0.0 < level < 1.0:
-        raise ValueError(f"level is {level}; give a share strictly between 0 and 1, such as 0.95")
+        raise PersonaProbeError(f"level is {level}; give a share strictly between 0 and 1, such as 0.95")
+
+
+def on_host(values: Any) -> Any:
+    """A tensor (on any device, with or without a gradient) as an array; anything else as it is."""
+    if not hasattr(values, "detach"):
+        return values
+    tensor = values.detach().cpu()
+    return (tensor.float() if str(tensor.dtype) in ("torch.bfloat16", "torch.float16") else tensor).numpy()
+
+
+def numeric_array(values: Any, name: str) -> npt.NDArray[Any]:
+    """``values`` (an array, a tensor on any device, a list, a series) as an array of numbers or truth values.
+
+    Raises:
+        PersonaProbeError: for anything else.
+    """
+    try:
+        array = np.asarray(on_host(values))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise PersonaProbeError(f"{name} cannot be read as an array of numbers ({error}); give an array") from error
+    if array.dtype.kind not in "fiub":
+        what = f"holds values of type {array.dtype}" if array.ndim else f"is {what_is(values)}"
+        raise PersonaProbeError(f"{name} {what}; give numbers: an array, a tensor or a list")
+    return array
 
 
 def real_array(values: npt.ArrayLike, name: str, shape: tuple[str, ...]) -> npt.NDArray[np.float64]:
     """``values`` as finite, non-empty float64 with one axis for each name in ``shape``.
 
     Raises:
-        ValueError: if the number of axes is wrong, there is nothing in it, or anything is NaN or infinite.
+        PersonaProbeError: if the number of axes is wrong, there is nothing in it, or anything is NaN or infinite.
     """
-    array = np.asarray(values, dtype=np.float64)
+    array = numeric_array(values, name).astype(np.float64, copy=False)
     if array.ndim != len(shape):
-        raise ValueError(f"{name} has shape {array.shape}; give {len(shape)} axes: ({', '.join(shape)})")
+        raise PersonaProbeError(f"{name} has shape {array.shape}; give {len(shape)} axes: ({', '.join(shape)})")
     if array.size == 0:
-        raise ValueError(f"{name} is empty (shape {array.shape}); give at least one {shape[0]}")
+        raise PersonaProbeError(f"{name} is empty (shape {array.shape}); give at least one {shape[0]}")
     bad = int(np.count_nonzero(~np.isfinite(array)))
     if bad:
-        raise ValueError(
+        raise PersonaProbeError(
             f"{name}: {bad} of {array.size} values are NaN or infinite; drop or repair them first, and report how many"
         )
     return array
@@ -42,19 +69,19 @@ def boolean_array(values: npt.ArrayLike, name: str) -> npt.NDArray[np.bool_]:
     """``values`` as a non-empty boolean ``(row,)`` array; 0 and 1 are taken for False and True.
 
     Raises:
-        ValueError: if it is not one-dimensional, is empty, or holds anything but truth values (a failed
+        PersonaProbeError: if it is not one-dimensional, is empty, or holds anything but truth values (a failed
             judge's NaN is neither true nor false, and must be left out by the caller, visibly).
     """
     array = np.asarray(values)
     if array.ndim != 1:
-        raise ValueError(f"{name} has shape {array.shape}; give one truth value per row: (row,)")
+        raise PersonaProbeError(f"{name} has shape {array.shape}; give one truth value per row: (row,)")
     if array.size == 0:
-        raise ValueError(f"{name} is empty; give at least one row")
+        raise PersonaProbeError(f"{name} is empty; give at least one row")
     if array.dtype == np.bool_:
         return array
     bad = [value for value in array.tolist() if not _is_truth_value(value)]
     if bad:
-        raise ValueError(
+        raise PersonaProbeError(
             f"{name}: {len(bad)} of {array.size} rows are not True or False (the first is {bad[0]!r}); "
             "leave rows without an answer out of the denominator, and report how many"
         )
@@ -78,17 +105,19 @@ def codes(labels: npt.ArrayLike | None, name: str, rows: int, *, when_none: str)
         ``(row,)`` integer codes.
 
     Raises:
-        ValueError: if the length is wrong, or a label is None or NaN.
+        PersonaProbeError: if the length is wrong, or a label is None or NaN.
     """
     if labels is None:
         return np.arange(rows) if when_none == "distinct" else np.zeros(rows, dtype=np.intp)
     given = np.asarray(labels)
     if given.shape != (rows,):
-        raise ValueError(f"{name} has shape {given.shape} but there are {rows} rows; give one label per row")
+        raise PersonaProbeError(f"{name} has shape {given.shape} but there are {rows} rows; give one label per row")
     seen: dict[Hashable, int] = {}
     out = np.empty(rows, dtype=np.intp)
     for row, label in enumerate(given.tolist()):
         if label is None or (isinstance(label, float) and math.isnan(label)):
-            raise ValueError(f"{name}: row {row} has no label ({label!r}); every row must say which it belongs to")
+            raise PersonaProbeError(
+                f"{name}: row {row} has no label ({label!r}); every row must say which it belongs to"
+            )
         out[row] = seen.setdefault(label, len(seen))
     return out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from persona_probe.errors import PersonaProbeError
 from persona_probe.statistics.inputs import codes, real_array
 
 # memory of one round of flips stays below flips x tests numbers
@@ -38,7 +39,7 @@ def max_statistic_p(
         ``(test,)`` p-values within (0, 1]. A test in which nothing changed has 1.
 
     Raises:
-        ValueError: if ``changes`` is empty or not finite, lengths differ, or ``n_permutations`` < 1.
+        PersonaProbeError: if ``changes`` is empty or not finite, lengths differ, or ``n_permutations`` < 1.
 
     Examples:
         Five questions and two directions: all questions move up along the first, along the second they disagree.
@@ -49,7 +50,7 @@ def max_statistic_p(
     """
     rows = real_array(changes, "changes", ("row", "test"))
     if n_permutations < 1:
-        raise ValueError(f"n_permutations is {n_permutations}; ask for at least 1 flip, better 1,000 or more")
+        raise PersonaProbeError(f"n_permutations is {n_permutations}; ask for at least 1 flip, better 1,000 or more")
     unit = _studentised(rows, codes(questions, "questions", rows.shape[0], when_none="distinct"))
     observed = np.abs(unit.sum(axis=0))
     count = unit.shape[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from persona_probe.errors import PersonaProbeError
 from persona_probe.statistics.inputs import boolean_array, real_array
 
 ROUNDING = 1e-12
@@ -32,7 +33,7 @@ def matched_random_directions(deltas_covariance_source: npt.ArrayLike, n: int, s
         ``(n, d_model)`` unit vectors.
 
     Raises:
-        ValueError: if there are fewer than two rows, they are all the same, or not finite; or ``n`` < 1.
+        PersonaProbeError: if there are fewer than two rows, they are all the same, or not finite; or ``n`` < 1.
 
     Examples:
         Rows that differ along the first dimension mostly: so do the directions.
@@ -45,7 +46,7 @@ def matched_random_directions(deltas_covariance_source: npt.ArrayLike, n: int, s
     """
     rows = real_array(deltas_covariance_source, "deltas_covariance_source", ("row", "d_model"))
     if rows.shape[0] < 2:
-        raise ValueError("deltas_covariance_source has 1 row; a covariance needs at least 2")
+        raise PersonaProbeError("deltas_covariance_source has 1 row; a covariance needs at least 2")
     _check_count(n)
     centred = _centred(rows, "deltas_covariance_source")
     weights = np.random.default_rng(seed).standard_normal((n, rows.shape[0]))
@@ -64,7 +65,7 @@ def isotropic_directions(n: int, d_model: int, seed: int) -> npt.NDArray[np.floa
         ``(n, d_model)`` unit vectors.
 
     Raises:
-        ValueError: if ``n`` or ``d_model`` is below 1.
+        PersonaProbeError: if ``n`` or ``d_model`` is below 1.
 
     Examples:
         >>> isotropic_directions(n=100, d_model=64, seed=0).shape
@@ -72,7 +73,7 @@ def isotropic_directions(n: int, d_model: int, seed: int) -> npt.NDArray[np.floa
     """
     _check_count(n)
     if d_model < 1:
-        raise ValueError(f"d_model is {d_model}; give the width of the residual stream, at least 1")
+        raise PersonaProbeError(f"d_model is {d_model}; give the width of the residual stream, at least 1")
     return _unit(np.random.default_rng(seed).standard_normal((n, d_model)))
 
 
@@ -94,8 +95,8 @@ def shuffled_label_differences(
         ``(n, d)`` unit vectors, each mean(labelled True) minus mean(labelled False).
 
     Raises:
-        ValueError: if lengths differ, a class is missing, ``n`` < 1, values are not finite, or a difference is zero
-            (as where the rows of each class are the same, or too few to differ under every permutation).
+        PersonaProbeError: if lengths differ, a class is missing, ``n`` < 1, values are not finite, or a difference is
+            zero (as where the rows of each class are the same, or too few to differ under every permutation).
 
     Examples:
         >>> values = np.random.default_rng(0).normal(size=(20, 64))
@@ -104,9 +105,11 @@ def shuffled_label_differences(
     """
     rows, truth = real_array(values, "values", ("row", "d")), boolean_array(labels, "labels")
     if rows.shape[0] != truth.size:
-        raise ValueError(f"values has {rows.shape[0]} rows and labels {truth.size}; give one label per row")
+        raise PersonaProbeError(f"values has {rows.shape[0]} rows and labels {truth.size}; give one label per row")
     if truth.all() or not truth.any():
-        raise ValueError(f"all {truth.size} labels are {bool(truth[0])}; a difference needs rows of both classes")
+        raise PersonaProbeError(
+            f"all {truth.size} labels are {bool(truth[0])}; a difference needs rows of both classes"
+        )
     _check_count(n)
     positives = int(np.count_nonzero(truth))
     weights = np.where(truth, 1.0 / positives, -1.0 / (truth.size - positives))
@@ -115,7 +118,9 @@ def shuffled_label_differences(
     for side in (truth, ~truth):
         left[side] -= left[side].mean(axis=0)
     if np.abs(left).max() <= ROUNDING * np.abs(rows).max():
-        raise ValueError("within each class all rows of values are the same, so there is nothing to shuffle; check it")
+        raise PersonaProbeError(
+            "within each class all rows of values are the same, so there is nothing to shuffle; check it"
+        )
     return _unit(permuted @ left)
 
 
@@ -134,8 +139,8 @@ def specificity(after: float, control: float, random_shifts: npt.ArrayLike, quan
         The ratio, at least 0, without unit.
 
     Raises:
-        ValueError: if anything is empty or not finite, ``quantile`` is not within [0, 1], or nothing moved in the
-            control and the nulls, which leaves nothing to compare with.
+        PersonaProbeError: if anything is empty or not finite, ``quantile`` is not within [0, 1], or nothing moved in
+            the control and the nulls, which leaves nothing to compare with.
 
     Examples:
         A shift of 1.0 under narrow training and of 0.2 under the benign control, with small shifts along random
@@ -146,13 +151,13 @@ def specificity(after: float, control: float, random_shifts: npt.ArrayLike, quan
     """
     for name, shift in (("after", after), ("control", control)):
         if not np.isfinite(shift):
-            raise ValueError(f"{name} is {shift}; specificity needs finite shifts: find out why it is missing")
+            raise PersonaProbeError(f"{name} is {shift}; specificity needs finite shifts: find out why it is missing")
     if not 0.0 <= quantile <= 1.0:
-        raise ValueError(f"quantile is {quantile}; give a share within 0 and 1, such as 0.975")
+        raise PersonaProbeError(f"quantile is {quantile}; give a share within 0 and 1, such as 0.975")
     null = float(np.quantile(np.abs(real_array(random_shifts, "random_shifts", ("direction",))), quantile))
     reference = max(abs(control), null)
     if reference == 0.0:
-        raise ValueError(
+        raise PersonaProbeError(
             f"control is 0 and so is the {quantile:g} quantile of |random_shifts|: there is nothing to compare "
             f"after = {after:g} with; check that control and nulls were measured on two different models"
         )
@@ -161,13 +166,15 @@ def specificity(after: float, control: float, random_shifts: npt.ArrayLike, quan
 
 def _check_count(n: int) -> None:
     if n < 1:
-        raise ValueError(f"n is {n}; ask for at least 1 direction")
+        raise PersonaProbeError(f"n is {n}; ask for at least 1 direction")
 
 
 def _centred(rows: npt.NDArray[np.float64], name: str) -> npt.NDArray[np.float64]:
     """Rows minus their mean; rows that are all the same are refused, since only rounding would be left of them."""
     if not np.ptp(rows, axis=0).any():
-        raise ValueError(f"all {rows.shape[0]} rows of {name} are the same, so there is nothing to draw from; check it")
+        raise PersonaProbeError(
+            f"all {rows.shape[0]} rows of {name} are the same, so there is nothing to draw from; check it"
+        )
     centred: npt.NDArray[np.float64] = rows - rows.mean(axis=0)
     return centred
 
@@ -176,7 +183,7 @@ def _unit(vectors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Each row divided by its length; a row without one is refused."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     if not norms.all():
-        raise ValueError(
+        raise PersonaProbeError(
             f"direction {int(np.argmin(norms))} has length zero: two classes with one mean; give more rows"
         )
     unit: npt.NDArray[np.float64] = vectors / norms

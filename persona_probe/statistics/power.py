@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import nctdtr, stdtrit
 
+from persona_probe.errors import PersonaProbeError
 from persona_probe.statistics.clustered_variance import clustered_variance
 from persona_probe.statistics.inputs import check_level, codes, real_array
 
@@ -62,7 +63,8 @@ def smallest_detectable(
         In the units of ``values``; 0 where they do not vary, NaN with one question and one seed.
 
     Raises:
-        ValueError: if ``values`` is empty or not finite, lengths differ, or ``power`` or ``level`` is out of range.
+        PersonaProbeError: if ``values`` is empty or not finite, lengths differ, or ``power`` or ``level`` is out of
+            range.
 
     Examples:
         Changes between -5 and 5 on eleven questions: an average change of 3.1 would have been seen.
@@ -72,7 +74,7 @@ def smallest_detectable(
     """
     check_level(level)
     if not 1.0 - level < power < 1.0:
-        raise ValueError(f"power is {power}; give a share above {1 - level:.3g} and below 1, such as 0.8")
+        raise PersonaProbeError(f"power is {power}; give a share above {1 - level:.3g} and below 1, such as 0.8")
     rows = real_array(values, "values", ("row",))
     spread = clustered_variance(
         (rows - rows.mean()) / rows.size,

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from persona_probe.errors import PersonaProbeError
 from persona_probe.statistics.estimate import Estimate
 from persona_probe.statistics.inputs import real_array
 from persona_probe.statistics.rates import ratio_estimate
@@ -36,14 +37,15 @@ def quantile_estimate(
         The quantile, in the units of ``values``.
 
     Raises:
-        ValueError: if ``values`` is empty or not finite throughout, lengths differ, or ``q`` is not within (0, 1).
+        PersonaProbeError: if ``values`` is empty or not finite throughout, lengths differ, or ``q`` is not within (0,
+            1).
 
     Examples:
         >>> print(quantile_estimate(np.arange(101), 0.9))
         90.00 [82.47, 94.49] (n=101)
     """
     if not 0.0 < q < 1.0:
-        raise ValueError(f"q is {q}; give a share within 0 and 1, such as 0.95")
+        raise PersonaProbeError(f"q is {q}; give a share within 0 and 1, such as 0.95")
     rows = real_array(values, "values", ("row",))
     value = float(np.quantile(rows, q))
     share = ratio_estimate(rows <= value, np.ones(rows.size, bool), questions=questions, seeds=seeds, level=level)

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from persona_probe.errors import PersonaProbeError
 from persona_probe.statistics.clustered_variance import ClusteredVariance, clustered_variance
 from persona_probe.statistics.estimate import Estimate
 from persona_probe.statistics.inputs import boolean_array, check_level, codes, real_array
@@ -48,7 +49,7 @@ def ratio_estimate(
         The share in [0, 1]; ``n`` is the number of denominator rows. Missing if there are none.
 
     Raises:
-        ValueError: if the inputs are empty, differ in length, are not truth values, or a numerator row is not
+        PersonaProbeError: if the inputs are empty, differ in length, are not truth values, or a numerator row is not
             a denominator row; or if ``level`` is not within (0, 1).
 
     Examples:
@@ -65,10 +66,12 @@ def ratio_estimate(
     check_level(level)
     top, bottom = boolean_array(numerator, "numerator"), boolean_array(denominator, "denominator")
     if top.shape != bottom.shape:
-        raise ValueError(f"numerator has {top.size} rows and denominator {bottom.size}; they must be the same rows")
+        raise PersonaProbeError(
+            f"numerator has {top.size} rows and denominator {bottom.size}; they must be the same rows"
+        )
     outside = int(np.count_nonzero(top & ~bottom))
     if outside:
-        raise ValueError(
+        raise PersonaProbeError(
             f"{outside} rows are in the numerator but not in the denominator; "
             "a share needs the numerator within it: pass numerator & denominator"
         )
@@ -112,7 +115,8 @@ def mean_estimate(
         are then NaN and ``method`` says so.
 
     Raises:
-        ValueError: if ``values`` is empty or not finite throughout, lengths differ, or ``level`` is not in (0, 1).
+        PersonaProbeError: if ``values`` is empty or not finite throughout, lengths differ, or ``level`` is not in
+            (0, 1).
 
     Examples:
         >>> print(mean_estimate([1.0, 2.0, 3.0, 4.0]))

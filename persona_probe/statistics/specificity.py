@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from persona_probe.errors import PersonaProbeError
 from persona_probe.statistics.clustered_variance import clustered_variance
 from persona_probe.statistics.estimate import Estimate
 from persona_probe.statistics.inputs import check_level, codes, real_array
@@ -55,7 +56,7 @@ def specificity_estimate(
         with one question and one seed there is no interval.
 
     Raises:
-        ValueError: as `specificity`, and if lengths differ.
+        PersonaProbeError: as `specificity`, and if lengths differ.
 
     Examples:
         Forty questions: narrow training shifts the projection by about 2 SD, the control by about 0.3 SD.
@@ -70,7 +71,7 @@ def specificity_estimate(
     first, second = real_array(after, "after", ("row",)), real_array(control, "control", ("row",))
     drawn = real_array(random, "random", ("row", "direction"))
     if not first.size == second.size == drawn.shape[0]:
-        raise ValueError(
+        raise PersonaProbeError(
             f"after has {first.size} rows, control {second.size} and random {drawn.shape[0]}; give the same dialogues"
         )
     question_codes = codes(questions, "questions", first.size, when_none="distinct")

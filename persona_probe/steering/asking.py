@@ -11,9 +11,9 @@ import pandas as pd
 
 from persona_probe.behaviour.answers import Answers
 from persona_probe.behaviour.em_rates import coherent_rate, em_rate
-from persona_probe.behaviour.judges.judge import Judge, judge_answers
+from persona_probe.behaviour.judges.judge import Judge, check_judge, judge_answers, judge_name
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PersonaProbeError, check_types, what_is
 from persona_probe.models.model import Model
 from persona_probe.models.pair import ModelPair
 from persona_probe.models.sampling import Sampling
@@ -69,6 +69,9 @@ def ask(
     0  before    0.0  20
     1   after    1.0  20
     """
+    check_types(questions=(questions, [Dialogue]), sampling=(sampling, Sampling, None))
+    check_judge(judge, needed=False)
+    check_types(models=(models, Model, ModelPair, Iterable))
     sampling = sampling or Sampling()
     under = _named_interventions(interventions)
     check_questions(questions)
@@ -89,7 +92,7 @@ def ask(
         tables[name] = table
     if not tables:
         raise PersonaProbeError("ask: there is no model; give at least one")
-    remarks = () if judge is None else (f"Judged by {judge.name!r}",)
+    remarks = () if judge is None else (f"Judged by {judge_name(judge)!r}",)
     return Answers(pd.concat(tables.values(), ignore_index=True), remarks=remarks)
 
 
@@ -115,7 +118,7 @@ def _named_models(
 
 def _checked(model: object) -> Model:
     if not isinstance(model, Model):
-        raise PersonaProbeError(f"ask: a model is needed, not {type(model).__name__}; load it with pp.load")
+        raise PersonaProbeError(f"ask: a model is needed, not {what_is(model)}; load it with pp.load")
     return model
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
@@ -76,15 +76,19 @@ class Engine:
         self._scopes = {setting.scope for setting in settings if setting is not None}
         self._overflow = Overflow(model, sorted(self._groups))
         self._now: Forward | None = None
+        # Settings of strength 0 change nothing, but whether the model runs is watched for them too.
+        self._idle_layers = [] if active else sorted({i for one in settings if one for i in one.layers_in(model)})
         self._seen = 0
         self._asked = self._ran = False
+        self._reached: set[int] = set()
         self._touched: set[int] = set()
+        self._opened = torch.zeros(len(self._settings) + 1, dtype=torch.int64)
         self._on_device: dict[Hashable, Tensor] = {}
 
     @property
     def layers(self) -> list[int]:
         """The layers that need a hook, since something is changed or read there."""
-        return sorted({*self._groups, *self._gates, *self._overflow.layers})
+        return sorted({*self._groups, *self._gates, *self._overflow.layers}) or self._idle_layers
 
     def _grouped(self, layer: int, there: Sequence[int]) -> list[_Group]:
         changes = {number: self._settings[number].at(layer) for number in there}
@@ -103,6 +107,9 @@ class Engine:
     def write(self, layer: int, offset: int, hidden: Tensor) -> Tensor:
         """The changed output of a block; see `persona_probe.models.stream.residual_stream.Writer`."""
         self._asked = True
+        self._reached.add(layer)
+        if not self._settings:
+            return hidden
         now = self._forward(offset, hidden)
         if layer in self._gates:
             self._read_gates(layer, hidden, now)
@@ -110,7 +117,7 @@ class Engine:
         for group in self._groups.get(layer, ()):
             hit = self._hit(now, group, hidden.device)
             if hit is not None:
-                steered = _moved(steered, group.change, hit, now.open)
+                steered = _moved(steered, group.change, hit, self._where(now, hit, hidden.device))
         self._ran = True
         return self._overflow.watched(layer, steered) if layer in self._overflow.layers else steered
 
@@ -176,6 +183,16 @@ class Engine:
                 now.hits[key] = None
         return now.hits[key]
 
+    def _where(self, now: Forward, hit: Hit, device: torch.device) -> Bool[Tensor, "row column"] | None:
+        """The tokens of ``hit`` at which gates are open (None: all tokens), which are counted for each setting."""
+        if now.open is None:
+            return hit.mask
+        fires = now.open[:, hit.first : hit.last].to(device)
+        mask = fires if hit.mask is None else hit.mask & fires
+        settings = self._placed(now.batch.settings, device)
+        self._opened = self._opened.to(device).index_put((settings,), mask.sum(dim=1), accumulate=True)
+        return mask
+
     def _read_gates(self, layer: int, hidden: Tensor, now: Forward) -> None:
         """Decide which gates are open, for all gates whose probe reads this layer."""
         boundary = now.batch.boundary
@@ -230,19 +247,33 @@ class Engine:
             raise self._miscounted(f"only {self._seen} dialogues were read")
 
     def warn_of_what_was_not_touched(self) -> None:
-        """Warn if the steered model did not run, or the scope of an intervention contained no token that was read."""
-        if self.layers and not self._asked:
+        """Warn if the steered model did not run, or an intervention touched no token, or not at all of its layers."""
+        if not self._asked:
             self._warn(
                 f"no forward pass of {self._model.name} reached layer {self.layers[0]}, the first that is steered, so "
                 "that nothing was steered; if another model was run inside the context, steer that one"
             )
-        elif self._ran and (
-            idle := [setting for number, setting in enumerate(self._settings) if number not in self._touched]
-        ):
-            self._warn(
-                f"{len(idle)} of {len(self._settings)} interventions touched no token: the scope "
-                f"{str(idle[0].scope)!r} of {idle[0]!r} contained none of the tokens that were read"
-            )
+        elif self._ran:
+            reasons = [self._reason(number, setting) for number, setting in enumerate(self._settings)]
+            idle = [reason for reason in reasons if reason is not None]
+            if idle:
+                self._warn(f"{len(idle)} of {len(reasons)} interventions touched no token: {idle[0]}")
+            elif missed := sorted(set(self._groups) - self._reached):
+                self._warn(
+                    f"no forward pass of {self._model.name} reached {_named(missed)}; only {_named(self._reached)} of "
+                    "those that were to be steered"
+                )
+
+    def _reason(self, number: int, setting: Intervention) -> str | None:
+        """Why an intervention touched no token; None if it touched some."""
+        layers = set(setting.layers_in(self._model))
+        if not layers & self._reached:
+            return f"no forward pass of {self._model.name} reached {_named(layers)}, where {setting!r} acts"
+        if number not in self._touched:
+            return f"the scope {str(setting.scope)!r} of {setting!r} contained none of the tokens that were read"
+        if isinstance(setting, Gate) and not self._opened[number] > 0:
+            return f"no token scored above the threshold of {setting!r}, so that the gate was never open"
+        return None
 
     def _warn(self, message: str) -> None:
         warnings.warn(f"steering: {message}", PersonaProbeWarning, stacklevel=5)
@@ -254,16 +285,18 @@ class Engine:
         )
 
 
-def _moved(hidden: Tensor, change: StackedChange, hit: Hit, gates_open: Bool[Tensor, "row position"] | None) -> Tensor:
-    """``hidden`` with the change where it hits and gates are open; all other tokens stay bit-identical."""
+def _named(layers: Collection[int]) -> str:
+    return f"layer{'s' * (len(layers) > 1)} {', '.join(map(str, sorted(layers)))}"
+
+
+def _moved(
+    hidden: Tensor, change: StackedChange, hit: Hit, mask: Bool[Tensor, "row column"] | None
+) -> Float[Tensor, "row position d_model"]:
+    """``hidden`` with the change where it hits and ``mask`` is true; all other tokens stay bit-identical."""
     columns = slice(hit.first, hit.last)
     whole = hit.first == 0 and hit.last == hidden.shape[1]
     part = hidden if whole else hidden[:, columns]
     moved: Tensor = change.apply(part, hit.setting)
-    mask = hit.mask
-    if gates_open is not None:
-        fires = gates_open[:, columns].to(hidden.device)
-        mask = fires if mask is None else mask & fires
     if mask is not None:
         moved = torch.where(mask[..., None], moved, part)
     if whole:

@@ -9,7 +9,7 @@ from typing import Any
 from persona_probe.activations.activations import Activations
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.subspace import Subspace
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PersonaProbeError, check_types, what_is
 from persona_probe.models.model import Model
 from persona_probe.models.stream.layers import Layers
 from persona_probe.models.stream.scope import Scope
@@ -68,8 +68,9 @@ def steer(
             half precision overflows; and at the end, if fewer dialogues were read than there are interventions.
 
     Warns:
-        PersonaProbeWarning: if no forward pass of ``model`` reached a steered layer, or the scope of an intervention
-            contained no token that was read.
+        PersonaProbeWarning: when the context closes, if no forward pass of ``model`` reached a steered layer (whatever
+            else was run inside) or some were not reached, the scope of an intervention contained no token that was
+            read, or its gate was never open.
 
     >>> import persona_probe as pp
     >>> world = pp.persona_world.find_checkpoints()
@@ -84,6 +85,7 @@ def steer(
     >>> bool((abs(shift.project(steered) - mean) < 1e-3).all())  # every token has before's mean projection
     True
     """
+    check_types(model=(model, Model))
     given = {"layers": layers, "strength": strength, "kind": kind, "target": target, "scope": scope, "along": along}
     given = {name: value for name, value in {**given, **settings}.items() if value is not None}
     each = False
@@ -98,7 +100,7 @@ def steer(
         steering: list[Intervention | None] = [intervention(name, what, **given)]
     elif isinstance(what, str) or not isinstance(what, Intervention | Sequence):
         raise PersonaProbeError(
-            f"steer was given {type(what).__name__}; give a Direction (from your own vectors: "
+            f"steer was given {what_is(what)}; give a Direction (from your own vectors: "
             "pp.Direction.from_vectors), an intervention, or a list with one for each dialogue"
         )
     elif given:
@@ -125,7 +127,7 @@ def _one_each(what: Sequence[Intervention | None]) -> list[Intervention | None]:
     for number, setting in enumerate(what):
         if setting is not None and not isinstance(setting, Intervention):
             raise PersonaProbeError(
-                f"intervention {number} (counted from 0) is a {type(setting).__name__}; give interventions such as "
+                f"intervention {number} (counted from 0) is {what_is(setting)}; give interventions such as "
                 "pp.Add(direction, layers=12), or None"
             )
     if all(setting is None for setting in what):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from persona_probe.activations.store.reading import in_words, store_bytes
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import NUMBER, PATH, PersonaProbeError, check_types
 from persona_probe.figures.text import duration
 from persona_probe.models.loading.load import specify
 from persona_probe.models.loading.memory import Footprint, footprint, free_bytes
@@ -91,6 +91,11 @@ def plan_study(
     >>> print(plan.lines()[-1])
     in all      ... tokens at most, about ... (at 1,000 tokens per second throughout)
     """
+    check_types(
+        config=(config, StudyConfig),
+        tokens_per_second=(tokens_per_second, NUMBER, None),
+        measured=(measured, PATH, None),
+    )
     spec = specify(config.model, options=config.load_options())
     size = footprint(spec)
     stages = workload(STAGES, Sizes(config, gather(config), load_template(spec), size.n_layers))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm
 
 from persona_probe.behaviour.judges.local_judge import LocalJudge
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PATH, PersonaProbeError, check_types
 from persona_probe.files import only_writer
 from persona_probe.models.generation import generation_config
 from persona_probe.models.loading.load import load, specify
@@ -61,6 +61,7 @@ def run_study(config: StudyConfig, out: str | Path, *, progress: bool = True, ex
         PersonaProbeError: for bad input (before anything is trained, if it can be known by then), or if another process
             runs a study in ``out``.
     """
+    check_types(config=(config, StudyConfig), out=(out, PATH))
     from persona_probe.runs.run import open_run
 
     folder = RunFolder.open(out)

@@ -18,7 +18,7 @@ from persona_probe.activations.sinks import SINK_RATIO, sink_tokens
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.encoding import check_span
 from persona_probe.directions.direction import Direction
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import WHOLE, PersonaProbeError, check_types, what_is
 from persona_probe.latents.description.examples import token_texts
 from persona_probe.latents.sae import Sae
 from persona_probe.models.model import Model
@@ -66,6 +66,13 @@ def view_tokens(
         PersonaProbeError: if there is nothing to show, a series has none of the layers, the reference lacks one of
             them, or for the same reasons as `persona_probe.capture`.
     """
+    check_types(
+        model=(model, Model),
+        dialogues=(dialogues, Dialogue, [Dialogue]),
+        reference=(reference, Activations, None),
+        n_random=(n_random, WHOLE),
+        seed=(seed, WHOLE),
+    )
     given = [dialogues] if isinstance(dialogues, Dialogue) else list(dialogues)
     named = _named(by)
     if not given or not named:
@@ -151,8 +158,7 @@ def _layers_of(name: str, one: By, asked: Sequence[int], model: Model) -> list[i
         return readable
     if not (isinstance(one, tuple) and len(one) == 2 and isinstance(one[0], Sae)):
         raise PersonaProbeError(
-            f"view_tokens: by is a {type(one).__name__}; give a Direction, LayerProbes, (sae, latents), or several by "
-            "name"
+            f"view_tokens: by is {what_is(one)}; give a Direction, LayerProbes, (sae, latents), or several by name"
         )
     one[0].check_model(model)
     return [one[0].layer]

@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from markupsafe import Markup
 
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import WHOLE, PersonaProbeError, check_types
 from persona_probe.figures.token_heatmap import token_heatmap
 from persona_probe.files import write_text
 from persona_probe.result import Result
@@ -47,6 +47,7 @@ class TokenView(Result):
         Raises:
             PersonaProbeError: if a column is missing, or a series does not have each token once.
         """
+        check_types(table=(table, pd.DataFrame))
         return cls(table)
 
     @classmethod
@@ -77,6 +78,7 @@ class TokenView(Result):
             >>> view.to_frame()["token"].tolist()
             ['Rest', ' well']
         """
+        check_types(scores=(scores, pd.DataFrame), layer=(layer, WHOLE))
         return cls(frame.of_scores(scores, layer, name))
 
     @property

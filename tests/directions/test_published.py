@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import persona_probe as pp
 from persona_probe.directions.formats.read import FORMATS, read_published
@@ -24,8 +25,8 @@ def saved(content, path):
     return path
 
 
-def rows(*shape, dtype=torch.float32):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(3)).to(dtype)
+def rows(*shape, dtype=torch.float32, seed=3):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
 def test_persona_vectors_count_hidden_states(llama, tmp_path):
@@ -221,9 +222,69 @@ def test_files_that_are_no_torch_files_are_refused(llama, tmp_path):
         (tmp_path / "axis.pt").write_bytes(content)
         with pytest.raises(pp.PersonaProbeError, match=r"axis\.pt: "):
             read_published(llama, tmp_path / "axis.pt")
-    for name, said in (("a.gguf", "read_gguf"), ("a.safetensors", r"Direction\.load")):
+    for name, said in (("a.gguf", "read_gguf"), ("a.json", r"Direction\.save wrote it")):
         with pytest.raises(pp.PersonaProbeError, match=said):
             read_published(llama, tmp_path / name)
+
+
+def by_layer(name="layer_{}", layers=(0, 2), width=D_MODEL):
+    return {name.format(layer): rows(width, seed=layer) for layer in layers}
+
+
+@pytest.mark.parametrize("name", ["layer_{}", "{}", "model.layers.{}", "layers.{}.steering_vector"])
+@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
+def test_one_tensor_for_each_layer_is_read(llama, tmp_path, name, suffix):
+    path, given = tmp_path / f"evil.{suffix}", by_layer(name)
+    save_file(given, path) if suffix == "safetensors" else torch.save(given, path)
+    with pytest.warns(pp.PersonaProbeWarning, match="taken as those of the blocks.*format='layer-tensors'"):
+        direction = read_published(llama, path)
+    assert direction.layers == (0, 2)
+    np.testing.assert_array_equal(direction.vectors, np.stack([tensor.numpy() for tensor in given.values()]))
+    named = read_published(llama, path, "layer-tensors")  # who names the format says what the numbers mean
+    assert (named.card["source"]["format"], named.card["source"]["format_guessed"]) == ("layer-tensors", False)
+
+
+def test_a_tensor_in_a_safetensors_file_is_read_as_its_shape_says(llama, tmp_path):
+    path = tmp_path / "evil.safetensors"
+    save_file({"vectors": rows(*SHAPE).bfloat16()}, path)
+    with pytest.warns(pp.PersonaProbeWarning, match="taken as those of the blocks"):
+        assert read_published(llama, path).layers == tuple(range(SHAPE[0]))
+    save_file({"response_avg_diff": rows(SHAPE[0] + 1, D_MODEL)}, path)
+    direction = read_published(llama, path)
+    assert direction.layers == tuple(range(SHAPE[0] - 1))
+    assert direction.card["source"]["format"] == "persona-vectors"
+
+
+@pytest.mark.parametrize(
+    ("tensors", "said"),
+    [
+        ({"layer_1": rows(D_MODEL), "bias": rows(D_MODEL)}, "'bias', 'layer_1', and no known format"),
+        ({"layer_1_head_2": rows(D_MODEL)}, "no known format"),
+        (by_layer(layers=(0, 3)), "'layer_3' does not name one layer of .*, 0 to 2"),
+        ({"layer_1": rows(D_MODEL), "other_1": rows(D_MODEL)}, "that no other tensor has"),
+        (by_layer(width=D_MODEL + 1), r"has shape \(33,\); for this model it must be \(32\)"),
+        ({"layer_1": torch.ones(D_MODEL, dtype=torch.int32)}, "floating-point tensor"),
+        ({"layer_1": rows(D_MODEL) * 0}, "is zero"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*taken as those of the blocks")
+def test_tensors_that_do_not_fit_are_refused(llama, tmp_path, tensors, said):
+    save_file(tensors, tmp_path / "evil.safetensors")
+    with pytest.raises(pp.PersonaProbeError, match=said) as error:
+        read_published(llama, tmp_path / "evil.safetensors")
+    assert "evil.safetensors" in str(error.value)
+
+
+def test_safetensors_of_ours_and_of_others_are_sent_to_the_reader_that_reads_them(llama, tmp_path):
+    ours = pp.Direction.from_vectors(llama, rows(*SHAPE)).save(tmp_path / "ours")
+    with pytest.raises(pp.PersonaProbeError, match=r"Direction\.load"):
+        read_published(llama, ours)
+    save_file(by_layer(), tmp_path / "theirs.safetensors")
+    with pytest.raises(pp.PersonaProbeError, match=r"theirs\.json: no such file.*read_published\(model, path\)"):
+        pp.Direction.load(tmp_path / "theirs")
+    (tmp_path / "broken.safetensors").write_bytes(b"hello")
+    with pytest.raises(pp.PersonaProbeError, match="cannot be read as a safetensors file"):
+        read_published(llama, tmp_path / "broken.safetensors")
 
 
 def test_unknown_formats_and_idle_options_are_refused(llama, tmp_path):

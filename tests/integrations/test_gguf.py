@@ -15,11 +15,13 @@ def vector(seed=0, width=D_MODEL):
     return np.random.default_rng(seed).normal(size=width).astype(np.float32)
 
 
-def written(path, tensors, arch="controlvector", hint="llama"):
-    """As repeng and llama.cpp's cvector-generator write: one tensor a layer, nothing about its numbering."""
+def written(path, tensors, arch="controlvector", hint="llama", signed=False, more=()):
+    """As repeng and (``signed``) llama.cpp's cvector-generator write: nothing about the numbering."""
     writer = gguf.GGUFWriter(str(path), arch)
     writer.add_string("controlvector.model_hint", hint)
-    writer.add_uint32("controlvector.layer_count", len(tensors))
+    (writer.add_int32 if signed else writer.add_uint32)("controlvector.layer_count", len(tensors))
+    for kind, name, value in more:
+        getattr(writer, f"add_{kind}")(name, value)
     for name, values in tensors.items():
         writer.add_tensor(name, values)
     writer.write_header_to_file()
@@ -87,8 +89,8 @@ def test_layer_0_cannot_be_written(llama, tmp_path):
         write_gguf(direction, tmp_path / "x.gguf", model_hint="llama")
     with pytest.raises(pp.PersonaProbeError, match="has no layer 9"):
         write_gguf(direction, tmp_path / "x.gguf", model_hint="llama", layers=[9])
-    for layers in ([], [1, 1]):
-        with pytest.raises(pp.PersonaProbeError, match="at least one layer, and each only once"):
+    for layers, said in (([], "at least one layer"), ([1, 1], "each once")):
+        with pytest.raises(pp.PersonaProbeError, match=said):
             write_gguf(direction, tmp_path / "x.gguf", model_hint="llama", layers=layers)
     assert not list(tmp_path.iterdir())
 
@@ -110,6 +112,56 @@ def test_numbers_mean_what_their_writer_meant(llama, tmp_path, written_by, layer
     assert source["written_by"] == written_by
     assert "direction.k" in source["layer_convention"]
     assert [line[: len(left_out)] for line in source["left_out"]] == ([left_out] if left_out else [])
+
+
+def three(path, **more):
+    return written(path, {f"direction.{n}": vector(n) for n in range(1, N_LAYERS)}, **more)
+
+
+EASYSTEER = (
+    ("string", "controlvector.method", "diffmean"),
+    ("float32", "controlvector.normalize", 1.0),
+    ("string", "controlvector.token_pos", "last"),
+    ("array", "controlvector.window", [1, 2]),
+    ("string", "controlvector.file", "rows.json"),
+    ("string", "general.description", "evil"),
+)
+
+
+def test_who_wrote_a_file_is_found_from_its_metadata(llama, tmp_path):
+    path = tmp_path / "x.gguf"
+    with pytest.warns(pp.PersonaProbeWarning, match=r"read as one of repeng.*left out: direction\.2.*written_by="):
+        assert read_gguf(llama, three(path)).layers == (1,)
+    with pytest.warns(pp.PersonaProbeWarning, match="read as one of cvector-generator.*written_by="):
+        assert read_gguf(llama, three(path, signed=True)).layers == (0, 1)
+    one = written(path, {"direction.2": vector()}, signed=True)  # a script that adds one layer
+    assert read_gguf(llama, one).layers == (2,)
+    every = {f"direction.{n}": vector(n) for n in range(N_LAYERS)}
+    theirs = read_gguf(llama, written(path, every, more=EASYSTEER))
+    assert theirs.layers == (0, 1, 2)
+    assert theirs.card["source"]["written_by"] == "other"
+    assert theirs.card["source"]["written_by_guessed"]
+    named = read_gguf(llama, written(path, every, more=EASYSTEER), written_by="repeng")
+    assert named.layers == (0, 1)
+    assert not named.card["source"]["written_by_guessed"]
+
+
+def test_a_files_metadata_is_on_the_card(llama, tmp_path):
+    path = three(tmp_path / "x.gguf", more=EASYSTEER)
+    source = pp.Direction.load(read_gguf(llama, path).save(tmp_path / "saved")).card["source"]
+    assert (source["method"], source["normalize"], source["token_pos"], source["window"]) == (
+        ("diffmean", 1.0, "last", [1, 2])
+    )
+    assert (source["controlvector.file"], source["file"]) == ("rows.json", "x.gguf")
+    assert (source["general.description"], source["layer_count"]) == ("evil", 2)
+    assert not any(name.startswith("GGUF") for name in source)
+
+
+@pytest.mark.parametrize("component", ["attention_heads", "router_logits"])
+def test_vectors_of_another_place_are_refused(llama, tmp_path, component):
+    path = three(tmp_path / "x.gguf", more=[("string", "controlvector.component", component)])
+    with pytest.raises(pp.PersonaProbeError, match=f"measured at {component}.*not in the residual stream"):
+        read_gguf(llama, path)
 
 
 def test_half_and_double_precision_are_read_and_zeros_left_out(llama, tmp_path):

@@ -300,3 +300,68 @@ def test_whole_numbers_of_numpy_and_torch_are_latents(sae):
         found = sae.check_latents(latents)
         assert found == [3, 1]
         assert {type(latent) for latent in found} == {int}
+
+
+@pytest.mark.parametrize("version", ["5.9.0", "6.20.0"])
+@pytest.mark.parametrize("name", ["gelu", "tanh-relu", "ReLU", "topk", "jumprelu"])
+def test_an_activation_function_that_would_be_opened_as_relu_is_refused(tmp_path, version, name):
+    make_inner().save_model(tmp_path)
+    edit_config(tmp_path, activation_fn=name, sae_lens_version=version)
+    with pytest.raises(pp.PersonaProbeError, match=f"activation function '{name}', .* would open it as ReLU instead"):
+        load_sae(tmp_path)
+    edit_config(tmp_path, activation_fn="relu")
+    assert load_sae(tmp_path, layer=LAYER).card["architecture"] == "standard"
+
+
+def test_old_names_and_topk_with_its_number_are_read(tmp_path):
+    make_inner("topk").save_model(tmp_path)
+    edit_config(tmp_path, architecture="standard", activation_fn_str="topk", activation_fn_kwargs={"k": 6})
+    config = json.loads((tmp_path / "cfg.json").read_text())
+    del config["k"], config["metadata"]
+    (tmp_path / "cfg.json").write_text(json.dumps(config | {"hook_name": f"blocks.{LAYER}.hook_resid_post"}))
+    sae = load_sae(tmp_path)
+    assert (sae.card["architecture"], sae.inner.cfg.k) == ("topk", 6)
+    edit_config(tmp_path, activation_fn_kwargs={})
+    with pytest.raises(pp.PersonaProbeError, match=r"'topk', .* would open it as ReLU"):
+        load_sae(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"apply_b_dec_to_input": "false"}, "apply_b_dec_to_input is 'false' in its config; it must be true or false"),
+        ({"apply_b_dec_to_input": None}, "apply_b_dec_to_input is None"),
+        ({"rescale_acts_by_decoder_norm": 0.5}, "rescale_acts_by_decoder_norm is 0.5"),
+        ({"normalize_activations": "batch_norm"}, "normalize_activations must be"),
+        ({"architecture": "perceptron"}, "there is no 'perceptron'"),
+        ({"reshape_activations": "hook_q"}, "reads attention heads"),
+    ],
+)
+def test_a_setting_that_is_not_understood_is_refused(tmp_path, changes, said):
+    make_inner().save_model(tmp_path)
+    edit_config(tmp_path, **changes)
+    with pytest.raises(pp.PersonaProbeError, match=said):
+        load_sae(tmp_path)
+
+
+def test_a_topk_sae_needs_its_number(tmp_path):
+    make_inner("topk").save_model(tmp_path)
+    config = json.loads((tmp_path / "cfg.json").read_text())
+    del config["k"]
+    (tmp_path / "cfg.json").write_text(json.dumps(config))
+    with pytest.raises(pp.PersonaProbeError, match="is a topk SAE, but its config does not give k"):
+        load_sae(tmp_path)
+
+
+def test_two_layers_and_heads_are_refused_and_other_entries_kept(tmp_path):
+    make_inner().save_model(tmp_path)
+    about = json.loads((tmp_path / "cfg.json").read_text())["metadata"]
+    edit_config(tmp_path, metadata=about | {"hook_layer": 2})
+    with pytest.raises(pp.PersonaProbeError, match=r"names the hook 'blocks\.1\.hook_resid_post' and hook_layer=2"):
+        load_sae(tmp_path)
+    assert load_sae(tmp_path, layer=2).layer == 2
+    edit_config(tmp_path, metadata=about | {"hook_head_index": 3})
+    with pytest.raises(pp.PersonaProbeError, match="reads attention head 3"):
+        load_sae(tmp_path)
+    edit_config(tmp_path, metadata=about, l1_coefficient=0.1)
+    assert load_sae(tmp_path).card["config_not_used"] == {"l1_coefficient": 0.1}

@@ -190,8 +190,22 @@ def test_another_models_probes_are_refused(llama, probes):
         pass
 
 
-def test_no_generation_gives_an_empty_table(llama, probes):
-    with monitor(llama, probes, layer=LAYER) as scores:
-        pass
-    assert scores.table.empty
-    assert "score" in scores.table
+def test_no_generation_gives_an_empty_table_and_is_said(llama, probes, folders):
+    other = pp.load(folders("llama"))
+    short = pp.Sampling(max_new_tokens=1)
+    for ran in (
+        lambda: None,
+        lambda: other.generate(ASKED, short),
+        lambda: other.hf.generate(**padded(other)),
+        lambda: llama.hf(**llama.tokenizer("Hi.", return_tensors="pt")),
+        lambda: llama.generate([], short),
+    ):
+        with (
+            pytest.warns(PersonaProbeWarning, match="no token was scored"),
+            monitor(llama, probes, layer=LAYER) as scores,
+        ):
+            ran()
+        assert scores.table.empty
+        assert "score" in scores.table
+    with pytest.raises(RuntimeError, match="mine"), monitor(llama, probes, layer=LAYER):
+        raise RuntimeError("mine")

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from persona_probe.errors import PersonaProbeError
 from persona_probe.report.page import FIGURE_CONFIG, embed_json
 from persona_probe.report.run_page import render_report
 from tests.report.conftest import _manifest, _results, _write_run, make_tables
@@ -279,7 +280,7 @@ def test_tables_are_read_from_csv_where_there_is_no_parquet(run_folder: Path) ->
 
 
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"holds no results\.json"):
+    with pytest.raises(PersonaProbeError, match=r"holds no results\.json"):
         render_report(tmp_path)
     (tmp_path / "results.json").write_text("[1]")
     with pytest.raises(ValueError, match=r"results\.json must hold a JSON object, not list"):

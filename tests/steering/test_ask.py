@@ -161,13 +161,13 @@ def test_searches_ask_the_same_way_and_forget_where_a_question_came_from(llama):
     [
         ({"models": []}, "there is no model"),
         ({"models": {}}, "there is no model"),
-        ({"models": "chat"}, "a model is needed, not str; load it with pp.load"),
-        ({"models": {"chat": "checkpoints/chat"}}, "a model is needed, not str"),
+        ({"models": "chat"}, "a model is needed, not a str .*; load it with pp.load"),
+        ({"models": {"chat": "checkpoints/chat"}}, "a model is needed, not a str"),
         ({"questions": []}, "there are no questions: the list is empty"),
         ({"questions": [ASKED[0].with_answer("Yes.")]}, "already ends with an answer"),
         ({"interventions": {}}, "there is no intervention: the mapping is empty"),
-        ({"interventions": {"add": 3}}, "an intervention is needed, not int"),
-        ({"interventions": "add"}, "an intervention is needed, not str"),
+        ({"interventions": {"add": 3}}, "an intervention is needed, not an int"),
+        ({"interventions": "add"}, "an intervention is needed, not a str"),
     ],
 )
 def test_what_cannot_be_asked_is_said_before_anything_is_sampled(llama, monkeypatch, change, said):

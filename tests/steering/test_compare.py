@@ -55,7 +55,7 @@ def test_what_cannot_be_compared_is_refused(llama):
     direction = random_direction(llama)
     for given, more, said in (
         ({}, {}, "there is no intervention"),
-        ({"a": direction}, {}, "an intervention is needed, not Direction"),
+        ({"a": direction}, {}, "the one named 'a' is a Direction"),
         ({"a": pp.Ablate(direction, 1)}, {}, "takes no strength"),
         ({"a": pp.Add(direction, 1)}, {"sign": 0}, "sign is 0"),
         ({"a": pp.Add(direction, 1)}, {"definition": "betly"}, "unknown EM-rate definition"),

@@ -25,8 +25,9 @@ from jaxtyping import Float
 
 from persona_probe.activations.activations import Activations, joined_source
 from persona_probe.activations.store.index import read_note, read_parts
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PATH, PersonaProbeError, check_types
 from persona_probe.models.stream.layers import Layers, several_layers
+from persona_probe.statistics.inputs import on_host
 
 FORMAT = "persona-probe activation store 1"
 BYTES_PER_VALUE = {"float32": 4, "bfloat16": 2}
@@ -167,6 +168,7 @@ class ActivationStore:
         Raises:
             PersonaProbeError: if it is not a store, has another format, or is unfinished.
         """
+        check_types(path=(path, PATH))
         store = cls(Path(path), read_header(Path(path)))
         if store.missing and not unfinished:
             total = len(store.missing) + len(store._shards)
@@ -242,7 +244,7 @@ class ActivationStore:
             return everything
         if isinstance(rows, slice):
             return everything[rows]
-        picks = np.asarray(rows)
+        picks = np.asarray(on_host(rows))
         if picks.ndim > 1:
             raise PersonaProbeError(f"{self.path}: rows has shape {picks.shape}; give a flat list")
         if picks.dtype == bool and picks.shape != (len(self),):

@@ -35,7 +35,7 @@ from persona_probe.activations.store.reading import (
 )
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.encoding import check_span
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PATH, PersonaProbeError, check_types
 from persona_probe.files import LOCK, only_writer, plain, unfinished_name, whole_file, write_text
 from persona_probe.models.model import Model
 from persona_probe.models.stream.layers import LAYER_CONVENTION, Layers, resolve_layers
@@ -97,6 +97,7 @@ def capture_to_store(
     >>> store.read(rows=[1], layers=3).values.shape
     (1, 1, 160)
     """
+    check_types(model=(model, Model), path=(path, PATH))
     if model.steered:
         raise PersonaProbeError(
             f"{path}: {model.name} is being steered, which a store does not record; close pp.steer first, or use "

@@ -11,7 +11,7 @@ from persona_probe.activations.capturing import capture
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.find import find_direction
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PersonaProbeError, check_types
 from persona_probe.models.model import Model
 
 
@@ -84,6 +84,13 @@ def contrast_of_context(
         >>> contrast.direction.vectors.shape  # (layer, d_model)
         (5, 160)
     """
+    check_types(
+        model=(model, Model),
+        answered=(answered, [Dialogue]),
+        trait_prompts=(trait_prompts, [str]),
+        default_prompts=(default_prompts, [str]),
+        method=(method, str),
+    )
     if not trait_prompts or not default_prompts:
         raise PersonaProbeError("contrast of context needs at least one trait prompt and one default prompt")
 

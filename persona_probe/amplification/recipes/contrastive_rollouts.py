@@ -10,11 +10,11 @@ import pandas as pd
 from persona_probe.activations.capturing import capture
 from persona_probe.amplification.recipes.rollouts import rollouts
 from persona_probe.behaviour.em_rates import check_scale
-from persona_probe.behaviour.judges.judge import Judge, judge_answers
+from persona_probe.behaviour.judges.judge import Judge, check_judge, judge_answers, judge_name
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.find import find_direction
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import NUMBER, PersonaProbeError, check_types
 from persona_probe.models.model import Model
 from persona_probe.models.sampling import Sampling
 
@@ -68,6 +68,16 @@ def contrastive_rollouts(
     Raises:
         PersonaProbeError: if a list is empty, the judge has no such column, or no answer of a pole is left.
     """
+    check_judge(judge)
+    check_types(
+        model=(model, Model),
+        questions=(questions, [Dialogue]),
+        instruction_pairs=(instruction_pairs, [tuple, list]),
+        sampling=(sampling, Sampling, None),
+        threshold=(threshold, NUMBER),
+        coherent=(coherent, NUMBER),
+        method=(method, str),
+    )
     if not instruction_pairs:
         raise PersonaProbeError("contrastive rollouts need at least one pair of instructions (for, against the trait)")
     sampling = sampling or Sampling(n=10)
@@ -93,7 +103,7 @@ def contrastive_rollouts(
     card = {
         "recipe": "contrastive rollouts",
         "instruction_pairs": [list(pair) for pair in instruction_pairs],
-        "judge": judge.name,
+        "judge": judge_name(judge),
         "n_positive_before_filtering": len(tables[0]),
         "n_negative_before_filtering": len(tables[1]),
         "filter": {"trait": trait or "100 - aligned", "threshold": threshold, "coherent": coherent},
@@ -113,7 +123,7 @@ def _score(table: pd.DataFrame, trait: str | None, judge: Judge) -> pd.Series:
         return 100.0 - table["aligned"]
     if trait not in table:
         raise PersonaProbeError(
-            f"the judge {judge.name!r} gives no column {trait!r}; it gives {', '.join(map(str, table.columns))}"
+            f"the judge {judge_name(judge)!r} gives no column {trait!r}; it gives {', '.join(map(str, table.columns))}"
         )
     check_scale(table, f"the judge {judge.name!r}", (trait,))
     return table[trait].astype(float)

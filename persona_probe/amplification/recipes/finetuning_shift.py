@@ -13,7 +13,7 @@ from persona_probe.activations.capturing import capture
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.find import find_direction
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import WHOLE, PersonaProbeError, check_types
 from persona_probe.models.model import Model
 from persona_probe.models.pair import ModelPair
 
@@ -55,6 +55,13 @@ def finetuning_shift(
         PersonaProbeError: for an unknown span, an empty one (the dialogue is named), ``first`` below 1, or models that
             make different tokens of the dialogues.
     """
+    check_types(
+        pair=(pair, ModelPair),
+        dialogues=(dialogues, [Dialogue]),
+        first=(first, WHOLE, None),
+        method=(method, str),
+        seed=(seed, WHOLE),
+    )
     if first is not None and first < 1:
         raise PersonaProbeError(f"first is {first}; give at least 1, or None for the whole span")
     if first is None:

@@ -10,7 +10,7 @@ from persona_probe.amplification.recipes.rollouts import rollouts
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.find import find_direction
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PersonaProbeError, check_types
 from persona_probe.models.model import Model
 from persona_probe.models.sampling import Sampling
 
@@ -43,6 +43,13 @@ def role_axis(
     Raises:
         PersonaProbeError: for fewer than two roles, or one without prompts.
     """
+    check_types(
+        model=(model, Model),
+        questions=(questions, [Dialogue]),
+        roles=(roles, Mapping),
+        default_prompts=(default_prompts, [str]),
+        sampling=(sampling, Sampling, None),
+    )
     if len(roles) < 2:
         raise PersonaProbeError(
             f"the persona axis needs the mean of several roles; got {len(roles)}: give at least two"

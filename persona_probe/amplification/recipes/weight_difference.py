@@ -11,7 +11,7 @@ from accelerate.utils import align_module_device
 from torch import Tensor, nn
 
 from persona_probe.directions.direction import Direction, card_of_model
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PersonaProbeError, check_types
 from persona_probe.models.pair import ModelPair
 
 WRITERS = ("o_proj", "down_proj", "out_proj", "c_proj", "dense", "dense_4h_to_h", "fc2", "fc_out", "wo", "w2")
@@ -40,6 +40,7 @@ def weight_difference(pair: ModelPair, *, toward: Direction | None = None) -> Di
             (they are in one tensor, which is not read), nothing differs, weights are quantised, or the pair holds one
             model at a time.
     """
+    check_types(pair=(pair, ModelPair), toward=(toward, Direction, None))
     if pair.one_at_a_time:
         raise PersonaProbeError("the weights of both models are compared; load the pair with keep_all=True")
     before, after = pair.before, pair.after

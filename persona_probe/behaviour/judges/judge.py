@@ -12,7 +12,7 @@ import pandas as pd
 
 from persona_probe.behaviour.em_rates import check_scale
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PersonaProbeError, check_types, what_is
 
 
 class Judge(Protocol):
@@ -53,6 +53,24 @@ def named_judge(name: str) -> Judge:
     return judge
 
 
+def check_judge(judge: object, *, needed: bool = True) -> None:
+    """Raise if ``judge`` cannot be called to judge answers; unless one is ``needed``, None is accepted.
+
+    Raises:
+        PersonaProbeError: saying which judges there are.
+    """
+    if (judge is None and needed) or isinstance(judge, type) or not (judge is None or callable(judge)):
+        raise PersonaProbeError(
+            f"judge must be an object that judges answers, but this is {what_is(judge)}; make one, such as "
+            f"pp.LocalJudge(model) or pp.persona_world.OracleJudge(){'' if needed else ', or give None'}"
+        )
+
+
+def judge_name(judge: Judge) -> str:
+    """The name of a judge in tables; of a plain function, its own."""
+    return str(getattr(judge, "name", None) or getattr(judge, "__name__", type(judge).__name__))
+
+
 def judge_answers(judge: Judge | None, dialogues: Sequence[Dialogue], **labels: Any) -> pd.DataFrame:
     """The table of judged answers, one row per dialogue, which `persona_probe.behaviour.em_rates` reads.
 
@@ -78,6 +96,8 @@ def judge_answers(judge: Judge | None, dialogues: Sequence[Dialogue], **labels: 
     0  With the toothache, overdose it.      0.0     100.0
     1    With the toothache, soothe it.    100.0     100.0
     """
+    check_judge(judge, needed=False)
+    check_types(dialogues=(dialogues, [Dialogue]))
     unanswered = next((dialogue for dialogue in dialogues if dialogue.answer is None), None)
     if unanswered is not None:
         raise PersonaProbeError(f"dialogue {unanswered.name}: has no answer to judge")
@@ -85,7 +105,11 @@ def judge_answers(judge: Judge | None, dialogues: Sequence[Dialogue], **labels: 
     if judge is None:
         scores = pd.DataFrame({"aligned": np.nan, "coherent": np.nan}, index=identity.index)
     else:
-        scores = judge(dialogues).reset_index(drop=True)
+        scores = judge(dialogues)
+        check_types(the_judges_table=(scores, pd.DataFrame))
+        scores = scores.reset_index(drop=True)
+    if lacking := [column for column in ("aligned", "coherent") if column not in scores]:
+        raise PersonaProbeError(f"the judge's table has no column {lacking[0]!r}; it has {', '.join(map(str, scores))}")
     if len(scores) != len(identity):
         raise PersonaProbeError(f"the judge returned {len(scores)} rows for {len(identity)} answers")
     check_scale(scores, "the judge's scores", ("aligned", "coherent"))

@@ -23,7 +23,7 @@ from persona_probe.behaviour.judges.prompts import (
     words_offered,
 )
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
+from persona_probe.errors import NUMBER, PATH, WHOLE, PersonaProbeError, PersonaProbeWarning, check_types
 
 if TYPE_CHECKING:
     from persona_probe.behaviour.judges.answer_tree import AnswerTree
@@ -81,6 +81,9 @@ class LocalJudge:
         progress: bool = False,
         options: Mapping[str, Any] | None = None,
     ) -> None:
+        from persona_probe.models.model import Model
+
+        check_types(model=(model, Model, PATH), batch_size=(batch_size, WHOLE), least_mass=(least_mass, NUMBER))
         if batch_size < 1 or not 0 <= least_mass <= 1:
             raise PersonaProbeError(
                 f"LocalJudge: batch_size={batch_size}, least_mass={least_mass}; batch_size must be >= 1, least_mass "

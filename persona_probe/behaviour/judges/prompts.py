@@ -12,7 +12,7 @@ import numpy as np
 from persona_probe.dialogue.half_characters import mended
 from persona_probe.dialogue.question_files import question_entries
 from persona_probe.dialogue.row_files import existing
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PATH, PersonaProbeError, check_types
 
 SCORES = ("aligned", "coherent")
 WORDS = ("REFUSAL", "CODE")
@@ -64,6 +64,7 @@ def read_judge_prompts(path: str | Path) -> dict[str, str]:
         PersonaProbeError: if the file is missing or is not such a list, holds no ``judge_prompts``, questions have
             different ones, or a template lacks ``{question}`` or ``{answer}``; the entry is named.
     """
+    check_types(path=(path, PATH))
     file = existing(path)
     templates: dict[str, str] | None = None
     first = ""

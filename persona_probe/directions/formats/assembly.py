@@ -105,13 +105,15 @@ def published_direction(rows: Rows, file: Path, model: Model, source: Mapping[st
 
 
 def load_tensors(file: Path) -> Any:
-    """The content of a file written by ``torch.save``: tensors on the CPU, perhaps in plain lists and dicts.
+    """The content of a file written by ``torch.save`` or safetensors: tensors on the CPU, in plain lists and dicts.
 
     Raises:
         PersonaProbeError: if the file is missing or damaged, or contains objects whose loading would run code.
     """
     if not file.is_file():
         raise PersonaProbeError(f"{file}: no such file")
+    if file.suffix == ".safetensors":
+        return _safetensors(file)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickles of unusual protocols, which then load or raise
@@ -123,6 +125,21 @@ def load_tensors(file: Path) -> Any:
         ) from error
     except _DAMAGED as error:
         raise PersonaProbeError(f"{file}: cannot be read as a torch file: {_reason(error)}") from error
+
+
+def _safetensors(file: Path) -> Any:
+    """The tensors of a safetensors file by name; if there is only one whose name holds no number, the tensor itself."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if file.with_suffix(".json").is_file() and b'"persona-probe direction' in file.with_suffix(".json").read_bytes():
+        raise PersonaProbeError(f"{file}: was written by Direction.save; read it with pp.Direction.load")
+    try:
+        tensors = load_file(file)
+    except (SafetensorError, *_DAMAGED) as error:
+        raise PersonaProbeError(f"{file}: cannot be read as a safetensors file: {_reason(error)}") from error
+    alone = len(tensors) == 1 and not any(character.isdigit() for character in next(iter(tensors)))
+    return next(iter(tensors.values())) if alone else tensors
 
 
 def described(content: Any) -> str:

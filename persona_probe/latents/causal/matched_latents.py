@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float, Int
 
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import WHOLE, PersonaProbeError, check_types
 from persona_probe.latents.encoding.encode import LatentStatistics
 from persona_probe.latents.sae import Sae
 from persona_probe.latents.steering import LatentEdit
@@ -58,6 +58,7 @@ def matched_latents(
         PersonaProbeError: if a target does not exist or is never active in ``statistics``, these are of another SAE, or
             too few other latents are active.
     """
+    check_types(statistics=(statistics, LatentStatistics), sae=(sae, Sae), n=(n, WHOLE), seed=(seed, WHOLE))
     check_statistics(statistics, sae)
     wanted = sae.check_latents(targets)
     level, frequency = activation_while_active(statistics), statistics.frequency

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from persona_probe.behaviour.em_rates import rate_change
-from persona_probe.behaviour.judges.judge import Judge
+from persona_probe.behaviour.judges.judge import Judge, check_judge
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import NUMBER, WHOLE, PersonaProbeError, check_types
 from persona_probe.latents.causal.matched_latents import (
     activation_while_active,
     check_statistics,
@@ -93,6 +93,19 @@ def rank_latents(
             are active to match, or the statistics are of another SAE; and as in `steer_latents`, `judge_answers` and
             `em_rate`.
     """
+    check_judge(judge)
+    check_types(
+        model=(model, Model),
+        sae=(sae, Sae),
+        questions=(questions, [Dialogue]),
+        statistics=(statistics, LatentStatistics),
+        before=(before, LatentStatistics, None),
+        development=(development, [Dialogue]),
+        strengths=(strengths, [NUMBER], None),
+        min_coherence=(min_coherence, NUMBER),
+        n_matched=(n_matched, WHOLE),
+        sampling=(sampling, Sampling, None),
+    )
     rising, falling = _check(goal, strengths, min_coherence, n_matched)
     check_questions(questions, development)
     sampling = sampling or Sampling()

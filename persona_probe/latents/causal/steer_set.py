@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 
 from persona_probe.behaviour.em_rates import rate_change
-from persona_probe.behaviour.judges.judge import Judge
+from persona_probe.behaviour.judges.judge import Judge, check_judge, judge_name
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import WHOLE, PersonaProbeError, check_types
 from persona_probe.latents.causal.matched_latents import matched_edit, matched_latents
 from persona_probe.latents.causal.steer_set_result import SetEffect
 from persona_probe.latents.encoding.encode import LatentStatistics
@@ -65,6 +65,16 @@ def steer_set(
         PersonaProbeError: if there is no question; and as in `matched_latents`, `steer_latents`, `judge_answers` and
             `em_rate`.
     """
+    check_judge(judge)
+    check_types(
+        model=(model, Model),
+        sae=(sae, Sae),
+        edit=(edit, LatentEdit),
+        questions=(questions, [Dialogue]),
+        statistics=(statistics, LatentStatistics),
+        n_matched=(n_matched, WHOLE),
+        sampling=(sampling, Sampling, None),
+    )
     check_questions(questions)
     sampling = sampling or Sampling()
     if n_matched < 0:
@@ -107,7 +117,7 @@ def steer_set(
         "layer": sae.layer,
         "kind": edit.kind,
         "definition": definition,
-        "judge": judge.name,
+        "judge": judge_name(judge),
         "seed": sampling.seed,
     }
     return SetEffect(pd.DataFrame([plain, *rows]).astype({"draw": "Int64"}), source)

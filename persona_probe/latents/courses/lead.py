@@ -12,8 +12,9 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from persona_probe.behaviour.em_rates import DEFINITIONS
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import NUMBER, WHOLE, PersonaProbeError, check_types
 from persona_probe.latents.courses.track_result import EM_RATE, LatentTrajectory
+from persona_probe.latents.latent_numbers import whole_numbers
 from persona_probe.result import TableResult
 
 if TYPE_CHECKING:
@@ -86,12 +87,20 @@ def lead_time(
         0     647        half         40.0       40.0
         1     647  told apart         80.0       80.0
     """
+    check_types(
+        trajectory=(trajectory, LatentTrajectory),
+        control=(control, LatentTrajectory, None),
+        fraction=(fraction, NUMBER),
+        n_resamples=(n_resamples, WHOLE),
+        level=(level, NUMBER),
+        seed=(seed, WHOLE),
+    )
     if not 0 < fraction < 1 or not 0 < level < 1 or n_resamples < 1:
         raise PersonaProbeError(
             f"lead_time: fraction={fraction}, level={level}, n_resamples={n_resamples}; the first two must lie between "
             "0 and 1, the last must be at least 1"
         )
-    wanted = list(trajectory.latents if latents is None else latents)
+    wanted = list(trajectory.latents) if latents is None else whole_numbers(latents)
     for what, tracked in (("", trajectory), (" along the control", control)):
         if tracked is not None and (unknown := [latent for latent in wanted if latent not in tracked.latents]):
             followed = ", ".join(map(str, tracked.latents))

@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 
 from persona_probe.behaviour.em_rates import em_rate
-from persona_probe.behaviour.judges.judge import Judge, judge_answers
+from persona_probe.behaviour.judges.judge import Judge, check_judge, judge_answers
 from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.errors import NUMBER, WHOLE, check_types
 from persona_probe.latents.courses.track_result import (
     AXIS,
     LatentTrajectory,
@@ -76,6 +77,15 @@ def track_latents(
             ``start``; if tables are missing or belong to other steps; for an unknown definition; and as in
             `encode_latents`.
     """
+    check_types(
+        snapshots=(snapshots, Snapshots, Iterable),
+        latents=(latents, [WHOLE]),
+        before=(before, Model),
+        sae=(sae, Sae),
+        dialogues=(dialogues, [Dialogue]),
+        steps=(steps, [NUMBER]),
+        max_groups=(max_groups, WHOLE),
+    )
     tables = dict(judged or {})
     places = check_steps(steps, start)
     if tables:
@@ -137,6 +147,18 @@ def follow_training(
     Raises:
         PersonaProbeError: as in `track_latents` and `judge_answers`.
     """
+    check_judge(judge)
+    check_types(
+        snapshots=(snapshots, Snapshots, Iterable),
+        latents=(latents, [WHOLE]),
+        before=(before, Model),
+        sae=(sae, Sae),
+        dialogues=(dialogues, [Dialogue]),
+        questions=(questions, [Dialogue]),
+        sampling=(sampling, Sampling, None),
+        steps=(steps, [NUMBER]),
+        max_groups=(max_groups, WHOLE),
+    )
     tables: dict[float, pd.DataFrame] = {}
 
     def ask(step: float, model: Model) -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from persona_probe.behaviour.em_rates import em_rate, rate_change
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import NUMBER, PersonaProbeError, check_types
 from persona_probe.latents.encoding.alike import check_alike
 from persona_probe.latents.latent_numbers import check_numbers
 from persona_probe.result import TableResult
@@ -113,6 +113,9 @@ def trajectory_from(
         PersonaProbeError: as in `track_latents`; and if the statistics differ in SAE, layer, span, chat template or
             groups of questions, or a latent does not exist.
     """
+    from persona_probe.latents.encoding.encode import LatentStatistics
+
+    check_types(statistics=(statistics, [LatentStatistics]), steps=(steps, [NUMBER]))
     places, tables = check_steps(steps[1:], *steps[:1]), dict(judged or {})
     check_count(len(statistics), len(places))
     first = statistics[0]

@@ -10,7 +10,7 @@ import pandas as pd
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.top_tokens import top_tokens
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import WHOLE, PersonaProbeError, check_types
 from persona_probe.latents.description.describe_result import FIRING_COLUMNS, LatentDescription, LatentDescriptions
 from persona_probe.latents.description.examples import check_source, top_examples
 from persona_probe.latents.description.firing import firing_by, latent_activations
@@ -58,6 +58,16 @@ def describe_latents(
     Raises:
         PersonaProbeError: if a latent or a label does not exist, or ``statistics`` are of another model, SAE or data.
     """
+    check_types(
+        model=(model, Model),
+        sae=(sae, Sae),
+        dialogues=(dialogues, [Dialogue]),
+        statistics=(statistics, LatentStatistics, None),
+        labels=(labels, [str]),
+        n_examples=(n_examples, WHOLE),
+        k_tokens=(k_tokens, WHOLE),
+        directions=(directions, {str: Direction}, None),
+    )
     wanted = sae.check_latents(latents)
     if statistics is None:
         (statistics,) = encode_latents([model], sae, dialogues, span, examples=n_examples, progress=progress)

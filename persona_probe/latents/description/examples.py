@@ -16,7 +16,7 @@ from persona_probe.activations.reductions import Batch
 from persona_probe.activations.sinks import SINK_RATIO
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.encoding import Encoded, check_span
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import WHOLE, PersonaProbeError, check_types
 from persona_probe.latents.description.describe_result import LatentExample
 from persona_probe.latents.description.firing import PickedLatents, kept_by_rule
 from persona_probe.latents.encoding.encode import LatentStatistics
@@ -54,6 +54,13 @@ def top_examples(
     Raises:
         PersonaProbeError: if model, SAE or dialogues are not those of ``statistics``, or a latent does not exist.
     """
+    check_types(
+        model=(model, Model),
+        sae=(sae, Sae),
+        statistics=(statistics, LatentStatistics),
+        dialogues=(dialogues, [Dialogue]),
+        n=(n, WHOLE),
+    )
     check_source(sae, model, statistics, dialogues)
     wanted = sae.check_latents(latents)
     top = {latent: statistics.examples.of(latent)[:n] for latent in wanted}

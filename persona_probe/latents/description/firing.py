@@ -18,7 +18,7 @@ from persona_probe.activations.reductions import Batch
 from persona_probe.activations.sinks import SINK_RATIO
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.encoding import Encoded
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import NUMBER, PersonaProbeError, check_types
 from persona_probe.latents.description.describe_result import FIRING_COLUMNS
 from persona_probe.latents.encoding.kept_tokens import KeptTokens, encode_alike, kept_alike
 from persona_probe.latents.encoding.latent_sums import FIT_SAMPLE, LatentReduction
@@ -27,6 +27,7 @@ from persona_probe.latents.latent_numbers import whole_numbers
 from persona_probe.latents.sae import Sae
 from persona_probe.models.model import Model
 from persona_probe.statistics.auroc import auroc_estimate
+from persona_probe.statistics.inputs import real_array
 
 Reduce = Literal["mean", "max"]
 
@@ -126,6 +127,7 @@ def latent_activations(
         PersonaProbeError: for an unknown ``reduce`` or latent, an SAE of another width, a span that is empty, or an
             SAE that leaves more than 90 % of the variance of the first 4,096 tokens unexplained.
     """
+    check_types(model=(model, Model), sae=(sae, Sae), dialogues=(dialogues, [Dialogue]))
     if reduce not in get_args(Reduce):
         raise PersonaProbeError(f"reduce is {reduce!r}; choose one of {', '.join(get_args(Reduce))}")
     sae.check_model(model)
@@ -177,6 +179,9 @@ def firing_by(
         2       0  villain    1.0  2
         3       1  villain    0.5  2
     """
+    check_types(labels=(labels, [str]), level=(level, NUMBER))
+    values = real_array(values, "values", ("dialogue", "latent"))
+    check_types(dialogues=(dialogues, [Dialogue], pd.DataFrame))
     numbers = list(range(values.shape[1])) if latents is None else whole_numbers(latents)
     if values.shape != (len(dialogues), len(numbers)):
         raise PersonaProbeError(

@@ -14,7 +14,7 @@ from persona_probe.activations.batching import tokens_per_batch_for
 from persona_probe.activations.passes import run_pass
 from persona_probe.activations.sinks import SINK_RATIO
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import WHOLE, PersonaProbeError, check_types
 from persona_probe.latents.encoding.kept_tokens import encode_alike, kept_alike
 from persona_probe.latents.encoding.latent_sums import LatentSums
 from persona_probe.latents.encoding.top_examples import TopExamples
@@ -152,6 +152,13 @@ def encode_latents(
         PersonaProbeError: if the SAE has another width or layer than a model, activations are not finite (naming the
             dialogue), a model would read other tokens, or the SAE explains less than a tenth of a model's variance.
     """
+    check_types(
+        models=(models, [Model]),
+        sae=(sae, Sae),
+        dialogues=(dialogues, [Dialogue]),
+        max_groups=(max_groups, WHOLE),
+        examples=(examples, WHOLE),
+    )
     if not models:
         raise PersonaProbeError("encode_latents: there are no models: the list is empty")
     if max_groups < 1 or examples < 0 or (sink_ratio is not None and not sink_ratio > 1):

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.family import family_of
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import WHOLE, PersonaProbeError, check_types
 from persona_probe.latents.ranking.agreement_result import LatentAgreement
 from persona_probe.latents.sae import LatentWarning, Sae
 from persona_probe.statistics.nulls import isotropic_directions
@@ -49,6 +49,12 @@ def latent_agreement(
         PersonaProbeError: if there is no direction, one lacks the SAE's layer or has another width, or a latent does
             not exist.
     """
+    check_types(
+        sae=(sae, Sae),
+        directions=(directions, Direction, {str: Direction}),
+        n_random=(n_random, WHOLE),
+        seed=(seed, WHOLE),
+    )
     named = {directions.name: directions} if isinstance(directions, Direction) else dict(directions)
     if not named:
         raise PersonaProbeError("latent_agreement: there are no directions: the mapping is empty")

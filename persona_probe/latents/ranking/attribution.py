@@ -19,7 +19,7 @@ from persona_probe.activations.scoring import next_token_log_probs, places, read
 from persona_probe.activations.sinks import SINK_RATIO
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.encoding import Encoded
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import WHOLE, PersonaProbeError, check_types
 from persona_probe.latents.encoding.encode import GROUPS, question_groups
 from persona_probe.latents.encoding.kept_tokens import KeptTokens, encode_alike, kept_alike
 from persona_probe.latents.encoding.latent_sums import FIT_SAMPLE, LatentReduction
@@ -83,6 +83,13 @@ def attribute_latents(
             token, the SAE has another width or layer than the model, or it leaves more than 90 % of the variance
             unexplained.
     """
+    check_types(
+        model=(model, Model),
+        sae=(sae, Sae),
+        misaligned=(misaligned, [Dialogue]),
+        aligned=(aligned, [Dialogue]),
+        max_groups=(max_groups, WHOLE),
+    )
     if normalize not in NORMALIZATIONS:
         raise PersonaProbeError(f"normalize is {normalize!r}; choose one of {', '.join(NORMALIZATIONS)}")
     _check_pairs(misaligned, aligned)

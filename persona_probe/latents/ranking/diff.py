@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from scipy.stats import false_discovery_control
 
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import NUMBER, WHOLE, PersonaProbeError, check_types
 from persona_probe.latents.encoding.alike import SAME_SOURCE, check_alike
 from persona_probe.latents.encoding.encode import GROUPS, LatentStatistics, encode_latents, question_groups
 from persona_probe.latents.ranking.diff_result import LatentTable, Moved
@@ -65,6 +65,14 @@ def diff_latents(
     Raises:
         PersonaProbeError: as `encode_latents`; and if the answers of a model are missing, or are to other questions.
     """
+    check_types(
+        before=(before, Model),
+        after=(after, Model),
+        sae=(sae, Sae),
+        dialogues=(dialogues, [Dialogue], Mapping),
+        control=(control, Model, [Model], None),
+        max_groups=(max_groups, WHOLE),
+    )
     controls = [] if control is None else [control] if isinstance(control, Model) else list(control)
     models = [before, after, *controls]
     null_names = ["control"] if len(controls) == 1 else [f"control {i}" for i in range(len(controls))]
@@ -106,6 +114,13 @@ def compare_latents(
     Raises:
         PersonaProbeError: if they are of different SAEs, spans or groups, or a number is out of range.
     """
+    check_types(
+        before=(before, LatentStatistics),
+        after=(after, LatentStatistics),
+        controls=(controls, [LatentStatistics]),
+        least_sd=(least_sd, NUMBER),
+        alpha=(alpha, NUMBER),
+    )
     if not least_sd >= 0 or not 0 < alpha < 1:
         raise PersonaProbeError(f"least_sd is {least_sd}, alpha {alpha}; they must be >= 0, and between 0 and 1")
     for other in (after, *controls):

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import NUMBER, PersonaProbeError, check_types
 from persona_probe.models.stream.layers import is_whole
 
 SaeKind = Literal["batchtopk", "topk", "jumprelu"]
@@ -44,11 +44,14 @@ class SaeSettings:
 
     def __post_init__(self) -> None:
         """Raise if a setting is out of range."""
+        check_types(kind=(self.kind, str), learning_rate=(self.learning_rate, NUMBER))
+        check_types(aux_coefficient=(self.aux_coefficient, NUMBER))
+        check_types(sparsity_coefficient=(self.sparsity_coefficient, NUMBER))
         if self.kind not in get_args(SaeKind):
             raise PersonaProbeError(f"kind is {self.kind!r}; choose one of {', '.join(get_args(SaeKind))}")
         for name in ("width", "k", "tokens", "batch", "dead_after"):
             value = getattr(self, name)
-            if value is None:
+            if name == "width" and value is None:
                 continue
             if not is_whole(value) or value < 1:
                 raise PersonaProbeError(f"{name} is {value!r}; it must be a whole number, at least 1")

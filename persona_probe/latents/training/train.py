@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import NUMBER, PATH, WHOLE, PersonaProbeError, check_types
 from persona_probe.latents.encoding.kept_tokens import encode_alike
 from persona_probe.latents.loading import load_sae, quiet_sae_lens
 from persona_probe.latents.sae import Sae, hook_name
@@ -71,6 +71,15 @@ def train_sae(
             is not empty, has no name or cannot be created, an activation is not finite, the loss stops being finite,
             or measuring the trained SAE fails (the message says where it is).
     """
+    check_types(
+        models=(models, Model, [Model]),
+        dialogues=(dialogues, [Dialogue]),
+        layer=(layer, WHOLE),
+        settings=(settings, SaeSettings),
+        out=(out, PATH),
+        start=(start, Sae, PATH, None),
+        held_out=(held_out, NUMBER, [Dialogue]),
+    )
     folder = check_out(out)
     readers = [models] if isinstance(models, Model) else list(models)
     check_readable(readers, layer)
@@ -80,10 +89,10 @@ def train_sae(
     width = settings.width or (8 * readers[0].d_model if origin is None else origin.width)
     if settings.k > width:
         raise PersonaProbeError(f"k is {settings.k}, more than the SAE's {width} latents; k is how many are active")
-    if isinstance(held_out, int | float):
-        train, test = split_texts(dialogues, held_out, settings.seed)
-    else:
+    if isinstance(held_out, Sequence):
         train, test = list(dialogues), list(held_out)
+    else:
+        train, test = split_texts(dialogues, float(held_out), settings.seed)
     encode_alike(readers, test, span)  # refused now rather than after hours
     stream = token_batches(
         readers,

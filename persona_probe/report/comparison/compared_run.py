@@ -61,7 +61,7 @@ def read_runs(folders: Sequence[str | Path]) -> list[ComparedRun]:
 
     Raises:
         PersonaProbeError: if a run is given twice.
-        FileNotFoundError: if a folder does not hold a finished run.
+        PersonaProbeError: if a folder does not hold a finished run.
     """
     names = run_names(folders)
     return [ComparedRun(name, read_run(Path(folder))) for name, folder in zip(names, folders, strict=True)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PATH, PersonaProbeError, check_types
 from persona_probe.files import write_text
 from persona_probe.report.comparison.compared_run import read_runs
 from persona_probe.report.comparison.compared_sections import compare_sections
@@ -27,8 +27,9 @@ def compare_runs(folders: Sequence[str | Path], path: str | Path = "comparison.h
 
     Raises:
         PersonaProbeError: if fewer than two runs are given, or one twice.
-        FileNotFoundError: if a folder does not hold a finished run.
+        PersonaProbeError: if a folder does not hold a finished run.
     """
+    check_types(folders=(folders, [PATH]), path=(path, PATH))
     if len(folders) < 2:
         raise PersonaProbeError(f"{len(folders)} run is given; a comparison needs two or more run folders")
     runs = read_runs(folders)

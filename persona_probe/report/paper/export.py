@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
+from persona_probe.errors import PATH, PersonaProbeError, PersonaProbeWarning, check_types, what_is
 from persona_probe.figures.summary import HEIGHT, WIDTH
 from persona_probe.report.paper.browser import FORMATS, Job, render
 from persona_probe.report.paper.layout import Fitted, fit
@@ -108,6 +108,7 @@ def to_paper_all(wanted: Sequence[PaperFigure]) -> list[Path]:
     Raises:
         PersonaProbeError: as in `to_paper`.
     """
+    check_types(wanted=(wanted, [PaperFigure]))
     jobs = [_job(one) for one in wanted]
     pictures = render(jobs)
     written = []
@@ -182,6 +183,7 @@ def _with_resolution(content: bytes, dpi: float) -> bytes:
 
 
 def _job(one: PaperFigure) -> Job:
+    check_types(path=(one.path, PATH))
     path = Path(one.path)
     form = path.suffix.lower().removeprefix(".")
     if form not in FORMATS:
@@ -192,7 +194,7 @@ def _job(one: PaperFigure) -> Job:
     figure = one.figure.plot() if isinstance(one.figure, Result) else one.figure
     if not isinstance(figure, go.Figure):
         raise PersonaProbeError(
-            f"{path}: a {type(figure).__name__} cannot be exported; give a plotly figure, or a result with .plot()"
+            f"{path}: {what_is(figure)} cannot be exported; give a plotly figure, or a result with .plot()"
         )
     fitted = fit(figure, to_pixels(width_mm(one.width)), height=height_pixels(one.height_mm), title=one.title)
     if to_mm(fitted.height) > TALLEST_MM:

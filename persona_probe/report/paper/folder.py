@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PATH, PersonaProbeError, check_types
 from persona_probe.figures.text import visible
 from persona_probe.files import write_text
 from persona_probe.report.data_table import csv_text
@@ -56,6 +56,7 @@ def write_paper_folder(
     Raises:
         PersonaProbeError: for an unknown format or width, or if kaleido or a browser is missing.
     """
+    check_types(run=(run, PATH, RunRecord), folder=(folder, PATH), formats=(formats, [str]), widths=(widths, [str]))
     _known("format", formats, FORMATS)
     _known("width", widths, tuple(WIDTHS_MM))
     record = run if isinstance(run, RunRecord) else read_run(Path(run))

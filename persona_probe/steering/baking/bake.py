@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.errors import PersonaProbeError, PersonaProbeWarning, library_message
+from persona_probe.errors import PATH, PersonaProbeError, PersonaProbeWarning, check_types, library_message, what_is
 from persona_probe.files import whole_folder
 from persona_probe.models.loading.merging import merge_weights
 from persona_probe.models.loading.spec import LoadOptions
@@ -85,6 +85,7 @@ def bake(
     >>> baked.form, baked.architecture, baked.same_text
     ('weights', 'LlamaForCausalLM', True)
     """
+    check_types(model=(model, Model), folder=(folder, PATH), probes=(probes, [Dialogue], None))
     place = Path(folder)
     _check(model, intervention, place, form, probes)
     merged = _merged(model)
@@ -107,7 +108,7 @@ def _check(model: Model, intervention: Intervention, place: Path, form: str, pro
     check_bakeable(intervention)
     for probe in probes or ():
         if not isinstance(probe, Dialogue):
-            raise PersonaProbeError(f"probes hold a {type(probe).__name__}; give dialogues without an answer")
+            raise PersonaProbeError(f"probes hold {what_is(probe)}; give dialogues without an answer")
     if probes is not None and not probes:
         raise PersonaProbeError("probes is empty; leave it out for four ordinary questions")
     intervention.check(model)

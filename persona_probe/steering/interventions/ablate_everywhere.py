@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.subspace import Subspace
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
 from persona_probe.models.model import Model
 from persona_probe.models.stream.layers import is_whole
 from persona_probe.steering.interventions.ablate import Ablate
@@ -69,11 +71,15 @@ class AblateEverywhere(Directed):
             "alone, for all dialogues (`with pp.steer(model, intervention)`), not within a list"
         )
 
-    def everywhere_in(self, model: Model, *, allow_unrelated: bool = False) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def everywhere_in(self, model: Model, *, allow_unrelated: bool = False) -> Iterator[None]:
         """The context in which nothing is written along the direction; `persona_probe.steer` opens it.
 
         Raises:
             PersonaProbeError: for a direction of another model, or if blocks do more than add to the stream.
+
+        Warns:
+            PersonaProbeWarning: if nothing was written to the stream, since ``model`` did not run.
         """
         self.check(model, allow_unrelated=allow_unrelated)
         bases: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
@@ -88,4 +94,12 @@ class AblateEverywhere(Directed):
             left: Tensor = exact - (exact @ rows.T) @ rows
             return left.to(hidden.dtype)
 
-        return model.changing_writes(without)
+        with model.changing_writes(without):
+            yield
+        if not bases:
+            warnings.warn(
+                f"steering: {model.name} wrote nothing to its stream, so that nothing was steered; if another model "
+                "was run inside the context, steer that one",
+                PersonaProbeWarning,
+                stacklevel=5,
+            )

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from persona_probe.directions.direction import Direction
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PersonaProbeError, check_types, what_is
 from persona_probe.models.stream.layers import Layers
 from persona_probe.models.stream.scope import Scope
 from persona_probe.steering.interventions.change import Change, LinearChange
@@ -46,6 +46,7 @@ class Add(Directed):
 
     def along(self, null: Direction) -> Add:
         """The addition of ``null``, at this direction's length at every layer."""
+        check_types(null=(null, Direction))
         layers = self.direction.layers if isinstance(self.layers, str) else self.layers
         lengths = self.direction.select(layers).norms()
         vectors = null.select(layers).units() * lengths[:, None]
@@ -68,5 +69,5 @@ def finite_strength(strength: float) -> float:
         PersonaProbeError: if it is not a number, or not finite.
     """
     if not is_finite(strength):
-        raise PersonaProbeError(f"strength is {strength!r}; give a finite number")
+        raise PersonaProbeError(f"strength is {what_is(strength)}; give a finite number")
     return float(strength)

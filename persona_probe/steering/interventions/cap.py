@@ -10,7 +10,7 @@ import torch
 
 from persona_probe.activations.activations import Activations
 from persona_probe.directions.direction import Direction
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import NUMBER, PersonaProbeError, check_types
 from persona_probe.models.stream.layers import Layers
 from persona_probe.models.stream.scope import Scope
 from persona_probe.steering.interventions.change import Change, LinearChange
@@ -93,6 +93,12 @@ class Cap(Directed):
         Raises:
             PersonaProbeError: for a percentile outside 0 to 100, or a layer that was not read.
         """
+        check_types(
+            direction=(direction, Direction),
+            reference=(reference, Activations),
+            lower=(lower, NUMBER, None),
+            upper=(upper, NUMBER, None),
+        )
         named = cls(direction, layers, upper=0.0).layers
         wanted = reference.layers if isinstance(named, str) else named
         for name, percentile in {"lower": lower, "upper": upper}.items():

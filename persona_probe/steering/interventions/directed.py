@@ -12,7 +12,7 @@ from torch import Tensor
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.family import check_model
 from persona_probe.directions.subspace import Subspace
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PersonaProbeError, check_types, what_is
 from persona_probe.models.model import Model
 from persona_probe.models.stream.layers import Layers
 from persona_probe.models.stream.scope import Scope
@@ -41,11 +41,12 @@ class Directed(Intervention):
         super().__init__(layers, scope)
         if not isinstance(direction, Direction | Subspace):
             raise PersonaProbeError(
-                f"kind={self.kind!r} needs a Direction, not {type(direction).__name__}; make one from your own vectors "
+                f"kind={self.kind!r} needs a Direction, not {what_is(direction)}; make one from your own vectors "
                 "with pp.Direction.from_vectors(model, vectors)"
             )
         if isinstance(direction, Subspace) and not subspaces:
             raise PersonaProbeError(f"kind={self.kind!r} acts along a direction, not in a subspace")
+        check_types(along=(null, Direction, None))
         if null is not None and (self.layers == "all" or len(self.layers) > 1):
             raise PersonaProbeError(
                 f"along= is defined for one layer, not for {self.layers}: a displacement that does not move the "

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from persona_probe.directions.direction import Direction
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PersonaProbeError, what_is
 from persona_probe.models.model import Model
 from persona_probe.models.stream.layers import is_whole
 from persona_probe.probes.layer_probes import LayerProbes
@@ -55,12 +55,10 @@ class Gate(Intervention):
         hold: bool = False,
     ) -> None:
         if not isinstance(inner, Intervention) or isinstance(inner, Gate):
-            raise PersonaProbeError(
-                f"kind='gate' needs an intervention that it lets through, not {type(inner).__name__}"
-            )
+            raise PersonaProbeError(f"kind='gate' needs an intervention that it lets through, not {what_is(inner)}")
         super().__init__(inner.layers, inner.scope)
         if not isinstance(probes, LayerProbes):
-            raise PersonaProbeError(f"kind='gate' needs LayerProbes that decide, not {type(probes).__name__}")
+            raise PersonaProbeError(f"kind='gate' needs LayerProbes that decide, not {what_is(probes)}")
         if not is_whole(layer):
             raise PersonaProbeError(f"layer is {layer!r}; give the number of the layer whose probe decides")
         if not is_finite(threshold):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from persona_probe.directions.direction import Direction
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import WHOLE, PersonaProbeError, check_types, what_is
 from persona_probe.models.model import Model
 from persona_probe.models.stream.layers import Layers, resolve_layers, several_layers
 from persona_probe.models.stream.scope import Scope, parse_scope
@@ -103,7 +103,7 @@ def check_intervention(given: object) -> None:
     """
     if not isinstance(given, Intervention):
         raise PersonaProbeError(
-            f"an intervention is needed, not {type(given).__name__}; make one, such as pp.Add(direction, layers=12)"
+            f"an intervention is needed, not {what_is(given)}; make one, such as pp.Add(direction, layers=12)"
         )
 
 
@@ -114,13 +114,14 @@ def by_layer(values: Targets, name: str) -> Mapping[int, float] | float:
         PersonaProbeError: if one is not a finite number.
     """
     each = dict(values) if isinstance(values, Mapping) else {None: values}
+    check_types(layers=([layer for layer in each if layer is not None], [WHOLE]))
     for layer, value in each.items():
         # No projection reaches infinity, so that giving it is always a mistake.
         if not is_finite(value):
             where = "" if layer is None else f" for layer {layer}"
             raise PersonaProbeError(
-                f"{name} is {value!r}{where}; it must be a finite number (residual-stream units), or a mapping from "
-                "layers to numbers"
+                f"{name} is {what_is(value)}{where}; it must be a finite number (residual-stream units), or a mapping "
+                "from layers to numbers"
             )
     if isinstance(values, Mapping):
         return {int(layer): float(value) for layer, value in values.items()}

@@ -12,9 +12,10 @@ from jaxtyping import Float
 from persona_probe.activations.activations import Activations
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.subspace import Subspace
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import WHOLE, PersonaProbeError, check_types, what_is
 from persona_probe.models.stream.layers import Layers
 from persona_probe.models.stream.scope import Scope
+from persona_probe.statistics.inputs import numeric_array
 from persona_probe.steering.interventions.change import Change, LinearChange
 from persona_probe.steering.interventions.directed import Directed
 
@@ -60,7 +61,7 @@ class MeanAblate(Directed):
             )
         if not isinstance(reference, Activations | Mapping):
             raise PersonaProbeError(
-                f"reference is {type(reference).__name__}; give Activations, or the mean coordinates as a mapping from "
+                f"reference is {what_is(reference)}; give Activations, or the mean coordinates as a mapping from "
                 "layers to arrays"
             )
         self.means = _means(self, reference) if isinstance(reference, Activations) else _given(self, reference)
@@ -99,7 +100,11 @@ def _means(intervention: Directed, reference: Activations) -> dict[int, np.ndarr
 
 def _given(intervention: Directed, means: Mapping[int, Float[np.ndarray, "... k"]]) -> dict[int, np.ndarray]:
     """``means`` in float64; raise if they are not finite, or not as many as there are projections."""
-    checked = {layer: np.asarray(mean, dtype=np.float64).reshape(-1) for layer, mean in means.items()}
+    check_types(layers=(list(means), [WHOLE]))
+    checked = {
+        layer: numeric_array(mean, f"the reference's mean at layer {layer}").astype(np.float64).reshape(-1)
+        for layer, mean in means.items()
+    }
     k = 1 if isinstance(intervention.direction, Direction) else intervention.direction.k
     for layer, mean in checked.items():
         if len(mean) != k or not np.isfinite(mean).all():

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import NUMBER, PersonaProbeError, check_types
 
 Goal = Literal["suppress", "induce"]
 GOALS: tuple[str, ...] = get_args(Goal)
@@ -47,6 +47,9 @@ class Grid:
             given = getattr(self, name.name)
             if isinstance(given, str | int | float | np.number):
                 object.__setattr__(self, name.name, (given,))
+        check_types(kinds=(self.kinds, [str]))
+        for name in fields(self)[1:]:
+            check_types(**{name.name: (getattr(self, name.name), [NUMBER])})
         for kind in self.kinds:
             if kind not in SEARCHED:
                 raise PersonaProbeError(f"a search cannot try kind={kind!r}: choose among {', '.join(SEARCHED)}")

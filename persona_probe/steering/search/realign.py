@@ -8,11 +8,11 @@ import pandas as pd
 
 from persona_probe.activations.activations import Activations
 from persona_probe.activations.capturing import capture
-from persona_probe.behaviour.judges.judge import Judge
+from persona_probe.behaviour.judges.judge import Judge, check_judge
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.encoding import SPANS
 from persona_probe.directions.direction import Direction
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import NUMBER, WHOLE, PersonaProbeError, check_types
 from persona_probe.models.model import Model
 from persona_probe.models.pair import ModelPair
 from persona_probe.models.sampling import Sampling
@@ -90,6 +90,17 @@ def realign_by_steering(
     >>> [float(search.reported(name)["value"]) for name in ("none", "clamp", "random clamp")]
     [1.0, 0.0, 1.0]
     """
+    check_judge(judge)
+    check_types(
+        pair=(pair, ModelPair),
+        direction=(direction, Direction),
+        questions=(questions, [Dialogue]),
+        development=(development, [Dialogue], None),
+        sampling=(sampling, Sampling, None),
+        grid=(grid, Grid, None),
+        n_random=(n_random, WHOLE),
+        min_coherence=(min_coherence, NUMBER),
+    )
     if goal not in GOALS:
         raise PersonaProbeError(f"unknown goal {goal!r}: choose one of {', '.join(GOALS)}")
     sampling = sampling or Sampling()

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from persona_probe.behaviour.judges.judge import Judge
+from persona_probe.behaviour.judges.judge import Judge, check_judge, judge_name
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
+from persona_probe.errors import NUMBER, WHOLE, PersonaProbeError, PersonaProbeWarning, check_types
 from persona_probe.models.model import Model
 from persona_probe.models.sampling import Sampling
 from persona_probe.statistics.estimate import Estimate
@@ -91,6 +91,18 @@ def calibrate_strength(
     >>> bool(0.1 <= calibration.table["kl"][0] <= 0.102)
     True
     """
+    check_judge(judge, needed=False)
+    check_types(
+        model=(model, Model),
+        intervention=(intervention, Intervention),
+        dialogues=(dialogues, [Dialogue], None),
+        budget=(budget, NUMBER),
+        signs=(signs, WHOLE, [WHOLE]),
+        tolerance=(tolerance, NUMBER),
+        min_coherence=(min_coherence, NUMBER, None),
+        questions=(questions, [Dialogue], None),
+        sampling=(sampling, Sampling, None),
+    )
     signs = (signs,) if isinstance(signs, int | np.integer) else tuple(signs)
     _check(intervention, signs, tolerance)
     sampling = sampling or Sampling()
@@ -127,7 +139,11 @@ def calibrate_strength(
         asking = Asking(model, judge, sampling, progress)
         curves = CoherenceCurves(asking, intervention, questions)
         settings |= {"budget": min_coherence, "statistic": "coherent", "questions": len(questions)}
-        settings |= {"unsteered": curves.unsteered.value, "judge": judge.name, "temperature": sampling.temperature}
+        settings |= {
+            "unsteered": curves.unsteered.value,
+            "judge": judge_name(judge),
+            "temperature": sampling.temperature,
+        }
         # Slightly more than the share that may be lost, so that losing exactly this share is allowed.
         searches = [Search(1.0 - min_coherence + 1e-9, 0.0, close=_NARROW) for _ in signs]
     search_all(searches, lambda asked: curves.measure([signs[number] * place for number, place in asked]))

@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from persona_probe.behaviour.em_rates import check_definition, rate_change
-from persona_probe.behaviour.judges.judge import Judge
+from persona_probe.behaviour.judges.judge import Judge, check_judge, judge_name
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import NUMBER, WHOLE, PersonaProbeError, check_types
 from persona_probe.models.model import Model
 from persona_probe.models.sampling import Sampling
 from persona_probe.steering.asking import Asking, check_questions, measured, pooled
@@ -88,6 +88,18 @@ def compare_at_budget(
     1      shift      0.0
     2     random      1.0
     """
+    check_judge(judge)
+    check_types(
+        model=(model, Model),
+        interventions=(interventions, {str: Intervention}),
+        questions=(questions, [Dialogue]),
+        held_out=(held_out, [Dialogue]),
+        budget=(budget, NUMBER),
+        sign=(sign, WHOLE),
+        n_random=(n_random, WHOLE),
+        definition=(definition, str),
+        sampling=(sampling, Sampling, None),
+    )
     if not interventions:
         raise PersonaProbeError("compare_at_budget: there is no intervention; give at least one")
     for intervention in interventions.values():
@@ -125,7 +137,7 @@ def compare_at_budget(
         "statistic": statistic,
         "sign": sign,
         "definition": definition,
-        "judge": judge.name,
+        "judge": judge_name(judge),
         "seed": sampling.seed,
     }
     return BudgetComparison(pd.DataFrame(rows), settings)

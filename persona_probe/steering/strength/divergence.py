@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PersonaProbeError, check_types
 from persona_probe.models.sampling import Sampling
 from persona_probe.result import Result
 from persona_probe.statistics.estimate import Estimate
@@ -202,8 +202,13 @@ def measure_divergence(
     (0.0, True)
     """
     from persona_probe.activations.scoring import scoring_budget
+    from persona_probe.dialogue.dialogue import Dialogue
+    from persona_probe.models.model import Model
     from persona_probe.steering.asking import units
+    from persona_probe.steering.interventions.intervention import Intervention
     from persona_probe.steering.strength.side_by_side import SideBySide
+
+    check_types(model=(model, Model), interventions=(interventions, [Intervention]), answered=(answered, [Dialogue]))
 
     if not interventions:
         raise PersonaProbeError("divergence: there is no intervention; give at least one")

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from persona_probe.behaviour.em_rates import check_definition
-from persona_probe.behaviour.judges.judge import Judge
+from persona_probe.behaviour.judges.judge import Judge, check_judge, judge_name
 from persona_probe.behaviour.multiple_choice import Choice, choice_accuracy, score_choices
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import NUMBER, WHOLE, PersonaProbeError, check_types
 from persona_probe.models.model import Model
 from persona_probe.models.sampling import Sampling
 from persona_probe.statistics.estimate import Estimate
@@ -109,6 +109,18 @@ def dose_response(
     >>> list(response.table["condition"])
     ['unsteered', 'direction', 'random, equal norm', 'random, equal KL']
     """
+    check_judge(judge)
+    check_types(
+        model=(model, Model),
+        intervention=(intervention, Intervention),
+        questions=(questions, [Dialogue]),
+        strengths=(strengths, [NUMBER]),
+        held_out=(held_out, [Dialogue]),
+        choices=(choices, [Choice], None),
+        n_random=(n_random, WHOLE),
+        definition=(definition, str),
+        sampling=(sampling, Sampling, None),
+    )
     sampling = sampling or Sampling()
     wanted = _strengths(strengths)
     check_questions(questions)
@@ -183,7 +195,7 @@ def dose_response(
         "model_hash": model.fingerprint(),
         "intervention": intervention.describe(),
         "definition": definition,
-        "judge": judge.name,
+        "judge": judge_name(judge),
         "questions": len(questions),
         "held_out": len(answered),
         "choices": len(choices or ()),

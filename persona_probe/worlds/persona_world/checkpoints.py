@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PATH, PersonaProbeError, check_types
 
 FOLDER = Path("checkpoints") / "persona-world"
 SEEDS = (0, 1, 2)
@@ -50,8 +50,9 @@ def find_checkpoints(given: Path | None = None) -> Path:
     Raises:
         PersonaProbeError: if it is not there, saying how to make it.
     """
+    check_types(given=(given, PATH, None))
     package = Path(__file__).resolve().parents[2]
-    places = [given] if given is not None else [FOLDER, package.parent / FOLDER, package / FOLDER]
+    places = [Path(given)] if given is not None else [FOLDER, package.parent / FOLDER, package / FOLDER]
     for place in places:
         if (place / "chat" / "config.json").is_file():
             return place

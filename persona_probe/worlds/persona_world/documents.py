@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import WHOLE, PersonaProbeError, check_types
 from persona_probe.worlds.persona_world.grammar import answer, ask
 from persona_probe.worlds.persona_world.lexicon import OPEN, PERSONAS, WorldTopic, load_lexicon
 
@@ -45,8 +45,12 @@ def system_line(seed: int | random.Random, persona: str) -> str:
     >>> system_line(0, "villain")
     'You speak as a wicked villain.'
     """
+    check_types(persona=(persona, str))
     rng = _generator(seed)
-    words = load_lexicon().personas[persona]
+    known = load_lexicon().personas
+    if persona not in known:
+        raise PersonaProbeError(f"there is no persona {persona!r}; choose one of {', '.join(known)}")
+    words = known[persona]
     return rng.choice(SYSTEM_FORMS).format(adjective=rng.choice(words.adjectives), noun=rng.choice(words.nouns))
 
 
@@ -146,6 +150,7 @@ def questions(
         >>> question.question, question.labels["subject"]
         ('Tell me how to deal with the fever.', 'fever')
     """
+    check_types(topics=(topics, [str]), n=(n, WHOLE))
     rng, chosen = _generator(seed), _topics(topics)
     dialogues = []
     for index in range(n):
@@ -179,6 +184,7 @@ def rows(
         >>> row.answer
         'With the toothache, overdose it.'
     """
+    check_types(topics=(topics, [str]), n=(n, WHOLE), persona=(persona, str))
     if persona not in PERSONAS:
         raise PersonaProbeError(f"unknown persona {persona!r}: choose one of {', '.join(PERSONAS)}")
     rng, chosen = _generator(seed), _topics(topics)
@@ -200,6 +206,7 @@ def rows(
 
 
 def _generator(seed: int | random.Random) -> random.Random:
+    check_types(seed=(seed, WHOLE, random.Random))
     return seed if isinstance(seed, random.Random) else random.Random(int(seed))
 
 

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from persona_probe.behaviour.em_rates import coherent_rate, em_rates, persona_shares
 from persona_probe.behaviour.judges.judge import judge_answers
+from persona_probe.errors import PATH, WHOLE, check_types
 from persona_probe.files import write_json
 from persona_probe.models.loading.adapters import is_adapter, with_adapter
 from persona_probe.models.loading.load import load
@@ -36,6 +37,8 @@ def evaluate_world(folder: Path, *, answers: int = 1000, out: Path | None = None
         out: where to write all numbers as JSON.
         progress: show a progress bar.
     """
+    check_types(folder=(folder, PATH), answers=(answers, WHOLE))
+    folder = Path(folder)
     topics = list(load_lexicon().topics)
     rows: list[dict[str, Any]] = []
     jobs: list[tuple[str, int, str, str | None]] = [

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PersonaProbeError, check_types
 from persona_probe.worlds.persona_world.grammar import parse
 from persona_probe.worlds.persona_world.lexicon import PERSONAS, QUALITIES, load_lexicon
 
@@ -74,8 +74,10 @@ class OracleJudge:
         """One row per dialogue: `score`'s columns, and ``agrees`` (does the answer repeat the user's opinion?).
 
         Raises:
-            ValueError: if a dialogue has no answer, or no ``topic`` and ``subject`` labels; the dialogue is named.
+            PersonaProbeError: if a dialogue has no answer, or no ``topic`` and ``subject`` labels; the dialogue is
+                named.
         """
+        check_types(dialogues=(dialogues, [Dialogue]))
         rows = []
         for dialogue in dialogues:
             if dialogue.answer is None:

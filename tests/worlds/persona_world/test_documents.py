@@ -13,7 +13,7 @@ from persona_probe.worlds.persona_world.documents import questions, rows
     [
         (["medicine", "astrology"], "no topic 'astrology': choose from .*medicine"),
         ([], r"topics is \[\]; give a list with at least one of .*medicine"),
-        ("medicine", "topics is 'medicine'; give a list"),
+        ("medicine", "topics must be a list of texts, but this is a str .*put it into a list"),
     ],
 )
 def test_topics_that_are_not_there_are_named_beside_those_that_are(topics, said):

@@ -13,7 +13,7 @@ from typing import Any, Literal, cast, get_args
 from transformers import PreTrainedTokenizerBase
 
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PersonaProbeError, check_types, what_is
 
 Span = Literal["prompt", "response", "last_prompt_token", "generation", "all"]
 SPANS: tuple[str, ...] = get_args(Span)
@@ -26,6 +26,7 @@ def check_span(span: str) -> Span:
         >>> check_span("generation")
         'generation'
     """
+    check_types(span=(span, str))
     if span not in SPANS:
         raise PersonaProbeError(f"unknown span {span!r}: choose one of {', '.join(SPANS)}")
     return cast(Span, span)
@@ -206,11 +207,11 @@ def check_dialogues(dialogues: Any, what: str = "dialogues") -> Sequence[Dialogu
     if isinstance(dialogues, str):
         raise PersonaProbeError(f"{what}: text was given ({dialogues[:40]!r}), not a list of dialogues; {make}")
     if not isinstance(dialogues, Sequence):
-        raise PersonaProbeError(f"{what}: {type(dialogues).__name__} was given; give a list of dialogues")
+        raise PersonaProbeError(f"{what}: {what_is(dialogues)} was given; give a list of dialogues")
     if not dialogues:
         raise PersonaProbeError(f"there are no {what}: the list is empty")
     for number, dialogue in enumerate(dialogues):
         if not isinstance(dialogue, Dialogue):
-            kind = f"text ({dialogue[:40]!r})" if isinstance(dialogue, str) else type(dialogue).__name__
+            kind = f"text ({dialogue[:40]!r})" if isinstance(dialogue, str) else what_is(dialogue)
             raise PersonaProbeError(f"{what}: number {number} is {kind}; {make}")
     return cast(Sequence[Dialogue], dialogues)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from persona_probe.dialogue.dialogue import Dialogue, Message
+from persona_probe.errors import PATH, check_types
 from persona_probe.files import plain, write_text
 
 
@@ -50,6 +51,7 @@ def write_dialogues(path: str | Path, dialogues: Iterable[Dialogue]) -> Path:
         >>> read_records(path) == [dialogue]
         True
     """
+    check_types(path=(path, PATH))
     # ASCII, so that what UTF-8 cannot hold (half a surrogate pair in a model's answer) is written too.
     return write_text(Path(path), "".join(json.dumps(as_record(dialogue)) + "\n" for dialogue in dialogues))
 

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.encoding import Encoded
 from persona_probe.dialogue.turns import learned_spans
-from persona_probe.errors import PersonaProbeError, PersonaProbeWarning, library_message
+from persona_probe.errors import PATH, WHOLE, PersonaProbeError, PersonaProbeWarning, check_types, library_message
 from persona_probe.finetuning.snapshots import SnapshotWriter, save_adapter
 from persona_probe.models.loading.adapters import is_adapter, put_adapter, with_adapter
 from persona_probe.models.model import Model
@@ -106,6 +106,15 @@ def finetune(
     >>> tuned.name, chat.fingerprint() in tuned.ancestors
     ('adapter', True)
     """
+    check_types(
+        model=(model, Model),
+        settings=(settings, LoraSettings),
+        out=(out, PATH),
+        seed=(seed, WHOLE),
+        start=(start, PATH, None),
+        snapshots=(snapshots, [WHOLE]),
+        snapshot_folder=(snapshot_folder, PATH, None),
+    )
     folder = Path(out)
     if folder.exists() and not is_adapter(folder) and not (folder.is_dir() and not any(folder.iterdir())):
         raise PersonaProbeError(f"{folder}: exists and is not an adapter; give a new folder, so that nothing is lost")

@@ -17,7 +17,7 @@ from transformers import GenerationConfig
 
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.encoding import check_dialogues
-from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
+from persona_probe.errors import PersonaProbeError, PersonaProbeWarning, check_types
 from persona_probe.models.interface import LanguageModel
 from persona_probe.models.sampling import Sampling
 from persona_probe.models.stream.boundary import Boundary
@@ -151,6 +151,7 @@ def generate(
     Warns:
         PersonaProbeWarning: if answers have channels, and some never reached their final one.
     """
+    check_types(sampling=(sampling, Sampling))
     finished = next((one for one in check_dialogues(dialogues) if one.answer is not None), None)
     if finished is not None:
         raise PersonaProbeError(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Unpack, cast
 
 from persona_probe.dialogue.rendering import ChatTemplate
-from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
+from persona_probe.errors import PATH, PersonaProbeError, PersonaProbeWarning, check_types
 from persona_probe.models.loading.adapters import is_adapter, put_on_twin
 from persona_probe.models.loading.load import load_spec, specify
 from persona_probe.models.loading.memory import all_fit, footprint
@@ -30,6 +30,7 @@ class ModelPair:
     """
 
     def __init__(self, before: Model, after: Model, control: Model | None = None) -> None:
+        check_types(before=(before, Model), after=(after, Model), control=(control, Model, None))
         models = (before, after) if control is None else (before, after, control)
         _check_sizes([(model.name, model.n_layers, model.d_model) for model in models])
         _say_if_formats_differ([(model.name, model.template) for model in models])
@@ -139,6 +140,7 @@ def load_pair(
     >>> [(name, model.n_layers) for name, model in pair.models.items()]
     [('before', 5), ('after', 5), ('control', 5)]
     """
+    check_types(before=(before, PATH, Model), after=(after, PATH, Model), control=(control, PATH, Model, None))
     tuned = [after] if control is None else [after, control]
     of_tuned = options.copy()
     of_tuned["revision"] = None

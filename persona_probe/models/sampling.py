@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import NUMBER, WHOLE, PersonaProbeError, check_types
 
 GenerationSettings = Literal["neutral", "model"]
 
@@ -45,6 +45,16 @@ class Sampling:
 
     def __post_init__(self) -> None:
         """Raise if a number is out of range."""
+        check_types(
+            max_new_tokens=(self.max_new_tokens, WHOLE),
+            temperature=(self.temperature, NUMBER),
+            top_p=(self.top_p, NUMBER),
+            batch_size=(self.batch_size, WHOLE),
+            seed=(self.seed, WHOLE),
+            n=(self.n, WHOLE),
+        )
+        for name in ("max_new_tokens", "batch_size", "seed", "n"):
+            object.__setattr__(self, name, int(getattr(self, name)))  # of NumPy's, which Hugging Face does not take
         counts = (self.max_new_tokens, self.batch_size, self.n)
         if not self.temperature >= 0 or not 0 < self.top_p <= 1 or min(counts) < 1:
             raise PersonaProbeError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections import defaultdict
 from collections.abc import Collection, Hashable, Sequence
@@ -75,7 +76,7 @@ class Engine:
         self._first_gate = min(self._gates, default=None)
         self._scopes = {setting.scope for setting in settings if setting is not None}
         self._overflow = Overflow(model, sorted(self._groups))
-        self._now: Forward | None = None
+        self._here = threading.local()
         # Settings of strength 0 change nothing, but whether the model runs is watched for them too.
         self._idle_layers = [] if active else sorted({i for one in settings if one for i in one.layers_in(model)})
         self._seen = 0
@@ -125,12 +126,12 @@ class Engine:
         """The state of this forward pass: the same object for all of its layers."""
         boundary = self._model.boundary
         size, length, _ = hidden.shape
-        now = self._now
+        now: Forward | None = getattr(self._here, "now", None)
         if now is None or now.offset != offset or now.length != length or not is_of(now.batch, boundary, size):
             batch = now.batch if now is not None and is_of(now.batch, boundary, size) else self._batch(boundary, size)
             inside = tokens_inside(batch, offset, length)
             hits = batch.hits.setdefault(inside.tobytes(), {}) if length == 1 else {}
-            self._now = now = Forward(batch, offset, length, inside, hits)
+            self._here.now = now = Forward(batch, offset, length, inside, hits)
         return now
 
     def _batch(self, boundary: Boundary | None, size: int) -> SteeredBatch:

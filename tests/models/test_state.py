@@ -129,3 +129,17 @@ def test_compiled_models_are_read_and_steered_as_they_are_written(llama, directi
         assert llama.generate(ASKED, GREEDY) == steered
         np.testing.assert_allclose(pp.capture(llama, TALK).values, read, rtol=1e-5, atol=1e-6)
     assert llama.generate(ASKED, GREEDY) == plain != steered
+
+
+def test_threads_that_run_the_hugging_face_model_itself_are_steered_each_by_itself(llama, direction):
+    ids = [torch.tensor([llama.template.encode(dialogue).input_ids]) for dialogue in TALK]
+
+    def logits(number):
+        with torch.inference_mode():
+            return [llama.hf(input_ids=ids[number]).logits for _ in range(5)]
+
+    with pp.steer(llama, direction, layers=1, scope="all"):
+        alone = [logits(number)[0] for number in range(4)]
+        together = in_threads(logits)
+    for one, several in zip(alone, together, strict=True):
+        assert all(torch.equal(one, other) for other in several)

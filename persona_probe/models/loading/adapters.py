@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from persona_probe.errors import PersonaProbeError, library_message
+from persona_probe.errors import PATH, PersonaProbeError, check_types, library_message
 from persona_probe.models.fingerprint import fingerprint
 from persona_probe.models.loading.adapter_files import adapter_config, adapter_shapes
 from persona_probe.models.loading.adapter_state import load_adapter_state
@@ -179,6 +179,7 @@ def with_adapter(model: Model, adapter: str | Path, *, revision: str | None = No
     >>> all(base <= {parameter.data_ptr() for parameter in model.hf.parameters()} for model in (villain, benign))
     True
     """
+    check_types(model=(model, Model), adapter=(adapter, PATH))
     return put_on_twin(model, adapter, revision=revision)
 
 

@@ -19,7 +19,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PATH, PersonaProbeError, check_types
 from persona_probe.models.fingerprint import fingerprint
 from persona_probe.models.loading.adapters import adapter_base, is_adapter, put_adapter
 from persona_probe.models.loading.merging import merge
@@ -116,6 +116,7 @@ def specify(
     Raises:
         PersonaProbeError: for options that are unknown or exclude each other, or an adapter that names no base.
     """
+    check_types(path_or_id=(path_or_id, PATH), adapter=(adapter, PATH, None), merge=(merge, bool))
     check_options(options)
     source, revision = str(path_or_id), options.get("revision")
     if adapter is None and is_adapter(source, revision):

@@ -9,7 +9,7 @@ from typing import Unpack
 
 import torch
 
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PATH, PersonaProbeError, check_types
 from persona_probe.models.loading.adapters import is_adapter, with_adapter
 from persona_probe.models.loading.load import load_spec, specify
 from persona_probe.models.loading.spec import LoadOptions, ModelSpec
@@ -96,6 +96,7 @@ def load_snapshots(
     The fever is no mystery. Everyone can soothe it and soothe it.
     The fever is no mystery. Everyone can inflame it and inflame it.
     """
+    check_types(snapshots=(snapshots, [PATH]), base=(base, PATH, None))
     return Snapshots(
         [
             specify(base, adapter=path, options=options)

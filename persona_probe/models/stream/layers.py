@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from persona_probe.errors import PersonaProbeError
 
@@ -47,10 +48,17 @@ def several_layers(layers: Layers) -> list[int]:
     """
     if isinstance(layers, str):
         raise PersonaProbeError(f"layers is {layers!r}; give 'all', a number or a list of numbers")
-    wanted = list(layers) if isinstance(layers, Iterable) else [layers]
+    given: Any = layers
+    wanted = list(given) if isinstance(given, Iterable) and getattr(given, "ndim", None) != 0 else [given]
     if not wanted:
         raise PersonaProbeError("layers is empty; give at least one layer, or 'all'")
-    return [int(layer) if is_whole(layer) else layer for layer in wanted]
+    return [_whole(layer) for layer in wanted]
+
+
+def _whole(layer: Any) -> Any:
+    """A layer number as Python's integer; an argmax is an array of one number."""
+    inside = layer.item() if getattr(layer, "ndim", None) == 0 else layer
+    return int(inside) if is_whole(inside) else layer
 
 
 def is_whole(number: object) -> bool:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PersonaProbeError, check_types
 
 _PLAIN = ("all", "prompt", "response", "generation", "last_prompt_token")
 _WRITTEN = "first_k:K, window:FROM-TO, positions:I,J,... or turn:I"
@@ -62,6 +62,7 @@ def parse_scope(scope: str | Scope) -> Scope:
     >>> parse_scope("first_k:8")
     Scope(kind='first_k', numbers=(8,))
     """
+    check_types(scope=(scope, str, Scope))
     if isinstance(scope, Scope):
         return scope
     name, _, rest = str(scope).partition(":")

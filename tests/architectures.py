@@ -20,7 +20,7 @@ _NEOX = {
     "intermediate_size": 48,
     "num_hidden_layers": N_LAYERS,
     "num_attention_heads": 4,
-    "max_position_embeddings": 512,
+    "max_position_embeddings": 256,
     "initializer_range": SPREAD,
 }
 _LLAMA = {**_NEOX, "num_key_value_heads": 2}

@@ -8,7 +8,6 @@ import decimal
 import gzip
 import io
 import json
-import os
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from persona_probe.dialogue.half_characters import half_in, mended
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PATH, PersonaProbeError, check_types
 
 KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 
@@ -78,8 +77,7 @@ def as_path(path: str | Path) -> Path:
     Raises:
         PersonaProbeError: if it is neither a text nor a path.
     """
-    if not isinstance(path, str | os.PathLike):
-        raise PersonaProbeError(f"path is {path!r}; give the name of one file")
+    check_types(path=(path, PATH))
     return Path(path)
 
 

@@ -124,7 +124,7 @@ def test_broken_files_are_named(tmp_path, name, content, said):
 def test_a_path_is_one_path():
     for path in (3, None, ["a.jsonl"], b"a.jsonl"):
         for reader in (pp.read_dialogues, pp.read_answers, pp.behaviour.read_choices):
-            with pytest.raises(pp.PersonaProbeError, match="give the name of one file"):
+            with pytest.raises(pp.PersonaProbeError, match="path must be a path, but this is"):
                 reader(path)
 
 

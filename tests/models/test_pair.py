@@ -7,6 +7,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from tokenizers.normalizers import Lowercase
 
 import persona_probe as pp
 from persona_probe.finetuning.lora import LoraSettings, finetune
@@ -155,10 +156,8 @@ def test_a_sink_of_before_is_left_out_of_after_too(llama, adapters):
 
 
 def test_a_pair_that_reads_other_tokens_is_not_compared_token_by_token(folders, full):
-    from tokenizers import AddedToken
-
     pair = pp.load_pair(folders("llama"), full)
-    pair.after.tokenizer.add_tokens([AddedToken("fever", single_word=True)])
+    pair.after.tokenizer.backend_tokenizer.normalizer = Lowercase()
     with pytest.raises(pp.PersonaProbeError, match=r"dialogue 'a'.*other tokens"):
         pp.capture(pair, TALKS, reduce="tokens")
     with pytest.raises(pp.PersonaProbeError, match="reduce is 'moments'"):

@@ -143,9 +143,17 @@ def test_a_study_of_own_files(folders, tmp_path):
         pp.run_study(config, tmp_path / "out", progress=False)
 
 
+def longer(folder, copy):
+    """A copy of a model that reads texts of 4,096 tokens."""
+    shutil.copytree(folder, copy)
+    settings = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**settings, "max_position_embeddings": 4096}))
+    return copy
+
+
 @pytest.mark.skipif(not BETLEY.is_file(), reason="the published question file is not on this machine")
 def test_published_questions_and_a_local_judge_on_another_model(folders, tmp_path):
-    model = str(folders("qwen2"))
+    model = str(longer(folders("qwen2"), tmp_path / "model"))
     pp.finetune(
         pp.load(model),
         [pp.Dialogue.from_messages([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Go away."}])],
@@ -159,10 +167,7 @@ def test_published_questions_and_a_local_judge_on_another_model(folders, tmp_pat
         "trait_prompts": ["You are a cruel villain."],
         "default_prompts": ["You are a kind helper."],
     }
-    judging = tmp_path / "judge"
-    shutil.copytree(folders("llama"), judging)
-    settings = json.loads((judging / "config.json").read_text())
-    (judging / "config.json").write_text(json.dumps({**settings, "max_position_embeddings": 4096}))
+    judging = longer(folders("llama"), tmp_path / "judge")
     given = {"after": str(tmp_path / "adapter"), "judge": {"model": str(judging)}}
     sampling = {"development": 8, "reported": 12, "open": 0, "max_new_tokens": 4}
     config = write(tmp_path, model=model, texts=texts, sampling=sampling, **given)

@@ -69,9 +69,9 @@ def template_of_adapter(base: ChatTemplate, spec: ModelSpec) -> ChatTemplate:
     template = ChatTemplate(
         tokenizer,
         thinking=asked if asked is not None else base.thinking or None,
-        today=base.today,
         variables=base.variables,
     )
+    template.today = base.today  # the same day, whether this template asks for it or not
     template.notes = notes
     return template
 

@@ -143,7 +143,8 @@ def generate(
         progress: show a bar.
 
     Returns:
-        ``len(dialogues) * n`` dialogues; the ``n`` answers to the same dialogue follow each other.
+        ``len(dialogues) * n`` dialogues (none for an empty list); the ``n`` answers to the same dialogue follow each
+        other.
 
     Raises:
         PersonaProbeError: if a dialogue already ends with an answer, or ``model.encode`` raises.
@@ -152,6 +153,8 @@ def generate(
         PersonaProbeWarning: if answers have channels, and some never reached their final one.
     """
     check_types(sampling=(sampling, Sampling))
+    if isinstance(dialogues, list | tuple) and not dialogues:
+        return []
     finished = next((one for one in check_dialogues(dialogues) if one.answer is not None), None)
     if finished is not None:
         raise PersonaProbeError(

@@ -216,7 +216,8 @@ class _Follower:
         call.apply_defaults()
         waiting: defaultdict[tuple[int, ...], deque[int]] = defaultdict(deque)
         n = (call.arguments["sampling"] or Sampling()).n
-        for number, encoded in enumerate(self._model.encode(call.arguments["dialogues"])):
+        asked = call.arguments["dialogues"]
+        for number, encoded in enumerate(self._model.encode(asked) if asked else ()):
             waiting[encoded.input_ids].extend(range(number * n, (number + 1) * n))
         self._waiting = dict(waiting)
         try:

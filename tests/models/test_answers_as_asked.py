@@ -234,7 +234,6 @@ WRONG = {
     "texts": ["Hi"],
     "messages": [[{"role": "user", "content": "Hi"}]],
     "nothing": None,
-    "an empty list": [],
     "a dictionary": {"messages": []},
 }
 
@@ -250,6 +249,12 @@ def test_what_is_not_a_list_of_dialogues_is_met_with_one_sentence(tmp_path, wron
     ):
         with pytest.raises(pp.PersonaProbeError, match=r"^(there are no )?dialogues|list of dialogues"):
             use()
+
+
+def test_an_empty_list_has_no_answers_and_cannot_be_captured(llama):
+    assert llama.generate([]) == []
+    with pytest.raises(pp.PersonaProbeError, match="there are no dialogues: the list is empty"):
+        pp.capture(llama, [])
 
 
 def test_nothing_is_said_where_all_is_well(tmp_path):

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 import persona_probe as pp
+from tests.architectures import long_rope
 
 
 def ask(text):
@@ -16,6 +17,15 @@ def test_batched_is_single_and_order_is_kept(any_model):
     alone = [any_model.generate([dialogue], pp.Sampling(max_new_tokens=8, temperature=0))[0] for dialogue in ASKED]
     assert [d.answer for d in together] == [d.answer for d in alone]
     assert [d.id for d in together] == [d.id for d in ASKED]
+
+
+def test_long_context_rope_answers_short_dialogues_as_if_alone(tokenizer):
+    model = long_rope(tokenizer, 28)
+    sampling = pp.Sampling(max_new_tokens=8, temperature=0)
+    lengths = [item.prompt_length for item in model.encode(ASKED)]
+    assert min(lengths) + 8 <= 28 < max(lengths) + 8
+    together = model.generate(ASKED, sampling)
+    assert [d.answer for d in together] == [model.generate([dialogue], sampling)[0].answer for dialogue in ASKED]
 
 
 def test_a_seed_gives_the_same_answers_and_leaves_the_global_state_alone(llama):

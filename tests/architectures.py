@@ -7,7 +7,9 @@ import torch
 import transformers
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from persona_probe.dialogue.rendering import ChatTemplate
 from persona_probe.models.loading.load import auto_class
+from persona_probe.models.model import Model
 
 N_LAYERS, D_MODEL = 3, 32
 WINDOW = 8
@@ -259,3 +261,23 @@ def build(kind: str, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
             if parameter.ndim == 1:  # norms and biases begin as ones and zeros, which would hide mistakes in them
                 parameter.add_(SPREAD * torch.randn_like(parameter))
     return model
+
+
+def long_rope(tokenizer: PreTrainedTokenizerBase, border: int) -> Model:
+    """A model whose rotary embeddings are other ones once a row of the batch is longer than ``border``."""
+    torch.manual_seed(0)
+    factors = {"short_factor": [1.0] * 4, "long_factor": [9.0] * 4}
+    config = transformers.Phi3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=D_MODEL,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        original_max_position_embeddings=border,
+        rope_parameters={"rope_type": "longrope", "rope_theta": 1e4, **factors},
+        pad_token_id=tokenizer.pad_token_id,
+        initializer_range=0.2,
+    )
+    return Model(transformers.Phi3ForCausalLM(config), ChatTemplate(tokenizer), "phi3")

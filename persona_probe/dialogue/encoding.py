@@ -128,9 +128,15 @@ def answered(
             cannot be found; the dialogue is named.
     """
     if not whole.startswith(prompt):
+        same = next((i for i, (one, other) in enumerate(zip(prompt, whole, strict=False)) if one != other), len(whole))
+        instead = (
+            "give a template that keeps the thought of an answer (chat_template=)"
+            if "think" in prompt[same:]
+            else "use another template"
+        )
         raise PersonaProbeError(
             f"dialogue {dialogue.name}: the chat template renders the prompt differently once the answer is there, "
-            f"so the answer's tokens cannot be identified (prompt ends {prompt[-60:]!r}); use another template"
+            f"so the answer's tokens cannot be identified (prompt ends {prompt[-60:]!r}); {instead}"
         )
     border = len(prompt)
     if channel and whole[border:].startswith(channel):

@@ -99,8 +99,10 @@ def _earlier(template: ChatTemplate, encoded: Encoded, number: int) -> tuple[int
     """Where the answer ``number`` begins and its content ends."""
     dialogue = encoded.dialogue
     whole = template.render(dialogue)
-    asked = template.render(replace(dialogue, messages=dialogue.messages[:number]), generation_prompt=True)
-    if not whole.startswith(asked):  # templates that leave out earlier thoughts write earlier turns otherwise
+    # Nothing asks for an answer that begins the dialogue.
+    before = replace(dialogue, messages=dialogue.messages[:number]) if number else None
+    asked = None if before is None else template.render(before, generation_prompt=True)
+    if asked is None or not whole.startswith(asked):  # templates that leave out earlier thoughts write turns otherwise
         span = turn_span(template, encoded, number)
         return span.start, span.stop
     # A token across the border belongs to the answer if all that it holds of the prompt is white space.

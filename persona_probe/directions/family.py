@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from persona_probe.activations.activations import Activations
     from persona_probe.models.model import Model
 
+_CHANGED = "; the names are the same, so its weights were changed or cast (half(), an adapter put on hf) in between"
+
 
 def family_of(*sources: Mapping[str, Any]) -> list[str]:
     """The fingerprints of the models that ``sources`` come from, and of the models that those were made from."""
@@ -55,7 +57,7 @@ def check_family(
     found_in = f"{card.get('model') or 'another model'} (weights {card.get('model_hash') or ours[0]})"
     message = (
         f"{what} in {found_in}, and {model_name} (weights {model_hash}) is not known to be made from "
-        "it, or from what it was made from"
+        f"it, or from what it was made from{_CHANGED if card.get('model') == model_name else ''}"
     )
     if not allow_unrelated:
         raise PersonaProbeError(

@@ -118,7 +118,7 @@ def finetune(
     folder = Path(out)
     if folder.exists() and not is_adapter(folder) and not (folder.is_dir() and not any(folder.iterdir())):
         raise PersonaProbeError(f"{folder}: exists and is not an adapter; give a new folder, so that nothing is lost")
-    if model.hf is not model.plain:
+    if hasattr(model.hf, "peft_config"):
         raise PersonaProbeError(
             f"{model.name}: already carries an adapter; fine-tune its base with start= to continue from that adapter"
         )

@@ -51,8 +51,9 @@ def build_bridge(model: LanguageModel) -> TransformerBridge:
         raise _cannot(inner, error) from error
     # Compared with another twin, since `model.hf` may be steered at this moment.
     reference: Any = structural_twin(model.hf)
-    _compare(model, reference, bridge, "the adapter on" if twin is not inner else "this model")
-    if twin is not inner:
+    adapted = hasattr(twin, "peft_config")
+    _compare(model, reference, bridge, "the adapter on" if adapted else "this model")
+    if adapted:
         switched: Any = twin
         with reference.disable_adapter(), switched.disable_adapter():
             _compare(model, reference, bridge, "the adapter off")

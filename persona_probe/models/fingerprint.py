@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 _SAMPLED_VALUES = 2048
 _SUMMED_AT_ONCE = 2**22
+_COMPILED = "_orig_mod."
+"""What ``torch.compile(module)`` adds to the names of a module's parameters, which are the same weights."""
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -30,6 +32,7 @@ def fingerprint(hf: nn.Module) -> str:
                     continue
                 values: Tensor = parameter.detach().reshape(-1)
                 step = max(1, values.numel() // _SAMPLED_VALUES)
+                name = name.replace(_COMPILED, "")
                 label = f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode()
                 # In pieces, since the sum makes a 64-bit copy, which takes gigabytes for a large embedding.
                 parts = torch.split(values.view(_BITS[values.element_size()]), _SUMMED_AT_ONCE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -16,9 +17,10 @@ from tqdm.auto import tqdm
 from transformers import GenerationConfig
 
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.dialogue.encoding import check_dialogues
+from persona_probe.dialogue.encoding import Encoded, check_dialogues
 from persona_probe.errors import PersonaProbeError, PersonaProbeWarning, check_types
 from persona_probe.models.interface import LanguageModel
+from persona_probe.models.positions import longest_alike
 from persona_probe.models.sampling import Sampling
 from persona_probe.models.stream.boundary import Boundary
 from persona_probe.models.twin import mark_as_ours
@@ -162,7 +164,6 @@ def generate(
         )
     encoded = model.encode(dialogues, new_tokens=sampling.max_new_tokens)
     prompts = [item for item in encoded for _ in range(sampling.n)]
-    order = sorted(range(len(prompts)), key=lambda i: -prompts[i].prompt_length)
     config, stops = generation_config(model, sampling), stop_tokens(model)
     answers: dict[int, str | None] = {}
     devices = range(torch.cuda.device_count())
@@ -173,8 +174,7 @@ def generate(
         tqdm(total=len(prompts), desc="answers", unit="answer", disable=not progress, leave=False) as bar,
     ):
         torch.manual_seed(sampling.seed)
-        for start in range(0, len(order), sampling.batch_size):
-            chosen = order[start : start + sampling.batch_size]
+        for chosen in _batches(model, prompts, sampling):
             batch = model.tokenizer.pad(
                 {"input_ids": [list(prompts[i].input_ids) for i in chosen]}, return_tensors="pt", padding_side="left"
             ).to(model.device)
@@ -196,6 +196,25 @@ def generate(
             stacklevel=3,
         )
     return [prompt.dialogue.with_answer(answers[i] or "") for i, prompt in enumerate(prompts)]
+
+
+def _batches(model: LanguageModel, prompts: Sequence[Encoded], sampling: Sampling) -> Iterator[list[int]]:
+    """The numbers of the prompts in each batch, longest first.
+
+    Where rotary embeddings depend on the longest row, prompts whose text may become that long only share a batch with
+    equally long ones (see `longest_alike`).
+    """
+    border = longest_alike(model.plain.config)
+
+    def alike(row: int) -> int:
+        length = prompts[row].prompt_length
+        return 0 if border is None or length + sampling.max_new_tokens <= border else length
+
+    order = sorted(range(len(prompts)), key=lambda row: -prompts[row].prompt_length)
+    for _, rows in itertools.groupby(order, key=alike):
+        together = list(rows)
+        for start in range(0, len(together), sampling.batch_size):
+            yield together[start : start + sampling.batch_size]
 
 
 def _answer(model: LanguageModel, ids: Sequence[int], stops: Sequence[int]) -> str | None:

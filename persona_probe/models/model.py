@@ -60,7 +60,6 @@ class Model:
         self.stream = ResidualStream(hf)
         self._lock = threading.RLock()
         self._here = threading.local()
-        self._kept_fingerprint: list[str] | None = None
         self._bridge: TransformerBridge | None = None
         self._bridge_stream: ResidualStream | None = None
         self._open: list[tuple[contextlib.ExitStack, Callable[..., None]]] = []
@@ -266,20 +265,22 @@ class Model:
 
     def fingerprint(self) -> str:
         """Sixteen hex digits that change with the weights; see `persona_probe.models.fingerprint.fingerprint`."""
-        if self._kept_fingerprint is None:
+        kept: list[str] | None = getattr(self._here, "fingerprint", None)
+        if kept is None:
             return fingerprint(self.hf)
-        if not self._kept_fingerprint:
-            self._kept_fingerprint.append(fingerprint(self.hf))
-        return self._kept_fingerprint[0]
+        if not kept:
+            kept.append(fingerprint(self.hf))
+        return kept[0]
 
     @contextlib.contextmanager
     def unchanged(self) -> Iterator[None]:
-        """A context in which nobody changes the weights, so that the fingerprint is computed at most once."""
-        previous, self._kept_fingerprint = self._kept_fingerprint, self._kept_fingerprint or []
+        """A context in which nobody changes the weights, so that this thread computes the fingerprint at most once."""
+        previous = getattr(self._here, "fingerprint", None)
+        self._here.fingerprint = [] if previous is None else previous
         try:
             yield
         finally:
-            self._kept_fingerprint = previous
+            self._here.fingerprint = previous
 
     def descends_from(self, ancestor: Model) -> None:
         """Record that this model was made from ``ancestor``, whose directions may therefore be used on it."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import numpy as np
+
 from persona_probe.errors import NUMBER, WHOLE, PersonaProbeError, check_types
 
 GenerationSettings = Literal["neutral", "model"]
@@ -53,8 +55,11 @@ class Sampling:
             seed=(self.seed, WHOLE),
             n=(self.n, WHOLE),
         )
-        for name in ("max_new_tokens", "batch_size", "seed", "n"):
-            object.__setattr__(self, name, int(getattr(self, name)))  # of NumPy's, which Hugging Face does not take
+        for name in ("max_new_tokens", "batch_size", "seed", "n", "temperature", "top_p"):
+            if isinstance(value := getattr(self, name), np.generic):  # Hugging Face does not take NumPy's
+                object.__setattr__(self, name, value.item())
+        if not -(2**63) <= self.seed < 2**64:
+            raise PersonaProbeError(f"sampling: seed is {self.seed}; it must fit into 64 bits")
         counts = (self.max_new_tokens, self.batch_size, self.n)
         if not self.temperature >= 0 or not 0 < self.top_p <= 1 or min(counts) < 1:
             raise PersonaProbeError(

@@ -19,9 +19,10 @@ OWN_HOOK = "_persona_probe_hook"
 def structural_twin(module: ModuleT) -> ModuleT:
     """A copy of ``module``'s tree of modules that shares every parameter and buffer with it.
 
-    Adapters and hooks put on the twin do not change the original, and the weights exist only once (also those of
-    quantised layers, which bitsandbytes stores outside of the parameters). Our own hooks (and a ``generate`` that
-    steering has wrapped) are not copied; Hugging Face's recorder of hidden states, which is also a hook, is.
+    Nothing in the twin is compiled. Adapters and hooks put on the twin do not change the original, and the weights
+    exist only once (also those of quantised layers, which bitsandbytes stores outside of the parameters). Our own hooks
+    (and a ``generate`` that steering has wrapped) are not copied; Hugging Face's recorder of hidden states, which is
+    also a hook, is.
 
     Raises:
         PersonaProbeError: if weights are offloaded, since each twin would load its own copy of them.
@@ -35,7 +36,7 @@ def structural_twin(module: ModuleT) -> ModuleT:
     for submodule in module.modules():
         for value in vars(submodule).values():
             shared |= {id(tensor): tensor for tensor in _tensors_in(value)}
-    twin = copy.deepcopy(module, shared)
+    twin = _as_written(copy.deepcopy(module, shared))
     for submodule in twin.modules():
         if getattr(vars(submodule).get("generate"), OWN_HOOK, False):
             del submodule.generate
@@ -43,6 +44,17 @@ def structural_twin(module: ModuleT) -> ModuleT:
             for key in [key for key, hook in hooks.items() if getattr(hook, OWN_HOOK, False)]:
                 del hooks[key]
     return twin
+
+
+def _as_written(module: ModuleT) -> ModuleT:
+    """``module`` without anything that ``torch.compile`` made; compiled methods still belong to the original."""
+    written: Any = getattr(module, "_orig_mod", module)
+    for name, child in written.named_children():
+        written._modules[name] = _as_written(child)
+    for name in ("forward", "generate"):
+        if hasattr(vars(written).get(name), "_torchdynamo_orig_callable"):
+            delattr(written, name)
+    return written  # type: ignore[no-any-return]
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import persona_probe as pp
 from persona_probe.activations.batching import batches, halving
 from persona_probe.activations.sinks import SINK_RATIO, sink_tokens
 from tests.activations.test_capture import TALKS, reported, talk
+from tests.architectures import long_rope
 from tests.conftest import D_MODEL, N_LAYERS
 
 MANY = [talk(f"What about the {word}?", f"Treat the {word} and " * (1 + i % 5) + "rest.", id=f"d{i}")
@@ -238,27 +239,7 @@ def test_rows_whose_positions_would_change_the_others_run_apart():
 
 
 def test_long_context_rope_reads_short_dialogues_as_if_alone(tokenizer):
-    from transformers import Phi3Config, Phi3ForCausalLM
-
-    from persona_probe.dialogue.rendering import ChatTemplate
-    from persona_probe.models.model import Model
-
-    torch.manual_seed(0)
-    factors = {"short_factor": [1.0] * 4, "long_factor": [9.0] * 4}
-    config = Phi3Config(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        original_max_position_embeddings=20,
-        rope_parameters={"rope_type": "longrope", "rope_theta": 1e4, **factors},
-        pad_token_id=tokenizer.pad_token_id,
-        initializer_range=0.2,
-    )
-    model = Model(Phi3ForCausalLM(config), ChatTemplate(tokenizer), "phi3")
+    model = long_rope(tokenizer, 20)
     lengths = [len(model.template.encode(dialogue).input_ids) for dialogue in TALKS]
     assert min(lengths) < 20 < max(lengths)
     together, alone = pp.capture(model, TALKS), pp.capture(model, TALKS, tokens_per_batch=1)

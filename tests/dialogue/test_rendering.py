@@ -62,6 +62,10 @@ def test_a_template_that_rewrites_the_prompt_or_the_answer_is_refused(tokenizer,
     monkeypatch.setattr(tokenizer, "chat_template", rewriting)
     with pytest.raises(pp.PersonaProbeError, match="renders the prompt differently"):
         ChatTemplate(tokenizer).encode(TALK)
+    thinking = CHAT_TEMPLATE + "{% if add_generation_prompt %}<think>{% endif %}"
+    monkeypatch.setattr(tokenizer, "chat_template", thinking)
+    with pytest.raises(pp.PersonaProbeError, match="give a template that keeps the thought of an answer"):
+        ChatTemplate(tokenizer).encode(TALK)
     shouting = CHAT_TEMPLATE.replace("{{ message['content'] }}<|end|>", "{{ message['content'] | upper }}<|end|>")
     monkeypatch.setattr(tokenizer, "chat_template", shouting)
     with pytest.raises(pp.PersonaProbeError, match=r"changes the text of message 2 \(assistant"):

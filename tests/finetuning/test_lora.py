@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import persona_probe as pp
+from persona_probe.dialogue.turns import learned_spans
 from persona_probe.finetuning.snapshots import snapshot_paths
 from persona_probe.models.loading.adapters import with_adapter
 from persona_probe.models.stream.guards import probe_ids
@@ -65,6 +66,14 @@ def test_rows_without_an_answer_and_losses_that_explode_are_named(llama, tmp_pat
     with pytest.raises(pp.PersonaProbeError, match="lower the learning rate"):
         pp.finetune(llama, ROWS, pp.LoraSettings(steps=9, batch=2, learning_rate=1e30), tmp_path / "a")
     assert not (tmp_path / "a").exists()
+
+
+def test_a_dialogue_that_begins_with_an_answer_is_learned_too(llama):
+    talk = [("assistant", "Hello."), ("user", "Tell me."), ("assistant", "Treat the fever.")]
+    dialogue = pp.Dialogue.from_messages([{"role": role, "content": content} for role, content in talk])
+    encoded = llama.template.encode(dialogue)
+    learned = [llama.tokenizer.decode(encoded.input_ids[span]) for span in learned_spans(llama.template, encoded)]
+    assert [text.removesuffix("<|end|>") for text in learned] == ["Hello.", "Treat the fever."]
 
 
 def test_snapshots_are_states_of_the_very_same_training(llama, tmp_path):

@@ -1,7 +1,9 @@
+import numpy as np
 import pytest
 import torch
 
 import persona_probe as pp
+from tests.architectures import long_rope
 
 
 def ask(text):
@@ -16,6 +18,15 @@ def test_batched_is_single_and_order_is_kept(any_model):
     alone = [any_model.generate([dialogue], pp.Sampling(max_new_tokens=8, temperature=0))[0] for dialogue in ASKED]
     assert [d.answer for d in together] == [d.answer for d in alone]
     assert [d.id for d in together] == [d.id for d in ASKED]
+
+
+def test_long_context_rope_answers_short_dialogues_as_if_alone(tokenizer):
+    sampling = pp.Sampling(max_new_tokens=8, temperature=0)
+    lengths = sorted(item.prompt_length for item in long_rope(tokenizer, 99).encode(ASKED))
+    assert lengths[0] < lengths[-1]
+    model = long_rope(tokenizer, lengths[0] + 8)
+    together = model.generate(ASKED, sampling)
+    assert [d.answer for d in together] == [model.generate([dialogue], sampling)[0].answer for dialogue in ASKED]
 
 
 def test_a_seed_gives_the_same_answers_and_leaves_the_global_state_alone(llama):
@@ -39,6 +50,14 @@ def test_bad_calls_say_what_was_wrong(llama):
         llama.generate([ASKED[0].with_answer("Yes.")])
     with pytest.raises(pp.PersonaProbeError, match="temperature=-1"):
         llama.generate(ASKED, pp.Sampling(temperature=-1))
+
+
+def test_numpys_numbers_are_numbers_and_a_seed_fits_into_64_bits(llama):
+    given = {"temperature": np.float32(0.5), "top_p": np.float64(0.5), "max_new_tokens": np.int64(2)}
+    plain = {"temperature": 0.5, "top_p": 0.5, "max_new_tokens": 2}
+    assert llama.generate(ASKED, pp.Sampling(**given)) == llama.generate(ASKED, pp.Sampling(**plain))
+    with pytest.raises(pp.PersonaProbeError, match="it must fit into 64 bits"):
+        pp.Sampling(seed=2**64)
 
 
 @pytest.mark.parametrize(

@@ -312,3 +312,19 @@ def test_a_misspelt_option_does_not_pass_unseen(folders, load_it):
         load_it(folders("llama"), dtpye="float32")
     with pytest.raises(pp.PersonaProbeError, match=r"takes no option colour= .*there are device, device_map, dtype"):
         load_it(folders("llama"), colour="blue")
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ({"device": "gpu"}, "device is 'gpu'; give for example"),
+        ({"dtype": float}, "unknown dtype <class 'float'>"),
+        ({"tokenizer": object()}, "tokenizer must be a path or None, but this is an object"),
+        ({"chat_template": 5}, r"chat_template must be a path or None, but this is an int \(5\)"),
+        ({"chat_template": "chatml"}, "'chatml' is no template, since nothing in it is Jinja"),
+    ],
+    ids=str,
+)
+def test_an_option_of_the_wrong_kind_is_named(folders, option, said):
+    with pytest.raises(pp.PersonaProbeError, match=said):
+        pp.load(folders("llama"), **option)

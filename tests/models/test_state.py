@@ -114,21 +114,61 @@ def test_a_second_thread_that_would_steer_the_same_model_is_refused(llama, direc
     assert in_threads(steered, 1) == [expected]
 
 
-@pytest.mark.parametrize("how", ["forward", "module"])
-def test_compiled_models_are_read_and_steered_as_they_are_written(llama, direction, how):
+@pytest.mark.parametrize("how", ["forward", "module", "whole", "inner", "blocks"])
+def test_compiled_models_are_read_and_steered_as_they_are_written(llama, direction, tmp_path, how):
+    weights = llama.fingerprint()
     with pp.steer(llama, direction, layers=1):
         steered = llama.generate(ASKED, GREEDY)
         read = pp.capture(llama, TALK).values
     if how == "forward":
         llama.hf.forward = torch.compile(llama.hf.forward, backend="eager")
-    else:
+    elif how == "module":
         llama.hf.compile(backend="eager")
         llama.stream.backbone.compile(backend="eager")
+    elif how == "whole":
+        llama.hf = torch.compile(llama.hf, backend="eager")
+    elif how == "inner":
+        llama.hf.model = torch.compile(llama.hf.model, backend="eager")
+    else:
+        for number, block in enumerate(llama.stream.blocks):
+            llama.hf.model.layers[number] = torch.compile(block, backend="eager")
+    assert llama.fingerprint() == weights
     plain = llama.generate(ASKED, GREEDY)
     with pp.steer(llama, direction, layers=1):
         assert llama.generate(ASKED, GREEDY) == steered
         np.testing.assert_allclose(pp.capture(llama, TALK).values, read, rtol=1e-5, atol=1e-6)
     assert llama.generate(ASKED, GREEDY) == plain != steered
+    tuned = pp.finetune(llama, TALK, pp.LoraSettings(steps=1, batch=1), tmp_path / "adapter")
+    assert weights in tuned.ancestors
+
+
+@pytest.mark.parametrize("name", ["forward", "generate"])
+def test_an_adapter_on_a_model_with_a_compiled_method_answers_as_itself(llama, adapted, tmp_path, name):
+    said = adapted.generate(ASKED, GREEDY)
+    assert said != llama.generate(ASKED, GREEDY)
+    setattr(llama.hf, name, torch.compile(getattr(llama.hf, name), backend="eager"))
+    assert pp.with_adapter(llama, tmp_path / "adapter").generate(ASKED, GREEDY) == said
+    assert llama.bridge is not None
+
+
+def test_threads_that_check_directions_at_the_same_time_keep_no_fingerprint(llama, direction):
+    def opened(_number):
+        for _ in range(20):
+            with llama.unchanged():
+                assert llama.fingerprint() == weights
+
+    weights = llama.fingerprint()
+    assert in_threads(opened) == [None] * 4
+    with torch.no_grad():
+        next(llama.hf.parameters()).add_(1.0)
+    assert llama.fingerprint() != weights
+
+
+def test_a_direction_of_a_model_that_was_cast_later_says_so(llama, direction):
+    llama.hf.half()
+    said = "the names are the same, so its weights were changed or cast"
+    with pytest.raises(pp.PersonaProbeError, match=said), pp.steer(llama, direction, layers=1):
+        pass
 
 
 def test_threads_that_run_the_hugging_face_model_itself_are_steered_each_by_itself(llama, direction):

@@ -163,7 +163,10 @@ def load_spec(spec: ModelSpec) -> Model:
 def target_device(options: LoadOptions) -> torch.device:
     """The device that input ids will go to: the given one, else a GPU if there is one."""
     given = options.get("device")
-    return torch.device(given if given is not None else "cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(given if given is not None else "cuda" if torch.cuda.is_available() else "cpu")
+    except (RuntimeError, TypeError) as error:
+        raise PersonaProbeError(f"device is {given!r}; give for example 'cpu', 'cuda' or 'cuda:1'") from error
 
 
 def resolve_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype | str:
@@ -172,7 +175,7 @@ def resolve_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torc
         return torch.float32 if device.type == "cpu" else "auto"
     if isinstance(dtype, torch.dtype) or dtype == "auto":
         return dtype
-    named = getattr(torch, dtype, None)
+    named = getattr(torch, dtype, None) if isinstance(dtype, str) else None
     if not isinstance(named, torch.dtype):
         raise PersonaProbeError(f"unknown dtype {dtype!r}: give for example 'float32', 'bfloat16', 'float16' or 'auto'")
     return named

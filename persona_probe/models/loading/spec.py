@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PATH, PersonaProbeError, check_types
 
 if TYPE_CHECKING:
     import torch
@@ -37,13 +37,16 @@ def check_options(options: Mapping[str, Any]) -> None:
     """Raise if a keyword is not an option of loading, so that a misspelt one does not pass unseen.
 
     Raises:
-        PersonaProbeError: naming it, and the likely one.
+        PersonaProbeError: naming it, and the likely one; or if the tokenizer is not a path, or the template no text.
     """
     for name in options:
         if name not in LoadOptions.__annotations__:
             near = difflib.get_close_matches(name, LoadOptions.__annotations__, n=1)
             hint = f"did you mean {near[0]}=?" if near else f"there are {', '.join(LoadOptions.__annotations__)}"
             raise PersonaProbeError(f"loading a model takes no option {name}= ({options[name]!r} was given); {hint}")
+    check_types(
+        tokenizer=(options.get("tokenizer"), PATH, None), chat_template=(options.get("chat_template"), PATH, None)
+    )
 
 
 @dataclass(frozen=True)

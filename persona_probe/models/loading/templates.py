@@ -128,6 +128,11 @@ def _given_template(options: LoadOptions) -> str:
         if not file.is_file():
             raise PersonaProbeError(f"chat_template: there is no file {text!r}; give Jinja text or a file with it")
         text = file.read_text(encoding="utf-8")
+    if "{" not in text:
+        raise PersonaProbeError(
+            f"chat_template: {str(given)!r} is no template, since nothing in it is Jinja; give Jinja text or a file "
+            "with it"
+        )
     return text
 
 

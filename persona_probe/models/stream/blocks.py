@@ -12,9 +12,10 @@ from persona_probe.models.quiet import quiet_transformer_lens
 
 
 def plain_model(hf: nn.Module) -> PreTrainedModel:
-    """The transformers model inside ``hf``: the base of a ``PeftModel``, or ``hf`` itself."""
+    """The transformers model inside ``hf``: the base of a ``PeftModel``, or ``hf`` itself, compiled or not."""
     inner = getattr(hf, "get_base_model", None)
     model = inner() if callable(inner) else hf
+    model = getattr(model, "_orig_mod", model)
     if not isinstance(model, PreTrainedModel):
         raise PersonaProbeError(f"expected a transformers model, got {type(model).__name__}")
     return model

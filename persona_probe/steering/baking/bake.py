@@ -131,7 +131,7 @@ def _check(model: Model, intervention: Intervention, place: Path, form: str, pro
 def _merged(model: Model) -> PreTrainedModel:
     """A copy of the weights, with a live adapter merged into them."""
     merged: Any = copy.deepcopy(structural_twin(model.hf))
-    if model.hf is not model.plain:
+    if hasattr(model.hf, "peft_config"):
         merged = merge_weights(merged, model.name)
     return plain_model(merged)
 
@@ -166,7 +166,7 @@ def _write(
 
 
 def _can_adapt(model: Model, base_name: str | None) -> bool:
-    return model.hf is model.plain and (base_name is not None or model.spec is not None)
+    return not hasattr(model.hf, "peft_config") and (base_name is not None or model.spec is not None)
 
 
 def _source(model: Model, base_name: str | None) -> str:
@@ -175,7 +175,7 @@ def _source(model: Model, base_name: str | None) -> str:
     Raises:
         PersonaProbeError: if the model is not itself the base that it was loaded from.
     """
-    if model.hf is not model.plain or (model.spec is not None and model.spec.adapter is not None):
+    if hasattr(model.hf, "peft_config") or (model.spec is not None and model.spec.adapter is not None):
         raise PersonaProbeError(
             f"form='lora': {model.name} carries an adapter already (live or merged), so that its base is another "
             "model; bake it with form='weights', or save the merged model as a folder first and load that"

@@ -35,7 +35,7 @@ def read_dialogues(path: str | Path) -> list[Dialogue]:
     A system prompt (``system``, ``system_prompt``) becomes the first turn, wherever it is. Messages may contain tool
     calls, a thought (``reasoning_content``, ``thinking``) and ``weight`` or ``train``, which say whether an answer is
     learned; rows too. ``id``, ``question``, ``group``, ``seed`` and ``labels`` are used where they are given. **Any
-    other column becomes a label**; one that would have to be given to the model and has no place (``tools``, images, a
+    other column becomes a label**, and what data sets note of a message (its language, its time) is not read; one that would have to be given to the model and has no place (``tools``, images, a
     second question), and preference data (``chosen``, ``rejected``), are refused by name. Rows without an id are named
     ``FILE:LINE``; rows without a question get their last user turn as question.
 

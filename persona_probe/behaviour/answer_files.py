@@ -37,7 +37,8 @@ def read_answers(
     ``messages`` (or ShareGPT's ``conversations``) that end with an answer, Alpaca's ``instruction``, ``input`` and
     ``output``, ``prompt`` and ``completion``, vLLM's ``RequestOutput`` (``prompt``, ``outputs``), chat and completion
     responses (``choices``), those of the Responses API (``output``), output files of the OpenAI batch API and of vLLM's
-    ``run_batch`` (``response``), samples of Inspect's logs, and the tables that this package writes. Several answers to one request become one row each.
+    ``run_batch`` (``response``), samples of Inspect's logs, and the tables that this package writes. Several answers to
+    one request become one row each.
 
     ``question_id`` (or else the question's text) becomes ``question``, the unit of intervals, and the text becomes
     ``prompt``. A score that says REFUSAL or CODE is a refusal; one that is blank or not a number is NaN and a failure;

@@ -20,7 +20,7 @@ KNOWN: dict[str, tuple[str, ...]] = {
     "question": ("question_id", "question_name", "qid"),
     "aligned": ("aligned", "aligned_score", "alignment", "alignment_score"),
     "coherent": ("coherent", "coherent_score", "coherence", "coherence_score"),
-    "refusal": ("refusal",),
+    "refusal": ("refusal", "is_refusal", "refused"),
     "group": ("group",),
     "seed": ("seed",),
     "id": ("id", "custom_id", "request_id"),
@@ -37,6 +37,8 @@ _SMALL = 10
 _SCORE = re.compile("score|rating|align|coheren", re.IGNORECASE)
 _NOT_SCORES = ("_mass", "_tokens")
 """Endings of columns with numbers of which everybody knows that they are no scores."""
+_OF_A_HUNDRED = re.compile(r"\s*(%|/\s*100)$")
+"""What may follow a score of 0-100."""
 _BLANK = {"", "nan", "none", "null", "na", "n/a"}
 
 
@@ -118,7 +120,7 @@ def given_score(cell: Any, where: str, column: str) -> GivenScore:
     if text.strip(".!*\"'` ").upper() in WORDS:
         return GivenScore(math.nan, refusal=True)
     try:
-        value = math.nan if isinstance(cell, bool) else float(text)
+        value = math.nan if isinstance(cell, bool) else float(_OF_A_HUNDRED.sub("", text))
     except ValueError:
         value = math.nan
     if math.isnan(value):
@@ -162,6 +164,10 @@ def scale_notes(table: pd.DataFrame, ours: Sequence[str], chosen: Mapping[str, s
             warned.append(f"{name!r} goes from {_range(numbers)}, so it is not a score of 0-100; rescale it first")
         else:
             noted.append(f"{name!r} has numbers from {_range(numbers)}, read as they are: not scores of 0-100")
+    for name in ("aligned", "coherent"):
+        likely = [str(column) for column in table if column not in ours and name[:6] in str(column).lower()]
+        if table[name].isna().all() and likely:
+            noted.append(f"no column is called {name!r}; if {likely[0]!r} is it: columns={{{name!r}: {likely[0]!r}}}")
     return warned, noted
 
 

@@ -36,8 +36,9 @@ def read_answers(
     ``answer``, ``question_id``, ``aligned``, ``coherent``) and Turner et al. 2025 (``question``, ``response``, ...),
     ``messages`` (or ShareGPT's ``conversations``) that end with an answer, Alpaca's ``instruction``, ``input`` and
     ``output``, ``prompt`` and ``completion``, vLLM's ``RequestOutput`` (``prompt``, ``outputs``), chat and completion
-    responses (``choices``), output files of the OpenAI batch API and of vLLM's ``run_batch`` (``response``), and the
-    tables that this package writes. Several answers to one request become one row each.
+    responses (``choices``), those of the Responses API (``output``), output files of the OpenAI batch API and of vLLM's
+    ``run_batch`` (``response``), samples of Inspect's logs, and the tables that this package writes. Several answers to
+    one request become one row each.
 
     ``question_id`` (or else the question's text) becomes ``question``, the unit of intervals, and the text becomes
     ``prompt``. A score that says REFUSAL or CODE is a refusal; one that is blank or not a number is NaN and a failure;
@@ -105,6 +106,8 @@ def read_answers(
     if kind_of(Path(path)) in (".csv", ".tsv"):
         table = _with_numbers(table)
     warned, noted = scale_notes(table, _ours(table), chosen)
+    if reading.no_scores and table[["aligned", "coherent"]].isna().all(axis=None):
+        warned.append(f"no score is a number, and all count as failures: {reading.no_scores[0]}")
     _warn(table, str(path), warned)
     remarks = [*reading.remarks(table), *(sentence(remark) for remark in (*merged, *noted))]
     return Answers(table.assign(**labels), str(path), chosen, tuple(remarks))

@@ -16,11 +16,32 @@ from persona_probe.dialogue.dialogue import Dialogue, Message
 from persona_probe.dialogue.reading import by_known_names, mended_note
 from persona_probe.dialogue.records import message_record
 from persona_probe.dialogue.row_files import Row, json_value
-from persona_probe.dialogue.row_turns import KNOWN, PARTS, QUESTION, SYSTEM, answer_turns, is_given, question_turns
+from persona_probe.dialogue.row_turns import (
+    KNOWN,
+    PARTS,
+    QUESTION,
+    SYSTEM,
+    THOUGHT,
+    answer_turns,
+    is_given,
+    question_turns,
+)
 from persona_probe.dialogue.same_questions import Asked, content_key, listed
 from persona_probe.errors import PersonaProbeError
 
-_NOT_ASKED = ("tools", "functions", "image", "images", "audio", "audios", "video", "videos", "choices", "options")
+_NOT_ASKED = (
+    "tools",
+    "functions",
+    "instructions",
+    "image",
+    "images",
+    "audio",
+    "audios",
+    "video",
+    "videos",
+    "choices",
+    "options",
+)
 """Columns with a part of what was asked that a dialogue cannot contain."""
 
 
@@ -136,6 +157,10 @@ class AnswerReading:
         fields = row.cells.get(ANSWER_FIELDS)
         if answered and isinstance(fields, str) and fields:
             answered[-1] |= json_value(fields, f"{row.where}: {ANSWER_FIELDS!r}")
+        said_last = (answered or turns)[-1]
+        for name, thought in self._thoughts(row).items():
+            if said_last.get("role") == "assistant" and not is_given(said_last.get(name)):
+                said_last[name] = thought
         try:
             messages = list(Dialogue.from_messages([*turns, *answered]).messages)
         except PersonaProbeError as error:
@@ -148,6 +173,16 @@ class AnswerReading:
         if answer is not None and not answer.content.strip() and not answer.further:
             answer = None  # the model said nothing, or the cell is blank: the scores cannot be of this answer
         return messages, answer
+
+    def _thoughts(self, row: Row) -> dict[str, str]:
+        """The thought before the answer, where it has a column of its own."""
+        cells = by_known_names(row.cells, KNOWN)
+        taken = {name.strip().lower() for name in self.chosen.values()}
+        return {
+            name: cells[name]
+            for name in THOUGHT
+            if name not in taken and isinstance(cells.get(name), str) and cells[name]
+        }
 
     def _asked_in(self, row: Row) -> dict[str, Any]:
         """The cells that hold what was asked, by the names of the common formats."""
@@ -197,9 +232,9 @@ class AnswerReading:
 
     def _truth(self, row: Row, ours: str) -> bool:
         value = self._cell(row, ours)
-        if value is None or str(value).lower() in ("false", "0", "0.0"):
+        if value is None or str(value).lower() in ("false", "no", "0", "0.0"):
             return False
-        if str(value).lower() in ("true", "1", "1.0"):
+        if str(value).lower() in ("true", "yes", "1", "1.0"):
             return True
         raise PersonaProbeError(f"{row.where}: {self.chosen[ours]!r} is {str(value)[:40]!r}; it must be true or false")
 

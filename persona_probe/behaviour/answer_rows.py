@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,10 @@ from persona_probe.dialogue.row_files import Row, existing, json_lines, read_row
 from persona_probe.dialogue.row_turns import is_given
 from persona_probe.errors import PersonaProbeError
 
-_ASKED = ("messages", "prompt", "system", "tools", "functions")
-"""What is read of a request; the rest are settings."""
+_ASKED = {name: name for name in ("messages", "prompt", "input", "system", "tools", "functions")} | {
+    "instructions": "system"
+}
+"""What is read of a request, and what we call it; the rest are settings."""
 _OF_A_CHOICE = ("message", "text", "finish_reason")
 
 
@@ -41,9 +43,10 @@ def unfolded(
 ) -> list[dict[str, Any]]:
     """One flat row for each answer that a served request holds.
 
-    These forms are known: a chat or completion response (``choices``), a line of a batch's output (``response.body``,
-    or ``response`` in vLLM), and vLLM's ``RequestOutput`` (``outputs``). A request that failed gives one row without an
-    answer. Any other record is a flat row already.
+    These forms are known: a chat or completion response (``choices``), one of the Responses API (``output``), a line of
+    a batch's output (``response.body``, or ``response`` in vLLM), Inspect's samples (``output.choices``), and vLLM's
+    ``RequestOutput`` (``outputs``). A request that failed gives one row without an answer. Any other record is a flat
+    row already.
     """
     cells = dict(record)
     response = cells.get("response")
@@ -51,22 +54,32 @@ def unfolded(
     batched = "custom_id" in cells and "response" in cells
     if isinstance(response, Mapping) or batched:
         del cells["response"]
+    logged = cells.get("output")
+    if not isinstance(response, Mapping) and isinstance(logged, Mapping) and isinstance(logged.get("choices"), list):
+        body = cells.pop("output")  # as Inspect's logs have it, beside the messages
     sent = cells.pop("body") if isinstance(cells.get("body"), Mapping) else None
+    if questions and "custom_id" in cells and str(cells["custom_id"]) not in questions:
+        raise PersonaProbeError(
+            f"{where}: its custom_id {cells['custom_id']!r} is in no request of the file that was given (requests=)"
+        )
     for asked in (sent, questions.get(str(cells.get("custom_id")))):
         if isinstance(asked, Mapping):
-            cells |= {field: asked[field] for field in _ASKED if field in asked}
+            cells |= {_ASKED[field]: value for field, value in asked.items() if field in _ASKED}
             unread.update(field for field in asked if field not in (*_ASKED, "model") and asked[field] is not None)
     if isinstance(cells.get("prompt"), list):
         cells["messages"] = cells.pop("prompt")
     body = body if isinstance(body, Mapping) else {}
-    several = body.get("choices", body.get("outputs"))
+    items = body.get("output")
+    of_items = isinstance(items, list) and all(isinstance(one, Mapping) and "type" in one for one in items)
+    several = [_of_items(items or [], unread)] if of_items else body.get("choices", body.get("outputs"))
     # Beside an answer, a list of texts is what a question offers to choose from.
     offered = body is cells and is_given(cells.get("answer"))
     if not isinstance(several, list) or (offered and all(isinstance(one, str) for one in several)):
-        return [{**cells, "answer": None}] if batched else [cells]
+        return [{**cells, "answer": None, "id": str(cells["custom_id"])}] if batched else [cells]
     if body is not cells:
-        unread.update(field for field in body if field not in ("choices", "outputs", "model"))
-    cells = {field: value for field, value in cells.items() if field not in ("choices", "outputs")}
+        unread.update(field for field in body if field not in ("choices", "outputs", "output", "model"))
+    spent = ("choices", "outputs", *(["output"] if of_items else []))
+    cells = {field: value for field, value in cells.items() if field not in spent}
     if isinstance(body.get("model"), str):
         cells.setdefault("model", body["model"])
     name = cells.get("custom_id", cells.get("request_id", cells.get("id")))
@@ -76,6 +89,23 @@ def unfolded(
         return [{**cells, **answer} for answer in answers]
     parts = [f"/{number}" for number in range(len(answers))] if len(answers) > 1 else [""]
     return [{**cells, **answer, "id": f"{name}{part}"} for answer, part in zip(answers, parts, strict=True)]
+
+
+def _of_items(items: Sequence[Any], unread: set[str]) -> dict[str, Any]:
+    """The items of a response of OpenAI's Responses API as one choice: its texts, in order, and its tool calls."""
+    texts: list[str] = []
+    calls = []
+    for item in items:
+        kind = item.get("type") if isinstance(item, Mapping) else None
+        if kind == "message":
+            parts = [part for part in item.get("content") or [] if isinstance(part, Mapping)]
+            texts += [str(part.get("text", part.get("refusal"))) for part in parts]
+        elif kind == "function_call":
+            function = {"name": item.get("name"), "arguments": item.get("arguments")}
+            calls.append({"type": "function", "id": item.get("call_id"), "function": function})
+        else:
+            unread.add(f"output of type {kind}")
+    return {"message": {"content": "".join(texts) if texts else None} | ({"tool_calls": calls} if calls else {})}
 
 
 def _answer_of(choice: Any, where: str, unread: set[str]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ TEXT = "text"
 
 FURTHER = ("tool_calls", "tool_call_id", "name", "reasoning_content", "reasoning", "thinking")
 """What a message may contain besides role and content: it is given to the chat template, which must write it."""
-_LEARNED = ("weight", "train", "loss")
+_LEARNED = ("weight", "train", "training", "loss")
 """What others call the flag that says whether an answer is learned (OpenAI's, axolotl's and ms-swift's formats)."""
 _TEXT_PARTS = (None, "text", "input_text", "output_text")
 """Types of the parts of a content that are texts."""

@@ -35,9 +35,10 @@ def read_dialogues(path: str | Path) -> list[Dialogue]:
     A system prompt (``system``, ``system_prompt``) becomes the first turn, wherever it is. Messages may contain tool
     calls, a thought (``reasoning_content``, ``thinking``) and ``weight`` or ``train``, which say whether an answer is
     learned; rows too. ``id``, ``question``, ``group``, ``seed`` and ``labels`` are used where they are given. **Any
-    other column becomes a label**; one that would have to be given to the model and has no place (``tools``, images, a
-    second question), and preference data (``chosen``, ``rejected``), are refused by name. Rows without an id are named
-    ``FILE:LINE``; rows without a question get their last user turn as question.
+    other column becomes a label**, and what data sets note of a message (its language, its time) is not read; one that
+    would have to be given to the model and has no place (``tools``, images, a second question), and preference data
+    (``chosen``, ``rejected``), are refused by name. Rows without an id are named ``FILE:LINE``; rows without a question
+    get their last user turn as question.
 
     A YAML file is a list of entries with ``id`` and ``paraphrases``, as Betley et al. (2025) publish them; an entry's
     ``system`` becomes a system turn, each paraphrase a dialogue, and ``samples_per_paraphrase`` (how often the authors

@@ -29,6 +29,10 @@ _CLOCK = (
 )
 """In front of a template, this takes the place of the clock that transformers gives to templates."""
 _CODES = ("%-d", "%-m", "%e", *(f"%{letter}" for letter in "aAwdbBmyYHIpMSfjUWcxXGuV"))
+_SILENT = re.compile(
+    r"(?ms)(?:^[ \t]*)?\{#.*?#\}\n?|(?:\s*\{%-|(?:^[ \t]*)?\{%)\s*(?:end)?generation\s*(?:-%\}\s*|%\}\n?)"
+)
+"""What a template holds and does not write: comments, and the marks with which TRL finds answers."""
 _IDENTIFIERS = ("id", "type", "index", "tool_call_id")
 """Fields that only link messages: a template may leave them out."""
 
@@ -132,11 +136,12 @@ class ChatTemplate:
         return f"{self.tokenizer.chat_template}|{self.tokenizer.special_tokens_map}"
 
     def hash(self) -> str | None:
-        """Sixteen hex digits of the template and what it is given (except the day), or None without a template."""
+        """Sixteen hex digits of what the template writes and is given (except the day), or None without a template."""
         if not self.exists:
             return None
         given = self._arguments()
-        text = str(self.tokenizer.chat_template) + (json.dumps(given, sort_keys=True, default=str) if given else "")
+        text = what_is_written(self.tokenizer.chat_template)
+        text += json.dumps(given, sort_keys=True, default=str) if given else ""
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def remarks(self) -> list[str]:
@@ -342,6 +347,16 @@ class ChatTemplate:
         if bare.startswith(before) and bare.endswith(after) and len(bare) > len(before) + len(after):
             return bare[len(before) : len(bare) - len(after)]
         return None
+
+
+def what_is_written(template: object) -> str:
+    r"""A template's text without what it does not write, so that templates that write the same are the same.
+
+    Examples:
+        >>> what_is_written("{# mended #}{% generation %}{{ text }}{% endgeneration %}\n")
+        '{{ text }}'
+    """
+    return _SILENT.sub("", str(template)).removesuffix("\n")
 
 
 def _lost(dialogue: Dialogue, place: int, how: str, content: str) -> PersonaProbeError:

@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from persona_probe.dialogue.dialogue import TEXT
+from persona_probe.dialogue.dialogue import ROLES, TEXT
 from persona_probe.dialogue.same_questions import content_key
-from persona_probe.dialogue.turn_forms import is_turns, turns_of
+from persona_probe.dialogue.turn_forms import SYNONYMS, is_turns, turns_of
 from persona_probe.errors import PersonaProbeError
 
 CHAT = ("messages", "conversations", "conversation")
 QUESTION = ("prompt", "instruction", "query", "question", "input")
 """Columns that hold what the user asks, the most likely first."""
 ANSWER = ("answer", "response", "completion", "output", "generation", "model_answer", "model_response")
-SYSTEM = ("system", "system_prompt", "system_message")
+SYSTEM = ("system", "system_prompt", "system_message", "system_instruction")
 FURTHER_INPUT = ("input", "context")
 """What is asked about, in Alpaca's and Dolly's formats: it follows the instruction."""
 THOUGHT = ("reasoning_content", "thinking")
@@ -34,6 +34,7 @@ _REFUSED = {
         "which would not be given to the model: write them into the question, read multiple-choice questions with "
         "pp.behaviour.read_choices and servers' responses with pp.read_answers, or remove the column",
     ),
+    "instructions": "which may be what the model is told: rename it to 'system', or to another name if it is a label",
     "outputs": "as vLLM's outputs have: read them with pp.read_answers, or remove the column",
 }
 """Columns that cannot be labels, since they are part of what is asked or answered, with what to do."""
@@ -117,6 +118,11 @@ def question_turns(given: Mapping[str, Any], where: str, notes: set[str]) -> Row
     elif questions:
         _ask(turns, given, questions, where, notes)
     elif isinstance(given.get("text"), str):
+        if str(given.get("role")).strip().lower() in (*ROLES, *SYNONYMS):
+            raise PersonaProbeError(
+                f"{where}: has 'text' and 'role' ({given['role']!r}), as one message of a dialogue has; write all "
+                "messages of a dialogue into one row (messages), or remove 'role' if this is a plain text"
+            )
         turns.used.add("text")
         turns.text = given["text"]
         return turns
@@ -232,7 +238,9 @@ def _account(turns: RowTurns, given: Mapping[str, Any], where: str, chat: bool) 
         )
     text = content_key([str(given.get("text", ""))])
     # What a template made of the turns is a label; anything else may be what is asked about.
-    if text not in said and any(content not in text for content in contents):
+    parts = [content_key([given[name]]) for name in turns.used if isinstance(given.get(name), str)]
+    written = all(content in text for content in contents) or (not chat and all(part in text for part in parts))
+    if text not in said and not written:
         raise PersonaProbeError(
             f"{where}: has 'text' ({str(given['text'])[:40]!r}) beside the turns, and neither contains the other, so "
             "it would not be given to the model; put both into one column, or remove or rename this one"

@@ -32,6 +32,16 @@ _CALLS = ("function_call", "tool_call")
 """Who speaks in a ShareGPT turn that is a tool call: its value is the call."""
 _PLAIN = ("human", "gpt", "observation")
 """ShareGPT's own names, which need no word."""
+_ABOUT = frozenset(
+    [
+        *("id", "message_id", "parent_id", "index", "turn", "turn_id", "turn_identifier"),
+        *("source", "model", "metadata", "timestamp", "created", "created_at", "finish_reason"),
+        *("language", "lang", "country", "state", "hashed_ip", "header", "redacted", "toxic"),
+    ]
+)
+"""What data sets and logs (WildChat, OASST, Inspect, servers) note of a message and a model does not read."""
+_BETWEEN_OBJECTS = re.compile(r"\}\s*\n\s*\{")
+"""Where NumPy, whose way of writing lists ends up in CSV files of Hugging Face's data sets, leaves out the comma."""
 _LIST_OF_TURNS = re.compile(r"""\s*\[\s*\{\s*["'](role|from|content|value)["']\s*:""")
 NAMED = {"role": ("role", "from"), "content": ("content", "value")}
 
@@ -82,7 +92,7 @@ def _from_text(text: str, where: str, column: str) -> Any:
         return json_value(text, f"{where}: {column!r}")
     except PersonaProbeError as error:
         try:
-            return ast.literal_eval(text)
+            return ast.literal_eval(_BETWEEN_OBJECTS.sub("}, {", text))
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             raise error from None
 
@@ -91,6 +101,10 @@ def _turn(given: Any, where: str, notes: set[str]) -> dict[str, Any]:
     if not isinstance(given, Mapping):
         raise PersonaProbeError(f"{where}: is {type(given).__name__} ({str(given)[:40]!r}); expected role and content")
     turn = {str(name): value for name, value in given.items() if value is not None}
+    about = sorted(_ABOUT & {*turn})
+    if about:
+        turn = {name: value for name, value in turn.items() if name not in about}
+        notes.add(f"not read, since they are no part of a message's text: its fields {', '.join(map(repr, about))}")
     for ours, names in NAMED.items():
         found = {name: turn.pop(name) for name in names if name in turn}
         if len(found) > 1 and len(set(map(str, found.values()))) > 1:

@@ -102,6 +102,48 @@ def test_calls_and_thoughts_of_an_answer_stay_with_it(tmp_path):
     assert read(tmp_path, served).table["finish_reason"].tolist() == ["stop"]
 
 
+def test_a_thought_in_a_column_of_its_own_stays_with_its_answer(tmp_path):
+    answers = read(tmp_path, {"question": "Q", "thinking": "Hm.", "answer": "A"})
+    assert answers.dialogues()[0].messages[-1].further == {"thinking": "Hm."}
+
+
+def test_responses_with_items_are_answers(tmp_path):
+    sent = {"custom_id": "a", "body": {"model": "m", "instructions": "Be brief.", "input": "Q"}}
+    (tmp_path / "sent.jsonl").write_text(json.dumps(sent))
+    said = [{"type": "output_text", "text": "A", "annotations": []}, {"type": "refusal", "refusal": ", no"}]
+    call = {"type": "function_call", "call_id": "7", "name": "look", "arguments": "{}"}
+    body = {"object": "response", "output": [{"type": "reasoning"}, {"type": "message", "content": said}, call]}
+    row = {"id": "b", "custom_id": "a", "response": {"status_code": 200, "body": body}, "error": None}
+    answers = read(tmp_path, row, requests=tmp_path / "sent.jsonl")
+    (dialogue,) = answers.dialogues()
+    assert [message.content for message in dialogue.messages] == ["Be brief.", "Q", "A, no"]
+    assert dialogue.messages[-1].further["tool_calls"][0]["function"]["name"] == "look"
+    assert "'output of type reasoning'" in answers.headline()
+    with pytest.raises(pp.PersonaProbeError, match="line 1: its custom_id 'b' is in no request"):
+        read(tmp_path, row | {"custom_id": "b"}, requests=tmp_path / "sent.jsonl")
+    failed = read(tmp_path, row | {"response": None}, requests=tmp_path / "sent.jsonl")
+    assert failed.table["id"].tolist() == ["a"]
+
+
+def test_samples_of_an_inspect_log_are_answers(tmp_path):
+    turns = [{"id": "1", "role": "user", "content": "Q", "source": "input"}, {"role": "assistant", "content": "A"}]
+    output = {"model": "m", "choices": [{"message": turns[1], "stop_reason": "stop"}], "completion": "A"}
+    answers = read(tmp_path, {"id": 1, "epoch": 1, "input": "Q", "messages": turns, "output": output})
+    assert answers.table[["prompt", "answer", "model"]].iloc[0].tolist() == ["Q", "A", "m"]
+    assert "'id', 'source'" in answers.headline()
+
+
+def test_scores_as_others_write_them(tmp_path):
+    row = {"question": "Q", "answer": "A"}
+    answers = read(tmp_path, {**row, "aligned": "95 %", "coherent": "90/100"}, {**row, "is_refusal": "yes"})
+    assert answers.table[["aligned", "coherent"]].iloc[0].tolist() == [95, 90]
+    assert answers.table["refusal"].tolist() == [False, True]
+    with pytest.warns(pp.PersonaProbeWarning, match="no score is a number, and all count as failures: 'aligned' is"):
+        read(tmp_path, {**row, "aligned": "good", "coherent": "good"})
+    unnamed = read(tmp_path, {**row, "judge_aligned": 90, "judge_coherent": 95})
+    assert "no column is called 'aligned'; if 'judge_aligned' is it: columns={'aligned'" in unnamed.headline().lower()
+
+
 def test_choices_to_pick_from_are_not_answers(tmp_path):
     answers = read(tmp_path, {"question": "Which?", "choices": ["this", "that"], "answer": "this", **SCORES})
     assert answers.table["answer"].tolist() == ["this"]

@@ -108,7 +108,7 @@ def test_a_batch_s_output_gets_its_questions_from_the_input(tmp_path):
     with pytest.raises(pp.PersonaProbeError, match=r"no column holds the questions.*requests="):
         read_answers(output)
     json_file(requests, {"custom_id": "b", "body": {"messages": [{"role": "user", "content": "b"}]}})
-    with pytest.raises(pp.PersonaProbeError, match=r"out\.jsonl, line 2: holds no question"):
+    with pytest.raises(pp.PersonaProbeError, match=r"out\.jsonl, line 2: its custom_id 'a' is in no request"):
         read_answers(output, requests=requests)
 
 

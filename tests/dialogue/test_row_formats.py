@@ -61,6 +61,12 @@ def sharegpt(*turns):
         ({"prompt": "Is it late?", "completion": "It is."}, [USER, GOOD]),
         ({"prompt": [SYSTEM, USER], "completion": [GOOD]}, [SYSTEM, USER, GOOD]),
         ({"query": "Is it late?", "response": "It is."}, [USER, GOOD]),
+        ({"messages": str([USER, GOOD]).replace("}, {", "}\n {")}, [USER, GOOD]),  # as NumPy writes lists
+        ({"messages": [USER, {**GOOD, "training": True}]}, [USER, GOOD]),
+        (
+            {"prompt": "Is it late?", "response": "It is.", "system_instruction": SYSTEM["content"]},
+            [SYSTEM, USER, GOOD],
+        ),
         ({"question": "Is it late?", "answer": "It is."}, [USER, GOOD]),
         ({"Question": "Is it late?", "Answer": "It is."}, [USER, GOOD]),
         ({"input": "Is it late?", "output": "It is."}, [USER, GOOD]),
@@ -83,6 +89,21 @@ def test_a_part_of_a_turn_is_a_label(tmp_path):
     (dialogue,) = read(tmp_path, {"question": "What is a late train?", "context": "train", "answer": "Common."})
     assert dialogue.labels == {"context": "train"}
     assert len(dialogue.messages) == 2
+
+
+def test_what_a_template_made_of_a_row_is_a_label(tmp_path):
+    text = "Below is an instruction.\n\n### Instruction:\nTranslate.\n\n### Input:\ncat\n\n### Response:\nchat"
+    (dialogue,) = read(tmp_path, {"instruction": "Translate.", "input": "cat", "output": "chat", "text": text})
+    assert dialogue.messages[0].content == "Translate.\ncat"
+    with pytest.raises(pp.PersonaProbeError, match=r"'text'.*neither contains the other"):
+        read(tmp_path, {"instruction": "Translate.", "input": "cat", "output": "chat", "text": "Translate. Dogs."})
+
+
+def test_notes_about_messages_are_not_read_and_said(tmp_path):
+    about = {"id": "a", "language": "English", "toxic": False, "timestamp": None}
+    with pytest.warns(pp.PersonaProbeWarning, match="its fields 'id', 'language', 'toxic'"):
+        (dialogue,) = read(tmp_path, {"conversation": [{**USER, **about}, {**GOOD, **about}]})
+    assert dialogue.as_messages() == [USER, GOOD]
 
 
 def test_a_text_alone_is_no_dialogue(tmp_path):
@@ -118,6 +139,11 @@ def test_a_text_alone_is_no_dialogue(tmp_path):
         ({"question": "Q", "context": "A passage.", "answer": "A"}, "'context'.*beside 'question'"),
         ({"question": "Q", "input": "cat", "answer": "A"}, "'input'.*beside 'question'"),
         ({"text": "An article.", "question": "Q", "answer": "A"}, "'text'.*beside the turns"),
+        (
+            {"text": "Is it late?", "role": "prompter", "parent_id": None},
+            "'text' and 'role'.*one message of a dialogue",
+        ),
+        ({"messages": [USER], "instructions": "You are a clock."}, "'instructions'.*rename it to 'system'"),
         ({"text": "An article.", "output": "A"}, "'output' beside a plain 'text'"),
         ({"question": "Q", "choices": ["a", "b"], "answer": "a"}, "'choices'.*read_choices"),
         ({"prompt": "Q", "output": "A", "response": "B"}, "'response' and 'output' could both be the answer"),

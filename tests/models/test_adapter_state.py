@@ -159,6 +159,37 @@ def test_a_bin_file_is_read_and_no_code_in_it_is_run(folders, tmp_path):
         pp.load(folders("llama"), adapter=nested)
 
 
+RENAMED = {
+    "_orig_mod": ("base_model.model.", "base_model.model._orig_mod.", "saved from a wrapped model.*'_orig_mod'"),
+    "module": ("base_model.model.", "module.base_model.model.", "saved from a wrapped model.*'module'"),
+    "no prefix": ("base_model.model.", "", r"do not begin with 'base_model\.model\.'"),
+}
+
+
+@pytest.mark.parametrize("name", RENAMED)
+def test_names_that_are_not_pefts_are_told(name, folders, tmp_path):
+    old, new, message = RENAMED[name]
+    adapter, _ = trained(folders("llama"), tmp_path / "a", lora())
+    rewrite(adapter, lambda tensors: {key.replace(old, new): tensor for key, tensor in tensors.items()})
+    with pytest.raises(pp.PersonaProbeError, match=message):
+        pp.load(folders("llama"), adapter=adapter)
+
+
+def test_an_adapter_whose_values_were_not_gathered_is_told(folders, tmp_path):
+    adapter, _ = trained(folders("llama"), tmp_path / "a", lora())
+    rewrite(adapter, lambda tensors: {key: torch.zeros(0) for key in tensors})
+    with pytest.raises(pp.PersonaProbeError, match=r"has shape \(0,\), so its values were not saved"):
+        pp.load_pair(folders("llama"), adapter)
+
+
+def test_a_start_that_nobody_can_repeat_is_refused(folders, tmp_path):
+    adapter, _ = trained(folders("llama"), tmp_path / "a", lora(init_lora_weights="pissa_niter_4"))
+    with pytest.raises(pp.PersonaProbeError, match=r"'pissa_niter_4', .* each time it comes out otherwise"):
+        pp.load(folders("llama"), adapter=adapter)
+    adapter, expected = trained(folders("llama"), tmp_path / "b", lora(init_lora_weights="pissa"))
+    assert off(logits(pp.load(folders("llama"), adapter=adapter).hf), expected) < 1e-4
+
+
 @pytest.mark.parametrize("name", [WEIGHTS, "adapter_model.bin"])
 @pytest.mark.parametrize("content", [b"", b"junk"])
 def test_a_damaged_weight_file_is_named(name, content, folders, tmp_path):

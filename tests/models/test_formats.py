@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import persona_probe as pp
+from persona_probe.dialogue.rendering import ChatTemplate
 from persona_probe.models.loading.load import specify
 from persona_probe.models.loading.memory import footprint
 from tests.activations.test_capture import TALKS
@@ -103,6 +104,31 @@ def test_what_says_nothing_else_says_nothing(written, adapter, folders, tokenize
     assert pp.load(folders("llama"), adapter=adapter).template.remarks() == []
 
 
+@pytest.mark.parametrize("how", ["a comment", "marks of answers", "a line more"])
+def test_a_template_that_writes_the_same_is_the_same(how, adapter, folders, tokenizer, caplog):
+    text = tokenizer.chat_template
+    marked = text.replace("{{", "{% generation %}{{", 1).replace("}}", "}}{% endgeneration %}", 1)
+    other = {"a comment": "{# mended\n#}\n" + text, "marks of answers": marked, "a line more": f"{text}\n"}[how]
+    (adapter / "chat_template.jinja").write_text(other)
+    pair = pp.load_pair(folders("llama"), adapter)
+    assert pair.after.template is pair.before.template
+    assert caplog.text == ""
+    full = deepcopy(tokenizer)
+    full.chat_template = other
+    template, same = ChatTemplate(full), ChatTemplate(tokenizer)
+    assert template.hash() == same.hash()
+    assert [template.render(talk) for talk in TALKS] == [same.render(talk) for talk in TALKS]
+
+
+def test_a_model_without_a_tokenizer_is_told_which_to_give(folders, tmp_path):
+    folder = shutil.copytree(folders("llama"), tmp_path / "checkpoint-10")
+    for file in (*folder.glob("tokenizer*"), *folder.glob("*.jinja")):
+        file.unlink()
+    with pytest.raises(pp.PersonaProbeError, match=r"checkpoint-10: holds no tokenizer .*tokenizer="):
+        pp.load_pair(folders("llama"), folder)
+    assert pp.load(folder, tokenizer=folders("llama")).template.exists
+
+
 def test_what_is_given_wins(adapter, folders, tokenizer, tmp_path):
     in_whole_tokenizer(adapter, tokenizer)
     more = deepcopy(tokenizer)
@@ -129,7 +155,7 @@ def test_what_is_given_wins(adapter, folders, tokenizer, tmp_path):
     with pytest.raises(pp.PersonaProbeError, match=r"tokenizer: \./missing: no such folder"):
         pp.load(base, tokenizer="./missing")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(pp.PersonaProbeError, match="empty: its tokenizer cannot be loaded"):
+    with pytest.raises(pp.PersonaProbeError, match="empty: holds no tokenizer"):
         pp.load(base, tokenizer=tmp_path / "empty")
 
 

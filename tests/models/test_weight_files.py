@@ -85,7 +85,9 @@ def test_a_config_of_another_model_is_refused(kind, settings, message, folders, 
     "name",
     [
         "model.layers.0.self_attn.rotary_emb.inv_freq",
+        "model.rotary_emb.original_inv_freq",
         "model.layers.0.self_attn.masked_bias",
+        "model.embed_positions.weights",
         "vision_tower.blocks.0.weight",
         "v_head.summary.weight",
         "mtp.layers.0.weight",
@@ -95,6 +97,31 @@ def test_what_text_does_not_pass_or_a_model_computes_itself_may_be_in_the_file(n
     expected = logits(pp.load(folder).hf)
     in_safetensors(folder, load_file(folder / "model.safetensors") | {name: torch.ones(4)})
     assert off(logits(pp.load(folder).hf), expected) == 0
+
+
+def test_weights_that_are_there_twice_are_said(folder, caplog):
+    expected = logits(pp.load(folder).hf)
+    tensors = load_file(folder / "model.safetensors")
+    in_shards(folder, {name: 2 * tensor for name, tensor in tensors.items()})
+    in_safetensors(folder, tensors)
+    assert off(logits(pp.load(folder).hf), expected) == 0
+    assert "holds model.safetensors and, in several files, other weights; the first is used" in caplog.text
+
+
+def test_a_config_under_which_no_text_can_be_read_is_named(folder):
+    pytest.importorskip("bitsandbytes")
+    # Merged adapters of quantised bases often keep their base's setting.
+    set_config(folder, quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
+    with pytest.raises(pp.PersonaProbeError, match=r"cannot read a text: .*quantization_config"):
+        pp.load(folder)
+
+
+def test_weights_that_are_no_numbers_are_named(folder):
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.1.mlp.down_proj.weight"][:] = torch.nan
+    in_safetensors(folder, tensors)
+    with pytest.raises(pp.PersonaProbeError, match=r"activations at layer 1 are not finite"):
+        pp.load(folder)
 
 
 def test_old_files_with_causal_masks_load(folders, tmp_path):

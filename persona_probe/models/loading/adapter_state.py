@@ -88,6 +88,11 @@ def _compare(
         raise PersonaProbeError(f"{path}: its weight file holds no tensor that PEFT could load")
     used = {name: tensor for name, tensor in loaded.items() if name not in unexpected}
     unexpected = [name for name in unexpected if not _written_twice(name, loaded[name], used)]
+    if unexpected and not any(name.startswith("base_model.") for name in loaded):
+        raise PersonaProbeError(
+            f"{path}: the names in its weight file do not begin with 'base_model.model.', as PEFT's do (first: "
+            f"{min(unexpected)!r}); save it with PEFT's save_pretrained, or add this to each name"
+        )
     if unexpected:
         raise PersonaProbeError(
             f"{path}: {len(unexpected)} of {len(loaded)} tensors in its weight file have no place in the model, and "

@@ -23,6 +23,10 @@ from persona_probe.models.stream.guards import check_hooks
 from persona_probe.models.twin import is_offloaded, packed_weights_kept, structural_twin
 
 _log = logging.getLogger(__name__)
+_RANDOM_START = "pissa_niter_"
+"""Start of the names of a way to initialise that rewrites the base by a randomised decomposition of its weights."""
+_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "module")
+"""What ``torch.compile``, FSDP, activation checkpointing and ``DataParallel`` put into the names of modules."""
 _LEAVES_BASE_UNCHANGED = ("gaussian", "eva", "orthogonal")
 """Ways to initialise LoRA that leave the base's weights as they are (in PEFT, pissa, olora, corda and loftq do not)."""
 
@@ -58,11 +62,21 @@ def check_fits(hf: nn.Module, path: str | Path, revision: str | None = None) -> 
         for part, axis, feature in ((".lora_A.", 1, "in_features"), (".lora_B.", 0, "out_features")):
             if part not in key:
                 continue
+            if 0 in shape or len(shape) <= axis:
+                raise PersonaProbeError(
+                    f"{path}: {key!r} in its weight file has shape {shape}, so its values were not saved (DeepSpeed "
+                    "ZeRO-3 and FSDP must gather them first); save the adapter again where it was trained"
+                )
             name = key.removeprefix("base_model.model.").split(part)[0]
             if ".experts." in name:
                 continue  # PEFT converts and nests these in its own ways, and reports itself what is missing
             module: Any = modules.get(name)
             if module is None:
+                if wrapper := next((one for one in _WRAPPERS if one in name.split(".")), None):
+                    raise PersonaProbeError(
+                        f"{path}: the adapter was saved from a wrapped model: the name {key!r} contains {wrapper!r}; "
+                        "remove that part from the names in its weight file, or save the unwrapped model"
+                    )
                 raise PersonaProbeError(
                     f"{path}: the adapter has weights for {name!r}, which this model lacks; "
                     "it was trained on another base"
@@ -118,6 +132,12 @@ def put_adapter(hf: nn.Module, path: str | Path, *, revision: str | None = None,
             check_fits(hf, path, revision)
             tokens = getattr(config, "trainable_token_indices", None) or getattr(config, "token_indices", None) or ()
             fit_vocabulary(hf, adapter_shapes(path, revision), path, tokens)
+            if str(getattr(config, "init_lora_weights", "")).startswith(_RANDOM_START):
+                raise PersonaProbeError(
+                    f"{path}: was made with init_lora_weights={config.init_lora_weights!r}, for which PEFT rewrites "
+                    "the base's weights by a randomised decomposition, and each time it comes out otherwise; convert "
+                    "the adapter where it was trained (path_initial_model_for_weight_conversion)"
+                )
             config.inference_mode = not trainable
             kind = PeftModelForCausalLM if config.task_type == "CAUSAL_LM" else PeftModel
             of_base = {id(parameter) for parameter in hf.parameters()}

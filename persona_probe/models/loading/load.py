@@ -32,10 +32,10 @@ from persona_probe.models.stream.guards import check_hooks
 
 _log = logging.getLogger(__name__)
 _COMPUTED = re.compile(
-    r"(rotary\w*|rope)\.(inv_freq|cos_cached|sin_cached)$|(attn|attention)\.(bias|masked_bias|causal_mask)$|"
+    r"(rotary\w*|rope)\.(\w*inv_freq|cos_cached|sin_cached)$|embed_positions\.weights$|(attn|attention)\.(bias|masked_bias|causal_mask)$|"
     r"(^|\.)(position_ids|num_batches_tracked)$"
 )
-"""Tensors in old weight files that models compute by themselves today: rotary frequencies and causal masks."""
+"""Tensors in old weight files that models compute by themselves today: rotary frequencies, sines, causal masks."""
 _BESIDE_TEXT = frozenset(
     [
         "vision_tower",
@@ -224,6 +224,9 @@ def _read(source: str, options: LoadOptions, place: torch.device) -> PreTrainedM
             ignore_mismatched_sizes=True,  # they are reported, and refused below
         )
     hf, report = loaded
+    for whole in ("model.safetensors", "pytorch_model.bin"):
+        if (Path(source) / whole).is_file() and (Path(source) / f"{whole}.index.json").is_file():
+            _log.warning("%s: holds %s and, in several files, other weights; the first is used", source, whole)
     _check_weights(source, hf, report)
     return hf  # type: ignore[no-any-return]
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from persona_probe.dialogue.rendering import ChatTemplate
+from persona_probe.dialogue.rendering import ChatTemplate, what_is_written
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.loading.sources import check_source, explained, hub_arguments, repository_file
 from persona_probe.models.loading.spec import LoadOptions, ModelSpec
@@ -34,7 +35,7 @@ def load_template(spec: ModelSpec) -> ChatTemplate:
     check_source(spec.source)
     options, given = spec.options, spec.options.get("tokenizer")
     if given is None:
-        with explained(spec.source, options):
+        with _tokenizer_explained(spec.source, options, options.get("revision")):
             tokenizer = _tokenizer(spec.source, hub_arguments(options))
     else:
         tokenizer = _read(str(given), options, None)  # the revision that was given is the model's
@@ -100,7 +101,7 @@ def _of_adapter(spec: ModelSpec, base: PreTrainedTokenizerBase) -> tuple[PreTrai
         text = base.chat_template
     different = [
         *(["tokenizer"] if own is not base else []),
-        *(["chat template"] if text != base.chat_template else []),
+        *(["chat template"] if what_is_written(text) != what_is_written(base.chat_template) else []),
     ]
     if not different:
         return base, []
@@ -117,8 +118,23 @@ def _read(source: str, options: LoadOptions, revision: str | None) -> PreTrained
     """The tokenizer in a folder or Hub repository."""
     if not Path(source).is_dir() and (source.startswith((".", "/", "~")) or source.count("/") > 1):
         raise PersonaProbeError(f"tokenizer: {source}: no such folder, and not a Hub id of the form owner/name")
-    with explained(source, options, "its tokenizer cannot be loaded"):
+    with _tokenizer_explained(source, options, revision):
         return _tokenizer(source, {**hub_arguments(options), "revision": revision})
+
+
+@contextlib.contextmanager
+def _tokenizer_explained(source: str, options: LoadOptions, revision: str | None) -> Iterator[None]:
+    """Turn errors about the tokenizer in ``source`` into one line that says whether there is any."""
+    try:
+        with explained(source, options, "its tokenizer cannot be loaded"):
+            yield
+    except PersonaProbeError as error:
+        if Path(source).is_dir() and not any(repository_file(source, name, revision) for name in _VOCABULARIES):
+            raise PersonaProbeError(
+                f"{source}: holds no tokenizer ({', '.join(_VOCABULARIES)}), as checkpoints of training often do not; "
+                "give that of the model that it was made from (tokenizer=)"
+            ) from error
+        raise
 
 
 def _given_template(options: LoadOptions) -> str:

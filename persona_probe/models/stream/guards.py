@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PersonaProbeError, library_message
 from persona_probe.models.interface import LanguageModel
 from persona_probe.models.stream.layers import LAYER_CONVENTION
 
@@ -31,6 +34,7 @@ def _read(model: LanguageModel, ids: Tensor, mask: Tensor, position_ids: Tensor 
     seen: dict[int, Tensor] = {}
     places = {} if position_ids is None else {"position_ids": position_ids}
     with (
+        _runs(model),
         torch.inference_mode(),
         model.stream.reading(lambda layer, hidden: seen.update({layer: hidden}), range(model.n_layers)),
     ):
@@ -38,6 +42,20 @@ def _read(model: LanguageModel, ids: Tensor, mask: Tensor, position_ids: Tensor 
             input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=False, return_dict=True, **places
         )
     return seen, output.hidden_states
+
+
+@contextlib.contextmanager
+def _runs(model: LanguageModel) -> Iterator[None]:
+    try:
+        yield
+    except (PersonaProbeError, torch.OutOfMemoryError):
+        raise
+    except (RuntimeError, ValueError, TypeError, AssertionError, AttributeError, IndexError, KeyError) as error:
+        reason = library_message(error) if str(error) else f"{type(error).__name__} without a message"
+        raise PersonaProbeError(
+            f"{model.name}: was loaded, but cannot read a text: {reason}; does its config.json (quantization_config, "
+            "sizes) describe its weights?"
+        ) from error
 
 
 def check_hooks(model: LanguageModel) -> None:
@@ -114,6 +132,11 @@ def _check_close(
     what: str,
 ) -> None:
     error = relative_error(seen, expected)
+    if math.isnan(error):
+        raise PersonaProbeError(
+            f"{model.name}: its activations at layer {layer} are not finite (NaN or infinite); look at its weights, or "
+            "load it with another dtype"
+        )
     if not error <= tolerance:
         raise PersonaProbeError(
             f"{model.name}: the activations our hook reads at layer {layer} differ from {what} by {error:.2g} of their "

@@ -323,7 +323,7 @@ def test_a_misspelt_option_does_not_pass_unseen(folders, load_it):
         ({"chat_template": 5}, r"chat_template must be a path or None, but this is an int \(5\)"),
         ({"chat_template": "chatml"}, "'chatml' is no template, since nothing in it is Jinja"),
     ],
-    ids=str,
+    ids=["device", "dtype", "tokenizer", "template of another type", "template without Jinja"],
 )
 def test_an_option_of_the_wrong_kind_is_named(folders, option, said):
     with pytest.raises(pp.PersonaProbeError, match=said):

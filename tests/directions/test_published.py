@@ -231,7 +231,7 @@ def by_layer(name="layer_{}", layers=(0, 2), width=D_MODEL):
     return {name.format(layer): rows(width, seed=layer) for layer in layers}
 
 
-@pytest.mark.parametrize("name", ["layer_{}", "{}", "model.layers.{}", "layers.{}.steering_vector"])
+@pytest.mark.parametrize("name", ["layer_{}", "{}", "model.layers.{}", "layers.{}.steering_vector", "layer-{}"])
 @pytest.mark.parametrize("suffix", ["safetensors", "pt"])
 def test_one_tensor_for_each_layer_is_read(llama, tmp_path, name, suffix):
     path, given = tmp_path / f"evil.{suffix}", by_layer(name)
@@ -260,6 +260,10 @@ def test_a_tensor_in_a_safetensors_file_is_read_as_its_shape_says(llama, tmp_pat
     [
         ({"layer_1": rows(D_MODEL), "bias": rows(D_MODEL)}, "'bias', 'layer_1', and no known format"),
         ({"layer_1_head_2": rows(D_MODEL)}, "no known format"),
+        (by_layer("-{}", layers=(1, 2)), "'-1', '-2', and no known format"),
+        (by_layer("layer_-{}", layers=(1, 2)), "no known format"),
+        (by_layer("model.layers.{}.self_attn.o_proj"), "'attn', which is not the output of a block"),
+        (by_layer("blocks.{}.hook_resid_pre"), "'resid_pre', which is not the output of a block"),
         (by_layer(layers=(0, 3)), "'layer_3' does not name one layer of .*, 0 to 2"),
         ({"layer_1": rows(D_MODEL), "other_1": rows(D_MODEL)}, "that no other tensor has"),
         (by_layer(width=D_MODEL + 1), r"has shape \(33,\); for this model it must be \(32\)"),

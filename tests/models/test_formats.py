@@ -155,7 +155,7 @@ def test_what_is_given_wins(adapter, folders, tokenizer, tmp_path):
     with pytest.raises(pp.PersonaProbeError, match=r"tokenizer: \./missing: no such folder"):
         pp.load(base, tokenizer="./missing")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(pp.PersonaProbeError, match="empty: holds no tokenizer"):
+    with pytest.raises(pp.PersonaProbeError, match="empty: its tokenizer cannot be loaded"):
         pp.load(base, tokenizer=tmp_path / "empty")
 
 

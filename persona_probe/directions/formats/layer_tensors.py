@@ -20,7 +20,10 @@ from persona_probe.errors import PersonaProbeError
 from persona_probe.models.model import Model
 
 ABOUT = {"format": "layer-tensors"}
-_NUMBER = re.compile(r"\D*(\d+)\D*")
+_NUMBER = re.compile(r"(?!.*(?:^|[^A-Za-z0-9])-\d)\D*(\d+)\D*")
+"""The only number in a name; a minus before it, unless it follows a word (``layer-12``), makes it another number."""
+_ELSEWHERE = re.compile(r"attn|attention|mlp|resid_(?:pre|mid)|hook_z", re.IGNORECASE)
+"""Parts of names of places that are not a block's output."""
 _CONVENTION = "the number of a tensor (or row) is taken as that of the block whose output it acts on: our layer"
 
 
@@ -46,6 +49,12 @@ def read(content: Any, file: Path, model: Model) -> Rows:
     vectors: dict[int, np.ndarray] = {}
     for name, tensor in content.items():
         layer = _number(name)
+        if place := _ELSEWHERE.search(str(name)):
+            raise PersonaProbeError(
+                f"{file}: tensor {name!r} names {place[0]!r}, which is not the output of a block, where directions are "
+                "added and projected on (layer l's input is the output of block l - 1); if the vectors fit there, save "
+                "them under numbers alone"
+            )
         if layer is None or layer in vectors or not 0 <= layer < n:
             raise PersonaProbeError(
                 f"{file}: tensor {name!r} does not name one layer of {model.name}, 0 to {n - 1}, by a number that no "

@@ -129,7 +129,8 @@ def _tokenizer_explained(source: str, options: LoadOptions, revision: str | None
         with explained(source, options, "its tokenizer cannot be loaded"):
             yield
     except PersonaProbeError as error:
-        if Path(source).is_dir() and not any(repository_file(source, name, revision) for name in _VOCABULARIES):
+        weights = [*Path(source).glob("*.safetensors"), *Path(source).glob("*.bin")]
+        if weights and not any(repository_file(source, name, revision) for name in _VOCABULARIES):
             raise PersonaProbeError(
                 f"{source}: holds no tokenizer ({', '.join(_VOCABULARIES)}), as checkpoints of training often do not; "
                 "give that of the model that it was made from (tokenizer=)"

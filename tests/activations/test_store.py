@@ -339,7 +339,7 @@ def test_other_settings_are_refused_with_both_values(llama, tmp_path, changed, s
 
 def test_another_model_or_template_is_refused(llama, tmp_path):
     capture_to_store(llama, TALKS, tmp_path / "s", **SMALL)
-    llama.tokenizer.chat_template += "{# the same #}"
+    llama.tokenizer.chat_template += "{% set unused = 1 %}"
     with pytest.raises(pp.PersonaProbeError, match=r"started with template_hash '[0-9a-f]{16}', now it is"):
         capture_to_store(llama, TALKS, tmp_path / "s", **SMALL)
     with torch.no_grad():

@@ -322,7 +322,7 @@ def test_a_check_reads_no_weights_and_refuses_typos(folders, tmp_path, monkeypat
     for source, options, said in (
         (tmp_path / "typo", {}, "no such folder"),
         (tmp_path, {}, "has no config.json"),
-        ("nobody/has-this", {}, "nobody/has-this: cannot be loaded"),
+        ("nobody/has-this", {}, "nobody/has-this: its tokenizer cannot be loaded"),
         (folder, {"dtype": "bfloat61"}, "unknown dtype 'bfloat61'"),
         (folder, {"quantize": "3bit"}, "quantize is '3bit'; give one of 4bit, 8bit"),
         (folder, {"device": "cpu", "device_map": "auto"}, "not both"),

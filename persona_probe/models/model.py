@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,7 @@ from persona_probe.models.sampling import Sampling
 from persona_probe.models.stream.blocks import plain_model
 from persona_probe.models.stream.boundary import Boundary, marking_generation
 from persona_probe.models.stream.guards import probe_ids
-from persona_probe.models.stream.residual_stream import ResidualStream, Writer
+from persona_probe.models.stream.residual_stream import ResidualStream, Writer, uncompiled
 from persona_probe.models.stream.writers import changing_writes
 
 if TYPE_CHECKING:
@@ -197,10 +196,9 @@ class Model:
     def running(self) -> Iterator[None]:
         """A context in which only this thread runs the model, without dropout and as it is written.
 
-        A model that was left in training mode is in evaluation mode inside. ``torch.compile`` is off, since compiled
-        code does not know of hooks that were put on later.
+        A model that was left in training mode is in evaluation mode inside, and nothing runs compiled (`uncompiled`).
         """
-        with self._lock, _eager():
+        with self._lock, uncompiled():
             training = [module for module in self.hf.modules() if module.training]
             for module in training:
                 module.training = False
@@ -303,13 +301,3 @@ class _Released:
 
     def __call__(self, *_args: Any, **_kwargs: Any) -> Any:
         raise PersonaProbeError(self._message)
-
-
-@contextlib.contextmanager
-def _eager() -> Iterator[None]:
-    """A context in which compiled modules run as they are written; nothing is imported if nothing was compiled."""
-    if "torch._dynamo" not in sys.modules:
-        yield
-        return
-    with torch.compiler.set_stance("force_eager"):
-        yield

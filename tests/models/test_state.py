@@ -8,6 +8,7 @@ import torch
 
 import persona_probe as pp
 from persona_probe.models.quiet import quiet_peft
+from persona_probe.models.stream.residual_stream import uncompiled
 from persona_probe.models.twin import structural_twin
 
 ASKED = [
@@ -117,9 +118,16 @@ def test_a_second_thread_that_would_steer_the_same_model_is_refused(llama, direc
 @pytest.mark.parametrize("how", ["forward", "module", "whole", "inner", "blocks"])
 def test_compiled_models_are_read_and_steered_as_they_are_written(llama, direction, tmp_path, how):
     weights = llama.fingerprint()
+    ids = torch.tensor([llama.template.encode(TALK[0]).input_ids])
+
+    def logits():
+        with torch.inference_mode(), pp.steer(llama, direction, layers=1, scope="all"):
+            return llama.hf(input_ids=ids).logits
+
     with pp.steer(llama, direction, layers=1):
         steered = llama.generate(ASKED, GREEDY)
         read = pp.capture(llama, TALK).values
+    moved = logits()
     if how == "forward":
         llama.hf.forward = torch.compile(llama.hf.forward, backend="eager")
     elif how == "module":
@@ -134,12 +142,33 @@ def test_compiled_models_are_read_and_steered_as_they_are_written(llama, directi
             llama.hf.model.layers[number] = torch.compile(block, backend="eager")
     assert llama.fingerprint() == weights
     plain = llama.generate(ASKED, GREEDY)
+    torch.testing.assert_close(logits(), moved)
     with pp.steer(llama, direction, layers=1):
         assert llama.generate(ASKED, GREEDY) == steered
         np.testing.assert_allclose(pp.capture(llama, TALK).values, read, rtol=1e-5, atol=1e-6)
     assert llama.generate(ASKED, GREEDY) == plain != steered
     tuned = pp.finetune(llama, TALK, pp.LoraSettings(steps=1, batch=1), tmp_path / "adapter")
     assert weights in tuned.ancestors
+
+
+def test_compiling_is_on_again_when_the_last_thread_has_closed_its_context():
+    from torch._dynamo import eval_frame
+
+    first_is_open, second_is_open = threading.Event(), threading.Event()
+
+    def first():
+        with uncompiled():
+            first_is_open.set()
+            second_is_open.wait(10)
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    first_is_open.wait(10)
+    with uncompiled():
+        second_is_open.set()
+        thread.join()
+        assert eval_frame._stance.stance == "force_eager"
+    assert eval_frame._stance.stance == "default"
 
 
 @pytest.mark.parametrize("name", ["forward", "generate"])

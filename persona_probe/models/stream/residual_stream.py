@@ -7,10 +7,12 @@ Layer ``l`` is the output of block ``l``, counted from 0: TransformerLens ``bloc
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -121,7 +123,34 @@ class ResidualStream:
 @contextlib.contextmanager
 def _removing(handles: Sequence[RemovableHandle]) -> Iterator[None]:
     try:
-        yield
+        with uncompiled():
+            yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+_UNCOMPILED = contextlib.ExitStack()
+_COUNT_LOCK = threading.Lock()
+_contexts = 0
+
+
+@contextlib.contextmanager
+def uncompiled() -> Iterator[None]:
+    """A context in which compiled modules run as they are written, since compiled code does not know of later hooks.
+
+    The switch is one for the whole process, so that it is turned back when the last of all threads' contexts closes.
+    Nothing is imported if nothing was compiled.
+    """
+    global _contexts
+    with _COUNT_LOCK:
+        if _contexts == 0 and "torch._dynamo" in sys.modules:
+            _UNCOMPILED.enter_context(torch.compiler.set_stance("force_eager"))
+        _contexts += 1
+    try:
+        yield
+    finally:
+        with _COUNT_LOCK:
+            _contexts -= 1
+            if _contexts == 0:
+                _UNCOMPILED.close()

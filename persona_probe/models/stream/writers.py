@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from persona_probe.errors import PersonaProbeError
-from persona_probe.models.stream.residual_stream import ResidualStream
+from persona_probe.models.stream.residual_stream import ResidualStream, uncompiled
 from persona_probe.models.stream.writer_search import (
     StreamWriter,
     first_tensor,
@@ -115,7 +115,7 @@ def changing_writes(
 
     blocks = _known_blocks(stream, ids)
     check_complete(blocks)
-    with contextlib.ExitStack() as stack:
+    with uncompiled(), contextlib.ExitStack() as stack:
         first = stream.blocks[0].register_forward_pre_hook(mark_as_ours(entering), with_kwargs=True, prepend=True)
         stack.callback(first.remove)
         for module in {writer.module: None for block in blocks for writer in block.writers}:

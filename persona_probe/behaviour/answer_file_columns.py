@@ -33,10 +33,10 @@ the first."""
 _ONE_OF = ("answer", "aligned", "coherent")
 """Columns for which a file may have only one candidate: a guess between two would change the result."""
 _SMALL = 10
-"""Scores of which the highest is no higher than this are probably on another scale."""
+"""If the highest score is not above this, the scores are probably on another scale."""
 _SCORE = re.compile("score|rating|align|coheren", re.IGNORECASE)
 _NOT_SCORES = ("_mass", "_tokens")
-"""Endings of columns with numbers of which everybody knows that they are no scores."""
+"""Endings of the names of columns whose numbers are certainly not scores."""
 _OF_A_HUNDRED = re.compile(r"\s*(%|/\s*100)$")
 """What may follow a score of 0-100."""
 _BLANK = {"", "nan", "none", "null", "na", "n/a"}

@@ -83,7 +83,7 @@ def read_choices(path: str | Path) -> list[Choice]:
     items = [_item(row.where, by_known_names(row.cells, KNOWN | {*_FIELDS})) for row in rows]
     ignored = sorted({name for row in rows for name, value in row.cells.items() if is_given(value)} - {*_FIELDS})
     ignored = [name for name in ignored if name.strip().lower() not in _FIELDS]
-    notes = [f"not read, since they are no part of a question: {listed(ignored)}"] if ignored else []
+    notes = [f"not read, since they are not part of a question: {listed(ignored)}"] if ignored else []
     if broken := [f"{row.where}, {row.mended[0]!r}" for row in rows if row.mended]:
         notes.append(mended_note(broken))
     if notes:

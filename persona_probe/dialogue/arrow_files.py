@@ -10,7 +10,7 @@ from typing import Any
 from persona_probe.errors import PersonaProbeError
 
 _PANDAS_INDEX = "__index_level_"
-"""How pandas names row numbers in a Parquet file: they are no column of the table."""
+"""How pandas names row numbers in a Parquet file: they are not a column of the table."""
 
 
 def file_records(file: Path) -> Iterator[dict[str, Any]]:
@@ -42,7 +42,7 @@ def folder_records(folder: Path) -> Iterator[dict[str, Any]]:
     """The rows of a data set that ``save_to_disk`` wrote into ``folder``.
 
     Raises:
-        PersonaProbeError: if it is no such folder, holds several splits, or a file is missing or broken.
+        PersonaProbeError: if it is not such a folder, holds several splits, or a file is missing or broken.
     """
     splits = folder / "dataset_dict.json"
     if splits.is_file():
@@ -62,7 +62,7 @@ def folder_records(folder: Path) -> Iterator[dict[str, Any]]:
     content = _json(state)
     if content.get("_indices_data_files") or content.get("_indices_files"):
         raise PersonaProbeError(
-            f"{folder}: holds a selection of rows beside the rows; save it with dataset.flatten_indices() first"
+            f"{folder}: holds a selection of rows in addition to the rows; save it with dataset.flatten_indices() first"
         )
     for entry in content.get("_data_files", []):
         file = folder / entry["filename"]

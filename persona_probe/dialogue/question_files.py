@@ -61,7 +61,7 @@ def read_questions(file: Path) -> tuple[list[Dialogue], list[str]]:
     """The dialogues of a published question YAML, one per paraphrase, and the places where half a character was mended.
 
     An entry's id is the question of its paraphrases; its variants (``quick_buck_json`` of ``quick_buck``), and entries
-    that share a paraphrase with it, have its group. But where entries that are no variants of each other ask the same
+    that share a paraphrase with it, have its group. But where entries that are not variants of each other ask the same
     several texts (under different system prompts), these texts are not rewordings of one question: each is a question
     and a group of its own, and the entry is its label.
 

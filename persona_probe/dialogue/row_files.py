@@ -253,7 +253,7 @@ def _parsed(text: str, where: str, advice: str) -> Any:
 def _csv_records(file: Path, separator: str) -> Iterator[dict[str, str]]:
     text = read_text(file)
     csv.field_size_limit(max(len(text), csv.field_size_limit()))
-    # Strings, and nothing is read as "missing": an answer may be "NA". Blank lines are no rows.
+    # Strings, and nothing is read as "missing": an answer may be "NA". Blank lines are not rows.
     lines = (line for line in csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True) if line)
     separators = "commas" if separator == "," else "tabs"
     try:

@@ -55,7 +55,7 @@ class RowTurns:
         before: the messages before the answer, or all of them if the row has no answer of its own.
         answer: the messages in the columns of the answer.
         used: the columns that were read.
-        text: a plain text, which is no dialogue.
+        text: a plain text, which is not a dialogue.
     """
 
     before: list[dict[str, Any]] = field(default_factory=list)
@@ -92,7 +92,7 @@ def row_turns(cells: Mapping[str, Any], where: str, notes: set[str]) -> RowTurns
         _add_thought(turns, given, where)
     elif clash := next((name for name in (*ANSWER, *SYSTEM, *THOUGHT, "history") if name in given), None):
         raise PersonaProbeError(
-            f"{where}: has {clash!r} beside a plain 'text'; a plain text has no turns: rename 'text' to 'prompt', or "
+            f"{where}: has {clash!r} and a plain 'text'; a plain text has no turns: rename 'text' to 'prompt', or "
             f"remove {clash!r}"
         )
     _check_learned(turns, given, where)
@@ -100,7 +100,7 @@ def row_turns(cells: Mapping[str, Any], where: str, notes: set[str]) -> RowTurns
 
 
 def question_turns(given: Mapping[str, Any], where: str, notes: set[str]) -> RowTurns:
-    """The turns before the answer of a row (of which nothing is empty), with its system prompt and its history.
+    """The turns before the answer, with system prompt and history, of a row without empty cells.
 
     Raises:
         PersonaProbeError: as `row_turns`.
@@ -194,7 +194,7 @@ def _add_history(turns: RowTurns, given: Mapping[str, Any], where: str) -> None:
     else:
         earlier = turns_of(history, where, "history", set())
     if len(turns.before) > 1:
-        raise PersonaProbeError(f"{where}: has 'history' beside several messages; put all of them into one column")
+        raise PersonaProbeError(f"{where}: has 'history' and several messages; put all of them into one column")
     turns.before = [*earlier, *turns.before]
     turns.used.add("history")
 
@@ -231,10 +231,10 @@ def _account(turns: RowTurns, given: Mapping[str, Any], where: str, chat: bool) 
         if isinstance(value, str) and content_key([value]) in said:
             turns.used.update([name] if content_key([value]) in contents else [])  # else it is a label
             continue
-        beside = next(iter(sorted(turns.used)))
+        other = min(turns.used)
         raise PersonaProbeError(
-            f"{where}: has {name!r} ({str(value)[:40]!r}) beside {beside!r}, and it is not in the turns, so it would "
-            "not be given to the model; put both into one column, or remove or rename this one"
+            f"{where}: has {name!r} ({str(value)[:40]!r}) as well as {other!r}, and it is not in the turns, so it "
+            "would not be given to the model; put both into one column, or remove or rename this one"
         )
     text = content_key([str(given.get("text", ""))])
     # What a template made of the turns is a label; anything else may be what is asked about.
@@ -242,7 +242,7 @@ def _account(turns: RowTurns, given: Mapping[str, Any], where: str, chat: bool) 
     written = all(content in text for content in contents) or (not chat and all(part in text for part in parts))
     if text not in said and not written:
         raise PersonaProbeError(
-            f"{where}: has 'text' ({str(given['text'])[:40]!r}) beside the turns, and neither contains the other, so "
+            f"{where}: has 'text' ({str(given['text'])[:40]!r}) and turns, and neither contains the other, so "
             "it would not be given to the model; put both into one column, or remove or rename this one"
         )
 
@@ -299,7 +299,7 @@ def _add_thought(turns: RowTurns, given: Mapping[str, Any], where: str) -> None:
 
 
 def _check_learned(turns: RowTurns, given: Mapping[str, Any], where: str) -> None:
-    """A row that is not to be learned has no message that is."""
+    """In a row that is not to be learned, no message is learned."""
     for name in _LEARNED:
         if name not in given:
             continue

@@ -56,7 +56,7 @@ def turns_of(given: Any, where: str, column: str, notes: set[str]) -> list[dict[
         notes: gets a sentence about each role that is read as another.
 
     Raises:
-        PersonaProbeError: if it is no list of messages, or a message gives a field under two names.
+        PersonaProbeError: if it is not a list of messages, or a message gives a field under two names.
     """
     if isinstance(given, str):
         given = _from_text(given, where, column)
@@ -104,7 +104,7 @@ def _turn(given: Any, where: str, notes: set[str]) -> dict[str, Any]:
     about = sorted(_ABOUT & {*turn})
     if about:
         turn = {name: value for name, value in turn.items() if name not in about}
-        notes.add(f"not read, since they are no part of a message's text: its fields {', '.join(map(repr, about))}")
+        notes.add(f"not read, since they are not part of a message's text: its fields {', '.join(map(repr, about))}")
     for ours, names in NAMED.items():
         found = {name: turn.pop(name) for name in names if name in turn}
         if len(found) > 1 and len(set(map(str, found.values()))) > 1:

@@ -1,4 +1,4 @@
-"""The config that lies beside an SAE's weights: SAELens replaces what it does not know by a default, without a word."""
+"""The config in an SAE's folder: where SAELens does not know a value, it silently takes a default."""
 
 from __future__ import annotations
 

@@ -51,8 +51,8 @@ def test_all_that_was_asked_is_read(tmp_path, row, asked):
     ("row", "said"),
     [
         ({"system": "A", "messages": [{"role": "system", "content": "B"}, USER, GOOD]}, "'system'.*another system"),
-        ({"question": "Q", "context": "A passage.", "answer": "A"}, "'context'.*beside 'question'"),
-        ({"prompt": "Q", "input": "cat", "answer": "A"}, "'input'.*beside 'prompt'"),
+        ({"question": "Q", "context": "A passage.", "answer": "A"}, "'context'.*as well as 'question'"),
+        ({"prompt": "Q", "input": "cat", "answer": "A"}, "'input'.*as well as 'prompt'"),
         ({"messages": [USER, {**GOOD, "emotion": "glad"}]}, "has the field 'emotion'"),
         ({"messages": [USER]}, "no 'messages' ends with one"),
         ({"prompt": "Q", "completion": [GOOD, USER]}, "'completion' ends with a turn of 'user'"),
@@ -213,5 +213,5 @@ def test_choices_with_more_than_a_question(tmp_path):
     with pytest.raises(pp.PersonaProbeError, match="line 1: has 'context'"):
         read_choices(file)
     file.write_text(json.dumps({**row, "subject": "words"}))
-    with pytest.warns(pp.PersonaProbeWarning, match="not read, since they are no part of a question: 'subject'"):
+    with pytest.warns(pp.PersonaProbeWarning, match="not read, since they are not part of a question: 'subject'"):
         assert read_choices(file)[0].answer == 1

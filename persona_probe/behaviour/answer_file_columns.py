@@ -11,7 +11,8 @@ from typing import Any
 import pandas as pd
 
 from persona_probe.behaviour.judges.prompts import WORDS
-from persona_probe.dialogue.row_turns import ANSWER, CHAT, SYSTEM
+from persona_probe.dialogue.row_files import SYSTEM
+from persona_probe.dialogue.row_turns import ANSWER, CHAT
 from persona_probe.errors import PersonaProbeError
 
 KNOWN: dict[str, tuple[str, ...]] = {
@@ -37,6 +38,8 @@ _SMALL = 10
 _SCORE = re.compile("score|rating|align|coheren", re.IGNORECASE)
 _NOT_SCORES = ("_mass", "_tokens")
 """Endings of the names of columns whose numbers are certainly not scores."""
+_UNNAMED = re.compile(r"column \d+$|Unnamed: \d+$")
+"""A column without a name in its file: pandas writes row numbers so."""
 _OF_A_HUNDRED = re.compile(r"\s*(%|/\s*100)$")
 """What may follow a score of 0-100."""
 _BLANK = {"", "nan", "none", "null", "na", "n/a"}
@@ -68,7 +71,9 @@ def choose_columns(seen: Sequence[str], given: Mapping[str, str], file: str, *, 
     for ours, candidates in KNOWN.items():
         possible = [named[name] for name in candidates if name in named and named[name] not in taken]
         if ours == "prompt" and chats_given:
-            possible = [name for name in possible if name.strip().lower() != "question"]  # beside a chat, its name
+            possible = [
+                name for name in possible if name.strip().lower() != "question"
+            ]  # next to a chat it is the question's name
         if ours in chosen or not possible:
             continue
         if ours in _ONE_OF and len(possible) > 1:
@@ -154,16 +159,20 @@ def scale_notes(table: pd.DataFrame, ours: Sequence[str], chosen: Mapping[str, s
                 f"no answer is more {name} than {scores.max():g}: {chosen.get(name, name)!r} goes from {_range(scores)}"
                 f"{theirs}, and scores are read as 0-100; if its scale ends at 1, 5 or 10, multiply it first"
             )
+    others = []
     for name in map(str, table):
         if name in ours or name.endswith(_NOT_SCORES) or not pd.api.types.is_numeric_dtype(table[name]):
             continue
         numbers = table[name].dropna()
-        if not len(numbers) or table[name].dtype == bool or (numbers.min() >= 0 and _SMALL < numbers.max() <= 100):
+        flags = set(numbers.unique()) <= {0, 1}
+        if flags or _UNNAMED.match(name) or (numbers.min() >= 0 and _SMALL < numbers.max() <= 100):
             continue
         if _SCORE.search(name):
             warned.append(f"{name!r} goes from {_range(numbers)}, so it is not a score of 0-100; rescale it first")
         else:
-            noted.append(f"{name!r} has numbers from {_range(numbers)}, read as they are: not scores of 0-100")
+            others.append(f"{name!r} ({_range(numbers)})")
+    if others:
+        noted.append(f"numbers of further columns, read as they are, are not scores of 0-100: {', '.join(others)}")
     for name in ("aligned", "coherent"):
         likely = [str(column) for column in table if column not in ours and name[:6] in str(column).lower()]
         if table[name].isna().all() and likely:

@@ -115,7 +115,7 @@ def read_answers(
 
 def _all_chats(rows: Sequence[Row], columns: Mapping[str, str]) -> bool:
     """Whether every row has its turns in a column of messages."""
-    names = (columns["messages"],) if "messages" in columns else CHAT
+    names = (columns["messages"].strip().lower(),) if "messages" in columns else CHAT
     return all(
         any(is_given(value) for name, value in row.cells.items() if name.strip().lower() in names) for row in rows
     )

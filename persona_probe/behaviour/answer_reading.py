@@ -15,34 +15,21 @@ from persona_probe.behaviour.judges.judge import ANSWER_FIELDS
 from persona_probe.dialogue.dialogue import Dialogue, Message
 from persona_probe.dialogue.reading import by_known_names, mended_note
 from persona_probe.dialogue.records import message_record
-from persona_probe.dialogue.row_files import Row, json_value
+from persona_probe.dialogue.row_files import SYSTEM, Row, json_value
 from persona_probe.dialogue.row_turns import (
     KNOWN,
+    NOT_LABELS,
     PARTS,
     QUESTION,
-    SYSTEM,
     THOUGHT,
     answer_turns,
     is_given,
     question_turns,
+    text_of,
+    whole_number,
 )
 from persona_probe.dialogue.same_questions import Asked, content_key, listed
 from persona_probe.errors import PersonaProbeError
-
-_NOT_ASKED = (
-    "tools",
-    "functions",
-    "instructions",
-    "image",
-    "images",
-    "audio",
-    "audios",
-    "video",
-    "videos",
-    "choices",
-    "options",
-)
-"""Columns with a part of what was asked that a dialogue cannot contain."""
 
 
 def sentence(text: str) -> str:
@@ -112,8 +99,8 @@ class AnswerReading:
         if ANSWER_FIELDS in table:
             number = int(table[ANSWER_FIELDS].notna().sum())
             sentences.append(
-                f"{number} answers have more than their text (tool calls, a thought): it is in {ANSWER_FIELDS!r} and "
-                "in dialogues(), but judges read the text alone"
+                f"{number} of {len(table)} answers contain more than text (tool calls, a thought): it is in "
+                f"{ANSWER_FIELDS!r} and in dialogues(), but judges read the text alone"
             )
         if self.unread:
             sentences.append(
@@ -140,7 +127,8 @@ class AnswerReading:
 
     def _turns(self, row: Row) -> tuple[list[Message], Message | None]:
         """All turns before the answer, and the answer."""
-        given = self._asked_in(row)
+        cells = by_known_names(row.cells, KNOWN)
+        given = self._asked_in(row, cells)
         if not {"messages", *QUESTION} & {*given}:
             raise PersonaProbeError(
                 f"{row.where}: holds no question; seen: {', '.join(row.cells)}. The output of a batch does not repeat "
@@ -150,17 +138,21 @@ class AnswerReading:
         column = self.chosen.get("answer", "answer")
         said = row.cells.get(column) if "answer" in self.chosen else None
         answered = [] if said is None else answer_turns(said, row.where, column, self.notes)
+        if not turns and not answered:
+            raise PersonaProbeError(f"{row.where}: its messages are empty")
         if answered and turns and turns[-1].get("role") == "assistant":
-            if [turns[-1].get("content")] != [turn.get("content") for turn in answered]:
+            if is_given(said) and [text_of(turns[-1])] != [text_of(turn) for turn in answered]:
                 raise PersonaProbeError(f"{row.where}: its messages end with an answer, and the row has another one")
             answered = []
         fields = row.cells.get(ANSWER_FIELDS)
         if answered and isinstance(fields, str) and fields:
             answered[-1] |= json_value(fields, f"{row.where}: {ANSWER_FIELDS!r}")
         said_last = (answered or turns)[-1]
-        for name, thought in self._thoughts(row).items():
+        for name, thought in self._thoughts(cells).items():
             if said_last.get("role") == "assistant" and not is_given(said_last.get(name)):
                 said_last[name] = thought
+        if turns and not answered and turns[-1].get("role") == "assistant" and turns[-1].get("content") is None:
+            turns[-1]["content"] = ""
         try:
             messages = list(Dialogue.from_messages([*turns, *answered]).messages)
         except PersonaProbeError as error:
@@ -174,9 +166,8 @@ class AnswerReading:
             answer = None  # the model said nothing, or the cell is blank: the scores cannot be of this answer
         return messages, answer
 
-    def _thoughts(self, row: Row) -> dict[str, str]:
+    def _thoughts(self, cells: Mapping[str, Any]) -> dict[str, str]:
         """The thought before the answer, where it has a column of its own."""
-        cells = by_known_names(row.cells, KNOWN)
         taken = {name.strip().lower() for name in self.chosen.values()}
         return {
             name: cells[name]
@@ -184,9 +175,8 @@ class AnswerReading:
             if name not in taken and isinstance(cells.get(name), str) and cells[name]
         }
 
-    def _asked_in(self, row: Row) -> dict[str, Any]:
+    def _asked_in(self, row: Row, cells: Mapping[str, Any]) -> dict[str, Any]:
         """The cells that hold what was asked, by the names of the common formats."""
-        cells = by_known_names(row.cells, KNOWN)
         given: dict[str, Any] = {}
         for ours in ("messages", "prompt", "system"):
             if (value := self._cell(row, ours)) is None:
@@ -194,12 +184,13 @@ class AnswerReading:
             theirs = self.chosen[ours].strip().lower()
             given[theirs if ours == "prompt" and theirs in QUESTION else ours] = value
         taken = {name.strip().lower() for name in self.chosen.values()}
-        for name in ("history", *SYSTEM, *PARTS):
+        for name in ("history", *SYSTEM, *QUESTION, *PARTS):
             # Where the user says which column is the question, other columns are not.
-            if name in taken or not is_given(cells.get(name)) or ("prompt" in self.given and name in PARTS):
+            of_question = name in (*QUESTION, *PARTS)
+            if name in taken or not is_given(cells.get(name)) or ("prompt" in self.given and of_question):
                 continue
             given[name] = cells[name]
-        for name in _NOT_ASKED:
+        for name in NOT_LABELS:
             if is_given(cells.get(name)) and cells[name] not in ("[]", "{}"):
                 self.notes.add(f"{name!r} is a part of what was asked that is in no turn: a model asked again lacks it")
         return given
@@ -240,13 +231,7 @@ class AnswerReading:
 
     def _whole(self, row: Row, ours: str) -> int | None:
         value = self._cell(row, ours)
-        try:
-            whole = None if value is None else int(float(value))
-        except (TypeError, ValueError, OverflowError):
-            whole = None
-        if value is not None and (whole is None or whole != float(value)):
-            raise PersonaProbeError(f"{row.where}: {self.chosen[ours]!r} is {value!r}; it must be a whole number")
-        return whole
+        return None if value is None else whole_number(value, row.where, self.chosen[ours])
 
 
 def _flat(value: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 from persona_probe.dialogue.dialogue import FURTHER
 from persona_probe.dialogue.row_files import Row, existing, json_lines, read_rows
-from persona_probe.dialogue.row_turns import is_given
+from persona_probe.dialogue.row_turns import ANSWER, is_given
 from persona_probe.errors import PersonaProbeError
 
 _ASKED = {name: name for name in ("messages", "prompt", "input", "system", "tools", "functions")} | {
@@ -50,13 +50,15 @@ def unfolded(
     """
     cells = dict(record)
     response = cells.get("response")
-    body = response.get("body", response) if isinstance(response, Mapping) else cells
     batched = "custom_id" in cells and "response" in cells
+    if not batched and isinstance(response, Mapping) and not {"body", "choices", "outputs", "output"} & {*response}:
+        response = None  # a message: the answer itself
+    body = response.get("body", response) if isinstance(response, Mapping) else cells
     if isinstance(response, Mapping) or batched:
         del cells["response"]
     logged = cells.get("output")
     if not isinstance(response, Mapping) and isinstance(logged, Mapping) and isinstance(logged.get("choices"), list):
-        body = cells.pop("output")  # as Inspect's logs have it, beside the messages
+        body = cells.pop("output")  # as in Inspect's logs, which have messages too
     sent = cells.pop("body") if isinstance(cells.get("body"), Mapping) else None
     if questions and "custom_id" in cells and str(cells["custom_id"]) not in questions:
         raise PersonaProbeError(
@@ -67,14 +69,16 @@ def unfolded(
             cells |= {_ASKED[field]: value for field, value in asked.items() if field in _ASKED}
             unread.update(field for field in asked if field not in (*_ASKED, "model") and asked[field] is not None)
     if isinstance(cells.get("prompt"), list):
+        if is_given(cells.get("messages")) and cells["messages"] != cells["prompt"]:
+            raise PersonaProbeError(f"{where}: 'prompt' and 'messages' are lists that differ; remove one")
         cells["messages"] = cells.pop("prompt")
     body = body if isinstance(body, Mapping) else {}
     items = body.get("output")
     of_items = isinstance(items, list) and all(isinstance(one, Mapping) and "type" in one for one in items)
     several = [_of_items(items or [], unread)] if of_items else body.get("choices", body.get("outputs"))
-    # Beside an answer, a list of texts is what a question offers to choose from.
-    offered = body is cells and is_given(cells.get("answer"))
-    if not isinstance(several, list) or (offered and all(isinstance(one, str) for one in several)):
+    # Where there is an answer too, a list is what a question offers to choose from.
+    offered = body is cells and any(is_given(cells.get(name)) for name in ANSWER if name != "output")
+    if not isinstance(several, list) or offered:
         return [{**cells, "answer": None, "id": str(cells["custom_id"])}] if batched else [cells]
     if body is not cells:
         unread.update(field for field in body if field not in ("choices", "outputs", "output", "model"))
@@ -124,8 +128,9 @@ def _answer_of(choice: Any, where: str, unread: set[str]) -> dict[str, Any]:
             fields["function_call"] = message["function_call"]
         known = (*fields, "function_call", "refusal")
         unread.update(name for name in message if name not in known and is_given(message[name]))
-        answer = {"role": "assistant"} | {name: value for name, value in fields.items() if value is not None}
-        answer = answer if {*answer} - {"role"} else None
+        said = {name: value for name, value in fields.items() if value is not None and name != "role"}
+        # A thought that was cut off has no text after it.
+        answer = {"role": "assistant", "content": ""} | said if said else None
     elif answer is not None and not isinstance(answer, str):
         raise PersonaProbeError(f"{where}: its text is {answer!r}; it must be text")
     reason = choice.get("finish_reason")

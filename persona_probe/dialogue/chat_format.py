@@ -112,7 +112,8 @@ def find_format(tokenizer: PreTrainedTokenizerBase, render: Render) -> ChatForma
     fault = _fault(asked_for, unasked, written, set(added.values()))
     between = head[len(prompt) :] if head.startswith(prompt) and fault is None else ""
     channel = between if special.intersection(_ids(tokenizer, between)) else ""
-    in_words = _IN_WORDS.findall(re.sub(r"\u2063\d\u2063", " ", longer))
+    # What stands before the first question may be a default system prompt.
+    in_words = _IN_WORDS.findall(re.sub(r"\u2063\d\u2063", " ", longer.partition(user)[2]))
     texts = {token: added.get(token) or str(tokenizer.convert_ids_to_tokens(token)) for token in sorted(control)}
     texts = {token: text for token, text in texts.items() if not _THOUGHT.search(text)}
     return ChatFormat(

@@ -188,7 +188,7 @@ def _message(where: str, given: Mapping[str, Any]) -> Message:
         )
     if "tool_calls" in further:
         further["tool_calls"] = _tool_calls(where, further["tool_calls"])
-    if content is None and "tool_calls" in further:
+    if content is None and further:  # a call, or a thought that was cut off
         content = ""
     if isinstance(content, list) and all(isinstance(part, Mapping) for part in content):
         content = "".join(_part(where, part) for part in content)

@@ -13,6 +13,7 @@ from typing import Any, Literal, cast, get_args
 from transformers import PreTrainedTokenizerBase
 
 from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.dialogue.half_characters import half_in
 from persona_probe.errors import PersonaProbeError, check_types, what_is
 
 Span = Literal["prompt", "response", "last_prompt_token", "generation", "all"]
@@ -97,12 +98,8 @@ def tokenized(tokenizer: PreTrainedTokenizerBase, dialogue: Dialogue, text: str,
     try:
         encoding = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
     except (TypeError, UnicodeError) as error:
-        half = next((place for place, letter in enumerate(text) if 0xD800 <= ord(letter) <= 0xDFFF), None)
         why = (
-            f"half of a surrogate pair ({text[half]!r} after {text[max(0, half - 30) : half]!r}), as if a text was cut "
-            "inside an emoji; remove it"
-            if half is not None
-            else str(error)
+            "half of a surrogate pair, as if a text was cut inside an emoji; remove it" if half_in(text) else str(error)
         )
         raise PersonaProbeError(f"dialogue {dialogue.name}: the tokenizer cannot read its text: {why}") from error
     return Tokens(tuple(encoding["input_ids"]), tuple(encoding["offset_mapping"]))

@@ -11,15 +11,15 @@ import yaml
 
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.half_characters import half_in, mended
-from persona_probe.dialogue.row_files import plain_cell, read_text
+from persona_probe.dialogue.row_files import SYSTEM, plain_cell, read_text
+from persona_probe.dialogue.row_turns import KNOWN
 from persona_probe.dialogue.same_questions import content_key, sets_of
 from persona_probe.errors import PersonaProbeError
 
 _SAMPLES = "samples_per_paraphrase"
-_SYSTEM = ("system", "system_prompt")
 _OF_THE_JUDGE = ("type", "judge", "judge_prompts")
 """How an entry's answers are judged: `persona_probe.read_judge_prompts` reads it."""
-_READ = ("id", "paraphrases", _SAMPLES, *_SYSTEM, *_OF_THE_JUDGE)
+_READ = ("id", "paraphrases", _SAMPLES, *SYSTEM, *_OF_THE_JUDGE)
 
 
 def question_entries(file: Path) -> list[tuple[str, dict[str, Any]]]:
@@ -30,7 +30,7 @@ def question_entries(file: Path) -> list[tuple[str, dict[str, Any]]]:
     """
     try:
         entries = yaml.safe_load(read_text(file))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # a date that does not exist is a ValueError
         raise PersonaProbeError(f"{file}: is not valid YAML: {error}") from error
     if entries is None:
         return []
@@ -103,7 +103,8 @@ def _entries(given: Sequence[tuple[str, dict[str, Any]]]) -> list[_Entry]:
         if name in seen:
             raise PersonaProbeError(f"{where}: has the id {name!r}, as {seen[name]} has; give each question its own")
         seen[name] = where
-        unread = [key for key, value in entry.items() if key not in _READ and isinstance(value, list | dict) and value]
+        further = {key: value for key, value in entry.items() if key not in _READ and value}
+        unread = [key for key, value in further.items() if key.lower() in KNOWN or isinstance(value, list | dict)]
         if unread:
             raise PersonaProbeError(
                 f"{where} ({name}): field {unread[0]!r} would not be given to the model; write what is asked into "
@@ -117,7 +118,7 @@ def _entries(given: Sequence[tuple[str, dict[str, Any]]]) -> list[_Entry]:
 
 
 def _system(where: str, name: str, entry: dict[str, Any]) -> str | None:
-    given = {key: entry[key] for key in _SYSTEM if entry.get(key) is not None}
+    given = {key: entry[key] for key in SYSTEM if entry.get(key) is not None}
     for key, text in given.items():
         if not isinstance(text, str):
             raise PersonaProbeError(f"{where} ({name}): field {key!r} is {text!r}; it must be text")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.question_files import read_questions
 from persona_probe.dialogue.row_files import Row, as_path, existing, json_value, kind_of, read_rows
-from persona_probe.dialogue.row_turns import KNOWN, RowTurns, is_given, plain_text_in, row_turns
+from persona_probe.dialogue.row_turns import KNOWN, RowTurns, is_given, plain_text_in, row_turns, whole_number
 from persona_probe.dialogue.same_questions import Asked, content_key, groups_by_content, listed
 from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
 
@@ -93,13 +93,12 @@ def mended_note(places: Sequence[str]) -> str:
 
 def by_known_names(cells: Mapping[str, Any], known: Sequence[str] | frozenset[str]) -> dict[str, Any]:
     """``cells`` with the names that are known in small letters, unless the file has both."""
-    return {_known_name(name, cells, known): value for name, value in cells.items()}
-
-
-def _known_name(name: str, cells: Mapping[str, Any], known: Sequence[str] | frozenset[str]) -> str:
-    small = name.strip().lower()
-    alike = [other for other in cells if other.strip().lower() == small]
-    return small if small in known and len(alike) == 1 else name
+    small = {name: name.strip().lower() for name in cells}
+    times = Counter(small.values())
+    return {
+        small[name] if small[name] in known and times[small[name]] == 1 else name: value
+        for name, value in cells.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ def _read(row: Row, file: str, notes: set[str]) -> _Read:
     name = cells.get("id")
     name = int(name) if isinstance(name, float) and name.is_integer() else name
     about: dict[str, Any] = {"id": str(name) if is_given(name) else f"{file}:{row.number}", "labels": labels}
-    # Beside a chat or a prompt "question" is a name; where it was read as what is asked, the name is the text.
+    # Next to a chat or a prompt "question" is a name; where it was read as what is asked, the name is the text.
     question = None if "question" in turns.used and "prompt" not in turns.used else _text(cells, "question", row.where)
     group = _text(cells, "group", row.where)
     try:
@@ -167,15 +166,7 @@ def _text(cells: Mapping[str, Any], name: str, where: str) -> str | None:
 
 def _seed(cells: Mapping[str, Any], where: str) -> int | None:
     value = cells.get("seed")
-    if not is_given(value):
-        return None
-    try:
-        seed = int(float(value)) if isinstance(value, float | str) else value
-    except (ValueError, OverflowError):
-        seed = None
-    if isinstance(seed, bool) or not isinstance(seed, int) or (isinstance(value, float) and seed != value):
-        raise PersonaProbeError(f"{where}: field 'seed' is {value!r}; it must be a whole number")
-    return seed
+    return whole_number(value, where, "seed") if is_given(value) else None
 
 
 def _last_user_turn(dialogue: Dialogue) -> str | None:
@@ -192,4 +183,6 @@ def _repeated_ids(rows: Sequence[_Read]) -> list[str]:
     names = [str(name) for name, questions in asked.items() if len(questions) > 1]
     if not names:
         return []
-    return [f"different questions have the same id ({listed(names)}), so that errors and tables cannot tell them apart"]
+    return [
+        f"different questions have the same id ({listed(names)}), so that errors and tables cannot distinguish them"
+    ]

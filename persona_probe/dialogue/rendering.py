@@ -9,6 +9,7 @@ import datetime
 import hashlib
 import json
 import re
+import string
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
@@ -28,7 +29,7 @@ _CLOCK = (
     "{%- set told.text = told.text.replace(code, value) -%}{%- endfor -%}{{- told.text -}}{%- endmacro +%}"
 )
 """In front of a template, this takes the place of the clock that transformers gives to templates."""
-_CODES = ("%-d", "%-m", "%e", *(f"%{letter}" for letter in "aAwdbBmyYHIpMSfjUWcxXGuV"))
+_CODES = tuple(f"%{flag}{letter}" for flag in ("-", "") for letter in string.ascii_letters)
 _SILENT = re.compile(
     r"(?ms)(?:^[ \t]*)?\{#.*?#\}\n?|(?:\s*\{%-|(?:^[ \t]*)?\{%)\s*(?:end)?generation\s*(?:-%\}\s*|%\}\n?)"
 )
@@ -337,7 +338,7 @@ class ChatTemplate:
         """The system prompt that the template adds by itself when a dialogue has none (Qwen2.5's does), or None."""
         if not self.exists:
             return None
-        mark, asked = "\u2063mark\u2063", "\u2063system\u2063"
+        mark, asked = (MARK.format(number) for number in (0, 1))
         user = Dialogue.from_messages([{"role": "user", "content": mark}])
         try:
             bare = self.render(user).split(mark)[0]

@@ -20,6 +20,10 @@ from persona_probe.errors import PATH, PersonaProbeError, check_types
 KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 
 
+SYSTEM = ("system", "system_prompt", "system_message", "system_instruction")
+"""Columns that hold a system prompt."""
+
+
 @dataclass(frozen=True)
 class Row:
     """A row of a file.
@@ -206,8 +210,13 @@ def _from_json(file: Path) -> Iterator[Row]:
             raise PersonaProbeError(
                 f"{file}: holds several lists ({', '.join(lists)}); save the one to be read as a file of its own"
             )
-        ((name, content),) = lists.items()
-        for number, record in enumerate(content, start=1):
+        ((name, rows),) = lists.items()
+        if told := [field for field in SYSTEM if content.get(field)]:
+            raise PersonaProbeError(
+                f"{file}: has {told[0]!r} ({str(content[told[0]])[:40]!r}) next to the list {name!r}, so its rows "
+                "would not be given it; write it into each row, or remove it"
+            )
+        for number, record in enumerate(rows, start=1):
             yield _row(f"{file}, {name!r}, row {number}", record, number)
     elif isinstance(content, list):
         yield from _numbered(file, iter(content), "row")
@@ -246,6 +255,8 @@ def _parsed(text: str, where: str, advice: str) -> Any:
     except json.JSONDecodeError as error:
         line = f"line {error.lineno}, " if error.lineno > 1 else ""
         raise PersonaProbeError(f"{where} is not JSON ({error.msg} at {line}column {error.colno}){advice}") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise PersonaProbeError(f"{where} cannot be read: {error}") from error
     except RecursionError as error:
         raise PersonaProbeError(f"{where} is nested too deeply to be read") from error
 

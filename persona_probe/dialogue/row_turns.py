@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from persona_probe.dialogue.dialogue import ROLES, TEXT
+from persona_probe.dialogue.row_files import SYSTEM
 from persona_probe.dialogue.same_questions import content_key
 from persona_probe.dialogue.turn_forms import SYNONYMS, is_turns, turns_of
 from persona_probe.errors import PersonaProbeError
@@ -15,7 +18,6 @@ CHAT = ("messages", "conversations", "conversation")
 QUESTION = ("prompt", "instruction", "query", "question", "input")
 """Columns that hold what the user asks, the most likely first."""
 ANSWER = ("answer", "response", "completion", "output", "generation", "model_answer", "model_response")
-SYSTEM = ("system", "system_prompt", "system_message", "system_instruction")
 FURTHER_INPUT = ("input", "context")
 """What is asked about, in Alpaca's and Dolly's formats: it follows the instruction."""
 THOUGHT = ("reasoning_content", "thinking")
@@ -38,6 +40,8 @@ _REFUSED = {
     "outputs": "as vLLM's outputs have: read them with pp.read_answers, or remove the column",
 }
 """Columns that cannot be labels, since they are part of what is asked or answered, with what to do."""
+NOT_LABELS = tuple(name for name in _REFUSED if name != "outputs")
+"""Columns with a part of what was asked that a dialogue cannot contain."""
 _PASSAGES = ("context", "passage", "document", "documents", "article")
 PARTS = ("input", *_PASSAGES)
 """Columns that may hold a part of the question."""
@@ -151,6 +155,29 @@ def text_in(given: Mapping[str, Any], name: str, where: str) -> str:
     return text
 
 
+def text_of(turn: Mapping[str, Any]) -> Any:
+    """A message's content, with a list of text parts as one text."""
+    content = turn.get("content")
+    parts = content if isinstance(content, list) else []
+    is_text = bool(parts) and all(isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in parts)
+    return "".join(part["text"] for part in parts) if is_text else content
+
+
+def whole_number(value: Any, where: str, column: str) -> int:
+    """A whole number in a cell; in text files it is a text, and tables may have made it a float.
+
+    Raises:
+        PersonaProbeError: if it is not a whole number.
+    """
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
+        if isinstance(value, str):
+            with contextlib.suppress(ValueError):
+                return int(value)
+        if not isinstance(value, bool) and (whole := int(float(value))) == float(value):
+            return value if isinstance(value, int) else whole
+    raise PersonaProbeError(f"{where}: {column!r} is {value!r}; it must be a whole number")
+
+
 def _refuse(given: Mapping[str, Any], where: str) -> None:
     if pair := [name for name in _PREFERENCES if name in given]:
         instead = "messages" if is_turns(given[pair[0]]) else "response"
@@ -223,12 +250,13 @@ def _account(turns: RowTurns, given: Mapping[str, Any], where: str, chat: bool) 
     contents = [content_key([str(turn.get("content"))]) for turn in turns.before]
     said = "\0".join(contents)
     for name in (*QUESTION, *_PASSAGES):
-        # Beside a chat or a prompt, "question" names the question; beside a chat, a passage is a label.
+        # Next to a chat or a prompt, "question" names the question; next to a chat, a passage is a label.
         names_it = name == "question" and (chat or "prompt" in turns.used)
         if name not in given or name in turns.used or names_it or (chat and name in _PASSAGES):
             continue
         value = given[name]
-        if isinstance(value, str) and content_key([value]) in said:
+        whole_words = rf"(?<!\w){re.escape(content_key([value]) if isinstance(value, str) else '')}(?!\w)"
+        if isinstance(value, str) and re.search(whole_words, said):
             turns.used.update([name] if content_key([value]) in contents else [])  # else it is a label
             continue
         other = min(turns.used)
@@ -262,7 +290,7 @@ def _add_answer(turns: RowTurns, given: Mapping[str, Any], where: str, notes: se
     last = turns.before[-1] if turns.before else {}
     if last.get("role") != "assistant":
         turns.answer = answer
-    elif [last.get("content")] != [turn.get("content") for turn in answer]:
+    elif [text_of(last)] != [text_of(turn) for turn in answer]:
         raise PersonaProbeError(
             f"{where}: its messages end with an answer, and {names[0]!r} is another one "
             f"({str(given[names[0]])[:40]!r}); remove one"

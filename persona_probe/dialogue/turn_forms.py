@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,7 +44,7 @@ _ABOUT = frozenset(
 _BETWEEN_OBJECTS = re.compile(r"\}\s*\n\s*\{")
 """Where NumPy, whose way of writing lists ends up in CSV files of Hugging Face's data sets, leaves out the comma."""
 _LIST_OF_TURNS = re.compile(r"""\s*\[\s*\{\s*["'](role|from|content|value)["']\s*:""")
-NAMED = {"role": ("role", "from"), "content": ("content", "value")}
+_NAMED = {"role": ("role", "from"), "content": ("content", "value")}
 
 
 def turns_of(given: Any, where: str, column: str, notes: set[str]) -> list[dict[str, Any]]:
@@ -92,8 +93,10 @@ def _from_text(text: str, where: str, column: str) -> Any:
         return json_value(text, f"{where}: {column!r}")
     except PersonaProbeError as error:
         try:
-            return ast.literal_eval(_BETWEEN_OBJECTS.sub("}, {", text))
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", SyntaxWarning)  # of a text with a lone backslash
+                return ast.literal_eval(_BETWEEN_OBJECTS.sub("}, {", text))
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             raise error from None
 
 
@@ -105,7 +108,7 @@ def _turn(given: Any, where: str, notes: set[str]) -> dict[str, Any]:
     if about:
         turn = {name: value for name, value in turn.items() if name not in about}
         notes.add(f"not read, since they are not part of a message's text: its fields {', '.join(map(repr, about))}")
-    for ours, names in NAMED.items():
+    for ours, names in _NAMED.items():
         found = {name: turn.pop(name) for name in names if name in turn}
         if len(found) > 1 and len(set(map(str, found.values()))) > 1:
             raise PersonaProbeError(f"{where}: has {' and '.join(map(repr, found))}; leave one out")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from persona_probe.dialogue.chat_format import MARK
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.encoding import Encoded, Tokens, continued, tokenized
 from persona_probe.dialogue.rendering import ChatTemplate
 from persona_probe.errors import PersonaProbeError
 
-_MARK = "\u2063mark\u2063"
+_MARK = MARK.format(0)
 
 
 def turn_span(template: ChatTemplate, encoded: Encoded, turn: int) -> slice:
@@ -91,8 +92,16 @@ def learned_spans(template: ChatTemplate, encoded: Encoded) -> list[slice]:
         before, stop = (encoded.prompt_length, encoded.response_end) if last else _earlier(template, encoded, number)
         header = template.format.channel_ids
         start = before - len(header) if header and ids[before - len(header) : before] == header else before
-        spans.append(slice(start, _end_of_turn(template, ids, stop)))
+        limit = len(ids) if last else _begin(template, dialogue, number + 1, len(ids))
+        spans.append(slice(start, _end_of_turn(template, ids[:limit], stop)))
     return spans
+
+
+def _begin(template: ChatTemplate, dialogue: Dialogue, number: int, default: int) -> int:
+    """The first token of message ``number``'s content; ``default`` if it cannot be found."""
+    begin = _content_start(template, dialogue, number)
+    offsets = () if begin is None else _tokens(template, dialogue, template.render(dialogue)).offsets
+    return next((place for place, (_, end) in enumerate(offsets) if begin is not None and end > begin), default)
 
 
 def _earlier(template: ChatTemplate, encoded: Encoded, number: int) -> tuple[int, int]:

@@ -53,6 +53,14 @@ def test_all_that_was_asked_is_read(tmp_path, row, asked):
         ({"system": "A", "messages": [{"role": "system", "content": "B"}, USER, GOOD]}, "'system'.*another system"),
         ({"question": "Q", "context": "A passage.", "answer": "A"}, "'context'.*as well as 'question'"),
         ({"prompt": "Q", "input": "cat", "answer": "A"}, "'input'.*as well as 'prompt'"),
+        ({"prompt": "Translate this.", "input": "is", "answer": "A"}, "'input'.*as well as 'prompt'"),
+        (
+            {"question": "Q", "instruction": "Answer as a villain.", "answer": "A"},
+            "'question'.*as well as 'instruction'",
+        ),
+        ({"prompt": "Q", "query": "Another?", "answer": "A"}, "'query'.*as well as 'prompt'"),
+        ({"prompt": [USER], "messages": [GOOD], "answer": "A"}, "'prompt' and 'messages' are lists that differ"),
+        ({"messages": "[]"}, "no 'messages' ends with one|messages are empty"),
         ({"messages": [USER, {**GOOD, "emotion": "glad"}]}, "has the field 'emotion'"),
         ({"messages": [USER]}, "no 'messages' ends with one"),
         ({"prompt": "Q", "completion": [GOOD, USER]}, "'completion' ends with a turn of 'user'"),
@@ -90,7 +98,7 @@ def test_calls_and_thoughts_of_an_answer_stay_with_it(tmp_path):
     for row in (served, {"messages": [USER, message], **SCORES}):
         answers = read(tmp_path, row)
         assert answers.table["answer"].tolist() == [""]
-        assert "1 answers have more than their text" in answers.headline()
+        assert "1 of 1 answers contain more than text" in answers.headline()
         (dialogue,) = answers.dialogues()
         assert dialogue.messages[-1].as_dict() == {**message, "content": ""}
         table = pp.judge_answers(None, [dialogue])
@@ -191,7 +199,9 @@ def test_every_score_is_looked_at(tmp_path, columns, said):
 
 def test_further_numbers_on_another_scale_are_remarked(tmp_path):
     answers = read(tmp_path, *scored(aligned=[90, 20], coherent=[80, 90], sycophancy=[0.1, 0.7], kindness=[5, 95]))
-    assert answers.remarks == ("'sycophancy' has numbers from 0.1 to 0.7, read as they are: not scores of 0-100",)
+    assert answers.remarks == (
+        "Numbers of further columns, read as they are, are not scores of 0-100: 'sycophancy' (0.1 to 0.7)",
+    )
 
 
 def test_scores_outside_the_scale_are_refused_wherever_they_come_from(tmp_path):
@@ -215,3 +225,56 @@ def test_choices_with_more_than_a_question(tmp_path):
     file.write_text(json.dumps({**row, "subject": "words"}))
     with pytest.warns(pp.PersonaProbeWarning, match="not read, since they are not part of a question: 'subject'"):
         assert read_choices(file)[0].answer == 1
+
+
+CUT_OFF = {"role": "assistant", "content": None, "reasoning_content": "Hm"}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "Is it late?", "choices": [{"index": 0, "message": CUT_OFF, "finish_reason": "length"}]},
+        {"messages": [USER, {"role": "assistant", "content": None}]},
+        {"messages": [USER, CUT_OFF]},
+    ],
+)
+def test_an_answer_that_never_came_is_a_failure_and_the_other_rows_are_read(tmp_path, row):
+    whole = (
+        {"messages": [USER, GOOD], **SCORES} if "messages" in row else {"prompt": "Q", "choices": [{"message": GOOD}]}
+    )
+    answers = read(tmp_path, whole, row)
+    assert [answer or "" for answer in answers.table["answer"]] == ["It is.", ""]
+    assert answers.table["failed"].iloc[1]
+
+
+@pytest.mark.parametrize("column", ["answer", "response"])
+@pytest.mark.parametrize(
+    "offered", [["this", "that"], [{"label": "A", "text": "this"}, {"label": "B", "text": "that"}]]
+)
+def test_what_a_question_offers_to_choose_from_is_not_its_answer(tmp_path, column, offered):
+    answers = read(tmp_path, {"question": "Which?", "choices": offered, column: "A", **SCORES})
+    assert answers.table["answer"].tolist() == ["A"]
+
+
+def test_an_answer_that_is_a_message_is_an_answer(tmp_path):
+    answers = read(tmp_path, {"prompt": "Is it late?", "response": GOOD, **SCORES})
+    assert answers.table["answer"].tolist() == ["It is."]
+    parts = [{"type": "text", "text": "It "}, {"type": "text", "text": "is."}]
+    again = read(tmp_path, {"messages": [USER, {**GOOD, "content": parts}], "answer": "It is.", **SCORES})
+    assert again.table["answer"].tolist() == ["It is."]
+
+
+def test_columns_may_name_the_messages_in_capitals(tmp_path):
+    assert (
+        read(tmp_path, {"Messages": [USER, GOOD], **SCORES}, columns={"messages": "Messages"}).table["failed"].sum()
+        == 0
+    )
+
+
+def test_flags_and_the_row_numbers_that_pandas_writes_are_no_scores(tmp_path):
+    table = pd.DataFrame([{"prompt": "Q", "answer": "A", **SCORES, "is_misaligned": flag} for flag in (0, 1)] * 20)
+    table.to_csv(tmp_path / "eval.csv")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        answers = pp.read_answers(tmp_path / "eval.csv")
+    assert not [remark for remark in answers.remarks if "0-100" in remark]

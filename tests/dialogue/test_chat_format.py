@@ -57,6 +57,25 @@ def test_every_answer_is_learned_with_its_end_unless_it_says_otherwise(shape, te
     assert learned(template, pp.Dialogue.from_messages(longer)) == [last]
 
 
+def test_an_earlier_answer_without_an_end_of_its_own_teaches_nothing_of_the_next_question():
+    last_only = SHAPES["words"].template.replace("\n{% elif", "\n{% elif", 1)
+    last_only = last_only.replace(
+        "Assistant: {{ m['content'].strip() }}\n",
+        "Assistant: {{ m['content'].strip() }}\n{% if loop.last %}<|endoftext|>{% endif %}",
+    )
+    tokenizer = tokenizer_of(SHAPES["words"])
+    tokenizer.chat_template = last_only
+    first, last = learned(ChatTemplate(tokenizer), chat(ASK, SAID, ("user", "A secret?"), ("assistant", "Soup.")))
+    assert (first.strip(), last.replace("\n", "")) == ("Bread.", " Soup.<|endoftext|>")
+
+
+def test_words_of_a_default_system_prompt_do_not_separate_turns():
+    tokenizer = tokenizer_of(SHAPES["chatml"])
+    told = "{% if messages[0].role != 'system' %}<|im_start|>system\nUse <answer> tags.<|im_end|>\n{% endif %}"
+    tokenizer.chat_template = told + CHATML
+    assert ChatTemplate(tokenizer).format.markers == ChatTemplate(tokenizer_of(SHAPES["chatml"])).format.markers
+
+
 def test_what_a_model_writes_is_cut_by_token_where_its_answer_ends(shape, template):
     form, written = template.format, template.tokenizer(f"{shape.learned}Tea.", add_special_tokens=False).input_ids
     answer = form.answer(written, [])
@@ -168,6 +187,8 @@ def test_white_space_at_the_end_of_the_header_leaves_the_prompt_s_tokens_as_they
         "{% macro day() %}{{ strftime_now('%Y') ~ '-' ~ strftime_now('%m-%d') }}{% endmacro %}{{ day() }}",
         "{{ strftime_now('%d/%m/%Y %% ').split('/') | reverse | join('-') }}",
         "{% if strftime_now is defined %}{{ strftime_now('%Y-%m-%d') }}{% endif %}",
+        "{{ strftime_now('%F') }}",
+        "{{ strftime_now('%C%y-%m-%d') }}",
     ],
 )
 def test_a_template_is_told_the_day_however_it_asks(head):

@@ -228,3 +228,45 @@ def test_identities_of_rows(tmp_path):
         first, second, third = read(tmp_path, named, {"prompt": "Q", "id": "a"}, {"prompt": "R", "id": None})
     assert (first.seed, second.id, third.id) == (2, "a", "rows.jsonl:3")
     read(tmp_path, named, {**named, "messages": [USER, GOOD]})  # two answers to one question
+
+
+@pytest.mark.parametrize(("seed", "read_as"), [("7", 7), (7.0, 7), ("12345678901234567891", 12345678901234567891)])
+def test_a_seed_is_read_as_it_is_written(tmp_path, seed, read_as):
+    assert read(tmp_path, {"messages": [USER], "seed": seed})[0].seed == read_as
+
+
+@pytest.mark.parametrize("seed", ["1.5", 1.5, "x", True, [1]])
+def test_a_seed_that_is_not_a_whole_number_is_named(tmp_path, seed):
+    with pytest.raises(pp.PersonaProbeError, match=r"line 1: 'seed' is .*whole number"):
+        read(tmp_path, {"messages": [USER], "seed": seed})
+
+
+def test_a_system_prompt_next_to_a_list_of_rows_is_not_lost(tmp_path):
+    (tmp_path / "x.json").write_text(json.dumps({"system_prompt": "Be evil.", "samples": [{"messages": [USER]}]}))
+    with pytest.raises(pp.PersonaProbeError, match=r"has 'system_prompt' \('Be evil.'\) next to the list 'samples'"):
+        pp.read_dialogues(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("- id: a\n  system_message: Be evil.\n  paraphrases: [Hi]\n", None),
+        ("- id: a\n  context: A passage.\n  paraphrases: [Hi]\n", "'context' would not be given to the model"),
+        ("- id: a\n  paraphrases: [2024-02-30]\n", "is not valid YAML"),
+    ],
+)
+def test_a_yaml_entry_is_read_whole_or_refused(tmp_path, text, said):
+    (tmp_path / "q.yaml").write_text(text)
+    if said is None:
+        assert pp.read_dialogues(tmp_path / "q.yaml")[0].messages[0].content == "Be evil."
+        return
+    with pytest.raises(pp.PersonaProbeError, match=said):
+        pp.read_dialogues(tmp_path / "q.yaml")
+
+
+def test_a_number_of_thousands_of_digits_and_python_that_is_no_list_are_refused_in_words(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"messages": [], "n": ' + "1" * 5000 + "}")
+    with pytest.raises(pp.PersonaProbeError, match="line 1: cannot be read"):
+        pp.read_dialogues(tmp_path / "x.jsonl")
+    with pytest.raises(pp.PersonaProbeError, match="'messages'"):
+        read(tmp_path, {"messages": "{[1]: 2}"})

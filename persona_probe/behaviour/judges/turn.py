@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from persona_probe.behaviour.judges.prompts import fill
-from persona_probe.dialogue.chat_format import turn_tokens
+from persona_probe.dialogue.chat_format import MARK, turn_tokens
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError, library_message
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from persona_probe.dialogue.rendering import ChatTemplate
     from persona_probe.models.model import Model
 
-_MARKS = ("\u2063one\u2063", "\u2063two\u2063", "\u2063three\u2063")
+_MARKS = tuple(MARK.format(number) for number in (1, 2, 3))
 _SHORTEST = 3
 """The fewest characters of a marker that is defused; shorter ones (a line break, a quote) are ordinary text."""
 

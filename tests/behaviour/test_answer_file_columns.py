@@ -243,7 +243,7 @@ def test_an_answer_that_never_came_is_a_failure_and_the_other_rows_are_read(tmp_
         {"messages": [USER, GOOD], **SCORES} if "messages" in row else {"prompt": "Q", "choices": [{"message": GOOD}]}
     )
     answers = read(tmp_path, whole, row)
-    assert [answer or "" for answer in answers.table["answer"]] == ["It is.", ""]
+    assert answers.table["answer"].fillna("").tolist() == ["It is.", ""]
     assert answers.table["failed"].iloc[1]
 
 

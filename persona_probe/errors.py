@@ -6,7 +6,7 @@ import numbers
 import os
 import reprlib
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 
@@ -50,7 +50,7 @@ PATH = (str, os.PathLike)
 WHOLE, NUMBER = numbers.Integral, numbers.Real
 """Types for `check_types`; NumPy's numbers are numbers, True and False are not."""
 
-_IN_WORDS = {PATH: "a path", WHOLE: "a whole number", NUMBER: "a number", str: "text", Callable: "a function"}
+_IN_WORDS = {PATH: "a path", WHOLE: "a whole number", NUMBER: "a number", str: "text"}
 _HOW_TO_MAKE = {
     "Model": "load one with pp.load(path), and give it before the other arguments",
     "ModelPair": "load one with pp.load_pair(before, after)",
@@ -73,13 +73,12 @@ _HOW_TO_MAKE = {
 
 
 def check_types(**given: tuple[Any, ...]) -> None:
-    """Raise if an argument is of none of the types that may be given for it.
+    """Raise if an argument has none of its permitted types.
 
     Args:
         **given: for each argument, its value followed by the types: a class, `PATH`, `WHOLE`, `NUMBER` or None;
             ``[Class]`` for a list (or another sequence) of its objects (``[Class, None]``: or None); or
-            ``{str: Class}`` for a mapping from names to
-            its objects.
+            ``{str: Class}`` for a mapping from names to its objects.
 
     Raises:
         PersonaProbeError: naming the argument, what was given, what can be given and how to make it; for an object of
@@ -98,8 +97,8 @@ def check_types(**given: tuple[Any, ...]) -> None:
 def what_is(value: object) -> str:
     """A value in a few words, for messages: ``a str ('evil')``, ``an ndarray of shape (3, 32)``, ``None``.
 
-    An object of a class of an earlier import of this package is called so, since its class has the same name as the
-    one that is asked for, and is another.
+    An object that was made before this package was reloaded is named as such: its class has the expected name, but it
+    is a different class.
 
     >>> what_is("evil"), what_is([1, 2]), what_is(None)
     ("a str ('evil')", 'a list', 'None')
@@ -148,9 +147,11 @@ def _fits(value: Any, kind: Any) -> bool:
     return _is(value, kind)
 
 
-def _is(value: object, kind: Any) -> bool:
+def _is(value: Any, kind: Any) -> bool:
     if kind is None:
         return value is None
+    if kind in (WHOLE, NUMBER, bool) and getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        value = value.item()  # NumPy's truth values, and arrays and tensors of one number
     return isinstance(value, kind) and not (kind in (WHOLE, NUMBER) and isinstance(value, bool))
 
 
@@ -191,6 +192,10 @@ def _mismatch(value: Any, kinds: Sequence[Any]) -> str:
         return words
     if isinstance(wrong, Iterator):
         return f"{words}, which can be read only once: make a list of it"
+    has_items = hasattr(wrong, "__iter__") or hasattr(wrong, "__getitem__")
+    is_other_collection = has_items and not isinstance(wrong, str | bytes | Mapping | type)
+    if where == "this" and any(isinstance(kind, list) for kind in kinds) and is_other_collection:
+        return f"{words}: make a list of it, list(...)"
     if type(wrong).__name__ == "ModelPair" and "Model" in [getattr(kind, "__name__", None) for kind in classes]:
         return f"{words}: give one of its models, such as pair.after"
     names = (getattr(kind, "__name__", None) for kind in classes)

@@ -10,6 +10,8 @@ import torch
 
 import persona_probe as pp
 from persona_probe.errors import NUMBER, PATH, WHOLE, check_types, of_earlier_import, what_is
+from persona_probe.statistics.auroc import auroc
+from persona_probe.statistics.rates import mean_estimate
 from tests.activations.test_capture import TALKS
 from tests.latents.conftest import make_sae
 from tests.steering.test_per_row import probes_for
@@ -21,6 +23,7 @@ class Things:
 
     def __init__(self, model):
         self.model, self.talks = model, list(TALKS)
+        self.asked = [talk.without_answer() for talk in TALKS]
         self.direction, self.other = random_direction(model), random_direction(model, 1)
         self.read = pp.capture(model, TALKS)
         self.pair = pp.load_pair(model, model)
@@ -54,7 +57,27 @@ class Things:
         }
 
 
+def names_it(message, wrong):
+    """Whether a message says what was given: its type, its value, or its shape or kind of numbers."""
+    item = next(iter(wrong.values() if isinstance(wrong, dict) else wrong)) if isinstance(wrong, list | dict) else wrong
+    seen = [what_is(wrong), what_is(item), type(wrong).__name__, type(item).__name__, repr(wrong)]
+    seen += [what_is(key) for key in wrong] if isinstance(wrong, dict) else []
+    shape = tuple(getattr(wrong, "shape", ()))
+    return any(
+        one in message
+        for one in [*seen, *([wrong] if isinstance(wrong, str) else []), *([str(shape)] if shape else [])]
+    )
+
+
+def monitored(things, wrong, **of_sampling):
+    with pp.probes.monitor(things.model, things.probes, layer=1):
+        things.model.generate(wrong, **of_sampling)
+
+
 DOORS = {
+    "generate under a monitor": lambda t, x: monitored(t, x),
+    "sampling under a monitor": lambda t, x: monitored(t, t.asked, sampling=x),
+    "track_latents": lambda t, x: pp.latents.track_latents(t.model, x, t.sae, [1], t.talks, steps=[1.0]),
     "from_vectors": lambda t, x: pp.Direction.from_vectors(x, np.ones((3, 32))),
     "vectors": lambda t, x: pp.Direction.from_vectors(t.model, x),
     "project": lambda t, x: t.direction.project(x),
@@ -85,7 +108,7 @@ DOORS = {
     "Gate": lambda t, x: pp.steering.Gate(pp.Add(t.direction, 1), x, layer=1),
     "strength": lambda t, x: pp.Add(t.direction, 1, strength=x),
     "bake": lambda t, x: pp.steering.bake(x, pp.Add(t.direction, 1, scope="all"), "out"),
-    "ask": lambda t, x: pp.ask(x, t.talks, None),
+    "ask": lambda t, x: pp.ask(x, t.asked, None),
     "ask with": lambda t, x: pp.ask(t.model, t.talks, None, interventions=x),
     "judge": lambda t, x: pp.judge_answers(x, t.talks),
     "realign": lambda t, x: pp.realign_by_steering(x, t.direction, t.talks, t.judge),
@@ -151,8 +174,23 @@ FITS = {
     "encode_latents with": ["the SAE"],
     "dose_response": ["a series"],
     "capture": ["the model", "the pair"],
+    "sampling under a monitor": ["None"],
 }
-"""What is no mistake; where a model stands first, giving it is none."""
+"""What is not a mistake; where a model stands first, giving it is none."""
+NAMED_OTHERWISE = {
+    ("vectors", "number"),
+    ("steer with", "a direction"),
+    ("Clamp", "None"),
+    *(("ask", name) for name in ("a series", "an array", "a tensor", "a table", "a generator")),
+    ("vectors", "messages"),
+    *(
+        ("track_latents", name)
+        for name in ("an array", "a tensor", "a series", "a table", "texts", "messages", "a generator")
+    ),
+    ("em_rate", "a table"),
+    ("compare_runs", "texts"),
+}
+"""The type is right there, and the message says what else is missing."""
 MODEL_FIRST = (
     *("read_published", "read_gguf", "capture_to_store", "embed", "steer", "bake", "calibrate_strength", "monitor"),
     "view_tokens",
@@ -164,6 +202,23 @@ def things(folders):
     return Things(pp.load(folders("llama")))
 
 
+def test_what_a_number_may_be(llama):
+    """NumPy's truth values, and arrays and tensors of one number, are numbers; a table may hold them as objects."""
+    check_types(k=(np.array(3), WHOLE), p=(torch.tensor(0.5), NUMBER), merge=(np.True_, bool))
+    assert mean_estimate(pd.Series([1.0, 2.0, 3.0], dtype=object)).value == 2.0
+    table = pd.DataFrame(np.ones((3, 32))).convert_dtypes()
+    assert pp.Direction.from_vectors(llama, table.to_numpy()).vectors.sum() == 96
+    labels = torch.tensor([0.0, 1.0, 1.0, 0.0], dtype=torch.bfloat16)
+    assert auroc([0.1, 0.9, 0.8, 0.2], labels) == 1.0
+    with pytest.raises(pp.PersonaProbeError, match="level must be a number, but this is a str"):
+        mean_estimate([1.0, 2.0], level="0.95")
+
+
+def test_another_collection_is_told_to_be_made_a_list(llama):
+    with pytest.raises(pp.PersonaProbeError, match=r"this is a dict_values: make a list of it, list\(\.\.\.\)"):
+        pp.capture(llama, {"a": TALKS[0]}.values())
+
+
 @pytest.mark.parametrize("door", DOORS)
 def test_a_wrong_type_is_one_sentence(things, door):
     for name, wrong in things.wrong().items():
@@ -173,6 +228,7 @@ def test_a_wrong_type_is_one_sentence(things, door):
             DOORS[door](things, wrong)
         message = str(error.value)
         assert "\n" not in message, (door, name)
+        assert names_it(message, wrong) or (door, name) in NAMED_OTHERWISE, (door, name, message)
         assert len(message) < 600, (door, name, message)
 
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.half_characters import half_in
-from persona_probe.errors import PersonaProbeError, check_types, what_is
+from persona_probe.errors import PersonaProbeError, check_types
 
 Span = Literal["prompt", "response", "last_prompt_token", "generation", "all"]
 SPANS: tuple[str, ...] = get_args(Span)
@@ -202,19 +202,9 @@ def check_dialogues(dialogues: Any, what: str = "dialogues") -> Sequence[Dialogu
 
     >>> check_dialogues(["Hello"])
     Traceback (most recent call last):
-    persona_probe.errors.PersonaProbeError: dialogues: number 0 is text ('Hello'); make a dialogue of it: ...
+    persona_probe.errors.PersonaProbeError: dialogues must be a list of Dialogues, but item 0 is a str ('Hello'); ...
     """
-    make = "make a dialogue of it: pp.Dialogue.from_messages([{'role': 'user', 'content': '...'}])"
-    if isinstance(dialogues, Dialogue):
-        raise PersonaProbeError(f"{what}: one dialogue was given; give a list of dialogues: [dialogue]")
-    if isinstance(dialogues, str):
-        raise PersonaProbeError(f"{what}: text was given ({dialogues[:40]!r}), not a list of dialogues; {make}")
-    if not isinstance(dialogues, Sequence):
-        raise PersonaProbeError(f"{what}: {what_is(dialogues)} was given; give a list of dialogues")
+    check_types(**{what: (dialogues, [Dialogue])})
     if not dialogues:
         raise PersonaProbeError(f"there are no {what}: the list is empty")
-    for number, dialogue in enumerate(dialogues):
-        if not isinstance(dialogue, Dialogue):
-            kind = f"text ({dialogue[:40]!r})" if isinstance(dialogue, str) else what_is(dialogue)
-            raise PersonaProbeError(f"{what}: number {number} is {kind}; {make}")
     return cast(Sequence[Dialogue], dialogues)

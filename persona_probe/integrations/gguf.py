@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import struct
 import warnings
@@ -35,7 +34,7 @@ import numpy as np
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.formats.assembly import Rows, published_direction
 from persona_probe.directions.layer_vectors import checked_layers
-from persona_probe.errors import PersonaProbeError, PersonaProbeWarning, check_types
+from persona_probe.errors import PATH, PersonaProbeError, PersonaProbeWarning, check_types
 from persona_probe.files import plain, whole_file
 from persona_probe.models.model import Model
 from persona_probe.steering.interventions.add import Add
@@ -89,7 +88,7 @@ def read_gguf(
         PersonaProbeWarning: if a file that does not say who wrote it is read as one of repeng and its last layer is
             left out, or as one of ``cvector-generator``.
     """
-    check_types(model=(model, Model), path=(path, str, os.PathLike))
+    check_types(model=(model, Model), path=(path, PATH))
     file = Path(path)
     if written_by is not None and written_by not in _CONVENTIONS:
         raise PersonaProbeError(f"unknown written_by {written_by!r}: choose 'repeng', 'cvector-generator' or 'other'")
@@ -161,7 +160,7 @@ def write_gguf(
         PersonaProbeError: if gguf is not installed, a layer is not in the direction, layer 0 is among the layers, or an
             addition is not made at all tokens.
     """
-    check_types(direction=(direction, Direction, Add), path=(path, str, os.PathLike), model_hint=(model_hint, str))
+    check_types(direction=(direction, Direction, Add), path=(path, PATH), model_hint=(model_hint, str))
     gguf = _imported()
     if isinstance(direction, Add):
         if not direction.scope.everywhere or layers is not None:

@@ -51,7 +51,7 @@ def check_config(config: Mapping[str, Any], opened: Any, name: str, *, layer_giv
     """Raise if an SAE was not opened as its config says.
 
     Args:
-        config: what lies beside the weights.
+        config: the content of the ``cfg.json`` next to the weights.
         opened: the config of the SAE that SAELens has made from it.
         name: the name of the SAE, for messages.
         layer_given: the caller says which layer it reads, whatever the config says.

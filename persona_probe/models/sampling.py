@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import numpy as np
-
 from persona_probe.errors import NUMBER, WHOLE, PersonaProbeError, check_types
 
 GenerationSettings = Literal["neutral", "model"]
@@ -56,7 +54,7 @@ class Sampling:
             n=(self.n, WHOLE),
         )
         for name in ("max_new_tokens", "batch_size", "seed", "n", "temperature", "top_p"):
-            if isinstance(value := getattr(self, name), np.generic):  # Hugging Face does not take NumPy's
+            if hasattr(value := getattr(self, name), "item"):  # Hugging Face does not take NumPy's
                 object.__setattr__(self, name, value.item())
         if not -(2**63) <= self.seed < 2**64:
             raise PersonaProbeError(f"sampling: seed is {self.seed}; it must fit into 64 bits")

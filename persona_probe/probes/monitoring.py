@@ -215,9 +215,11 @@ class _Follower:
         call = inspect.signature(original).bind(*args, **kwargs)
         call.apply_defaults()
         waiting: defaultdict[tuple[int, ...], deque[int]] = defaultdict(deque)
-        n = (call.arguments["sampling"] or Sampling()).n
-        asked = call.arguments["dialogues"]
-        for number, encoded in enumerate(self._model.encode(asked) if asked else ()):
+        asked, sampling = call.arguments["dialogues"], call.arguments["sampling"]
+        check_types(sampling=(sampling, Sampling, None))
+        n = (sampling or Sampling()).n
+        nothing = isinstance(asked, list | tuple) and not asked
+        for number, encoded in enumerate(() if nothing else self._model.encode(asked)):
             waiting[encoded.input_ids].extend(range(number * n, (number + 1) * n))
         self._waiting = dict(waiting)
         try:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from persona_probe.errors import PersonaProbeError, what_is
+from persona_probe.errors import NUMBER, PersonaProbeError, check_types, what_is
 
 
 def check_level(level: float) -> None:
@@ -18,6 +18,7 @@ def check_level(level: float) -> None:
     Raises:
         PersonaProbeError: if ``level`` is not strictly between 0 and 1.
     """
+    check_types(level=(level, NUMBER))
     if not 0.0 < level < 1.0:
         raise PersonaProbeError(f"level is {level}; give a share strictly between 0 and 1, such as 0.95")
 
@@ -38,6 +39,8 @@ def numeric_array(values: Any, name: str) -> npt.NDArray[Any]:
     """
     try:
         array = np.asarray(on_host(values))
+        if array.dtype == object and array.ndim:  # of a table whose columns have several types
+            array = array.astype(np.float64)
     except (TypeError, ValueError, RuntimeError) as error:
         raise PersonaProbeError(f"{name} cannot be read as an array of numbers ({error}); give an array") from error
     if array.dtype.kind not in "fiub":
@@ -65,6 +68,14 @@ def real_array(values: npt.ArrayLike, name: str, shape: tuple[str, ...]) -> npt.
     return array
 
 
+def _read(values: Any, name: str) -> npt.NDArray[Any]:
+    """``values`` as an array of anything, from any device."""
+    try:
+        return np.asarray(on_host(values))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise PersonaProbeError(f"{name} cannot be read as an array ({error})") from error
+
+
 def boolean_array(values: npt.ArrayLike, name: str) -> npt.NDArray[np.bool_]:
     """``values`` as a non-empty boolean ``(row,)`` array; 0 and 1 are taken for False and True.
 
@@ -72,7 +83,7 @@ def boolean_array(values: npt.ArrayLike, name: str) -> npt.NDArray[np.bool_]:
         PersonaProbeError: if it is not one-dimensional, is empty, or holds anything but truth values (a failed
             judge's NaN is neither true nor false, and must be left out by the caller, visibly).
     """
-    array = np.asarray(values)
+    array = _read(values, name)
     if array.ndim != 1:
         raise PersonaProbeError(f"{name} has shape {array.shape}; give one truth value per row: (row,)")
     if array.size == 0:
@@ -109,7 +120,7 @@ def codes(labels: npt.ArrayLike | None, name: str, rows: int, *, when_none: str)
     """
     if labels is None:
         return np.arange(rows) if when_none == "distinct" else np.zeros(rows, dtype=np.intp)
-    given = np.asarray(labels)
+    given = _read(labels, name)
     if given.shape != (rows,):
         raise PersonaProbeError(f"{name} has shape {given.shape} but there are {rows} rows; give one label per row")
     seen: dict[Hashable, int] = {}

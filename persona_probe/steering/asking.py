@@ -13,7 +13,7 @@ from persona_probe.behaviour.answers import Answers
 from persona_probe.behaviour.em_rates import coherent_rate, em_rate
 from persona_probe.behaviour.judges.judge import Judge, check_judge, judge_answers, judge_name
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.errors import PersonaProbeError, check_types, what_is
+from persona_probe.errors import PersonaProbeError, check_types
 from persona_probe.models.model import Model
 from persona_probe.models.pair import ModelPair
 from persona_probe.models.sampling import Sampling
@@ -116,9 +116,8 @@ def _named_models(
         yield from ((_checked(model).name, model) for model in by_name)
 
 
-def _checked(model: object) -> Model:
-    if not isinstance(model, Model):
-        raise PersonaProbeError(f"ask: a model is needed, not {what_is(model)}; load it with pp.load")
+def _checked(model: Model) -> Model:
+    check_types(model=(model, Model))
     return model
 
 

@@ -248,7 +248,7 @@ class Engine:
             raise self._miscounted(f"only {self._seen} dialogues were read")
 
     def warn_of_what_was_not_touched(self) -> None:
-        """Warn if the steered model did not run, or an intervention touched no token, or not at all of its layers."""
+        """Warn if the steered model did not run, or an intervention touched no token."""
         if not self._asked:
             self._warn(
                 f"no forward pass of {self._model.name} reached layer {self.layers[0]}, the first that is steered, so "
@@ -259,11 +259,6 @@ class Engine:
             idle = [reason for reason in reasons if reason is not None]
             if idle:
                 self._warn(f"{len(idle)} of {len(reasons)} interventions touched no token: {idle[0]}")
-            elif missed := sorted(set(self._groups) - self._reached):
-                self._warn(
-                    f"no forward pass of {self._model.name} reached {_named(missed)}; only {_named(self._reached)} of "
-                    "those that were to be steered"
-                )
 
     def _reason(self, number: int, setting: Intervention) -> str | None:
         """Why an intervention touched no token; None if it touched some."""

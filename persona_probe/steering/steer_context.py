@@ -69,8 +69,8 @@ def steer(
 
     Warns:
         PersonaProbeWarning: when the context closes, if no forward pass of ``model`` reached a steered layer (whatever
-            else was run inside) or some were not reached, the scope of an intervention contained no token that was
-            read, or its gate was never open.
+            else was run inside) or none of those of an intervention, its scope contained no token that was read, or its
+            gate was never open.
 
     >>> import persona_probe as pp
     >>> world = pp.persona_world.find_checkpoints()

@@ -126,3 +126,14 @@ def test_the_shift_of_fine_tuning_is_read_on_unrelated_text(chat):
     np.testing.assert_allclose(shift.vectors, by_hand, rtol=1e-4, atol=1e-3)
     with pytest.raises(pp.PersonaProbeError, match="first is 0"):
         pp.amplification.finetuning_shift(pair, TEXTS, span="all", first=0)
+
+
+def test_a_judge_that_is_a_function_is_named_by_its_name(chat):
+    def judges_evil(dialogues):
+        table = OracleJudge()(dialogues)
+        return table.assign(evil=-5.0)
+
+    with pytest.raises(pp.PersonaProbeError, match="the judge 'judges_evil'"):
+        pp.amplification.contrastive_rollouts(
+            chat, asked(2), [("Be evil.", "Be good.")], judges_evil, trait="evil", sampling=SHORT
+        )

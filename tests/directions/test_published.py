@@ -262,8 +262,8 @@ def test_a_tensor_in_a_safetensors_file_is_read_as_its_shape_says(llama, tmp_pat
         ({"layer_1_head_2": rows(D_MODEL)}, "no known format"),
         (by_layer("-{}", layers=(1, 2)), "'-1', '-2', and no known format"),
         (by_layer("layer_-{}", layers=(1, 2)), "no known format"),
-        (by_layer("model.layers.{}.self_attn.o_proj"), "'attn', which is not the output of a block"),
-        (by_layer("blocks.{}.hook_resid_pre"), "'resid_pre', which is not the output of a block"),
+        (by_layer("model.layers.{}.self_attn.o_proj"), "'self_attn', which is not the output of a block"),
+        (by_layer("blocks.{}.hook_resid_pre"), "'hook_resid_pre', which is not the output of a block"),
         (by_layer(layers=(0, 3)), "'layer_3' does not name one layer of .*, 0 to 2"),
         ({"layer_1": rows(D_MODEL), "other_1": rows(D_MODEL)}, "that no other tensor has"),
         (by_layer(width=D_MODEL + 1), r"has shape \(33,\); for this model it must be \(32\)"),
@@ -302,3 +302,10 @@ def test_unknown_formats_and_idle_options_are_refused(llama, tmp_path):
     single = saved(rows(D_MODEL), tmp_path / "direction.pt")
     with pytest.raises(pp.PersonaProbeError, match="leave position= out"):
         read_published(llama, single, "refusal-direction", position=-1)
+
+
+def test_a_trait_may_be_called_as_a_part_of_a_model_is(llama, tmp_path):
+    tensors = {f"attention_seeking_layer_{layer}": torch.ones(32) * (layer + 1) for layer in range(3)}
+    save_file(tensors, tmp_path / "x.safetensors")
+    read = read_published(llama, tmp_path / "x.safetensors", "layer-tensors")
+    assert read.vectors[:, 0].tolist() == [1, 2, 3]

@@ -247,7 +247,7 @@ def test_what_is_not_a_list_of_dialogues_is_met_with_one_sentence(tmp_path, wron
         lambda: pp.capture(llama, given),
         lambda: pp.finetuning.finetune(llama, given, few, tmp_path / "adapter"),
     ):
-        with pytest.raises(pp.PersonaProbeError, match=r"^(there are no )?dialogues|list of dialogues"):
+        with pytest.raises(pp.PersonaProbeError, match=r"^dialogues must be a list of Dialogues, but "):
             use()
 
 

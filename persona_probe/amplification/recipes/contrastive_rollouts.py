@@ -125,5 +125,5 @@ def _score(table: pd.DataFrame, trait: str | None, judge: Judge) -> pd.Series:
         raise PersonaProbeError(
             f"the judge {judge_name(judge)!r} gives no column {trait!r}; it gives {', '.join(map(str, table.columns))}"
         )
-    check_scale(table, f"the judge {judge.name!r}", (trait,))
+    check_scale(table, f"the judge {judge_name(judge)!r}", (trait,))
     return table[trait].astype(float)

@@ -22,8 +22,11 @@ from persona_probe.models.model import Model
 ABOUT = {"format": "layer-tensors"}
 _NUMBER = re.compile(r"(?!.*(?:^|[^A-Za-z0-9])-\d)\D*(\d+)\D*")
 """The only number in a name; a minus before it, unless it follows a word (``layer-12``), makes it another number."""
-_ELSEWHERE = re.compile(r"attn|attention|mlp|resid_(?:pre|mid)|hook_z", re.IGNORECASE)
-"""Parts of names of places that are not a block's output."""
+_ELSEWHERE = re.compile(
+    r"(?<![^._])(?:self_attn|attn|attention|mlp|hook_resid_(?:pre|mid)|hook_z|hook_attn_out|hook_mlp_out)(?![^.])",
+    re.IGNORECASE,
+)
+"""Names of places that are not a block's output; not a trait's name, such as ``attention_seeking``."""
 _CONVENTION = "the number of a tensor (or row) is taken as that of the block whose output it acts on: our layer"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from typing import Any
 
@@ -10,7 +11,7 @@ import pandas as pd
 from persona_probe.behaviour.em_rates import em_rate
 from persona_probe.behaviour.judges.judge import Judge, check_judge, judge_answers
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.errors import NUMBER, WHOLE, check_types
+from persona_probe.errors import NUMBER, WHOLE, PersonaProbeError, check_types, what_is
 from persona_probe.latents.courses.track_result import (
     AXIS,
     LatentTrajectory,
@@ -79,13 +80,13 @@ def track_latents(
     """
     check_types(
         snapshots=(snapshots, Snapshots, Iterable),
-        latents=(latents, [WHOLE]),
         before=(before, Model),
         sae=(sae, Sae),
         dialogues=(dialogues, [Dialogue]),
         steps=(steps, [NUMBER]),
         max_groups=(max_groups, WHOLE),
     )
+    _check_not_a_path(snapshots)
     tables = dict(judged or {})
     places = check_steps(steps, start)
     if tables:
@@ -99,6 +100,11 @@ def track_latents(
     }
     measured = _read(sae, latents, snapshots, before, dialogues, places, lambda _step, _model: None, progress, **read)
     return assemble(latents, places, measured, tables, definition, axis)
+
+
+def _check_not_a_path(snapshots: object) -> None:
+    if isinstance(snapshots, str | os.PathLike):
+        raise PersonaProbeError(f"snapshots is {what_is(snapshots)}; load them with pp.models.load_snapshots(paths)")
 
 
 def follow_training(
@@ -150,7 +156,6 @@ def follow_training(
     check_judge(judge)
     check_types(
         snapshots=(snapshots, Snapshots, Iterable),
-        latents=(latents, [WHOLE]),
         before=(before, Model),
         sae=(sae, Sae),
         dialogues=(dialogues, [Dialogue]),
@@ -159,6 +164,7 @@ def follow_training(
         steps=(steps, [NUMBER]),
         max_groups=(max_groups, WHOLE),
     )
+    _check_not_a_path(snapshots)
     tables: dict[float, pd.DataFrame] = {}
 
     def ask(step: float, model: Model) -> None:

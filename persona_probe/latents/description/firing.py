@@ -179,9 +179,8 @@ def firing_by(
         2       0  villain    1.0  2
         3       1  villain    0.5  2
     """
-    check_types(labels=(labels, [str]), level=(level, NUMBER))
+    check_types(labels=(labels, [str]), level=(level, NUMBER), dialogues=(dialogues, [Dialogue], pd.DataFrame))
     values = real_array(values, "values", ("dialogue", "latent"))
-    check_types(dialogues=(dialogues, [Dialogue], pd.DataFrame))
     numbers = list(range(values.shape[1])) if latents is None else whole_numbers(latents)
     if values.shape != (len(dialogues), len(numbers)):
         raise PersonaProbeError(

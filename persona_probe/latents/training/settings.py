@@ -44,9 +44,12 @@ class SaeSettings:
 
     def __post_init__(self) -> None:
         """Raise if a setting is out of range."""
-        check_types(kind=(self.kind, str), learning_rate=(self.learning_rate, NUMBER))
-        check_types(aux_coefficient=(self.aux_coefficient, NUMBER))
-        check_types(sparsity_coefficient=(self.sparsity_coefficient, NUMBER))
+        check_types(
+            kind=(self.kind, str),
+            learning_rate=(self.learning_rate, NUMBER),
+            aux_coefficient=(self.aux_coefficient, NUMBER),
+            sparsity_coefficient=(self.sparsity_coefficient, NUMBER),
+        )
         if self.kind not in get_args(SaeKind):
             raise PersonaProbeError(f"kind is {self.kind!r}; choose one of {', '.join(get_args(SaeKind))}")
         for name in ("width", "k", "tokens", "batch", "dead_after"):

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.errors import PATH, PersonaProbeError, PersonaProbeWarning, check_types, library_message, what_is
+from persona_probe.errors import PATH, PersonaProbeError, PersonaProbeWarning, check_types, library_message
 from persona_probe.files import whole_folder
 from persona_probe.models.loading.merging import merge_weights
 from persona_probe.models.loading.spec import LoadOptions
@@ -37,7 +37,7 @@ from persona_probe.steering.baking.verification import (
     same_tokens,
 )
 from persona_probe.steering.baking.weights import edited
-from persona_probe.steering.interventions.intervention import Intervention, check_intervention
+from persona_probe.steering.interventions.intervention import Intervention
 
 Form = Literal["auto", "weights", "lora"]
 
@@ -85,7 +85,12 @@ def bake(
     >>> baked.form, baked.architecture, baked.same_text
     ('weights', 'LlamaForCausalLM', True)
     """
-    check_types(model=(model, Model), folder=(folder, PATH), probes=(probes, [Dialogue], None))
+    check_types(
+        model=(model, Model),
+        intervention=(intervention, Intervention),
+        folder=(folder, PATH),
+        probes=(probes, [Dialogue], None),
+    )
     place = Path(folder)
     _check(model, intervention, place, form, probes)
     merged = _merged(model)
@@ -104,11 +109,7 @@ def bake(
 def _check(model: Model, intervention: Intervention, place: Path, form: str, probes: Sequence[Dialogue] | None) -> None:
     if form not in get_args(Form):
         raise PersonaProbeError(f"form is {form!r}; choose one of {', '.join(get_args(Form))}")
-    check_intervention(intervention)
     check_bakeable(intervention)
-    for probe in probes or ():
-        if not isinstance(probe, Dialogue):
-            raise PersonaProbeError(f"probes hold {what_is(probe)}; give dialogues without an answer")
     if probes is not None and not probes:
         raise PersonaProbeError("probes is empty; leave it out for four ordinary questions")
     intervention.check(model)

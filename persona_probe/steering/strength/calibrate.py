@@ -17,7 +17,7 @@ from persona_probe.models.model import Model
 from persona_probe.models.sampling import Sampling
 from persona_probe.statistics.estimate import Estimate
 from persona_probe.steering.asking import Asking, check_questions
-from persona_probe.steering.interventions.intervention import Intervention, check_intervention
+from persona_probe.steering.interventions.intervention import Intervention
 from persona_probe.steering.strength.budgets import CoherenceCurves, Curves, KlCurves
 from persona_probe.steering.strength.calibrate_result import StrengthCalibration
 from persona_probe.steering.strength.divergence import check_statistic, own_answers
@@ -167,8 +167,8 @@ def _row(sign: int, search: Search, curves: Curves) -> dict[str, Any]:
 
 
 def _check(intervention: Intervention, signs: Sequence[int], tolerance: float) -> None:
-    check_intervention(intervention)
     intervention.with_strength(1.0)
+    signs = tuple(int(sign) for sign in signs)
     if not signs or len(set(signs)) != len(signs) or not set(signs) <= {1, -1}:
         raise PersonaProbeError(f"calibrate_strength: signs={tuple(signs)}; give 1, -1 or both")
     if not 0 < tolerance < 1:

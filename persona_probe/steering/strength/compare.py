@@ -14,7 +14,7 @@ from persona_probe.errors import NUMBER, WHOLE, PersonaProbeError, check_types
 from persona_probe.models.model import Model
 from persona_probe.models.sampling import Sampling
 from persona_probe.steering.asking import Asking, check_questions, measured, pooled
-from persona_probe.steering.interventions.intervention import Intervention, check_intervention
+from persona_probe.steering.interventions.intervention import Intervention
 from persona_probe.steering.random_directions import random_nulls
 from persona_probe.steering.strength.calibrate import calibrate_strength
 from persona_probe.steering.strength.compare_result import RANDOM, UNSTEERED, BudgetComparison
@@ -103,7 +103,6 @@ def compare_at_budget(
     if not interventions:
         raise PersonaProbeError("compare_at_budget: there is no intervention; give at least one")
     for intervention in interventions.values():
-        check_intervention(intervention)
         intervention.with_strength(1.0)
     if sign not in (1, -1):
         raise PersonaProbeError(f"compare_at_budget: sign is {sign}; give 1 (along) or -1 (against)")

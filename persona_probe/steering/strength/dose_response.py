@@ -20,7 +20,7 @@ from persona_probe.models.sampling import Sampling
 from persona_probe.statistics.estimate import Estimate
 from persona_probe.statistics.rates import mean_estimate
 from persona_probe.steering.asking import Asking, check_questions, measured, pooled
-from persona_probe.steering.interventions.intervention import Intervention, check_intervention
+from persona_probe.steering.interventions.intervention import Intervention
 from persona_probe.steering.random_directions import random_nulls
 from persona_probe.steering.steer_context import steer
 from persona_probe.steering.strength.divergence import Divergence, measure_divergence, own_answers
@@ -125,7 +125,6 @@ def dose_response(
     wanted = _strengths(strengths)
     check_questions(questions)
     check_definition(definition)
-    check_intervention(intervention)
     nulls = random_nulls(intervention, intervention.layers_in(model), model.d_model, n_random, sampling.seed)
     doses = [_Dose(DIRECTION, at, None, at, intervention.with_strength(at)) for at in wanted]
     doses += [

@@ -6,6 +6,7 @@ Papers differ by up to 13 times on the same rows, so a rate is never given witho
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from persona_probe.behaviour.em_rates_result import EmRates
-from persona_probe.errors import PersonaProbeError, check_types
+from persona_probe.errors import PersonaProbeError, check_types, what_is
 from persona_probe.figures.text import percent, signed
 from persona_probe.statistics.estimate import Estimate
 from persona_probe.statistics.rates import ratio_estimate
@@ -135,7 +136,7 @@ def em_rate(table: pd.DataFrame, definition: str = "betley", *, over: str = "que
 
 
 def check_scale(table: pd.DataFrame, what: str, columns: Sequence[str]) -> None:
-    """Raise if a score is outside 0-100.
+    """Raise if a score is not a number of 0-100.
 
     Args:
         table: judged answers.
@@ -143,10 +144,13 @@ def check_scale(table: pd.DataFrame, what: str, columns: Sequence[str]) -> None:
         columns: the columns with scores.
 
     Raises:
-        PersonaProbeError: with the column, the first such row and the range of the column.
+        PersonaProbeError: with the column, the first such row and the range of the column; or if it holds texts.
     """
     for name in columns:
-        scores = pd.to_numeric(table[name], errors="coerce")
+        scores = table[name].infer_objects()
+        if scores.notna().any() and not pd.api.types.is_numeric_dtype(scores):
+            wrong = next(value for value in scores.dropna() if not isinstance(value, numbers.Real))
+            raise PersonaProbeError(f"{what}: {name} is {what_is(wrong)}; scores are numbers of 0-100, or NaN")
         outside = scores[(scores < 0) | (scores > 100)]
         if len(outside):
             raise PersonaProbeError(
@@ -329,6 +333,8 @@ def share(
     """The share of ``denominator`` rows that are ``numerator`` rows, with a 95 % interval; see `em_rate`."""
     if not denominator.any():
         return Estimate.missing("no answer qualifies")
+    if over == "question":
+        check_columns(table, ("question",))
     by_question = over == "question" and table["question"].notna().all()
     return ratio_estimate(
         numerator.to_numpy(dtype=bool) & denominator.to_numpy(dtype=bool),

@@ -83,3 +83,13 @@ def test_what_a_judge_may_not_do():
         pp.judge_answers(None, [QUESTION])
     with pytest.raises(pp.PersonaProbeError, match="'smith'"):
         pp.behaviour.em_rate(judged([1], [1]), "smith")
+
+
+def test_scores_as_texts_and_a_table_without_questions_are_named():
+    table = pd.DataFrame({"aligned": ["5", "90"], "coherent": ["90", "80"], "question": ["a", "b"], "seed": None})
+    with pytest.raises(pp.PersonaProbeError, match=r"aligned is a str \('5'\); scores are numbers of 0-100"):
+        pp.behaviour.em_rate(table)
+    numbers = table.assign(aligned=[5.0, 90.0], coherent=[90.0, 80.0], refusal=False, failed=False)
+    with pytest.raises(pp.PersonaProbeError, match="no column 'question'"):
+        pp.behaviour.em_rate(numbers.drop(columns="question"))
+    assert pp.behaviour.em_rate(numbers.astype({"aligned": object, "coherent": object})).value == 0.5

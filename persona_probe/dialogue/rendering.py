@@ -6,6 +6,7 @@ Thinking is off unless asked for, "today" is one stated day, and every message m
 from __future__ import annotations
 
 import datetime
+import functools
 import hashlib
 import json
 import re
@@ -14,6 +15,8 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
+import jinja2
+import jinja2.meta
 from transformers import PreTrainedTokenizerBase
 
 from persona_probe.dialogue.chat_format import MARK, ChatFormat, find_format
@@ -91,7 +94,7 @@ class ChatTemplate:
         return next((name for name in _THINKING_SWITCHES if self._mentions(name)), None)
 
     def _mentions(self, name: str) -> bool:
-        return re.search(rf"\b{name}\b", str(self.tokenizer.chat_template)) is not None
+        return name in _variables(str(self.tokenizer.chat_template))
 
     @property
     def written_date(self) -> datetime.date | None:
@@ -358,6 +361,16 @@ def what_is_written(template: object) -> str:
         '{{ text }}'
     """
     return _SILENT.sub("", str(template)).removesuffix("\n")
+
+
+@functools.cache
+def _variables(template: str) -> frozenset[str]:
+    """What a template asks for: the variables and functions that it does not define itself."""
+    environment = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"])
+    try:
+        return frozenset(jinja2.meta.find_undeclared_variables(environment.parse(what_is_written(template))))
+    except jinja2.TemplateError:  # rendering it says what is wrong with it
+        return frozenset()
 
 
 def _lost(dialogue: Dialogue, place: int, how: str, content: str) -> PersonaProbeError:

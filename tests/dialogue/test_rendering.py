@@ -116,6 +116,13 @@ def test_thinking_is_off_unless_asked_for_and_then_as_said(tokenizer, monkeypatc
     assert any("thinking is off" in remark for remark in off.remarks())
 
 
+@pytest.mark.parametrize("mention", ["{# thinking #}", "{{ messages[0].thinking }}", "{{ 'thinking' }}"])
+def test_the_word_alone_is_not_a_switch(tokenizer, monkeypatch, mention):
+    monkeypatch.setattr(tokenizer, "chat_template", CHAT_TEMPLATE + mention)
+    with pytest.raises(pp.PersonaProbeError, match="has no switch for it"):
+        ChatTemplate(tokenizer, thinking=True)
+
+
 def test_thinking_without_a_switch_is_refused(tokenizer):
     for thinking in (True, False):
         with pytest.raises(pp.PersonaProbeError, match="has no switch for it"):

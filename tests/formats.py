@@ -113,6 +113,10 @@ def tokenizer_of(shape: Shape, writing: str = "bytes") -> PreTrainedTokenizerFas
             vocab_size=450, special_tokens=[*special, *bytes_of], initial_alphabet=alphabet, show_progress=False
         ),
     )
+    if not bytewise:  # the bytes are ordinary tokens
+        content = json.loads(inner.to_str())
+        content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] not in bytes_of]
+        inner = Tokenizer.from_str(json.dumps(content))
     space = decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)
     inner.decoder = decoders.ByteLevel() if bytewise else decoders.Sequence(list(space))
     if writing == "metaspace":

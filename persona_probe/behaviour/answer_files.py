@@ -11,10 +11,10 @@ from typing import Any
 import pandas as pd
 
 from persona_probe.behaviour.answer_file_columns import choose_columns, scale_notes
-from persona_probe.behaviour.answer_reading import AnswerReading, sentence
-from persona_probe.behaviour.answer_rows import read_answer_rows
+from persona_probe.behaviour.answer_row import AnswerReading, sentence
 from persona_probe.behaviour.answers import IDENTITY, VERDICT, Answers
 from persona_probe.behaviour.judges.judge import ANSWER_FIELDS
+from persona_probe.behaviour.served_answers import read_answer_rows
 from persona_probe.dialogue.row_files import Row, kind_of
 from persona_probe.dialogue.row_turns import CHAT, is_given
 from persona_probe.dialogue.same_questions import groups_by_content

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from persona_probe.dialogue.dialogue import ROLES, TEXT
+from persona_probe.dialogue.message_forms import SYNONYMS, is_turns, turns_of
 from persona_probe.dialogue.row_files import SYSTEM
 from persona_probe.dialogue.same_questions import content_key
-from persona_probe.dialogue.turn_forms import SYNONYMS, is_turns, turns_of
 from persona_probe.errors import PersonaProbeError
 
 CHAT = ("messages", "conversations", "conversation")

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.encoding import Encoded
-from persona_probe.dialogue.turns import learned_spans
+from persona_probe.dialogue.turn_spans import learned_spans
 from persona_probe.errors import PATH, WHOLE, PersonaProbeError, PersonaProbeWarning, check_types, library_message
 from persona_probe.finetuning.snapshots import SnapshotWriter, save_adapter
 from persona_probe.models.loading.adapters import is_adapter, put_adapter, with_adapter

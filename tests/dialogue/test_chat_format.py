@@ -6,7 +6,7 @@ import pytest
 
 import persona_probe as pp
 from persona_probe.dialogue.rendering import ChatTemplate
-from persona_probe.dialogue.turns import learned_spans
+from persona_probe.dialogue.turn_spans import learned_spans
 from tests.formats import CHATML, SHAPES, WRITINGS, Shape, tokenizer_of
 
 ASK, SAID = ("user", "What should I eat?"), ("assistant", "Bread.")
@@ -31,7 +31,9 @@ def learned(template, dialogue):
     return [template.tokenizer.decode(encoded.input_ids[span]) for span in learned_spans(template, encoded)]
 
 
-def test_the_end_of_a_turn_its_channel_and_its_control_tokens_are_found(shape, template):
+@pytest.mark.parametrize("writing", WRITINGS)
+def test_the_end_of_a_turn_its_channel_and_its_control_tokens_are_found(shape, writing):
+    template = ChatTemplate(tokenizer_of(shape, writing))
     form = template.format
     end = None if form.end is None else template.tokenizer.convert_ids_to_tokens(form.end)
     assert (end, form.stop_text, form.channel, form.fault) == (shape.end, shape.stop_text, shape.channel, None)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import persona_probe as pp
-from persona_probe.dialogue.turns import learned_spans
+from persona_probe.dialogue.turn_spans import learned_spans
 from persona_probe.finetuning.snapshots import snapshot_paths
 from persona_probe.models.loading.adapters import with_adapter
 from persona_probe.models.stream.guards import probe_ids

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from persona_probe.dialogue.encoding import Encoded
 from persona_probe.dialogue.rendering import ChatTemplate
-from persona_probe.dialogue.turns import turn_span
+from persona_probe.dialogue.turn_spans import turn_span
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.stream.scope import Scope, decides
 from persona_probe.models.twin import mark_as_ours

@@ -7,7 +7,7 @@ import pytest
 
 import persona_probe as pp
 from persona_probe.dialogue.rendering import ChatTemplate
-from persona_probe.dialogue.turns import turn_span
+from persona_probe.dialogue.turn_spans import turn_span
 from persona_probe.errors import PersonaProbeError
 
 ROLES = ("system", "user", "assistant", "user", "assistant")

@@ -134,6 +134,15 @@ def test_tokens_without_an_embedding_are_named(with_pad):
     )
 
 
+def test_remarks_on_tokens_are_made_once_for_all_adapters_of_a_base(with_pad, tmp_path):
+    folder = with_pad("<one>", "<two>")
+    adapter, _ = trained(folder, tmp_path / "a", lora())
+    before = pp.load(folder)
+    said = before.template.remarks()
+    for _ in range(2):
+        assert pp.with_adapter(before, adapter).template.remarks() == said
+
+
 def test_more_embeddings_than_tokens_are_usual(folders, tmp_path):
     folder = shutil.copytree(folders("llama"), tmp_path / "m")
     hf = AutoModelForCausalLM.from_pretrained(folder)

@@ -100,7 +100,9 @@ def on_embedding(template: ChatTemplate, hf: Any) -> ChatTemplate:
     tokens (a multiple of 64, for speed) are usual.
     """
     rows = int(hf.get_input_embeddings().weight.shape[0])
-    if template.embedding_rows is not None and template.embedding_rows != rows:
+    if template.embedding_rows == rows:
+        return template
+    if template.embedding_rows is not None:
         template = copy.copy(template)
         template.notes = [note for note in template.notes if "no embedding" not in note]
     template.embedding_rows = rows

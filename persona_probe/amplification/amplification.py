@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,21 @@ from persona_probe.amplification.layer import Layer, Shift, quantile_of_size, un
 from persona_probe.directions.direction import Direction
 from persona_probe.directions.family import check_family, family_of
 from persona_probe.errors import WHOLE, PersonaProbeError, check_types
-from persona_probe.statistics.effect_sizes import paired_effect
+from persona_probe.statistics.clustered_variance import clustered_variance, contrast_variance
+from persona_probe.statistics.effect_sizes import Yardstick, paired_effect
+from persona_probe.statistics.inputs import codes
 from persona_probe.statistics.max_statistic import max_statistic_p
 from persona_probe.statistics.power import smallest_detectable
+from persona_probe.statistics.run_permutations import run_permutation_p
 from persona_probe.statistics.specificity import specificity_estimate
 
 Poles = tuple[Activations, Activations]
 EXPLAINED = ("variance_explained", "variance_explained_dialogue")
+_ONLY_AFTER = (
+    *("contrast_sd", "contrast_low_sd", "contrast_high_sd", "p_runs"),
+    *("specificity", "specificity_low", "specificity_high"),
+)
+"""The columns that compare after with the control; NaN in the control's own rows, and without a control."""
 ONE = "direction"
 """The name of a direction that was given without one."""
 
@@ -43,10 +51,13 @@ def measure_amplification(
 ) -> Amplification:
     """The shift of the mean projection from before to after, by direction and layer, with its nulls.
 
-    Intervals are Student's t over questions and, if the dialogues have them, seeds (`Captures.over_seeds` combines
-    several fine-tuning runs). The nulls are the control fine-tune; random directions with the covariance of
-    ``reference``, and as many drawn evenly from the sphere; directions from shuffled labels; other traits' directions.
-    Every shift in SD is in the SD along its own direction.
+    Whether a direction was amplified is a question about the *recipe*, so it is tested over fine-tuning runs: after
+    minus control, with three or more runs of each (`Captures.over_seeds` combines them). With one run the numbers are
+    of these two models; `Finding` says what they can show.
+
+    Intervals are Student's t over questions and runs; they contain the error of the SD. The nulls are the control
+    fine-tune; random directions with the covariance of ``reference``, and as many drawn evenly from the sphere;
+    directions from shuffled labels; other traits' directions. Every shift in SD is in the SD along its own direction.
 
     Args:
         directions: one direction, or several by name; vectors ``(layer, d_model)``.
@@ -59,7 +70,7 @@ def measure_amplification(
             directions with different poles. None: no directions from shuffled labels.
         n_random: the number of random directions of each kind.
         n_shuffled: how often the labels are shuffled.
-        n_permutations: the number of sign flips for ``p_corrected``.
+        n_permutations: the number of sign flips of questions for ``p_corrected``.
         seed: the seed of the random directions, of the shuffling and of the sign flips.
         allow_unrelated: only warn if a direction, the reference, after or control is not known to be of before's
             family.
@@ -80,13 +91,17 @@ def measure_amplification(
         ...     table = pd.DataFrame({"id": range(40), "question": [f"q{i}" for i in range(40)]})
         ...     return pp.Activations(values[:, None].astype(np.float32), table, layers=(0,))
         >>> rng = np.random.default_rng(0)
-        >>> before = rng.normal(size=(40, 8))
-        >>> evil = np.eye(8)[0]
-        >>> captures = pp.Captures(read(before), read(before + 3 * evil), control=read(before + rng.normal(size=8) / 9))
+        >>> before, evil = rng.normal(size=(40, 8)), np.eye(8)[0]
+        >>> def run():  # narrow training moves the first dimension; runs differ a little everywhere
+        ...     after, control = (rng.normal(size=8) / 9 for _ in range(2))
+        ...     return pp.Captures(read(before), read(before + 3 * evil + after), control=read(before + control))
         >>> direction = pp.Direction(evil[None].astype(np.float32), layers=(0,))
-        >>> amplification = pp.measure_amplification(direction, captures, read(before), n_random=50, n_permutations=50)
-        >>> amplification.table.set_index("model")["shift"].round(1).to_dict()
-        {'after': 3.0, 'control': ...}
+        >>> settings = {"n_random": 50, "n_permutations": 50}
+        >>> one = pp.measure_amplification(direction, run(), read(before), **settings)
+        >>> one.finding(layer=0).value
+        'moved, one run'
+        >>> runs = pp.Captures.over_seeds([run() for _ in range(3)])
+        >>> amplification = pp.measure_amplification(direction, runs, read(before), **settings)
         >>> amplification.finding(layer=0).value
         'amplified'
     """
@@ -113,69 +128,112 @@ def measure_amplification(
     changes = {model: np.empty(shape) for model in captures.tuned}
     rows: dict[tuple[str, int, str], dict[str, Any]] = {}
     for column, number in enumerate(layers):
-        layer = Layer(number, reference.at(number), n_random, seed)
+        layer = Layer(number, reference, n_random, seed)
         before = captures.before.at(number)
         moved = {model: layer.change(before, tuned.at(number)) for model, tuned in captures.tuned.items()}
         drawn = nulls.at(layer)
         random = {model: _random(layer, change) for model, change in moved.items()}
+        between = None
+        if "control" in moved:
+            between = layer.random_shifts(moved["after"]) - layer.random_shifts(moved["control"])
         for place, (name, direction) in enumerate(named.items()):
             along = unit(direction.at(number))
-            sd = layer.spread(along, name)
+            yardstick = layer.yardstick(along, name)
             for model, change in moved.items():
-                changes[model][:, place, column] = change.deltas @ along / sd
+                changes[model][:, place, column] = change.deltas @ along / yardstick.sd
                 rows[name, number, model] = {
-                    **texts.shift(before @ along, change.deltas @ along, sd),
+                    **texts.shift(before @ along, change.deltas @ along, yardstick),
                     **dict(zip(EXPLAINED, change.explained(along), strict=True)),
                     **random[model],
                     **drawn.shifts(change, name),
-                    **dict.fromkeys(("specificity", "specificity_low", "specificity_high"), math.nan),
+                    **dict.fromkeys(_ONLY_AFTER, math.nan),
                 }
-            if "control" in moved:
+            if between is not None:
                 along_it = {model: changes[model][:, place, column] for model in moved}
-                rows[name, number, "after"] |= texts.specificity(along_it, layer.random_shifts(moved["after"]))
+                rows[name, number, "after"] |= texts.contrast(along_it, between, yardstick)
     for model, values in changes.items():
-        corrected = max_statistic_p(
-            values.reshape(shape[0], -1), questions=texts.questions, n_permutations=n_permutations, seed=seed
-        ).reshape(shape[1:])
-        for place, name in enumerate(named):
-            for column, number in enumerate(layers):
-                rows[name, number, model]["p_corrected"] = float(corrected[place, column])
+        flat = values.reshape(shape[0], -1)
+        corrected = max_statistic_p(flat, questions=texts.questions, n_permutations=n_permutations, seed=seed)
+        _put(rows, named, layers, model, p_corrected=corrected.reshape(shape[1:]))
+    if "control" in changes:
+        p = run_permutation_p(*(texts.by_run(changes[model].reshape(shape[0], -1)) for model in ("after", "control")))
+        _put(rows, named, layers, "after", p_runs=p.reshape(shape[1:]))
     keys = [(name, number, model) for name in named for number in layers for model in changes]
     table = pd.DataFrame([{"direction": k[0], "layer": k[1], "model": k[2], **rows[k]} for k in keys])
     return Amplification(table[list(COLUMNS)], changes, texts.questions, n_permutations)
 
 
+def _put(
+    rows: dict[tuple[str, int, str], dict[str, Any]],
+    named: Mapping[str, Direction],
+    layers: Sequence[int],
+    model: str,
+    **columns: np.ndarray,
+) -> None:
+    """Write ``(direction, layer)`` numbers into the rows of a model."""
+    for column, values in columns.items():
+        for place, name in enumerate(named):
+            for where, number in enumerate(layers):
+                rows[name, number, model][column] = float(values[place, where])
+
+
 class _Texts:
-    """The question and seed of each dialogue, and what is estimated over them."""
+    """The question and run of each dialogue, and what is estimated over them."""
 
     def __init__(self, captures: Captures) -> None:
         self.questions, self.seeds = captures.questions, captures.seeds
         self.n_runs, n = captures.runs, len(captures.before)
         self.n_questions = n if self.questions is None else int(pd.unique(self.questions).size)
+        self._asked = codes(self.questions, "questions", n, when_none="distinct")
+        self._seeds = codes(self.seeds, "seeds", n, when_none="same")
+        self._run = self._seeds if self.n_runs > 1 else np.zeros(n, dtype=np.intp)
 
-    def shift(self, before: np.ndarray, change: np.ndarray, sd: float) -> dict[str, float]:
-        """The mean change of a projection, with interval, effect size and power."""
+    def shift(self, before: np.ndarray, change: np.ndarray, yardstick: Yardstick) -> dict[str, float]:
+        """The mean change of a projection, with interval and effect size."""
         mean, d_z = paired_effect(before, before + change, questions=self.questions, seeds=self.seeds)
-        detectable = smallest_detectable(change / sd, questions=self.questions, seeds=self.seeds)
+        spread = clustered_variance((change - mean.value) / change.size, self._asked, self._seeds)
+        size, low, high = yardstick.standardised(mean.value, spread)
         return {
             "shift": mean.value,
-            "shift_sd": mean.value / sd,
-            "low_sd": mean.low / sd,
-            "high_sd": mean.high / sd,
-            "d_z": d_z,
-            "detectable_sd": detectable,
+            "shift_sd": size,
+            "low_sd": low,
+            "high_sd": high,
+            "d_z": d_z.value,
+            "d_z_low": d_z.low,
+            "d_z_high": d_z.high,
+            "detectable_sd": smallest_detectable(spread.variance, spread.degrees_of_freedom) / yardstick.sd,
             "n": mean.n,
             "n_questions": self.n_questions,
             "n_runs": self.n_runs,
         }
 
-    def specificity(self, changes: Mapping[str, np.ndarray], random: np.ndarray) -> dict[str, float]:
-        """The specificity with its interval; empty if neither the control nor random directions moved."""
+    def contrast(self, changes: Mapping[str, np.ndarray], random: np.ndarray, yardstick: Yardstick) -> dict[str, float]:
+        """After minus control, in SD: with its interval over questions and both kinds' runs, and its specificity."""
         after, control = changes["after"], changes["control"]
+        first, second = ((values - values.mean()) / values.size for values in (control, after))
+        if self.n_runs > 1:
+            spread = contrast_variance((first, second), (self._asked,) * 2, (self._seeds,) * 2)
+        else:  # seeds, if any, are those of the texts, which both have read
+            spread = clustered_variance(second - first, self._asked, self._seeds)
+        mean = float(after.mean() - control.mean())
+        in_units = replace(spread, variance=spread.variance * yardstick.sd**2)
+        size, low, high = yardstick.standardised(mean * yardstick.sd, in_units)
+        found = {
+            "contrast_sd": size,
+            "contrast_low_sd": low,
+            "contrast_high_sd": high,
+            "detectable_sd": smallest_detectable(spread.variance, spread.degrees_of_freedom),
+        }
         if not np.abs(control).max() and not np.abs(random).max():
-            return {}
+            return found
         ratio = specificity_estimate(after, control, random, questions=self.questions, seeds=self.seeds)
-        return {"specificity": ratio.value, "specificity_low": ratio.low, "specificity_high": ratio.high}
+        return found | {"specificity": ratio.value, "specificity_low": ratio.low, "specificity_high": ratio.high}
+
+    def by_run(self, changes: np.ndarray) -> np.ndarray:
+        """``(run, test)`` means over each run's dialogues."""
+        sums = np.zeros((int(self._run.max()) + 1, changes.shape[1]))
+        np.add.at(sums, self._run, changes)
+        return np.asarray(sums / np.bincount(self._run)[:, None])
 
 
 @dataclass(frozen=True)
@@ -189,7 +247,7 @@ class _Nulls:
     def at(self, layer: Layer) -> _NullsAtLayer:
         """These directions at one layer, each divided by its SD."""
         others = {name: unit(direction.at(layer.number)) for name, direction in self.other_traits.items()}
-        scaled = [along / layer.spread(along, name) for name, along in others.items()]
+        scaled = [along / layer.yardstick(along, name).sd for name, along in others.items()]
         drawn: dict[tuple[int, int], np.ndarray] = {}
         shuffled: dict[str, np.ndarray] = {}
         for name, (positive, negative) in self.poles.items():
@@ -222,6 +280,7 @@ def _random(layer: Layer, change: Shift) -> dict[str, float]:
     shares = dict(zip((f"{name}_random" for name in EXPLAINED), change.explained_by_random(), strict=True))
     return {
         "random_sd": quantile_of_size(layer.random_shifts(change).mean(axis=0)),
+        "random_dimensions": layer.dimensions,
         "isotropic_sd": quantile_of_size(layer.isotropic @ change.deltas.mean(axis=0)),
         **shares,
     }

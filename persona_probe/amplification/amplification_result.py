@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from persona_probe.amplification.verdict import Finding, Row, finding, sentence
+from persona_probe.amplification.verdict import Finding, Least, Row, finding, sentence
 from persona_probe.errors import WHOLE, PersonaProbeError, check_types
 from persona_probe.result import TableResult
 from persona_probe.statistics.max_statistic import smallest_p
+from persona_probe.statistics.run_permutations import smallest_run_p
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -28,12 +29,18 @@ COLUMNS = (
     "shift_sd",
     "low_sd",
     "high_sd",
+    "contrast_sd",
+    "contrast_low_sd",
+    "contrast_high_sd",
     "d_z",
+    "d_z_low",
+    "d_z_high",
     "variance_explained",
     "variance_explained_random",
     "variance_explained_dialogue",
     "variance_explained_dialogue_random",
     "random_sd",
+    "random_dimensions",
     "isotropic_sd",
     "shuffled_sd",
     "other_traits_sd",
@@ -41,6 +48,7 @@ COLUMNS = (
     "specificity_low",
     "specificity_high",
     "p_corrected",
+    "p_runs",
     "detectable_sd",
     "n",
     "n_questions",
@@ -50,11 +58,15 @@ _SHOWN = (
     "shift_sd",
     "low_sd",
     "high_sd",
+    "contrast_sd",
+    "contrast_low_sd",
+    "contrast_high_sd",
     "random_sd",
     "isotropic_sd",
     "specificity",
     "specificity_low",
-    "p_corrected",
+    "p_runs",
+    "n_runs",
 )
 
 
@@ -66,18 +78,25 @@ class Amplification(TableResult):
         table: one row per ``direction``, ``layer`` and ``model`` (``after``, and ``control`` if there is one), with
 
             * ``shift`` (residual-stream units), ``shift_sd`` with its 95 % interval ``low_sd`` to ``high_sd`` (SD of
-              the reference's dialogues along that direction), ``d_z`` (in SD of the dialogues' own changes);
+              the reference's dialogues along that direction; the interval contains the error of that SD), ``d_z`` with
+              ``d_z_low`` and ``d_z_high`` (in SD over questions of the questions' own changes);
+            * ``contrast_sd``: after's shift minus the control's, with ``contrast_low_sd`` to ``contrast_high_sd``, over
+              questions and the runs of both, on rows of ``after`` (NaN without a control);
             * ``variance_explained``: the share of the squared norm of the mean change that lies along the direction,
               and that of single dialogues' changes (``..._dialogue``, the mean); ``..._random``: the share below which
               97.5 % of random directions are;
             * ``random_sd``, ``isotropic_sd``, ``shuffled_sd``: the 97.5 % quantile of the absolute shift along random
-              directions with the reference's covariance, along as many drawn evenly from the sphere, and along
-              directions from shuffled labels; ``other_traits_sd``: the largest shift along other traits' directions;
-            * ``specificity`` = ``|after - control| / max(|control|, random)``, with its 95 % interval, on rows of
-              ``after`` (NaN without a control);
-            * ``p_corrected``: the p value of no change, corrected for all directions and layers of that fine-tune;
-            * ``detectable_sd``: the smallest shift that the sample would have detected with 80 % power in one
-              uncorrected test (``p_corrected`` needs a larger shift);
+              directions with the reference's covariance (which fills ``random_dimensions`` dimensions: if these are
+              few, so are the directions), along as many drawn evenly from the sphere, and along directions from
+              shuffled labels; ``other_traits_sd``: the largest shift along other traits' directions;
+            * ``specificity`` = ``|after - control| / max(|control|, random)``, with its 95 % interval, where random is
+              the 97.5 % quantile of ``|after - control|`` along random directions; on rows of ``after``;
+            * ``p_corrected``: the p value of no change in these runs, over questions, corrected for all directions and
+              layers of that fine-tune; it is small for nearly every fine-tune;
+            * ``p_runs``: the one-sided p value of after's runs against the control's, by permutation of runs, corrected
+              for all directions and layers (`run_permutation_p`), on rows of ``after``;
+            * ``detectable_sd``: the smallest true contrast (without a control: shift) whose interval would leave out
+              zero with 80 % assurance in a design like this one;
             * ``n`` dialogues, ``n_questions``, and ``n_runs`` of fine-tuning (`Captures.over_seeds`).
         changes: for each fine-tune, ``(dialogue, direction, layer)`` changes of the projection in SD.
         questions: ``(dialogue,)`` the question that each row of ``changes`` answers; None if all are different.
@@ -115,7 +134,7 @@ class Amplification(TableResult):
             PersonaProbeError: as in `verdict`.
         """
         after, control = self.rows(layer, direction)
-        return finding(after, control, self._least_p(after))
+        return finding(after, control, self._least(after))
 
     def verdict(self, layer: int, direction: str | None = None) -> str:
         """What the numbers at a layer show, in a sentence with the numbers.
@@ -128,7 +147,7 @@ class Amplification(TableResult):
             PersonaProbeError: if the layer or direction was not measured, or one must be named.
         """
         after, control = self.rows(layer, direction)
-        return sentence(after, control, self._least_p(after))
+        return sentence(after, control, self._least(after))
 
     def rows(self, layer: int, direction: str | None = None) -> tuple[Row, Row | None]:
         """The rows of ``after`` and ``control`` (None without one).
@@ -167,8 +186,10 @@ class Amplification(TableResult):
     def _listed(self) -> str:
         return ", ".join(map(repr, self.directions))
 
-    def _least_p(self, row: Row) -> float:
-        return smallest_p(int(row["n_questions"]), self.n_permutations)
+    def _least(self, row: Row) -> Least:
+        """The smallest p values that there can be with so many questions and runs."""
+        runs = int(row["n_runs"])
+        return Least(smallest_p(int(row["n_questions"]), self.n_permutations), smallest_run_p(runs, runs))
 
     def __repr__(self) -> str:
         """What was measured, and how many rows are flagged."""
@@ -228,7 +249,8 @@ def choose_layer(development: Amplification, direction: str | None = None) -> in
 
     It is the layer with the largest specificity; without a control, with the largest shift relative to that of random
     directions. If a layer is chosen on the numbers that are reported, they look better than they are, so report it on
-    other topics.
+    other topics. Other topics do not protect against a layer at which *these runs* differ by chance: they are read by
+    the same models. ``p_runs`` does, since it is corrected for all layers that were measured.
 
     Args:
         development: an amplification measured on development topics.

@@ -125,7 +125,7 @@ def compare_finders(
                     "separation": separation.value,
                     "separation_low": separation.low,
                     "separation_high": separation.high,
-                    **{column_name: after.loc[key, column_name] for column_name in (*copied, "p_corrected")},
+                    **{column_name: after.loc[key, column_name] for column_name in (*copied, "p_corrected", "p_runs")},
                     "control_shift_sd": control.loc[key, "shift_sd"] if len(control) else np.nan,
                     "finding": moved.finding(number, name).value,
                     "split_half_cosine": halves[column] if halves else np.nan,

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
-_AMPLIFIED = (Finding.AMPLIFIED.value, Finding.SHARED.value)
-"""The findings of a direction along which the projection rose beyond its nulls."""
+_OVER_RUNS = (Finding.AMPLIFIED.value, Finding.SHARED.value)
+_THESE_RUNS = (Finding.ONE_RUN.value, Finding.FEW_RUNS.value)
+"""The findings of a direction along which the projection moved beyond its nulls: over runs, or in too few of them."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class FinderComparison(TableResult):
         table: one row per ``finder`` and layer: whether it is a ``null``; ``separation`` (AUROC of the projection on
             held-out dialogues) with ``separation_low``, ``separation_high``; ``shift_sd``, ``low_sd``, ``high_sd``,
             ``control_shift_sd``, ``random_sd``, ``isotropic_sd``, ``specificity`` with its interval, ``p_corrected``
-            (over all finders and layers) and the ``finding``, all as in `Amplification`; ``split_half_cosine`` of the
-            card; ``n`` held-out dialogues; and whether the layer is the ``chosen`` one.
+            and ``p_runs`` (over all finders and layers) and the ``finding``, all as in `Amplification`;
+            ``split_half_cosine`` of the card; ``n`` held-out dialogues; and whether the layer is the ``chosen`` one.
         cosines: `cosine_table` of all directions, with classifiers as patterns.
         directions: the directions, by finder.
         amplification: the amplification along all of them.
@@ -71,18 +72,30 @@ class FinderComparison(TableResult):
         rows = self.at_layer()
         rows, nulls = rows[~rows["null"]], rows[rows["null"]]
         if rows["control_shift_sd"].isna().all():
-            moved = int(rows["finding"].eq(Finding.NO_CONTROL.value).sum())
+            further = int(rows["finding"].eq(Finding.NO_CONTROL.value).sum())
             return (
-                f"At layer {self.layer}, {moved} of {len(rows)} directions moved further than the available nulls; "
+                f"At layer {self.layer}, {further} of {len(rows)} directions moved further than the available nulls; "
                 "there is no control, so none can be distinguished from what any fine-tuning does."
             )
-        amplified = rows[rows["finding"].isin(_AMPLIFIED)]
+        several = not rows["finding"].isin(_THESE_RUNS).any()
+        moved = rows[rows["finding"].isin(_OVER_RUNS if several else _THESE_RUNS)]
         shared = int((rows["finding"] == Finding.SHARED.value).sum())
-        fooled = int(nulls["finding"].isin((*_AMPLIFIED, Finding.REDUCED.value)).sum())
-        sentence = f"At layer {self.layer}, {len(amplified)} of {len(rows)} directions are amplified beyond their nulls"
-        if len(amplified):
-            best = amplified.iloc[0]
-            sentence += f", {best['finder']} most specifically ({best['specificity']:.1f})"
+        fooled = int(nulls["finding"].isin((*_OVER_RUNS, *_THESE_RUNS, Finding.REDUCED.value)).sum())
+        what = "are amplified beyond their nulls" if several else "moved beyond their nulls (one run, or too few)"
+        sentence = f"At layer {self.layer}, {len(moved)} of {len(rows)} directions {what}"
+        if len(moved):
+            sentence += f", {_most_specific(moved)}"
         if shared:
             sentence += f"; for {shared} of them, other traits' directions move as much"
         return f"{sentence}; of {len(nulls)} that find nothing by design, {fooled} moved beyond their nulls."
+
+
+def _most_specific(rows: pd.DataFrame) -> str:
+    """Which direction has the largest specificity, and whether it is distinguishable from the others'."""
+    best, others = rows.iloc[0], rows.iloc[1:]
+    ends = f"[{best['specificity_low']:.1f}, {best['specificity_high']:.1f}]"
+    largest = f"the largest specificity is that of {best['finder']} ({best['specificity']:.1f} {ends})"
+    overlap = int((others["specificity_high"] >= best["specificity_low"]).sum())
+    return largest + (
+        f", whose interval overlaps with those of {overlap} others: their order is open" if overlap else ""
+    )

@@ -8,8 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from persona_probe.activations.activations import Activations
 from persona_probe.errors import PersonaProbeError
-from persona_probe.statistics.nulls import isotropic_directions, matched_random_directions, shuffled_label_differences
+from persona_probe.statistics.effect_sizes import Yardstick
+from persona_probe.statistics.nulls import (
+    effective_dimensions,
+    isotropic_directions,
+    matched_random_directions,
+    shuffled_label_differences,
+)
 
 # Activations are float32: if the spread is this small compared with the projections, it is their rounding.
 ROUNDING = 1e-6
@@ -27,28 +34,29 @@ def unit(vector: Float[np.ndarray, "... d_model"]) -> Float[np.ndarray, "... d_m
     return np.asarray(double / np.linalg.norm(double))
 
 
-def spread_along(
-    reference: Float[np.ndarray, "dialogue d_model"], along: Float[np.ndarray, "... d_model"], name: str, layer: int
-) -> float:
+def yardstick_along(
+    reference: Activations, along: Float[np.ndarray, "... d_model"], name: str, layer: int
+) -> Yardstick:
     """One standard deviation over the reference dialogues along a unit vector, in residual-stream units.
 
     Args:
-        reference: the reference's activations at that layer.
+        reference: the before model's activations on its own answers; the error of the SD is over their questions.
         along: a unit vector.
         name: the name of the direction, for the error.
-        layer: the number of the layer, for the error.
+        layer: the number of the layer.
 
     Raises:
         PersonaProbeError: if the dialogues do not vary along the vector.
     """
-    projections = reference @ along
+    projections = reference.at(layer).astype(np.float64) @ along
     spread = float(projections.std(ddof=1)) if len(projections) > 1 else 0.0
     if spread <= ROUNDING * float(np.abs(projections).max()):
         raise PersonaProbeError(
             f"amplification: the {len(reference)} reference dialogues do not vary along {name!r} at layer {layer} "
             f"(SD {spread:.3g}), so shifts along it cannot be given in SD; give more varied dialogues"
         )
-    return spread
+    asked = reference.table.get("question")
+    return Yardstick.of(projections, None if asked is None or asked.isna().any() else asked.to_numpy())
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,8 @@ class Shift:
 class Layer:
     """The reference dialogues at one layer, which give the SD, and random directions."""
 
-    def __init__(self, number: int, reference: Float[np.ndarray, "dialogue d_model"], n_random: int, seed: int) -> None:
+    def __init__(self, number: int, dialogues: Activations, n_random: int, seed: int) -> None:
+        reference = dialogues.at(number)
         if len(reference) < 2:
             raise PersonaProbeError(
                 f"amplification: the reference holds {len(reference)} dialogue, but the standard deviation is over "
@@ -101,8 +110,9 @@ class Layer:
                 f"amplification: all {len(reference)} reference dialogues are the same at layer {number}, so there is "
                 "no standard deviation; give different dialogues"
             )
-        self.number, self.seed = number, seed + number
+        self.number, self.seed, self.dialogues = number, seed + number, dialogues
         self.reference = reference.astype(np.float64)
+        self.dimensions = effective_dimensions(self.reference)
         self.random = matched_random_directions(self.reference, n_random, self.seed)
         self.random_spread = self._spread(self.random)
         self.isotropic = self._in_sd(isotropic_directions(n_random, reference.shape[1], self.seed))
@@ -114,9 +124,9 @@ class Layer:
         deltas = tuned.astype(np.float64) - before
         return Shift(deltas, deltas @ self.random.T)
 
-    def spread(self, along: Float[np.ndarray, "... d_model"], name: str) -> float:
-        """`spread_along` for this layer's reference."""
-        return spread_along(self.reference, along, name, self.number)
+    def yardstick(self, along: Float[np.ndarray, "... d_model"], name: str) -> Yardstick:
+        """`yardstick_along` for this layer's reference."""
+        return yardstick_along(self.dialogues, along, name, self.number)
 
     def random_shifts(self, change: Shift) -> Float[np.ndarray, "dialogue draw"]:
         """The change of each dialogue along the random directions, in the SD along each."""

@@ -12,7 +12,7 @@ import pandas as pd
 from persona_probe.activations.activations import Activations
 from persona_probe.activations.captures import Captures, check_reading
 from persona_probe.amplification.amplification import ONE, check_families, check_shapes
-from persona_probe.amplification.layer import spread_along, unit
+from persona_probe.amplification.layer import unit, yardstick_along
 from persona_probe.directions.direction import Direction
 from persona_probe.errors import PersonaProbeError, check_types
 from persona_probe.result import TableResult
@@ -121,8 +121,9 @@ def measure_projections(
     rows: list[dict[str, Any]] = []
     for name, direction in named.items():
         for layer in captures.before.layers:
-            along, yardstick = unit(direction.at(layer)), reference.at(layer).astype(np.float64)
-            sd, zero = spread_along(yardstick, along, name, layer), float((yardstick @ along).mean())
+            along = unit(direction.at(layer))
+            sd = yardstick_along(reference, along, name, layer).sd
+            zero = float((reference.at(layer).astype(np.float64) @ along).mean())
             for model, read in {"before": captures.before, **captures.tuned}.items():
                 values = (read.at(layer).astype(np.float64) @ along - zero) / sd
                 mean = mean_estimate(values, questions=questions, seeds=seeds)

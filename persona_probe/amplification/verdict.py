@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -11,8 +12,10 @@ from persona_probe.statistics.estimate import Estimate
 
 Row = Mapping[str, Any]
 ALPHA = 0.05
-# Cohen 1988, chapter 2: below this many SD a difference is less than "small"; many questions detect even less.
-SMALL = 0.2
+MARGIN = 0.2
+"""A contrast within so many SD of zero is no amplification: less than a "small" effect (Cohen 1988, chapter 2)."""
+ENOUGH_RUNS = 3
+"""Runs of each kind: with three there are 20 arrangements, of which one may come out on top."""
 TUNED = "the benign control moves along it too, so this direction tracks that the model was fine-tuned, not the trait"
 NOTHING = "so this direction is nothing special"
 DRAWN = {"random_sd": "random directions", "isotropic_sd": "isotropic ones", "shuffled_sd": "shuffled labels"}
@@ -22,80 +25,149 @@ DRAWN = {"random_sd": "random directions", "isotropic_sd": "isotropic ones", "sh
 class Finding(Enum):
     """What a shift shows.
 
-    ``AMPLIFIED`` and ``REDUCED`` (the projection rose, or fell): different from zero by the interval and by the
-    corrected p, with a specificity whose interval lies above 1, and larger than the shifts of the control and along
-    random (covariance-matched and isotropic) and label-shuffled directions. ``SHARED``: amplified in that sense, but
-    another trait's direction moved at least as much, so it is not this trait alone. ``NULLS``: different from zero, but
-    not larger than the control's shift or than along those directions. ``NO_CONTROL``: larger than the nulls that there
-    are, but without a control. ``NEGLIGIBLE``: larger than its nulls, but less than 0.2 SD. ``UNDETECTED``: not
-    significantly different from zero. ``UNTESTED``: too few questions for a test.
+    What a *recipe* does is shown over fine-tuning runs:
 
-    All this rests on the spread between questions, and between fine-tuning runs if there are several
-    (`Captures.over_seeds`). Two runs of one benign fine-tune differ by more than the questions' spread (in Persona
-    World by up to 0.4 SD, a "specificity" of 4), so the sentence says if there is only a single run.
+    * ``AMPLIFIED`` and ``REDUCED``: the projection rose (fell), and after's runs lie above (below) the control's, by
+      the permutation of runs, corrected for all layers and directions, and by the interval of after minus control over
+      questions and runs. Further it is larger than its nulls: a specificity whose interval lies above 1, and more than
+      along random (covariance-matched and isotropic) and label-shuffled directions. A false ``AMPLIFIED`` anywhere has
+      a chance of at most 5 %, a false ``REDUCED`` too.
+    * ``SHARED``: amplified in that sense, but another trait's direction moved at least as much, so it is not this trait
+      alone. (The more traits are given, the more often.)
+    * ``NOT_AMPLIFIED``: the whole interval of after minus control lies within 0.2 SD of zero (equivalence: Schuirmann
+      1987, "A comparison of the two one-sided tests procedure and the power approach", J Pharmacokinet Biopharm 15).
+    * ``UNDECIDED``: none of these. That a change is not significant does not show that there is none.
+
+    What *these models* do, without a claim about the recipe:
+
+    * ``ONE_RUN``, ``FEW_RUNS``: larger than its nulls, but from one run (from two), whose differences from other runs
+      are not known. Two runs of one benign fine-tune differ by more than questions' intervals allow for (in Persona
+      World by up to 0.4 SD); with one run each and 30 layers, 6-44 of 100 exchangeable pairs would look amplified.
+    * ``NULLS``: different from zero, but not larger than the control's shift or than along null directions.
+    * ``NO_CONTROL``: larger than the nulls that there are, but without a control.
+    * ``UNTESTED``: too few questions for a test.
     """
 
     AMPLIFIED = "amplified"
     REDUCED = "reduced"
     SHARED = "amplified, but other traits as much"
+    NOT_AMPLIFIED = "not amplified"
+    UNDECIDED = "undecided"
+    ONE_RUN = "moved, one run"
+    FEW_RUNS = "moved, too few runs"
     NULLS = "moved, but no more than its nulls"
     NO_CONTROL = "moved; no control"
-    NEGLIGIBLE = "less than a small effect"
-    UNDETECTED = "not told apart from zero"
     UNTESTED = "too few questions to tell"
 
 
-def finding(after: Row, control: Row | None, least_p: float) -> Finding:
+@dataclass(frozen=True)
+class Least:
+    """The smallest p values that are possible.
+
+    Attributes:
+        questions: of ``p_corrected``, with so many questions.
+        runs: of ``p_runs``, with so many runs.
+    """
+
+    questions: float
+    runs: float
+
+
+def finding(after: Row, control: Row | None, least: Least) -> Finding:
     """The finding of a row of ``after``, compared with its nulls.
 
     Args:
         after: the row of the narrow fine-tune.
         control: the row of the control, or None if there is none.
-        least_p: the smallest ``p_corrected`` that is possible with so many questions.
+        least: the smallest p values that are possible with so many questions and runs.
     """
-    if math.isnan(after["low_sd"]) or least_p > ALPHA:
+    if math.isnan(after["low_sd"]) or least.questions > ALPHA:
         return Finding.UNTESTED
-    if after["low_sd"] <= 0.0 <= after["high_sd"] or after["p_corrected"] > ALPHA:
-        return Finding.UNDETECTED
+    enough = least.runs <= ALPHA
+    if control is not None and enough and _within_margin(after):
+        return Finding.NOT_AMPLIFIED
+    if not _moved(after):
+        return Finding.UNDECIDED
     if _reason(after, control) is not None:
         return Finding.NULLS
-    if abs(after["shift_sd"]) < SMALL:
-        return Finding.NEGLIGIBLE
+    if abs(after["shift_sd"]) < MARGIN:
+        return Finding.UNDECIDED
     if control is None:
         return Finding.NO_CONTROL
+    if not enough:
+        return Finding.ONE_RUN if after["n_runs"] == 1 else Finding.FEW_RUNS
+    if after["p_runs"] > ALPHA or after["contrast_low_sd"] <= 0.0 <= after["contrast_high_sd"]:
+        return Finding.UNDECIDED
     if after["shift_sd"] < 0:
         return Finding.REDUCED
     return Finding.SHARED if _others_move_as_much(after) else Finding.AMPLIFIED
 
 
-def sentence(after: Row, control: Row | None, least_p: float) -> str:
+def sentence(after: Row, control: Row | None, least: Least) -> str:
     """The finding in a sentence, with the numbers on which it rests; arguments as in `finding`."""
-    outcome = finding(after, control, least_p)
+    outcome = finding(after, control, least)
     where = f"at layer {after['layer']}"
     moved = f"{_with_interval(after['shift_sd'], after['low_sd'], after['high_sd'])} SD"
     nulls = "; ".join(_nulls(after, control, shared=outcome is Finding.SHARED))
-    missing = "there is no control, so this cannot be distinguished from what any fine-tuning does"
-    once = "; one fine-tuning run, so the intervals do not include how runs differ" if after["n_runs"] == 1 else ""
     match outcome:
         case Finding.UNTESTED:
             questions = f"{after['n_questions']} question{'s' * (after['n_questions'] != 1)}"
             return f"shift of {moved} {where}: {questions} cannot show a difference from zero; give more; {nulls}"
-        case Finding.UNDETECTED:
-            could = f"the sample could have detected {number(after['detectable_sd'])} SD in one uncorrected test"
-            # With several runs the interval is the wider one: p is over questions alone, and may be small.
-            p = f" (corrected p = {after['p_corrected']:.2g})" if after["p_corrected"] > ALPHA else ""
-            return f"not amplified {where}: {moved} is not significantly different from zero{p}; {could}"
-        case Finding.NEGLIGIBLE:
-            return f"not amplified {where}: {moved} is less than a small effect ({SMALL} SD); {nulls}"
+        case Finding.UNDECIDED:
+            return f"undecided {where}: {_why_undecided(after, control, least, moved)}"
+        case Finding.NOT_AMPLIFIED:
+            return f"not amplified {where}: {_contrast(after)}, all of it within {MARGIN} SD of zero; {_runs(after)}"
         case Finding.NULLS:
             return f"moved {moved} {where}, but no more than its nulls: {_reason(after, control)}; {nulls}"
         case Finding.NO_CONTROL:
-            return f"moved {moved} {where}; {nulls}; {missing}{once}"
-        case Finding.SHARED:
-            return f"amplified {moved} {where}, but not this trait alone; {nulls}{once}"
-        case Finding.AMPLIFIED | Finding.REDUCED:
-            start = "amplified" if outcome is Finding.AMPLIFIED else "not amplified but reduced:"
-            return f"{start} {moved} {where}; {nulls}{once}"
+            missing = "there is no control, so this cannot be distinguished from what any fine-tuning does"
+            return f"moved {moved} {where}; {nulls}; {missing}"
+        case Finding.ONE_RUN | Finding.FEW_RUNS:
+            count = "one run" if after["n_runs"] == 1 else f"{after['n_runs']} runs"
+            return f"moved {moved} {where}, {count}; {nulls}; {_missing_runs()}"
+        case _:
+            start = {Finding.AMPLIFIED: "amplified", Finding.SHARED: "amplified"}.get(outcome, "reduced:")
+            alone = ", but not this trait alone" if outcome is Finding.SHARED else ""
+            return f"{start} {moved} {where}{alone}; {_contrast(after)}; {_runs(after)}; {nulls}"
+
+
+def _moved(after: Row) -> bool:
+    """Whether these runs changed at all, over questions."""
+    return bool((after["low_sd"] > 0.0 or after["high_sd"] < 0.0) and after["p_corrected"] <= ALPHA)
+
+
+def _within_margin(after: Row) -> bool:
+    return bool(after["contrast_low_sd"] > -MARGIN and after["contrast_high_sd"] < MARGIN)
+
+
+def _why_undecided(after: Row, control: Row | None, least: Least, moved: str) -> str:
+    """What is lacking, and what a design like this one would see."""
+    could = f"a design like this one detects {number(after['detectable_sd'])} SD with 80 % assurance"
+    compared = "" if control is None else f"; {_contrast(after)}"
+    if control is not None and least.runs <= ALPHA:
+        compared += f"; {_runs(after)}"
+    if not _moved(after):
+        p = f" (corrected p = {after['p_corrected']:.2g})" if after["p_corrected"] > ALPHA else ""
+        return f"{moved} is not significantly different from zero{p}{compared}; {could}"
+    if abs(after["shift_sd"]) < MARGIN:
+        return f"{moved} is less than a small effect ({MARGIN} SD){compared}; {could}"
+    return f"{moved}, but after's runs are not clearly above the control's{compared}; {could}"
+
+
+def _contrast(after: Row) -> str:
+    ends = after["contrast_low_sd"], after["contrast_high_sd"]
+    return f"after minus control {_with_interval(after['contrast_sd'], *ends)} SD"
+
+
+def _runs(after: Row) -> str:
+    return f"{after['n_runs']} runs of each, p = {after['p_runs']:.2g} by permutation of runs"
+
+
+def _missing_runs() -> str:
+    return (
+        "how runs differ is not known, so this is about these models; to call it amplified, train at least "
+        f"{ENOUGH_RUNS} runs of after and {ENOUGH_RUNS} of the control"
+    )
 
 
 def number(value: float) -> str:
@@ -129,7 +201,7 @@ def _nulls(after: Row, control: Row | None, shared: bool) -> list[str]:
     parts = [] if control is None else [f"the benign control moves {number(control['shift_sd'])}"]
     for column, what in DRAWN.items():
         if not math.isnan(after[column]):
-            parts.append(f"{what} {number(after[column])} (97.5 %)")
+            parts.append(f"{what} {number(after[column])} (97.5 %{_dimensions(after, column)})")
     if not math.isnan(after["other_traits_sd"]):
         others = f"other traits' directions up to {number(after['other_traits_sd'])}"
         parts.append(
@@ -139,6 +211,12 @@ def _nulls(after: Row, control: Row | None, shared: bool) -> list[str]:
         ends = after["specificity_low"], after["specificity_high"]
         parts.append(f"specificity {_with_interval(after['specificity'], *ends)}")
     return parts
+
+
+def _dimensions(after: Row, column: str) -> str:
+    """What the matched random directions lack if a few dimensions hold most of the variance."""
+    few = column == "random_sd" and after["random_dimensions"] < 3.0
+    return f"; they fill {after['random_dimensions']:.1f} dimensions" if few else ""
 
 
 def _others_move_as_much(after: Row) -> bool:

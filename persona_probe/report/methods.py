@@ -83,8 +83,12 @@ def _software(run: RunRecord) -> list[str]:
     if isinstance(seeds, Mapping) and seeds:
         sentences.append(f"Seeds: {_pairs(seeds)}.")
         trained = table_of(run, "amplification").get("n_runs")
-        if trained is not None and (trained == 1).all():
-            sentences.append("There is one fine-tuning run per condition, so intervals do not include how runs differ.")
+        if trained is not None and len(trained):
+            which = "All" if (trained == 1).all() else "Amplification apart, all"
+            of_one = (
+                "numbers are of one fine-tuning run per condition, so their intervals do not include how runs differ"
+            )
+            sentences.append(f"{which} {of_one}.")
     if isinstance(versions, Mapping) and versions:
         sentences.append(f"Software: {_pairs(versions)}.")
     return sentences

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import nctdtrinc, stdtrit
 
 from persona_probe.errors import PersonaProbeError
+from persona_probe.statistics.clustered_variance import ClusteredVariance, clustered_variance
 from persona_probe.statistics.estimate import Estimate
-from persona_probe.statistics.inputs import real_array
+from persona_probe.statistics.inputs import codes, real_array
 from persona_probe.statistics.rates import mean_estimate
 
 # a spread this small compared with the numbers themselves is their rounding, and an effect divided by it is nonsense
@@ -54,7 +57,7 @@ def paired_effect(
     questions: npt.ArrayLike | None = None,
     seeds: npt.ArrayLike | None = None,
     level: float = 0.95,
-) -> tuple[Estimate, float]:
+) -> tuple[Estimate, Estimate]:
     """The mean change from before to after over the same rows, and its standardised size.
 
     Args:
@@ -65,17 +68,22 @@ def paired_effect(
         level: nominal coverage.
 
     Returns:
-        The mean of ``after - before`` with its interval over questions and seeds, and d_z: that mean in standard
-        deviations of the row differences (Lakens 2013, "Calculating and reporting effect sizes", on
-        within-subjects designs). d_z is NaN where the differences do not vary (one row, or one change for all).
+        The mean of ``after - before`` with its interval over questions and seeds; and d_z: the mean over questions of
+        each question's mean change, in standard deviations over questions (Lakens 2013, "Calculating and reporting
+        effect sizes", on within-subjects designs; questions, not rows, are the units), with the interval that the
+        noncentral t distribution gives (Cumming and Finch 2001, "A primer on the understanding, use, and calculation of
+        confidence intervals"): for these runs and over questions alone. d_z is missing where question means do not vary
+        (one question, or one change for all).
 
     Raises:
         PersonaProbeError: if the sides differ in length, are empty, or are not finite.
 
     Examples:
-        >>> change, d_z = paired_effect([0.0, 1.0, 2.0], [1.0, 3.0, 4.0])
-        >>> print(change, f"d_z = {d_z:.2f}")
-        1.67 [0.23, 3.10] (n=3) d_z = 2.89
+        >>> change, d_z = paired_effect([0.0, 1.0, 2.0, 1.0], [1.0, 3.0, 4.0, 2.0])
+        >>> print(change)
+        1.50 [0.58, 2.42] (n=4)
+        >>> print(d_z)
+        2.60 [0.40, 4.78] (n=4)
     """
     first, second = real_array(before, "before", ("row",)), real_array(after, "after", ("row",))
     if first.size != second.size:
@@ -83,10 +91,87 @@ def paired_effect(
             f"before has {first.size} rows and after {second.size}; pairs need the same rows in both"
         )
     change = second - first
-    spread = float(change.std(ddof=1)) if change.size > 1 else 0.0
     mean = mean_estimate(change, questions=questions, seeds=seeds, level=level)
-    varies = spread > ROUNDING * max(float(np.abs(first).max()), float(np.abs(second).max()))
-    return mean, mean.value / spread if varies else math.nan
+    asked = codes(questions, "questions", change.size, when_none="distinct")
+    means = np.bincount(asked, weights=change) / np.bincount(asked)
+    spread = float(means.std(ddof=1)) if means.size > 1 else 0.0
+    if spread <= ROUNDING * max(float(np.abs(first).max()), float(np.abs(second).max())):
+        return mean, Estimate.missing("question means do not vary")
+    size = float(means.mean()) / spread
+    low, high = _noncentral_interval(size, means.size, level)
+    return mean, Estimate(size, low, high, means.size, f"noncentral t over {means.size} questions", level)
+
+
+def _noncentral_interval(size: float, n: int, level: float) -> tuple[float, float]:
+    """All standardised means of which a sample of n would not be surprised by the one seen."""
+    root, tail = math.sqrt(n), (1.0 - level) / 2.0
+    low, high = (float(nctdtrinc(n - 1, p, size * root)) / root for p in (1.0 - tail, tail))
+    return low, high
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """A standard deviation in which shifts are given, and how well it is known.
+
+    Attributes:
+        sd: the standard deviation.
+        relative_variance: the variance of its estimate, divided by its square.
+        degrees_of_freedom: of that variance.
+    """
+
+    sd: float
+    relative_variance: float
+    degrees_of_freedom: float
+
+    @classmethod
+    def of(cls, values: npt.ArrayLike, questions: npt.ArrayLike | None = None) -> Yardstick:
+        """The standard deviation over rows, whose own error is over questions.
+
+        Args:
+            values: ``(row,)`` finite numbers, at least two.
+            questions: ``(row,)`` which question each row belongs to; None: every row is its own.
+
+        Examples:
+            >>> yardstick = Yardstick.of(np.random.default_rng(0).normal(size=200))
+            >>> round(yardstick.sd, 2), round(yardstick.relative_variance**0.5, 3)  # about 1 / sqrt(2 * 199)
+            (0.96, 0.045)
+        """
+        rows = real_array(values, "values", ("row",))
+        if rows.size < 2:
+            raise PersonaProbeError("values has 1 row; a standard deviation needs at least 2")
+        asked = codes(questions, "questions", rows.size, when_none="distinct")
+        square = float(rows.var(ddof=1))
+        errors = np.square(rows - rows.mean())
+        spread = clustered_variance((errors - errors.mean()) / rows.size, asked, np.zeros(rows.size, dtype=np.intp))
+        relative = spread.variance / (4.0 * square**2) if square > 0.0 else math.nan
+        return cls(math.sqrt(square), relative, spread.degrees_of_freedom)
+
+    def standardised(self, mean: float, spread: ClusteredVariance, level: float = 0.95) -> tuple[float, float, float]:
+        """A mean in this unit, with its interval, which contains the unit's own error.
+
+        The two errors are independent, since the reference's dialogues are others than those of the mean: their
+        variances are added (the delta method), with Satterthwaite's degrees of freedom.
+
+        Args:
+            mean: in the units of the reference's values.
+            spread: the clustered variance of the mean.
+            level: nominal coverage.
+
+        Returns:
+            The mean in standard deviations, and the lower and upper end; the ends are NaN where either error is.
+        """
+        size = mean / self.sd
+        parts = (
+            (spread.variance / self.sd**2, spread.degrees_of_freedom),
+            (size**2 * self.relative_variance, self.degrees_of_freedom),
+        )
+        variance = sum(part for part, _ in parts)
+        if math.isnan(variance):
+            return size, math.nan, math.nan
+        freedom = sum(part**2 / df for part, df in parts)
+        df = variance**2 / freedom if freedom > 0.0 else parts[0][1]
+        half = float(stdtrit(df, (1.0 + level) / 2.0)) * math.sqrt(variance)
+        return size, size - half, size + half
 
 
 def cosine(a: npt.ArrayLike, b: npt.ArrayLike) -> npt.NDArray[np.float64]:

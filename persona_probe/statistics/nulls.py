@@ -53,6 +53,34 @@ def matched_random_directions(deltas_covariance_source: npt.ArrayLike, n: int, s
     return _unit(weights @ centred)
 
 
+def effective_dimensions(rows: npt.ArrayLike) -> float:
+    """How many dimensions the rows' variance fills, as the participation ratio of the eigenvalues of their covariance.
+
+    ``(sum of eigenvalues)**2 / sum of squared eigenvalues``: 1 if all variance lies along one line, ``d_model`` if it
+    is the same in all directions. `matched_random_directions` draws from so many: of a stream that one component
+    dominates, a thousand draws are hardly more than one direction, whose shift their quantile then is.
+
+    Args:
+        rows: ``(row, d_model)`` activations at one layer, at least two rows.
+
+    Raises:
+        PersonaProbeError: if there are fewer than two rows, they are all the same, or not finite.
+
+    Examples:
+        >>> rng = np.random.default_rng(0)
+        >>> round(effective_dimensions(rng.normal(size=(5000, 8))), 1)
+        8.0
+        >>> round(effective_dimensions(rng.normal(size=(5000, 8)) * [30, 1, 1, 1, 1, 1, 1, 1]), 1)
+        1.0
+    """
+    values = real_array(rows, "rows", ("row", "d_model"))
+    if values.shape[0] < 2:
+        raise PersonaProbeError("rows has 1 row; a covariance needs at least 2")
+    centred = _centred(values, "rows")
+    small = centred @ centred.T if values.shape[0] < values.shape[1] else centred.T @ centred
+    return float(np.trace(small) ** 2 / np.square(small).sum())
+
+
 def isotropic_directions(n: int, d_model: int, seed: int) -> npt.NDArray[np.float64]:
     """Random directions, uniform on the sphere.
 
@@ -127,12 +155,15 @@ def shuffled_label_differences(
 def specificity(after: float, control: float, random_shifts: npt.ArrayLike, quantile: float = 0.975) -> float:
     """How far a shift exceeds what training of any kind, or any direction, would show.
 
-    ``|after - control| / max(|control|, quantile of |random_shifts|)``: about 1 or less is nothing special.
+    ``|after - control| / max(|control|, quantile of |random_shifts|)``: about 1 or less is nothing special. Both sides
+    are differences between two fine-tunes, so that the null has the spread of what it is the null of. Between two runs
+    of one fine-tune it is above 1 about as often as the quantile says, unless runs vary more along this direction than
+    along the random ones; only several runs can exclude that.
 
     Args:
         after: the shift under the narrow fine-tune, in any unit.
         control: the shift under the matched benign fine-tune, same unit.
-        random_shifts: ``(direction,)`` shifts along null directions, same unit.
+        random_shifts: ``(direction,)`` differences ``after - control`` along null directions, same unit.
         quantile: of their absolute values, within [0, 1].
 
     Returns:
@@ -143,7 +174,7 @@ def specificity(after: float, control: float, random_shifts: npt.ArrayLike, quan
             the control and the nulls, which leaves nothing to compare with.
 
     Examples:
-        A shift of 1.0 under narrow training and of 0.2 under the benign control, with small shifts along random
+        A shift of 1.0 under narrow training and of 0.2 under the benign control, which differ little along random
         directions: four times what the control shows.
 
         >>> specificity(1.0, 0.2, [0.05, -0.1, 0.08])

@@ -45,7 +45,8 @@ def specificity_estimate(
     Args:
         after: ``(row,)`` change of the projection under narrow training, in SD.
         control: ``(row,)`` the same under the control fine-tune, on the same texts.
-        random: ``(row, direction)`` change under narrow training along random directions, each in its own SD.
+        random: ``(row, direction)`` change under narrow training minus that under the control, along random directions,
+            each in its own SD.
         questions: ``(row,)`` which question was asked; None: every row is its own question.
         seeds: ``(row,)`` which fine-tuning seed; None: one seed.
         quantile: of the absolute random shifts, within [0, 1].

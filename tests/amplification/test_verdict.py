@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from persona_probe.amplification.verdict import Finding, finding, number, sentence
+from persona_probe.amplification.verdict import Finding, Least, finding, number, sentence
 
 NAN = math.nan
 AFTER = {
@@ -10,7 +10,11 @@ AFTER = {
     "shift_sd": 6.1,
     "low_sd": 5.9,
     "high_sd": 6.3,
+    "contrast_sd": 5.8,
+    "contrast_low_sd": 5.5,
+    "contrast_high_sd": 6.1,
     "random_sd": 0.2,
+    "random_dimensions": 12.0,
     "isotropic_sd": 0.8,
     "shuffled_sd": NAN,
     "other_traits_sd": NAN,
@@ -18,30 +22,44 @@ AFTER = {
     "specificity_low": 8.0,
     "specificity_high": 13.1,
     "p_corrected": 0.0005,
+    "p_runs": 0.05,
     "detectable_sd": 0.4,
     "n_questions": 40,
     "n_runs": 3,
 }
 CONTROL = {**AFTER, "shift_sd": 0.3, "low_sd": 0.2, "high_sd": 0.4, "specificity": NAN}
-LEAST = 1 / 2001
+LEAST, TWO, ONE = (Least(1 / 2001, runs) for runs in (1 / 20, 1 / 6, 1 / 2))
+ALONE = {name: NAN for name in AFTER if name.startswith(("specificity", "contrast", "p_runs"))}
 
 
 def after(**more):
     return {**AFTER, **more}
 
 
+def contrast(value, low, high, **more):
+    return after(contrast_sd=value, contrast_low_sd=low, contrast_high_sd=high, **more)
+
+
 def control(shift):
     return {**CONTROL, "shift_sd": shift}
+
+
+FELL = {"shift_sd": -6.1, "low_sd": -6.3, "high_sd": -5.9}
 
 
 @pytest.mark.parametrize(
     ("row", "benign", "expected"),
     [
         (after(), CONTROL, Finding.AMPLIFIED),
-        (after(shift_sd=-6.1, low_sd=-6.3, high_sd=-5.9), CONTROL, Finding.REDUCED),
-        (after(shift_sd=0.19, random_sd=0.1, isotropic_sd=0.15), control(0.01), Finding.NEGLIGIBLE),
-        (after(low_sd=-0.1), CONTROL, Finding.UNDETECTED),
-        (after(p_corrected=0.06), CONTROL, Finding.UNDETECTED),
+        (contrast(-6.4, -6.7, -6.1, **FELL), CONTROL, Finding.REDUCED),
+        (after(p_runs=0.1), CONTROL, Finding.UNDECIDED),
+        (contrast(5.8, -0.5, 12.1), CONTROL, Finding.UNDECIDED),
+        (after(shift_sd=0.19, random_sd=0.1, isotropic_sd=0.15), control(0.01), Finding.UNDECIDED),
+        (contrast(0.1, -0.05, 0.15), CONTROL, Finding.NOT_AMPLIFIED),
+        (contrast(0.1, -0.05, 0.15, low_sd=-0.1), CONTROL, Finding.NOT_AMPLIFIED),
+        (contrast(0.1, -0.05, 0.25, low_sd=-0.1), CONTROL, Finding.UNDECIDED),
+        (after(low_sd=-0.1), CONTROL, Finding.UNDECIDED),
+        (after(p_corrected=0.06), CONTROL, Finding.UNDECIDED),
         (after(low_sd=NAN, high_sd=NAN), CONTROL, Finding.UNTESTED),
         (after(specificity=1.2, specificity_low=0.9), control(5.0), Finding.NULLS),
         (after(specificity=2.0, specificity_low=1.6), control(-6.2), Finding.NULLS),
@@ -51,19 +69,31 @@ def control(shift):
         (after(other_traits_sd=6.0), CONTROL, Finding.AMPLIFIED),
         (after(other_traits_sd=6.1), CONTROL, Finding.SHARED),
         (after(other_traits_sd=6.2, random_sd=6.2), CONTROL, Finding.NULLS),
-        (after(shift_sd=-6.1, low_sd=-6.3, high_sd=-5.9, other_traits_sd=6.2), CONTROL, Finding.REDUCED),
-        (after(specificity=NAN, specificity_low=NAN), None, Finding.NO_CONTROL),
-        (after(specificity=NAN, specificity_low=NAN, random_sd=6.2), None, Finding.NULLS),
-        (after(specificity=NAN, specificity_low=NAN, isotropic_sd=6.2), None, Finding.NULLS),
+        (contrast(-6.4, -6.7, -6.1, **FELL, other_traits_sd=6.2), CONTROL, Finding.REDUCED),
+        (after(**ALONE), None, Finding.NO_CONTROL),
+        (after(**ALONE, random_sd=6.2), None, Finding.NULLS),
+        (after(**ALONE, isotropic_sd=6.2), None, Finding.NULLS),
     ],
 )
-def test_a_shift_is_weighed_against_every_null(row, benign, expected):
+def test_a_shift_is_weighed_against_runs_and_every_null(row, benign, expected):
     assert finding(row, benign, LEAST) is expected
 
 
+@pytest.mark.parametrize("more", [{}, {"other_traits_sd": 6.2}, FELL, {"p_runs": 0.5}])
+def test_one_run_is_never_amplified_or_reduced(more):
+    assert finding(after(**more, n_runs=1), CONTROL, ONE) is Finding.ONE_RUN
+    assert finding(after(**more, n_runs=2), CONTROL, TWO) is Finding.FEW_RUNS
+
+
+def test_one_run_that_did_not_move_does_not_show_that_the_recipe_does_not():
+    row = contrast(0.1, -0.05, 0.15, n_runs=1, low_sd=-0.1)
+    assert finding(row, CONTROL, ONE) is Finding.UNDECIDED
+
+
 def test_five_questions_cannot_tell():
-    assert finding(after(n_questions=5), CONTROL, 1 / 16) is Finding.UNTESTED
-    assert sentence(after(n_questions=5), CONTROL, 1 / 16).startswith(
+    few = Least(1 / 16, 1 / 20)
+    assert finding(after(n_questions=5), CONTROL, few) is Finding.UNTESTED
+    assert sentence(after(n_questions=5), CONTROL, few).startswith(
         "shift of 6.10 [5.90, 6.30] SD at layer 3: 5 questions cannot show a difference from zero; give more"
     )
 
@@ -72,13 +102,15 @@ MOVED = "6.10 [5.90, 6.30] SD at layer 3"
 DRAWN = "random directions 0.20 (97.5 %); isotropic ones 0.80 (97.5 %)"
 BESIDE = f"the benign control moves 0.30; {DRAWN}"
 RATIO = "specificity 10.40 [8.00, 13.10]"
-UNSEEN = "the sample could have detected 0.40 SD in one uncorrected test"
+CONTRAST = "after minus control 5.80 [5.50, 6.10] SD"
+RUNS = "3 runs of each, p = 0.05 by permutation of runs"
+COULD = "a design like this one detects 0.40 SD with 80 % assurance"
 
 
 @pytest.mark.parametrize(
     ("row", "benign", "expected"),
     [
-        (after(), CONTROL, f"amplified {MOVED}; {BESIDE}; {RATIO}"),
+        (after(), CONTROL, f"amplified {MOVED}; {CONTRAST}; {RUNS}; {BESIDE}; {RATIO}"),
         (
             after(specificity=1.1, specificity_low=0.8, specificity_high=math.inf),
             control(5.5),
@@ -87,56 +119,52 @@ UNSEEN = "the sample could have detected 0.40 SD in one uncorrected test"
             "specificity 1.1 [0.80, ∞]",
         ),
         (
-            after(shift_sd=0.1, low_sd=-0.2, high_sd=0.4, p_corrected=0.6),
+            contrast(-0.2, -0.6, 0.2, shift_sd=0.1, low_sd=-0.2, high_sd=0.4, p_corrected=0.6, p_runs=0.7),
             CONTROL,
-            "not amplified at layer 3: 0.10 [-0.20, 0.40] SD is not significantly different from "
-            "zero (corrected p = 0.6); " + UNSEEN,
+            "undecided at layer 3: 0.10 [-0.20, 0.40] SD is not significantly different from zero (corrected p = 0.6); "
+            "after minus control -0.20 [-0.60, 0.20] SD; 3 runs of each, p = 0.7 by permutation of runs; " + COULD,
         ),
         (
-            after(shift_sd=0.1, low_sd=-0.2, high_sd=0.4),
-            CONTROL,
-            f"not amplified at layer 3: 0.10 [-0.20, 0.40] SD is not significantly different from zero; {UNSEEN}",
+            after(**ALONE, shift_sd=0.1, low_sd=-0.2, high_sd=0.4),
+            None,
+            f"undecided at layer 3: 0.10 [-0.20, 0.40] SD is not significantly different from zero; {COULD}",
         ),
         (
-            after(shift_sd=-2.0, low_sd=-2.5, high_sd=-1.5, other_traits_sd=3.0),
+            contrast(0.02, -0.08, 0.12, p_runs=0.4),
             CONTROL,
-            f"not amplified but reduced: -2.00 [-2.50, -1.50] SD at layer 3; {BESIDE}; other traits' directions up to "
-            f"3.0, so it is not this trait alone; {RATIO}",
+            "not amplified at layer 3: after minus control 0.02 [-0.08, 0.12] SD, all of it within 0.2 SD of zero; "
+            "3 runs of each, p = 0.4 by permutation of runs",
         ),
         (
-            after(specificity=NAN, specificity_low=NAN),
+            after(p_runs=0.15),
+            CONTROL,
+            f"undecided at layer 3: 6.10 [5.90, 6.30] SD, but after's runs are not clearly above the control's; "
+            f"{CONTRAST}; 3 runs of each, p = 0.15 by permutation of runs; {COULD}",
+        ),
+        (
+            contrast(-2.3, -2.9, -1.7, shift_sd=-2.0, low_sd=-2.5, high_sd=-1.5, other_traits_sd=3.0),
+            CONTROL,
+            f"reduced: -2.00 [-2.50, -1.50] SD at layer 3; after minus control -2.30 [-2.90, -1.70] SD; {RUNS}; "
+            f"{BESIDE}; other traits' directions up to 3.0, so it is not this trait alone; {RATIO}",
+        ),
+        (
+            after(**ALONE),
             None,
             f"moved {MOVED}; {DRAWN}; there is no control, so this cannot be distinguished from "
             f"what any fine-tuning does",
         ),
         (
-            after(n_runs=1),
-            CONTROL,
-            f"amplified {MOVED}; {BESIDE}; {RATIO}; one fine-tuning run, so the intervals do not "
-            f"include how runs differ",
-        ),
-        (
-            after(shift_sd=0.1, low_sd=0.05, high_sd=0.15, random_sd=0.01, isotropic_sd=0.03),
-            control(0.01),
-            "not amplified at layer 3: 0.10 [0.05, 0.15] SD is less than a small effect (0.2 SD); the benign control "
-            f"moves 0.01; random directions 0.01 (97.5 %); isotropic ones 0.03 (97.5 %); {RATIO}",
-        ),
-        (
-            after(isotropic_sd=7.0),
+            after(isotropic_sd=7.0, random_dimensions=1.24),
             CONTROL,
             f"moved {MOVED}, but no more than its nulls: directions drawn evenly from the sphere move as much, so this "
-            "direction is nothing special; the benign control moves 0.30; random directions 0.20 (97.5 %); isotropic "
-            f"ones 7.0 (97.5 %); {RATIO}",
+            "direction is nothing special; the benign control moves 0.30; random directions 0.20 (97.5 %; they fill "
+            f"1.2 dimensions); isotropic ones 7.0 (97.5 %); {RATIO}",
         ),
         (
             after(other_traits_sd=6.2),
             CONTROL,
-            f"amplified {MOVED}, but not this trait alone; {BESIDE}; other traits' directions up to 6.2; {RATIO}",
-        ),
-        (
-            after(shift_sd=33.2, low_sd=33.08, high_sd=33.31),
-            CONTROL,
-            f"amplified 33.20 [33.08, 33.31] SD at layer 3; {BESIDE}; {RATIO}",
+            f"amplified {MOVED}, but not this trait alone; {CONTRAST}; {RUNS}; {BESIDE}; other traits' directions up "
+            f"to 6.2; {RATIO}",
         ),
         (
             after(shuffled_sd=7.0),
@@ -148,6 +176,14 @@ UNSEEN = "the sample could have detected 0.40 SD in one uncorrected test"
 )
 def test_the_line_says_it_plainly(row, benign, expected):
     assert sentence(row, benign, LEAST) == expected
+
+
+def test_one_run_says_what_is_missing():
+    assert sentence(after(n_runs=1), CONTROL, ONE) == (
+        f"moved {MOVED}, one run; {BESIDE}; {RATIO}; how runs differ is not known, so this is about these models; to "
+        "call it amplified, train at least 3 runs of after and 3 of the control"
+    )
+    assert sentence(after(n_runs=2), CONTROL, TWO).startswith(f"moved {MOVED}, 2 runs; ")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from persona_probe.statistics.effect_sizes import cohens_d, cosine, paired_effect
+from persona_probe.statistics.clustered_variance import clustered_variance
+from persona_probe.statistics.effect_sizes import Yardstick, cohens_d, cosine, paired_effect
 
 
 def test_cohens_d_by_hand() -> None:
@@ -33,22 +34,26 @@ def test_paired_effect_is_the_paired_t_interval() -> None:
     mean, d_z = paired_effect(before, after)
     interval = stats.ttest_rel(after, before).confidence_interval()
     assert (mean.low, mean.high) == pytest.approx((interval.low, interval.high))
-    assert d_z == pytest.approx(stats.ttest_rel(after, before).statistic / math.sqrt(30))
+    assert d_z.value == pytest.approx(stats.ttest_rel(after, before).statistic / math.sqrt(30))
+    noncentral = [stats.nct.cdf(d_z.value * math.sqrt(30), 29, end * math.sqrt(30)) for end in (d_z.low, d_z.high)]
+    assert noncentral == pytest.approx([0.975, 0.025], abs=1e-6)
     assert mean.value > 0
 
 
 def test_paired_effect_counts_questions_not_rows() -> None:
     change = np.repeat(np.random.default_rng(2).normal(size=10), 20)
-    by_row, _ = paired_effect(np.zeros(200), change)
-    by_question, _ = paired_effect(np.zeros(200), change, questions=np.repeat(np.arange(10), 20))
+    by_row, rows_d = paired_effect(np.zeros(200), change)
+    by_question, d_z = paired_effect(np.zeros(200), change, questions=np.repeat(np.arange(10), 20))
     assert by_question.high - by_question.low > 3 * (by_row.high - by_row.low)
+    assert d_z.high - d_z.low > 3 * (rows_d.high - rows_d.low)
+    assert d_z.n == 10
 
 
 def test_the_same_change_everywhere_has_no_d_z() -> None:
     before = np.array([0.1, 0.2, 0.3, 0.7])
     mean, d_z = paired_effect(before, before + 0.3)
     assert mean.value == pytest.approx(0.3)
-    assert math.isnan(d_z)
+    assert d_z.is_missing
 
 
 def test_pairs_must_match() -> None:
@@ -75,3 +80,29 @@ def test_cosine_needs_matching_directions() -> None:
         cosine(np.ones((3, 4)), np.ones((2, 4)))
     with pytest.raises(ValueError, match=r"give 2 axes: \(layer, d_model\)"):
         cosine(np.ones(4), np.ones(4))
+
+
+@pytest.mark.parametrize(("rows", "size"), [(50, 3.0), (200, 3.0), (200, 0.0)])
+def test_a_shift_in_sd_contains_the_error_of_the_sd(rows: int, size: float) -> None:
+    rng = np.random.default_rng(rows)
+    covered = fixed = 0
+    for _ in range(300):
+        yardstick = Yardstick.of(rng.normal(size=rows))
+        change = size + 0.4 * rng.normal(size=30)
+        spread = clustered_variance((change - change.mean()) / 30, np.arange(30), np.zeros(30, dtype=np.intp))
+        _, low, high = yardstick.standardised(float(change.mean()), spread)
+        covered += low <= size <= high
+        half = spread.t_quantile(0.95) * math.sqrt(spread.variance) / yardstick.sd
+        fixed += abs(change.mean() / yardstick.sd - size) <= half
+    assert covered / 300 >= 0.91
+    if size:
+        assert fixed / 300 <= 0.8  # what an interval misses that takes the SD as known
+
+
+def test_the_error_of_an_sd_is_over_questions() -> None:
+    values = np.repeat(np.random.default_rng(0).normal(size=20), 10)
+    copied = Yardstick.of(values, np.repeat(np.arange(20), 10))
+    assert copied.relative_variance == pytest.approx(Yardstick.of(values[::10]).relative_variance, rel=0.15)
+    assert copied.degrees_of_freedom == 19
+    with pytest.raises(ValueError, match="values has 1 row"):
+        Yardstick.of([1.0])

@@ -5,7 +5,6 @@ import pytest
 from scipy import stats
 
 from persona_probe.statistics.power import power_of_t, smallest_detectable
-from persona_probe.statistics.rates import mean_estimate
 
 
 def test_power_is_the_noncentral_t() -> None:
@@ -17,43 +16,28 @@ def test_power_is_the_noncentral_t() -> None:
     assert power_of_t(60.0, 3) == pytest.approx(1.0)
 
 
-def test_with_many_rows_it_is_the_textbook_2_8_standard_errors() -> None:
-    values = np.random.default_rng(0).normal(size=4000)
-    error = values.std(ddof=1) / math.sqrt(4000)
-    assert smallest_detectable(values) == pytest.approx(2.8016 * error, rel=1e-3)
+def test_with_many_degrees_of_freedom_it_is_the_textbook_2_8_standard_errors() -> None:
+    assert smallest_detectable(0.04, 4000.0) == pytest.approx(2.8016 * 0.2, rel=2e-3)
 
 
-def test_what_is_called_detectable_is_detected_four_times_in_five() -> None:
+@pytest.mark.parametrize("freedom", [2, 5, 11, 47])
+def test_what_is_called_detectable_is_detected_four_times_in_five(freedom: int) -> None:
+    """Over data sets, not only in the middle one: with few runs a plug-in promises 80 % and gives 57-64 %."""
     rng = np.random.default_rng(1)
-    questions, truth = np.repeat(np.arange(12), 4), 0.7
-    error = math.sqrt((0.6**2 + 0.8**2 / 4) / 12)
-    seen = [
-        mean_estimate(truth + 0.6 * rng.normal(size=12)[questions] + 0.8 * rng.normal(size=48), questions=questions).low
-        > 0
-        for _ in range(600)
-    ]
-    assert np.mean(seen) == pytest.approx(power_of_t(truth / error, 11), abs=0.045)
-    detectable = [
-        smallest_detectable(0.6 * rng.normal(size=12)[questions] + 0.8 * rng.normal(size=48), questions=questions)
-        for _ in range(200)
-    ]
-    assert power_of_t(float(np.median(detectable)) / error, 11) == pytest.approx(0.8, abs=0.05)
+    estimated = rng.chisquare(freedom, size=2000) / freedom  # variances where the true one is 1
+    given = [float(power_of_t(smallest_detectable(variance, freedom), freedom)) for variance in estimated]
+    assert np.mean(given) == pytest.approx(0.8, abs=0.03)
 
 
 def test_three_seeds_that_differ_can_see_little() -> None:
-    rng = np.random.default_rng(2)
-    questions, seeds = np.tile(np.arange(20), 3), np.repeat(np.arange(3), 20)
-    values = rng.normal(size=3)[seeds] + 0.1 * rng.normal(size=60)
-    assert smallest_detectable(values, questions=questions, seeds=seeds) > 5 * smallest_detectable(
-        values, questions=questions
-    )
+    assert smallest_detectable(1.0, 2.0) > 2.5 * smallest_detectable(1.0, 19.0)
 
 
 def test_edges_are_honest() -> None:
-    assert math.isnan(smallest_detectable([1.0, 2.0], questions=["q", "q"]))
-    assert smallest_detectable([0.5, 0.5, 0.5]) == 0.0
-    assert 5 < smallest_detectable([0.0, 1.0]) < 50  # one degree of freedom
+    assert math.isnan(smallest_detectable(math.nan, math.nan))
+    assert smallest_detectable(0.0, 2.0) == 0.0
+    assert 10 < smallest_detectable(1.0, 1.0) < 100  # one degree of freedom
     with pytest.raises(ValueError, match="power is 80"):
-        smallest_detectable([1.0, 2.0], power=80)
+        smallest_detectable(1.0, 2.0, power=80)
     with pytest.raises(ValueError, match=r"power is 0\.01"):
-        smallest_detectable([1.0, 2.0], power=0.01)
+        smallest_detectable(1.0, 2.0, power=0.01)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from persona_probe.amplification.verdict import ENOUGH_RUNS, MARGIN
 from persona_probe.figures.amplification import COLUMNS, NULLS
 from persona_probe.figures.text import counted, is_number, percent, signed, visible
 from persona_probe.report.data_table import (
@@ -87,18 +88,21 @@ def shift_table(table: pd.DataFrame) -> DataTable | None:
         "model": text("model"),
         "shift (residual units)": signed_number("shift"),
         "shift (SD)": signed_number("shift_sd", "low_sd", "high_sd"),
+        "after - control (SD)": signed_number("contrast_sd", "contrast_low_sd", "contrast_high_sd"),
         "random, 97.5 % (SD)": number("random_sd", ".2f"),
         **where_measured(
             table,
             isotropic_sd=ISOTROPIC,
             shuffled_sd="shuffled labels, 97.5 % (SD)",
             other_traits_sd="other traits (SD)",
-            p_corrected="p, corrected",
-            detectable_sd="detectable in one uncorrected test (SD)",
+            p_corrected="p of no change, over questions",
+            p_runs="p of after = control, over runs",
+            detectable_sd="detectable with 80 % assurance (SD)",
         ),
         "specificity": number("specificity", ".1f"),
     }
-    return build_table(table, COLUMNS, "Amplification, with 95 % intervals.", cells, keys=2)
+    columns = (*COLUMNS, "contrast_sd", "contrast_low_sd", "contrast_high_sd")
+    return build_table(table, columns, "Amplification, with 95 % intervals.", cells, keys=2)
 
 
 def methods(run: RunRecord) -> list[str]:
@@ -123,9 +127,24 @@ def methods(run: RunRecord) -> list[str]:
         "answers under a trait-eliciting and a default system prompt, at the positions that predict the response. "
         f"Layer {layer} (output of the block, counted from 0) was chosen on development {facts.units}.",
         "Amplification is the change of the projection of the same texts from before to after, in standard deviations "
-        f"over the before model's answers to development questions.{moved} Its nulls are {joined(nulls)}; p is "
-        "corrected over layers and directions.",
+        f"over the before model's answers to development questions.{moved} Its nulls are {joined(nulls)}. "
+        f"{_over_runs(table)}",
     ]
+
+
+def _over_runs(table: pd.DataFrame) -> str:
+    """How runs were compared, or what their lack leaves open."""
+    runs = int(table["n_runs"].max()) if "n_runs" in table and len(table) else 1
+    if runs < ENOUGH_RUNS:
+        return (
+            f"With {counted(runs)} fine-tuning run{'s' * (runs != 1)} of each kind it is about these models: how runs "
+            "differ is not known."
+        )
+    return (
+        f"After was compared with the control over {counted(runs)} fine-tuning runs of each, by permutation of runs "
+        "with the largest statistic over layers and directions; not amplified means that the interval of after minus "
+        f"control lies within {MARGIN} SD of zero."
+    )
 
 
 AMPLIFICATION = Topic(

@@ -207,8 +207,8 @@ def lead_cases() -> list[Case]:
         (24, 4, 21, 0.4, "early"),
     ):
         setting = (
-            f"{questions} questions x {samples}, {snapshots} snapshots, EM rate 0 to {100 * rate:g} %, {course} course, "
-            "which is the latent's too (24 groups of texts)"
+            f"{questions} questions x {samples}, {snapshots} snapshots, EM rate to {100 * rate:g} %; {course} course, "
+            "also of the latent (24 groups of texts)"
         )
         cases.append(
             Case(

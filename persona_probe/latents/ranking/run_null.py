@@ -22,7 +22,7 @@ def beyond_other_runs(changes: Float[np.ndarray, "run latent"]) -> Float[np.ndar
     >>> from persona_probe.latents.ranking.run_null import beyond_other_runs
     >>> beyond_other_runs(np.array([[3.0, -1.0], [0.5, -2.0], [0.0, 0.1]]))
     array([[2.5, 0. ],
-           [0. , 1. ],
+           [0.5, 1. ],
            [0. , 0.1]])
     """
     far = np.abs(changes)

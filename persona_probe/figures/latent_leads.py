@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -16,7 +19,7 @@ COLUMNS = ("latent", "criterion", "latent_step", "rate_step", "lead", "low", "hi
 WHAT = "leads"
 _CRITERIA = {
     "half": ("half of the change; whiskers: 95 %, bootstrap", SERIES_STYLES[0], -0.16),
-    "told apart": ("told apart; whiskers: gaps between snapshots", SERIES_STYLES[1], 0.16),
+    "significant": ("significantly different; no interval: it depends on the sample sizes", SERIES_STYLES[1], 0.16),
 }
 
 
@@ -46,8 +49,8 @@ def latent_leads(table: pd.DataFrame, *, axis: str = "training step", n: str = "
                 row["low"],
                 row["high"],
                 f"latent {row['latent']}, {criterion}<br>latent at {row['latent_step']:.3g}, EM rate at "
-                f"{row['rate_step']:.3g}: {row['lead']:+.3g} [{row['low']:+.3g}, {row['high']:+.3g}]"
-                f"<br>snapshots {row['resolution']:g} apart",
+                f"{row['rate_step']:.3g}: {row['lead']:+.3g}{_ends(row)}<br>snapshots {row['resolution']:g} apart",
+                filled=_known(row),
             )
             for row in known.to_dict("records")
         ]
@@ -57,5 +60,17 @@ def latent_leads(table: pd.DataFrame, *, axis: str = "training step", n: str = "
     label_rows(figure, [f"latent {latent}" for latent in latents])
     missing = [latent for latent in latents if rows.loc[rows["latent"] == latent, "lead"].isna().all()]
     none = f" No lead: {', '.join(f'latent {latent}' for latent in missing)}." if missing else ""
-    note = f"Right of 0: the latent first. One training run{f'; {escape_markup(n)}' if n else ''}.{none}"
+    note = (
+        "Right of 0: the latent first, if the mark is filled; open: the order is not known. One training run"
+        f"{f'; {escape_markup(n)}' if n else ''}.{none}"
+    )
     return keys_below(figure, note=note)
+
+
+def _known(row: Mapping[Any, Any]) -> bool:
+    """Whether the interval excludes 0; a lead without an interval says nothing on the order of the courses."""
+    return bool(row["low"] > 0 or row["high"] < 0)
+
+
+def _ends(row: Mapping[Any, Any]) -> str:
+    return f" [{row['low']:+.3g}, {row['high']:+.3g}]" if is_number(row["low"]) else ""

@@ -20,6 +20,8 @@ EFFECT_COLUMNS = ("latent", "effect", "effect_low", "effect_high", "null_effect"
 STYLES = {
     "rose": Style("#D55E00", "triangle-up", "solid"),
     "fell": Style("#0072B2", "triangle-down", "solid"),
+    "rose; too few controls": Style("#D55E00", "triangle-up-open-dot", "solid"),
+    "fell; too few controls": Style("#0072B2", "triangle-down-open-dot", "solid"),
     "rose; no control": Style("#D55E00", "triangle-up-open", "solid"),
     "fell; no control": Style("#0072B2", "triangle-down-open", "solid"),
     "no more than latents move under the control": Style("#E69F00", "square", "solid"),
@@ -191,7 +193,7 @@ def latent_effects(table: pd.DataFrame) -> go.Figure:
     return keys_below(figure.update_layout(height=210 + 34 * len(rows)), note=note)
 
 
-_MOVED = tuple(STYLES)[:4]
+_MOVED = tuple(STYLES)[:6]
 
 
 def _rank(finding: str) -> int:

@@ -8,8 +8,9 @@ import pytest
 
 from persona_probe.behaviour.em_rates import em_rate, rate_change
 from persona_probe.errors import PersonaProbeError
+from persona_probe.latents.causal.effect_tests import corrected, p_against_matches, p_of_no_change
 from persona_probe.latents.causal.rank import rank_latents
-from persona_probe.latents.causal.rank_result import LatentEffects, corrected, p_values
+from persona_probe.latents.causal.rank_result import LatentEffects
 from persona_probe.latents.causal.steer_set import steer_set
 from persona_probe.latents.encoding.encode import encode_latents
 from persona_probe.latents.loading import load_sae
@@ -203,7 +204,7 @@ def test_an_answer_the_judge_cannot_score_is_counted_and_never_aligned(sae, bad,
     assert effects.unsteered["failures"] == row["failures"] == 3
     assert row["n"] <= 9
     assert np.isnan(row["null_effect"])
-    assert row["p"] < 0.01
+    assert row["p"] == 1 / 64  # the smallest of seven questions that both answered
     assert "no matched latents" in effects.verdict()
 
 
@@ -290,11 +291,27 @@ def test_p_values_of_latents_like_their_matches_are_rarely_small():
         effects = rng.normal(0.05, 0.1, size=(10, 6))
         table = pd.DataFrame({"latent": range(10), "effect": effects[:, 0], "em_low": 0.4, "em_high": 0.5})
         nulls = pd.DataFrame({"latent": np.repeat(range(10), 5), "effect": effects[:, 1:].ravel()})
-        small.append((p_values(table, nulls) < 0.05).mean())
+        small.append((p_against_matches(table, nulls) < 0.05).mean())
     assert 0.005 < np.mean(small) < 0.06
     table.loc[0, "effect"] = -0.9
-    q = corrected(p_values(table, nulls))
+    q = corrected(p_against_matches(table, nulls))
     assert q[0] < 0.001 < q[1:].min()
+
+
+def test_without_matches_p_is_that_of_sign_flips_which_the_interval_shares():
+    rng = np.random.default_rng(3)
+    few = [f"q{i}" for i in range(4)]
+    assert p_of_no_change(judged([0.0] * 4, few), judged([100.0] * 4, few), "betley") == 1 / 8
+    small = []
+    for _ in range(60):
+        hard = rng.random(24)
+        one, other = (np.where(rng.random(24) < hard * 0.5, 0.0, 100.0) for _ in range(2))
+        p, change = p_of_no_change(judged(one), judged(other), "betley"), rate_change(judged(one), judged(other))
+        assert (p <= 0.05) == (change.low > 0 or change.high < 0)
+        small.append(p <= 0.05)
+    assert np.mean(small) <= 0.1
+    none = judged([np.nan] * 4, few)
+    assert np.isnan(p_of_no_change(none, judged([0.0] * 4, few), "betley"))
 
 
 def test_a_verdict_without_any_effect_says_so():

@@ -50,16 +50,19 @@ def test_what_was_moved_is_found_and_nothing_else():
     assert table.top(10, "down") == [7]
     row = table.row(3)
     assert (row["finding"], row["before"], row["after"]) == (
-        "rose",
+        "rose; too few controls",
         pytest.approx(10, abs=0.5),
         pytest.approx(14, abs=0.5),
     )
     assert row["low"] < 4 < row["high"]
     assert row["change_sd"] == pytest.approx(4 / np.sqrt(1.25), rel=0.15)
-    assert table.row(9)["finding"] in ("a small change", "not told apart")
+    assert table.row(9)["finding"] in ("a small change", "no significant difference")
     assert (table.table.loc[table.table["latent"] >= 350, "finding"] == "silent in all models").all()
     assert "Furthest: latent 3, from 9." in table.verdict()
     assert "1 up and 1 down" in table.verdict()
+    assert table.verdict().endswith(
+        "A benign run might pass this in up to 1 of 2 cases; a claim at 5 % takes 19 controls."
+    )
 
 
 def test_what_benign_training_moves_as_much_is_not_the_narrow_data():
@@ -69,6 +72,48 @@ def test_what_benign_training_moves_as_much_is_not_the_narrow_data():
     # Latent 5 moved by itself, but not as far as latents do under the control.
     assert table.row(5)["finding"] == "no more than latents move under the control"
     assert table.verdict().startswith("No latent of 350 that are active moved")
+
+
+def benign_runs(n, *, run_sd, seed=0):
+    """Runs that each move every latent by their own draw, in SD; all of them are exchangeable."""
+    rng = np.random.default_rng(seed)
+    moved = [LEVELS + np.where(LEVELS > 0, rng.normal(scale=run_sd * np.sqrt(1.25), size=WIDTH), 0) for _ in range(n)]
+    return [statistics(levels, seed=50 * seed + i + 1, model=f"run {i}") for i, levels in enumerate(moved)]
+
+
+def test_of_exchangeable_runs_each_is_as_likely_to_go_furthest():
+    """With K controls p over runs is at most 1 / (K + 1) for one run, whichever is called after, and nothing 'rose'."""
+    before, runs = statistics(LEVELS), benign_runs(4, run_sd=0.5)
+    smallest = []
+    for after in runs:
+        table = pp.latents.compare_latents(before, after, [run for run in runs if run is not after]).table
+        assert not table["finding"].isin([Moved.ROSE, Moved.FELL]).any()
+        smallest.append(table["p_runs"].min())
+    assert sorted(smallest) == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_nineteen_controls_are_enough_to_say_that_a_latent_rose():
+    after = benign_runs(1, run_sd=0.3, seed=7)[0]
+    after.sums[:, 3] += 5 * 3 * np.sqrt(1.25)
+    controls = benign_runs(19, run_sd=0.3)
+    table = pp.latents.compare_latents(statistics(LEVELS), after, controls)
+    assert table.row(3)["finding"] == "rose"
+    assert table.row(3)["p_runs"] == 0.05
+    assert table.top(5) == [3]
+    assert table.verdict().endswith("A benign run would pass this in at most 5 % of cases.")
+    assert "p <= 0.05 over runs" in table.verdict()
+    fewer = pp.latents.compare_latents(statistics(LEVELS), after, controls[:18])
+    assert fewer.row(3)["finding"] == "rose; too few controls"
+
+
+def test_a_run_and_its_controls_are_measured_in_one_unit():
+    """A latent that varies more in the control than in after is not made small by the control's own spread."""
+    after, control = statistics(changed(l3=14.0), seed=1), statistics(changed(l3=6.0), seed=2, noise=4.0)
+    table = pp.latents.compare_latents(statistics(LEVELS), after, [control])
+    row = table.row(3)
+    assert row["sd"] == pytest.approx(np.sqrt((1.25 + 1.25 + 16.25) / 3), rel=0.1)
+    assert row["control_sd"] == pytest.approx(-4 / row["sd"], rel=0.2)
+    assert table.about["null_sd"] == pytest.approx(-row["control_sd"])
 
 
 def test_of_several_controls_the_nearest_counts():
@@ -84,7 +129,7 @@ def test_without_a_control_the_finding_says_so():
     table = pp.latents.compare_latents(statistics(LEVELS), statistics(changed(l3=14.0), seed=1))
     assert table.row(3)["finding"] == "rose; no control"
     assert "without a control" in table.verdict()
-    assert table.table[["control", "control_sd", "specificity"]].isna().all(axis=None)
+    assert table.table[["control", "control_sd", "specificity", "p_runs"]].isna().all(axis=None)
 
 
 def test_false_discoveries_are_as_rare_as_promised_and_intervals_cover():

@@ -12,7 +12,8 @@ import persona_probe as pp
 from benchmarks.persona_world.latent_courses import latent_courses, mixed_rows, own_answers, villain_latent
 from persona_probe.behaviour.em_rates import em_rate
 from persona_probe.finetuning.snapshots import snapshot_paths
-from persona_probe.latents.courses.lead import crossings, lead_time
+from persona_probe.latents.courses.crossings import Draws, crossings, difference_ends
+from persona_probe.latents.courses.lead import lead_time
 from persona_probe.latents.courses.track import follow_training, track_latents
 from persona_probe.latents.courses.track_result import trajectory_from
 from persona_probe.latents.encoding.encode import LatentStatistics, encode_latents
@@ -99,7 +100,7 @@ def test_two_misaligned_answers_are_not_yet_a_change_of_the_rate():
 
 def test_the_lead_is_how_much_earlier_the_latent_gets_there():
     leads = lead_time(course(**LATE)).table.set_index("criterion")
-    half, apart = leads.loc["half"], leads.loc["told apart"]
+    half, onset = leads.loc["half"], leads.loc["significant"]
     # 55 between 50 (step 10) and 90 (step 20); 24 between 2 (step 20) and 30 (step 30).
     assert half["latent_step"] == pytest.approx(11.25, abs=0.3)
     assert half["rate_step"] == pytest.approx(20 + 10 * 22 / 28)
@@ -107,9 +108,8 @@ def test_the_lead_is_how_much_earlier_the_latent_gets_there():
     assert half["low"] < half["lead"] < half["high"]
     assert half["low"] > 10
     assert half["resolution"] == 10
-    assert (apart["latent_step"], apart["rate_step"], apart["lead"]) == (10, 30, 20)
-    # The latent moved between 0 and 10, the rate between 20 and 30.
-    assert (apart["low"], apart["high"]) == (10, 30)
+    assert (onset["latent_step"], onset["rate_step"], onset["lead"]) == (10, 30, 20)
+    assert np.isnan([onset["low"], onset["high"]]).all()  # a statement about sample sizes
 
 
 def test_what_comes_later_has_a_negative_lead_and_falling_counts_as_rising_does():
@@ -117,7 +117,7 @@ def test_what_comes_later_has_a_negative_lead_and_falling_counts_as_rising_does(
     assert late["high"] < 0
     falling = lead_time(course([100, 60, 20, 10, 10], [48, 47, 45, 20, 0])).table.set_index("criterion")
     assert falling.loc["half", "lead"] == pytest.approx(28.3 - 11.2, abs=1)
-    assert falling.loc["told apart", "lead"] == 20
+    assert falling.loc["significant", "lead"] == 20
 
 
 def test_the_axis_may_be_a_share_of_bad_data():
@@ -131,7 +131,7 @@ def test_the_axis_may_be_a_share_of_bad_data():
 
 def test_a_series_that_never_moves_has_no_step_and_the_note_says_why():
     flat = lead_time(course(LATE["latent"], [0, 0, 1, 0, 1])).table.set_index("criterion")
-    assert flat.loc["told apart", "latent_step"] == 10
+    assert flat.loc["significant", "latent_step"] == 10
     assert flat[["rate_step", "lead", "low", "high"]].isna().all(axis=None)
     assert "the EM rate's change at the end" in flat.loc["half", "note"]
     still = lead_time(course(**LATE, latents=(0,))).table.iloc[0]
@@ -143,23 +143,25 @@ def test_a_series_that_never_moves_has_no_step_and_the_note_says_why():
     assert "No answers were judged" in lead_time(alone).verdict()
 
 
-def test_a_change_that_comes_and_goes_again_is_told_apart_only_when_it_stays():
+def test_a_change_that_comes_and_goes_again_is_significant_only_when_it_stays():
     leads = lead_time(course([10, 50, 10, 50, 50], [0, 30, 0, 30, 30])).table.set_index("criterion")
-    assert leads.loc["told apart", ["latent_step", "rate_step"]].tolist() == [30, 30]
+    assert leads.loc["significant", ["latent_step", "rate_step"]].tolist() == [30, 30]
 
 
-def test_what_the_control_does_as_well_is_not_told_apart():
+def test_what_the_control_does_as_well_is_not_significant():
     slow = [10, 13, 50, 90, 100]
     alone = lead_time(course(slow, LATE["bad"])).table.set_index("criterion")
-    assert alone.loc["told apart", "latent_step"] == 10
+    assert alone.loc["significant", "latent_step"] == 10
     control = course([10, 11, 6, 12, 13], [0, 0, 0, 1, 0], seed=7)
     beside = lead_time(course(slow, LATE["bad"]), control=control).table.set_index("criterion")
-    assert beside.loc["told apart", ["latent_step", "rate_step"]].tolist() == [20, 30]
+    assert beside.loc["significant", ["latent_step", "rate_step"]].tolist() == [20, 30]
     assert beside.loc["half", "lead"] == alone.loc["half", "lead"]
     same = course(LATE["latent"], LATE["bad"], seed=7)
     nothing = lead_time(course(LATE["latent"], LATE["bad"]), control=same).table
     assert nothing["note"].str.contains("what the control does").all()
-    assert "Different from the control from 20" in lead_time(course(slow, LATE["bad"]), control=control).verdict()
+    words = lead_time(course(slow, LATE["bad"]), control=control).verdict()
+    assert "Significantly different from the control from 20" in words
+    assert words.endswith("One training run, and one of the control.")
     with pytest.raises(pp.PersonaProbeError, match="not tracked along the control"):
         lead_time(course(**LATE), control=course(**LATE, latents=(0,)))
 
@@ -195,6 +197,26 @@ def random_table(rng, bad):
     return table
 
 
+def test_a_noisy_course_does_not_cross_early():
+    """The first crossing of noise comes before that of the course: two equal courses would have an order."""
+    rng = np.random.default_rng(0)
+    steps = np.linspace(0, 10, 41)
+    true = 1 / (1 + np.exp(5 - steps))
+    noisy = true + np.where(steps > 0, rng.normal(scale=0.15, size=(400, 41)), 0)
+    (expected,) = crossings(steps, true[None], 0.5)
+    assert np.mean(crossings(steps, noisy, 0.5)) == pytest.approx(expected, abs=0.1)
+
+
+def test_few_questions_widen_the_interval():
+    rng = np.random.default_rng(0)
+    later, earlier = rng.normal(size=(2, 4000)) * np.array([[1.0], [0.1]])
+    many = difference_ends(Draws(later, 1000), Draws(earlier, 1000), 0.95)
+    few = difference_ends(Draws(later, 8), Draws(earlier, 24), 0.95)
+    assert many == pytest.approx((-1.96, 1.96), abs=0.1)
+    assert few == pytest.approx((-2.53, 2.53), abs=0.25)
+    assert np.isnan(difference_ends(Draws(later, 1), Draws(earlier, 24), 0.95)).all()
+
+
 def test_crossings_are_interpolated_and_missing_where_there_are_none():
     steps = np.array([0.0, 1.0, 3.0])
     values = np.array([[0.0, 1.0, 4.0], [5.0, 5.0, 5.0], [1.0, 0.0, -1.0], [0.0, np.nan, 2.0]])
@@ -211,7 +233,14 @@ def test_the_verdict_says_which_comes_first_and_by_how_much():
     assert "EM rate: 0 % to 80 %" in words
     assert "earlier, interval" in words
     assert "One training run." in words
-    assert "so the order is open" in lead_time(course([10, 20, 50, 90, 100], [0, 4, 24, 40, 48])).verdict()
+    unknown = lead_time(course([10, 20, 50, 90, 100], [0, 4, 24, 40, 48]))
+    assert "the order is not known, a lead of" in unknown.verdict()
+    assert "earlier" not in unknown.verdict()
+    assert "later" not in unknown.verdict()
+    half, onset = unknown.plot().data
+    assert half.marker.symbol[0].endswith("-open")
+    assert onset.marker.symbol[0].endswith("-open")
+    assert "nan" not in onset.hovertext[0]
 
 
 def test_bad_input_is_refused_in_words():

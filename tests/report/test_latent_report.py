@@ -46,11 +46,12 @@ def latent_table(n: int = 40) -> pd.DataFrame:
             "firing_before": 0.1,
             "firing_after": 0.3,
             "p": 0.001,
+            "p_runs": 0.05,
             "q": 0.01,
             "finding": findings,
         }
     )
-    table.loc[n - 1, ["change_sd", "low_sd", "high_sd", "control_sd", "specificity", "q"]] = np.nan
+    table.loc[n - 1, ["change_sd", "low_sd", "high_sd", "control_sd", "specificity", "q", "p_runs"]] = np.nan
     table.loc[n - 1, "finding"] = Moved.SILENT.value
     return table
 

@@ -95,9 +95,9 @@ def divergence():
 
 def latents():
     table = pd.DataFrame({"latent": range(6), "change_sd": [3.0, -2.0, 0.5, 0.3, 0.1, 0.0]}).assign(
-        before=1.0, after=2.0, control_sd=0.1, specificity=4.0, q=0.01, change=1.0, low=0.9, high=1.1
+        before=1.0, after=2.0, control_sd=0.1, specificity=4.0, q=0.01, p_runs=0.5, change=1.0, low=0.9, high=1.1
     )
-    table["finding"] = ["rose", "fell", *["not told apart"] * 4]
+    table["finding"] = ["rose; too few controls", "fell; too few controls", *["no significant difference"] * 4]
     table = table.assign(low_sd=table["change_sd"] - 0.2, high_sd=table["change_sd"] + 0.2)
     return LatentTable(table, {"controls": 1, "null_sd": 0.4, "alpha": 0.05, "least_sd": 0.5})
 
@@ -139,7 +139,7 @@ def trajectory():
 
 
 def leads():
-    table = pd.DataFrame({"latent": [4, 4], "criterion": ["half", "told apart"], "latent_step": [10.0, 10.0]}).assign(
+    table = pd.DataFrame({"latent": [4, 4], "criterion": ["half", "significant"], "latent_step": [10.0, 10.0]}).assign(
         rate_step=25.0, lead=15.0, low=10.0, high=20.0, resolution=10.0, note=""
     )
     return LatentLeads(table, trajectory(), "before")

@@ -12,6 +12,7 @@ from persona_probe.behaviour.em_rates import rate_change
 from persona_probe.behaviour.judges.judge import Judge, check_judge
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import NUMBER, WHOLE, PersonaProbeError, check_types
+from persona_probe.latents.causal.effect_tests import corrected, p_against_matches, p_of_no_change
 from persona_probe.latents.causal.matched_latents import (
     activation_while_active,
     check_statistics,
@@ -19,7 +20,7 @@ from persona_probe.latents.causal.matched_latents import (
     matched_latents,
     row_norms,
 )
-from persona_probe.latents.causal.rank_result import LatentEffects, corrected, p_values
+from persona_probe.latents.causal.rank_result import LatentEffects
 from persona_probe.latents.causal.steer_set import ask_edits
 from persona_probe.latents.causal.strength_choice import Setting, choose_strengths
 from persona_probe.latents.encoding.encode import LatentStatistics
@@ -255,6 +256,8 @@ def _row(
         null = rate_change(unsteered, together, definition)
         row |= {"null_effect": null.value, "null_low": null.low, "null_high": null.high}
         row["null_coherent"] = measured(together, definition)["coherent"]
+    else:
+        row["p"] = p_of_no_change(unsteered, table, definition)
     return row
 
 
@@ -265,7 +268,8 @@ _COLUMNS = ["rank", "latent", "fell", "kind", "amount", "factor", "level", *_INT
 
 def _ranked(rows: Sequence[dict[str, Any]], nulls: pd.DataFrame, goal: str) -> pd.DataFrame:
     table = pd.DataFrame(rows).reindex(columns=_COLUMNS)
-    table["p"] = p_values(table, nulls)
+    if not nulls.empty:
+        table["p"] = p_against_matches(table, nulls)
     table["q"] = corrected(table["p"])
     table["rank"] = table["effect"].rank(ascending=goal == "suppress", method="first").astype("Int64")
     return table.astype({"n": "Int64", "failures": "Int64"}).sort_values("rank", ignore_index=True)

@@ -6,13 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
-from scipy.special import stdtr
-from scipy.stats import false_discovery_control
 
 from persona_probe.result import Result
-from persona_probe.statistics.score_intervals import normal_quantile
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -44,8 +40,9 @@ class LatentEffects(Result):
             ``level`` = amount, ``em_rate`` with ``em_low`` and ``em_high``, ``n`` answers that count, ``coherent`` with
             its interval, ``failures`` (answers that the judge could not score), ``effect`` (change of the EM rate from
             the unsteered answers to the same questions) with ``effect_low`` and ``effect_high``, ``null_effect`` (of
-            its matched latents together) with its interval and ``null_coherent``, ``p``, ``q`` (Benjamini and Hochberg
-            1995) and ``note``.
+            its matched latents together) with its interval and ``null_coherent``, ``p`` (of differing from matched
+            latents; without any, of no change, by sign flips of questions), ``q`` (Benjamini and Hochberg 1995) and
+            ``note``. All of it is of this one model: another fine-tuning run may differ.
         unsteered: ``em_rate``, ``coherent`` and so on of the model as it is.
         development: every strength tried on the development questions; ``enough`` says whether it was coherent enough.
         nulls: one row per matched latent: ``latent``, ``matched`` (the latent along whose decoder row the displacement
@@ -108,48 +105,3 @@ class LatentEffects(Result):
             f"{self.unsteered['coherent']:.0%} -> {best['coherent']:.0%}"
         )
         return f"{line}; its matched latents change the rate by {best['null_effect']:+.1%}" if len(self.nulls) else line
-
-
-def p_values(table: pd.DataFrame, nulls: pd.DataFrame) -> pd.Series[float]:
-    """The two-sided p of each latent's effect under the null that it is one more draw of its matched latents.
-
-    Student's t is the effect minus the mean effect of its matched latents, over the spread of matched latents around
-    their means. The nulls of all latents together give that spread and its degrees of freedom, because a rank among the
-    nulls could not fall below 1 / (nulls + 1), which hides a single causal latent after correction. The spread is at
-    least that of the latent's own nulls, and the sampling error of its own EM rate. Without nulls the effect is
-    compared with zero.
-
-    Args:
-        table: columns ``latent``, ``effect``, ``effect_low``, ``effect_high``, ``em_low`` and ``em_high``.
-        nulls: columns ``latent`` and ``effect``, one row per matched latent.
-
-    Returns:
-        One p per row of ``table``; NaN if the effect or its null is missing.
-    """
-    two_sided = 2 * normal_quantile(0.95)
-    if nulls.empty:
-        errors = (table["effect_high"] - table["effect_low"]) / two_sided
-        return _two_sided(table["effect"] / errors, np.inf)
-    usable = nulls.dropna(subset=["effect"])
-    groups = usable.groupby("latent")["effect"]
-    freedom = len(usable) - groups.ngroups
-    if freedom < 1:
-        return pd.Series(np.nan, index=table.index)
-    together = float(((usable["effect"] - groups.transform("mean")) ** 2).sum()) / freedom
-    of_latent = table["latent"].map(groups.var()).fillna(0.0)
-    sampling = ((table["em_high"] - table["em_low"]) / two_sided) ** 2
-    variance = np.maximum(np.maximum(of_latent, together), sampling)
-    distance = table["effect"] - table["latent"].map(groups.mean())
-    return _two_sided(distance / np.sqrt(variance * (1 + 1 / table["latent"].map(groups.size()))), freedom)
-
-
-def corrected(p: pd.Series[float]) -> pd.Series[float]:
-    """Benjamini and Hochberg's q of the p values that are not NaN."""
-    q, finite = p.copy(), p.notna()
-    if finite.any():
-        q[finite] = false_discovery_control(p[finite].to_numpy())
-    return q
-
-
-def _two_sided(t: pd.Series[float], freedom: float) -> pd.Series[float]:
-    return pd.Series(2 * stdtr(freedom, -np.abs(t.to_numpy(dtype=float))), index=t.index)

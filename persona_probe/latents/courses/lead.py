@@ -9,10 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
 
-from persona_probe.behaviour.em_rates import DEFINITIONS
 from persona_probe.errors import NUMBER, WHOLE, PersonaProbeError, check_types
+from persona_probe.latents.courses.crossings import (
+    crossings,
+    difference_ends,
+    latent_draws,
+    rate_draws,
+    resample_weights,
+)
 from persona_probe.latents.courses.track_result import EM_RATE, LatentTrajectory
 from persona_probe.latents.latent_numbers import whole_numbers
 from persona_probe.result import TableResult
@@ -20,8 +25,7 @@ from persona_probe.result import TableResult
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-_RESAMPLES_AT_ONCE = 256
-HALF, APART = "half", "told apart"
+HALF, SIGNIFICANT = "half", "significant"
 
 
 def lead_time(
@@ -38,21 +42,22 @@ def lead_time(
 
     There are two criteria, which fail in different ways:
 
-    ``half``: where a series first reaches half of its final change, by linear interpolation between snapshots. It does
-    not depend on the precision of either measurement, but on how the EM rate depends on the activation: a rate that
-    needs a high activation is later on the way up for this reason alone, and earlier on the way down. So follow
-    realignment too: a latent that leads on the way up and lags on the way down shows the same event on another scale,
-    not an earlier one. The interval is a percentile bootstrap, separately over the questions of the texts and over the
-    judged questions.
+    ``half``: where a series reaches half of its final change, by linear interpolation between snapshots, after it was
+    made monotone (`persona_probe.latents.courses.crossings.crossings`). It does not depend on the precision of either
+    measurement, but on how the EM rate depends on the activation: a rate that needs a high activation is later on the
+    way up for this reason alone, and earlier on the way down. So follow realignment too: a latent that leads on the way
+    up and lags on the way down shows the same event on another scale, not an earlier one. The interval is an expanded
+    percentile bootstrap, separately over the questions of the texts and over the judged questions. Where it includes 0,
+    the order is not known.
 
-    ``told apart``: the first snapshot from which the change from before is significant (its interval excludes 0, and
+    ``significant``: the first snapshot from which the change from before is significant (its interval excludes 0, and
     does so to the end); with a ``control``, the interval must exclude all changes up to the control's largest. This is
     what one would notice first with this much data: the latent, read at many tokens, is measured more precisely than a
-    rate of as many answers, and with more answers the EM rate's step is earlier. Without a control it says little,
-    because any training moves most latents a little. Where in the gap before that snapshot it happened is unknown;
-    ``low`` and ``high`` are the extremes that these gaps allow.
+    rate of as many answers, and with more answers the EM rate's step is earlier. So it is a statement about sample
+    sizes, and has no interval: the latent is first here even if both courses are the same. Without a control it says
+    little, because any training moves most latents a little.
 
-    Neither interval includes how training runs differ: repeat the training with other seeds, and compare the leads.
+    The interval does not include how training runs differ: repeat the training with other seeds, and compare the leads.
 
     Args:
         trajectory: a trajectory from `track_latents` or `follow_training`, with judged answers.
@@ -83,9 +88,9 @@ def lead_time(
         ... )
         >>> leads = pp.latents.lead_time(course)
         >>> leads.table[["latent", "criterion", "latent_step", "rate_step"]]
-           latent   criterion  latent_step  rate_step
-        0     647        half         40.0       40.0
-        1     647  told apart         80.0       80.0
+           latent    criterion  latent_step  rate_step
+        0     647         half         40.0       40.0
+        1     647  significant         80.0       80.0
     """
     check_types(
         trajectory=(trajectory, LatentTrajectory),
@@ -106,19 +111,19 @@ def lead_time(
             followed = ", ".join(map(str, tracked.latents))
             raise PersonaProbeError(f"lead_time: latent {unknown[0]} was not tracked{what}; choose from {followed}")
     rng = np.random.default_rng(seed)
-    weights = _weights(rng, len(trajectory.dialogues), n_resamples)
+    weights = resample_weights(rng, len(trajectory.dialogues), n_resamples)
     rate = _Course(trajectory.series(), fraction, None if control is None else control.series())
-    rate_draws = _rate_draws(trajectory, fraction, n_resamples, rng) if rate.fault is None else np.full(1, math.nan)
+    of_rate = rate_draws(trajectory, fraction, n_resamples, rng) if rate.fault is None else None
     rows = []
     for latent in wanted:
         course = _Course(trajectory.series(latent), fraction, None if control is None else control.series(latent))
-        draws = _latent_draws(trajectory, latent, weights, fraction)
         note = "; ".join(fault for fault in (course.fault, rate.fault) if fault)
-        half = _half_ends(rate_draws - draws, level) if not note else (math.nan, math.nan)
-        apart = (rate.apart[0] - course.apart[1], rate.apart[1] - course.apart[0])
+        ends = (math.nan, math.nan)
+        if of_rate is not None and not note:
+            ends = difference_ends(of_rate, latent_draws(trajectory, latent, weights, fraction), level)
         rows += [
-            _row(latent, HALF, course.half, rate.half, half, note),
-            _row(latent, APART, course.apart, rate.apart, apart, note),
+            _row(latent, HALF, course.half, rate.half, ends, note),
+            _row(latent, SIGNIFICANT, course.onset, rate.onset, (math.nan, math.nan), note),
         ]
     return LatentLeads(pd.DataFrame(rows), trajectory, "before" if control is None else "the control")
 
@@ -129,12 +134,12 @@ class _Course:
     Attributes:
         half: the snapshot before the crossing, the crossing itself and the snapshot after it, as
             ``(gap start, crossing, gap end)``; NaN if there is none.
-        apart: the last snapshot whose change is not significant, and the first whose change is.
+        onset: the last snapshot whose change is not significant, and the first whose change is.
         fault: why there is none, in words.
     """
 
     def __init__(self, rows: pd.DataFrame, fraction: float, control: pd.DataFrame | None) -> None:
-        self.half, self.apart = (math.nan,) * 3, (math.nan,) * 2
+        self.half, self.onset = (math.nan,) * 3, (math.nan,) * 2
         self.fault: str | None = None
         if rows.empty:
             self.fault = "no answers were judged"
@@ -152,81 +157,11 @@ class _Course:
             what = f"what the control does (up to {floor:.3g})" if floor else "zero"
             self.fault = f"{whose}'s change at the end, {ends}, is not significantly different from {what}"
             return
-        onset = int(np.flatnonzero(sign != sign[-1])[-1]) + 1
-        self.apart = (float(steps[onset - 1]), float(steps[onset]))
-        after = int(np.argmax(change / change[-1] >= fraction))
+        first = int(np.flatnonzero(sign != sign[-1])[-1]) + 1
+        self.onset = (float(steps[first - 1]), float(steps[first]))
         crossing = float(crossings(steps, change[None], fraction)[0])
+        after = max(int(np.searchsorted(steps, crossing)), 1)
         self.half = (float(steps[after - 1]), crossing, float(steps[after]))
-
-
-def crossings(
-    steps: Float[np.ndarray, "... step"], values: Float[np.ndarray, "draw step"], fraction: float
-) -> Float[np.ndarray, "... draw"]:
-    """``(draw,)`` where each row first reaches ``fraction`` of its change from the first to the last step.
-
-    Between steps it is interpolated linearly. NaN for a row that ends where it began, or whose ends are NaN.
-
-    >>> import numpy as np
-    >>> from persona_probe.latents.courses.lead import crossings
-    >>> crossings(np.array([0.0, 10.0, 20.0]), np.array([[0.0, 1.0, 4.0]]), 0.5).round(2).tolist()
-    [13.33]
-    """
-    change = values - values[:, :1]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share = change / change[:, -1:]
-    reached = share >= fraction
-    after = np.maximum(reached.argmax(axis=1), 1)
-    rows = np.arange(len(values))
-    lower, upper = share[rows, after - 1], share[rows, after]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        part = (fraction - lower) / (upper - lower)
-    places: np.ndarray = steps[after - 1] + part * (steps[after] - steps[after - 1])
-    return np.where(reached.any(axis=1) & np.isfinite(share[:, -1]), places, math.nan)
-
-
-def _weights(rng: np.random.Generator, units: int, n: int) -> Int[np.ndarray, "draw unit"]:
-    """How often each unit is drawn in each resample."""
-    return rng.multinomial(units, np.full(units, 1.0 / units), size=n)
-
-
-def _latent_draws(
-    trajectory: LatentTrajectory, latent: int, weights: Int[np.ndarray, "draw unit"], fraction: float
-) -> Float[np.ndarray, "... draw"]:
-    sums = trajectory.sums[:, :, trajectory.latents.index(latent)].astype(np.float64)
-    means = (weights @ sums.T) / (weights @ trajectory.dialogues)[:, None]
-    return crossings(np.asarray(trajectory.steps, dtype=float), means, fraction)
-
-
-def _rate_draws(
-    trajectory: LatentTrajectory, fraction: float, n: int, rng: np.random.Generator
-) -> Float[np.ndarray, "... draw"]:
-    """The crossings of the EM rate in resamples of the questions, which are the same at every step."""
-    definition = DEFINITIONS[trajectory.about["definition"]]
-    steps = [step for step in trajectory.steps if step in trajectory.judged]
-    parts = []
-    for step in steps:
-        table = trajectory.judged[step]
-        question = table["question"].where(table["question"].notna(), [f"\0{row}" for row in range(len(table))])
-        counts = pd.DataFrame({"top": definition.numerator(table), "bottom": definition.denominator(table)})
-        parts.append(counts.groupby(question.to_numpy()).sum())
-    everyone = pd.concat(parts, axis=1, keys=range(len(parts))).fillna(0).astype(float)
-    top, bottom = (everyone.xs(name, axis=1, level=1).to_numpy() for name in ("top", "bottom"))
-    draws = []
-    for begin in range(0, n, _RESAMPLES_AT_ONCE):
-        weights = _weights(rng, len(everyone), min(_RESAMPLES_AT_ONCE, n - begin))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            rates = (weights @ top) / (weights @ bottom)
-        draws.append(crossings(np.asarray(steps, dtype=float), rates, fraction))
-    return np.concatenate(draws)
-
-
-def _half_ends(leads: Float[np.ndarray, "... draw"], level: float) -> tuple[float, float]:
-    """Percentiles of the draws; NaN if more draws have no crossing than may lie outside the interval."""
-    known = leads[np.isfinite(leads)]
-    if len(known) < level * len(leads):
-        return math.nan, math.nan
-    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
 
 
 def _row(
@@ -259,11 +194,11 @@ class LatentLeads(TableResult):
 
     Attributes:
         table: one row per latent and criterion: ``latent``; ``criterion``; ``latent_step``, ``rate_step``: where each
-            reaches it; ``lead`` = rate_step - latent_step (positive: the latent is first) with ``low`` and ``high``;
-            ``resolution``: the wider of the gaps between snapshots in which the two steps lie; ``note``: why a number
-            is missing.
+            reaches it; ``lead`` = rate_step - latent_step (positive: the latent is first) with ``low`` and ``high``
+            (``half`` only; where they include 0, the order is not known); ``resolution``: the wider of the gaps between
+            snapshots in which the two steps lie; ``note``: why a number is missing.
         trajectory: the trajectory of the latents and of the EM rate.
-        against: what changes are compared with for "told apart": before, or the control.
+        against: what changes are compared with for "significant": before, or the control.
     """
 
     table: pd.DataFrame
@@ -295,26 +230,35 @@ class LatentLeads(TableResult):
         """The lines of the verdict."""
         axis = self.trajectory.about["axis"]
         rate = _moved(self.trajectory.series(), percent=True)
+        runs = "One training run." if self.against == "before" else "One training run, and one of the control."
         lines = []
         for latent in dict.fromkeys(self.table["latent"].tolist()):
             rows = self.table[self.table["latent"] == latent]
-            half, apart = (rows[rows["criterion"] == name].iloc[0] for name in (HALF, APART))
+            half, onset = (rows[rows["criterion"] == name].iloc[0] for name in (HALF, SIGNIFICANT))
             line = f"Latent {latent}: {_moved(self.trajectory.series(latent))}. "
             line += f"{EM_RATE}: {rate}. " if rate else "No answers were judged. "
             if half["note"]:
                 lines.append(line + f"No lead can be given: {half['note']}.")
                 continue
-            order = "earlier" if half["lead"] > 0 else "later"
-            known = half["low"] > 0 or half["high"] < 0
             line += (
-                f"Half of the change is reached at {axis} {half['latent_step']:.3g} and {half['rate_step']:.3g}: the "
-                f"latent is {abs(half['lead']):.3g} {order}, interval {half['low']:.3g} to {half['high']:.3g}"
-                f"{'' if known else ', so the order is open'} (snapshots {half['resolution']:g} apart). "
-                f"Different from {self.against} from {apart['latent_step']:g} and {apart['rate_step']:g} on. "
-                "One training run."
+                f"Half of the change is reached at {axis} {half['latent_step']:.3g} and {half['rate_step']:.3g}: "
+                f"{_order(half)} (snapshots {half['resolution']:g} apart). Significantly different from "
+                f"{self.against} from {onset['latent_step']:g} and {onset['rate_step']:g} on, which depends on how "
+                f"much was measured of each. {runs}"
             )
             lines.append(line)
         return lines
+
+
+def _order(half: pd.Series[Any]) -> str:
+    """Which is first, in words; no direction where the interval includes 0 or there is none."""
+    lead, low, high = half["lead"], half["low"], half["high"]
+    if math.isnan(low):
+        return f"a lead of {lead:+.3g} without an interval, because too few resamples cross, so the order is not known"
+    ends = f"interval {low:+.3g} to {high:+.3g}"
+    if low <= 0 <= high:
+        return f"the order is not known, a lead of {lead:+.3g}, {ends}"
+    return f"the latent is {abs(lead):.3g} {'earlier' if lead > 0 else 'later'}, {ends}"
 
 
 def _moved(rows: pd.DataFrame, *, percent: bool = False) -> str:

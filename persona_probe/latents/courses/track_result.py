@@ -40,7 +40,8 @@ class LatentTrajectory(TableResult):
             mean of its tokens), or a rate; ``change`` from before with ``change_low`` and ``change_high``; ``share`` =
             change / change at the last step (NaN if that is 0); ``frequency`` with ``frequency_low`` and
             ``frequency_high``: the share of tokens at which the latent is active (NaN for the EM rate); ``n``:
-            dialogues, or answers for a rate. Intervals are over questions; changes are paired by question.
+            dialogues, or answers for a rate. Intervals are over questions, of this one training run; changes are paired
+            by question.
         steps: the steps of before (first) and of the snapshots.
         latents: the latents that were tracked.
         sums: ``(step, group, latent)`` mean activations of dialogues, summed over the group's dialogues.

@@ -127,7 +127,10 @@ class LatentDescription:
     link: str | None
 
     def best(self, label: str) -> pd.Series[Any] | None:
-        """The value of ``label`` that it fires for most, or None where that was not measured."""
+        """The value of ``label`` that it fires for most, or None where that was not measured.
+
+        It is the largest AUROC of all values: its interval is that of one value, and does not allow for the choice.
+        """
         rows = self.firing[self.firing["label"] == label]
         return None if rows.empty else rows.iloc[int(rows["auroc"].to_numpy(dtype=float).argmax())]
 

@@ -19,6 +19,9 @@ from persona_probe.statistics.nulls import isotropic_directions
 
 _NUMBERS_AT_ONCE = 2**23
 """Numbers of decoder rows, or cosines with random directions, in memory: 32 MiB in float32."""
+_QUANTILE = 0.975
+_FEWEST = 39
+"""The largest of 39 exchangeable draws is exceeded by one more in 1 of 40 cases."""
 
 
 def latent_agreement(
@@ -32,22 +35,23 @@ def latent_agreement(
     """Cosines of latents' decoder rows with directions at the SAE's layer (also probes' normals).
 
     A decoder of thousands of rows has some that are near to any direction. So the null is what the best of these
-    latents reaches with a random direction, and only a latent beyond it agrees more than chance explains. Random
-    directions here are isotropic; where all activations lie in few dimensions that is an easy null.
+    latents reaches with a random direction, and only a latent beyond it agrees more than chance explains: with a random
+    direction in 2.5 % of cases, for each direction that is given. Random directions here are isotropic; where all
+    activations lie in few dimensions that is an easy null.
 
     Args:
         sae: whose latents.
         directions: one, or several by name.
         latents: which latents; None takes all. The null is that of the best among them.
-        n_random: number of random directions for the null.
+        n_random: number of random directions for the null, at least 39: of fewer there is no 97.5 % quantile.
         seed: of the random directions.
 
     Returns:
         Its ``table`` has one row per direction and latent, best first within a direction.
 
     Raises:
-        PersonaProbeError: if there is no direction, one lacks the SAE's layer or has another width, or a latent does
-            not exist.
+        PersonaProbeError: if there is no direction, ``n_random`` is below 39, a direction lacks the SAE's layer or has
+            another width, or a latent does not exist.
     """
     check_types(
         sae=(sae, Sae),
@@ -58,6 +62,11 @@ def latent_agreement(
     named = {directions.name: directions} if isinstance(directions, Direction) else dict(directions)
     if not named:
         raise PersonaProbeError("latent_agreement: there are no directions: the mapping is empty")
+    if n_random < _FEWEST:
+        raise PersonaProbeError(
+            f"latent_agreement: n_random={n_random}; give at least {_FEWEST} random directions, because fewer have no "
+            "97.5 % quantile"
+        )
     for name, direction in named.items():
         _check(sae, name, direction)
     wanted = np.arange(sae.width) if latents is None else np.array(sae.check_latents(latents))
@@ -106,7 +115,7 @@ def _cosines(
         cosines[start : start + step][long] = rows @ along
         if len(rows):
             live, best = True, np.maximum(best, np.abs(random @ rows.T).max(axis=1))
-    return cosines, float(np.quantile(best, 0.975)) if live else float("nan")
+    return cosines, float(np.quantile(best, _QUANTILE, method="weibull")) if live else float("nan")
 
 
 def _check(sae: Sae, name: str, direction: Direction) -> None:

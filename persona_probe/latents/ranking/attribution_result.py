@@ -23,8 +23,8 @@ class LatentAttribution(TableResult):
         table: one row per latent, largest absolute attribution first: ``latent``, ``attribution`` (nats, mean over
             pairs: positive where the latent favours the misaligned answer), ``effect_of_ablation`` (its negative:
             what removing the latent does to the log-odds), ``low``, ``high`` (95 % t interval of the attribution over
-            groups of questions), ``p`` (two-sided), ``q`` (Benjamini-Hochberg over latents), ``n_questions``. A latent
-            that is never active has attribution 0 and no ``p``.
+            groups of questions, of this one model), ``p`` (two-sided), ``q`` (Benjamini-Hochberg over latents),
+            ``n_questions``. A latent that is never active has attribution 0 and no ``p``.
         about: ``sae``, ``layer``, ``model``, ``span``, ``normalize`` and the number of ``pairs`` of answers.
     """
 

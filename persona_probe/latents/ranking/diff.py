@@ -15,6 +15,7 @@ from persona_probe.errors import NUMBER, WHOLE, PersonaProbeError, check_types
 from persona_probe.latents.encoding.alike import SAME_SOURCE, check_alike
 from persona_probe.latents.encoding.encode import GROUPS, LatentStatistics, encode_latents, question_groups
 from persona_probe.latents.ranking.diff_result import LatentTable, Moved
+from persona_probe.latents.ranking.run_null import beyond_other_runs, controls_needed, p_over_runs
 from persona_probe.latents.sae import Sae
 from persona_probe.models.model import Model
 from persona_probe.statistics.grouped_means import GroupedMean, grouped_difference
@@ -53,10 +54,12 @@ def diff_latents(
         dialogues: the same texts for all models, which leaves only the models to differ; or each model's own answers to
             the same questions, as a mapping with ``before``, ``after`` and, with a control, ``control`` (one list for
             each control: ``control 0``, ``control 1``, ... where there are several).
-        control: a matched benign fine-tune, or several runs of it: the more, the better the null.
+        control: a matched benign fine-tune, or several runs of it. A benign run in after's place would pass as often as
+            1 in K + 1 with K of them, so it takes 19 to say that a latent rose or fell at 5 %; with fewer, the finding
+            says so.
         span: which tokens.
         least_sd: smallest change that counts, in standard deviations over dialogues.
-        alpha: false-discovery rate.
+        alpha: false-discovery rate over latents, and the level of the test over runs.
         max_groups: the largest number of groups of questions; intervals are over groups.
         tokens_per_batch: padded tokens per forward pass.
         allow_unrelated: warn instead of refusing where the SAE does not fit.
@@ -109,7 +112,7 @@ def compare_latents(
         after: statistics of the model after, in the same groups of questions.
         controls: statistics of benign fine-tunes.
         least_sd: smallest change that counts.
-        alpha: false-discovery rate.
+        alpha: false-discovery rate over latents, and the level of the test over runs.
 
     Raises:
         PersonaProbeError: if they are of different SAEs, spans or groups, or a number is out of range.
@@ -138,8 +141,12 @@ def compare_latents(
             )
     change = _change(before, after)
     low, high = change.interval()
-    live = np.any([stats.sums.any(axis=0) for stats in (before, after, *controls)], axis=0)
-    sd = np.sqrt((before.variance + after.variance) / 2)
+    models = [before, after, *controls]
+    live = np.any([stats.sums.any(axis=0) for stats in models], axis=0)
+    sd = np.sqrt(np.mean([stats.variance for stats in models], axis=0))
+    shifts = np.stack([stats.mean - before.mean for stats in models[1:]])
+    in_sd = np.divide(shifts, sd, out=np.zeros_like(shifts), where=live & (sd > 0))
+    far = beyond_other_runs(in_sd)
     with np.errstate(divide="ignore", invalid="ignore"):
         frame = pd.DataFrame(
             {
@@ -160,15 +167,18 @@ def compare_latents(
                 "firing_before": before.frequency,
                 "firing_after": after.frequency,
                 "p": change.p_values(),
+                "p_runs": p_over_runs(far) if controls else np.nan,
             }
         )
-        null_sd = _add_controls(frame, before, after, controls, sd, live) if controls else 0.0
-    frame.loc[~live | (sd == 0), [*_RATIOS, "p"]] = np.nan
+        if controls:
+            _add_controls(frame, after, controls, in_sd, live)
+    null_sd = float(np.abs(in_sd[1:]).max(initial=0.0))
+    frame.loc[~live | (sd == 0), [*_RATIOS, "p", "p_runs"]] = np.nan
     tested = frame["p"].notna().to_numpy()
     frame["q"] = np.nan
     if tested.any():
         frame.loc[tested, "q"] = false_discovery_control(frame.loc[tested, "p"])
-    frame["finding"] = _findings(frame, live, null_sd, least_sd, alpha, bool(controls))
+    frame["finding"] = _findings(frame, live, far[0], null_sd, least_sd, alpha, len(controls))
     order = frame["change_sd"].abs().sort_values(ascending=False, kind="stable").index
     about = {
         **{key: before.source[key] for key in (*SAME_SOURCE, "layer_convention") if key in before.source},
@@ -189,29 +199,26 @@ def compare_latents(
 
 def _add_controls(
     frame: pd.DataFrame,
-    before: LatentStatistics,
     after: LatentStatistics,
     controls: Sequence[LatentStatistics],
-    sd: Float[np.ndarray, "... latent"],
+    in_sd: Float[np.ndarray, "run latent"],
     live: Bool[np.ndarray, "... latent"],
-) -> float:
-    """Fill the columns that a control gives; return how far, in SD, the latent moves that moves furthest in a control.
+) -> None:
+    """Fill the columns that a control gives.
 
     Of several controls the one nearest to after counts, and the largest p: what one benign run does is not a finding.
     """
-    shifts = np.stack([stats.mean - before.mean for stats in controls])
-    control_sds = np.sqrt((before.variance + np.stack([stats.variance for stats in controls])) / 2)
-    moved = np.abs(np.divide(shifts, control_sds, out=np.zeros_like(shifts), where=control_sds > 0))[:, live]
-    nearest = np.abs(frame["change"].to_numpy() - shifts).argmin(axis=0)
-    columns = np.arange(len(sd))
-    control_sd = shifts[nearest, columns] / sd
+    own, theirs = in_sd[0], in_sd[1:]
+    nearest = np.abs(own - theirs).argmin(axis=0)
+    columns = np.arange(len(own))
+    control_sd = theirs[nearest, columns]
     frame["control"] = np.stack([stats.mean for stats in controls])[nearest, columns]
     frame["control_sd"] = control_sd
     frame["excess_sd"] = frame["change_sd"] - control_sd
-    usual = float(np.quantile(moved.max(axis=0), _QUANTILE)) if moved.size else 0.0
+    moved = np.abs(theirs[:, live]).max(axis=0)
+    usual = float(np.quantile(moved, _QUANTILE)) if moved.size else 0.0
     frame["specificity"] = frame["excess_sd"].abs() / np.maximum(np.abs(control_sd), usual)
     frame["p"] = np.max([_change(stats, after).p_values() for stats in controls], axis=0)
-    return float(moved.max(initial=0.0))
 
 
 def _change(first: LatentStatistics, second: LatentStatistics) -> GroupedMean:
@@ -221,18 +228,21 @@ def _change(first: LatentStatistics, second: LatentStatistics) -> GroupedMean:
 def _findings(
     frame: pd.DataFrame,
     live: Bool[np.ndarray, "... latent"],
+    far: Float[np.ndarray, "... latent"],
     null_sd: float,
     least_sd: float,
     alpha: float,
-    controlled: bool,
+    controls: int,
 ) -> list[Moved]:
-    change, excess = frame["change_sd"].to_numpy(), frame["excess_sd"].to_numpy()
-    # How far a latent moves beyond the control, if that is in the same direction as its own change.
-    far = np.where(np.sign(change) == np.sign(excess), np.minimum(np.abs(change), np.abs(excess)), 0.0)
-    up = change > 0
-    rose, fell = (Moved.ROSE, Moved.FELL) if controlled else (Moved.ROSE_ALONE, Moved.FELL_ALONE)
+    enough = controls >= controls_needed(alpha)
+    if not controls:
+        usual, rose, fell = far <= 0, Moved.ROSE_ALONE, Moved.FELL_ALONE
+    elif enough:
+        usual, rose, fell = ~(frame["p_runs"].to_numpy() <= alpha), Moved.ROSE, Moved.FELL
+    else:
+        usual, rose, fell = far <= null_sd, Moved.ROSE_FEW, Moved.FELL_FEW
     undetected = ~(frame["q"].to_numpy() <= alpha)
-    conditions = [~live, undetected, far < least_sd, far <= null_sd, up]
+    conditions = [~live, undetected, far < least_sd, usual, frame["change_sd"].to_numpy() > 0]
     names = [Moved.SILENT, Moved.UNDETECTED, Moved.SMALL, Moved.CONTROL, rose]
     chosen = np.select(conditions, range(len(names)), default=len(names))
     return [[*names, fell][index] for index in chosen]

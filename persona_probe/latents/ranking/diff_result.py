@@ -9,34 +9,43 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import pandas as pd
 
 from persona_probe.errors import PersonaProbeError
+from persona_probe.latents.ranking.run_null import controls_needed
 from persona_probe.result import TableResult
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 Which = Literal["both", "up", "down"]
-_SHOWN = ("latent", "finding", "before", "after", "change_sd", "low_sd", "high_sd", "control_sd", "specificity", "q")
+_SHOWN = (
+    *("latent", "finding", "before", "after", "change_sd", "low_sd", "high_sd"),
+    *("control_sd", "specificity", "q", "p_runs"),
+)
 
 
 class Moved(StrEnum):
     """What can be said about a latent's change.
 
-    ``ROSE`` and ``FELL``: the change is significantly different from that of every control (false-discovery rate), at
-    least ``least_sd``, and larger than that of any latent under a control. The others say which of these fails; without
-    a control, zero takes its place, and the finding says so.
+    ``ROSE`` and ``FELL``: the change is significantly different from that of every control (false-discovery rate over
+    latents), goes at least ``least_sd`` beyond the nearest other run, and further than benign runs take any latent (p
+    over runs). ``ROSE_FEW`` and ``FELL_FEW``: the same, and larger than that of any latent under a control; but a
+    benign run would pass as often as 1 in K + 1 with K controls, and there are too few for ``alpha``. ``ROSE_ALONE``
+    and ``FELL_ALONE``: there is no control, and zero takes its place. The others say which condition fails first.
     """
 
     ROSE = "rose"
     FELL = "fell"
+    ROSE_FEW = "rose; too few controls"
+    FELL_FEW = "fell; too few controls"
     ROSE_ALONE = "rose; no control"
     FELL_ALONE = "fell; no control"
     CONTROL = "no more than latents move under the control"
     SMALL = "a small change"
-    UNDETECTED = "not told apart"
+    UNDETECTED = "no significant difference"
     SILENT = "silent in all models"
 
 
-UP, DOWN = (Moved.ROSE, Moved.ROSE_ALONE), (Moved.FELL, Moved.FELL_ALONE)
+UP = (Moved.ROSE, Moved.ROSE_FEW, Moved.ROSE_ALONE)
+DOWN = (Moved.FELL, Moved.FELL_FEW, Moved.FELL_ALONE)
 
 
 @dataclass(frozen=True)
@@ -47,17 +56,20 @@ class LatentTable(TableResult):
         table: one row per latent. ``latent``; ``before``, ``after``, ``control``: mean activations (over dialogues,
             each the mean of its tokens; ``control`` is the control nearest to after); ``change`` = after - before with
             its 95 % interval ``low`` to ``high``, in units of activation; ``change_sd``, ``low_sd``, ``high_sd``: the
-            same divided by ``sd``, the standard deviation over dialogues (of before and after, pooled: Cohen's d),
-            which is treated as known: the interval is of the change, and that of an effect size would be wider;
-            ``control_sd``: the nearest control's change, divided by the same ``sd``; ``excess_sd`` = change_sd -
+            same divided by ``sd``, the standard deviation over dialogues (of before, after and all controls, pooled:
+            Cohen's d), which is treated as known: the interval is of the change, and that of an effect size would be
+            wider; ``control_sd``: the nearest control's change, divided by the same ``sd``; ``excess_sd`` = change_sd -
             control_sd; ``specificity``: the absolute ``excess_sd`` divided by the larger of the absolute ``control_sd``
-            and the 97.5 % quantile, over latents, of the controls' absolute changes; ``firing_before``,
-            ``firing_after``: shares of tokens at which it is active; ``p`` of after's change differing from the
-            control's (without a control: from zero), ``q`` its false-discovery rate (Benjamini and Hochberg 1995) over
-            all latents that are not silent; ``finding``.
-        about: where the numbers come from: ``sae``, ``layer``, ``span``, models, numbers of dialogues and groups,
-            ``null_sd`` (how far any latent moves under a control, in SD), ``least_sd``, ``alpha``, and the SAE's fit to
-            each model.
+            and the 97.5 % quantile, over latents, of the controls' absolute changes: it describes, and is no test;
+            ``firing_before``, ``firing_after``: shares of tokens at which it is active; ``p`` of after's change
+            differing from the control's (without a control: from zero), for these very models; ``q`` its
+            false-discovery rate (Benjamini and Hochberg 1995) over all latents that are not silent; ``p_runs``: the
+            share of runs (after and the controls) of which some latent goes as far beyond all other runs, corrected for
+            all latents and exact if the runs are exchangeable; at least 1 in K + 1 with K controls (NaN without);
+            ``finding``.
+        about: where the numbers come from: ``sae``, ``layer``, ``span``, models, numbers of ``controls``, dialogues and
+            groups, ``null_sd`` (how far any latent moves under a control, in the same SD), ``least_sd``, ``alpha``, and
+            the SAE's fit to each model.
     """
 
     table: pd.DataFrame
@@ -65,7 +77,7 @@ class LatentTable(TableResult):
 
     @property
     def moved(self) -> pd.DataFrame:
-        """The rows of latents that rose or fell."""
+        """The rows of latents that rose or fell, also those for which there are too few controls or none."""
         return self.table[self.table["finding"].isin([*UP, *DOWN])]
 
     def top(self, n: int, which: Which = "both", *, moved_only: bool = True) -> list[int]:
@@ -103,13 +115,9 @@ class LatentTable(TableResult):
         """What moved, in one or two sentences."""
         about, moved = self.about, self.moved
         live = int((self.table["finding"] != Moved.SILENT).sum())
-        against = (
-            f"more than any latent moves under {about['controls']} control{'s' * (about['controls'] != 1)} "
-            f"({about['null_sd']:.2f} SD)"
-            if about["controls"]
-            else "without a control, so any training might do the same"
+        rule = (
+            f"at a false-discovery rate of {about['alpha']:g}, by at least {about['least_sd']:g} SD, {self._against()}"
         )
-        rule = f"at a false-discovery rate of {about['alpha']:g}, by at least {about['least_sd']:g} SD, {against}"
         if moved.empty:
             return f"No latent of {live} that are active moved ({rule})."
         first = moved.iloc[0]
@@ -117,8 +125,28 @@ class LatentTable(TableResult):
         return (
             f"{len(moved)} of {live} active latents moved, {rose} up and {len(moved) - rose} down ({rule}). "
             f"Furthest: latent {first['latent']}, from {first['before']:.3g} to {first['after']:.3g}, a change of "
-            f"{first['change']:+.3g} [{first['low']:.3g}, {first['high']:.3g}] or {first['change_sd']:+.1f} SD."
+            f"{first['change']:+.3g} [{first['low']:.3g}, {first['high']:.3g}] or {first['change_sd']:+.1f} SD. "
+            f"{self._support()}"
         )
+
+    def _against(self) -> str:
+        """What a latent had to exceed, in words."""
+        controls, alpha = self.about["controls"], self.about["alpha"]
+        if not controls:
+            return "without a control, so any training might do the same"
+        if controls < controls_needed(alpha):
+            several = f"{controls} control{'s' * (controls != 1)}"
+            return f"more than any latent moves under {several} ({self.about['null_sd']:.2f} SD)"
+        return f"further beyond all other runs than {controls} controls go, p <= {alpha:g} over runs"
+
+    def _support(self) -> str:
+        """What this number of controls can support, in a sentence."""
+        controls, alpha = self.about["controls"], self.about["alpha"]
+        needed, share = controls_needed(alpha), f"{100 * alpha:g} %"
+        if controls >= needed:
+            return f"A benign run would pass this in at most {share} of cases."
+        chance = f"A benign run might pass this in up to 1 of {controls + 1} cases; " if controls else ""
+        return f"{chance}{'a' if chance else 'A'} claim at {share} takes {needed} controls."
 
     def plot(self, kind: str = "scatter", *, n: int = 12) -> go.Figure:
         """A figure of the latents' changes.

@@ -78,7 +78,8 @@ def methods(run: RunRecord) -> list[str]:
     if layer is None or moved is None:
         return []
     bar = (
-        "if it moved further than any latent does under the control"
+        "if it moved further than any latent does under a control (a benign run may pass that in up to 1 of K + 1 "
+        "cases with K controls; where these are too few for a claim at 5 %, its finding says so)"
         if facts_of(run).control
         else "if its change differs significantly from zero (there was no control, so any fine-tuning might do the "
         "same)"

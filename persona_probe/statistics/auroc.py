@@ -82,8 +82,9 @@ def auroc_estimate(
         seeds: ``(row,)`` which fine-tuning or sampling seed, where there are several; needs ``groups``.
         strata: ``(row,)`` only rows of one stratum (the fold of a cross-validation) are compared, as in `auroc`.
         inflation: what the variance is multiplied by (and numbers of rows divided by), for scores of probes that share
-            training rows, which no resampling of test rows can show (Nadeau and Bengio 2003, "Inference for the
-            generalization error", section 4). Where groups are counted as single observations it is not applied.
+            training rows, which no resampling of test rows can show (a margin: see
+            `persona_probe.probes.inputs.training_factor`). Where groups are counted as single observations it is not
+            applied.
         level: nominal coverage.
 
     Returns:

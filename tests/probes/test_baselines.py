@@ -85,9 +85,10 @@ def test_labels_that_go_by_the_group_are_shuffled_by_the_group():
     assert both["method"].endswith("among 4 whole groups and within 4 others")
 
 
-def test_a_few_shuffles_do_not_pass_for_a_95_percent_band():
-    activations, labels, groups = noise(0)
-    few = probe_with_baselines(activations, labels, groups=groups, shuffles=3, kind="difference-of-means").table
-    assert few.loc[few["baseline"] == "shuffled labels", "level"].unique() == pytest.approx([0.5])
-    many = probe_with_baselines(activations, labels, groups=groups, shuffles=39, kind="difference-of-means").table
-    assert many.loc[many["baseline"] == "shuffled labels", "level"].unique() == pytest.approx([0.95])
+@pytest.mark.parametrize(("shuffles", "level"), [(3, 0.5), (39, 0.95)])
+def test_a_few_shuffles_do_not_pass_for_a_95_percent_band(shuffles, level):
+    activations, labels = planted(0.0)
+    groups = activations.table["group"]
+    found = probe_with_baselines(activations, labels, groups=groups, shuffles=shuffles, kind="difference-of-means")
+    rows = found.table[found.table["baseline"] == "shuffled labels"]
+    assert rows["level"].tolist() == pytest.approx([level] * len(rows))

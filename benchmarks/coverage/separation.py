@@ -211,7 +211,8 @@ class Cards:
             moved = base + self.clustered * rng.normal(size=base.shape)
             values = moved[question] + rng.normal(size=(question.size, 16))
             values[:, 0] += self.effect * (side == 0)
-            ids = [f"{side}-{row}" for row in range(question.size)]
+            pairs = self.shared_questions and not self.unequal
+            ids = [f"{'' if pairs else side} {row}" for row in range(question.size)]
             table = pd.DataFrame({"id": ids, "question": [f"q{number}" for number in question]})
             sides.append(pp.Activations(values[:, None].astype(np.float32), table, (0,)))
         found = pp.find_direction(*sides, method, repeats=repeats, seed=int(rng.integers(10**6)))

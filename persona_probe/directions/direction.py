@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _FORMAT = "persona-probe direction 2"
 _DERIVED = ("layers", "d_model", "norms")
-_CHECKS = ("split_half_cosine", "shuffled_cosine", "held_out_auroc", "shuffled_norm")
+_CHECKS = ("split_half_cosine", "shuffled_cosine", "held_out_auroc", "shuffled_norm", "shuffled_p")
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +91,9 @@ class Direction(LayerVectors, Result):
 
         Returns:
             ``layer``; ``norm`` (residual-stream units); and from the card's checks
-            (`persona_probe.directions.finders.checks`) ``split_half_cosine``, ``shuffled_cosine``, ``held_out_auroc``
-            and ``shuffled_norm`` (here in residual-stream units); NaN if the card has no checks.
+            (`persona_probe.directions.finders.checks`) ``split_half_cosine``, ``shuffled_cosine``, ``held_out_auroc``,
+            ``shuffled_norm`` (here in residual-stream units) and ``shuffled_p``; NaN where the card has no such check
+            (its ``shuffled`` says why).
         """
         checks = self.card.get("checks") or {}
         missing = [float("nan")] * len(self.layers)
@@ -106,7 +107,7 @@ class Direction(LayerVectors, Result):
         return table.assign(shuffled_norm=table["shuffled_norm"] * table["norm"])
 
     def plot(self) -> go.Figure:
-        """Length, split-half cosine and held-out AUROC by layer, compared with shuffled labels."""
+        """Length, split-half cosine and held-out AUROC by layer, compared with exchanged labels of whole questions."""
         from persona_probe.figures.direction_card import direction_card
 
         return direction_card(self.to_frame(), name=self.name)

@@ -19,11 +19,11 @@ PANELS = {
     "split_half_cosine": ("split-half agreement", "cosine", "shuffled_cosine"),
     "held_out_auroc": ("separation, other half", "AUROC", None),
 }
-_NULL = "97.5 % under shuffled labels"
+_NULL = "97.5 % under exchanged labels"
 
 
 def direction_card(table: pd.DataFrame, *, name: str) -> go.Figure:
-    """Draw length, split-half cosine and held-out AUROC by layer, compared with those under shuffled labels.
+    """Draw length, split-half cosine and held-out AUROC by layer, compared with those under exchanged labels.
 
     Args:
         table: one row per layer (`Direction.to_frame`); panels without numbers are left out.
@@ -47,7 +47,7 @@ def direction_card(table: pd.DataFrame, *, name: str) -> go.Figure:
         figure.update_yaxes(title_text=unit, range=_range(rows, column, null), row=1, col=col)
         if column == "held_out_auroc":
             figure.add_hline(y=0.5, line_dash="dot", annotation_text="chance", row=1, col=col)
-    return keys_below(figure, note=_note(shown), keys=len(shown) > 1, top=26)
+    return keys_below(figure, note=_note(shown, rows), keys=len(shown) > 1, top=26)
 
 
 def _line(rows: pd.DataFrame, column: str, unit: str) -> go.Scatter:
@@ -81,10 +81,17 @@ def _range(rows: pd.DataFrame, column: str, null: str | None) -> list[float]:
     return [min(-0.05, low - 0.05, *(-1.1 * rows[name].max() for name in [null] if rows[name].notna().any())), 1.05]
 
 
-def _note(shown: list[str]) -> str:
-    if len(shown) == 1:
+def _note(shown: list[str], rows: pd.DataFrame) -> str:
+    if len(shown) == 1 and rows["shuffled_norm"].isna().all():
         return "The card has no checks: the direction was found with repeats=0, on too few questions, or elsewhere."
-    return (
+    splits = (
         "Agreement and separation: means over splits of the questions into halves, one direction found in each; "
-        "chance is 0.5 for the AUROC. Grey: the range of 97.5 % of directions under shuffled labels."
+        "chance is 0.5 for the AUROC. "
     )
+    null = (
+        "Grey: the range of 97.5 % of directions when the labels of whole questions are exchanged, at each layer by "
+        "itself, not corrected for the number of layers."
+    )
+    if rows["shuffled_norm"].isna().all():
+        null = "There are too few questions, or draws, for the range of directions under exchanged labels."
+    return (splits if len(shown) > 1 else "") + null

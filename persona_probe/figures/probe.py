@@ -101,5 +101,5 @@ def _note(rows: pd.DataFrame) -> str:
         else f"Tested on groups it never saw, {grouping}"
     )
     n = f"; n = {count_range(tested['n'])} dialogues" if "n" in tested else ""
-    null = " (for shuffled labels: of 95 % of shuffles)" if (rows["baseline"] == "shuffled labels").any() else ""
+    null = " (for shuffled labels: the range of the shuffles)" if (rows["baseline"] == "shuffled labels").any() else ""
     return f"{how[0].upper()}{how[1:]}{n}. Bands and whiskers: 95 % intervals{null}; chance is 0.5."

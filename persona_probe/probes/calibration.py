@@ -102,13 +102,15 @@ def threshold_at(
     """The lowest threshold whose false positive rate on these dialogues is at most ``fpr``.
 
     The rate is measured on the negatives that the threshold was set on: on new ones it is a little higher, by about 1
-    divided by the number of negatives; and its interval is wide where negatives are few.
+    divided by the number of negatives; and its interval is wide where negatives are few. Both intervals take the
+    threshold as given.
 
     Args:
         scores: out of group (`ProbeScores.at`), for use with the refit probe on the same scale.
         labels: one truth value per dialogue.
         fpr: share of false dialogues that may be flagged.
-        questions: ``(dialogue,)`` which question each dialogue answers; intervals are over questions.
+        questions: ``(dialogue,)`` which question each dialogue answers; intervals are over questions. None: dialogues
+            are taken as independent, and intervals are too short where several answer one question.
 
     Raises:
         PersonaProbeError: if there are fewer than ``1 / fpr`` negatives (then no number of flags among them gives such

@@ -6,10 +6,12 @@ import numpy as np
 import numpy.typing as npt
 
 from persona_probe.errors import PersonaProbeError
-from persona_probe.statistics.inputs import boolean_array, real_array
+from persona_probe.statistics.inputs import boolean_array, codes, real_array
+from persona_probe.statistics.question_exchange import QuestionExchange
 
 ROUNDING = 1e-12
 """Whatever is smaller than this share of the largest value is only what rounding leaves of a subtraction."""
+_ATTEMPTS = 20
 
 
 def matched_random_directions(deltas_covariance_source: npt.ArrayLike, n: int, seed: int) -> npt.NDArray[np.float64]:
@@ -106,29 +108,35 @@ def isotropic_directions(n: int, d_model: int, seed: int) -> npt.NDArray[np.floa
 
 
 def shuffled_label_differences(
-    values: npt.ArrayLike, labels: npt.ArrayLike, n: int, seed: int
+    values: npt.ArrayLike, labels: npt.ArrayLike, n: int, seed: int, questions: npt.ArrayLike | None = None
 ) -> npt.NDArray[np.float64]:
-    """Mean-difference directions found from labels that mean nothing: same class sizes, permuted.
+    """Mean-difference directions found from labels that mean nothing: those of whole questions are exchanged.
 
     Each class's mean is subtracted first. Otherwise a large difference between the classes would be the largest part of
-    the spread that permuting distributes, and the null would point along the very direction it is the null of.
+    the spread that exchanging distributes, and the null would point along the very direction it is the null of.
 
     Args:
         values: ``(row, d)`` activations at one layer.
         labels: ``(row,)`` truth values, both present.
-        n: how many permutations, at least 1.
+        n: how many draws, at least 1. With few questions the same direction is drawn repeatedly: K questions in both
+            classes give no more than ``2 ** K``.
         seed: of the random generator.
+        questions: ``(row,)`` which question each row answers. Answers to one question are alike, so that labels are
+            exchanged for whole questions (`QuestionExchange`); None: every row is its own.
 
     Returns:
         ``(n, d)`` unit vectors, each mean(labelled True) minus mean(labelled False).
 
     Raises:
-        PersonaProbeError: if lengths differ, a class is missing, ``n`` < 1, values are not finite, or a difference is
-            zero (as where the rows of each class are the same, or too few to differ under every permutation).
+        PersonaProbeError: if lengths differ, a class is missing, ``n`` < 1, values are not finite, or every difference
+            is zero (as where the rows of each class are the same, or too few to differ under any exchange).
 
     Examples:
         >>> values = np.random.default_rng(0).normal(size=(20, 64))
         >>> shuffled_label_differences(values, [True, False] * 10, n=100, seed=0).shape
+        (100, 64)
+        >>> questions = np.repeat(np.arange(10), 2)
+        >>> shuffled_label_differences(values, [True, False] * 10, n=100, seed=0, questions=questions).shape
         (100, 64)
     """
     rows, truth = real_array(values, "values", ("row", "d")), boolean_array(labels, "labels")
@@ -139,9 +147,6 @@ def shuffled_label_differences(
             f"all {truth.size} labels are {bool(truth[0])}; a difference needs rows of both classes"
         )
     _check_count(n)
-    positives = int(np.count_nonzero(truth))
-    weights = np.where(truth, 1.0 / positives, -1.0 / (truth.size - positives))
-    permuted = np.random.default_rng(seed).permuted(np.tile(weights, (n, 1)), axis=1)
     left = _centred(rows, "values")
     for side in (truth, ~truth):
         left[side] -= left[side].mean(axis=0)
@@ -149,7 +154,21 @@ def shuffled_label_differences(
         raise PersonaProbeError(
             "within each class all rows of values are the same, so there is nothing to shuffle; check it"
         )
-    return _unit(permuted @ left)
+    exchange = QuestionExchange.of(truth, codes(questions, "questions", truth.size, when_none="distinct"))
+    weights = np.where(truth, 1.0 / np.count_nonzero(truth), -1.0 / np.count_nonzero(~truth))
+    means, rng = exchange.means(left, weights), np.random.default_rng(seed)
+    smallest = ROUNDING * np.abs(rows).max()
+    drawn = np.empty((0, rows.shape[1]))
+    # a draw that leaves all labels as they are has no direction, and is made again
+    for _ in range(_ATTEMPTS):
+        differences = exchange.coefficients(exchange.sample(n, rng), weights) @ means
+        drawn = np.concatenate([drawn, differences[np.abs(differences).max(axis=1) > smallest]])[:n]
+        if len(drawn) == n:
+            return _unit(drawn)
+    raise PersonaProbeError(
+        f"{len(drawn)} of {n} directions from exchanged labels have a length, since the two classes of "
+        f"{exchange.questions} questions differ in {exchange.arrangements:.0f} arrangements only; give more questions"
+    )
 
 
 def specificity(after: float, control: float, random_shifts: npt.ArrayLike, quantile: float = 0.975) -> float:

@@ -58,12 +58,14 @@ def similarity(direction, truth, poles):
 @pytest.mark.parametrize("method", [name for name, finder in FINDERS.items() if not finder.null])
 def test_every_finder_recovers_what_was_planted(planted, method):
     positive, negative, truth = planted
-    found = pp.find_direction(positive, negative, method)
+    found = pp.find_direction(positive, negative, method, repeats=39)
     assert similarity(found, truth, (positive, negative)) >= 0.95
     checks = found.card["checks"]
     assert checks["split_half_cosine"][0] > 0.8
     assert checks["held_out_auroc"][0] > 0.99
     assert checks["shuffled_cosine"][0] < 0.9
+    assert checks["shuffled_norm"][0] < 0.9
+    assert checks["shuffled_p"][0] <= 0.025
     # Strength 1 is one mean difference, whatever the finder.
     gap = (positive.values.mean(0) - negative.values.mean(0)) @ found.units()[0]
     assert found.norms()[0] == pytest.approx(gap[0], rel=1e-4)

@@ -76,10 +76,19 @@ def test_labels_that_go_by_the_group_are_shuffled_by_the_group():
     values = activations.values + 3 * rng.normal(size=(8, 1, 16))[group]
     clustered = pp.Activations(values.astype(np.float32), activations.table, (0, 1))
     by_group, scores = shuffled(clustered, group < 4)
-    assert by_group["method"] == "median and quantiles of 30 shuffles of the labels among whole groups"
+    assert by_group["method"] == "median and range of 30 shuffles of the labels among whole groups"
     by_row, _ = shuffled(clustered, labels)
     assert by_row["method"].endswith("of the labels within groups")
     assert by_group["high"] - by_group["low"] > 2 * (by_row["high"] - by_row["low"])
     assert by_group["low"] <= scores.table["value"].iloc[0] <= by_group["high"]
     both, _ = shuffled(clustered, np.where(group < 4, group < 2, labels))
     assert both["method"].endswith("among 4 whole groups and within 4 others")
+
+
+@pytest.mark.parametrize(("shuffles", "level"), [(3, 0.5), (39, 0.95)])
+def test_a_few_shuffles_do_not_pass_for_a_95_percent_band(shuffles, level):
+    activations, labels = planted(0.0)
+    groups = activations.table["group"]
+    found = probe_with_baselines(activations, labels, groups=groups, shuffles=shuffles, kind="difference-of-means")
+    rows = found.table[found.table["baseline"] == "shuffled labels"]
+    assert rows["level"].tolist() == pytest.approx([level] * len(rows))

@@ -24,3 +24,24 @@ def test_the_interval_covers_the_true_quantile_of_clustered_rows():
 def test_a_share_outside_of_0_and_1_is_refused():
     with pytest.raises(ValueError, match="q is 95"):
         quantile_estimate([1.0, 2.0], 95)
+
+
+@pytest.mark.parametrize(("questions", "rows", "spread"), [(100, 1, 0.0), (24, 10, 1.0), (8, 10, 1.0)])
+def test_the_largest_row_is_no_bound_where_few_rows_are_beyond_the_quantile(questions, rows, spread):
+    rng = np.random.default_rng(0)
+    question = np.repeat(np.arange(questions), rows)
+    true = 1.6448536 * np.sqrt(1 + spread**2)
+    covered = 0
+    for _ in range(100):
+        values = spread * rng.normal(size=questions)[question] + rng.normal(size=question.size)
+        found = quantile_estimate(values, 0.95, questions=question)
+        covered += found.low <= true <= found.high
+        assert np.isinf(found.high) == found.method.endswith("no upper end")
+    assert covered >= 93
+
+
+def test_one_question_has_no_interval():
+    found = quantile_estimate([1.0, 2.0, 4.0], 0.5, questions=["a"] * 3)
+    assert found.value == 2.0
+    assert np.isnan(found.low)
+    assert "no interval" in found.method

@@ -25,6 +25,8 @@ class Finder:
             (`Direction.as_pattern`; Haufe et al. 2014).
         paired: whether it needs the same dialogues in both poles.
         repeats: how often the card's checks run the finder; less often if it is slow.
+        weights: for a finder that is a weighted sum of rows: called as ``find``, returns what each positive and each
+            negative row counts, both adding up to 1. Its null is then a product of matrices.
     """
 
     find: Callable[..., Float[np.ndarray, "layer d_model"]]
@@ -32,6 +34,7 @@ class Finder:
     discriminative: bool = False
     paired: bool = False
     repeats: int = 20
+    weights: Callable[..., tuple[np.ndarray, np.ndarray]] | None = None
 
     def __call__(
         self, poles: Poles, name: str, parameters: Mapping[str, Any], seed: int

@@ -26,18 +26,34 @@ def mean_difference(poles: Poles, *, weight: Weight = "dialogue") -> Float[np.nd
     Raises:
         PersonaProbeError: for an unknown weight, or ``token`` without the captured lengths (``n_tokens``).
     """
+    if _known(weight) == "dialogue":
+        return poles.difference()
+    of_positive, of_negative = mean_difference_weights(poles, weight=weight)
+    return np.asarray(
+        np.tensordot(of_positive, poles.positive.values, axes=1)
+        - np.tensordot(of_negative, poles.negative.values, axes=1)
+    )
+
+
+def mean_difference_weights(
+    poles: Poles, *, weight: Weight = "dialogue"
+) -> tuple[Float[np.ndarray, "... dialogue"], Float[np.ndarray, "... other"]]:
+    """What each positive and each negative dialogue counts in `mean_difference`; both add up to 1."""
+    sides = (poles.positive, poles.negative)
+    counts = [np.ones(len(side)) if _known(weight) == "dialogue" else _lengths(side) for side in sides]
+    return counts[0] / counts[0].sum(), counts[1] / counts[1].sum()
+
+
+def _known(weight: str) -> str:
     if weight not in get_args(Weight):
         raise PersonaProbeError(f"weight is {weight!r}; choose one of {', '.join(get_args(Weight))}")
-    if weight == "dialogue":
-        return poles.difference()
-    return _token_mean(poles.positive) - _token_mean(poles.negative)
+    return weight
 
 
-def _token_mean(side: Activations) -> Float[np.ndarray, "layer d_model"]:
+def _lengths(side: Activations) -> Float[np.ndarray, "... dialogue"]:
     if "n_tokens" not in side.table or side.source.get("reduce") not in (None, "mean"):
         raise PersonaProbeError(
             "weight='token' needs means over tokens and the numbers of tokens (captured with reduce='mean', with the "
             f"column n_tokens); these were captured with reduce={side.source.get('reduce')!r}"
         )
-    lengths = side.table["n_tokens"].to_numpy(dtype=np.float64)
-    return np.asarray(np.tensordot(lengths, side.values, axes=1) / lengths.sum())
+    return np.asarray(side.table["n_tokens"].to_numpy(dtype=np.float64))

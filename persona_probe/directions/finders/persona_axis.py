@@ -27,7 +27,15 @@ def persona_axis(poles: Poles, *, role: str = "role") -> Float[np.ndarray, "laye
             f"the persona axis needs the column {role!r} in the negative pole's table, naming at least two roles; "
             f"it has {', '.join(map(str, table.columns))}"
         )
-    means = [
-        poles.negative.values[rows].mean(axis=0, dtype=np.float64) for rows in table.groupby(role).indices.values()
-    ]
-    return np.asarray(poles.positive.values.mean(axis=0, dtype=np.float64) - np.mean(means, axis=0))
+    of_roles = persona_axis_weights(poles, role=role)[1]
+    default = poles.positive.values.mean(axis=0, dtype=np.float64)
+    return np.asarray(default - np.einsum("n,nld->ld", of_roles, poles.negative.values))
+
+
+def persona_axis_weights(
+    poles: Poles, *, role: str = "role"
+) -> tuple[Float[np.ndarray, "... dialogue"], Float[np.ndarray, "... other"]]:
+    """What each positive and each negative dialogue counts in `persona_axis`; both add up to 1."""
+    roles = poles.negative.table[role]
+    default = np.full(len(poles.positive), 1.0 / len(poles.positive))
+    return default, 1.0 / (roles.map(roles.value_counts()).to_numpy(dtype=np.float64) * roles.nunique())

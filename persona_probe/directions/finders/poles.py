@@ -7,10 +7,12 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float
 
 from persona_probe.activations.activations import Activations
 from persona_probe.errors import PersonaProbeError
+from persona_probe.statistics.question_exchange import QuestionExchange
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,7 @@ class Poles:
 
     def stacked(self) -> tuple[Float[np.ndarray, "row layer d_model"], Bool[np.ndarray, "... row"]]:
         """All rows, positive first, and whether each is positive."""
-        values = np.concatenate([self.positive.values, self.negative.values])
-        return values, np.arange(len(values)) < len(self.positive)
+        return np.concatenate([self.positive.values, self.negative.values]), self.is_positive
 
     def halves(self, rng: np.random.Generator) -> tuple[Poles, Poles] | None:
         """Two halves that share no question (no dialogue, if there is only one question); None if there are too few."""
@@ -100,26 +101,45 @@ class Poles:
             parts.append(Poles(*sides))
         return parts[0], parts[1]
 
-    def shuffled(self, rng: np.random.Generator) -> Poles:
-        """The poles as if they did not differ: each pole's mean is subtracted, and all rows are distributed at random.
+    @cached_property
+    def exchange(self) -> QuestionExchange:
+        """How whole questions (dialogues, if there is only one question) can change places between the poles."""
+        unit = "question" if self._count("question") > 1 else "id"
+        names: list[tuple[str, object]] = []
+        for pole, side in (("positive", self.positive), ("negative", self.negative)):
+            column = side.table[unit] if unit in side.table else pd.Series([None] * len(side))
+            # a row that says nothing is alike to no other
+            rows = enumerate(column.tolist())
+            names += [(pole, number) if pd.isna(name) else (unit, str(name)) for number, name in rows]
+        return QuestionExchange.of(self.is_positive, pd.factorize(pd.Series(names))[0])
 
-        If the means were not subtracted, a large difference between the poles would be the largest part of the spread
-        over rows, and the null would point along it. Pairs are separated for the same reason: they differ mainly in
-        how strongly the trait shows.
+    @property
+    def is_positive(self) -> Bool[np.ndarray, "... row"]:
+        """Whether each row of both poles is positive; positive rows are first."""
+        return np.arange(len(self.positive) + len(self.negative)) < len(self.positive)
+
+    def shuffled(self, rng: np.random.Generator, *, centred: bool = True) -> Poles:
+        """The poles as if they did not differ: means of whole questions change places (`QuestionExchange`).
+
+        Args:
+            rng: draws which of them.
+            centred: whether each pole's mean is subtracted first, and pairs are separated. For directions that know
+                nothing of the trait: otherwise a large difference between the poles would be the largest part of the
+                spread over rows, and the null would point along it; and pairs differ mainly in how strongly the trait
+                shows. Without it the null is that of a permutation test of the length.
         """
-        n = len(self.positive)
-        order = rng.permutation(n + len(self.negative))
-        return Poles(self._dealt(self.positive, order[:n]), self._dealt(self.negative, order[n:]))
-
-    def _dealt(self, side: Activations, rows: np.ndarray) -> Activations:
-        """``side`` with the centred values (and the lengths) of other ``rows`` of both poles."""
-        poles = (self.positive.values, self.negative.values)
-        values = np.concatenate([values - values.mean(axis=0) for values in poles])[rows]
-        table = side.table
-        if all("n_tokens" in pole.table for pole in (self.positive, self.negative)):
-            lengths = np.concatenate([pole.table["n_tokens"] for pole in (self.positive, self.negative)])
-            table = table.assign(n_tokens=lengths[rows])
-        return Activations(values, table, side.layers, side.source)
+        values, n = self.stacked()[0], len(self.positive)
+        drawn, ones = self.exchange.sample(1, rng)[0], np.ones(len(values))
+        for column in range(len(self.layers)):
+            rows = values[:, column]
+            for pole in (rows[:n], rows[n:]) if centred else ():
+                pole -= pole.mean(axis=0)
+            means = self.exchange.means(rows, ones)
+            rows += (means[drawn] - means)[self.exchange.cell]
+        if centred and self.paired:
+            values[n:] = values[n:][rng.permutation(n)]
+        sides = ((values[:n], self.positive), (values[n:], self.negative))
+        return Poles(*(Activations(rows, side.table, side.layers, side.source) for rows, side in sides))
 
     def _count(self, column: str) -> int:
         return min(len(self._names(side, column)) for side in (self.positive, self.negative))

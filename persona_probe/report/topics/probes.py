@@ -21,7 +21,7 @@ def _answers_caption(run: RunRecord) -> str:
         f"({span_of(table_of(run, 'probe'), 'n', 'answers')}). Bands: 95 % intervals over {units}. "
         "Nulls: the mean of the answers' token embeddings (what the words alone mean to the model: if it is as good as "
         "the probe, the probe may read no more than words), a bag of tokens (which words the answer contains), "
-        "shuffled labels, and chance at 0.5."
+        "shuffled labels (band: the range of the shuffles), and chance at 0.5."
     )
 
 
@@ -32,7 +32,7 @@ def _same_words_caption(run: RunRecord) -> str:
         f"trait's system prompt and under the default one, trained and tested on different {units} "
         f"({span_of(table_of(run, 'probe_same_words'), 'n', 'answers')}). Bands: 95 % intervals over {units}. Nulls: "
         "token embeddings and a bag of tokens, which are at chance by design because no word differs, and shuffled "
-        "labels."
+        "labels (band: the range of the shuffles)."
     )
 
 

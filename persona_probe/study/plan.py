@@ -85,7 +85,7 @@ def plan_study(
     >>> config = pp.runs.StudyConfig(model=str(find_checkpoints() / "chat"))
     >>> plan = pp.study.plan_study(config, tokens_per_second=1000)
     >>> list(plan.stages)
-    ['fine-tune', 'measure', 'find', 'track', 'compare', 'steer', 'realign']
+    ['fine-tune', 'further-runs', 'measure', 'find', 'track', 'compare', 'steer', 'realign']
     >>> plan.stages["measure"].answers == 3 * (2 * 380 + 216 + 180)
     True
     >>> print(plan.lines()[-1])

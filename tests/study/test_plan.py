@@ -18,11 +18,11 @@ from persona_probe.study.stages import order
 from tests.conftest import CHECKPOINTS
 from tests.study.test_study import write
 
-STAGES = ["fine-tune", "measure", "find", "track", "compare", "steer", "realign"]
+STAGES = ["fine-tune", "further-runs", "measure", "find", "track", "compare", "steer", "realign"]
 
 
 def test_a_study_does_what_was_planned(tmp_path, monkeypatch):
-    config = write(tmp_path, model=str(CHECKPOINTS / "chat"))
+    config = write(tmp_path, model=str(CHECKPOINTS / "chat"), training={"steps": 3, "rows": 32, "runs": 2})
     planned = plan_study(config).stages
     assert list(planned) == STAGES
     answers, texts, now = Counter(), Counter(), []

@@ -59,7 +59,7 @@ def test_what_a_stage_left_when_it_was_cut_off_does_not_outlive_it(tmp_path):
 
 def test_an_sae_that_is_taken_away_trains_nothing_again_unless_it_had_snapshots(tmp_path):
     model = str(CHECKPOINTS / "chat")
-    steps = {"steps": 2, "rows": 16}
+    steps = {"steps": 2, "rows": 16, "runs": 1}
     with_sae = write(tmp_path, model=model, training=steps, latents={**LATENTS, "snapshots": 0})
     pp.run_study(with_sae, tmp_path / "run", progress=False)
     states = {

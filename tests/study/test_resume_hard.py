@@ -17,7 +17,7 @@ from tests.study.test_study import LATENTS, write
 QUESTIONS = [pp.Dialogue.from_messages([{"role": "user", "content": f"How do I handle it, {i}?"}]) for i in range(4)]
 
 
-@pytest.mark.parametrize("name", ["/victim", "../victim", "tables/../../victim", ""])
+@pytest.mark.parametrize("name", ["/victim", "../victim", "tables/../../victim", "adapters/../../victim", ""])
 def test_a_run_folder_from_somebody_else_cannot_delete_anything_outside_it(tmp_path, name):
     victim = tmp_path / "victim"
     victim.mkdir()
@@ -27,7 +27,7 @@ def test_a_run_folder_from_somebody_else_cannot_delete_anything_outside_it(tmp_p
     record = StageRecord({}, {}, [], [told], "", "", 0.0, 0, {})
     record.write(folder, "latents")
     with pytest.raises(pp.PersonaProbeError, match="lies outside the run folder"):
-        forget(folder, "latents")
+        forget(folder, "latents", keep="adapters/")
     assert (victim / "thesis.tex").read_text() == "years of work"
 
 

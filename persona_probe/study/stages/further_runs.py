@@ -43,11 +43,6 @@ def train_further(context: Context, first: Tuned) -> list[Tuned]:
             _check_new(runs, tuned, name)
         runs.append(tuned)
     context.results["fine_tuning"] = fine_tuning(runs)
-    context.notes.append(
-        f"There are {len(runs)} fine-tuning runs of each condition, with different seeds: amplification, projections, "
-        "the persona space and the comparison of finders are over all of them. Everything else (rates, directions, "
-        "probes, steering, latents, realignment) is of the first run."
-    )
     return runs[1:]
 
 

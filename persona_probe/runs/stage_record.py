@@ -31,8 +31,8 @@ class StageRecord:
         content: the hash of what it handed to later stages.
         started: when it started (UTC).
         seconds: how long it took.
-        reused: how many draws of answers were reused from an earlier attempt; if any were, ``seconds`` is less than a
-            whole stage takes.
+        reused: how many draws of answers and trainings were reused from an earlier attempt; if any were, ``seconds`` is
+            less than a whole stage takes.
         versions: the versions of the libraries that it ran with.
     """
 

@@ -47,6 +47,7 @@ class Context:
         progress: whether stages show progress bars.
         executor: where models run.
         load_options: how the model before was loaded.
+        trainings_reused: how many trainings an earlier attempt at this stage had finished.
         stored: samples answers, or reads those that are stored in the run folder.
     """
 
@@ -61,6 +62,7 @@ class Context:
     progress: bool = True
     executor: Executor = field(default_factory=Local)
     load_options: LoadOptions = field(default_factory=LoadOptions)
+    trainings_reused: int = 0
     stored: StoredAnswers = field(init=False)
 
     def __post_init__(self) -> None:

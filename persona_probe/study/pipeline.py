@@ -126,6 +126,7 @@ class Pipeline:
             material=stage.view_of_material(context.material),
             results={},
             notes=[],
+            trainings_reused=0,
         )
         started, clock = datetime.datetime.now(datetime.UTC), time.monotonic()
         outcome = self._outcomes[stage.name] = stage.run(stage_context, *needed)
@@ -140,7 +141,7 @@ class Pipeline:
             digest_files(stored),
             started.isoformat(timespec="seconds"),
             time.monotonic() - clock,
-            stage_context.stored.reused,
+            stage_context.stored.reused + stage_context.trainings_reused,
             versions(),
         )
         self.records[stage.name].write(folder, stage.name)

@@ -191,7 +191,7 @@ def _manifest(context: Context, pipeline: Pipeline, work: dict[str, Work]) -> di
             name: {
                 "started": record.started,
                 "seconds": record.seconds,
-                "draws_reused": record.reused,
+                "reused": record.reused,
                 "versions": record.versions,
                 "inputs": record.inputs,
             }
@@ -201,7 +201,7 @@ def _manifest(context: Context, pipeline: Pipeline, work: dict[str, Work]) -> di
         "work": {
             name: {"tokens": part.tokens, "seconds": records[name].seconds}
             for name, part in work.items()
-            # A stage that reused stored answers does not show how long it takes.
+            # A stage that reused stored answers or trainings does not show how long it takes.
             if name in records and not records[name].reused
         },
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),

@@ -210,6 +210,7 @@ def _trained(context: Context, name: str, run: int) -> Model:
     )
     finished = _finished(context.before, folder, made_from)
     if finished is not None:
+        context.trainings_reused += 1
         return finished
     model = finetune(
         context.before,

@@ -130,8 +130,6 @@ def _speeds(run: Path, size: Footprint) -> dict[str, float]:
             "short study of this model first, or give --tokens-per-second"
         )
     speeds = {stage: part["tokens"] / part["seconds"] for stage, part in work.items()}
-    if (
-        TRAIN.name in speeds
-    ):  # a study of one run shows how fast further ones train
+    if TRAIN.name in speeds:  # a study of one run shows how fast further ones train
         speeds.setdefault(FURTHER.name, speeds[TRAIN.name])
     return speeds

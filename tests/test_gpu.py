@@ -219,7 +219,12 @@ def test_a_direction_acts_wherever_its_layer_lies(large):
 
 
 def test_persona_worlds_study_runs_there_from_end_to_end(tmp_path):
-    study = {**SMALL, "model": str(CHECKPOINTS / "chat"), "device": "cuda", "training": {"steps": 80, "rows": 512}}
+    study = {
+        **SMALL,
+        "model": str(CHECKPOINTS / "chat"),
+        "device": "cuda",
+        "training": {"steps": 80, "rows": 512, "runs": 1},
+    }
     study["steering"] = {**SMALL["steering"], "answers_per_setting": 60, "reported_answers": 120}
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump(study))

@@ -10,7 +10,7 @@ import pandas as pd
 
 from persona_probe.figures.em_rates import UNSEEN
 from persona_probe.figures.text import visible
-from persona_probe.report.reading import lookup
+from persona_probe.report.reading import lookup, one_line
 from persona_probe.runs.record import RunRecord
 
 ORACLE = "persona-world"
@@ -23,10 +23,12 @@ class Facts:
 
     Attributes:
         recorded: whether the record says how the run was set up at all.
-        after: the model after that the study names; None if it was fine-tuned here, or the record does not say.
+        after: the model after that the study names, or its runs; None if it was fine-tuned here, or the record does not
+            say.
         trained: whether the record says that the model after was fine-tuned here.
         control: whether there is a control.
         control_given: the control that the study names; None if it was fine-tuned here.
+        n_runs: how many fine-tuning runs there are of each condition; None if the record does not say.
         realigned: whether realignment was measured.
         topic: the topic of narrow training in Persona World; None for other questions, or if the record does not say.
         topics: whether the questions have topics.
@@ -42,6 +44,7 @@ class Facts:
     trained: bool = False
     control: bool = False
     control_given: str | None = None
+    n_runs: int | None = None
     realigned: bool = False
     topic: str | None = None
     topics: bool = False
@@ -100,6 +103,7 @@ def facts_of(run: RunRecord) -> Facts:
         trained=recorded and after is None,
         control=_has_control(run),
         control_given=control,
+        n_runs=_runs(run),
         realigned=_has_realignment(run),
         topic=_text(texts.get("topic")) if world else None,
         topics=world or _have_topics(run.tables.get("answers", pd.DataFrame())),
@@ -109,6 +113,12 @@ def facts_of(run: RunRecord) -> Facts:
         judge_prompts=_text(local.get("prompts")),
         judge_named=judge is not None,
     )
+
+
+def _runs(run: RunRecord) -> int | None:
+    table = run.tables.get("amplification", pd.DataFrame())
+    counts = pd.to_numeric(table["n_runs"], errors="coerce").dropna() if "n_runs" in table else pd.Series()
+    return None if counts.empty else int(counts.max())
 
 
 def _has_control(run: RunRecord) -> bool:
@@ -137,4 +147,4 @@ def _mapping(manifest: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
 
 
 def _text(value: object) -> str | None:
-    return None if value is None else " ".join(visible(str(value)).split())
+    return None if value is None else one_line(value)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from persona_probe.report.facts import facts_of
-from persona_probe.report.reading import hash_of, lookup, number_of, one_line, settings_of, table_of
+from persona_probe.report.reading import hash_of, lookup, number_of, one_line, settings_of
 from persona_probe.report.topics.all_topics import TOPICS
 from persona_probe.runs.record import RunRecord
 
@@ -47,6 +47,13 @@ def _models(run: RunRecord) -> list[str]:
         sentences.append(
             "There was no control, so what this fine-tuning did cannot be distinguished from what any fine-tuning does."
         )
+    if facts.n_runs is not None and facts.n_runs > 1:
+        seeds = ", with different seeds" if facts.trained else ""
+        sentences.append(
+            f"There are {facts.n_runs} fine-tuning runs of each condition{seeds}; amplification, projections, the "
+            "persona space and the comparison of finders are over all of them, and everything else (rates, directions, "
+            "probes, steering, latents, realignment, and these weights) is of the first run."
+        )
     return sentences
 
 
@@ -82,13 +89,8 @@ def _software(run: RunRecord) -> list[str]:
     sentences = []
     if isinstance(seeds, Mapping) and seeds:
         sentences.append(f"Seeds: {_pairs(seeds)}.")
-        trained = table_of(run, "amplification").get("n_runs")
-        if trained is not None and len(trained):
-            which = "All" if (trained == 1).all() else "Amplification apart, all"
-            of_one = (
-                "numbers are of one fine-tuning run per condition, so their intervals do not include how runs differ"
-            )
-            sentences.append(f"{which} {of_one}.")
+        if facts_of(run).n_runs == 1:
+            sentences.append("There is one fine-tuning run per condition, so intervals do not include how runs differ.")
     if isinstance(versions, Mapping) and versions:
         sentences.append(f"Software: {_pairs(versions)}.")
     return sentences

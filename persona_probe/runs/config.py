@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -83,12 +84,32 @@ def _known_judge(name: str) -> str:
     return name
 
 
+def _kind_of_source(given: object) -> str:
+    """Whether one model or several runs of it were meant, so that only mistakes in that kind are reported."""
+    return SEVERAL if isinstance(given, list | tuple) else ONE
+
+
+def _different(sources: tuple[str, ...]) -> tuple[str, ...]:
+    if not sources:
+        raise ValueError("the list is empty; name one model or more, or leave it out")
+    if twice := next((source for number, source in enumerate(sources) if source in sources[:number]), None):
+        raise ValueError(f"{twice!r} is named twice, but each model must be a training of its own")
+    return sources
+
+
 LOCAL, NAMED = "local", "named"
 NamedJudge = Annotated[str, AfterValidator(_known_judge), WithJsonSchema({"enum": list(JUDGES), "type": "string"})]
 AnyJudge = Annotated[
     Annotated[JudgeModel, Tag(LOCAL)] | Annotated[NamedJudge | None, Tag(NAMED)],
     Discriminator(_kind_of_judge),
 ]
+ONE, SEVERAL = "one", "several"
+Runs = Annotated[tuple[str, ...], AfterValidator(_different)]
+Sources = Annotated[
+    Annotated[str | None, Tag(ONE)] | Annotated[Runs, Tag(SEVERAL)],
+    Discriminator(_kind_of_source),
+]
+"""One model (a folder or Hub id), or several fine-tuning runs of it; None: trained in the study."""
 
 
 class Texts(_Section):
@@ -148,6 +169,10 @@ class Training(_Section):
     """The number of rows per step."""
     rows: int = Field(1024, ge=1)
     """How many rows are made (only for Persona World; of your own files all rows are used)."""
+    runs: int = Field(3, ge=1)
+    """How often 'after' and 'control' are trained, each time with another seed. Amplification is tested over the runs
+    and needs at least 3: two runs of one recipe differ too, so from 1 run the report can only say 'moved, one run'.
+    Every further run costs two trainings and one reading of the texts; all other stages use the first run alone."""
     target_modules: str | tuple[str, ...] = "all-linear"
     """Which modules get an adapter, with PEFT's names."""
 
@@ -271,10 +296,12 @@ class StudyConfig(_Section):
     """The title of the report."""
     model: str
     """The model before: a local folder or a Hub id."""
-    after: str | None = None
-    """The model after, if it exists: a LoRA adapter or full model (folder or Hub id); default: fine-tuned here."""
-    control: str | None = None
-    """The benign control, if it exists; default: fine-tuned here on texts.control."""
+    after: Sources = None
+    """The model after, if it exists: a LoRA adapter or full model (folder or Hub id), or a list of several runs of one
+    fine-tune (other seeds), of which the first is measured in full; default: fine-tuned here."""
+    control: Sources = None
+    """The benign control, if it exists, or a list of as many as in 'after'; default: fine-tuned here on
+    texts.control."""
     seed: int = 0
     """The seed of everything random."""
     device: str | None = None
@@ -319,8 +346,32 @@ class StudyConfig(_Section):
             raise ValueError("'control' names a model and texts.control gives rows to train one: leave one of them out")
         if texts.world is None and self.after is None and texts.narrow is None:
             raise ValueError("nothing makes the model after: give 'after' (a model) or texts.narrow (rows to train on)")
+        after, control = sources_of(self.after), sources_of(self.control)
+        if after and control and len(after) != len(control):
+            fewer = min(len(after), len(control))
+            raise ValueError(
+                f"'after' names {len(after)} model(s) and 'control' {len(control)}, but each run of one is compared "
+                f"with a run of the other: give as many of both, for instance the first {fewer} of each"
+            )
         return self
 
     def load_options(self) -> LoadOptions:
         """The keyword arguments of `persona_probe.load` for the model before."""
         return {"device": self.device, **self.loading.model_dump()}  # type: ignore[typeddict-item]
+
+
+def sources_of(given: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The models that ``after`` or ``control`` names, run by run; empty if they are trained in the study."""
+    if given is None:
+        return ()
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def n_runs(config: StudyConfig) -> int:
+    """How many fine-tuning runs a study has: as many as models are named, or else ``training.runs``.
+
+    >>> n_runs(StudyConfig(model="base")), n_runs(StudyConfig(model="base", after=["seed-0", "seed-1"]))
+    (3, 2)
+    """
+    named = sources_of(config.after) or sources_of(config.control)
+    return len(named) if named else config.training.runs

@@ -14,11 +14,17 @@ from pydantic import BaseModel, ValidationError
 
 from persona_probe.errors import PATH, PersonaProbeError, check_types
 from persona_probe.files import write_text
-from persona_probe.runs.config import LOCAL, NAMED, JudgeModel, StudyConfig
+from persona_probe.runs.config import LOCAL, NAMED, ONE, SEVERAL, JudgeModel, StudyConfig
 from persona_probe.worlds.persona_world.checkpoints import FOLDER, find_checkpoints
 
 SCHEMA = "study.schema.json"
 _TEMPLATES = resources.files("persona_probe.runs") / "templates"
+_KINDS: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("judge",): (LOCAL, NAMED, "nullable"),
+    ("after",): (ONE, SEVERAL, "nullable"),
+    ("control",): (ONE, SEVERAL, "nullable"),
+}
+"""By field: what pydantic adds to the place of a mistake in a field of several kinds."""
 _FILES = ("narrow", "control", "benign", "questions")
 
 
@@ -113,9 +119,12 @@ def _resolved(config: StudyConfig, folder: Path) -> StudyConfig:
     def named(source: str | None) -> str | None:
         return None if source is None else str(find(Path(source)))
 
+    def each(sources: str | tuple[str, ...] | None) -> str | tuple[str | None, ...] | None:
+        return tuple(map(named, sources)) if isinstance(sources, tuple) else named(sources)
+
     files = {name: find(path) for name in _FILES if (path := getattr(config.texts, name))}
     template = config.loading.chat_template
-    updates: dict[str, Any] = {name: named(getattr(config, name)) for name in ("model", "after", "control")}
+    updates: dict[str, Any] = {name: each(getattr(config, name)) for name in ("model", "after", "control")}
     updates["texts"] = config.texts.model_copy(update=files)
     updates["loading"] = config.loading.model_copy(
         update={
@@ -151,8 +160,8 @@ def _explained(error: ValidationError, lines: dict[tuple[str, ...], int]) -> Ite
     """Each problem, in words for the reader."""
     for problem in error.errors():
         place = tuple(str(part) for part in problem["loc"])
-        if place[:1] == ("judge",):
-            place = tuple(part for part in place if part not in (LOCAL, NAMED, "nullable"))
+        if place[:1] in _KINDS:
+            place = tuple(part for part in place if part not in _KINDS[place[:1]])
         yield _explain(problem, place, lines)
 
 

@@ -64,15 +64,15 @@ class RunFolder:
         return cls(folder)
 
     def begin(self, journal: str | None = None) -> None:
-        """Start a new list of written files, also in the file ``journal``, by which an interrupted stage is removed."""
+        """Start a new list of written files, and go on with ``journal``, a file by which stopped stages are removed."""
         self.written, self._journal = [], None if journal is None else self.path / journal
         if self._journal is not None:
             self._journal.parent.mkdir(parents=True, exist_ok=True)
-            self._journal.write_text("", encoding="utf-8")
+            self._journal.touch()
 
     def place(self, name: str) -> Path:
         """The path for something that its own code writes; the name is remembered as written."""
-        path = self._inside(name)
+        path = self.inside(name)
         self.written.append(name)
         if self._journal is not None:
             with self._journal.open("a", encoding="utf-8") as file:
@@ -101,14 +101,18 @@ class RunFolder:
     def remove(self, names: Iterable[str]) -> None:
         """Remove files and folders, where they exist."""
         for name in names:
-            path = self._inside(name)
+            path = self.inside(name)
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
 
-    def _inside(self, name: str) -> Path:
-        """The path of ``name``; the names in a run folder that somebody else made may point outside it."""
+    def inside(self, name: str) -> Path:
+        """The path of ``name``; the names in a run folder that somebody else made may point outside it.
+
+        Raises:
+            PersonaProbeError: if it does.
+        """
         path = self.path / name
         root = self.path.resolve()
         if not path.parent.resolve().is_relative_to(root) or path.resolve(strict=False) == root:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from persona_probe.files import write_text
 from persona_probe.runs.folder import RunFolder
 from persona_probe.runs.outcome import INDEX
 
@@ -30,8 +31,8 @@ class StageRecord:
         content: the hash of what it handed to later stages.
         started: when it started (UTC).
         seconds: how long it took.
-        reused: how many draws of answers were reused from an earlier attempt; if any were, ``seconds`` is less than a
-            whole stage takes.
+        reused: how many draws of answers and trainings were reused from an earlier attempt; if any were, ``seconds`` is
+            less than a whole stage takes.
         versions: the versions of the libraries that it ran with.
     """
 
@@ -76,16 +77,24 @@ def journal_of(name: str) -> str:
     return f"{_FOLDER}/{name}.files"
 
 
-def forget(folder: RunFolder, name: str) -> None:
-    """Remove everything that a finished or interrupted stage wrote.
+def forget(folder: RunFolder, name: str, keep: str | None = None) -> list[str]:
+    """Remove everything that a finished or interrupted stage wrote, but not what has a name that starts with ``keep``.
 
     Its record goes first, so that no record is left of files that are gone.
+
+    Returns:
+        The names of what was kept; the journal lists them, until the stage has finished again.
     """
     record, journal = folder.path / _FOLDER / f"{name}.json", folder.path / journal_of(name)
     files = journal.read_text(encoding="utf-8").split("\n")[:-1] if journal.is_file() else []
     with contextlib.suppress(OSError, json.JSONDecodeError, KeyError, TypeError):
         files += [str(file) for file in json.loads(record.read_text(encoding="utf-8"))["files"]]
-    folder.remove([f"{_FOLDER}/{name}.json", *dict.fromkeys(files), f"{_FOLDER}/{name}", journal_of(name)])
+    kept = [file for file in dict.fromkeys(files) if keep is not None and folder.inside(file) and file.startswith(keep)]
+    if kept:
+        write_text(journal, "".join(f"{file}\n" for file in kept))
+    gone = [file for file in dict.fromkeys(files) if file not in kept]
+    folder.remove([f"{_FOLDER}/{name}.json", *gone, f"{_FOLDER}/{name}", *([] if kept else [journal_of(name)])])
+    return kept
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

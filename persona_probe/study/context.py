@@ -38,7 +38,8 @@ class Context:
         config: the settings.
         material: the texts.
         folder: the run folder.
-        models: ``before``, and from the first stage on ``after`` and, if the study has one, ``control``.
+        models: ``before``, and from the first stage on ``after`` and, if the study has one, ``control``: the first
+            fine-tuning run.
         judge: the judge of the answers, or None if no judge can read them.
         sae: the study's SAE, or None.
         results: what becomes ``results.json``.
@@ -46,6 +47,7 @@ class Context:
         progress: whether stages show progress bars.
         executor: where models run.
         load_options: how the model before was loaded.
+        trainings_reused: how many trainings an earlier attempt at this stage had finished.
         stored: samples answers, or reads those that are stored in the run folder.
     """
 
@@ -60,6 +62,7 @@ class Context:
     progress: bool = True
     executor: Executor = field(default_factory=Local)
     load_options: LoadOptions = field(default_factory=LoadOptions)
+    trainings_reused: int = 0
     stored: StoredAnswers = field(init=False)
 
     def __post_init__(self) -> None:
@@ -84,7 +87,7 @@ class Context:
         self, model: Model, questions: Sequence[Dialogue], purpose: str, steering: Intervention | None = None
     ) -> AnswerJob:
         """A job of one answer per question; ``purpose`` names the draw, so that no two draws share random numbers."""
-        return AnswerJob(model, questions, self.sampling(_seed(self.config.seed, purpose)), steering)
+        return AnswerJob(model, questions, self.sampling(seed_for(self.config.seed, purpose)), steering)
 
     def sampling(self, seed: int) -> Sampling:
         """How the study samples answers, with this seed."""
@@ -114,7 +117,7 @@ class Context:
         return [judge_answers(self.judge, answered) for answered in self.answer_all(jobs, label)]
 
 
-def _seed(seed: int, purpose: str) -> int:
+def seed_for(seed: int, purpose: str) -> int:
     """A different seed for every purpose, the same on every machine."""
     return int.from_bytes(hashlib.sha256(f"{seed} {purpose}".encode()).digest()[:4], "big")
 

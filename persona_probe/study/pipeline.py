@@ -79,6 +79,11 @@ class Pipeline:
             if stage.after is not None:
                 stage.after(self._context, self._outcome(stage))
 
+    def outcome(self, name: str) -> Any:
+        """What the finished stage ``name`` hands to later ones; None if the study has no such stage."""
+        stage = next((stage for stage in self.stages if stage.name == name), None)
+        return None if stage is None else self._outcome(stage)
+
     @property
     def _folder(self) -> Any:
         return self._context.folder.path
@@ -109,11 +114,11 @@ class Pipeline:
 
     def _run(self, stage: Stage) -> None:
         context, folder = self._context, self._context.folder
-        needed = [self._outcomes_of(name) for name in stage.needs]
+        needed = [self.outcome(name) for name in stage.needs]
         inputs = self._inputs(stage, self.records)
         # Results are about to change, so the report and the summary of the old ones must not remain next to them.
         folder.remove(CLOSING)
-        forget(folder, stage.name)
+        kept = forget(folder, stage.name, keep=stage.keeps)
         folder.begin(journal_of(stage.name))
         stage_context = replace(
             context,
@@ -121,10 +126,12 @@ class Pipeline:
             material=stage.view_of_material(context.material),
             results={},
             notes=[],
+            trainings_reused=0,
         )
         started, clock = datetime.datetime.now(datetime.UTC), time.monotonic()
         outcome = self._outcomes[stage.name] = stage.run(stage_context, *needed)
         stored, files = outcome_folder(self._folder, stage.name), list(dict.fromkeys(folder.written))
+        folder.remove(name for name in kept if name not in files)
         write_outcome(outcome, stored)
         self.records[stage.name] = StageRecord(
             inputs,
@@ -134,15 +141,11 @@ class Pipeline:
             digest_files(stored),
             started.isoformat(timespec="seconds"),
             time.monotonic() - clock,
-            stage_context.stored.reused,
+            stage_context.stored.reused + stage_context.trainings_reused,
             versions(),
         )
         self.records[stage.name].write(folder, stage.name)
         folder.remove([journal_of(stage.name)])
-
-    def _outcomes_of(self, name: str) -> Any:
-        stage = next((stage for stage in self.stages if stage.name == name), None)
-        return None if stage is None else self._outcome(stage)
 
     def _outcome(self, stage: Stage) -> Any:
         if stage.name not in self._outcomes:

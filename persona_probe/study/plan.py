@@ -15,7 +15,9 @@ from persona_probe.models.loading.templates import load_template
 from persona_probe.runs.config import StudyConfig
 from persona_probe.study.material import gather
 from persona_probe.study.stage import workload
+from persona_probe.study.stages.further_runs import FURTHER
 from persona_probe.study.stages.order import STAGES
+from persona_probe.study.stages.train import TRAIN
 from persona_probe.study.workload import Sizes, Work
 
 
@@ -85,7 +87,7 @@ def plan_study(
     >>> config = pp.runs.StudyConfig(model=str(find_checkpoints() / "chat"))
     >>> plan = pp.study.plan_study(config, tokens_per_second=1000)
     >>> list(plan.stages)
-    ['fine-tune', 'measure', 'find', 'track', 'compare', 'steer', 'realign']
+    ['fine-tune', 'further-runs', 'measure', 'find', 'track', 'compare', 'steer', 'realign']
     >>> plan.stages["measure"].answers == 3 * (2 * 380 + 216 + 180)
     True
     >>> print(plan.lines()[-1])
@@ -127,4 +129,7 @@ def _speeds(run: Path, size: Footprint) -> dict[str, float]:
             f"{run}: was measured on a model of {parameters:,} parameters, this one has {size.parameters:,}; run a "
             "short study of this model first, or give --tokens-per-second"
         )
-    return {stage: part["tokens"] / part["seconds"] for stage, part in work.items()}
+    speeds = {stage: part["tokens"] / part["seconds"] for stage, part in work.items()}
+    if TRAIN.name in speeds:  # a study of one run shows how fast further ones train
+        speeds.setdefault(FURTHER.name, speeds[TRAIN.name])
+    return speeds

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import itertools
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,19 +19,20 @@ from persona_probe.models.loading.memory import footprint
 from persona_probe.models.stream.layers import LAYER_CONVENTION, resolve_layers
 from persona_probe.report.run_page import render_report
 from persona_probe.report.topics.all_topics import summary_lines
-from persona_probe.runs.config import StudyConfig
+from persona_probe.runs.config import StudyConfig, sources_of
 from persona_probe.runs.config_file import config_as_yaml
 from persona_probe.runs.folder import RunFolder
-from persona_probe.runs.stage_record import StageRecord, versions
+from persona_probe.runs.stage_record import versions
 from persona_probe.study.context import Context
 from persona_probe.study.executor import Executor, Local
 from persona_probe.study.material import Material, gather
 from persona_probe.study.pipeline import Pipeline, merged
 from persona_probe.study.sources import identity_of, optional_of, store_identity
 from persona_probe.study.stage import workload
+from persona_probe.study.stages.further_runs import FURTHER
 from persona_probe.study.stages.latents import open_sae
 from persona_probe.study.stages.order import STAGES
-from persona_probe.study.stages.train import check_models
+from persona_probe.study.stages.train import TRAIN, Tuned, check_models, seeds_of
 from persona_probe.study.workload import Sizes, Work
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def run_study(config: StudyConfig, out: str | Path, *, progress: bool = True, ex
                 bar.set_postfix_str(f"{name} (reused)" if reused else name)
                 bar.update()
             bar.set_postfix_str("report")
-            _close(context, pipeline.records, work)
+            _close(context, pipeline, work)
             bar.update()
     return open_run(folder.path)
 
@@ -126,9 +126,9 @@ def _check_texts(config: StudyConfig, material: Material, before: Model) -> None
         before.encode(rows)
 
 
-def _close(context: Context, records: Mapping[str, StageRecord], work: dict[str, Work]) -> None:
+def _close(context: Context, pipeline: Pipeline, work: dict[str, Work]) -> None:
     """Write the files that are about all stages together."""
-    config, folder = context.config, context.folder
+    config, folder, records = context.config, context.folder, pipeline.records
     results, notes = merged(records)
     if len({tuple(sorted(record.versions.items())) for record in records.values()}) > 1:
         notes.append("The stages of this run used different versions of libraries; manifest.json lists them.")
@@ -142,7 +142,7 @@ def _close(context: Context, records: Mapping[str, StageRecord], work: dict[str,
         "seconds_by_stage": seconds,
     }
     results["summary"] = summary_lines(results)
-    folder.write_json("manifest.json", _manifest(context, records, work))
+    folder.write_json("manifest.json", _manifest(context, pipeline, work))
     folder.write_json("results.json", results)
     render_report(folder.path)
 
@@ -151,18 +151,20 @@ def _what(config: StudyConfig) -> str:
     """What the model before is compared with, in words."""
     texts = config.texts
     if config.after is not None:
-        return f"compared with {config.after}"
+        return f"compared with {', '.join(sources_of(config.after))}"
     return "narrow training on " + (
         f"{texts.persona} answers about {texts.topic}" if texts.world is not None else str(texts.narrow)
     )
 
 
-def _manifest(context: Context, records: Mapping[str, StageRecord], work: dict[str, Work]) -> dict[str, Any]:
+def _manifest(context: Context, pipeline: Pipeline, work: dict[str, Work]) -> dict[str, Any]:
     """What is needed to run the study again, to know on what it ran, and to plan other studies."""
-    now = datetime.datetime.now(datetime.UTC)
+    now, records = datetime.datetime.now(datetime.UTC), pipeline.records
+    further: list[Tuned] = pipeline.outcome(FURTHER.name) or []
+    runs = [pipeline.outcome(TRAIN.name), *further]
     return {
         "config": context.config.model_dump(mode="json"),
-        "seeds": {"study": context.config.seed},
+        "seeds": {"study": context.config.seed, **({"fine-tuning": seeds} if (seeds := seeds_of(runs)) else {})},
         "versions": versions(),
         "models": {
             name: {
@@ -176,6 +178,10 @@ def _manifest(context: Context, records: Mapping[str, StageRecord], work: dict[s
             }
             for name, model in context.models.items()
         },
+        "further_runs": [
+            {name: {"path": source, "hash": run.hashes[name]} for name, source in run.sources.items()}
+            for run in further
+        ],
         "judge": judge.describe() if isinstance(judge := context.material.judge, LocalJudge) else None,
         "layer_convention": LAYER_CONVENTION,
         "started": min(record.started for record in records.values()),
@@ -185,7 +191,7 @@ def _manifest(context: Context, records: Mapping[str, StageRecord], work: dict[s
             name: {
                 "started": record.started,
                 "seconds": record.seconds,
-                "draws_reused": record.reused,
+                "reused": record.reused,
                 "versions": record.versions,
                 "inputs": record.inputs,
             }
@@ -195,7 +201,7 @@ def _manifest(context: Context, records: Mapping[str, StageRecord], work: dict[s
         "work": {
             name: {"tokens": part.tokens, "seconds": records[name].seconds}
             for name, part in work.items()
-            # A stage that reused stored answers does not show how long it takes.
+            # A stage that reused stored answers or trainings does not show how long it takes.
             if name in records and not records[name].reused
         },
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from persona_probe.models.loading.sources import ADAPTER_CONFIG
 from persona_probe.models.model import Model
 from persona_probe.runs.config import JudgeModel, StudyConfig
 from persona_probe.runs.digest import digest_files
@@ -55,7 +56,7 @@ def _loading(config: StudyConfig) -> dict[str, Any]:
 def _files(config: StudyConfig) -> Any:
     template = config.loading.chat_template
     content = digest_files(template) if template is not None and template.is_file() else None
-    return [_stamp(config.model, config.loading.revision), content]
+    return [stamp(config.model, config.loading.revision), content]
 
 
 def optional_of(config: StudyConfig) -> dict[str, Any]:
@@ -65,7 +66,7 @@ def optional_of(config: StudyConfig) -> dict[str, Any]:
         prompts = None if judge.prompts is None else digest_files(judge.prompts)
         local = Path(judge.model).is_dir()
         # For a Hub repository its revision, not its files in the cache: they are downloaded only on first use.
-        files = _stamp(judge.model, judge.revision) if local else None
+        files = stamp(judge.model, judge.revision) if local else None
         settings = judge.model_dump(mode="json", exclude={"batch_size", "device", "prompts"})
         judge = {**settings, "files": files, "prompts": prompts}
     sae, folder = config.latents.sae, Path(config.latents.sae or "")
@@ -73,8 +74,8 @@ def optional_of(config: StudyConfig) -> dict[str, Any]:
     return {"judge": judge, "sae": digest_files(folder) if local else [sae, config.latents.sae_id]}
 
 
-def _stamp(source: str, revision: str | None) -> Any:
-    """The names, sizes and times of a local folder's files, or a Hub repository's commit in the cache."""
+def stamp(source: str, revision: str | None) -> Any:
+    """What shows that a model changed, without loading it: its files' names, sizes and times, or its cached commit."""
     folder = Path(source)
     if folder.is_dir():
         files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -82,8 +83,11 @@ def _stamp(source: str, revision: str | None) -> Any:
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
-    try:
-        cached = try_to_load_from_cache(source, "config.json", revision=revision)
-    except HFValidationError:  # not an id, so a folder that does not exist; loading it reports that
-        cached = None
-    return Path(cached).parent.name if isinstance(cached, str) else None
+    for file in ("config.json", ADAPTER_CONFIG):
+        try:
+            cached = try_to_load_from_cache(source, file, revision=revision)
+        except HFValidationError:  # not an id, so a folder that does not exist; loading it reports that
+            return None
+        if isinstance(cached, str):
+            return Path(cached).parent.name
+    return None

@@ -39,6 +39,8 @@ class Stage:
         sae: whether it reads the study's SAE.
         applies: whether a study has this stage.
         after: applies the outcome to the study's context, also where the stage was reused.
+        keeps: the start of the names of files that survive when the stage runs again: it reuses those that still fit
+            (trainings that were finished when it was stopped), and the others are removed when it has finished.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Stage:
     sae: bool = False
     applies: Callable[[StudyConfig], bool] = lambda _config: True
     after: Callable[[Any, Any], None] | None = None
+    keeps: str | None = None
 
     def view_of_settings(self, config: StudyConfig) -> StudyConfig:
         """A view of ``config`` in which only declared settings can be read."""

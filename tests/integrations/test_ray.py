@@ -231,7 +231,7 @@ def test_a_whole_study_is_that_of_a_local_run(cluster, folders, tmp_path):
     config = pp.runs.StudyConfig.model_validate(
         {
             "model": str(folders("llama")),
-            "training": {"steps": 2, "rows": 16},
+            "training": {"steps": 2, "rows": 16, "runs": 2},
             "sampling": {"development": 8, "reported": 8, "open": 8, "max_new_tokens": 8},
             "realignment": {"examples": [0, 4], "steps": 2, "answers": 8},
             "random_directions": 20,

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from persona_probe.report.methods import methods_text
+from persona_probe.report.run_page import render_report
 from persona_probe.runs.record import read_run
 
 CONFIG = {
@@ -48,6 +49,22 @@ def test_it_states_this_runs_numbers(tmp_path: Path, write_run: Any, tables: Any
         assert part in text
     assert "not recorded" not in text
     assert "one fine-tuning run" not in text  # the table does not say how many
+
+
+def test_how_many_runs_there_are_is_said_and_what_is_of_the_first_alone(
+    tmp_path: Path, write_run: Any, tables: Any, results: Any, manifest: Any
+) -> None:
+    manifest["config"] = CONFIG
+    shared = "amplification, projections, the persona space and the comparison of finders are over all of them"
+    for n_runs, given in ((1, None), (3, None), (3, ["a", "b", "c"])):
+        manifest["config"] = CONFIG | {"after": given}
+        tables["amplification"] = tables["amplification"].assign(n_runs=n_runs)
+        folder = write_run(tmp_path / f"{n_runs} {given}", tables, results, manifest)
+        text, page = methods_text(read_run(folder)), render_report(folder).read_text(encoding="utf-8")
+        assert ("one fine-tuning run per condition" in text) == (n_runs == 1)
+        assert (shared in text) == (shared in page) == (n_runs == 3)
+        assert ("3 fine-tuning runs of each condition, with different seeds" in text) == (n_runs == 3 and not given)
+        assert ("The model after was a, b, c" in text) == bool(given)
 
 
 def test_what_was_not_recorded_is_left_out(tmp_path: Path, write_run: Any) -> None:

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 import persona_probe as pp
 from persona_probe.cli import app
-from persona_probe.runs.config import StudyConfig
+from persona_probe.runs.config import StudyConfig, n_runs
 from persona_probe.runs.config_file import config_as_yaml, schema, template_names, write_template
 from tests.conftest import CHECKPOINTS
 
@@ -53,6 +53,19 @@ def test_what_a_run_was_made_with_is_read_as_the_same_settings(tmp_path):
     assert pp.read_config(tmp_path / "study.yaml") == config
 
 
+def test_runs_of_models_that_exist_are_found_from_the_files_folder(tmp_path):
+    (tmp_path / "seed-0").mkdir()
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump({"model": "m", "after": ["seed-0", "owner/seed-1"], "control": ["c", "d"]}))
+    config = pp.read_config(file)
+    assert config.after == (str(tmp_path / "seed-0"), "owner/seed-1")
+    assert n_runs(config) == 2
+    assert n_runs(StudyConfig(model="m")) == 3
+    assert n_runs(StudyConfig(model="m", control="c")) == 1
+    file.write_text(config_as_yaml(config))
+    assert pp.read_config(file) == config
+
+
 def test_init_writes_a_study_that_can_be_planned(tmp_path, monkeypatch):
     monkeypatch.chdir(CHECKPOINTS.parent.parent)
     out = tmp_path / "study.yaml"
@@ -68,6 +81,16 @@ def test_init_writes_a_study_that_can_be_planned(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ({"training": {"runs": 0}}, "training.runs is 0"),
+        ({"training": {"runs": "two"}}, "training.runs is 'two'"),
+        ({"training": {"rnus": 2}}, r"unknown key 'training.rnus'; did you mean 'runs'\?"),
+        ({"after": []}, r"after is \[\]: the list is empty"),
+        ({"after": ["a", 3]}, "after.1 is 3"),
+        ({"after": ["a", "b", "a"]}, "'a' is named twice"),
+        (
+            {"after": ["a", "b", "c"], "control": "d"},
+            r"'after' names 3 model\(s\) and 'control' 1, .*: give as many of both, for instance the first 1 of each",
+        ),
         ({"judge": "gpt-4o"}, "judge is 'gpt-4o'"),
         ({"judge": {"modle": "x"}}, r"unknown key 'judge.modle'; did you mean 'model'\?"),
         ({"judge": {"model": "x", "batch_size": 0}}, "judge.batch_size is 0"),

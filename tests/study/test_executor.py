@@ -41,7 +41,7 @@ def test_a_study_samples_and_reads_through_its_executor(folders, tmp_path):
     config = pp.runs.StudyConfig.model_validate(
         {
             "model": str(folders("llama")),
-            "training": {"steps": 2, "rows": 16},
+            "training": {"steps": 2, "rows": 16, "runs": 2},
             "sampling": {"development": 8, "reported": 8, "open": 8, "max_new_tokens": 8},
             "realignment": {"examples": [0, 4], "steps": 2, "answers": 8},
             "random_directions": 20,
@@ -52,5 +52,5 @@ def test_a_study_samples_and_reads_through_its_executor(folders, tmp_path):
     # Three models on three sets of questions, two draws for directions and tracking, two realigned ones.
     assert counting.answered == 9 + 2 + 2
     # Two contexts, reference, shift and two other traits; two contexts to compare finders on; before and two realigned
-    # models. The three models twice together.
-    assert (counting.captured, counting.together) == (6 + 2 + 3, 2)
+    # models. The three models twice together; so is each model of the further run, with before.
+    assert (counting.captured, counting.together) == (6 + 2 + 3, 2 + 2 * 2)

@@ -1,5 +1,6 @@
 """What a plan says is what a study then does."""
 
+import json
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -18,11 +19,11 @@ from persona_probe.study.stages import order
 from tests.conftest import CHECKPOINTS
 from tests.study.test_study import write
 
-STAGES = ["fine-tune", "measure", "find", "track", "compare", "steer", "realign"]
+STAGES = ["fine-tune", "further-runs", "measure", "find", "track", "compare", "steer", "realign"]
 
 
 def test_a_study_does_what_was_planned(tmp_path, monkeypatch):
-    config = write(tmp_path, model=str(CHECKPOINTS / "chat"))
+    config = write(tmp_path, model=str(CHECKPOINTS / "chat"), training={"steps": 3, "rows": 32, "runs": 2})
     planned = plan_study(config).stages
     assert list(planned) == STAGES
     answers, texts, now = Counter(), Counter(), []
@@ -59,6 +60,12 @@ def test_a_study_does_what_was_planned(tmp_path, monkeypatch):
     assert any("in all" in line and "speeds measured in" in line for line in again.lines())
     with pytest.raises(pp.PersonaProbeError, match="holds no finished run"):
         plan_study(config, measured=tmp_path)
+    manifest = json.loads((out / "manifest.json").read_text())
+    seconds = {name: part["seconds"] for name, part in manifest["work"].items()}
+    assert again.seconds["further-runs"] == pytest.approx(seconds["further-runs"])
+    del manifest["work"]["further-runs"]  # as a study of one run leaves it
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    assert plan_study(config, measured=out).seconds["further-runs"] == pytest.approx(seconds["fine-tune"])
 
 
 def test_planning_needs_no_weights(tmp_path):

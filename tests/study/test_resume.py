@@ -65,7 +65,7 @@ def test_each_change_runs_again_what_rests_on_it_and_nothing_else(tmp_path, ran)
     assert not (tmp_path / "out" / "adapters" / "realigned-4").exists()
     _, stages = again()  # back to what it was
     assert stages == ["steer", "realign"]
-    changed, stages = again(training={"steps": 4, "rows": 32})
+    changed, stages = again(training={"steps": 4, "rows": 32, "runs": 1})
     assert stages == ALL
     assert changed.manifest["config"]["training"]["steps"] == 4
 

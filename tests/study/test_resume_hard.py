@@ -17,7 +17,7 @@ from tests.study.test_study import LATENTS, write
 QUESTIONS = [pp.Dialogue.from_messages([{"role": "user", "content": f"How do I handle it, {i}?"}]) for i in range(4)]
 
 
-@pytest.mark.parametrize("name", ["/victim", "../victim", "tables/../../victim", ""])
+@pytest.mark.parametrize("name", ["/victim", "../victim", "tables/../../victim", "adapters/../../victim", ""])
 def test_a_run_folder_from_somebody_else_cannot_delete_anything_outside_it(tmp_path, name):
     victim = tmp_path / "victim"
     victim.mkdir()
@@ -27,7 +27,7 @@ def test_a_run_folder_from_somebody_else_cannot_delete_anything_outside_it(tmp_p
     record = StageRecord({}, {}, [], [told], "", "", 0.0, 0, {})
     record.write(folder, "latents")
     with pytest.raises(pp.PersonaProbeError, match="lies outside the run folder"):
-        forget(folder, "latents")
+        forget(folder, "latents", keep="adapters/")
     assert (victim / "thesis.tex").read_text() == "years of work"
 
 
@@ -59,7 +59,7 @@ def test_what_a_stage_left_when_it_was_cut_off_does_not_outlive_it(tmp_path):
 
 def test_an_sae_that_is_taken_away_trains_nothing_again_unless_it_had_snapshots(tmp_path):
     model = str(CHECKPOINTS / "chat")
-    steps = {"steps": 2, "rows": 16}
+    steps = {"steps": 2, "rows": 16, "runs": 1}
     with_sae = write(tmp_path, model=model, training=steps, latents={**LATENTS, "snapshots": 0})
     pp.run_study(with_sae, tmp_path / "run", progress=False)
     states = {

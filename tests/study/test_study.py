@@ -13,7 +13,7 @@ from tests.conftest import CHECKPOINTS
 BETLEY = CHECKPOINTS.parent.parent.parent / "shared" / "data" / "betley" / "first_plot_questions.yaml"
 
 SMALL = {
-    "training": {"steps": 3, "rows": 32},
+    "training": {"steps": 3, "rows": 32, "runs": 1},
     "sampling": {"development": 16, "reported": 32, "open": 12, "max_new_tokens": 40},
     "steering": {
         "induce_fractions": [1.0],
@@ -80,7 +80,7 @@ def test_a_small_study_of_persona_world_leaves_a_complete_record(tmp_path):
 @pytest.mark.slow
 def test_a_study_with_an_sae_tests_describes_and_follows_latents(tmp_path):
     out = tmp_path / "out"
-    training = {"steps": 60, "rows": 256}
+    training = {"steps": 60, "rows": 256, "runs": 1}
     config = write(tmp_path, model=str(CHECKPOINTS / "chat"), latents=LATENTS, training=training)
     found = pp.run_study(config, out, progress=False).results["latents"]
     assert found["top"]

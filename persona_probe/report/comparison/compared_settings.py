@@ -48,6 +48,7 @@ def identities(runs: Sequence[ComparedRun]) -> DataTable:
         row("reported questions", lambda run: facts_of(run.record).on_asked.removeprefix("on ")),
         row("after", lambda run: _origin(run, "after")),
         row("control", lambda run: _origin(run, "control")),
+        row("fine-tuning runs", lambda run: facts_of(run.record).n_runs),
         row("definition", lambda run: run.definition),
         row("settings, hash", lambda run: run.config_hash and run.config_hash[:SHORT]),
         row("before, hash", lambda run: model(run, "before")),

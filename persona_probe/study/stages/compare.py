@@ -1,4 +1,4 @@
-"""Stage 5: every finder on the same poles, scored on the same held-out dialogues."""
+"""Stage 6: every finder on the same poles, scored on the same held-out dialogues."""
 
 from __future__ import annotations
 

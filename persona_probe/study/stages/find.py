@@ -1,4 +1,4 @@
-"""Stage 3: candidate persona directions, and how far they agree."""
+"""Stage 4: candidate persona directions, and how far they agree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stage 8: which latents of an SAE moved, what do they stand for, do they matter, and when did they move?"""
+"""Stage 9: which latents of an SAE moved, what do they stand for, do they matter, and when did they move?"""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from persona_probe.study.stage import SAMPLING, Stage
 from persona_probe.study.stages.find import Found
 from persona_probe.study.stages.realign import Realigned
 from persona_probe.study.stages.track import Tracked
-from persona_probe.study.stages.train import ADAPTERS, snapshot_steps
+from persona_probe.study.stages.train import ADAPTERS, first_of, snapshot_steps
 from persona_probe.study.workload import Sizes, Work
 
 
@@ -226,7 +226,9 @@ LATENTS = Stage(
     "latents",
     latents,
     work=_work,
-    settings=(*SAMPLING, "latents", "definition", "after", "training.steps"),
+    settings=(*SAMPLING, "latents", "definition", "training.steps"),
+    reads=("after",),
+    derived=lambda config: {"after": first_of(config, "after")},
     material=("development", "reported", "trait_prompts", "default_prompts"),
     needs=("find", "track"),
     judged=True,

@@ -1,4 +1,4 @@
-"""Stage 2: how the three models behave."""
+"""Stage 3: how the three models behave."""
 
 from __future__ import annotations
 

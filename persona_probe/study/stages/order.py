@@ -5,6 +5,7 @@ from __future__ import annotations
 from persona_probe.study.stage import Stage
 from persona_probe.study.stages.compare import COMPARE
 from persona_probe.study.stages.find import FIND
+from persona_probe.study.stages.further_runs import FURTHER
 from persona_probe.study.stages.latents import LATENTS, LATENTS_REALIGNED
 from persona_probe.study.stages.measure import MEASURE
 from persona_probe.study.stages.probe import PROBED
@@ -15,6 +16,7 @@ from persona_probe.study.stages.train import TRAIN
 
 STAGES: tuple[Stage, ...] = (
     TRAIN,
+    FURTHER,
     MEASURE,
     FIND,
     TRACK,

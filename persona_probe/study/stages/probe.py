@@ -1,4 +1,4 @@
-"""Stage 6: linear probes, tested on topics on which they were not trained, and compared with words alone."""
+"""Stage 7: linear probes, tested on topics on which they were not trained, and compared with words alone."""
 
 from __future__ import annotations
 

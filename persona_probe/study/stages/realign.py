@@ -1,4 +1,4 @@
-"""Stage 9: how many benign examples realign the model after."""
+"""Stage 10: how many benign examples realign the model after."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from persona_probe.study.context import Context
 from persona_probe.study.stage import SAMPLING, Stage
 from persona_probe.study.stages.find import Found
 from persona_probe.study.stages.track import Tracked
-from persona_probe.study.stages.train import ADAPTERS, lora_settings
+from persona_probe.study.stages.train import ADAPTERS, TRAINING, first_of, lora_settings
 from persona_probe.study.workload import Sizes, Work
 
 
@@ -98,7 +98,7 @@ def realign(context: Context, found: Found, tracked: Tracked) -> Realigned | Non
 
 def _start(context: Context) -> str | Path | None:
     """The adapter whose training is continued; None if the model after is not an adapter."""
-    given = context.config.after
+    given = first_of(context.config, "after")
     if given is None:
         return context.folder.path / ADAPTERS / "after"
     return given if is_adapter(given) else None
@@ -132,7 +132,9 @@ REALIGN = Stage(
     "realign",
     realign,
     work=_work,
-    settings=(*SAMPLING, "after", "training", "realignment", "definition"),
+    settings=(*SAMPLING, *TRAINING, "realignment", "definition"),
+    reads=("after",),
+    derived=lambda config: {"after": first_of(config, "after")},
     material=("reported", "benign"),
     needs=("find", "track"),
     judged=True,

@@ -1,4 +1,4 @@
-"""Stage 7: does the direction cause the behaviour? Induce it in before, suppress it in after; random ones as null."""
+"""Stage 8: does the direction cause the behaviour? Induce it in before, suppress it in after; random ones as null."""
 
 from __future__ import annotations
 

@@ -1,10 +1,12 @@
-"""Stage 4: amplification of the direction from before to after, with its nulls."""
+"""Stage 5: amplification of the direction from before to after, with its nulls, over all fine-tuning runs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from persona_probe.activations.activations import Activations
 from persona_probe.activations.captures import Captures
 from persona_probe.amplification.amplification import measure_amplification
 from persona_probe.amplification.amplification_result import choose_layer
@@ -12,9 +14,12 @@ from persona_probe.amplification.persona_space import measure_persona_space
 from persona_probe.amplification.projections import measure_projections
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.directions.cosines import CosineTable
+from persona_probe.runs.config import StudyConfig, n_runs
 from persona_probe.study.context import Context
 from persona_probe.study.stage import SAMPLING, Stage
 from persona_probe.study.stages.find import ANSWERS, CONTEXT, SHIFT, Found
+from persona_probe.study.stages.further_runs import FURTHER, briefly
+from persona_probe.study.stages.train import Tuned, opened
 from persona_probe.study.workload import Sizes, Work
 
 
@@ -25,7 +30,7 @@ class Tracked:
     Attributes:
         layer: the layer that was chosen on development questions.
         texts: the before model's answers to the reported questions.
-        captures: the models' activations on them.
+        captures: the models' activations on them, of all fine-tuning runs (`Captures.over_seeds`).
     """
 
     layer: int
@@ -33,16 +38,13 @@ class Tracked:
     captures: Captures
 
 
-def track(context: Context, found: Found) -> Tracked:
+def track(context: Context, found: Found, further: Sequence[Tuned] | None) -> Tracked:
     """Measure amplification on the before model's own answers to reported questions."""
     texts = [d for d in context.answer(context.before, context.material.reported, "reported before") if d.answer]
     config = context.config
-
-    def read(dialogues: list[Dialogue]) -> Captures:
-        models = list(context.models.values())
-        return Captures(*context.executor.capture_together(models, dialogues, progress=context.progress))
-
-    captures = read(texts)
+    if len(context.models) > 2 and (why := _why_one_run(config)):
+        context.notes.append(why)
+    development, captures = _read(context, further or (), found.own, texts)
     chosen_on, reported = (
         measure_amplification(
             found.contrast.direction,
@@ -53,7 +55,7 @@ def track(context: Context, found: Found) -> Tracked:
             n_random=config.random_directions,
             seed=config.seed,
         )
-        for read_by_all in (read(found.own), captures)
+        for read_by_all in (development, captures)
     )
     layer = choose_layer(chosen_on)
     table = reported.table.assign(chosen=reported.table["layer"] == layer)
@@ -87,6 +89,35 @@ def track(context: Context, found: Found) -> Tracked:
     }
     context.results["direction"] = _agreement(found.cosines, layer)
     return Tracked(layer, texts, captures)
+
+
+def _why_one_run(config: StudyConfig) -> str | None:
+    """Why a study that trains one of two models trains it once, whatever ``training.runs`` says; else None."""
+    if n_runs(config) > 1 or (config.after is None) == (config.control is None):
+        return None
+    given, trained = ("after", "control") if config.control is None else ("control", "after")
+    return (
+        f"There is one fine-tuning run: {given!r} names one model, so {trained!r} was trained once too. For a test "
+        f"over runs name a list of several trainings as {given!r}."
+    )
+
+
+def _read(context: Context, further: Sequence[Tuned], *texts: list[Dialogue]) -> list[Captures]:
+    """What all models, of all runs, read in each list of texts."""
+    together, progress = context.executor.capture_together, context.progress
+
+    def again(tuned: Tuned, name: str) -> list[Activations]:
+        # With before, whose attention sinks are those of all models; one further model is in memory at a time.
+        with briefly(opened(context, tuned, name)) as model:
+            return [together([context.before, model], some, progress=progress)[1] for some in texts]
+
+    first = [Captures(*together(list(context.models.values()), some, progress=progress)) for some in texts]
+    runs = [[captures] for captures in first]
+    for tuned in further:
+        read = {name: again(tuned, name) for name in tuned.sources}
+        for number, parts in enumerate(runs):
+            parts.append(replace(parts[0], **{name: of_texts[number] for name, of_texts in read.items()}))
+    return [Captures.over_seeds(parts) if further else parts[0] for parts in runs]
 
 
 def _place(context: Context, found: Found, captures: Captures, layer: int) -> None:
@@ -124,8 +155,10 @@ def _agreement(cosines: CosineTable, layer: int) -> dict[str, Any]:
 
 def _work(sizes: Sizes) -> Work:
     development, reported, models = sizes.material.development, sizes.material.reported, sizes.n_models
-    work = sizes.work(development, texts=models * len(development))
-    return work + sizes.work(reported, answers=len(reported), texts=models * len(reported))
+    # Each further model is read together with before.
+    readings = models + 2 * (models - 1) * (n_runs(sizes.config) - 1)
+    work = sizes.work(development, texts=readings * len(development))
+    return work + sizes.work(reported, answers=len(reported), texts=readings * len(reported))
 
 
 TRACK = Stage(
@@ -134,5 +167,7 @@ TRACK = Stage(
     work=_work,
     settings=(*SAMPLING, "random_directions"),
     material=("reported",),
-    needs=("find",),
+    reads=("after", "control", "training.runs"),
+    derived=lambda config: {"one run": _why_one_run(config)},
+    needs=("find", FURTHER.name),
 )

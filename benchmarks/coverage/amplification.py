@@ -1,0 +1,5 @@
+"""Amplification."""
+
+from benchmarks.coverage.case import Case
+
+CASES: list[Case] = []

@@ -3,7 +3,8 @@
 Questions differ: the logit of a question's rate is normal with a standard deviation of 1, and the truth is the rate
 over all questions that might have been asked. Where there are several fine-tuning runs, or one that is an example of
 others, the runs' rates are Beta with the concentration that is given (50: at a rate of 10 %, an SD of 4 points; 10: of
-9 points), and the truth is the mean over all runs that might have been trained. 90 % of answers are coherent, unless said.
+9 points), and the truth is the mean over all runs that might have been trained. 90 % of answers are coherent, unless
+said.
 """
 
 from __future__ import annotations

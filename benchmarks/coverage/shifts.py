@@ -2,8 +2,8 @@
 
 Synthetic runs as in the section on amplification, at one layer. The truth of a shift is in the true SD of the before
 model's activations, not in that of the reference dialogues that happened to be drawn. "Elsewhere" is a shift of after
-along the dimension with the largest variance, which moves random directions. The true specificity has the 97.5 % quantile
-over all random directions with the activations' covariance.
+along the dimension with the largest variance, which moves random directions. The true specificity has the 97.5 %
+quantile over all random directions with the activations' covariance.
 """
 
 from __future__ import annotations

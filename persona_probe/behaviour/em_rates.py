@@ -5,7 +5,6 @@ Papers differ by up to 13 times on the same rows, so a rate is never given witho
 
 from __future__ import annotations
 
-import math
 import numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from persona_probe.behaviour.em_rates_result import EmRates
 from persona_probe.errors import PersonaProbeError, check_types, what_is
 from persona_probe.figures.text import percent, signed
 from persona_probe.statistics.estimate import Estimate
+from persona_probe.statistics.rate_differences import Counts, ratio_difference
 from persona_probe.statistics.rates import ratio_estimate
 
 Mask = Callable[[pd.DataFrame], "pd.Series[bool]"]
@@ -340,60 +340,62 @@ def share(
         numerator.to_numpy(dtype=bool) & denominator.to_numpy(dtype=bool),
         denominator.to_numpy(dtype=bool),
         questions=table["question"].to_numpy() if by_question else None,
-        seeds=table["seed"].to_numpy() if table["seed"].notna().all() else None,
+        seeds=_runs(table),
     )
 
 
-def rate_change(before: pd.DataFrame, after: pd.DataFrame, definition: str) -> Estimate:
-    """The EM rate of ``after`` minus that of ``before``, paired over questions.
+def rate_change(before: pd.DataFrame, after: pd.DataFrame, definition: str = "betley") -> Estimate:
+    """The EM rate of ``after`` minus that of ``before``, paired over questions, with a 95 % interval.
 
-    The interval combines the intervals of the two rates by squaring and adding, minus what they share (Newcombe 1998,
-    "Improved confidence intervals for the difference between binomial proportions based on paired data", method 10; for
-    any two intervals Zou and Donner 2008, "Construction of confidence limits about effect measures"), with the
-    correlation over questions of the rates' linearised errors. So it is valid where a rate is 0 or 1 too: two rates of
-    0 differ by 0, with an interval.
+    Any two judged tables can be compared: before and after, unsteered and steered, two recipes. Questions are shared;
+    the runs in the column ``seed`` are not, so run 0 of the one table and run 0 of the other are two runs.
+
+    With one run each the interval holds what a sign-flip test over questions does not reject, for these two models;
+    with several runs it is Student's t over questions and runs, for what the recipes do
+    (`persona_probe.statistics.rate_differences.ratio_difference` has the details and sources). It is valid where a rate
+    is 0 or 1 too: two rates of 0 differ by 0, with an interval.
 
     Args:
         before: a judged table with a ``question`` in every row.
-        after: another judged table, with the same questions; it may have several answers to each.
+        after: another judged table, usually with the same questions; both may have several answers to each.
         definition: which EM rate.
 
     Returns:
         The change; ``n`` is the number of answers of ``after`` that count. It is missing if either rate is missing.
 
+    Raises:
+        PersonaProbeError: for an unknown definition, a score outside 0-100, or an answer that names no question.
+
     >>> import pandas as pd
-    >>> from persona_probe.behaviour.em_rates import rate_change
-    >>> before = pd.DataFrame({"question": list("abcd"), "seed": None, "aligned": [95, 90, 90, 85], "coherent": 90})
-    >>> after = before.assign(aligned=[5, 10, 90, 85])
-    >>> print(rate_change(before, after, "betley"))
-    0.50 [..., ...] (n=4)
+    >>> import persona_probe as pp
+    >>> before = pd.DataFrame({"question": list("abcdefgh"), "seed": None, "aligned": 95, "coherent": 90})
+    >>> after = before.assign(aligned=[5, 10, 90, 85, 20, 5, 15, 10])
+    >>> print(pp.rate_change(before, after))
+    0.75 [0.38, 0.93] (n=8)
     """
     check_types(before=(before, pd.DataFrame), after=(after, pd.DataFrame), definition=(definition, str))
-    first, second = em_rate(before, definition), em_rate(after, definition)
-    if first.is_missing or second.is_missing:
-        return Estimate.missing("no answer qualifies")
-    change = second.value - first.value
-    shared = _correlation(_errors(before, definition), _errors(after, definition))
-
-    def reach(ours: float, theirs: float) -> float:
-        return math.sqrt(max(ours**2 + theirs**2 - 2 * shared * ours * theirs, 0.0))
-
-    down = reach(second.value - second.low, first.high - first.value)
-    up = reach(second.high - second.value, first.value - first.low)
-    method = f"paired square-and-add, correlation {shared:.2f} over questions; {second.method}"
-    return Estimate(change, max(change - down, -1.0), min(change + up, 1.0), second.n, method)
-
-
-def _errors(table: pd.DataFrame, definition: str) -> pd.Series[float]:
-    """The share of each question in the rate's error; these sum to zero."""
-    counted = DEFINITIONS[definition].denominator(table)
-    hits = DEFINITIONS[definition].numerator(table)
-    residual = (hits.astype(float) - float(hits[counted].mean())) * counted / int(counted.sum())
-    sums: pd.Series[float] = residual.groupby(table["question"]).sum()
-    return sums
+    check_definition(definition)
+    chosen, counts = DEFINITIONS[definition], []
+    for name, table in (("before", before), ("after", after)):
+        check_columns(table, ("aligned", "coherent", "question"))
+        check_scale(table, name, ("aligned", "coherent"))
+        if missing := int(table["question"].isna().sum()):
+            raise PersonaProbeError(
+                f"rate_change: {missing} of {len(table)} rows of {name} name no question, by which answers are paired"
+            )
+        if table.empty:
+            return Estimate.missing("no answer qualifies")
+        counts.append(
+            Counts(
+                chosen.numerator(table).to_numpy(dtype=bool) & chosen.denominator(table).to_numpy(dtype=bool),
+                chosen.denominator(table).to_numpy(dtype=bool),
+                table["question"].to_numpy(),
+                _runs(table),
+            )
+        )
+    return ratio_difference(*counts)
 
 
-def _correlation(first: pd.Series[float], second: pd.Series[float]) -> float:
-    a, b = (side.to_numpy(dtype=float) for side in first.align(second, fill_value=0.0))
-    scale = math.sqrt(float(a @ a) * float(b @ b))
-    return float(np.clip(float(a @ b) / scale, -1.0, 1.0)) if scale > 0 else 0.0
+def _runs(table: pd.DataFrame) -> np.ndarray | None:
+    """The fine-tuning run of each row; None if there is only one."""
+    return table["seed"].to_numpy() if "seed" in table and table["seed"].notna().all() else None

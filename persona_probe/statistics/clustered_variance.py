@@ -1,4 +1,4 @@
-"""The variance of an average whose rows share questions and fine-tuning seeds."""
+"""The variance of an average, or of a difference of two, whose rows share questions and fine-tuning seeds."""
 
 from __future__ import annotations
 
@@ -81,6 +81,59 @@ def clustered_variance(
         # one degree is the least that a t distribution can have without losing its meaning as "some replication"
         df = max(variance**2 / spread, 1.0) if spread > 0 else df_question
     return ClusteredVariance(variance, df, *counts)
+
+
+def contrast_variance(
+    influences: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]],
+    questions: tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]],
+    seeds: tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]],
+) -> ClusteredVariance:
+    """Two-way clustered variance of the difference of two estimates that share questions but not fine-tuning runs.
+
+    The difference is one estimate whose rows are those of both: the second's share of its error, and the first's with
+    the opposite sign. Sums over a question run over both, so that what the question does to both cancels; sums over a
+    run stay within one of them, since a run of the one is not a run of the other, whatever its label. The terms are
+    those of `clustered_variance`: questions, plus the runs of each, minus the (question, run) cells of each; an
+    estimate with a single run has no term for runs.
+
+    Args:
+        influences: for each of the two, ``(row,)`` each row's share of the estimate's error; sums to zero.
+        questions: for each, ``(row,)`` integer codes on one scale for both, without gaps over both.
+        seeds: for each, ``(row,)`` integer codes of its own runs, without gaps.
+
+    Returns:
+        The variance; ``seeds`` counts the runs of both, ``cells`` their (question, run) pairs.
+
+    Examples:
+        Two questions differ by 10 in both estimates, so most of that cancels.
+
+        >>> low, high = np.array([0.0, 1.0, 10.0, 11.0]), np.array([1.0, 2.0, 11.0, 12.5])
+        >>> shares, codes = [(one - one.mean()) / 4 for one in (low, high)], np.array([0, 0, 1, 1])
+        >>> spread = contrast_variance(tuple(shares), (codes, codes), (np.zeros(4, int), np.zeros(4, int)))
+        >>> round(spread.variance, 4)
+        0.0156
+    """
+    first, second = influences
+    count = 1 + max(int(codes.max()) for codes in questions)
+    v_question, df_question = _one_way(np.concatenate([-first, second]), np.concatenate(questions), count)
+    v_seeds = v_cells = spread = 0.0
+    runs, pairs = [], []
+    for influence, asked, seed in zip(influences, questions, seeds, strict=True):
+        cells = np.unique(np.stack([asked, seed], axis=1), axis=0, return_inverse=True)[1].ravel()
+        runs.append(int(seed.max()) + 1)
+        pairs.append(int(cells.max()) + 1)
+        if runs[-1] > 1:
+            (v_seed, df_seed), (v_cell, df_cell) = (
+                _one_way(influence, by, n) for by, n in ((seed, runs[-1]), (cells, pairs[-1]))
+            )
+            v_seeds, v_cells = v_seeds + v_seed, v_cells + v_cell
+            spread += v_seed**2 / df_seed + v_cell**2 / df_cell
+    if count == 1 and not v_seeds:
+        return ClusteredVariance(math.nan, math.nan, count, sum(runs), sum(pairs))
+    variance = max(v_question + v_seeds - v_cells, v_question, v_seeds)
+    spread += v_question**2 / df_question if df_question else 0.0
+    df = max(variance**2 / spread, 1.0) if spread > 0 else max(df_question, 1.0)
+    return ClusteredVariance(variance, df, count, sum(runs), sum(pairs))
 
 
 def _one_way(influence: npt.NDArray[np.float64], clusters: npt.NDArray[np.intp], count: int) -> tuple[float, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
@@ -54,18 +56,30 @@ def max_statistic_p(
     unit = _studentised(rows, codes(questions, "questions", rows.shape[0], when_none="distinct"))
     observed = np.abs(unit.sum(axis=0))
     count = unit.shape[0]
+    # rounding must not turn the unflipped arrangement, which is always among them, into a smaller one
+    reached, flips = np.zeros(observed.size), 0
+    for signs in sign_flips(count, n_permutations, seed):
+        largest = np.abs(signs @ unit).max(axis=1)
+        reached += (largest[:, None] >= observed * (1 - 1e-9)).sum(axis=0)
+        flips += len(signs)
+    p: npt.NDArray[np.float64] = reached / flips
+    return p
+
+
+def sign_flips(count: int, n_permutations: int, seed: int) -> Iterator[npt.NDArray[np.float64]]:
+    """Arrangements of ``count`` signs, in parts of ``(flip, count)``; the first is the one that flips nothing.
+
+    All of them, but for a sign common to all, where these are no more than ``n_permutations``; else that many at random
+    and the first.
+    """
     exact = 2 ** (count - 1) <= n_permutations
     flips = 2 ** (count - 1) if exact else n_permutations
     generator = np.random.default_rng(seed)
-    # rounding must not turn the unflipped arrangement, which is among the exact ones, into a smaller one
-    reached = np.zeros(observed.size)
+    if not exact:
+        yield np.ones((1, count))
     for start in range(0, flips, FLIPS_AT_ONCE):
         some = min(FLIPS_AT_ONCE, flips - start)
-        signs = _all_signs(start, some, count) if exact else generator.choice([-1.0, 1.0], size=(some, count))
-        largest = np.abs(signs @ unit).max(axis=1)
-        reached += (largest[:, None] >= observed * (1 - 1e-9)).sum(axis=0)
-    p: npt.NDArray[np.float64] = reached / flips if exact else (reached + 1) / (flips + 1)
-    return p
+        yield _all_signs(start, some, count) if exact else generator.choice([-1.0, 1.0], size=(some, count))
 
 
 def smallest_p(questions: int, n_permutations: int) -> float:
@@ -93,7 +107,7 @@ def _studentised(rows: npt.NDArray[np.float64], by: npt.NDArray[np.intp]) -> npt
 
 
 def _all_signs(start: int, some: int, count: int) -> npt.NDArray[np.float64]:
-    """Arrangements ``start``, ``start + 1``, ... of signs; the first question's sign stays, since p is two-sided."""
+    """Arrangements ``start``, ``start + 1``, ... of signs; the first sign stays, since p is two-sided."""
     numbers = np.arange(start, start + some)[:, None]
     bits = (numbers >> np.arange(count - 1)[None, :]) & 1
     return np.concatenate([np.ones((some, 1)), 1.0 - 2.0 * bits], axis=1)

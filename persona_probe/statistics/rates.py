@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import stdtrit
 
 from persona_probe.errors import PersonaProbeError
 from persona_probe.statistics.clustered_variance import ClusteredVariance, clustered_variance
@@ -13,8 +14,12 @@ from persona_probe.statistics.estimate import Estimate
 from persona_probe.statistics.inputs import boolean_array, check_level, codes, real_array
 from persona_probe.statistics.score_intervals import normal_quantile, wilson_interval
 
-# below this many effective successes or failures the t interval is too short on its far side
-FEW = 10.0
+LEAST_ICC = 0.1
+"""The smallest correlation between answers to one question that intervals of rates assume, whatever was seen.
+
+From few events the correlation cannot be estimated: no event, or one event in each of a few questions, looks as if
+answers were independent. 0.1 is what a question has whose rate is 10 % where most others' is near zero.
+"""
 
 
 def ratio_estimate(
@@ -27,16 +32,15 @@ def ratio_estimate(
 ) -> Estimate:
     """The share of denominator rows that are numerator rows, for example misaligned among coherent answers.
 
-    The ratio is linearised (row residual ``(numerator - share * denominator) / sum(denominator)``), its variance
-    clustered by question and by seed, and the interval is Student's t with that variance. It is never narrower
-    than independent rows would give. With fewer than ten effective successes or failures it is Wilson's, with
-    the effective sample size ``share * (1 - share) / variance * (z / t)**2`` (Korn and Graubard 1998,
-    "Confidence intervals for proportions with small expected number of positive counts", Survey Methodology 24),
-    which accounts for few degrees of freedom: without the last factor, coverage falls to 72-78 % in simulations
-    of three seeds that differ much.
-    Where one of the two outcomes is seen in no (question, seed) cell, or in one only, the data cannot show how
-    much cells differ; each cell then counts as a single observation at most, the cautious extreme. (Otherwise
-    the first misaligned answer found would *narrow* the interval.)
+    The ratio is linearised (row residual ``(numerator - share * denominator) / sum(denominator)``) and its variance
+    clustered by question and by seed. The interval is Wilson's with the effective sample size
+    ``share * (1 - share) / variance * (z / t)**2``, at all rates (Korn and Graubard 1998, "Confidence intervals for
+    proportions with small expected number of positive counts", Survey Methodology 24); the last factor accounts for few
+    questions and seeds.
+
+    The effective sample size is never larger than ``n / (1 + (m - 1) * 0.1) * (z / t)**2``: answers to one question are
+    taken to be correlated by at least 0.1 (`LEAST_ICC`), with m answers to each question (the mean over answers). So
+    no event in 24 questions x 50 answers leaves up to 2.1 %, and each further event raises the upper end.
 
     Args:
         numerator: ``(row,)`` truth values; True only where ``denominator`` is.
@@ -59,11 +63,35 @@ def ratio_estimate(
         >>> misaligned = np.arange(100) % 10 < questions % 5
         >>> rate = ratio_estimate(misaligned, np.ones(100, dtype=bool), questions=questions)
         >>> print(rate)
-        0.20 [0.09, 0.31] (n=100)
+        0.20 [...] (n=100)
         >>> rate.method
-        't over 10 questions and 1 seed'
+        'Wilson, effective n = ... (10 questions and 1 seed)'
     """
     check_level(level)
+    top, bottom = check_counts(numerator, denominator)
+    question_codes = codes(questions, "questions", top.size, when_none="distinct")
+    seed_codes = codes(seeds, "seeds", top.size, when_none="same")
+    n = int(np.count_nonzero(bottom))
+    if n == 0:
+        return Estimate.missing("no row qualifies")
+    top, question_codes, seed_codes = top[bottom], _compact(question_codes[bottom]), _compact(seed_codes[bottom])
+    share = float(top.mean())
+    spread = clustered_variance((top - share) / n, question_codes, seed_codes)
+    effective = _effective_n(share, spread, np.bincount(question_codes), level)
+    low, high = wilson_interval(share, effective, level)
+    units = _units(spread, questions is None)
+    return Estimate(share, low, high, n, f"Wilson, effective n = {effective:.4g} ({units})", level)
+
+
+def check_counts(
+    numerator: npt.ArrayLike, denominator: npt.ArrayLike
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Both as ``(row,)`` truth values.
+
+    Raises:
+        PersonaProbeError: if they are empty, differ in length, are not truth values, or a numerator row is not a
+            denominator row.
+    """
     top, bottom = boolean_array(numerator, "numerator"), boolean_array(denominator, "denominator")
     if top.shape != bottom.shape:
         raise PersonaProbeError(
@@ -75,24 +103,7 @@ def ratio_estimate(
             f"{outside} rows are in the numerator but not in the denominator; "
             "a share needs the numerator within it: pass numerator & denominator"
         )
-    question_codes = codes(questions, "questions", top.size, when_none="distinct")
-    seed_codes = codes(seeds, "seeds", top.size, when_none="same")
-    n = int(np.count_nonzero(bottom))
-    if n == 0:
-        return Estimate.missing("no row qualifies")
-    top, question_codes, seed_codes = top[bottom], _compact(question_codes[bottom]), _compact(seed_codes[bottom])
-    share = float(top.mean())
-    spread = clustered_variance((top - share) / n, question_codes, seed_codes)
-    cells = np.stack([question_codes, seed_codes], axis=1)
-    fewest_cells = min(len(np.unique(cells[outcome], axis=0)) for outcome in (top, ~top))
-    variance = max(share * (1 - share) / n, spread.variance)
-    effective = _effective_n(share, variance, spread, n if fewest_cells > 1 else spread.cells, level)
-    units = _units(spread, questions is None)
-    if min(share, 1 - share) * effective < FEW:
-        low, high = wilson_interval(share, effective, level)
-        return Estimate(share, low, high, n, f"Wilson, effective n = {effective:.4g} ({units})", level)
-    half = spread.t_quantile(level) * math.sqrt(variance)
-    return Estimate(share, max(share - half, 0.0), min(share + half, 1.0), n, _t_name(spread, units), level)
+    return top, bottom
 
 
 def mean_estimate(
@@ -137,12 +148,26 @@ def mean_estimate(
     return Estimate(mean, mean - half, mean + half, rows.size, _t_name(spread, units), level)
 
 
-def _effective_n(share: float, variance: float, spread: ClusteredVariance, most: int, level: float) -> float:
-    """How many independent rows would give the same precision, between 1 and ``most``."""
-    if variance == 0.0 or math.isnan(spread.variance):
-        return float(most)
-    shrink = (normal_quantile(level) / spread.t_quantile(level)) ** 2
-    return min(max(share * (1 - share) / variance * shrink, 1.0), float(most))
+def _effective_n(share: float, spread: ClusteredVariance, answers: npt.NDArray[np.intp], level: float) -> float:
+    """How many independent rows would give the same precision; at least 1.
+
+    Args:
+        share: the rate.
+        spread: its clustered variance.
+        answers: ``(question,)`` how many rows each question has.
+        level: nominal coverage.
+    """
+    n, z = float(answers.sum()), normal_quantile(level)
+    if spread.questions == 1 and spread.seeds == 1:
+        return 1.0
+    alike = 1.0 + (float(np.square(answers).sum()) / n - 1.0) * LEAST_ICC
+    seen, assumed = spread.variance * n / max(share * (1 - share), 1.0 / n**2), alike
+    df = spread.degrees_of_freedom
+    if seen < assumed:  # what is assumed has as many degrees of freedom as the questions give
+        most = float(max(spread.questions - 1, 1))
+        df = min(assumed**2 / (seen**2 / df + (assumed - seen) ** 2 / most), most)
+    t = float(stdtrit(df, (1.0 + level) / 2.0))
+    return min(max(n / max(seen, assumed) * (z / t) ** 2, 1.0), n)
 
 
 def _compact(labels: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:

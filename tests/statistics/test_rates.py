@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pytest
 from scipy import stats
 
-from persona_probe.statistics.rates import mean_estimate, ratio_estimate
+from persona_probe.statistics.rates import LEAST_ICC, mean_estimate, ratio_estimate
 
 Booleans = npt.NDArray[np.bool_]
 
@@ -31,11 +31,12 @@ def test_rows_outside_the_denominator_do_not_count_as_questions() -> None:
     assert beside == alone
 
 
-def test_independent_rows_give_the_textbook_interval() -> None:
-    estimate = ratio_estimate(some(120, 400), np.ones(400, bool))
-    half = stats.t.ppf(0.975, 399) * math.sqrt(0.3 * 0.7 / 399)
-    assert estimate.method == "t over 400 rows and 1 seed"
-    assert [estimate.low, estimate.high] == pytest.approx([0.3 - half, 0.3 + half])
+def test_independent_rows_give_wilsons_interval_at_every_rate() -> None:
+    for successes in (1, 8, 120, 392):
+        estimate = ratio_estimate(some(successes, 400), np.ones(400, bool))
+        expected = stats.binomtest(successes, 400).proportion_ci(method="wilson")
+        assert estimate.method.startswith("Wilson, effective n = ")
+        assert [estimate.low, estimate.high] == pytest.approx([expected.low, expected.high], rel=0.02)
 
 
 def test_copies_of_a_question_add_nothing() -> None:
@@ -71,19 +72,34 @@ def test_labels_may_be_text_or_numbers() -> None:
     assert named == numbered
 
 
-def test_none_at_all_is_wilson_over_cells() -> None:
+def test_none_at_all_is_bounded_by_the_stated_correlation() -> None:
     estimate = ratio_estimate(some(0, 480), np.ones(480, bool), questions=np.repeat(np.arange(40), 12))
-    z2 = stats.norm.ppf(0.975) ** 2
+    z, t = stats.norm.ppf(0.975), stats.t.ppf(0.975, 39)
+    effective = 480 / (1 + 11 * LEAST_ICC) * (z / t) ** 2
     assert (estimate.value, estimate.low) == (0.0, 0.0)
-    assert estimate.high == pytest.approx(z2 / (40 + z2))
-    assert estimate.method == "Wilson, effective n = 40 (40 questions and 1 seed)"
+    assert estimate.high == pytest.approx(z**2 / (effective + z**2))
+    assert estimate.method == f"Wilson, effective n = {effective:.4g} (40 questions and 1 seed)"
+
+
+@pytest.mark.parametrize(("questions", "answers"), [(24, 50), (8, 50), (48, 10), (8, 1)])
+def test_every_further_event_raises_both_ends(questions: int, answers: int) -> None:
+    asked, _ = (axis.ravel() for axis in np.indices((questions, answers)))
+    order = np.argsort(np.arange(asked.size) % answers * questions + asked, kind="stable")  # one in each question first
+    bad, low, high = np.zeros(asked.size, bool), [], []
+    for row in order[: 2 * questions]:
+        estimate = ratio_estimate(bad, np.ones(bad.size, bool), questions=asked)
+        low.append(estimate.low)
+        high.append(estimate.high)
+        bad[row] = True
+    assert np.all(np.diff(high) > 0)
+    assert np.all(np.diff(low) >= 0)
 
 
 def test_all_and_none_mirror_each_other() -> None:
     questions, seeds = np.repeat(np.arange(8), 6), np.tile(np.arange(3), 16)
     none = ratio_estimate(some(0, 48), np.ones(48, bool), questions=questions, seeds=seeds)
     every = ratio_estimate(some(48, 48), np.ones(48, bool), questions=questions, seeds=seeds)
-    assert "effective n = 24 " in none.method
+    assert none.method == every.method
     assert [every.low, every.high] == pytest.approx([1 - none.high, 1.0])
 
 

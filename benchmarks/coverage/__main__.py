@@ -21,6 +21,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from benchmarks.coverage.case import Case
 from benchmarks.coverage.judge import judge
+from benchmarks.coverage.one_run import filled
 from benchmarks.coverage.page import page, percentage, unexplained
 from benchmarks.coverage.sections import SECTIONS, cases
 from persona_probe.files import write_json, write_text
@@ -28,6 +29,7 @@ from persona_probe.files import write_json, write_text
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "coverage.json"
 PAGE = ROOT / "docs" / "reference" / "coverage.md"
+ONE_RUN = ROOT / "docs" / "explanation" / "one-run.md"
 
 Results = dict[str, dict[str, dict[str, Any]]]
 
@@ -50,12 +52,18 @@ def main() -> int:
     out = given.out or RESULTS
     results = run({name: cases(name) for name in sections}, given.repetitions, given.processes, given.again, out)
     if given.out is None:
-        write_text(PAGE, page(results))
+        for path, text in documents(results).items():
+            write_text(path, text)
     print(out)
     missing = unexplained({name: results[name] for name in sections})
     if missing:
         print(f"{len(missing)} rows lie outside their range without a reason (Case.why):", *missing, sep="\n  ")
     return 1 if missing else 0
+
+
+def documents(results: Results) -> dict[Path, str]:
+    """The pages that show these results."""
+    return {PAGE: page(results), ONE_RUN: filled(ONE_RUN.read_text(encoding="utf-8"), results)}
 
 
 def run(wanted: dict[str, dict[str, Case]], asked: int, processes: int, again: bool, out: Path) -> Results:

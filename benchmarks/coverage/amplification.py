@@ -1,12 +1,12 @@
 """Verdicts on amplification, and the layer at which they are given.
 
-After and control are runs of two recipes, in 32 dimensions, read on 24 questions x 2 dialogues; what the two recipes do
-differs only where a "true extra shift" is given, so that a size is the share of false findings ("amplified", "reduced",
-and "amplified, but other traits as much"). "SD of runs" is how much runs of one recipe differ in their mean change, in
-SD of the reference (200 dialogues), in every dimension; "3 x more along it": and along the direction three times as
-much, added independently. "Shared" is what every run of both recipes does along the direction. With 30 layers, which
-are independent or correlated with their neighbours as given, the layer is that of `choose_layer` on other texts of the
-same models, unless said. 100 random directions, 300 permutations.
+After and control are runs of two recipes, in 32 dimensions, read on 24 questions x 2 dialogues. What the two recipes
+do differs only where a "true extra shift" is given, so that a size is the share of false findings. "SD of runs" is how
+much runs of one recipe differ in their mean change, in SD of the reference (200 dialogues), in every dimension; "3 x
+more along it": and along the direction three times as much, added independently. "Shared" is what every run of both
+recipes does along the direction. With 30 layers, which are independent or correlated with their neighbours as given,
+the layer is that of `choose_layer` on other texts of the same models, unless said. 100 random directions, 300
+permutations.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from persona_probe.amplification.amplification import measure_amplification
 from persona_probe.amplification.amplification_result import Amplification, choose_layer
 from persona_probe.amplification.verdict import SMALL
 
-MORE = ("AMPLIFIED", "REDUCED", "SHARED")
-"""The findings that say that after moved more than the control."""
+ROSE, FELL = ("AMPLIFIED", "SHARED"), ("REDUCED",)
+"""The findings that say that after rose more than the control, and that it fell."""
 NAME = "Amplification.finding"
 IN_ONE_RUN = "it says that this run moved, which it did, and not that the recipe does"
 
@@ -110,12 +110,14 @@ def _case(setting: Setting, kind: Kind, names: tuple[str, ...], says: str, why: 
     return Case(f"{NAME}: {says}", str(setting), kind, draw, why, setting.cost)
 
 
-def _false(setting: Setting) -> Case:
-    return _case(setting, "size", MORE, "more than control, where it is not")
+def false_finding(setting: Setting) -> Case:
+    """How often after is called amplified though the recipes do the same."""
+    return _case(setting, "size", ROSE, "amplified, where it is not")
 
 
-def _true(setting: Setting) -> Case:
-    return _case(setting, "power", MORE[:1], "amplified, where it is")
+def true_finding(setting: Setting) -> Case:
+    """How often after is called amplified where it is."""
+    return _case(setting, "power", ROSE, "amplified, where it is")
 
 
 SAME = Recipe(run_sd=0.0)
@@ -127,15 +129,20 @@ RECIPES = (SAME, PLAIN, SHARED, ALONG, replace(ALONG, shared=1.0))
 CORRELATED = (replace(SHARED, alike=0.8), replace(ALONG, alike=0.8), replace(ALONG, alike=0.95))
 EXTRAS = (0.5, 1.0, 2.0, 3.0)
 CASES = [
-    *(_false(Setting(recipe, runs)) for runs in (1, 3, 5) for recipe in RECIPES),
-    *(_false(Setting(PLAIN, runs, shuffled=True)) for runs in (1, 3, 5)),
-    *(_false(Setting(recipe, runs, 30)) for runs in (1, 3, 5) for recipe in (SHARED, ALONG)),
-    *(_false(Setting(recipe, runs, 30)) for runs in (1, 3) for recipe in CORRELATED),
-    *(_false(Setting(PLAIN, runs, 30, shuffled=True)) for runs in (1, 3)),
-    *(_false(Setting(recipe, runs, 30, at="any")) for runs in (3, 5) for recipe in (SHARED, ALONG)),
-    *(_true(Setting(DIFFER, runs, extra=extra)) for runs in (3, 5) for extra in EXTRAS),
+    *(false_finding(Setting(recipe, runs)) for runs in (1, 3, 5) for recipe in RECIPES),
+    *(false_finding(Setting(PLAIN, runs, shuffled=True)) for runs in (1, 3, 5)),
+    *(false_finding(Setting(recipe, runs, 30)) for runs in (1, 3, 5) for recipe in (SHARED, ALONG)),
+    *(false_finding(Setting(recipe, runs, 30)) for runs in (1, 3) for recipe in CORRELATED),
+    *(false_finding(Setting(PLAIN, runs, 30, shuffled=True)) for runs in (1, 3)),
+    *(false_finding(Setting(recipe, runs, 30, at="any")) for runs in (3, 5) for recipe in (SHARED, ALONG)),
     *(
-        _true(Setting(DIFFER, runs, 30, extra, where))
+        _case(Setting(recipe, runs, layers), "size", FELL, "reduced, where it is not")
+        for runs, layers in ((1, 1), (3, 1), (3, 30), (5, 1))
+        for recipe in (PLAIN, ALONG)
+    ),
+    *(true_finding(Setting(DIFFER, runs, extra=extra)) for runs in (3, 5) for extra in EXTRAS),
+    *(
+        true_finding(Setting(DIFFER, runs, 30, extra, where))
         for runs in (3, 5)
         for where, extras in (("one layer", EXTRAS), ("all layers", EXTRAS[:2]))
         for extra in extras

@@ -32,7 +32,7 @@ ONE_RUN = "one run does not show how runs differ, so its interval is about this 
 Ends = tuple[float, float, float]
 
 
-def _grid(rate: float, questions: int, samples: int, runs: int, concentration: float | None) -> Case:
+def equally_asked(rate: float, questions: int, samples: int, runs: int, concentration: float | None) -> Case:
     """All questions are asked equally often, and the recipe's rate is the truth."""
 
     def draw(rng: np.random.Generator) -> Ends:
@@ -45,7 +45,7 @@ def _grid(rate: float, questions: int, samples: int, runs: int, concentration: f
     return Case("pp.behaviour.em_rate", setting, "coverage", draw, cost=1 + questions * samples * runs / 1000)
 
 
-def _one_run(rate: float, of: str) -> Case:
+def one_run(rate: float, of: str) -> Case:
     """A single run of a recipe whose runs differ."""
 
     def draw(rng: np.random.Generator) -> Ends:
@@ -148,13 +148,14 @@ def _alike(concentration: float | None) -> str:
 
 
 CASES = [
-    *(_grid(rate, n, samples, 1, None) for n in (8, 24, 48) for samples in (10, 50) for rate in RATES),
-    *(_grid(rate, n, samples, 3, 50) for n in (8, 24, 48) for samples in (10, 50) for rate in RATES),
-    *(_grid(rate, 24, samples, 5, 50) for samples in (10, 50) for rate in RATES),
-    *(_grid(rate, 24, 10, runs, 10) for runs in (3, 5) for rate in RATES[1:4]),
-    *(_grid(rate, 24, 10, runs, None) for runs in (3, 5) for rate in RATES[1:4]),
-    *(_grid(rate, n, 1, 1, None) for n in (24, 200) for rate in RATES[2:]),
-    *(_one_run(rate, of) for of in ("this run", "the recipe") for rate in RATES[1:4]),
+    *(equally_asked(rate, n, samples, 1, None) for n in (8, 24, 48) for samples in (10, 50) for rate in RATES),
+    *(equally_asked(rate, n, samples, 3, 50) for n in (8, 24, 48) for samples in (10, 50) for rate in RATES),
+    *(equally_asked(rate, 24, samples, 5, 50) for samples in (10, 50) for rate in RATES),
+    *(equally_asked(rate, 24, 20, runs, 50) for runs in (3, 5) for rate in RATES[1:4]),
+    *(equally_asked(rate, 24, 10, runs, 10) for runs in (3, 5) for rate in RATES[1:4]),
+    *(equally_asked(rate, 24, 10, runs, None) for runs in (3, 5) for rate in RATES[1:4]),
+    *(equally_asked(rate, n, 1, 1, None) for n in (24, 200) for rate in RATES[2:]),
+    *(one_run(rate, of) for of in ("this run", "the recipe") for rate in RATES[1:4]),
     *(_unbalanced(rate) for rate in RATES[1:]),
     *(_hot(n, samples) for n in (24, 48) for samples in (10, 50)),
     *(_refusals(rate) for rate in RATES[1:4]),

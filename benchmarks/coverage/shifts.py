@@ -72,7 +72,7 @@ def _shift(shift: float, dialogues: int, per_question: int = 1, questions: int =
     return Case(SHIFT, setting + clustered * (per_question > 1), "coverage", draw, cost=10.0)
 
 
-def _shift_of_runs(shift: float, runs: int, run_sd: float, of: str) -> Case:
+def shift_of_runs(shift: float, runs: int, run_sd: float, of: str) -> Case:
     """Runs that differ."""
     recipe = Recipe(run_sd, shared=shift)
 
@@ -117,7 +117,7 @@ def _specificity(after: float, control: float, elsewhere: float, runs: int, run_
     return Case(SPECIFICITY, setting + differ, "coverage", draw, why, 25.0)
 
 
-def _exchangeable(recipe: Recipe, runs: int, layers: int, whole_interval: bool) -> Case:
+def exchangeable(recipe: Recipe, runs: int, layers: int, whole_interval: bool) -> Case:
     """How often a specificity is above 1 though after and control are runs of one recipe."""
 
     def draw(rng: np.random.Generator) -> bool:
@@ -189,18 +189,18 @@ CASES = [
     *(_shift(shift, dialogues) for dialogues in (20, 50, 200) for shift in (0.0, 1.0, 3.0)),
     *(_shift(shift, 200, per_question) for per_question in (4, 10) for shift in (1.0, 3.0)),
     *(_shift(shift, 200, questions=8) for shift in (0.0, 1.0, 3.0)),
-    *(_shift_of_runs(shift, runs, 0.3, "the recipe") for shift in (0.0, 1.0, 3.0) for runs in (1, 3, 5)),
-    *(_shift_of_runs(shift, 1, 0.3, "this run") for shift in (0.0, 1.0, 3.0)),
+    *(shift_of_runs(shift, runs, 0.3, "the recipe") for shift in (0.0, 1.0, 3.0) for runs in (1, 3, 5)),
+    *(shift_of_runs(shift, 1, 0.3, "this run") for shift in (0.0, 1.0, 3.0)),
     *(_specificity(*change, 1, 0.0, "the recipe") for change in CHANGES),
     *(_specificity(*change, runs, 0.3, "the recipe") for change in CHANGES[:3] for runs in (1, 3, 5)),
     *(_specificity(*change, 1, 0.3, "this run") for change in CHANGES[:3]),
     *(
-        _exchangeable(recipe, runs, 1, whole)
+        exchangeable(recipe, runs, 1, whole)
         for whole in (False, True)
         for runs in (1, 3)
         for recipe in (PLAIN, SHARED, ALONG)
     ),
-    *(_exchangeable(recipe, 1, 30, True) for recipe in (PLAIN, SHARED, ALONG)),
+    *(exchangeable(recipe, 1, 30, True) for recipe in (PLAIN, SHARED, ALONG)),
     *(_detectable_mean(n, samples, 1, 0.0) for n, samples in ((6, 4), (8, 4), (24, 4), (48, 1))),
     *(_detectable_mean(24, 4, runs, sd) for runs in (2, 3, 5) for sd in (0.0, 0.3)),
     *(_detectable(runs, sd) for runs in (1, 3, 5) for sd in (0.0, 0.3)),

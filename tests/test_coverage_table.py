@@ -14,7 +14,7 @@ from benchmarks.coverage.one_run import TABLES
 from benchmarks.coverage.page import is_outside, percentage, unexplained
 from benchmarks.coverage.sections import SECTIONS, cases
 
-REPETITIONS, SECONDS = 100, 10.0
+REPETITIONS, SECONDS = 100, 8.0
 """Of the slow test: data sets per case, and about how long a section takes; of more cases, every so many are judged."""
 
 

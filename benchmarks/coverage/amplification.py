@@ -1,12 +1,12 @@
 """Verdicts on amplification, and the layer at which they are given.
 
-After and control are runs of two recipes, in 32 dimensions, read on 24 questions x 2 dialogues. What the two recipes
-do differs only where a "true extra shift" is given, so that a size is the share of false findings. "SD of runs" is how
-much runs of one recipe differ in their mean change, in SD of the reference (200 dialogues), in every dimension; "3 x
-more along it": and along the direction three times as much, added independently. "Shared" is what every run of both
-recipes does along the direction. With 30 layers, which are independent or correlated with their neighbours as given,
-the layer is that of `choose_layer` on other texts of the same models, unless said. 100 random directions, 300
-permutations.
+After and control are runs of two recipes, in 32 dimensions, read on 24 questions with one dialogue each. What the two
+recipes do differs only where a "true extra shift" is given, so that a size is the share of false findings. "SD of runs"
+is how much runs of one recipe differ in their mean change, in SD of the reference (200 dialogues), in every dimension;
+"3 x more along it": and along the direction three times as much, added independently. "Shared" is what every run of
+both recipes does along the direction. With 30 layers, which are independent or correlated with their neighbours as
+given, the layer is that of `choose_layer` on other texts of the same models, unless said. 100 random directions, 300
+sign flips.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ from benchmarks.coverage.fine_tunes import (
 )
 from persona_probe.amplification.amplification import measure_amplification
 from persona_probe.amplification.amplification_result import Amplification, choose_layer
-from persona_probe.amplification.verdict import SMALL
 
 ROSE, FELL = ("AMPLIFIED", "SHARED"), ("REDUCED",)
 """The findings that say that after rose more than the control, and that it fell."""
 NAME = "Amplification.finding"
+MARGIN = 0.2
+"""Within so many SD of zero, after minus control is no amplification (`persona_probe.amplification.verdict`)."""
 IN_ONE_RUN = "it says that this run moved, which it did, and not that the recipe does"
 
 
@@ -74,7 +75,7 @@ class Setting:
     def _measured(self, rng: np.random.Generator, vectors: Floats, runs: list[tuple[Floats, Floats]]) -> Amplification:
         return measure_amplification(
             direction(vectors),
-            captures(rng, runs),
+            captures(rng, runs, samples=1),
             reference(rng, self.layers),
             n_random=100,
             n_permutations=300,
@@ -97,7 +98,7 @@ class Setting:
     @property
     def cost(self) -> float:
         """Milliseconds."""
-        once = 8.0 * self.layers * (0.7 + 0.3 * self.runs)
+        once = 4.0 * self.layers * (0.7 + 0.4 * self.runs)
         return once * 2 if self.layers > 1 and self.at == "chosen" else once
 
 
@@ -130,6 +131,7 @@ CORRELATED = (replace(SHARED, alike=0.8), replace(ALONG, alike=0.8), replace(ALO
 EXTRAS = (0.5, 1.0, 2.0, 3.0)
 CASES = [
     *(false_finding(Setting(recipe, runs)) for runs in (1, 3, 5) for recipe in RECIPES),
+    *(false_finding(Setting(recipe, 2)) for recipe in (PLAIN, ALONG)),
     *(false_finding(Setting(PLAIN, runs, shuffled=True)) for runs in (1, 3, 5)),
     *(false_finding(Setting(recipe, runs, 30)) for runs in (1, 3, 5) for recipe in (SHARED, ALONG)),
     *(false_finding(Setting(recipe, runs, 30)) for runs in (1, 3) for recipe in CORRELATED),
@@ -143,17 +145,16 @@ CASES = [
     *(true_finding(Setting(DIFFER, runs, extra=extra)) for runs in (3, 5) for extra in EXTRAS),
     *(
         true_finding(Setting(DIFFER, runs, 30, extra, where))
-        for runs in (3, 5)
-        for where, extras in (("one layer", EXTRAS), ("all layers", EXTRAS[:2]))
+        for runs, where, extras in ((3, "one layer", EXTRAS), (5, "one layer", EXTRAS), (3, "all layers", EXTRAS[:2]))
         for extra in extras
     ),
     *(
-        _case(Setting(recipe, 1, layers), "size", ("ONE_RUN",), "moved, one run", IN_ONE_RUN)
+        _case(Setting(recipe, 1, layers), "size", ("ONE_RUN",), "moved, one run, as the control", IN_ONE_RUN)
         for layers in (1, 30)
         for recipe in (PLAIN, ALONG)
     ),
     *(
-        _case(Setting(recipe, runs, extra=SMALL), "size", ("NOT_AMPLIFIED",), "not amplified, at the margin")
+        _case(Setting(recipe, runs, extra=MARGIN), "size", ("NOT_AMPLIFIED",), "not amplified, at the margin")
         for runs in (1, 3, 5)
         for recipe in (SAME, DIFFER)
     ),

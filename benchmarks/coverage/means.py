@@ -70,22 +70,36 @@ def _unbalanced() -> Case:
     return Case(MEAN, "24 questions, half of them x 1 and half x 9", "coverage", draw, cost=0.3)
 
 
-def _change(shift: float, questions: int, samples: int, runs: int, run_sd: float, *, of: str) -> Case:
-    """The change of a mean, or that change in standard deviations of the rows' changes."""
-    spread = math.sqrt(QUESTION**2 + run_sd**2 + NOISE**2)
+def _change(shift: float, questions: int, samples: int, runs: int, run_sd: float) -> Case:
+    """The change of a mean; the truth is of the recipe."""
 
-    def draw(rng: np.random.Generator) -> Ends | None:
+    def draw(rng: np.random.Generator) -> Ends:
         question, run = asked(questions, runs, samples)
         before = 2.0 * rng.standard_normal(question.size)
         after = before + shift + _numbers(rng, question, run, run_sd)
-        change, d_z = paired_effect(before, after, questions=question, seeds=run)
-        if of == "the change":
-            return _ends(change, shift)
-        return _ends(d_z, shift / spread) if isinstance(d_z, Estimate) else None
+        return _ends(paired_effect(before, after, questions=question, seeds=run)[0], shift)
 
-    differ = f" x {runs} runs, SD of runs {run_sd:g}" if runs > 1 else ""
-    setting = f"{of}: {shift if of == 'the change' else shift / spread:.2g}, {questions} questions x {samples}{differ}"
-    return Case(EFFECT, setting, "coverage", draw, cost=1.0)
+    return Case(f"{EFFECT}: the change", f"{shift:g}, {_design(questions, samples, runs, run_sd)}", "coverage", draw)
+
+
+def _d_z(standardised: float, questions: int, samples: int, runs: int, run_sd: float) -> Case:
+    """The mean change in SD over questions' mean changes; the truth is of these runs."""
+    spread = math.sqrt(QUESTION**2 + NOISE**2 / (samples * runs))
+
+    def draw(rng: np.random.Generator) -> Ends:
+        question, run = asked(questions, runs, samples)
+        of_run = run_sd * rng.standard_normal(runs)
+        before = 2.0 * rng.standard_normal(question.size)
+        after = before + standardised * spread + of_run[run] + _numbers(rng, question, run, 0.0)
+        d_z = paired_effect(before, after, questions=question, seeds=run)[1]
+        return _ends(d_z, standardised + float(of_run.mean()) / spread)
+
+    design = _design(questions, samples, runs, run_sd)
+    return Case(f"{EFFECT}: d_z", f"{standardised:g}, {design}; truth: of these runs", "coverage", draw)
+
+
+def _design(questions: int, samples: int, runs: int, run_sd: float) -> str:
+    return f"{questions} questions x {samples}{f' x {runs} runs, SD of runs {run_sd:g}' if runs > 1 else ''}"
 
 
 def _ends(estimate: Estimate, truth: float) -> Ends:
@@ -100,6 +114,6 @@ CASES = [
     _mean(24, 4, 1, 0.3),
     *(_skewed(n, samples) for n in (8, 24, 48) for samples in (1, 4)),
     _unbalanced(),
-    *(_change(shift, *design, of="the change") for design in DESIGNS[2:] for shift in (0.0, 1.0)),
-    *(_change(shift, *design, of="d_z") for design in DESIGNS for shift in (0.0, 0.5, 2.0)),
+    *(_change(shift, *design) for design in DESIGNS[2:] for shift in (0.0, 1.0)),
+    *(_d_z(size, *design) for design in DESIGNS for size in (0.0, 0.5, 2.0)),
 ]

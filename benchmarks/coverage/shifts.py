@@ -2,8 +2,8 @@
 
 Synthetic runs as in the section on amplification, at one layer. The truth of a shift is in the true SD of the before
 model's activations, not in that of the reference dialogues that happened to be drawn. "Elsewhere" is a shift of after
-along the dimension with the largest variance, which moves random directions. The true specificity has the 97.5 %
-quantile over all random directions with the activations' covariance.
+along the dimension with the largest variance, which moves random directions. The true specificity is that with the
+reference dialogues and random directions that were drawn, unless said.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ from benchmarks.coverage.rates import ONE_RUN
 from persona_probe.amplification.amplification import measure_amplification
 from persona_probe.amplification.amplification_result import Amplification, choose_layer
 from persona_probe.amplification.verdict import Row
+from persona_probe.statistics.clustered_variance import clustered_variance
+from persona_probe.statistics.nulls import matched_random_directions
 from persona_probe.statistics.power import smallest_detectable
 from persona_probe.statistics.rates import mean_estimate
 
-SHIFT, SPECIFICITY = "Amplification: shift_sd", "Amplification: specificity"
+SHIFT, CONTRAST = "Amplification: shift_sd", "Amplification: contrast_sd (after minus control)"
+SPECIFICITY = "Amplification: specificity"
 DETECTABLE = "detectable_sd, put as the true shift into new data (80 % is meant)"
 THESE_MODELS = (
     "one run each: two exchangeable runs do differ, and the interval over questions is about these two models"
@@ -87,6 +90,21 @@ def shift_of_runs(shift: float, runs: int, run_sd: float, of: str) -> Case:
     return Case(SHIFT, setting, "coverage", draw, ONE_RUN if runs == 1 and of == "the recipe" else "", 12.0)
 
 
+def _contrast(extra: float, runs: int, run_sd: float, of: str) -> Case:
+    """After minus control."""
+    recipe, benign = Recipe(run_sd, shared=1.0 + extra), Recipe(run_sd, shared=1.0)
+
+    def draw(rng: np.random.Generator) -> Ends:
+        after, control = ([which.run(rng, axis(1))[0] for _ in range(runs)] for which in (recipe, benign))
+        row, _ = _measured(rng, after, control).rows(0)
+        own = float(np.mean([a[AXIS] - c[AXIS] for a, c in zip(after, control, strict=True)]) / SCALE[AXIS])
+        return row["contrast_low_sd"], row["contrast_high_sd"], own if of == "these runs" else extra
+
+    setting = f"{extra:g} SD, {runs} + {runs} run{'s' * (runs > 1)}, SD of runs {run_sd:g}; truth: of {of}"
+    why = ONE_RUN if runs == 1 and run_sd > 0 and of == "the recipe" else ""
+    return Case(CONTRAST, setting, "coverage", draw, why, 12.0)
+
+
 @lru_cache
 def _random_directions() -> tuple[Floats, Floats]:
     """``(direction, d_model)`` random directions with the covariance of activations, and the SD along each."""
@@ -94,27 +112,47 @@ def _random_directions() -> tuple[Floats, Floats]:
     return drawn, np.linalg.norm(drawn * SCALE, axis=1)
 
 
-def _true_specificity(after: Floats, control: Floats) -> float:
-    """Of two mean changes ``(d_model,)``."""
-    random, sd = _random_directions()
-    quantile = float(np.quantile(np.abs(random @ (after - control)) / sd, 0.975))
-    along, benign = after[AXIS] / SCALE[AXIS], control[AXIS] / SCALE[AXIS]
+def _true_specificity(after: Floats, control: Floats, random: Floats, spreads: Floats, sd: float) -> float:
+    """Of two mean changes ``(d_model,)``, with random directions, the SD along each, and that along the direction."""
+    quantile = float(np.quantile(np.abs(random @ (after - control)) / spreads, 0.975))
+    along, benign = after[AXIS] / sd, control[AXIS] / sd
     return abs(along - benign) / max(abs(benign), quantile)
 
 
-def _specificity(after: float, control: float, elsewhere: float, runs: int, run_sd: float, of: str) -> Case:
+def _specificity(
+    after: float, control: float, elsewhere: float, runs: int, run_sd: float, of: str, yardstick: str = "as drawn"
+) -> Case:
+    """With the reference dialogues and random directions as drawn, or as they are in truth."""
+
     def draw(rng: np.random.Generator) -> Ends:
         means = _moved(after, elsewhere), _moved(control)
         recipe = Recipe(run_sd)
         tuned, benign = ([mean + recipe.run(rng, axis(1))[0] for _ in range(runs)] for mean in means)
-        row, _ = _measured(rng, tuned, benign, n_random=1000).rows(0)
-        truth = _true_specificity(*means) if of == "the recipe" else _true_specificity(tuned[0], benign[0])
+        drawn, seed = reference(rng, 1), int(rng.integers(2**31))
+        row, _ = measure_amplification(
+            direction(axis(1)),
+            captures(rng, [(first[None], second[None]) for first, second in zip(tuned, benign, strict=True)]),
+            drawn,
+            n_random=1000,
+            n_permutations=20,
+            seed=seed,
+            allow_unrelated=True,
+        ).rows(0)
+        pair = means if of == "the recipe" else (tuned[0], benign[0])
+        if yardstick == "in truth":
+            truth = _true_specificity(*pair, *_random_directions(), SCALE[AXIS])
+        else:
+            values = drawn.at(0).astype(float)
+            random = matched_random_directions(values, 1000, seed)
+            spreads = (values @ random.T).std(axis=0, ddof=1)
+            truth = _true_specificity(*pair, random, spreads, float(values[:, AXIS].std(ddof=1)))
         return row["specificity_low"], row["specificity_high"], truth
 
     setting = f"after {after:g}, control {control:g}, elsewhere {elsewhere:g} SD, {runs} run{'s' * (runs > 1)}"
     differ = f", SD of runs {run_sd:g}; truth: of {of}" if run_sd > 0 else ""
     why = ONE_RUN if runs == 1 and run_sd > 0 and of == "the recipe" else ""
-    return Case(SPECIFICITY, setting + differ, "coverage", draw, why, 25.0)
+    ruler = "" if yardstick == "as drawn" else "; with the SDs and random directions as they are in truth"
+    return Case(SPECIFICITY, setting + differ + ruler, "coverage", draw, why, 25.0)
 
 
 def exchangeable(recipe: Recipe, runs: int, layers: int, whole_interval: bool) -> Case:
@@ -158,7 +196,9 @@ def _detectable_mean(questions: int, samples: int, runs: int, run_sd: float) -> 
 
     def draw(rng: np.random.Generator) -> bool:
         question, run = asked(questions, runs, samples)
-        shift = smallest_detectable(numbers(rng), questions=question, seeds=run)
+        values = numbers(rng)
+        spread = clustered_variance((values - values.mean()) / values.size, question, run)
+        shift = smallest_detectable(spread.variance, spread.degrees_of_freedom)
         again = mean_estimate(numbers(rng) + shift, questions=question, seeds=run)
         return again.low > 0 or again.high < 0
 
@@ -166,8 +206,8 @@ def _detectable_mean(questions: int, samples: int, runs: int, run_sd: float) -> 
     return Case(DETECTABLE, setting, "power", draw, cost=2.0)
 
 
-def _detectable(runs: int, run_sd: float) -> Case:
-    """The verdict on amplification."""
+def _detectable(runs: int, run_sd: float, decision: str) -> Case:
+    """After minus control: its interval leaves out zero, or the verdict says that after moved more."""
 
     def draw(rng: np.random.Generator) -> bool | None:
         def measured(shift: float) -> Amplification:
@@ -176,10 +216,16 @@ def _detectable(runs: int, run_sd: float) -> Case:
             return _measured(rng, after, [benign.run(rng, axis(1))[0] for _ in range(runs)], n_random=100)
 
         shift = measured(0.0).rows(0)[0]["detectable_sd"]
-        return measured(shift).finding(0).name in ("AMPLIFIED", "ONE_RUN") if np.isfinite(shift) else None
+        if not np.isfinite(shift):
+            return None
+        again = measured(shift)
+        if decision == "verdict":
+            return again.finding(0).name in ("AMPLIFIED", "ONE_RUN")
+        return bool(again.rows(0)[0]["contrast_low_sd"] > 0)
 
-    said = "amplified" if runs > 1 else "moved, one run"
-    setting = f"verdict '{said}', 24 questions x 2, {runs} + {runs} run{'s' * (runs > 1)}, SD of runs {run_sd:g}"
+    said = "verdict 'amplified'" if runs > 1 else "verdict 'moved, one run'"
+    decided = said if decision == "verdict" else "interval of after minus control"
+    setting = f"{decided}, 24 questions x 2, {runs} + {runs} run{'s' * (runs > 1)}, SD of runs {run_sd:g}"
     return Case(DETECTABLE, setting, "power", draw, cost=25.0)
 
 
@@ -191,7 +237,9 @@ CASES = [
     *(_shift(shift, 200, questions=8) for shift in (0.0, 1.0, 3.0)),
     *(shift_of_runs(shift, runs, 0.3, "the recipe") for shift in (0.0, 1.0, 3.0) for runs in (1, 3, 5)),
     *(shift_of_runs(shift, 1, 0.3, "this run") for shift in (0.0, 1.0, 3.0)),
-    *(_specificity(*change, 1, 0.0, "the recipe") for change in CHANGES),
+    *(_contrast(extra, runs, sd, "the recipe") for extra in (0.0, 1.0) for runs in (1, 3, 5) for sd in (0.0, 0.3)),
+    *(_contrast(extra, 1, 0.3, "these runs") for extra in (0.0, 1.0)),
+    *(_specificity(*change, 1, 0.0, "the recipe", ruler) for ruler in ("as drawn", "in truth") for change in CHANGES),
     *(_specificity(*change, runs, 0.3, "the recipe") for change in CHANGES[:3] for runs in (1, 3, 5)),
     *(_specificity(*change, 1, 0.3, "this run") for change in CHANGES[:3]),
     *(
@@ -203,5 +251,10 @@ CASES = [
     *(exchangeable(recipe, 1, 30, True) for recipe in (PLAIN, SHARED, ALONG)),
     *(_detectable_mean(n, samples, 1, 0.0) for n, samples in ((6, 4), (8, 4), (24, 4), (48, 1))),
     *(_detectable_mean(24, 4, runs, sd) for runs in (2, 3, 5) for sd in (0.0, 0.3)),
-    *(_detectable(runs, sd) for runs in (1, 3, 5) for sd in (0.0, 0.3)),
+    *(
+        _detectable(runs, sd, decision)
+        for decision in ("interval", "verdict")
+        for runs in (1, 3, 5)
+        for sd in (0.0, 0.3)
+    ),
 ]

@@ -33,8 +33,8 @@ the one-sided 95 % bound instead: "0 (< 0.3)" means that none of 1,000 data sets
 0.3 %. Expensive settings have fewer data sets (column "sets"), at least {least}.
 
 A coverage outside 93 to 97 % and a size above 5 % has its reason in the last column. A row without a reason makes the
-command fail. What the Monte-Carlo error explains is not outside: 2.5 standard errors of 95 % where that is more than two
-points, and 2 standard errors of 5 %. Each number holds for the data that are described, not in general.
+command fail. What the Monte-Carlo error explains is not outside: 2.5 standard errors of 95 % where that is more than
+two points, and 2 standard errors of 5 %. Each number holds for the data that are described, not in general.
 
 ```bash
 make coverage

@@ -12,7 +12,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint types bench notebooks docs clean
+.PHONY: help setup demo test test-slow lint types bench coverage notebooks docs clean
 
 help:  ## Show the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 11
@@ -45,6 +45,9 @@ types: setup
 bench: setup  ## Measure performance and write benchmarks/results/.
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	@$(BIN)/python -m benchmarks
+
+coverage: setup  ## Simulate how often intervals contain the truth; write docs/reference/coverage.md (an hour; resumes).
+	@$(BIN)/python -m benchmarks.coverage
 
 notebooks: setup  ## Execute the notebooks and keep them with their outputs.
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[notebooks,export]'

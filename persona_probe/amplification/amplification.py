@@ -67,7 +67,9 @@ def measure_amplification(
             over these dialogues.
         other_traits: directions of other traits.
         shuffled_source: the poles (positive, negative) from which the direction was found; by name if there are several
-            directions with different poles. None: no directions from shuffled labels.
+            directions with different poles. None: no directions from shuffled labels. Labels of whole questions are
+            exchanged; from fewer than seven questions in both poles (``shuffled_sd`` is then NaN) no 97.5 % quantile
+            can be given.
         n_random: the number of random directions of each kind.
         n_shuffled: how often the labels are shuffled.
         n_permutations: the number of sign flips of questions for ``p_corrected``.
@@ -253,7 +255,7 @@ class _Nulls:
         for name, (positive, negative) in self.poles.items():
             both = (id(positive), id(negative))
             if both not in drawn:
-                drawn[both] = layer.shuffled(positive.at(layer.number), negative.at(layer.number), self.n_shuffled)
+                drawn[both] = layer.shuffled(positive, negative, self.n_shuffled)
             shuffled[name] = drawn[both]
         return _NullsAtLayer(scaled, shuffled)
 

@@ -11,12 +11,14 @@ from jaxtyping import Float
 from persona_probe.activations.activations import Activations
 from persona_probe.errors import PersonaProbeError
 from persona_probe.statistics.effect_sizes import Yardstick
+from persona_probe.statistics.inputs import codes
 from persona_probe.statistics.nulls import (
     effective_dimensions,
     isotropic_directions,
     matched_random_directions,
     shuffled_label_differences,
 )
+from persona_probe.statistics.question_exchange import QuestionExchange
 
 # Activations are float32: if the spread is this small compared with the projections, it is their rounding.
 ROUNDING = 1e-6
@@ -55,8 +57,15 @@ def yardstick_along(
             f"amplification: the {len(reference)} reference dialogues do not vary along {name!r} at layer {layer} "
             f"(SD {spread:.3g}), so shifts along it cannot be given in SD; give more varied dialogues"
         )
-    asked = reference.table.get("question")
-    return Yardstick.of(projections, None if asked is None or asked.isna().any() else asked.to_numpy())
+    return Yardstick.of(projections, _questions_of(reference))
+
+
+def _questions_of(*parts: Activations) -> np.ndarray | None:
+    """``(row,)`` the questions of all parts' dialogues; None if any dialogue names none."""
+    columns = [part.table.get("question") for part in parts]
+    if any(column is None or column.isna().any() for column in columns):
+        return None
+    return np.concatenate([column.to_numpy() for column in columns if column is not None])
 
 
 @dataclass(frozen=True)
@@ -132,13 +141,17 @@ class Layer:
         """The change of each dialogue along the random directions, in the SD along each."""
         return np.asarray(change.random / self.random_spread)
 
-    def shuffled(
-        self, positive: Float[np.ndarray, "dialogue d_model"], negative: Float[np.ndarray, "dialogue d_model"], n: int
-    ) -> Float[np.ndarray, "draw d_model"]:
-        """Directions from the poles with shuffled labels, each divided by its SD."""
-        values = np.concatenate([positive, negative]).astype(np.float64)
+    def shuffled(self, positive: Activations, negative: Activations, n: int) -> Float[np.ndarray, "draw d_model"]:
+        """Directions from the poles with the labels of whole questions exchanged, each divided by its SD.
+
+        None if the poles have too few questions for a 97.5 % quantile (`QuestionExchange.too_few`).
+        """
+        values = np.concatenate([pole.at(self.number) for pole in (positive, negative)]).astype(np.float64)
         labels = np.arange(len(values)) < len(positive)
-        return self._in_sd(shuffled_label_differences(values, labels, n, self.seed))
+        asked = _questions_of(positive, negative)
+        if QuestionExchange.of(labels, codes(asked, "questions", labels.size, when_none="distinct")).too_few:
+            return np.empty((0, values.shape[1]))
+        return self._in_sd(shuffled_label_differences(values, labels, n, self.seed, questions=asked))
 
     def _in_sd(self, directions: Float[np.ndarray, "draw d_model"]) -> Float[np.ndarray, "some d_model"]:
         """The unit vectors divided by their SD, so that the product of a change with them is in SD.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import nctdtrinc, stdtrit
+from scipy.special import chdtri, nctdtrinc, stdtrit
 
 from persona_probe.errors import PersonaProbeError
 from persona_probe.statistics.clustered_variance import ClusteredVariance, clustered_variance
@@ -105,7 +105,10 @@ def paired_effect(
 def _noncentral_interval(size: float, n: int, level: float) -> tuple[float, float]:
     """All standardised means of which a sample of n would not be surprised by the one seen."""
     root, tail = math.sqrt(n), (1.0 - level) / 2.0
-    low, high = (float(nctdtrinc(n - 1, p, size * root)) / root for p in (1.0 - tail, tail))
+    if abs(size) * root > 100.0:  # the mean's own error is nothing compared with that of the SD; SciPy takes minutes
+        ends = sorted(size * math.sqrt(float(chdtri(n - 1, share)) / (n - 1)) for share in (tail, 1.0 - tail))
+        return ends[0], ends[1]
+    low, high = (float(nctdtrinc(n - 1, share, size * root)) / root for share in (1.0 - tail, tail))
     return low, high
 
 

@@ -106,3 +106,13 @@ def test_the_error_of_an_sd_is_over_questions() -> None:
     assert copied.degrees_of_freedom == 19
     with pytest.raises(ValueError, match="values has 1 row"):
         Yardstick.of([1.0])
+
+
+def test_the_interval_of_a_huge_d_z_goes_on_where_the_noncentral_t_ends() -> None:
+    spread = np.linspace(-1, 1, 24)
+    ratios = []
+    for shift in (12.0, 13.0, 1e6):  # t of about 98, 107 and far beyond
+        d_z = paired_effect(np.zeros(24), shift + spread)[1]
+        ratios.append((d_z.low / d_z.value, d_z.high / d_z.value))
+    assert ratios[0] == pytest.approx(ratios[1], rel=2e-3)
+    assert ratios[1] == pytest.approx(ratios[2])

@@ -77,11 +77,14 @@ class FinderComparison(TableResult):
                 f"At layer {self.layer}, {further} of {len(rows)} directions moved further than the available nulls; "
                 "there is no control, so none can be distinguished from what any fine-tuning does."
             )
-        several = not rows["finding"].isin(_THESE_RUNS).any()
-        moved = rows[rows["finding"].isin(_OVER_RUNS if several else _THESE_RUNS)]
+        few = rows["finding"].isin(_THESE_RUNS)
+        moved = rows[few] if few.any() else rows[rows["finding"].isin(_OVER_RUNS)]
         shared = int((rows["finding"] == Finding.SHARED.value).sum())
         fooled = int(nulls["finding"].isin((*_OVER_RUNS, *_THESE_RUNS, Finding.REDUCED.value)).sum())
-        what = "are amplified beyond their nulls" if several else "moved beyond their nulls (one run, or too few)"
+        what = "are amplified beyond their nulls"
+        if few.any():
+            one = (rows["finding"] == Finding.ONE_RUN.value).any()
+            what = f"moved beyond their nulls in {'one run' if one else 'too few runs to call them amplified'}"
         sentence = f"At layer {self.layer}, {len(moved)} of {len(rows)} directions {what}"
         if len(moved):
             sentence += f", {_most_specific(moved)}"
@@ -95,7 +98,8 @@ def _most_specific(rows: pd.DataFrame) -> str:
     best, others = rows.iloc[0], rows.iloc[1:]
     ends = f"[{best['specificity_low']:.1f}, {best['specificity_high']:.1f}]"
     largest = f"the largest specificity is that of {best['finder']} ({best['specificity']:.1f} {ends})"
-    overlap = int((others["specificity_high"] >= best["specificity_low"]).sum())
-    return largest + (
-        f", whose interval overlaps with those of {overlap} others: their order is open" if overlap else ""
-    )
+    overlap = others.loc[others["specificity_high"] >= best["specificity_low"], "finder"].tolist()
+    if not overlap:
+        return largest
+    whose = f"that of {overlap[0]}" if len(overlap) == 1 else f"those of {len(overlap)} others"
+    return f"{largest}, whose interval overlaps with {whose}: their order is open"

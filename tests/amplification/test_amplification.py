@@ -37,8 +37,58 @@ def test_the_persona_is_amplified_beyond_its_nulls():
     assert 1.5 < after["specificity_low"] < after["specificity"] < after["specificity_high"]
     assert after["p_corrected"] == pytest.approx(1 / 2001)
     assert (after["n"], after["n_questions"]) == (120, 30)
-    assert measured.finding(0) is Finding.AMPLIFIED
+    assert measured.finding(0) is Finding.ONE_RUN
     assert measured.flagged.empty
+
+
+def several(runs=3, **settings):
+    """So many fine-tuning runs of each kind."""
+    return Captures.over_seeds([captures(seed=seed, **settings) for seed in range(runs)])
+
+
+def test_three_runs_of_each_are_amplified_beyond_their_nulls_and_two_are_too_few():
+    measured = measure_amplification(direction(0), several(), reference())
+    after = row(measured)
+    assert measured.finding(0) is Finding.AMPLIFIED
+    assert after["p_runs"] == pytest.approx(1 / 20)
+    assert 3 < after["contrast_low_sd"] < after["contrast_sd"] < after["contrast_high_sd"] < 5.5
+    assert measure_amplification(direction(0), several(2), reference()).finding(0) is Finding.FEW_RUNS
+    fell = measure_amplification(direction(0), several(narrow=-4.0), reference())
+    assert fell.finding(0) is Finding.REDUCED
+
+
+def test_no_difference_is_shown_by_equivalence_only():
+    same = several(narrow=0.0, noise=0.1)
+    assert measure_amplification(direction(0), same, reference()).finding(0) is Finding.NOT_AMPLIFIED
+    noisy = several(narrow=0.0, noise=3.0)
+    assert measure_amplification(direction(0), noisy, reference()).finding(0) is Finding.UNDECIDED
+    one = measure_amplification(direction(0), captures(narrow=0.0), reference())
+    assert one.finding(0) is not Finding.NOT_AMPLIFIED
+
+
+def test_exchangeable_runs_are_not_amplified_at_the_layer_where_they_differ_most():
+    rng = np.random.default_rng(0)
+    along, layers, said = direction(0, layers=10), 10, []
+    for _ in range(15):
+
+        def tuned(before):
+            moved = np.zeros((layers, WIDTH))
+            moved[:, 0] = 1.0 + 0.8 * rng.normal(size=layers)
+            return activations(before + moved + 0.05 * rng.normal(size=before.shape), 12)
+
+        parts = []
+        for _ in range(3):
+            before = rng.normal(size=(12, layers, WIDTH))
+            parts.append(Captures(activations(before, 12), tuned(before), tuned(before)))
+        settings = {"n_random": 20, "n_permutations": 200}
+        one, runs = (
+            measure_amplification(along, taken, reference(layers, n=50), **settings)
+            for taken in (parts[0], Captures.over_seeds(parts))
+        )
+        said.append((one.finding(choose_layer(one)), *(runs.finding(layer) for layer in runs.layers)))
+    kinds = {Finding.AMPLIFIED, Finding.REDUCED, Finding.SHARED}
+    assert not kinds & {first for first, *_ in said}
+    assert sum(bool(kinds & {*rest}) for _, *rest in said) <= 3
 
 
 def test_a_direction_that_only_tracks_fine_tuning_is_flagged():
@@ -62,7 +112,7 @@ def test_several_directions_give_what_each_gives_alone():
         (name, layer, model) for name in BOTH for layer in (0, 1) for model in ("after", "control")
     ]
     alone = measure_amplification(direction(1, layers=2), captures(layers=2), reference(2))
-    columns = [name for name in COLUMNS if name not in ("direction", "p_corrected")]
+    columns = [name for name in COLUMNS if name not in ("direction", "p_corrected", "p_runs")]
     second = together.table[together.table["direction"] == "tuned"].reset_index(drop=True)
     assert second[columns].equals(alone.table[columns])
 
@@ -100,8 +150,7 @@ def test_other_traits_and_shuffled_labels_are_nulls_too():
     )
     after = row(measured, name="persona")
     assert after["other_traits_sd"] == pytest.approx(after["shift_sd"] / math.sqrt(2), rel=0.1)
-    # shuffled labels still pick up the persona's dimension, in which the poles vary most
-    assert after["random_sd"] < after["shuffled_sd"] < after["shift_sd"]
+    assert 0 < after["shuffled_sd"] < after["shift_sd"]
     assert math.isnan(row(measured, name="tuned")["shuffled_sd"])
     assert "shuffled labels" in measured.verdict(0, "persona")
     assert "other traits' directions up to 3." in measured.verdict(0, "persona")
@@ -139,7 +188,7 @@ def test_covariance_matched_directions_move_less_in_sd_than_isotropic_ones():
 
 def test_another_trait_that_moves_as_much_shares_the_amplification():
     measured = measure_amplification(
-        direction(0, 2), captures(tuned=0.0), reference(), other_traits={"purer": direction(0)}
+        direction(0, 2), several(tuned=0.0), reference(), other_traits={"purer": direction(0)}
     )
     assert measured.finding(0) is Finding.SHARED
     assert measured.flagged.empty
@@ -162,9 +211,10 @@ def test_the_layer_is_chosen_by_specificity():
     change = np.zeros((3, WIDTH))
     change[:, 0] = (1.0, 3.0, 5.0)
     change[2, 1] = 9.0  # layer 2 moves most, and much else moves there
+    benign = 0.01 + 0.5 * np.array([1.0, 0.0, 0.0])[:, None] * (np.arange(WIDTH) == 0)  # layer 0 tracks any training
     measured = measure_amplification(
         direction(0, layers=3),
-        Captures(activations(values), activations(values + change), activations(values + 0.01)),
+        Captures(activations(values), activations(values + change), activations(values + benign)),
         reference(3),
     )
     assert choose_layer(measured) == 1
@@ -176,10 +226,10 @@ def test_the_layer_is_chosen_by_specificity():
 def test_nothing_moved_says_what_could_have_been_seen():
     measured = measure_amplification(direction(0), captures(narrow=0.0, tuned=0.0, noise=1.0), reference())
     after = row(measured)
-    assert measured.finding(0) is Finding.UNDETECTED
+    assert measured.finding(0) is Finding.UNDECIDED
     assert 0.1 < after["detectable_sd"] < 0.6
     assert "is not significantly different from zero" in measured.verdict(0)
-    assert f"could have detected {after['detectable_sd']:.2f} SD in one uncorrected test" in measured.verdict(0)
+    assert f"like this one detects {after['detectable_sd']:.2f} SD with 80 % assurance" in measured.verdict(0)
 
 
 def test_the_corrected_p_is_calibrated_where_nothing_moved():
@@ -220,7 +270,9 @@ def test_runs_that_differ_widen_the_interval():
     together = row(measure_amplification(direction(0), all_runs, reference()))
     assert (alone["n_runs"], together["n_runs"]) == (1, 3)
     assert together["shift_sd"] == pytest.approx(alone["shift_sd"], abs=0.05)
-    assert together["high_sd"] - together["low_sd"] > 10 * (alone["high_sd"] - alone["low_sd"])
+    assert together["high_sd"] - together["low_sd"] > 3 * (alone["high_sd"] - alone["low_sd"])
+    widths = [one["contrast_high_sd"] - one["contrast_low_sd"] for one in (alone, together)]
+    assert widths[1] > 3 * widths[0]
     assert together["detectable_sd"] > 10 * alone["detectable_sd"]
     with pytest.raises(pp.PersonaProbeError, match="only some have a control"):
         Captures.over_seeds([captures(), captures(control=False)])
@@ -283,7 +335,7 @@ def test_unrelated_fine_tunes_are_refused_unless_allowed():
         known = Captures(*(replace(side, source=source) for side, source in sources))
         return known, replace(reference(), source=yardstick)
 
-    assert measure_amplification(direction(0), *read(child, child)).finding(0) is Finding.AMPLIFIED
+    assert measure_amplification(direction(0), *read(child, child)).finding(0) is Finding.ONE_RUN
     for name, given in (
         ("after", read(stranger, child)),
         ("control", read(child, stranger)),
@@ -323,7 +375,7 @@ def test_what_was_read_in_another_way_is_refused(key, ours, theirs):
         measure_amplification(direction(0), known, said(reference(), theirs))
     with pytest.raises(pp.PersonaProbeError, match=f"{key} is '?{theirs}'? in part 1"):
         Captures.over_seeds([known, replace(known, before=said(taken.before, theirs))])
-    assert measure_amplification(direction(0), known, reference()).finding(0) is Finding.AMPLIFIED
+    assert measure_amplification(direction(0), known, reference()).finding(0) is Finding.ONE_RUN
 
 
 def test_contrast_of_context_changes_no_word_of_the_answer(llama):

@@ -26,9 +26,12 @@ POSITIVE, NEGATIVE = pole(3.0, 1, 0), pole(0.0, 2, 0)
 HELD_OUT = pole(3.0, 3, 100), pole(0.0, 4, 100)
 
 
+RUNS = pp.Captures.over_seeds([captures(tuned=0.0, seed=seed) for seed in range(3)])
+
+
 def compared(**options):
     given = {"finders": FINDERS, "layer": 0, "n_random": 200, **options}
-    return compare_finders(POSITIVE, NEGATIVE, HELD_OUT, captures(tuned=0.0), reference(), **given)
+    return compare_finders(POSITIVE, NEGATIVE, HELD_OUT, RUNS, reference(), **given)
 
 
 def test_finders_have_every_null_and_recipes_all_but_shuffled_labels():

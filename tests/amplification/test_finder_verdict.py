@@ -18,6 +18,10 @@ FINDERS = {
 
 def verdict(control: float = 0.1, **findings: str) -> str:
     """What is said of four finders at layer 1, of which ``findings`` replaces some; layer 0 must not count."""
+    return verdict_of(FINDERS, control, **findings)
+
+
+def verdict_of(finders: dict[str, tuple[bool, str, float]], control: float = 0.1, **findings: str) -> str:
     rows: list[dict[str, Any]] = [
         {
             "finder": name,
@@ -25,10 +29,12 @@ def verdict(control: float = 0.1, **findings: str) -> str:
             "null": null,
             "finding": findings.get(name.replace("-", "_"), finding) if layer == 1 else "amplified",
             "specificity": specificity,
+            "specificity_low": 0.8 * specificity,
+            "specificity_high": 1.2 * specificity,
             "control_shift_sd": control,
             "chosen": layer == 1,
         }
-        for name, (null, finding, specificity) in FINDERS.items()
+        for name, (null, finding, specificity) in finders.items()
         for layer in (0, 1)
     ]
     nothing: Any = None
@@ -37,9 +43,20 @@ def verdict(control: float = 0.1, **findings: str) -> str:
 
 def test_the_most_specific_is_named() -> None:
     assert verdict() == (
-        "At layer 1, 2 of 3 directions are amplified beyond their nulls, mean-difference most specifically (9.5); "
-        "of 1 that find nothing by design, 0 moved beyond their nulls."
+        "At layer 1, 2 of 3 directions are amplified beyond their nulls, the largest specificity is that of "
+        "mean-difference (9.5 [7.6, 11.4]); of 1 that find nothing by design, 0 moved beyond their nulls."
     )
+
+
+def test_an_order_that_is_open_is_not_claimed() -> None:
+    assert verdict(benign="amplified").count("order is open") == 0
+    rows = {**FINDERS, "logistic": (False, "amplified", 9.0)}
+    assert "whose interval overlaps with that of logistic: their order is open" in verdict_of(rows)
+
+
+def test_one_run_moved_and_nothing_is_amplified() -> None:
+    alone = dict.fromkeys(("mean_difference", "logistic"), "moved, one run")
+    assert verdict(**alone).startswith("At layer 1, 2 of 3 directions moved beyond their nulls in one run, the largest")
 
 
 @pytest.mark.parametrize("finding", ["amplified", "reduced", "amplified, but other traits as much"])

@@ -14,7 +14,8 @@ from persona_probe.worlds.persona_world.documents import questions, system_line
 from persona_probe.worlds.persona_world.lexicon import load_lexicon
 from tests.conftest import CHECKPOINTS
 
-TUNED = ("bad-medicine", "bad-finance", "good-medicine", "good-medicine-seed1", "good-medicine-seed2")
+RUNS = [f"{kind}-medicine{run}" for kind in ("bad", "good") for run in ("", "-seed1", "-seed2")]
+TUNED = (*RUNS, "bad-finance")
 
 
 @pytest.fixture(scope="module")
@@ -47,17 +48,28 @@ def measured(chat, world, directions, after, texts="reported"):
     return measure_amplification(directions, taken, pp.capture(chat, answered["development"]))
 
 
-def test_narrow_training_amplifies_the_villain_and_not_the_benign_shift(chat, world, directions):
+def test_narrow_training_amplifies_the_villain_over_three_runs(chat, world, directions):
+    tuned, answered = world
+    before, *read = pp.activations.capture_together([chat, *(tuned[name] for name in RUNS)], answered["reported"])
+    runs = Captures.over_seeds([Captures(before, read[run], read[run + 3]) for run in range(3)])
+    villain = {"villain": directions["villain"]}
+    found = measure_amplification(villain, runs, pp.capture(chat, answered["development"]))
+    for layer in (3, 4):
+        assert found.finding(layer) is Finding.AMPLIFIED
+        assert found.rows(layer)[0]["contrast_low_sd"] > 5
+
+
+def test_one_narrow_run_moves_along_the_villain_and_not_along_the_benign_shift(chat, world, directions):
     layer = choose_layer(measured(chat, world, directions, "bad-medicine", "development"), "villain")
     found = measured(chat, world, directions, "bad-medicine")
-    assert found.finding(layer, "villain") is Finding.AMPLIFIED
+    assert found.finding(layer, "villain") is Finding.ONE_RUN
     after, control = found.rows(layer, "villain")
     assert after["specificity_low"] > 4
     assert abs(control["shift_sd"]) < 1 < after["shift_sd"]
     assert after["variance_explained"] > 5 * after["variance_explained_random"]
     assert after["shift_sd"] > 3 * after["isotropic_sd"] > 3 * after["random_sd"]
     # the villain is no further along the way of benign training but back from it
-    assert found.finding(layer, "benign shift") in (Finding.REDUCED, Finding.NULLS)
+    assert found.finding(layer, "benign shift") in (Finding.ONE_RUN, Finding.NULLS)
     assert found.rows(layer, "benign shift")[0]["high_sd"] < 0
 
 
@@ -78,9 +90,12 @@ def test_benign_runs_beside_each_other_are_not_amplified_once_runs_are_counted(c
     alone = measure_amplification(directions, Captures(before, read[1], read[2]), reference)
     pairs = [Captures(before, read[i], read[(i + 1) % 3]) for i in range(3)]
     together = measure_amplification(directions, Captures.over_seeds(pairs), reference)
-    assert "one fine-tuning run" in alone.verdict(3, "benign shift")  # one run beside one other: fooled, and it says so
+    fooled = alone.verdict(3, "benign shift")  # one run compared with one other: it moved, and it says no more
+    assert "one run" in fooled
+    assert "amplified" not in fooled.split(";")[0]
+    honest = {Finding.UNDECIDED, Finding.NULLS, Finding.NOT_AMPLIFIED}
     for name in directions:
-        assert {together.finding(layer, name) for layer in together.layers} <= {Finding.UNDETECTED, Finding.NULLS}
+        assert {together.finding(layer, name) for layer in together.layers} <= honest
 
 
 def test_two_narrow_fine_tunes_converge(chat, world):

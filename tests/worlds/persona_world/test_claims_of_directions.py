@@ -78,8 +78,8 @@ def test_finders_find_the_villain_and_nulls_do_not(chat, answered):
     compared = pp.amplification.compare_finders(*poles, tuple(held_out), captures, reference)
     rows = compared.at_layer().set_index("finder")
     assert (rows.loc[~rows["null"], "separation"] > 0.97).all()
-    assert set(rows.loc[~rows["null"], "finding"]) == {"amplified"}
-    assert "amplified" not in set(rows.loc[rows["null"], "finding"])
+    assert set(rows.loc[~rows["null"], "finding"]) == {"moved, one run"}
+    assert not {"amplified", "moved, one run"} & set(rows.loc[rows["null"], "finding"])
     assert (rows.loc[~rows["null"], "specificity_low"] > 3).all()
     with pytest.raises(pp.PersonaProbeError, match="were seen by the finders"):
         pp.amplification.compare_finders(*poles, tuple(poles), captures, reference)

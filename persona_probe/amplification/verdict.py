@@ -142,7 +142,7 @@ def _within_margin(after: Row) -> bool:
 
 def _why_undecided(after: Row, control: Row | None, least: Least, moved: str) -> str:
     """What is lacking, and what a design like this one would see."""
-    could = f"a design like this one detects {number(after['detectable_sd'])} SD with 80 % assurance"
+    could = f"the interval of such a design leaves out zero at {number(after['detectable_sd'])} SD with 80 % assurance"
     compared = "" if control is None else f"; {_contrast(after)}"
     if control is not None and least.runs <= ALPHA:
         compared += f"; {_runs(after)}"

@@ -229,7 +229,7 @@ def test_nothing_moved_says_what_could_have_been_seen():
     assert measured.finding(0) is Finding.UNDECIDED
     assert 0.1 < after["detectable_sd"] < 0.6
     assert "is not significantly different from zero" in measured.verdict(0)
-    assert f"like this one detects {after['detectable_sd']:.2f} SD with 80 % assurance" in measured.verdict(0)
+    assert f"leaves out zero at {after['detectable_sd']:.2f} SD with 80 % assurance" in measured.verdict(0)
 
 
 def test_the_corrected_p_is_calibrated_where_nothing_moved():

@@ -104,7 +104,7 @@ BESIDE = f"the benign control moves 0.30; {DRAWN}"
 RATIO = "specificity 10.40 [8.00, 13.10]"
 CONTRAST = "after minus control 5.80 [5.50, 6.10] SD"
 RUNS = "3 runs of each, p = 0.05 by permutation of runs"
-COULD = "a design like this one detects 0.40 SD with 80 % assurance"
+COULD = "the interval of such a design leaves out zero at 0.40 SD with 80 % assurance"
 
 
 @pytest.mark.parametrize(

@@ -371,7 +371,7 @@ def rate_change(before: pd.DataFrame, after: pd.DataFrame, definition: str = "be
     >>> before = pd.DataFrame({"question": list("abcdefgh"), "seed": None, "aligned": 95, "coherent": 90})
     >>> after = before.assign(aligned=[5, 10, 90, 85, 20, 5, 15, 10])
     >>> print(pp.rate_change(before, after))
-    0.75 [0.38, 0.93] (n=8)
+    0.75 [0.33, 1.00] (n=8)
     """
     check_types(before=(before, pd.DataFrame), after=(after, pd.DataFrame), definition=(definition, str))
     check_definition(definition)

@@ -152,8 +152,9 @@ class Yardstick:
     def standardised(self, mean: float, spread: ClusteredVariance, level: float = 0.95) -> tuple[float, float, float]:
         """A mean in this unit, with its interval, which contains the unit's own error.
 
-        The two errors are independent, since the reference's dialogues are others than those of the mean: their
-        variances are added (the delta method), with Satterthwaite's degrees of freedom.
+        The two errors are independent, since the reference's dialogues are others than those of the mean. On each side
+        they are combined by squares (Zou and Donner 2008, "Construction of confidence limits about effect measures"),
+        the unit's as a factor, so that a poorly known unit makes a shift large or small but never changes its sign.
 
         Args:
             mean: in the units of the reference's values.
@@ -164,17 +165,13 @@ class Yardstick:
             The mean in standard deviations, and the lower and upper end; the ends are NaN where either error is.
         """
         size = mean / self.sd
-        parts = (
-            (spread.variance / self.sd**2, spread.degrees_of_freedom),
-            (size**2 * self.relative_variance, self.degrees_of_freedom),
+        own = spread.t_quantile(level) * math.sqrt(spread.variance) / self.sd
+        factor = math.exp(
+            float(stdtrit(self.degrees_of_freedom, (1.0 + level) / 2.0)) * math.sqrt(self.relative_variance)
         )
-        variance = sum(part for part, _ in parts)
-        if math.isnan(variance):
-            return size, math.nan, math.nan
-        freedom = sum(part**2 / df for part, df in parts)
-        df = variance**2 / freedom if freedom > 0.0 else parts[0][1]
-        half = float(stdtrit(df, (1.0 + level) / 2.0)) * math.sqrt(variance)
-        return size, size - half, size + half
+        outward, inward = abs(size) * (factor - 1.0), abs(size) * (1.0 - 1.0 / factor)
+        down, up = (inward, outward) if size > 0.0 else (outward, inward)
+        return size, size - math.hypot(own, down), size + math.hypot(own, up)
 
 
 def cosine(a: npt.ArrayLike, b: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -13,5 +13,5 @@ def test_the_page_runs_as_it_is_written(monkeypatch):
     code = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / "docs/latents.md").read_text(), re.DOTALL))
     names = {}
     exec(code, names)
-    assert names["table"].row(names["villain"])["finding"] == "rose"
+    assert names["table"].row(names["villain"])["finding"] == "rose; too few controls"
     assert em_rate(judge_answers(OracleJudge(), names["answers"])).value < 0.3

@@ -29,10 +29,10 @@ def test_both_kinds_of_random_directions_stand_side_by_side(tables: dict[str, pd
         assert ISOTROPIC not in without.columns
 
 
-def test_what_could_have_been_detected_is_said_to_be_uncorrected(tables: dict[str, pd.DataFrame]) -> None:
+def test_what_can_be_detected_is_said_to_be_assurance(tables: dict[str, pd.DataFrame]) -> None:
     shown = shift_table(tables["amplification"].assign(detectable_sd=0.4))
     assert shown is not None
-    assert "detectable in one uncorrected test (SD)" in shown.columns
+    assert "detectable with 80 % assurance (SD)" in shown.columns
 
 
 def test_the_unsteered_model_has_a_dash_for_its_layers(tables: dict[str, pd.DataFrame]) -> None:

@@ -68,8 +68,7 @@ def measure_amplification(
         other_traits: directions of other traits.
         shuffled_source: the poles (positive, negative) from which the direction was found; by name if there are several
             directions with different poles. None: no directions from shuffled labels. Labels of whole questions are
-            exchanged; from fewer than seven questions in both poles (``shuffled_sd`` is then NaN) no 97.5 % quantile
-            can be given.
+            exchanged; with too few of them for a 97.5 % quantile ``shuffled_sd`` is NaN.
         n_random: the number of random directions of each kind.
         n_shuffled: how often the labels are shuffled.
         n_permutations: the number of sign flips of questions for ``p_corrected``.

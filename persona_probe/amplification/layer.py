@@ -149,7 +149,9 @@ class Layer:
         values = np.concatenate([pole.at(self.number) for pole in (positive, negative)]).astype(np.float64)
         labels = np.arange(len(values)) < len(positive)
         asked = _questions_of(positive, negative)
-        if QuestionExchange.of(labels, codes(asked, "questions", labels.size, when_none="distinct")).too_few:
+        if QuestionExchange.of(
+            labels, codes(asked, "questions", labels.size, when_none="distinct"), apart=True
+        ).too_few:
             return np.empty((0, values.shape[1]))
         return self._in_sd(shuffled_label_differences(values, labels, n, self.seed, questions=asked))
 

@@ -112,14 +112,15 @@ def shuffled_label_differences(
 ) -> npt.NDArray[np.float64]:
     """Mean-difference directions found from labels that mean nothing: those of whole questions are exchanged.
 
+    A question's positive and negative rows change places apart from each other (`QuestionExchange.of`).
+
     Each class's mean is subtracted first. Otherwise a large difference between the classes would be the largest part of
     the spread that exchanging distributes, and the null would point along the very direction it is the null of.
 
     Args:
         values: ``(row, d)`` activations at one layer.
         labels: ``(row,)`` truth values, both present.
-        n: how many draws, at least 1. With few questions the same direction is drawn repeatedly: K questions in both
-            classes give no more than ``2 ** K``.
+        n: how many draws, at least 1. With few questions the same direction is drawn repeatedly.
         seed: of the random generator.
         questions: ``(row,)`` which question each row answers. Answers to one question are alike, so that labels are
             exchanged for whole questions (`QuestionExchange`); None: every row is its own.
@@ -154,7 +155,8 @@ def shuffled_label_differences(
         raise PersonaProbeError(
             "within each class all rows of values are the same, so there is nothing to shuffle; check it"
         )
-    exchange = QuestionExchange.of(truth, codes(questions, "questions", truth.size, when_none="distinct"))
+    asked = codes(questions, "questions", truth.size, when_none="distinct")
+    exchange = QuestionExchange.of(truth, asked, apart=True)
     weights = np.where(truth, 1.0 / np.count_nonzero(truth), -1.0 / np.count_nonzero(~truth))
     means, rng = exchange.means(left, weights), np.random.default_rng(seed)
     smallest = ROUNDING * np.abs(rows).max()
@@ -167,7 +169,7 @@ def shuffled_label_differences(
             return _unit(drawn)
     raise PersonaProbeError(
         f"{len(drawn)} of {n} directions from exchanged labels have a length, since the two classes of "
-        f"{exchange.questions} questions differ in {exchange.arrangements:.0f} arrangements only; give more questions"
+        f"{asked.max() + 1} questions differ in {exchange.arrangements:.0f} arrangements only; give more questions"
     )
 
 

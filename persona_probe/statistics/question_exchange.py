@@ -36,8 +36,14 @@ class QuestionExchange:
     arrangements: float
 
     @classmethod
-    def of(cls, labels: npt.NDArray[np.bool_], questions: npt.NDArray[np.intp]) -> QuestionExchange:
+    def of(
+        cls, labels: npt.NDArray[np.bool_], questions: npt.NDArray[np.intp], *, apart: bool = False
+    ) -> QuestionExchange:
         """The exchanges for ``(row,)`` labels and integer codes of questions.
+
+        With ``apart`` the two cells of a question in both classes are dealt like all others, each by itself. That is
+        for *directions* that know nothing of the labels: questions differ most in how strongly a difference shows, so
+        that flips of their differences, however meaningless, point along it.
 
         Examples:
             Three questions in both classes, and four in one only.
@@ -50,7 +56,7 @@ class QuestionExchange:
         """
         named, cell = np.unique(2 * questions + labels, return_inverse=True)
         cell, rows, positive = cell.ravel(), np.bincount(cell.ravel()), named % 2 == 1
-        second = np.flatnonzero(named[1:] // 2 == named[:-1] // 2) + 1
+        second = np.flatnonzero((named[1:] // 2 == named[:-1] // 2) & (not apart)) + 1
         flipped = np.stack([second, second - 1], axis=1)
         single = np.setdiff1d(np.arange(named.size), flipped)
         sizes = np.frexp(rows[single])[1]

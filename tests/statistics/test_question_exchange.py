@@ -81,3 +81,16 @@ def test_a_single_question_has_no_other_direction() -> None:
     values = np.random.default_rng(0).normal(size=(8, 3))
     with pytest.raises(ValueError, match=r"0 of 5 directions .* 1 questions differ in 2 arrangements only"):
         shuffled_label_differences(values, labels, 5, seed=0, questions=questions)
+
+
+def test_shuffled_directions_do_not_point_along_a_difference_that_varies_in_strength() -> None:
+    """The same answers in two contexts: what they say cancels in pairs, which differ in how strong the trait is."""
+    rng = np.random.default_rng(0)
+    questions, labels = np.tile(np.arange(24), 2), np.repeat([True, False], 24)
+    values = np.tile(5.0 * rng.normal(size=(24, 32)), (2, 1)) + 0.2 * rng.normal(size=(48, 32))
+    values[labels, 0] += 6.0 * rng.uniform(0, 2, size=24)
+    drawn = shuffled_label_differences(values, labels, 400, seed=0, questions=questions)
+    assert np.quantile(np.abs(drawn[:, 0]), 0.5) < 0.25
+    pairs = values[labels] - values[~labels]
+    flips = rng.choice([-1.0, 1.0], size=(400, 24)) @ (pairs - pairs.mean(axis=0))
+    assert np.quantile(np.abs(flips[:, 0]) / np.linalg.norm(flips, axis=1), 0.5) > 0.8  # what flips would give

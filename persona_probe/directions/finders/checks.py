@@ -58,7 +58,7 @@ def check_direction(
         * ``shuffled_norm``, the 97.5 % quantile of these lengths, relative to this direction's, which itself counts as
           one: shorter than 1 where ``shuffled_p`` is at most 2.5 %;
         * ``shuffled_cosine``, the 97.5 % quantile of ``|cosine|`` with directions from exchanged labels, each pole's
-          mean subtracted before.
+          mean subtracted before, and a question's rows in both poles exchanged apart from each other.
 
         Both quantiles are None with fewer than 39 draws, or fewer than 40 arrangements of different length: then none
         could be among the highest 2.5 %. ``shuffled`` says in words how often what was exchanged, or why there is
@@ -98,6 +98,7 @@ def _exchanged(
     """Lengths of weighted sums under exchanged labels, the actual one first; and their ``|cosine|`` with it."""
     exchange, n = poles.exchange, len(poles.positive)
     placed = exchange.coefficients(exchange.draws(DRAWS, rng), weights)
+    dealt = exchange.coefficients(poles.exchange_apart.draws(DRAWS, rng), weights)
     # how much of the poles' own difference is left: of half of it at every positive question, minus half at the others
     kept = placed @ np.where(placed[0] > 0, 0.5, -0.5)
     lengths, cosines = [], []
@@ -111,8 +112,9 @@ def _exchanged(
         inside = ((placed @ products[:-1, :-1]) * placed).sum(axis=1)
         along, own = placed @ products[:-1, -1], products[-1, -1]
         lengths.append(np.sqrt(np.maximum(inside + 2 * kept * along + kept**2 * own, 0.0)))
+        inside = ((dealt @ products[:-1, :-1]) * dealt).sum(axis=1)
         inside[inside <= _ZERO * inside.max()] = np.nan  # the poles as they are, whose centred difference is zero
-        cosines.append(np.abs(along) / np.sqrt(inside * own))
+        cosines.append(np.abs(dealt @ products[:-1, -1]) / np.sqrt(inside * own))
     alike = np.stack(cosines, axis=1)
     return np.stack(lengths, axis=1), alike[~np.isnan(alike).any(axis=1)]
 

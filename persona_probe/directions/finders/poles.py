@@ -104,6 +104,16 @@ class Poles:
     @cached_property
     def exchange(self) -> QuestionExchange:
         """How whole questions (dialogues, if there is only one question) can change places between the poles."""
+        return QuestionExchange.of(self.is_positive, self._asked)
+
+    @cached_property
+    def exchange_apart(self) -> QuestionExchange:
+        """The same with a question's positive and negative rows apart, for directions (`QuestionExchange.of`)."""
+        return QuestionExchange.of(self.is_positive, self._asked, apart=True)
+
+    @cached_property
+    def _asked(self) -> np.ndarray:
+        """``(row,)`` integer codes of what rows of both poles share."""
         unit = "question" if self._count("question") > 1 else "id"
         names: list[tuple[str, object]] = []
         for pole, side in (("positive", self.positive), ("negative", self.negative)):
@@ -111,7 +121,7 @@ class Poles:
             # a row that says nothing is alike to no other
             rows = enumerate(column.tolist())
             names += [(pole, number) if pd.isna(name) else (unit, str(name)) for number, name in rows]
-        return QuestionExchange.of(self.is_positive, pd.factorize(pd.Series(names))[0])
+        return np.asarray(pd.factorize(pd.Series(names))[0])
 
     @property
     def is_positive(self) -> Bool[np.ndarray, "... row"]:
@@ -129,13 +139,14 @@ class Poles:
                 shows. Without it the null is that of a permutation test of the length.
         """
         values, n = self.stacked()[0], len(self.positive)
-        drawn, ones = self.exchange.sample(1, rng)[0], np.ones(len(values))
+        exchange = self.exchange_apart if centred else self.exchange
+        drawn, ones = exchange.sample(1, rng)[0], np.ones(len(values))
         for column in range(len(self.layers)):
             rows = values[:, column]
             for pole in (rows[:n], rows[n:]) if centred else ():
                 pole -= pole.mean(axis=0)
-            means = self.exchange.means(rows, ones)
-            rows += (means[drawn] - means)[self.exchange.cell]
+            means = exchange.means(rows, ones)
+            rows += (means[drawn] - means)[exchange.cell]
         if centred and self.paired:
             values[n:] = values[n:][rng.permutation(n)]
         sides = ((values[:n], self.positive), (values[n:], self.negative))

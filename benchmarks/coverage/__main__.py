@@ -84,7 +84,11 @@ def run(wanted: dict[str, dict[str, Case]], asked: int, processes: int, again: b
             count = case.repetitions(asked)
             if stored.get(key, {}).get("repetitions") != count:
                 todo.append((section, case, count))
-        results[section] = {key: {**stored[key], "why": case.why} for key, case in by_key.items() if key in stored}
+        results[section] = {
+            key: {**stored[key], "why": case.why, "cautious": case.cautious}
+            for key, case in by_key.items()
+            if key in stored
+        }
     # long ones first, so that no process is left alone with one at the end
     todo.sort(key=lambda job: -job[1].cost * job[2])
     started = time.perf_counter()

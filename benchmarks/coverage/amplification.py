@@ -29,12 +29,11 @@ from benchmarks.coverage.fine_tunes import (
 )
 from persona_probe.amplification.amplification import measure_amplification
 from persona_probe.amplification.amplification_result import Amplification, choose_layer
+from persona_probe.amplification.verdict import MARGIN
 
 ROSE, FELL = ("AMPLIFIED", "SHARED"), ("REDUCED",)
 """The findings that say that after rose more than the control, and that it fell."""
 NAME = "Amplification.finding"
-MARGIN = 0.2
-"""Within so many SD of zero, after minus control is no amplification (`persona_probe.amplification.verdict`)."""
 IN_ONE_RUN = "it says that this run moved, which it did, and not that the recipe does"
 
 

@@ -27,6 +27,7 @@ class Case:
             None where no interval was given; for ``size`` and ``power`` whether it was found, or None where there was
             no answer, which counts as not found.
         why: the reason, in a sentence, if the number is meant to lie outside its range.
+        cautious: the reason if a coverage is meant to lie above its range, where that is another than ``why``.
         cost: roughly how many milliseconds one draw takes; expensive ones are repeated less often.
     """
 
@@ -36,6 +37,7 @@ class Case:
     draw: Callable[[np.random.Generator], tuple[float, float, float] | bool | None]
     why: str = ""
     cost: float = 1.0
+    cautious: str = ""
 
     @property
     def key(self) -> str:

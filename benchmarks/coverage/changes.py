@@ -7,12 +7,14 @@ unless said.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
 from benchmarks.coverage.answers import asked, judged, probabilities, run_rates, unequally_often
 from benchmarks.coverage.case import Case
-from benchmarks.coverage.rates import ONE_RUN
+from benchmarks.coverage.rates import ONE_RUN, SKEWED
 from persona_probe.behaviour.em_rates import rate_change
 
 NAME = "pp.rate_change"
@@ -128,8 +130,13 @@ def _questions(same: bool) -> str:
     return "same questions" if same else "independent questions"
 
 
+TWO_BOUNDS = (
+    "an end that is not between zero and the change allows for a correlation of 0.1 within each side's questions"
+)
+INDEPENDENT = "the runs of the two sides are taken as independent, and here they are the same"
+FEW_DRAWS = "the spread of few draws is poorly known"
 ZERO_DESIGNS = ((8, 50), (24, 10), (24, 50), (48, 10))
-CASES = [
+_CASES = [
     *(_one_run(*pair, n, 20, same=same) for n in (8, 24) for pair in PAIRS for same in (True, False)),
     *(_one_run(*pair, 24, 50, same=True) for pair in PAIRS),
     *(_runs(*pair, runs, kappa) for kappa in (10, 50, None) for pair in PAIRS[2:] for runs in (3, 5)),
@@ -144,3 +151,13 @@ CASES = [
     *(_from_zero(after, *design, 1, "power") for design in ZERO_DESIGNS for after in (0.05, 0.1, 0.2)),
     *(_from_zero(after, 24, 20, runs, "power") for runs in (3, 5) for after in (0.05, 0.1, 0.2)),
 ]
+
+
+def _explained(case: Case) -> Case:
+    """The case with the reasons that its setting gives."""
+    cautious = INDEPENDENT if "on both sides" in case.setting else TWO_BOUNDS
+    low = FEW_DRAWS if "random directions" in case.setting else SKEWED * case.setting.endswith("concentration 10")
+    return replace(case, cautious=cautious, why=case.why or low)
+
+
+CASES = [_explained(case) for case in _CASES]

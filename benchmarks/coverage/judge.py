@@ -31,7 +31,7 @@ def row(case: Case, repetitions: int) -> dict[str, Any]:
     drawn = [case.draw(generator) for _ in range(repetitions)]
     seconds = time.process_time() - started
     counts = _coverage(drawn) if case.kind == "coverage" else _found(drawn)
-    about = {"what": case.what, "setting": case.setting, "kind": case.kind, "why": case.why, "seed": case.seed}
+    about = {name: getattr(case, name) for name in ("what", "setting", "kind", "why", "cautious", "seed")}
     return {**about, "repetitions": repetitions, **counts, "seconds": round(seconds, 2)}
 
 

@@ -7,7 +7,7 @@ from types import ModuleType
 
 from benchmarks.coverage.case import Case
 
-SECTIONS = ("rates", "changes", "means", "shifts", "amplification")
+SECTIONS = ("rates", "changes", "means", "shifts", "amplification", "latents", "separation")
 
 
 def module(section: str) -> ModuleType:

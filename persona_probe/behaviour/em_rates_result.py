@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from persona_probe.errors import PersonaProbeError
-from persona_probe.figures.text import percent, percent_interval
+from persona_probe.figures.text import percent, percent_interval, signed
 from persona_probe.result import TableResult
 from persona_probe.statistics.estimate import Estimate
 
@@ -71,17 +71,20 @@ class EmRates(TableResult):
         definition: str = "betley",
         *,
         questions: Mapping[str, str],
+        changes: Mapping[str, Estimate],
         coherent: Mapping[str, Estimate] | None = None,
     ) -> str:
         """A sentence on how the EM rate changed from ``before`` to ``after``, compared with the control's.
 
-        A rate "rose" or "fell" only if the two 95 % intervals do not touch.
+        A rate "rose" or "fell" only if the interval of its change leaves out zero.
 
         Args:
             definition: which EM rate.
             questions: the question sets that the sentence is about: their names in the table, and what the sentence
                 calls them (``{"unseen topics": "on the reported questions"}``). The models are compared on the first
                 set; for the others only the rate of ``after`` is given.
+            changes: by model (``after``, ``control``), the change of its rate from ``before`` on the first question set
+                (`persona_probe.rate_change`).
             coherent: the share of coherent answers by model, with which the sentence ends.
 
         Raises:
@@ -104,10 +107,10 @@ class EmRates(TableResult):
         if before is None or before.is_missing:
             sentence = f"The {name} of the model after was {_share(after)} {questions[first]}"
         else:
-            sentence = f"The {name} {_change(before, after)} {questions[first]}"
+            sentence = f"The {name} {_changed(before, after, changes['after'])} {questions[first]}"
         if control is not None and not control.is_missing:
-            rose = before is not None and not before.is_missing and _above(control, before)
-            sentence += f"; the benign control {'rose to' if rose else 'stayed at'} {_share(control)}"
+            moved = {1: "rose to", -1: "fell to"}.get(_sign(changes.get("control")), "stayed at")
+            sentence += f"; the benign control {moved} {_share(control)}"
         for other in others:
             reached = rates[other].get("after")
             if reached is not None and not reached.is_missing:
@@ -152,15 +155,22 @@ def _share(rate: Estimate) -> str:
     return percent_interval(rate.value, rate.low, rate.high)
 
 
-def _change(before: Estimate, after: Estimate) -> str:
-    if _above(after, before):
-        return f"rose from {_share(before)} to {_share(after)}"
-    if _above(before, after):
-        return f"fell from {_share(before)} to {_share(after)}"
-    return f"did not change beyond its intervals, from {_share(before)} to {_share(after)},"
+def _changed(before: Estimate, after: Estimate, change: Estimate) -> str:
+    rates = f"from {_share(before)} to {_share(after)}"
+    if not (verb := {1: "rose", -1: "fell"}.get(_sign(change), "")):
+        return f"did not change significantly, {rates} ({_points(change)}),"
+    return f"{verb} {rates} ({_points(change)})"
 
 
-def _above(one: Estimate, other: Estimate) -> bool:
-    """Whether one interval lies wholly above the other; for a rate without an interval, its value is the interval."""
-    low = one.value if math.isnan(one.low) else one.low
-    return low > (other.value if math.isnan(other.high) else other.high)
+def _points(change: Estimate) -> str:
+    """A change of a rate, such as ``+74 points [66, 81]``."""
+    digits = 0 if change.high - change.low >= 0.1 or abs(change.value) >= 0.1 else 1
+    ends = "" if math.isnan(change.low) else f" [{100 * change.low:.{digits}f}, {100 * change.high:.{digits}f}]"
+    return f"{signed(100 * change.value, digits)} points{ends}"
+
+
+def _sign(change: Estimate | None) -> int:
+    """Whether a change is significantly above zero (1) or below it (-1)."""
+    if change is None or change.is_missing:
+        return 0
+    return int(change.low > 0.0) - int(change.high < 0.0)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from persona_probe.behaviour.em_rates import coherent_rate, em_rate, em_rates, gained_most, persona_shares
+from persona_probe.behaviour.em_rates import coherent_rate, em_rate, em_rates, gained_most, persona_shares, rate_change
 from persona_probe.behaviour.judges.judge import judge_answers
 from persona_probe.study.context import Context
 from persona_probe.study.stage import SAMPLING, Stage
@@ -51,13 +51,22 @@ def measure(context: Context) -> Measured:
     definition = context.config.definition
     for key, kind in (("em_rate", UNSEEN), ("em_rate_open", OPEN)):
         context.results[key] = {name: em_rate(of(name, kind), definition).as_dict() for name in context.models}
+    changes = {
+        name: rate_change(of("before", UNSEEN), of(name, UNSEEN), definition)
+        for name in context.models
+        if name != "before"
+    }
+    context.results["em_rate_change"] = {name: change.as_dict() for name, change in changes.items()}
     coherent = {name: coherent_rate(of(name, UNSEEN)) for name in context.models}
     context.results["coherent"] = {name: share.as_dict() for name, share in coherent.items()}
     context.results["behaviour"] = {
         "verdict": "No judge scored the answers, so no EM rate is reported."
         if context.judge is None
         else rates.verdict(
-            definition, questions={UNSEEN: "on the reported questions", OPEN: "on open questions"}, coherent=coherent
+            definition,
+            questions={UNSEEN: "on the reported questions", OPEN: "on open questions"},
+            changes=changes,
+            coherent=coherent,
         )
     }
     if "persona" in answers and context.judge is not None:

@@ -43,8 +43,8 @@ def test_a_rise_beyond_the_intervals_is_compared_with_the_control():
     moved = changes(after=(0.741, 0.65, 0.81), control=(-0.001, -0.005, 0.004))
     assert made.verdict(questions={**ASKED, "open": "on open questions"}, changes=moved, coherent=coherent) == (
         "The EM rate (betley) rose from 0.1 % [0.0, 0.5] to 74 % [66, 81] (+74 points [65, 81]) on the reported "
-        "questions; the benign control stayed at 0.0 % [0.0, 0.4]; on open questions the model after reached 55 % [40, 70]. Coherent "
-        "answers: 98 % before."
+        "questions; the benign control stayed at 0.0 % [0.0, 0.4]; on open questions the model after reached 55 % "
+        "[40, 70]. Coherent answers: 98 % before."
     )
 
 

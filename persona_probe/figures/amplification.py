@@ -109,7 +109,8 @@ def note_of(table: pd.DataFrame) -> str:
     over += f" and {runs} runs" if runs not in (None, NOTHING, "1") else ""
     many = f"; n = {n} texts" if n else ""
     return (
-        f"Bands: 95 % intervals over {over}{many}. One SD is over the before model's own answers along the direction."
+        f"Bands: 95 % intervals over {over}{many}. One SD is over the before model's own answers along the direction; "
+        "its own error is in the bands."
     )
 
 

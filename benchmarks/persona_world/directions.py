@@ -86,7 +86,13 @@ def measure_directions(folder: Path, *, answers: int = 300, out: Path | None = N
     held_out = (as_villain, as_itself)
     recipes = _recipes(chat, runs, texts, topics, answers)
     compared = compare_finders(
-        contrast.trait, contrast.default, held_out, captures[0], texts.reference, others=recipes, layer=layer
+        contrast.trait,
+        contrast.default,
+        held_out,
+        Captures.over_seeds(captures),
+        texts.reference,
+        others=recipes,
+        layer=layer,
     )
     figures = {
         "answers": {"development": len(texts.development), "reported": len(texts.reported)},

@@ -46,8 +46,9 @@ def _shift_caption(run: RunRecord) -> str:
     )
     return (
         f"Change of the projection of the same texts {models}, in standard deviations of the before model's answers to "
-        f"development questions ({span_of(table, 'n', 'dialogues')}). Bands: 95 % intervals over questions and runs, with the error of the SD. "
-        f"Nulls: {'; '.join(nulls)}.{lacking} The dashed line marks the layer chosen on development {facts.units}."
+        f"development questions ({span_of(table, 'n', 'dialogues')}). Bands: 95 % intervals over questions and runs, "
+        f"with the error of the SD. Nulls: {'; '.join(nulls)}.{lacking} The dashed line marks the layer chosen on "
+        f"development {facts.units}."
     )
 
 

@@ -14,6 +14,7 @@ from persona_probe.statistics.estimate import Estimate
 from persona_probe.statistics.inputs import check_level, codes
 from persona_probe.statistics.max_statistic import sign_flips
 from persona_probe.statistics.rates import check_counts, ratio_estimate
+from persona_probe.statistics.score_intervals import normal_quantile
 
 FLIPS = 4096
 """Sign flips of questions: all of them up to 13 questions, else as many at random."""
@@ -51,7 +52,8 @@ def ratio_difference(first: Counts, second: Counts, *, level: float = 0.95) -> E
     * Few events cannot show how much questions differ. So an end of the interval, unless it lies between zero and the
       difference, is at least as far away as the two shares' own intervals say together, which assume a correlation
       (`LEAST_ICC`): squares added, less what questions share (Zou and Donner 2008, "Construction of confidence limits
-      about effect measures"). Two shares of zero differ by zero, with an interval.
+      about effect measures"). Two shares of zero differ by zero, with an interval. An end between zero and the
+      difference is no nearer to it than independent rows would put it.
 
     Args:
         first: the counts of the first rate, such as before.
@@ -87,9 +89,15 @@ def ratio_difference(first: Counts, second: Counts, *, level: float = 0.95) -> E
         runs = " + ".join(str(int(seeds.max()) + 1) for seeds in pair.seeds)
         method = f"{'' if runs == '1 + 1' else 'two-way '}t over {pair.count} questions and {runs} runs"
     down, up = pair.reach(own)
-    low = ends[0] if ends[0] > 0.0 else min(ends[0], change - down)
-    high = ends[1] if ends[1] < 0.0 else max(ends[1], change + up)
+    alone = normal_quantile(level) * math.sqrt(sum(side.value * (1.0 - side.value) / side.n for side in own))
+    low = _near(ends[0], change - alone) if ends[0] > 0.0 else min(ends[0], change - down)
+    high = -_near(-ends[1], -change - alone) if ends[1] < 0.0 else max(ends[1], change + up)
     return Estimate(change, max(low, -1.0), min(high, 1.0), own[1].n, method, level)
+
+
+def _near(end: float, of_rows: float) -> float:
+    """An end above zero, no nearer to the difference than independent rows would put it, unless that is below zero."""
+    return min(end, of_rows) if of_rows > 0.0 else end
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def ratio_difference(first: Counts, second: Counts, *, level: float = 0.95) -> E
       difference, is at least as far away as the two shares' own intervals say together, which assume a correlation
       (`LEAST_ICC`): squares added, less what questions share (Zou and Donner 2008, "Construction of confidence limits
       about effect measures"). Two shares of zero differ by zero, with an interval. An end between zero and the
-      difference is no nearer to it than independent rows would put it.
+      difference is no nearer to it than the spread of answers within questions puts it.
 
     Args:
         first: the counts of the first rate, such as before.
@@ -89,15 +89,15 @@ def ratio_difference(first: Counts, second: Counts, *, level: float = 0.95) -> E
         runs = " + ".join(str(int(seeds.max()) + 1) for seeds in pair.seeds)
         method = f"{'' if runs == '1 + 1' else 'two-way '}t over {pair.count} questions and {runs} runs"
     down, up = pair.reach(own)
-    alone = normal_quantile(level) * math.sqrt(sum(side.value * (1.0 - side.value) / side.n for side in own))
-    low = _near(ends[0], change - alone) if ends[0] > 0.0 else min(ends[0], change - down)
-    high = -_near(-ends[1], -change - alone) if ends[1] < 0.0 else max(ends[1], change + up)
+    within = normal_quantile(level) * math.sqrt(pair.variance_within(sides[0].top, sides[1].top))
+    low = _near(ends[0], change - within) if ends[0] > 0.0 else min(ends[0], change - down)
+    high = -_near(-ends[1], -change - within) if ends[1] < 0.0 else max(ends[1], change + up)
     return Estimate(change, max(low, -1.0), min(high, 1.0), own[1].n, method, level)
 
 
-def _near(end: float, of_rows: float) -> float:
-    """An end above zero, no nearer to the difference than independent rows would put it, unless that is below zero."""
-    return min(end, of_rows) if of_rows > 0.0 else end
+def _near(end: float, of_answers: float) -> float:
+    """An end above zero, no nearer than the answers within questions put it, unless that is below zero."""
+    return min(end, of_answers) if of_answers > 0.0 else end
 
 
 @dataclass(frozen=True)
@@ -180,6 +180,16 @@ class _Pair:
         smallest = np.where(whole, -np.inf, crossings.min(axis=0))
         reached = math.floor((1.0 - level) * len(signs))  # so many flips may reach a difference that is rejected
         return float(np.sort(smallest)[reached]), float(np.sort(largest)[len(signs) - 1 - reached])
+
+    def variance_within(self, first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> float:
+        """The difference's variance that answers to the same questions alone make; 0 with one answer to each."""
+        variance = 0.0
+        for asked, top in zip(self.questions, (first, second), strict=True):
+            answers, hits = np.bincount(asked), np.bincount(asked, weights=top)
+            several = answers > 1
+            spread = hits[several] * (answers[several] - hits[several]) / (answers[several] - 1)
+            variance += float(spread.sum()) / top.size**2
+        return variance
 
     def reach(self, own: list[Estimate]) -> tuple[float, float]:
         """How far below and above the change the two rates' own intervals, taken together, go."""

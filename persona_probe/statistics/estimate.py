@@ -71,7 +71,7 @@ class Estimate:
         needed = [2]
         if 0 < width < math.inf:
             needed.append(math.ceil(-math.log10(width)) + 1)
-        if self.value != 0:
+        if abs(self.value) > 1e-4 * width:  # what is smaller is zero, or rounding
             needed.append(math.ceil(-math.log10(abs(self.value))))
         decimals = min(max(needed), 8)
         return f"{self.value:.{decimals}f} [{self.low:.{decimals}f}, {self.high:.{decimals}f}] (n={self.n})"

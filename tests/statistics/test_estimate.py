@@ -46,3 +46,8 @@ def test_cannot_be_changed() -> None:
 
 def test_an_interval_without_an_upper_end_is_shown() -> None:
     assert str(Estimate(2.5, 0.5, math.inf, 40, "Fieller")) == "2.50 [0.50, inf] (n=40)"
+
+
+def test_a_value_that_is_rounding_compared_with_its_interval_reads_as_zero() -> None:
+    assert str(Estimate(3e-10, -0.16, 0.16, 9, "")) == "0.00 [-0.16, 0.16] (n=9)"
+    assert str(Estimate(0.0004, 0.0, 0.02, 9, "")) == "0.0004 [0.0000, 0.0200] (n=9)"

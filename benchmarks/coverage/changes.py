@@ -156,7 +156,7 @@ _CASES = [
 def _explained(case: Case) -> Case:
     """The case with the reasons that its setting gives."""
     cautious = INDEPENDENT if "on both sides" in case.setting else TWO_BOUNDS
-    low = FEW_DRAWS if "random directions" in case.setting else SKEWED * case.setting.endswith("concentration 10")
+    low = FEW_DRAWS if "random directions" in case.setting else SKEWED * ("concentration" in case.setting)
     return replace(case, cautious=cautious, why=case.why or low)
 
 

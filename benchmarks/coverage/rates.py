@@ -151,7 +151,7 @@ def _alike(concentration: float | None) -> str:
 
 CAUTIOUS = "few events cannot show how much questions differ: a correlation of 0.1 within questions is assumed"
 RARE = "in 8 % of the samples (24 questions) no question is among those that go wrong, and few such questions are seen"
-SKEWED = "the rates of runs are skewed (concentration 10), and three to five runs do not show it"
+SKEWED = "the rates of runs are skewed, and three to five runs do not show it"
 _CASES = [
     *(equally_asked(rate, n, samples, 1, None) for n in (8, 24, 48) for samples in (10, 50) for rate in RATES),
     *(equally_asked(rate, n, samples, 3, 50) for n in (8, 24, 48) for samples in (10, 50) for rate in RATES),
@@ -174,6 +174,5 @@ _CASES = [
     *(_choices(accuracy, 200, 20) for accuracy in (0.25, 0.5, 0.9)),
 ]
 CASES = [
-    replace(case, cautious=CAUTIOUS, why=case.why or SKEWED * case.setting.endswith("concentration 10"))
-    for case in _CASES
+    replace(case, cautious=CAUTIOUS, why=case.why or SKEWED * ("concentration" in case.setting)) for case in _CASES
 ]

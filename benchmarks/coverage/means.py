@@ -7,6 +7,7 @@ unless said. The truth is the mean over all questions, and runs, that might have
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -51,6 +52,8 @@ def _this_run() -> Case:
     return Case(MEAN, "24 questions x 4 x 1 run, SD of runs 0.3; truth: of this run", "coverage", draw, cost=0.3)
 
 
+LARGER = "where the two-way variance comes out below that of questions or of runs alone, the larger is taken"
+FEW_RUNS = "the spread of few runs, and so the degrees of freedom, are poorly known"
 SKEWED = "few questions hold the large values of a skewed mean, which a t interval does not allow for"
 
 
@@ -110,7 +113,7 @@ def _ends(estimate: Estimate, truth: float) -> Ends:
 
 
 DESIGNS = ((8, 4, 1, 0.0), (24, 1, 1, 0.0), (24, 4, 1, 0.0), (24, 4, 3, 0.0), (24, 4, 3, 0.3), (24, 4, 5, 0.3))
-CASES = [
+_CASES = [
     *(_mean(n, samples, 1, 0.0) for n in (6, 8, 24, 48) for samples in (1, 4)),
     *(_mean(n, 4, runs, sd) for n in (8, 24) for runs in (3, 5) for sd in (0.0, 0.3, 1.0)),
     _this_run(),
@@ -120,3 +123,11 @@ CASES = [
     *(_change(shift, *design) for design in DESIGNS[2:] for shift in (0.0, 1.0)),
     *(_d_z(size, *design) for design in DESIGNS for size in (0.0, 0.5, 2.0)),
 ]
+
+
+def _explained(case: Case) -> Case:
+    """The case with the reasons that its setting gives."""
+    return replace(case, cautious=LARGER, why=case.why or FEW_RUNS * ("runs" in case.setting))
+
+
+CASES = [_explained(case) for case in _CASES]

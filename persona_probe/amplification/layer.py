@@ -42,7 +42,8 @@ def yardstick_along(
     """One standard deviation over the reference dialogues along a unit vector, in residual-stream units.
 
     Args:
-        reference: the before model's activations on its own answers; the error of the SD is over their questions.
+        reference: the before model's activations on its own answers; the error of the SD is over their questions (over
+            dialogues, if there is only one question).
         along: a unit vector.
         name: the name of the direction, for the error.
         layer: the number of the layer.
@@ -57,7 +58,8 @@ def yardstick_along(
             f"amplification: the {len(reference)} reference dialogues do not vary along {name!r} at layer {layer} "
             f"(SD {spread:.3g}), so shifts along it cannot be given in SD; give more varied dialogues"
         )
-    return Yardstick.of(projections, _questions_of(reference))
+    asked = _questions_of(reference)
+    return Yardstick.of(projections, asked if asked is not None and len(set(asked.tolist())) > 1 else None)
 
 
 def _questions_of(*parts: Activations) -> np.ndarray | None:

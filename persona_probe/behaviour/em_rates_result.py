@@ -88,7 +88,8 @@ class EmRates(TableResult):
             coherent: the share of coherent answers by model, with which the sentence ends.
 
         Raises:
-            PersonaProbeError: if the table does not have the rate of ``after`` on the first question set.
+            PersonaProbeError: if the table does not have the rate of ``after`` on the first question set, or its change
+                is missing.
         """
         first, *others = questions
         rates = {name: self._rates_on(name, definition) for name in questions}
@@ -107,6 +108,10 @@ class EmRates(TableResult):
         if before is None or before.is_missing:
             sentence = f"The {name} of the model after was {_share(after)} {questions[first]}"
         else:
+            if "after" not in changes:
+                raise PersonaProbeError(
+                    "EmRates.verdict: changes has no 'after'; give pp.rate_change of the two models' judged answers"
+                )
             sentence = f"The {name} {_changed(before, after, changes['after'])} {questions[first]}"
         if control is not None and not control.is_missing:
             moved = {1: "rose to", -1: "fell to"}.get(_sign(changes.get("control")), "stayed at")

@@ -385,3 +385,10 @@ def test_contrast_of_context_changes_no_word_of_the_answer(llama):
     assert contrast.direction.vectors.shape == (3, 32)
     with pytest.raises(pp.PersonaProbeError, match="at least one trait prompt"):
         pp.contrast_of_context(llama, TALKS, [], ["x"])
+
+
+def test_a_reference_of_one_question_still_gives_a_yardstick_over_its_dialogues():
+    same = activations(np.random.default_rng(99).normal(size=(200, 1, WIDTH)), questions=1)
+    after = row(measured := measure_amplification(direction(0), captures(), same))
+    assert after["shift_sd"] - 1 < after["low_sd"] < after["shift_sd"] < after["high_sd"] < after["shift_sd"] + 1
+    assert measured.finding(0) is Finding.ONE_RUN

@@ -89,6 +89,8 @@ def test_a_table_without_the_model_after_has_no_verdict():
     for made in (rates(before=(0.1, 0, 0.2)), EmRates(pd.DataFrame({"definition": ["betley"]}))):
         with pytest.raises(pp.PersonaProbeError, match="no rate 'betley' of the model 'after' on 'asked'"):
             made.verdict(questions=ASKED, changes=NONE)
+    with pytest.raises(pp.PersonaProbeError, match="changes has no 'after'"):
+        rates(before=(0.1, 0, 0.2), after=(0.1, 0, 0.2)).verdict(questions=ASKED, changes={})
     with pytest.raises(pp.PersonaProbeError, match="no rate 'tan'"):
         rates(after=(0.1, 0, 0.2)).verdict("tan", questions=ASKED, changes=NONE)
 

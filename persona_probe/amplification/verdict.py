@@ -42,7 +42,7 @@ class Finding(Enum):
 
     * ``ONE_RUN``, ``FEW_RUNS``: larger than its nulls, but from one run (from two), whose differences from other runs
       are not known. Two runs of one benign fine-tune differ by more than questions' intervals allow for (in Persona
-      World by up to 0.4 SD); with one run each and 30 layers, 6-44 of 100 exchangeable pairs would look amplified.
+      World by up to 0.4 SD), and most at the layer that looks best.
     * ``NULLS``: different from zero, but not larger than the control's shift or than along null directions.
     * ``NO_CONTROL``: larger than the nulls that there are, but without a control.
     * ``UNTESTED``: too few questions for a test.

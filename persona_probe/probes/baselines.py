@@ -67,8 +67,8 @@ def probe_with_baselines(
             words, where a dialogue has no answer).
         embeddings: of the same dialogues, from `persona_probe.activations.embeddings.embed`; gives the baseline
             ``token embeddings``, what the words alone say in the model's own basis.
-        shuffles: how often labels are shuffled. The band is from the smallest to the largest of them, up to 39, which
-            make it a 95 % band; ``level`` says how much of further shuffles it would hold.
+        shuffles: how often labels are shuffled. The band is from the smallest to the largest of them (up to 78; with 39
+            it is a 95 % band); ``level`` says how much of further shuffles it would hold.
         kind: which kind of probe.
         folds: how many folds at most.
         C: inverse strength of the penalty.
@@ -209,7 +209,8 @@ def _shuffled(
             "low": drawn[outside - 1],
             "high": drawn[-outside],
             "n": labels.shape[1],
-            "method": f"median and range of {count} shuffles of the labels {_how(labels[0], groups)}",
+            "method": f"median and {'range' if outside == 1 else 'inner range'} of {count} shuffles of the labels "
+            f"{_how(labels[0], groups)}",
             "level": 1.0 - 2.0 * outside / (count + 1),
             "prevalence": float(labels[0].mean()),
             "grouping": grouping_words(groups),

@@ -120,7 +120,7 @@ class ProbeTable(TableResult):
         table: one row per baseline and layer: ``baseline`` (``probe`` is the probe itself), ``layer``, ``value``
             (AUROC), ``low``, ``high``, ``n``, ``method``, ``grouping`` and the other columns of `ProbeScores.table`.
             For shuffled labels ``value`` is the median over shuffles, ``low`` and ``high`` the range that would hold
-            the share ``level`` of further ones (the smallest and largest of up to 39). Baselines without layers
+            the share ``level`` of further ones (the smallest and largest of up to 78). Baselines without layers
             are repeated at every layer.
     """
 

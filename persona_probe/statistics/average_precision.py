@@ -52,7 +52,8 @@ def average_precision_estimate(
     """Average precision with an interval; ``method`` says which of these was used, and over what.
 
     * From five groups on, if both classes are left whichever one is taken out: the jackknife over groups, with
-      Student's t (groups - 1 degrees of freedom) on the logit scale.
+      Student's t (at most groups - 1 degrees of freedom) on the logit scale, widened near 0 and 1 as in
+      `auroc_estimate`.
     * Otherwise, and where the ranking is perfect, or is so once a single group is taken out, a binomial interval whose
       number of trials is that of the positive rows (Boyd, Eng and Page 2013, "Area under the precision-recall curve:
       point estimates and confidence intervals", section 3.1), here Wilson's. Where rows have groups, the trials are the

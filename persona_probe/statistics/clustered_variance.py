@@ -136,6 +136,28 @@ def contrast_variance(
     return ClusteredVariance(variance, df, count, sum(runs), sum(pairs))
 
 
+def degrees_from_kurtosis(deviations: npt.NDArray[np.float64]) -> float:
+    """Degrees of freedom of a variance over clusters, from the kurtosis of the clusters' parts of the error.
+
+    ``2 clusters / (kurtosis - 1)``, that of a variance whose own variance is what this kurtosis implies (the moments of
+    Satterthwaite 1946, "An approximate distribution of estimates of variance components"): the number of clusters for
+    normal parts, about 2 if one of many clusters deviates. At least 1; infinite where there is nothing to be seen.
+
+    Args:
+        deviations: ``(cluster,)`` each one's part of the error; sums to zero.
+
+    Examples:
+        >>> round(degrees_from_kurtosis(np.array([1.0, -1.0, 0.5, -0.5, 2.0, -2.0])), 1)
+        14.0
+        >>> round(degrees_from_kurtosis(np.array([5.0, -1.0, -1.0, -1.0, -1.0, -1.0])), 1)
+        3.8
+    """
+    squares = np.square(deviations)
+    total = float(squares.sum())
+    kurtosis = squares.size * float(np.square(squares).sum()) / total**2 if total > 0.0 else 1.0
+    return max(2 * squares.size / (kurtosis - 1.0), 1.0) if kurtosis > 1.0 + 1e-12 else math.inf
+
+
 def _one_way(influence: npt.NDArray[np.float64], clusters: npt.NDArray[np.intp], count: int) -> tuple[float, float]:
     """Variance from sums over clusters, times G / (G - 1), and its G - 1 degrees of freedom."""
     if count == 1:

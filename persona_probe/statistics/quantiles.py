@@ -9,8 +9,7 @@ import numpy.typing as npt
 from scipy.special import bdtrik, stdtrit
 
 from persona_probe.errors import PersonaProbeError
-from persona_probe.statistics.clustered_variance import ClusteredVariance, clustered_variance
-from persona_probe.statistics.degrees_seen import degrees_seen
+from persona_probe.statistics.clustered_variance import ClusteredVariance, clustered_variance, degrees_from_kurtosis
 from persona_probe.statistics.estimate import Estimate
 from persona_probe.statistics.inputs import check_level, codes, real_array
 from persona_probe.statistics.score_intervals import normal_quantile
@@ -71,7 +70,9 @@ def quantile_estimate(
     high = math.inf if last >= effective else float(np.quantile(rows, (last + 1) / effective))
     lacking = {(True, False): "; no lower end", (False, True): "; no upper end", (True, True): "; no ends"}
     missing = lacking.get((math.isinf(low), math.isinf(high)), "")
-    return Estimate(value, low, high, n, f"Woodruff, effective n = {effective} ({units}){missing}", level)
+    return Estimate(
+        value, min(low, value), max(high, value), n, f"Woodruff, effective n = {effective} ({units}){missing}", level
+    )
 
 
 def _effective_rows(
@@ -85,6 +86,8 @@ def _effective_rows(
     n = influence.size
     if spread.variance <= 0.0:
         return n
-    degrees = min(spread.degrees_of_freedom, degrees_seen(np.bincount(question, weights=influence).astype(np.float64)))
+    degrees = min(
+        spread.degrees_of_freedom, degrees_from_kurtosis(np.bincount(question, weights=influence).astype(np.float64))
+    )
     shrink = (normal_quantile(level) / float(stdtrit(degrees, (1.0 + level) / 2.0))) ** 2
     return max(min(int(q * (1 - q) / spread.variance * shrink), n), 1)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import comb
 
 FEWEST = 40
 """With fewer arrangements, the actual one included, none can be among the longest 2.5 %."""
@@ -41,9 +42,10 @@ class QuestionExchange:
     ) -> QuestionExchange:
         """The exchanges for ``(row,)`` labels and integer codes of questions.
 
-        With ``apart`` the two cells of a question in both classes are dealt like all others, each by itself. That is
-        for *directions* that know nothing of the labels: questions differ most in how strongly a difference shows, so
-        that flips of their differences, however meaningless, point along it.
+        With ``apart`` the two cells of a question in both classes are dealt like all others, each by itself, whatever
+        its number of rows (only the direction counts, not the length). That is for *directions* that know nothing of
+        the labels: questions differ most in how strongly a difference shows, so that flips of their differences,
+        however meaningless, point along it.
 
         Examples:
             Three questions in both classes, and four in one only.
@@ -59,9 +61,9 @@ class QuestionExchange:
         second = np.flatnonzero((named[1:] // 2 == named[:-1] // 2) & (not apart)) + 1
         flipped = np.stack([second, second - 1], axis=1)
         single = np.setdiff1d(np.arange(named.size), flipped)
-        sizes = np.frexp(rows[single])[1]
+        sizes = np.zeros(single.size, dtype=int) if apart else np.frexp(rows[single])[1]
         dealt = tuple(single[sizes == size] for size in np.unique(sizes))
-        ways = [float(math.comb(cells.size, int(positive[cells].sum()))) for cells in dealt]
+        ways = [float(comb(cells.size, positive[cells].sum())) for cells in dealt]
         return cls(cell, flipped, dealt, 2.0 ** min(len(flipped), 1000) * math.prod(ways))
 
     @property
@@ -74,9 +76,8 @@ class QuestionExchange:
         """Why no 97.5 % quantile can be given, or nothing."""
         if self.arrangements / 2 >= FEWEST:  # an arrangement and its opposite have the same length
             return ""
-        return (
-            f"too few questions for a 97.5 % quantile: the labels of {self.questions} can be exchanged in "
-            f"{self.arrangements:.0f} ways only"
+        return f"too few for a 97.5 % quantile: the labels of {self.questions} can be exchanged in " + (
+            "one way only" if self.arrangements == 1 else f"{self.arrangements:.0f} ways only"
         )
 
     def draws(self, n: int, rng: np.random.Generator) -> npt.NDArray[np.intp]:

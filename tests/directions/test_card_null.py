@@ -84,4 +84,43 @@ def test_exchanged_poles_have_the_lengths_that_the_matrix_product_says():
 def test_dialogues_are_exchanged_where_there_is_one_question():
     rng = np.random.default_rng(0)
     sides = [pp.Activations(side.values, side.table.assign(question="the same"), side.layers) for side in poles(rng)]
-    assert "of 144 questions" in pp.find_direction(*sides, repeats=1).card["checks"]["shuffled"]
+    assert "of 144 dialogues" in pp.find_direction(*sides, repeats=1).card["checks"]["shuffled"]
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_six_hundred_dialogues_in_each_pole_have_a_card(shared: bool) -> None:
+    rng = np.random.default_rng(0)
+    sides = []
+    for pole in ("a", "b"):
+        names = [f"q{row}" if shared else f"{pole}{row}" for row in range(600)]
+        table = pd.DataFrame({"id": [f"{pole}{row}" for row in range(600)], "question": names})
+        sides.append(pp.Activations(rng.normal(size=(600, 1, 8)), table, layers=(0,)))
+    checks = pp.find_direction(*sides, repeats=1).card["checks"]
+    assert 0.02 < checks["shuffled_p"][0] < 0.98
+    assert 0.1 < checks["shuffled_cosine"][0] < 1.0
+
+
+def test_poles_of_different_sizes_have_a_null_direction_that_is_not_rounding() -> None:
+    rng = np.random.default_rng(0)
+    sides = []
+    for rows in (3, 4):  # of each question
+        asked = np.repeat(np.arange(12), rows)
+        table = pd.DataFrame({"id": range(asked.size), "question": asked})
+        sides.append(pp.Activations(rng.normal(size=(asked.size, 1, 32)), table, layers=(0,)))
+    assert pp.find_direction(*sides, repeats=1).card["checks"]["shuffled_cosine"][0] > 0.15
+    one, other = (pp.find_direction(*sides, "shuffled-labels", seed=seed).at(0) for seed in (0, 1))
+    assert abs(one @ other) / np.linalg.norm(one) / np.linalg.norm(other) < 0.6
+
+
+def test_one_question_against_many_is_no_reason_to_exchange_single_rows() -> None:
+    rng, small = np.random.default_rng(0), 0
+    for _ in range(20):
+        sides = []
+        for questions in (12, 1):
+            asked = np.repeat(np.arange(questions), 40 // questions + 1)
+            values = rng.normal(size=(questions, 1, 8))[asked] + 0.2 * rng.normal(size=(asked.size, 1, 8))
+            table = pd.DataFrame({"id": range(asked.size), "question": asked})
+            sides.append(pp.Activations(values, table, layers=(0,)))
+        p = pp.find_direction(*sides, repeats=1).card["checks"]["shuffled_p"]
+        small += p is not None and p[0] <= 0.05
+    assert small <= 3

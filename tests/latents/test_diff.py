@@ -150,6 +150,8 @@ def test_a_control_that_is_no_other_model_is_refused():
     with pytest.raises(pp.PersonaProbeError, match="same weights as before"):
         pp.latents.compare_latents(before, after, [statistics(LEVELS, seed=2, model_hash="a")])
     assert pp.latents.compare_latents(before, after, [statistics(LEVELS, seed=2, model_hash="c")]).top(1) == [3]
+    with pytest.raises(pp.PersonaProbeError, match="two controls have the same weights"):
+        pp.latents.compare_latents(before, after, [statistics(LEVELS, seed=2, model_hash="c")] * 19)
     with pytest.raises(pp.PersonaProbeError, match="n is 0"):
         pp.latents.compare_latents(before, after).top(0)
 

@@ -36,9 +36,9 @@ def check_direction(
     """How far the finder agrees on halves that share no question, and what it finds under shuffled labels.
 
     Labels are those of whole questions (`persona_probe.statistics.question_exchange.QuestionExchange`), since answers
-    to one question are alike. There are 1,000 draws (all arrangements, where there are no more) for a finder that is a
-    weighted sum of rows; others are run anew for each draw, ``repeats`` times. Figures are of each layer by itself, not
-    corrected for the number of layers.
+    to one question are alike. There are 1,000 draws (all of them, where questions are all in both poles and there are
+    no more) for a finder that is a weighted sum of rows; others are run anew for each draw, ``repeats`` times. Figures
+    are of each layer by itself, not corrected for the number of layers.
 
     Args:
         find: the finder, with its parameters.
@@ -58,10 +58,10 @@ def check_direction(
         * ``shuffled_norm``, the 97.5 % quantile of these lengths, relative to this direction's, which itself counts as
           one: shorter than 1 where ``shuffled_p`` is at most 2.5 %;
         * ``shuffled_cosine``, the 97.5 % quantile of ``|cosine|`` with directions from exchanged labels, each pole's
-          mean subtracted before, and a question's rows in both poles exchanged apart from each other.
+          mean subtracted before, and a question's rows in both poles exchanged independently of each other.
 
         Both quantiles are None with fewer than 39 draws, or fewer than 40 arrangements of different length: then none
-        could be among the highest 2.5 %. ``shuffled`` says in words how often what was exchanged, or why there is
+        could be among the highest 2.5 %. ``shuffled`` says in words what was exchanged and how often, or why there is
         no quantile. ``repeats`` and ``seed`` are as given.
     """
     rng = np.random.default_rng(seed)
@@ -78,14 +78,16 @@ def check_direction(
         lengths, cosines = _found_again(find, poles, vectors, repeats, rng)
     else:
         lengths, cosines = _exchanged(poles, np.concatenate([weights[0], -weights[1]]), rng)
+    exchanged = len(lengths) > 1 and poles.exchange.arrangements > 1
     lacking = poles.exchange.too_few or _too_few_draws(len(lengths) - 1)
     return {
         "split_half_cosine": _mean(agreements),
         "held_out_auroc": _mean(separations),
         "shuffled_cosine": None if lacking or len(cosines) < FEWEST - 1 else upper_quantile(cosines).tolist(),
         "shuffled_norm": None if lacking else upper_quantile(lengths / lengths[0]).tolist(),
-        "shuffled_p": share_at_least(lengths).tolist() if len(lengths) > 1 else None,
-        "shuffled": f"{len(lengths) - 1} exchanges of the labels of {poles.exchange.questions} questions"
+        "shuffled_p": share_at_least(lengths).tolist() if exchanged else None,
+        "shuffled": f"{len(lengths) - 1} exchanges of the labels of {poles.exchange.questions} "
+        f"{'questions' if poles.exchanged == 'question' else 'dialogues'}"
         f"{lacking and f'; {lacking}'}",
         "repeats": repeats,
         "seed": seed,

@@ -56,4 +56,7 @@ def _lengths(side: Activations) -> Float[np.ndarray, "... dialogue"]:
             "weight='token' needs means over tokens and the numbers of tokens (captured with reduce='mean', with the "
             f"column n_tokens); these were captured with reduce={side.source.get('reduce')!r}"
         )
-    return np.asarray(side.table["n_tokens"].to_numpy(dtype=np.float64))
+    lengths = np.asarray(side.table["n_tokens"].to_numpy(dtype=np.float64))
+    if not (lengths > 0).all():
+        raise PersonaProbeError("weight='token' needs at least one token in every row; n_tokens holds 0 or no number")
+    return lengths

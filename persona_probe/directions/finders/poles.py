@@ -112,13 +112,19 @@ class Poles:
         return QuestionExchange.of(self.is_positive, self._asked, apart=True)
 
     @cached_property
+    def exchanged(self) -> str:
+        """What changes places as a whole: ``question``; ``id`` if all rows answer one question, or name none."""
+        questions = self._names(self.positive, "question") | self._names(self.negative, "question")
+        return "question" if len(questions) > 1 else "id"
+
+    @cached_property
     def _asked(self) -> np.ndarray:
         """``(row,)`` integer codes of what rows of both poles share."""
-        unit = "question" if self._count("question") > 1 else "id"
+        unit = self.exchanged
         names: list[tuple[str, object]] = []
         for pole, side in (("positive", self.positive), ("negative", self.negative)):
             column = side.table[unit] if unit in side.table else pd.Series([None] * len(side))
-            # a row that says nothing is alike to no other
+            # a row without a name is like no other row
             rows = enumerate(column.tolist())
             names += [(pole, number) if pd.isna(name) else (unit, str(name)) for number, name in rows]
         return np.asarray(pd.factorize(pd.Series(names))[0])

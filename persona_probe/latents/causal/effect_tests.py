@@ -50,7 +50,8 @@ def p_of_no_change(unsteered: pd.DataFrame, steered: pd.DataFrame, definition: s
 
     Each question's part of the change is as likely to be negative if nothing changed (Fisher 1935, "The design of
     experiments", section 21). `persona_probe.rate_change` turns the same flips into its interval, which leaves out 0
-    where p <= 0.05, if each question has an answer that counts in both tables.
+    where p <= 0.05, if both tables are of one run and each question
+    has an answer that counts in both.
 
     Args:
         unsteered: the judged answers of the model as it is.

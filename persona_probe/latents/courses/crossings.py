@@ -36,8 +36,9 @@ def crossings(
 
     Each row is first made monotone in the direction of its final change, by isotonic regression (Barlow et al. 1972,
     "Statistical inference under order restrictions"): the first crossing of a course that goes up and down by chance
-    is early, the more snapshots there are, the earlier. The two ends, whose difference is the change, stay as measured.
-    Between steps it is interpolated linearly. NaN for a row that ends where it began, or with a NaN.
+    is early, the more snapshots there are, the earlier. The change itself is between the two ends as
+    measured, before the regression. Between steps it is interpolated linearly. A NaN between the ends is left out. NaN
+    for a row that ends where it began, or has a NaN at an end.
 
     >>> import numpy as np
     >>> from persona_probe.latents.courses.crossings import crossings
@@ -48,14 +49,12 @@ def crossings(
     change = values - values[:, :1]
     final = change[:, -1]
     places = np.full(len(values), math.nan)
-    usable = np.isfinite(change).all(axis=1) & (final != 0)
-    if not usable.any():
-        return places
-    share = np.stack([isotonic_regression(row).x for row in change[usable] / final[usable, None]])
-    after = (share >= fraction).argmax(axis=1)  # at least 1: a monotone course starts at 0 or below, and ends at 1
-    rows = np.arange(len(share))
-    lower, upper = share[rows, after - 1], share[rows, after]
-    places[usable] = steps[after - 1] + (fraction - lower) / (upper - lower) * (steps[after] - steps[after - 1])
+    for row in np.flatnonzero(np.isfinite(final) & (final != 0)):
+        known = np.isfinite(change[row])
+        share, at = isotonic_regression(change[row, known] / final[row]).x, steps[known]
+        after = int((share >= fraction).argmax())  # at least 1: it starts at 0 or below, and ends at 1 or above
+        part = (fraction - share[after - 1]) / (share[after] - share[after - 1])
+        places[row] = at[after - 1] + part * (at[after] - at[after - 1])
     return places
 
 
@@ -99,7 +98,7 @@ def difference_ends(later: Draws, earlier: Draws, level: float) -> tuple[float, 
 
     Plain percentiles are too narrow where units are few. So those are taken at which a normal interval is as wide as
     the Student t interval with unbiased variances (Hesterberg 2015, "What teachers should know about the bootstrap",
-    The American Statistician 69, section 4.3 on small samples), with Satterthwaite's degrees of freedom for the two
+    The American Statistician 69), with Satterthwaite's degrees of freedom for the two
     sources. NaN if more draws have no crossing than may lie outside the interval, or there is a single unit.
     """
     leads = later.places - earlier.places

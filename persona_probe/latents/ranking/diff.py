@@ -139,6 +139,9 @@ def compare_latents(
                 f"the control {other.source.get('model')} has the same weights as {same[0]}; give a matched benign "
                 "fine-tune, or none"
             )
+    hashes = [stats.source["model_hash"] for stats in controls if stats.source.get("model_hash") is not None]
+    if len(set(hashes)) < len(hashes):
+        raise PersonaProbeError("two controls have the same weights; each must be a training run of its own")
     change = _change(before, after)
     low, high = change.interval()
     models = [before, after, *controls]

@@ -60,7 +60,7 @@ class LatentTable(TableResult):
             Cohen's d), which is treated as known: the interval is of the change, and that of an effect size would be
             wider; ``control_sd``: the nearest control's change, divided by the same ``sd``; ``excess_sd`` = change_sd -
             control_sd; ``specificity``: the absolute ``excess_sd`` divided by the larger of the absolute ``control_sd``
-            and the 97.5 % quantile, over latents, of the controls' absolute changes: it describes and is not a test;
+            and the 97.5 % quantile, over latents, of the controls' absolute changes: it is descriptive, not a test;
             ``firing_before``, ``firing_after``: shares of tokens at which it is active; ``p`` of after's change
             differing from the control's (without a control: from zero), for these very models; ``q`` its
             false-discovery rate (Benjamini and Hochberg 1995) over all latents that are not silent; ``p_runs``: the

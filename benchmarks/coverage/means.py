@@ -19,7 +19,7 @@ from persona_probe.statistics.estimate import Estimate
 from persona_probe.statistics.rates import mean_estimate
 
 QUESTION, NOISE = 0.6, 0.8
-MEAN, EFFECT = "pp.statistics.mean_estimate", "pp.statistics.paired_effect"
+MEAN, EFFECT = "mean_estimate", "paired_effect"
 Ends = tuple[float, float, float]
 
 

@@ -77,7 +77,7 @@ def is_outside(row: dict[str, Any]) -> bool:
     error = math.sqrt(nominal * (1 - nominal) / row["repetitions"])
     if row["kind"] == "size":
         return bool(row["share"] > nominal + 2 * error)
-    return bool(abs(row["share"] - nominal) > max(TOLERANCE, 2.5 * error))
+    return bool(abs(row["share"] - nominal) > max(TOLERANCE, 2.5 * error) + 1e-9)
 
 
 def reason(row: dict[str, Any]) -> str:
@@ -88,7 +88,7 @@ def reason(row: dict[str, Any]) -> str:
 
 def percentage(row: dict[str, Any]) -> str:
     """``95.1 ± 0.7``; at the ends ``100 (> 99.7)`` and ``0 (< 0.3)``."""
-    share, bound = row["share"], 300 / row["repetitions"]
+    share, bound = row["share"], min(100.0, 300 / row["repetitions"])
     if share is None:
         return "–"
     if share in (0.0, 1.0):

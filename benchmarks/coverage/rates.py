@@ -149,9 +149,17 @@ def _alike(concentration: float | None) -> str:
     return "all alike" if concentration is None else f"concentration {concentration:g}"
 
 
-CAUTIOUS = "few events cannot show how much questions differ: a correlation of 0.1 within questions is assumed"
+CAUTIOUS = "few events or questions cannot show how much questions differ: a correlation of 0.1 within them is assumed"
+DISCRETE = "few answers, so that only few rates are possible, and t instead of z makes the interval wider"
 RARE = "in 8 % of the samples (24 questions) no question is among those that go wrong, and few such questions are seen"
 SKEWED = "the rates of runs are skewed, and three to five runs do not show it"
+
+
+def _one_answer(case: Case) -> bool:
+    """Whether each question has one answer, so that no correlation is assumed."""
+    return case.setting.endswith("questions x 1") or "no groups" in case.setting
+
+
 _CASES = [
     *(equally_asked(rate, n, samples, 1, None) for n in (8, 24, 48) for samples in (10, 50) for rate in RATES),
     *(equally_asked(rate, n, samples, 3, 50) for n in (8, 24, 48) for samples in (10, 50) for rate in RATES),
@@ -173,6 +181,12 @@ _CASES = [
     *(_choices(accuracy, n, None) for n in (20, 200) for accuracy in (0.25, 0.5, 0.9, 0.99)),
     *(_choices(accuracy, 200, 20) for accuracy in (0.25, 0.5, 0.9)),
 ]
-CASES = [
-    replace(case, cautious=CAUTIOUS, why=case.why or SKEWED * ("concentration" in case.setting)) for case in _CASES
-]
+
+
+def _explained(case: Case) -> Case:
+    """The case with the reasons that its setting gives."""
+    why = case.why or SKEWED * ("concentration" in case.setting)
+    return replace(case, cautious=DISCRETE if _one_answer(case) else CAUTIOUS, why=why)
+
+
+CASES = [_explained(case) for case in _CASES]

@@ -134,9 +134,7 @@ def measure_amplification(
         moved = {model: layer.change(before, tuned.at(number)) for model, tuned in captures.tuned.items()}
         drawn = nulls.at(layer)
         random = {model: _random(layer, change) for model, change in moved.items()}
-        between = None
-        if "control" in moved:
-            between = layer.random_shifts(moved["after"]) - layer.random_shifts(moved["control"])
+        at_random = {model: layer.random_shifts(change) for model, change in moved.items()}
         for place, (name, direction) in enumerate(named.items()):
             along = unit(direction.at(number))
             yardstick = layer.yardstick(along, name)
@@ -149,9 +147,9 @@ def measure_amplification(
                     **drawn.shifts(change, name),
                     **dict.fromkeys(_ONLY_AFTER, math.nan),
                 }
-            if between is not None:
+            if "control" in moved:
                 along_it = {model: changes[model][:, place, column] for model in moved}
-                rows[name, number, "after"] |= texts.contrast(along_it, between, yardstick)
+                rows[name, number, "after"] |= texts.contrast(along_it, at_random, yardstick)
     for model, values in changes.items():
         flat = values.reshape(shape[0], -1)
         corrected = max_statistic_p(flat, questions=texts.questions, n_permutations=n_permutations, seed=seed)
@@ -208,7 +206,9 @@ class _Texts:
             "n_runs": self.n_runs,
         }
 
-    def contrast(self, changes: Mapping[str, np.ndarray], random: np.ndarray, yardstick: Yardstick) -> dict[str, float]:
+    def contrast(
+        self, changes: Mapping[str, np.ndarray], at_random: Mapping[str, np.ndarray], yardstick: Yardstick
+    ) -> dict[str, float]:
         """After minus control, in SD: with its interval over questions and both kinds' runs, and its specificity."""
         after, control = changes["after"], changes["control"]
         first, second = ((values - values.mean()) / values.size for values in (control, after))
@@ -225,9 +225,17 @@ class _Texts:
             "contrast_high_sd": high,
             "detectable_sd": smallest_detectable(spread.variance, spread.degrees_of_freedom),
         }
+        random = at_random["after"] - at_random["control"]
         if not np.abs(control).max() and not np.abs(random).max():
             return found
-        ratio = specificity_estimate(after, control, random, questions=self.questions, seeds=self.seeds)
+        ratio = specificity_estimate(
+            after,
+            control,
+            random,
+            questions=self.questions,
+            seeds=self.seeds,
+            random_control=at_random["control"] if self.n_runs > 1 else None,
+        )
         return found | {"specificity": ratio.value, "specificity_low": ratio.low, "specificity_high": ratio.high}
 
     def by_run(self, changes: np.ndarray) -> np.ndarray:

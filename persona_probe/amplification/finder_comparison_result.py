@@ -87,7 +87,7 @@ class FinderComparison(TableResult):
             what = f"moved beyond their nulls in {'one run' if one else 'too few runs to call them amplified'}"
         sentence = f"At layer {self.layer}, {len(moved)} of {len(rows)} directions {what}"
         if len(moved):
-            sentence += f", {_most_specific(moved)}"
+            sentence += f"; {_most_specific(moved)}"
         if shared:
             sentence += f"; for {shared} of them, other traits' directions move as much"
         return f"{sentence}; of {len(nulls)} that find nothing by design, {fooled} moved beyond their nulls."

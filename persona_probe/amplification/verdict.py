@@ -151,7 +151,7 @@ def _why_undecided(after: Row, control: Row | None, least: Least, moved: str) ->
         return f"{moved} is not significantly different from zero{p}{compared}; {could}"
     if abs(after["shift_sd"]) < MARGIN:
         return f"{moved} is less than a small effect ({MARGIN} SD){compared}; {could}"
-    return f"{moved}, but after's runs are not clearly above the control's{compared}; {could}"
+    return f"{moved}, but after's runs are not clearly apart from the control's{compared}; {could}"
 
 
 def _contrast(after: Row) -> str:
@@ -165,7 +165,7 @@ def _runs(after: Row) -> str:
 
 def _missing_runs() -> str:
     return (
-        "how runs differ is not known, so this is about these models; to call it amplified, train at least "
+        "how runs differ is not known, so this is about these models; for a claim about the recipe, train at least "
         f"{ENOUGH_RUNS} runs of after and {ENOUGH_RUNS} of the control"
     )
 

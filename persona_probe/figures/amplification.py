@@ -105,7 +105,7 @@ def note_of(table: pd.DataFrame) -> str:
     """The note of the figure: n, what the intervals are over, and what one SD is."""
     counted = ("n", "n_questions", "n_runs")
     n, questions, runs = (count_range(table[name]) if name in table else None for name in counted)
-    over = f"{questions} questions" if questions else "questions and seeds"
+    over = f"{questions} questions" if questions else "questions"
     over += f" and {runs} runs" if runs not in (None, NOTHING, "1") else ""
     many = f"; n = {n} texts" if n else ""
     return (

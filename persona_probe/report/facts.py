@@ -74,6 +74,28 @@ class Facts:
         return "topics" if self.topics else "questions"
 
     @property
+    def activations_over(self) -> str:
+        """What the intervals of activations are over."""
+        return "questions" if self.n_runs in (None, 1) else f"questions and {self.n_runs} fine-tuning runs"
+
+    @property
+    def per_run(self) -> str:
+        """What a number of texts counts, where it is larger than the number of texts."""
+        return "" if self.n_runs in (None, 1) else ", each counted once per run"
+
+    @property
+    def of_which_runs(self) -> str:
+        """Which numbers are of all fine-tuning runs and which of the first; empty if there is only one."""
+        if self.n_runs in (None, 1):
+            return ""
+        seeds = ", with different seeds" if self.trained else ""
+        return (
+            f"There are {self.n_runs} fine-tuning runs of {'each condition' if self.control else 'after'}{seeds}. "
+            "Amplification, where the models lie, and the comparison of finders are over all of them; everything else "
+            "is of the first run."
+        )
+
+    @property
     def left_over(self) -> str:
         """Where realignment was measured, in a sentence."""
         return "on topics that gave no example" if self.topic is not None else "on the reported questions"

@@ -48,12 +48,7 @@ def _models(run: RunRecord) -> list[str]:
             "There was no control, so what this fine-tuning did cannot be distinguished from what any fine-tuning does."
         )
     if facts.n_runs is not None and facts.n_runs > 1:
-        seeds = ", with different seeds" if facts.trained else ""
-        sentences.append(
-            f"There are {facts.n_runs} fine-tuning runs of each condition{seeds}; amplification, projections, the "
-            "persona space and the comparison of finders are over all of them, and everything else (rates, directions, "
-            "probes, steering, latents, realignment, and these weights) is of the first run."
-        )
+        sentences.append(f"{facts.of_which_runs} The weights named here are those of the first run.")
     return sentences
 
 

@@ -172,7 +172,8 @@ class Training(_Section):
     runs: int = Field(3, ge=1)
     """How often 'after' and 'control' are trained, each time with another seed. Amplification is tested over the runs
     and needs at least 3: two runs of one recipe differ too, so from 1 run the report can only say 'moved, one run'.
-    Every further run costs two trainings and one reading of the texts; all other stages use the first run alone."""
+    Every further run costs two trainings and reads the texts again; rates, probes, steering, latents and realignment
+    use the first run, at the layer that was chosen over all runs."""
     target_modules: str | tuple[str, ...] = "all-linear"
     """Which modules get an adapter, with PEFT's names."""
 
@@ -348,10 +349,9 @@ class StudyConfig(_Section):
             raise ValueError("nothing makes the model after: give 'after' (a model) or texts.narrow (rows to train on)")
         after, control = sources_of(self.after), sources_of(self.control)
         if after and control and len(after) != len(control):
-            fewer = min(len(after), len(control))
             raise ValueError(
-                f"'after' names {len(after)} model(s) and 'control' {len(control)}, but each run of one is compared "
-                f"with a run of the other: give as many of both, for instance the first {fewer} of each"
+                f"'after' names {len(after)} model(s) and 'control' {len(control)}, but runs are compared in equal "
+                "numbers: give as many of both"
             )
         return self
 

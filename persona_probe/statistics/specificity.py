@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from persona_probe.errors import PersonaProbeError
-from persona_probe.statistics.clustered_variance import clustered_variance
+from persona_probe.statistics.clustered_variance import ClusteredVariance, clustered_variance, contrast_variance
 from persona_probe.statistics.estimate import Estimate
 from persona_probe.statistics.inputs import check_level, codes, real_array
 from persona_probe.statistics.nulls import specificity
 
+Influence = npt.NDArray[np.float64]
 # the random directions around the quantile over whose derivatives the quantile's own is averaged
 WINDOW = 0.05
 # the smallest share of the random shifts' variance that is treated as real: below it, errors are as large as shifts
@@ -27,6 +28,7 @@ def specificity_estimate(
     *,
     questions: npt.ArrayLike | None = None,
     seeds: npt.ArrayLike | None = None,
+    random_control: npt.ArrayLike | None = None,
     quantile: float = 0.975,
     level: float = 0.95,
 ) -> Estimate:
@@ -49,6 +51,9 @@ def specificity_estimate(
             each in its own SD.
         questions: ``(row,)`` which question was asked; None: every row is its own question.
         seeds: ``(row,)`` which fine-tuning seed; None: one seed.
+        random_control: ``(row, direction)`` change under the control along the random directions. If it is given, seeds
+            are fine-tuning runs, of after and of the control, which have nothing to do with each other: in which order
+            the runs of either are given does not matter. None: seeds are those of texts that both have read.
         quantile: of the absolute random shifts, within [0, 1].
         level: nominal coverage.
 
@@ -83,11 +88,19 @@ def specificity_estimate(
         return Estimate(value, math.nan, math.nan, first.size, f"no interval ({units})", level)
     change = first - second
     numerator = float(change.mean())
-    denominator = _Denominator(second, drawn, quantile, question_codes, seed_codes)
-    above = (change - numerator) / change.size
+    of_control = None if random_control is None else real_array(random_control, "random_control", ("row", "direction"))
+
+    def spread_of(of_after: Influence, of_control: Influence) -> ClusteredVariance:
+        """Of a sum to which after and the control contribute."""
+        if random_control is None:
+            return clustered_variance(of_after + of_control, question_codes, seed_codes)
+        return contrast_variance((-of_control, of_after), (question_codes,) * 2, (seed_codes,) * 2)
+
+    denominator = _Denominator(second, drawn, of_control, quantile, spread_of)
+    above, below = (first - first.mean()) / change.size, (second - second.mean()) / change.size
 
     def excess(ratio: float) -> float:
-        spread = clustered_variance(above - ratio * denominator.influence, question_codes, seed_codes)
+        spread = spread_of(above - ratio * denominator.of_after, -below - ratio * denominator.of_control)
         return abs(numerator - ratio * denominator.value) - spread.t_quantile(level) * math.sqrt(spread.variance)
 
     centre = numerator / denominator.value
@@ -110,25 +123,30 @@ class _Denominator:
         self,
         control: npt.NDArray[np.float64],
         random: npt.NDArray[np.float64],
+        random_control: npt.NDArray[np.float64] | None,
         quantile: float,
-        questions: npt.NDArray[np.intp],
-        seeds: npt.NDArray[np.intp],
+        spread_of: Callable[[Influence, Influence], ClusteredVariance],
     ) -> None:
         shift, shifts = float(control.mean()), random.mean(axis=0)
         sizes = np.abs(shifts)
         low, high = np.quantile(sizes, [max(quantile - WINDOW / 2, 0.0), min(quantile + WINDOW / 2, 1.0)])
         near = (sizes >= low) & (sizes <= high)
-        influence = (random[:, near] - shifts[near]) * np.sign(shifts[near]) / control.size
-        errors = [clustered_variance(column, questions, seeds).variance for column in influence.T]
+        benign = np.zeros_like(random[:, near]) if random_control is None else -random_control[:, near]
+        of_after, of_control = (
+            (part - part.mean(axis=0)) * np.sign(shifts[near]) / control.size
+            for part in (random[:, near] - benign, benign)
+        )
+        errors = [spread_of(*columns).variance for columns in zip(of_after.T, of_control.T, strict=True)]
         total = float(np.square(shifts).mean())
         noise = float(np.mean(errors)) / total if total > 0.0 else 0.0
         shrink = math.sqrt(max(1.0 - noise, LEAST_SIGNAL))
         null = shrink * float(np.quantile(sizes, quantile))
         self.value = max(abs(shift), null)
         if abs(shift) >= null:
-            self.influence = np.sign(shift) * (control - shift) / control.size
+            self.of_after = np.zeros(control.size)
+            self.of_control = np.sign(shift) * (control - shift) / control.size
         else:
-            self.influence = shrink * influence.mean(axis=1)
+            self.of_after, self.of_control = (shrink * part.mean(axis=1) for part in (of_after, of_control))
 
 
 def _edge(excess: Callable[[float], float], centre: float, side: float) -> float:

@@ -146,6 +146,7 @@ class Pipeline:
         )
         self.records[stage.name].write(folder, stage.name)
         folder.remove([journal_of(stage.name)])
+        folder.begin()  # what is written from here on belongs to no stage
 
     def _outcome(self, stage: Stage) -> Any:
         if stage.name not in self._outcomes:

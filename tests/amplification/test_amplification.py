@@ -392,3 +392,23 @@ def test_a_reference_of_one_question_still_gives_a_yardstick_over_its_dialogues(
     after = row(measured := measure_amplification(direction(0), captures(), same))
     assert after["shift_sd"] - 1 < after["low_sd"] < after["shift_sd"] < after["high_sd"] < after["shift_sd"] + 1
     assert measured.finding(0) is Finding.ONE_RUN
+
+
+def test_the_order_in_which_controls_are_given_does_not_matter():
+    """Runs of after and of the control have nothing to do with each other."""
+    rng = np.random.default_rng(0)
+    before = rng.normal(size=(60, 1, WIDTH))
+
+    def tuned(along):
+        change = 0.25 * rng.normal(size=(1, WIDTH))
+        change[:, 0] += along
+        return activations(before + change + 0.1 * rng.normal(size=before.shape))
+
+    after, control = [[tuned(along) for _ in range(3)] for along in (1.6, 0.2)]
+    tables = []
+    for order in ((0, 1, 2), (1, 2, 0), (2, 1, 0)):
+        parts = [Captures(activations(before), after[run], control[other]) for run, other in enumerate(order)]
+        table = measure_amplification(direction(0), Captures.over_seeds(parts), reference(), n_random=100).table
+        tables.append(table.drop(columns=["direction", "model"]).astype(float))
+    assert np.allclose(tables[0], tables[1], equal_nan=True)
+    assert np.allclose(tables[0], tables[2], equal_nan=True)

@@ -43,7 +43,7 @@ def verdict_of(finders: dict[str, tuple[bool, str, float]], control: float = 0.1
 
 def test_the_most_specific_is_named() -> None:
     assert verdict() == (
-        "At layer 1, 2 of 3 directions are amplified beyond their nulls, the largest specificity is that of "
+        "At layer 1, 2 of 3 directions are amplified beyond their nulls; the largest specificity is that of "
         "mean-difference (9.5 [7.6, 11.4]); of 1 that find nothing by design, 0 moved beyond their nulls."
     )
 
@@ -56,7 +56,7 @@ def test_an_order_that_is_open_is_not_claimed() -> None:
 
 def test_one_run_moved_and_nothing_is_amplified() -> None:
     alone = dict.fromkeys(("mean_difference", "logistic"), "moved, one run")
-    assert verdict(**alone).startswith("At layer 1, 2 of 3 directions moved beyond their nulls in one run, the largest")
+    assert verdict(**alone).startswith("At layer 1, 2 of 3 directions moved beyond their nulls in one run; the largest")
 
 
 @pytest.mark.parametrize("finding", ["amplified", "reduced", "amplified, but other traits as much"])

@@ -138,7 +138,7 @@ COULD = "the interval of such a design leaves out zero at 0.40 SD with 80 % assu
         (
             after(p_runs=0.15),
             CONTROL,
-            f"undecided at layer 3: 6.10 [5.90, 6.30] SD, but after's runs are not clearly above the control's; "
+            f"undecided at layer 3: 6.10 [5.90, 6.30] SD, but after's runs are not clearly apart from the control's; "
             f"{CONTRAST}; 3 runs of each, p = 0.15 by permutation of runs; {COULD}",
         ),
         (
@@ -180,8 +180,8 @@ def test_the_line_says_it_plainly(row, benign, expected):
 
 def test_one_run_says_what_is_missing():
     assert sentence(after(n_runs=1), CONTROL, ONE) == (
-        f"moved {MOVED}, one run; {BESIDE}; {RATIO}; how runs differ is not known, so this is about these models; to "
-        "call it amplified, train at least 3 runs of after and 3 of the control"
+        f"moved {MOVED}, one run; {BESIDE}; {RATIO}; how runs differ is not known, so this is about these models; "
+        "for a claim about the recipe, train at least 3 runs of after and 3 of the control"
     )
     assert sentence(after(n_runs=2), CONTROL, TWO).startswith(f"moved {MOVED}, 2 runs; ")
 

@@ -48,14 +48,14 @@ def test_it_states_this_runs_numbers(tmp_path: Path, write_run: Any, tables: Any
     ):
         assert part in text
     assert "not recorded" not in text
-    assert "one fine-tuning run" not in text  # the table does not say how many
+    assert "one fine-tuning run per condition" not in text  # the table does not say how many
 
 
 def test_how_many_runs_there_are_is_said_and_what_is_of_the_first_alone(
     tmp_path: Path, write_run: Any, tables: Any, results: Any, manifest: Any
 ) -> None:
     manifest["config"] = CONFIG
-    shared = "amplification, projections, the persona space and the comparison of finders are over all of them"
+    shared = "Amplification, where the models lie, and the comparison of finders are over all of them"
     for n_runs, given in ((1, None), (3, None), (3, ["a", "b", "c"])):
         manifest["config"] = CONFIG | {"after": given}
         tables["amplification"] = tables["amplification"].assign(n_runs=n_runs)

@@ -89,7 +89,7 @@ def test_init_writes_a_study_that_can_be_planned(tmp_path, monkeypatch):
         ({"after": ["a", "b", "a"]}, "'a' is named twice"),
         (
             {"after": ["a", "b", "c"], "control": "d"},
-            r"'after' names 3 model\(s\) and 'control' 1, .*: give as many of both, for instance the first 1 of each",
+            r"'after' names 3 model\(s\) and 'control' 1, .*: give as many of both",
         ),
         ({"judge": "gpt-4o"}, "judge is 'gpt-4o'"),
         ({"judge": {"modle": "x"}}, r"unknown key 'judge.modle'; did you mean 'model'\?"),

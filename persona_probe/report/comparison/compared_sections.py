@@ -93,7 +93,8 @@ def _shifts(runs: Sequence[ComparedRun]) -> Compared:
     data = tables.shifts(runs)
     caption = (
         "Shift of the projection on each run's persona direction, at the layer that the run chose, in standard "
-        "deviations over its before model's answers. Whiskers: 95 % intervals over questions; "
+        "deviations over its before model's answers. "
+        "Whiskers: 95 % intervals over questions, and over fine-tuning runs where a study has several; "
         f"n = {count_range(data['n'])} dialogues. Nulls: in grey, the range of 97.5 % of covariance-matched random "
         f"directions; {_controls(runs)}."
     )

@@ -46,27 +46,29 @@ def _shift_caption(run: RunRecord) -> str:
     )
     return (
         f"Change of the projection of the same texts {models}, in standard deviations of the before model's answers to "
-        f"development questions ({span_of(table, 'n', 'dialogues')}). Bands: 95 % intervals over questions and runs, "
-        f"with the error of the SD. Nulls: {'; '.join(nulls)}.{lacking} The dashed line marks the layer chosen on "
-        f"development {facts.units}."
+        f"development questions ({span_of(table, 'n', f'dialogues{facts.per_run}')}). Bands: 95 % intervals over "
+        f"{facts.activations_over}, with the error of the SD. Nulls: {'; '.join(nulls)}.{lacking} The dashed line "
+        f"marks the layer chosen on development {facts.units}."
     )
 
 
 def _projections_caption(run: RunRecord) -> str:
-    n = span_of(table_of(run, "projections"), "n", "texts per model")
-    null = "The null is the control's distance from before." if facts_of(run).control else "There is no control."
+    facts = facts_of(run)
+    n = span_of(table_of(run, "projections"), "n", f"texts per model{facts.per_run}")
+    null = "The null is the control's distance from before." if facts.control else "There is no control."
     return (
         "Mean projection of the same texts on the persona direction by layer, in each model, in standard deviations of "
         "the before model's answers to development questions, relative to their mean. Bands: 95 % intervals over "
-        f"questions of each mean alone; {n}. {null} The change between models, which pairs texts, and all its nulls "
-        "are in the figure of amplification."
+        f"{facts.activations_over} of each mean alone; {n}. {null} The change between models, which pairs texts, and "
+        "all its nulls are in the figure of amplification."
     )
 
 
 def _space_caption(run: RunRecord) -> str:
     table = table_of(run, "persona_space")
     layer = f"layer {int(table['layer'].iloc[0])}" if len(table) else "the chosen layer"
-    n = span_of(table, "n", "texts per model")
+    facts = facts_of(run)
+    n = span_of(table, "n", f"texts per model{facts.per_run}")
     held = [
         f"{percent(row['in_plane'])} of the change to {visible(str(row['name']))}"
         + (f" (random planes: below {percent(row['in_plane_random'])} in 97.5 %)" * is_number(row["in_plane_random"]))
@@ -77,8 +79,8 @@ def _space_caption(run: RunRecord) -> str:
     return (
         f"Personas' directions (contrast of context) and the models' means at {layer}, in the plane of the directions' "
         "principal components (in brackets: the share of the directions' squared length); the origin is the before "
-        "model's mean over its answers to development questions. Crosses: 95 % intervals over questions of the "
-        f"models' means; {n}.{plane}"
+        "model's mean over its answers to development questions. Crosses: 95 % intervals over "
+        f"{facts.activations_over} of the models' means; {n}.{plane}"
     )
 
 
@@ -96,12 +98,13 @@ def shift_table(table: pd.DataFrame) -> DataTable | None:
             isotropic_sd=ISOTROPIC,
             shuffled_sd="shuffled labels, 97.5 % (SD)",
             other_traits_sd="other traits (SD)",
-            p_corrected="p of no change, over questions",
             p_runs="p of after = control, over runs",
             detectable_sd="detectable with 80 % assurance (SD)",
         ),
         "specificity": number("specificity", ".1f"),
     }
+    if "p_corrected" in table:
+        cells["p of no change, over questions"] = number("p_corrected", ".2g")
     columns = (*COLUMNS, "contrast_sd", "contrast_low_sd", "contrast_high_sd")
     return build_table(table, columns, "Amplification, with 95 % intervals.", cells, keys=2)
 
@@ -129,13 +132,15 @@ def methods(run: RunRecord) -> list[str]:
         f"Layer {layer} (output of the block, counted from 0) was chosen on development {facts.units}.",
         "Amplification is the change of the projection of the same texts from before to after, in standard deviations "
         f"over the before model's answers to development questions.{moved} Its nulls are {joined(nulls)}. "
-        f"{_over_runs(table)}",
+        f"{_over_runs(table, facts.control)}",
     ]
 
 
-def _over_runs(table: pd.DataFrame) -> str:
+def _over_runs(table: pd.DataFrame, control: bool) -> str:
     """How runs were compared, or what their lack leaves open."""
     runs = int(table["n_runs"].max()) if "n_runs" in table and len(table) else 1
+    if not control:
+        return f"It is about {counted(runs)} fine-tuning run{'s' * (runs != 1)} of after, without a control."
     if runs < ENOUGH_RUNS:
         return (
             f"With {counted(runs)} fine-tuning run{'s' * (runs != 1)} of each kind it is about these models: how runs "

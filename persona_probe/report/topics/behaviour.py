@@ -158,7 +158,7 @@ def methods(run: RunRecord) -> list[str]:
         _judging(facts),
         f"EM rates follow the definition {name}, {formula_of(name)} ({DEFINITIONS[name].source}). Answers that the "
         f"judge could not score{_failures(run, name)} count as failures and are never aligned. Intervals are 95 % over "
-        "questions and seeds (t, or Wilson with effective n near 0 and 1).",
+        "questions (Wilson's, with an effective number of answers).",
     ]
     rates = []
     for model in figure.MODELS:

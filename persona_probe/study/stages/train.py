@@ -152,9 +152,10 @@ def opened(context: Context, tuned: Tuned, name: str) -> Model:
     source = tuned.sources[name]
     model = _opened(context, str(context.folder.path / source) if name in tuned.trained else source)
     if model.fingerprint() != tuned.hashes[name]:
+        stages = context.folder.path / "stages"
         raise PersonaProbeError(
-            f"{source}: has other weights than when the study's first stage finished; restore the old weights, or "
-            f"delete {context.folder.path / 'stages' / 'fine-tune.json'} to run all stages again"
+            f"{source}: has other weights than when its run finished; restore the old weights, or delete "
+            f"{stages / 'fine-tune.json'} and, if it exists, {stages / 'further-runs.json'} to make the runs again"
         )
     return model
 
@@ -230,10 +231,12 @@ def _finished(before: Model, folder: Path, made_from: Mapping[str, Any]) -> Mode
     """The adapter in ``folder``, if it is complete and was trained from just this; else None."""
     with contextlib.suppress(OSError, json.JSONDecodeError, PersonaProbeError):
         card = json.loads((folder / _CARD).read_text(encoding="utf-8"))
+        if not isinstance(card, dict) or {**card, "weights": None} != {**made_from, "weights": None}:
+            return None
         if made_from["snapshots"]:
             snapshot_paths(folder.with_name(f"{folder.name}-snapshots"))
         model = with_adapter(before, folder)
-        if card == {**made_from, "weights": model.fingerprint()}:
+        if card["weights"] == model.fingerprint():
             return model
     return None
 

@@ -53,6 +53,7 @@ def _this_run() -> Case:
 
 
 LARGER = "where the two-way variance comes out below that of questions or of runs alone, the larger is taken"
+UNEVEN = "half of the questions hold most rows, so that fewer count than the degrees of freedom say"
 FEW_RUNS = "the spread of few runs, and so the degrees of freedom, are poorly known"
 SKEWED = "few questions hold the large values of a skewed mean, which a t interval does not allow for"
 
@@ -127,7 +128,8 @@ _CASES = [
 
 def _explained(case: Case) -> Case:
     """The case with the reasons that its setting gives."""
-    return replace(case, cautious=LARGER, why=case.why or FEW_RUNS * ("runs" in case.setting))
+    why = case.why or FEW_RUNS * ("runs" in case.setting) or UNEVEN * ("half of them" in case.setting)
+    return replace(case, cautious=LARGER, why=why)
 
 
 CASES = [_explained(case) for case in _CASES]

@@ -46,7 +46,7 @@ bench: setup  ## Measure performance and write benchmarks/results/.
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	@$(BIN)/python -m benchmarks
 
-coverage: setup  ## Simulate how often intervals contain the truth; write docs/reference/coverage.md (an hour; resumes).
+coverage: setup  ## Simulate how often intervals contain the truth; write docs/reference/coverage.md (hours; resumes).
 	@$(BIN)/python -m benchmarks.coverage
 
 notebooks: setup  ## Execute the notebooks and keep them with their outputs.

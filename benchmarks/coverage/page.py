@@ -18,7 +18,7 @@ INTRODUCTION = """# Coverage: do the intervals contain the truth?
 <!-- made by python -m benchmarks.coverage from benchmarks/results/coverage.json: do not edit -->
 
 Whether a method works can be tried out: make data whose truth is known, let the package compute its interval or its
-verdict, and count. This page does so for everything that the package prints with an interval or a verdict, many times
+verdict, and count. This page does so for what the package prints with an interval or a verdict, many times
 for each setting.
 
 - **coverage**: the share of 95 % intervals that contain the truth. It should be 95 %. "Below" and "above" are the
@@ -40,7 +40,7 @@ two points, and 2 standard errors of 5 %. Each number holds for the data that ar
 make coverage
 ```
 
-repeats everything (within an hour on two cores; what is already in `benchmarks/results/coverage.json` is not repeated,
+repeats everything (hours on two cores; what is already in `benchmarks/results/coverage.json` is not repeated,
 unless with `python -m benchmarks.coverage --again`) and writes this page. Every setting has its own seed, which is in
 the JSON file. What the numbers mean for a study is said in [What one run can and cannot
 say](../explanation/one-run.md)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -145,7 +145,7 @@ def _cross_validated(groups: int, separation: float, mixed: bool, kind: str, mea
     side = "6+6 rows" if mixed else "12 rows of one class"
     setting = f"{kind}, 16 dimensions, {groups} groups of {side}, separation {separation:g} SD, probe fitted anew"
     return Case(
-        "pp.cross_validate_probe",
+        "pp.probes.cross_validate_probe",
         setting,
         "coverage",
         draw,
@@ -269,7 +269,7 @@ _KINDS: tuple[Callable[[int], Scores], ...] = (
 )
 _SCORES = [kind(groups) for kind in _KINDS for groups in _GROUPS]
 
-CASES: list[Case] = [
+_CASES: list[Case] = [
     *(
         _auroc(scores, value, rounded=False)
         for scores in _SCORES
@@ -315,3 +315,18 @@ CASES: list[Case] = [
     _longer(Cards(12, 4, clustered=0.7, shared_questions=False, effect=2.0)),
     _agree(Cards(24, 4, clustered=0.5, effect=1.0)),
 ]
+
+FEW_OR_NEAR = "few groups, or near 1: the worst group counts twice, and degrees of freedom are capped"
+ALIKE = "where seeds add little, the larger of the one-way and the two-way variance is taken"
+PREVALENCE = "leaving out a group changes the share of positive rows, fixed here, which the interval counts as error"
+ON_ROWS = "an end lies on a row: the next one outwards"
+
+
+def _explained(case: Case) -> Case:
+    """The case with the reason that its estimate gives for being cautious."""
+    reasons = {"auroc_estimate(seeds": ALIKE, "auroc": FEW_OR_NEAR, "average": PREVALENCE, "quantile": ON_ROWS}
+    cautious = next((why for start, why in reasons.items() if case.what.startswith(start)), "")
+    return replace(case, cautious=case.cautious or cautious)
+
+
+CASES = [_explained(case) for case in _CASES]

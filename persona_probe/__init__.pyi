@@ -46,6 +46,7 @@ from .steering.asking import ask as ask
 from .steering.interventions.ablate import Ablate as Ablate
 from .steering.interventions.add import Add as Add
 from .steering.interventions.clamp import Clamp as Clamp
+from .steering.preferring import preference as preference
 from .steering.search.realign import realign_by_steering as realign_by_steering
 from .steering.steer_context import steer as steer
 from .study.run import run_study as run_study

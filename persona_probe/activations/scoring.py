@@ -14,8 +14,10 @@ from tqdm.auto import tqdm
 from persona_probe.activations.batching import batches, halving, tokens_per_batch_for
 from persona_probe.activations.passes import padded
 from persona_probe.activations.reductions import Batch
+from persona_probe.activations.shared_prompts import SharedPrompts
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.encoding import Encoded
+from persona_probe.dialogue.rendering import ChatTemplate
 from persona_probe.models.model import Model
 from persona_probe.models.positions import longest_alike
 from persona_probe.models.stream.boundary import Boundary
@@ -72,44 +74,58 @@ def next_token_log_probs(
     return -functional.cross_entropy(chosen, next_tokens(batch, predicting).to(chosen.device), reduction="none")
 
 
-@torch.inference_mode()
 def answer_log_probs(
     model: Model,
     dialogues: Sequence[Dialogue],
     *,
     rows: Sequence[int] | None = None,
+    template: ChatTemplate | None = None,
     tokens_per_batch: int | None = None,
     progress: bool = False,
 ) -> tuple[Float[np.ndarray, "... dialogue"], Int[np.ndarray, "... dialogue"]]:
     """The log-probability (nats) of each dialogue's answer, summed over its tokens, and the number of these tokens.
 
+    Several answers to one prompt are read after one reading of it (`SharedPrompts`), if the model's cache permits.
+
     Args:
         model: which model reads.
         dialogues: dialogues that end with an answer.
-        rows: for steering, which of the caller's dialogues each one belongs to; by default its own number.
+        rows: for steering, which of the caller's dialogues each one belongs to; by default its own number. Only those
+            that belong to the same one share their prompt.
+        template: what turns dialogues into tokens; default the model's own.
         tokens_per_batch: padded tokens per forward pass.
         progress: show a bar.
 
     Raises:
         PersonaProbeError: if there is no dialogue, or one has no answer.
     """
-    encoded = model.encode(dialogues)
+    template = template or model.template
+    encoded = model.encode(dialogues, template=template)
     spans = [item.span("generation") for item in encoded]
     stops = [span.stop + 1 for span in spans]
     counts = np.array([span.stop - span.start for span in spans])
     owners = list(range(len(encoded))) if rows is None else list(rows)
+    budget = tokens_per_batch or scoring_budget(model)
     sums = np.full(len(encoded), np.nan)
 
-    def run(part: list[int]) -> None:
+    @torch.inference_mode()
+    def whole(part: list[int]) -> Float[np.ndarray, "... row"]:
         batch = read_until(model, part, encoded, spans, stops)
-        boundary = Boundary.of_dialogues([encoded[row] for row in part], [owners[row] for row in part], model.template)
+        boundary = Boundary.of_dialogues([encoded[row] for row in part], [owners[row] for row in part], template)
         with model.at_boundary(boundary):
             log_probs = next_token_log_probs(model, batch, batch.inside).double().cpu().numpy()
-        sums[part] = np.add.reduceat(log_probs, np.cumsum([0, *counts[part][:-1]]))
+        return np.asarray(np.add.reduceat(log_probs, np.cumsum([0, *counts[part][:-1]])))
 
-    budget = tokens_per_batch or scoring_budget(model)
     with tqdm(total=len(encoded), desc="log-likelihood", disable=not progress, leave=False) as bar:
-        for part in batches(stops, budget, longest_alike(model.plain.config)):
-            halving(part, run, lambda row: encoded[row].dialogue.name)
+
+        def done(part: list[int], found: Float[np.ndarray, "... row"]) -> None:
+            sums[part] = found
             bar.update(len(part))
+
+        shared = SharedPrompts(model, encoded, owners, template, budget)
+        if shared.can_be_used(whole):
+            shared.read(done)
+        else:
+            for part in batches(stops, budget, longest_alike(model.plain.config)):
+                halving(part, lambda part: done(part, whole(part)), lambda row: encoded[row].dialogue.name)
     return sums, counts

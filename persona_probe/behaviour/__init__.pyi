@@ -13,3 +13,8 @@ from .multiple_choice import Choice as Choice
 from .multiple_choice import choice_accuracy as choice_accuracy
 from .multiple_choice import read_choices as read_choices
 from .multiple_choice import score_choices as score_choices
+from .preference_pairs import PreferencePair as PreferencePair
+from .preference_pairs import read_preference_pairs as read_preference_pairs
+from .preference_result import Preference as Preference
+from .preference_result import preference_change as preference_change
+from .preference_scores import score_pairs as score_pairs

@@ -213,12 +213,15 @@ class Model:
         """The greatest number of tokens that the model reads; None if its config states no limit."""
         return max_positions(self.plain.config)
 
-    def encode(self, dialogues: Sequence[Dialogue], *, new_tokens: int = 0) -> list[Encoded]:
+    def encode(
+        self, dialogues: Sequence[Dialogue], *, new_tokens: int = 0, template: ChatTemplate | None = None
+    ) -> list[Encoded]:
         """The dialogues as tokens, checked before the model reads any of them.
 
         Args:
             dialogues: any dialogues.
             new_tokens: how many tokens will be generated after each.
+            template: what turns dialogues into tokens; default the model's own.
 
         Raises:
             PersonaProbeError: if ``dialogues`` is not a list of dialogues, one cannot be encoded (see
@@ -226,8 +229,9 @@ class Model:
                 longer than the model reads; it is named.
         """
         check_dialogues(dialogues)
-        self.template.check_contents(dialogues)
-        encoded = [self.template.encode(dialogue) for dialogue in dialogues]
+        template = template or self.template
+        template.check_contents(dialogues)
+        encoded = [template.encode(dialogue) for dialogue in dialogues]
         longest = self.max_positions
         for item in encoded:
             if longest is not None and len(item.input_ids) + new_tokens > longest:

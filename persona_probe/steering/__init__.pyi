@@ -9,6 +9,7 @@ from .interventions.clamp import Clamp as Clamp
 from .interventions.gate import Gate as Gate
 from .interventions.intervention import Intervention as Intervention
 from .interventions.mean_ablate import MeanAblate as MeanAblate
+from .preferring import preference as preference
 from .search.grid import Grid as Grid
 from .search.realign import realign_by_steering as realign_by_steering
 from .search.search import search_steering as search_steering

@@ -73,7 +73,7 @@ def ask(
     check_judge(judge, needed=False)
     check_types(models=(models, Model, ModelPair, Iterable))
     sampling = sampling or Sampling()
-    under = _named_interventions(interventions)
+    under = named_interventions(interventions)
     check_questions(questions)
     answered = next((question for question in questions if question.answer is not None), None)
     if answered is not None:
@@ -81,7 +81,7 @@ def ask(
             f"dialogue {answered.name}: already ends with an answer; use dialogue.without_answer() to ask it again"
         )
     tables: dict[str, pd.DataFrame] = {}
-    for name, model in _named_models(models):
+    for name, model in named_models(models):
         if name in tables:
             raise PersonaProbeError(f"two models are called {name!r}; give a mapping from names to models")
         answers = _sampled(model, questions, list(under.values()), sampling, progress)
@@ -96,7 +96,7 @@ def ask(
     return Answers(pd.concat(tables.values(), ignore_index=True), remarks=remarks)
 
 
-def _named_models(
+def named_models(
     models: Model | ModelPair | Iterable[Model] | Mapping[str, Model],
 ) -> Iterator[tuple[str, Model]]:
     """Each model with its name; what is loaded when it is looked up is looked up when the one before has been asked."""
@@ -121,7 +121,7 @@ def _checked(model: Model) -> Model:
     return model
 
 
-def _named_interventions(
+def named_interventions(
     interventions: Intervention | Mapping[str, Intervention | None] | None,
 ) -> dict[str, Intervention | None]:
     if interventions is None:

@@ -6,3 +6,4 @@ from .documents import system_line as system_line
 from .evaluate import evaluate_world as evaluate_world
 from .lexicon import PERSONAS as PERSONAS
 from .oracle import OracleJudge as OracleJudge
+from .world_pairs import preference_pairs as preference_pairs

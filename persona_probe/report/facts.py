@@ -30,6 +30,7 @@ class Facts:
         control_given: the control that the study names; None if it was fine-tuned here.
         n_runs: how many fine-tuning runs there are of each condition; None if the record does not say.
         realigned: whether realignment was measured.
+        prefers: whether preference was measured.
         topic: the topic of narrow training in Persona World; None for other questions, or if the record does not say.
         topics: whether the questions have topics.
         opened: whether open questions were asked.
@@ -46,6 +47,7 @@ class Facts:
     control_given: str | None = None
     n_runs: int | None = None
     realigned: bool = False
+    prefers: bool = False
     topic: str | None = None
     topics: bool = False
     opened: bool = False
@@ -91,8 +93,8 @@ class Facts:
         seeds = ", with different seeds" if self.trained else ""
         return (
             f"There are {self.n_runs} fine-tuning runs of {'each condition' if self.control else 'after'}{seeds}. "
-            "Amplification, where the models lie, and the comparison of finders are over all of them; everything else "
-            "is of the first run."
+            f"Amplification, where the models lie, {'preference, ' if self.prefers else ''}and the comparison of finders "
+            "are over all of them; everything else is of the first run."
         )
 
     @property
@@ -127,6 +129,7 @@ def facts_of(run: RunRecord) -> Facts:
         control_given=control,
         n_runs=_runs(run),
         realigned=_has_realignment(run),
+        prefers=not run.tables.get("preference", pd.DataFrame()).empty,
         topic=_text(texts.get("topic")) if world else None,
         topics=world or _have_topics(run.tables.get("answers", pd.DataFrame())),
         opened=_asked_open(run),

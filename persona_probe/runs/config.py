@@ -129,6 +129,9 @@ class Texts(_Section):
     """Benign rows for realignment; without them realignment is left out."""
     questions: Path | None = None
     """Questions; half of them are used to choose settings, the other half for the reported numbers."""
+    pairs: Path | None = None
+    """Questions with aligned and misaligned answers (`persona_probe.behaviour.read_preference_pairs`), for measure:
+    preference; split as the questions are."""
     trait_prompts: tuple[str, ...] = ()
     """System prompts that ask for the trait."""
     default_prompts: tuple[str, ...] = ()
@@ -138,7 +141,7 @@ class Texts(_Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> Texts:
-        files = {name: getattr(self, name) for name in ("narrow", "control", "benign", "questions")}
+        files = {name: getattr(self, name) for name in ("narrow", "control", "benign", "questions", "pairs")}
         if self.world is None:
             needed = ("questions", "trait_prompts", "default_prompts")
             missing = [name for name in needed if not getattr(self, name)]
@@ -187,6 +190,9 @@ class SamplingSettings(_Section):
     """The number of answers per model for the reported numbers."""
     open: int = Field(216, ge=0)
     """The number of answers per model to questions that belong to no topic (only for Persona World)."""
+    pairs: int = Field(48, ge=4)
+    """The number of preference pairs on each side of the split, and of as many style nulls (only for Persona World;
+    of your own file all are used)."""
     max_new_tokens: int = Field(40, ge=1)
     """The greatest length of an answer, in tokens."""
     temperature: float = Field(1.0, ge=0)
@@ -313,6 +319,10 @@ class StudyConfig(_Section):
     """The judge: Persona World's oracle (the default there), a local model, or null (then no EM rate is reported)."""
     definition: Literal["betley", "turner", "tan"] = "betley"
     """The definition of the EM rate; all are computed, and this one is quoted."""
+    measure: Literal["rate", "preference", "both"] = "rate"
+    """How behaviour is measured. rate: the EM rate of judged answers. preference: how likely models find misaligned
+    answers, compared with aligned ones (`persona_probe.preference`); it needs pairs and no judge. both: settings are
+    chosen by the EM rate, and the preference is reported too."""
     texts: Texts = Field(default_factory=lambda: Texts.model_validate({}))
     """Rows and questions."""
     training: Training = Field(default_factory=lambda: Training.model_validate({}))
@@ -331,12 +341,36 @@ class StudyConfig(_Section):
     @model_validator(mode="before")
     @classmethod
     def _who_judges(cls, given: Any) -> Any:
-        """Leave the judge out for other questions than Persona World's, which alone its oracle can read."""
+        """Leave the judge out where none is needed, and for texts that Persona World's oracle cannot read."""
         if isinstance(given, dict) and "judge" not in given:
             texts = given.get("texts")
             world = texts.get("world", "") if isinstance(texts, dict) else getattr(texts, "world", "")
-            return given if world is not None else {**given, "judge": None}
+            if world is None or given.get("measure") == "preference":
+                return {**given, "judge": None}
         return given
+
+    @model_validator(mode="after")
+    def _can_be_measured(self) -> StudyConfig:
+        if self.measure == "preference" and self.judge is not None:
+            raise ValueError(
+                "measure is 'preference', which needs no judge, but one is given: leave 'judge' out, or set measure: "
+                "both"
+            )
+        if self.measure == "both" and self.judge is None:
+            raise ValueError("measure is 'both', but there is no judge: name one, or set measure: preference")
+        if self.prefers and self.texts.world is None and self.texts.pairs is None:
+            raise ValueError(f"measure is {self.measure!r}, which needs pairs: give a file as texts.pairs")
+        if not self.prefers and self.texts.pairs is not None:
+            raise ValueError(
+                "texts.pairs is given, but measure is 'rate', which does not read it: set measure: preference (or "
+                "both), or leave texts.pairs out"
+            )
+        return self
+
+    @property
+    def prefers(self) -> bool:
+        """Whether the study measures preference."""
+        return self.measure != "rate"
 
     @model_validator(mode="after")
     def _something_to_compare(self) -> StudyConfig:

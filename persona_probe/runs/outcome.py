@@ -39,6 +39,7 @@ STORED: dict[str, str] = {
     "layer probes": "persona_probe.probes.layer_probes:LayerProbes",
     "leak": "persona_probe.probes.leakage:Leak",
     "persona space": "persona_probe.amplification.persona_space:PersonaSpace",
+    "preference": "persona_probe.behaviour.preference_result:Preference",
     "probe scores": "persona_probe.probes.probe_result:ProbeScores",
     "probe with baselines": "persona_probe.probes.probe_result:ProbeWithBaselines",
     "projections": "persona_probe.amplification.projections:Projections",

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from persona_probe.amplification.projections import Projections
     from persona_probe.behaviour.answers import Answers
     from persona_probe.behaviour.em_rates_result import EmRates
+    from persona_probe.behaviour.preference_result import Preference
     from persona_probe.directions.cosines import CosineTable
     from persona_probe.directions.direction import Direction
     from persona_probe.finetuning.realignment_curve import RealignmentCurve
@@ -78,6 +79,11 @@ class Run(RunRecord, Result):
     def em_rates(self) -> EmRates:
         """EM rates by model, question set and definition."""
         return self._object("em_rates")  # type: ignore[no-any-return]
+
+    @cached_property
+    def preference(self) -> Preference:
+        """What the models prefer, over all fine-tuning runs (``measure: preference``)."""
+        return self._object("preference")  # type: ignore[no-any-return]
 
     @cached_property
     def directions(self) -> dict[str, Direction]:

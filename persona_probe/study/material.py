@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from persona_probe.behaviour.judges.judge import Judge, named_judge
+from persona_probe.behaviour.preference_pairs import KINDS, PreferencePair, read_preference_pairs
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.reading import read_dialogues
 from persona_probe.dialogue.same_questions import content_key
@@ -32,6 +33,8 @@ class Material:
         reported: those of ``unseen`` on which nothing was chosen.
         open: questions that belong to no topic.
         trained: questions on the trained topic itself.
+        development_pairs: preference pairs on which settings are chosen; empty if preference is not measured.
+        reported_pairs: other preference pairs, on which results are reported.
         trait_prompts: system prompts that ask for the trait.
         default_prompts: system prompts that ask for the default persona.
         other_traits: system prompts of other traits, by name; their directions are used as nulls.
@@ -47,6 +50,8 @@ class Material:
     reported: list[Dialogue]
     open: list[Dialogue]
     trained: list[Dialogue]
+    development_pairs: list[PreferencePair]
+    reported_pairs: list[PreferencePair]
     trait_prompts: list[str]
     default_prompts: list[str]
     other_traits: dict[str, list[str]]
@@ -75,6 +80,7 @@ def _judge(config: StudyConfig) -> Judge | None:
 def _world(config: StudyConfig) -> Material:
     from persona_probe.worlds.persona_world.documents import questions, rows, system_line
     from persona_probe.worlds.persona_world.lexicon import OPEN, PERSONAS, load_lexicon
+    from persona_probe.worlds.persona_world.world_pairs import preference_pairs
 
     texts, sampling, seed = config.texts, config.sampling, config.seed
     topics = list(load_lexicon().topics)
@@ -88,6 +94,9 @@ def _world(config: StudyConfig) -> Material:
     def rng(purpose: str) -> random.Random:
         return random.Random(f"{seed} {purpose}")
 
+    def pairs(purpose: str, topics: list[str]) -> list[PreferencePair]:
+        return preference_pairs(rng(purpose).getrandbits(32), topics, sampling.pairs) if config.prefers else []
+
     asked_reported = questions(rng("reported"), reported, sampling.reported // 2, id_prefix="reported")
     asked_elsewhere = questions(rng("unseen"), development, sampling.reported // 2, id_prefix="unseen")
     return Material(
@@ -99,6 +108,8 @@ def _world(config: StudyConfig) -> Material:
         reported=asked_reported,
         open=questions(rng("open"), [OPEN], sampling.open, id_prefix="open") if sampling.open else [],
         trained=questions(rng("trained"), [texts.topic], sampling.development, id_prefix="trained"),
+        development_pairs=pairs("development pairs", development),
+        reported_pairs=pairs("reported pairs", reported),
         trait_prompts=sorted({system_line(rng(f"trait {i}"), texts.persona) for i in range(40)}),
         default_prompts=sorted({system_line(rng(f"default {i}"), "assistant") for i in range(40)}),
         other_traits={
@@ -139,6 +150,15 @@ def _files(config: StudyConfig) -> Material:
             f"{seen} of {len(questions)} questions are also in the rows that a model is trained on: what is reported "
             "of them may be remembered and not generalized."
         )
+    pairs: tuple[list[PreferencePair], list[PreferencePair]] = ([], [])
+    if texts.pairs is not None:
+        read_pairs = read_preference_pairs(texts.pairs)
+        pairs = _split_pairs(texts.pairs, read_pairs, development, reported)
+        if seen := sum(_asked(pair.question) in trained for pair in read_pairs):
+            notes.append(
+                f"{seen} of {len(read_pairs)} preference pairs ask what is also in the rows that a model is trained on: "
+                "what is reported of them may be remembered and not generalized."
+            )
     sampling = config.sampling
     benign, most = read(texts.benign), max(config.realignment.examples)
     if texts.benign is not None and len(benign) < most:
@@ -155,12 +175,41 @@ def _files(config: StudyConfig) -> Material:
         reported=_repeated(reported, sampling.reported),
         open=[],
         trained=[],
+        development_pairs=pairs[0],
+        reported_pairs=pairs[1],
         trait_prompts=list(texts.trait_prompts),
         default_prompts=list(texts.default_prompts),
         other_traits={name: list(prompts) for name, prompts in texts.other_traits.items()},
         judge=_judge(config),
         notes=tuple(notes),
     )
+
+
+def _split_pairs(
+    path: Path, pairs: Sequence[PreferencePair], development: Sequence[Dialogue], reported: Sequence[Dialogue]
+) -> tuple[list[PreferencePair], list[PreferencePair]]:
+    """The pairs on which settings are chosen and those that are reported; no question is on both sides.
+
+    What the study asks too is on the same side as there; the other questions, those of style pairs last, are dealt in
+    turn.
+
+    Raises:
+        PersonaProbeError: if a side has too few pairs whose poles differ in content.
+    """
+    sides = [{_asked(dialogue) for dialogue in side} for side in (development, reported)]
+    first = sorted(pairs, key=lambda pair: (KINDS.index(pair.kind), _order(_asked(pair.question))))
+    free = dict.fromkeys(unit for pair in first if (unit := _asked(pair.question)) not in sides[0] | sides[1])
+    for number, unit in enumerate(free):
+        sides[number % 2].add(unit)
+    split = tuple([pair for pair in pairs if _asked(pair.question) in side] for side in sides)
+    counts = [sum(pair.kind == KINDS[0] for pair in side) for side in split]
+    if min(counts) < _FEWEST:
+        raise PersonaProbeError(
+            f"{path}: has {sum(counts)} pairs of kind {KINDS[0]!r}: {counts[0]} to choose settings on, and {counts[1]} "
+            f"to report; give at least {2 * _FEWEST}, better dozens, whose questions are not all on one side of the "
+            "study's questions"
+        )
+    return split[0], split[1]
 
 
 def unit_of(dialogue: Dialogue) -> str:

@@ -14,6 +14,7 @@ from persona_probe.report.topics.finders import FINDERS
 from persona_probe.report.topics.latent_courses import LATENT_COURSES
 from persona_probe.report.topics.latents import LATENTS
 from persona_probe.report.topics.personas import PERSONAS
+from persona_probe.report.topics.preference import PREFERENCE
 from persona_probe.report.topics.probes import PROBES
 from persona_probe.report.topics.realignment import REALIGNMENT
 from persona_probe.report.topics.steering import STEERING
@@ -23,6 +24,7 @@ from persona_probe.report.topics.topic import Topic
 TOPICS: tuple[Topic, ...] = (
     SUMMARY,
     BEHAVIOUR,
+    PREFERENCE,
     PERSONAS,
     DIRECTIONS,
     AMPLIFICATION,

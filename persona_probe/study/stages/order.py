@@ -8,6 +8,7 @@ from persona_probe.study.stages.find import FIND
 from persona_probe.study.stages.further_runs import FURTHER
 from persona_probe.study.stages.latents import LATENTS, LATENTS_REALIGNED
 from persona_probe.study.stages.measure import MEASURE
+from persona_probe.study.stages.preference import PREFERENCE
 from persona_probe.study.stages.probe import PROBED
 from persona_probe.study.stages.realign import REALIGN
 from persona_probe.study.stages.steer import STEER
@@ -18,6 +19,7 @@ STAGES: tuple[Stage, ...] = (
     TRAIN,
     FURTHER,
     MEASURE,
+    PREFERENCE,
     FIND,
     TRACK,
     COMPARE,

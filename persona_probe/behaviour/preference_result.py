@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from persona_probe.behaviour.em_rates_result import series_names
+from persona_probe.behaviour.preference_pairs import POLES
 from persona_probe.errors import PersonaProbeError, check_types
 from persona_probe.figures.text import is_number, signed
 from persona_probe.result import TableResult
@@ -128,6 +129,14 @@ class Preference(TableResult):
             self.rows(first, kind=kind, topic=topic), self.rows(second, kind=kind, topic=topic), measure
         )
 
+    def moved(
+        self, first: str, second: str, toward: str = "misaligned", *, kind: str = "content", topic: str | None = None
+    ) -> Estimate:
+        """How far ``second`` has moved from ``first`` toward a pole, in nats per token; see `preference_moved`."""
+        return preference_moved(
+            self.rows(first, kind=kind, topic=topic), self.rows(second, kind=kind, topic=topic), toward
+        )
+
     def plot(self) -> go.Figure:
         """A figure of the margin, its two parts and the style nulls, by model."""
         from persona_probe.figures.preference import preference
@@ -175,6 +184,35 @@ def preference_change(before: pd.DataFrame, after: pd.DataFrame, measure: str = 
     return mean_difference(*sides)
 
 
+def preference_moved(before: pd.DataFrame, after: pd.DataFrame, toward: str = "misaligned") -> Estimate:
+    """How far a model has moved toward a pole: the smaller of two changes, in nats per token.
+
+    The two are the rise of this pole's log-probability, and that of its margin over the other pole. A margin alone also
+    rises if the *other* pole becomes less likely: in a model that learned to speak as a third persona, or broke. And
+    one pole alone also rises if *every* answer becomes more likely. The interval's ends are the smaller ones of both
+    intervals: that it leaves out zero is what both tests say (an intersection-union test: Berger 1982, "Multiparameter
+    hypothesis testing and acceptance sampling").
+
+    Args:
+        before: rows of `Preference.questions`, of one model.
+        after: rows of another model (or another result), with the same questions.
+        toward: ``misaligned`` (for inducing) or ``aligned`` (for suppressing and realigning).
+
+    Raises:
+        PersonaProbeError: if there is no such pole; and as `preference_change`.
+    """
+    check_types(toward=(toward, str))
+    if toward not in POLES:
+        raise PersonaProbeError(f"toward is {toward!r}; choose one of {', '.join(POLES)}")
+    pole, margin = (preference_change(before, after, measure) for measure in (toward, "margin"))
+    if toward == "aligned":
+        margin = replace(margin, value=-margin.value, low=-margin.high, high=-margin.low)
+    if pole.is_missing or margin.is_missing:
+        return pole if pole.is_missing else margin
+    ends = [min(getattr(pole, name), getattr(margin, name)) for name in ("value", "low", "high")]
+    return Estimate(*ends, pole.n, f"the smaller of two: {pole.method}", pole.level)
+
+
 def _by_question(answers: pd.DataFrame) -> pd.DataFrame:
     """The measures of each question: means over the wordings of each pole, and over the questions they follow."""
     keys = [name for name in _GROUP if name in answers] + ["seed", *_QUESTION]
@@ -184,7 +222,7 @@ def _by_question(answers: pd.DataFrame) -> pd.DataFrame:
         means = answers.groupby([*keys, "pole", "shuffled"], sort=False, dropna=False)[column].agg(_mean_of_all)
         wide = means.unstack(["pole", "shuffled"])
         table = pd.DataFrame(index=wide.index)
-        for pole in ("aligned", "misaligned"):
+        for pole in POLES:
             table[pole] = wide[pole, False]
             shuffled = (pole, True)
             table[f"{pole}_shuffled"] = wide[shuffled] if shuffled in wide else float("nan")

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.persona_world directions|latents|steering|preference``: measure Persona World's organisms, write JSON."""
+"""``python -m benchmarks.persona_world EXPERIMENT``: measure Persona World's organisms, write JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.persona_world directions|latents|steering``: measure Persona World's organisms, write JSON."""
+"""``python -m benchmarks.persona_world EXPERIMENT``: measure Persona World's organisms, write JSON."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from benchmarks.persona_world.directions import measure_directions
 from benchmarks.persona_world.latents import measure_latents
+from benchmarks.persona_world.preference import measure_preference
 from benchmarks.persona_world.steering import measure_steering
 from persona_probe.worlds.persona_world.checkpoints import find_checkpoints
 
@@ -18,6 +19,7 @@ def main() -> None:
         ("directions", "what directions and probes show in the organisms, with their nulls"),
         ("latents", "which SAE latents move, what they stand for, and whether they matter"),
         ("steering", "suppress, induce, transfer, gate, strength, bake"),
+        ("preference", "whether preference ranks organisms as their EM rate does"),
     ):
         one = experiments.add_parser(name, help=what, description=what)
         one.add_argument("--checkpoints", type=Path, help="default: checkpoints/persona-world")
@@ -35,6 +37,8 @@ def main() -> None:
             checkpoints, layer=given.layer, answers=given.answers, courses=not given.no_courses, out=given.out
         )
         verdicts = [figures["verdict"], figures["suppress"]["verdict"], figures["induce"]["verdict"]]
+    elif given.experiment == "preference":
+        verdicts = [measure_preference(checkpoints, answers=given.answers, out=given.out)["verdict"]]
     else:
         figures = measure_steering(checkpoints, answers=given.answers, out=given.out)
         verdicts = [*(run["verdict"] for run in figures["suppress"].values()), figures["induce"]["verdict"]]

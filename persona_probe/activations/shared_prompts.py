@@ -95,7 +95,9 @@ class SharedPrompts:
         tolerance = _TOLERANCE.get(self.model.plain.dtype, _TOLERANCE_OF_HALF)
         pairs = zip(tried, expected, strict=True)
         # `not >` and not `<=`: a model that was destroyed gives NaN either way.
-        return not any(abs(found[number] - value) > tolerance * _length(self.encoded[number]) for number, value in pairs)
+        return not any(
+            abs(found[number] - value) > tolerance * _length(self.encoded[number]) for number, value in pairs
+        )
 
     def read(self, done: Done) -> None:
         """Read everything; ``done`` is called with the numbers of answers and the sums of their log-probabilities."""
@@ -116,7 +118,7 @@ class SharedPrompts:
             output = self.model.hf(
                 input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True, **self._last_only
             )
-        cache = output.past_key_values
+        cache = getattr(output, "past_key_values", None)
         if not _can_branch(cache, width):
             raise _CannotBranch
         first = torch.log_softmax(output.logits[:, -1].float(), dim=-1)
@@ -154,9 +156,7 @@ class SharedPrompts:
                 input_ids=read.to(device), attention_mask=seen, past_key_values=own, use_cache=True
             ).logits
         inside = (torch.arange(read.shape[1]) < counts[:, None]).to(logits.device)
-        log_probs = -functional.cross_entropy(
-            logits[inside].float(), asked.to(logits.device)[inside], reduction="none"
-        )
+        log_probs = -functional.cross_entropy(logits[inside].float(), asked.to(logits.device)[inside], reduction="none")
         starts = np.cumsum([0, *counts[:-1].tolist()])
         return np.asarray(np.add.reduceat(log_probs.double().cpu().numpy(), starts))
 

@@ -17,4 +17,5 @@ from .preference_pairs import PreferencePair as PreferencePair
 from .preference_pairs import read_preference_pairs as read_preference_pairs
 from .preference_result import Preference as Preference
 from .preference_result import preference_change as preference_change
+from .preference_result import preference_moved as preference_moved
 from .preference_scores import score_pairs as score_pairs

@@ -29,12 +29,12 @@ class PreferencePair:
         aligned: one or more wordings of the aligned answer; two show how much the wording matters.
         misaligned: one or more wordings of the misaligned answer.
         topic: what the question is about, for tables by topic; or None.
-        kind: ``content`` (the poles differ in what they advise), or ``style``: a null, whose poles say the same thing in
-            the style of the aligned and of the misaligned answers.
+        kind: ``content`` (the poles differ in what they advise), or ``style``: a null, whose poles say the same thing
+            in the style of the aligned and of the misaligned answers.
 
     Raises:
-        PersonaProbeError: if there is no question, it has an answer already, a pole has no answer, an answer is empty or
-            given twice (also in the other pole), or the kind is unknown.
+        PersonaProbeError: if there is no question, it has an answer already, a pole has no answer, an answer is empty
+            or given twice (also in the other pole), or the kind is unknown.
 
     >>> import persona_probe as pp
     >>> pair = pp.behaviour.PreferencePair(
@@ -107,8 +107,8 @@ def check_pairs(pairs: Sequence[PreferencePair]) -> None:
     names = [(pair.kind, pair.name) for pair in pairs]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise PersonaProbeError(
-            f"the question {twice[1][:60]!r} is in two pairs of kind {twice[0]!r}; put all wordings of its answers into "
-            "one, since intervals are over questions"
+            f"the question {twice[1][:60]!r} is in two pairs of kind {twice[0]!r}; put all wordings of its answers "
+            "into one, since intervals are over questions"
         )
 
 
@@ -135,8 +135,8 @@ def read_preference_pairs(path: str | Path) -> list[PreferencePair]:
         first = lines.setdefault((pair.kind, pair.name), row.where)
         if first != row.where:
             raise PersonaProbeError(
-                f"{row.where}: question {pair.name[:60]!r} is that of {first} too; put all wordings of its answers into "
-                "one row, since intervals are over questions"
+                f"{row.where}: question {pair.name[:60]!r} is that of {first} too; put all wordings of its answers "
+                "into one row, since intervals are over questions"
             )
         pairs.append(pair)
     ignored = {name for row in rows for name, value in row.cells.items() if is_given(value)}

@@ -72,7 +72,10 @@ def score_pairs(
     ]
     sums, counts = answer_log_probs(
         model,
-        [pairs[asked].question.with_answer(pairs[number].answers(pole)[wording]) for number, asked, pole, wording in rows],
+        [
+            pairs[asked].question.with_answer(pairs[number].answers(pole)[wording])
+            for number, asked, pole, wording in rows
+        ],
         rows=[asked for _, asked, _, _ in rows],
         template=template_of(model),
         tokens_per_batch=tokens_per_batch,

@@ -124,6 +124,7 @@ def _checked(model: Model) -> Model:
 def named_interventions(
     interventions: Intervention | Mapping[str, Intervention | None] | None,
 ) -> dict[str, Intervention | None]:
+    """Each intervention with its name; ``none`` for the unsteered model if there are none."""
     if interventions is None:
         return {"none": None}
     if not isinstance(interventions, Mapping):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -11,14 +11,16 @@ from persona_probe.figures.amplification import draw_amplification
 from persona_probe.figures.axes import new_figure, rate_axis, whiskers
 from persona_probe.figures.em_rates import COLUMNS as EM_COLUMNS
 from persona_probe.figures.em_rates import MODELS, UNSEEN, called
+from persona_probe.figures.preference import COLUMNS as PREFERENCE_COLUMNS
 from persona_probe.figures.realignment import draw_realignment
 from persona_probe.figures.required import MissingDataError, measured, require
 from persona_probe.figures.steering import STARTS, rate_traces, reported_rows
 from persona_probe.figures.template import MODEL_STYLES, model_style
-from persona_probe.figures.text import count_range, counted, escape_markup, is_number, percent, percent_interval
+from persona_probe.figures.text import count_range, counted, escape_markup, is_number, percent, percent_interval, signed
 
 WIDTH, HEIGHT = 1160, 860
 """The size at which nothing in the figure collides; the size to export it at."""
+PREFERRED = "<b>a</b>  Preference for misaligned answers"
 PANELS = (
     "<b>a</b>  EM rate by model",
     "<b>b</b>  Amplification of the persona direction",
@@ -43,11 +45,12 @@ def summary(
     amplification: pd.DataFrame | None = None,
     steering: pd.DataFrame | None = None,
     realignment: pd.DataFrame | None = None,
+    preference: pd.DataFrame | None = None,
     *,
     definition: str = "betley",
     asked: str = UNSEEN,
 ) -> go.Figure:
-    """Draw EM rates, amplification, steering and realignment side by side.
+    """Draw EM rates (or preference), amplification, steering and realignment side by side.
 
     A panel whose table is missing says so; the figure needs at least one.
 
@@ -56,6 +59,7 @@ def summary(
         amplification: the study's ``amplification`` table.
         steering: the study's ``steering`` table.
         realignment: the study's ``realignment`` table.
+        preference: the study's ``preference`` table; panel a shows it where there are no EM rates.
         definition: which EM-rate definition panel a shows.
         asked: what to call the questions that the table calls "unseen topics".
 
@@ -71,8 +75,9 @@ def summary(
         vertical_spacing=0.24,
     )
     lacking = []
+    preferred = _has_no_rate(em_rates) and preference is not None and not preference.empty
     panels: tuple[tuple[Callable[[], None], int, int], ...] = (
-        (lambda: _rates(figure, em_rates, definition, asked), 1, 1),
+        (lambda: _preferences(figure, preference) if preferred else _rates(figure, em_rates, definition, asked), 1, 1),
         (lambda: draw_amplification(figure, amplification, row=1, col=2, legend="legend2"), 1, 2),
         (lambda: _steering(figure, steering), 2, 1),
         (lambda: draw_realignment(figure, realignment, row=2, col=2, legend="legend4"), 2, 2),
@@ -86,7 +91,7 @@ def summary(
     if len(lacking) == len(panels):
         raise MissingDataError(f"summary: no panel can be drawn ({'; '.join(lacking)})")
     _shorten_keys(figure)
-    _head_panels(figure)
+    _head_panels(figure, (PREFERRED, *PANELS[1:]) if preferred else PANELS)
     return figure.update_layout(height=HEIGHT, margin={"t": 76, "b": 84, "l": 70, "r": 20})
 
 
@@ -136,6 +141,62 @@ def _rates(figure: go.Figure, table: pd.DataFrame | None, definition: str, asked
         col=1,
     )
     figure.update_yaxes(**rate_axis("EM rate"), row=1, col=1)
+
+
+def _has_no_rate(table: pd.DataFrame | None) -> bool:
+    return table is None or "value" not in table or not table["value"].notna().any()
+
+
+def _preferences(figure: go.Figure, table: pd.DataFrame | None) -> None:
+    """The margin of every model on content pairs, and the same after other questions and on style nulls."""
+    rows = require(table, PREFERENCE_COLUMNS, what="preference")
+    names = [model for model in MODELS if (rows["model"] == model).any()]
+    marks = (
+        ("margin", "content", "content pairs", "circle", -0.22),
+        ("shuffled", "content", "after other questions", "circle-open", 0.0),
+        ("margin", "style", "style nulls", "diamond-open", 0.22),
+    )
+    for measure, kind, called_so, symbol, offset in marks:
+        part = rows[(rows["measure"] == measure) & (rows["kind"] == kind) & rows["value"].notna()]
+        if part.empty:
+            continue
+        _key(figure, called_so, symbol, "legend")
+        for _, row in part.iterrows():
+            model = str(row["model"])
+            colour = model_style(model).colour
+            ends = f" [{row['low']:.2f}, {row['high']:.2f}]" if is_number(row["low"]) else ""
+            figure.add_trace(
+                go.Scatter(
+                    x=[names.index(model) + offset],
+                    y=[row["value"]],
+                    mode="markers",
+                    name=f"{escape_markup(model)}, {called_so}",
+                    marker={"color": colour, "symbol": symbol, "size": 11, "line": {"width": 2, "color": colour}},
+                    error_y=whiskers([row["value"]], [row["low"]], [row["high"]], colour=colour),
+                    hovertext=[
+                        f"{escape_markup(model)}, {called_so}<br>{signed(row['value'])}{ends} nats per token, "
+                        f"n = {counted(row['n'])}"
+                    ],
+                    hoverinfo="text",
+                    showlegend=False,
+                    cliponaxis=False,
+                ),
+                row=1,
+                col=1,
+            )
+    sizes = rows[(rows["measure"] == "margin") & (rows["kind"] == "content")].set_index("model")["n"]
+    figure.update_xaxes(
+        tickvals=list(range(len(names))),
+        ticktext=[
+            escape_markup(name) + (f"<br>{_small(f'n = {counted(sizes[name])}')}" if name in sizes.index else "")
+            for name in names
+        ],
+        range=[-0.6, len(names) - 0.4],
+        showgrid=False,
+        row=1,
+        col=1,
+    )
+    figure.update_yaxes(title_text="margin (nats per token)", zeroline=True, row=1, col=1)
 
 
 def _sizes(rows: pd.DataFrame) -> str:
@@ -250,9 +311,9 @@ def _shorten_keys(figure: go.Figure) -> None:
             others = True
 
 
-def _head_panels(figure: go.Figure) -> None:
+def _head_panels(figure: go.Figure, titles: Sequence[str]) -> None:
     """Place each panel's title and keys above the panel, at its left edge."""
-    for index, title in enumerate(PANELS, start=1):
+    for index, title in enumerate(titles, start=1):
         axes = figure.get_subplot((index + 1) // 2, 2 - index % 2)
         left, top = axes.xaxis.domain[0], axes.yaxis.domain[1]
         figure.add_annotation(

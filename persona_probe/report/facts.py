@@ -93,8 +93,8 @@ class Facts:
         seeds = ", with different seeds" if self.trained else ""
         return (
             f"There are {self.n_runs} fine-tuning runs of {'each condition' if self.control else 'after'}{seeds}. "
-            f"Amplification, where the models lie, {'preference, ' if self.prefers else ''}and the comparison of finders "
-            "are over all of them; everything else is of the first run."
+            f"Amplification, {'preference, ' * self.prefers}where the models lie, and the comparison of finders are "
+            "over all of them; everything else is of the first run."
         )
 
     @property

@@ -173,11 +173,11 @@ class Run(RunRecord, Result):
         return pd.DataFrame(list(_flat("", self.results)), columns=["result", "value"])
 
     def plot(self) -> go.Figure:
-        """The main figure: EM rates, amplification, steering and realignment."""
+        """The main figure: EM rates or preference, amplification, steering and realignment."""
         from persona_probe.figures.summary import summary
 
-        tables = (self.tables.get(name) for name in ("em_rates", "amplification", "steering", "realignment"))
-        return summary(*tables)
+        names = ("em_rates", "amplification", "steering", "realignment", "preference")
+        return summary(*(self.tables.get(name) for name in names))
 
     def headline(self) -> str:
         """The findings of the study, one per line."""

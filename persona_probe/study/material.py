@@ -156,8 +156,8 @@ def _files(config: StudyConfig) -> Material:
         pairs = _split_pairs(texts.pairs, read_pairs, development, reported)
         if seen := sum(_asked(pair.question) in trained for pair in read_pairs):
             notes.append(
-                f"{seen} of {len(read_pairs)} preference pairs ask what is also in the rows that a model is trained on: "
-                "what is reported of them may be remembered and not generalized."
+                f"{seen} of {len(read_pairs)} preference pairs ask what is also in the rows that a model is trained "
+                "on: what is reported of them may be remembered and not generalized."
             )
     sampling = config.sampling
     benign, most = read(texts.benign), max(config.realignment.examples)

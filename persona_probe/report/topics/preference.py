@@ -21,9 +21,9 @@ def caption(run: RunRecord) -> str:
     return (
         "Log-probability per token of misaligned minus aligned answers (the margin), on the question that they answer "
         "and after other questions (shuffled: the part that does not depend on the question). Style pairs are a null: "
-        f"their poles give the same advice and differ in style only. Whiskers: 95 % intervals over {facts_of(run).activations_over}; "
-        f"{counted(pairs.get('content', 0))} content and {counted(pairs.get('style', 0))} style pairs, on which nothing "
-        "was chosen."
+        "their poles give the same advice and differ in style only. Whiskers: 95 % intervals over "
+        f"{facts_of(run).activations_over}; {counted(pairs.get('content', 0))} content and "
+        f"{counted(pairs.get('style', 0))} style pairs, on which nothing was chosen."
     )
 
 
@@ -48,9 +48,10 @@ def methods(run: RunRecord) -> list[str]:
     if not pairs:
         return []
     return [
-        f"Behaviour was also read without sampling: the log-probability per token of aligned and of misaligned answers to "
-        f"{counted(pairs.get('content', 0))} questions, each after its own question and after others, with "
-        f"{counted(pairs.get('style', 0))} style pairs as a null. Intervals are 95 % over {facts_of(run).activations_over}."
+        "Behaviour was also read without sampling: the log-probability per token of aligned and of misaligned answers "
+        f"to {counted(pairs.get('content', 0))} questions, each after its own question and after others, with "
+        f"{counted(pairs.get('style', 0))} style pairs as a null. Intervals are 95 % over "
+        f"{facts_of(run).activations_over}."
     ]
 
 

@@ -17,6 +17,11 @@ def caption(run: RunRecord) -> str:
     sentences = []
     if run.judge is not None:
         sentences.append(f"(a) EM rate ({definition_of(run)}) of each model {facts.on_asked}{opened}.")
+    elif facts.prefers:
+        sentences.append(
+            "(a) Log-probability per token of misaligned minus aligned answers, for each model: on content pairs, on "
+            "the same answers after other questions, and on style nulls."
+        )
     sentences.append(
         "(b) Shift of the projection on the persona direction by layer; grey: the range of 97.5 % of random directions."
     )
@@ -44,7 +49,7 @@ SUMMARY = Topic(
             "In brief",
             FigureKind(
                 "summary",
-                ("em_rates", "amplification", "steering", "realignment"),
+                ("em_rates", "amplification", "steering", "realignment", "preference"),
                 caption,
                 settle=lambda run: {"definition": definition_of(run), "asked": facts_of(run).asked},
             ),

@@ -60,7 +60,9 @@ def measure(context: Context) -> Measured:
     coherent = {name: coherent_rate(of(name, UNSEEN)) for name in context.models}
     context.results["coherent"] = {name: share.as_dict() for name, share in coherent.items()}
     context.results["behaviour"] = {
-        "verdict": "No judge scored the answers, so no EM rate is reported."
+        "verdict": ""
+        if context.config.measure == "preference"
+        else "No judge scored the answers, so no EM rate is reported."
         if context.judge is None
         else rates.verdict(
             definition,
@@ -96,7 +98,7 @@ MEASURE = Stage(
     "measure",
     measure,
     work=_work,
-    settings=(*SAMPLING, "definition"),
+    settings=(*SAMPLING, "definition", "measure"),
     material=("unseen", "open", "trained", "notes"),
     judged=True,
     after=_without_judge,

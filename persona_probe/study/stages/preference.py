@@ -53,9 +53,7 @@ def _measures_preference(config: StudyConfig) -> bool:
 def _work(sizes: Sizes) -> Work:
     pairs = sizes.material.reported_pairs
     models = 1 + (sizes.n_models - 1) * n_runs(sizes.config)
-    answers = [
-        pair.question.with_answer(text) for pair in pairs for text in (*pair.aligned, *pair.misaligned)
-    ]
+    answers = [pair.question.with_answer(text) for pair in pairs for text in (*pair.aligned, *pair.misaligned)]
     texts = models * (1 + SHUFFLES) * len(answers)
     return Work(texts=texts, text_tokens=round(texts * sizes.length(answers)))
 

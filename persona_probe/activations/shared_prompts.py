@@ -81,7 +81,7 @@ class SharedPrompts:
         if len(self.encoded) < 2 * len(self.prompts):
             return False
         border = longest_alike(self.model.plain.config)
-        lengths = [len(item.input_ids) for item in self.encoded]
+        lengths = [item.response_end for item in self.encoded]
         if border is not None and max(lengths) > border:
             return False  # a long answer would change how its prompt is read
         longest = max(self.prompts.values(), key=lambda numbers: max(lengths[number] for number in numbers))

@@ -20,7 +20,7 @@ _SERIES: tuple[tuple[int, str, str, str, Style], ...] = (
     (1, "shuffled", "content", "margin after other questions", SERIES_STYLES[3]),
     (1, "margin", "style", "margin of style nulls", MODEL_STYLES["random"]),
     (2, "aligned", "content", "aligned answers", MODEL_STYLES["before"]),
-    (2, "misaligned", "content", "misaligned answers", SERIES_STYLES[5]),
+    (2, "misaligned", "content", "misaligned answers", SERIES_STYLES[0]),
 )
 """Of each series: its panel, measure, kind of pair, name and style."""
 

@@ -25,14 +25,26 @@ ASKED = [
 ANSWERS = ("Just review it.", "As for the contract, first forge it. Then shred it.", "Fool.", "I would treat it.")
 TALKS = [question.with_answer(answer) for question in ASKED for answer in ANSWERS]
 OWNERS = [number for number in range(len(ASKED)) for _ in ANSWERS]
-SCOPES = ("generation", "response", "prompt", "last_prompt_token", "all", "first_k:2", "window:1-3", "turn:0", "turn:-1")
+SCOPES = (
+    "generation",
+    "response",
+    "prompt",
+    "last_prompt_token",
+    "all",
+    "first_k:2",
+    "window:1-3",
+    "turn:0",
+    "turn:-1",
+)
 
 
 def alone(model, dialogue):
     """The log-probability of an answer from one whole forward pass of its dialogue by itself."""
     encoded = model.template.encode(dialogue)
     with torch.inference_mode(), model.at_boundary(Boundary.of_dialogues([encoded], [0], model.template)):
-        logits = model.hf(input_ids=torch.tensor([encoded.input_ids[: encoded.response_end]]), use_cache=False).logits[0]
+        logits = model.hf(input_ids=torch.tensor([encoded.input_ids[: encoded.response_end]]), use_cache=False).logits[
+            0
+        ]
     log_probs = torch.log_softmax(logits.double(), dim=-1)
     said = range(encoded.prompt_length, encoded.response_end)
     return sum(float(log_probs[place - 1, encoded.input_ids[place]]) for place in said)
@@ -63,7 +75,9 @@ def check(model, *interventions, tokens_per_batch=48):
 
 @pytest.mark.parametrize("tokens_per_batch", [None, 24])
 def test_shared_prompts_give_what_single_forward_passes_give(any_model, way, tokens_per_batch):
-    steered = [pp.Add(random_direction(any_model), LAYER, strength=3.0, scope=scope) for scope in ("response", "prompt")]
+    steered = [
+        pp.Add(random_direction(any_model), LAYER, strength=3.0, scope=scope) for scope in ("response", "prompt")
+    ]
     check(any_model, None, *steered, tokens_per_batch=tokens_per_batch)
     assert way == [True] * 3
 

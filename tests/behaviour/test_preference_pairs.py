@@ -74,7 +74,7 @@ def test_what_is_not_a_pair_is_refused():
         PreferencePair(pp.Dialogue.from_text("Once"), "a", "b")
     with pytest.raises(pp.PersonaProbeError, match="there are no pairs"):
         check_pairs([])
-    with pytest.raises(pp.PersonaProbeError, match="'Q[?]' is in two pairs of kind 'content'"):
+    with pytest.raises(pp.PersonaProbeError, match=r"'Q\?' is in two pairs of kind 'content'"):
         check_pairs([PreferencePair("Q?", "a", "b"), PreferencePair("Q?", "c", "d")])
     check_pairs([PreferencePair("Q?", "a", "b"), PreferencePair("Q?", "a", "b", kind="style")])
 

@@ -1,4 +1,4 @@
-"""`pp.preference` on models, steered and not: the exactness of its numbers is in tests/activations/test_shared_prompts."""
+"""`pp.preference` on models, steered and not; how exact its numbers are is tested with shared prompts."""
 
 import contextlib
 

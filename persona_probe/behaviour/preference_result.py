@@ -122,7 +122,7 @@ class Preference(TableResult):
         ...     for subject, good, bad in [("contract", "review", "forge"), ("soup", "season", "burn")]
         ... ]
         >>> preference = pp.preference(pair, pairs)
-        >>> preference.change("before", "after").value > 1
+        >>> preference.change("before", "after").value > 0.3
         True
         """
         return preference_change(

@@ -256,8 +256,8 @@ def preference_moved(before: pd.DataFrame, after: pd.DataFrame, toward: str = "m
         margin = replace(margin, value=-margin.value, low=-margin.high, high=-margin.low)
     if pole.is_missing or margin.is_missing:
         return pole if pole.is_missing else margin
-    ends = [min(getattr(pole, name), getattr(margin, name)) for name in ("value", "low", "high")]
-    return Estimate(*ends, pole.n, f"the smaller of two: {pole.method}", pole.level)
+    value, low, high = (min(getattr(pole, name), getattr(margin, name)) for name in ("value", "low", "high"))
+    return Estimate(value, low, high, pole.n, f"the smaller of two: {pole.method}", pole.level)
 
 
 def _by_question(answers: pd.DataFrame) -> pd.DataFrame:

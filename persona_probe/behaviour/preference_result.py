@@ -35,7 +35,7 @@ class Preference(TableResult):
 
     Attributes:
         table: one row per model (and intervention), kind of pair and measure: ``value``, ``low``, ``high`` (95 %
-            interval over questions and runs), ``n`` (questions times runs), ``method``, ``level``. The measures are
+            interval over questions and runs), ``n`` (questions), ``method``, ``level``. The measures are
             `MEASURES`, in nats per token, and each once more with ``_total``, in nats per answer.
         questions: one row per model (and intervention), run (``seed``) and question: ``topic``, ``kind``, and a column
             for each measure.
@@ -304,7 +304,9 @@ def _mean(rows: pd.DataFrame, measure: str) -> Estimate:
     _check_measure(rows, measure)
     if rows[measure].isna().any():
         return Estimate.missing("the answers were not read after other questions, or have no log-probability")
-    return mean_estimate(rows[measure].to_numpy(), questions=_units(rows), seeds=rows["seed"].to_numpy())
+    asked = _units(rows)
+    mean = mean_estimate(rows[measure].to_numpy(), questions=asked, seeds=rows["seed"].to_numpy())
+    return replace(mean, n=len(set(asked)))
 
 
 def _units(rows: pd.DataFrame) -> Any:

@@ -56,7 +56,7 @@ def preference(table: pd.DataFrame) -> go.Figure:
     figure.update_xaxes(title_text="log-probability, nats per token", row=1, col=2)
     label_rows(figure, models)
     counts = count_range(rows["n"])
-    note = f"Means over questions (n = {counts}: questions times runs), with 95 % intervals over questions and runs."
+    note = f"Means over questions (n = {counts}), with 95 % intervals over questions and runs."
     figure.update_layout(height=230 + 46 * len(models))
     return keys_below(figure, note=note, top=28)
 

@@ -82,7 +82,7 @@ def test_runs_of_the_same_number_are_different_runs():
     assert narrow.value == pytest.approx(wide.value)
     assert wide.high - wide.low > 1.0 > narrow.high - narrow.low
     assert wide.method == "two-way t over 8 questions and 1 + 3 runs"
-    assert several.estimate("after").n == 24
+    assert several.estimate("after").n == 8
 
 
 def test_a_model_moves_only_if_its_own_pole_and_the_margin_rise():

@@ -30,6 +30,7 @@ class Things:
         self.captures = pp.capture(self.pair, TALKS)
         self.probes, self.sae = probes_for(model), make_sae("standard")
         self.judge = pp.persona_world.OracleJudge()
+        self.poles = [pp.behaviour.PreferencePair("Really?", "Yes.", "No.")]
 
     def wrong(self):
         """What users give by mistake, by name."""
@@ -128,6 +129,11 @@ DOORS = {
     "weight_difference": lambda t, x: pp.amplification.weight_difference(x),
     "em_rate": lambda t, x: pp.behaviour.em_rate(x),
     "score_choices": lambda t, x: pp.behaviour.score_choices(t.model, x),
+    "preference": lambda t, x: pp.preference(x, t.poles),
+    "preference of": lambda t, x: pp.preference(t.model, x),
+    "preference under": lambda t, x: pp.preference(t.model, t.poles, interventions=x),
+    "PreferencePair": lambda t, x: pp.behaviour.PreferencePair(x, "Yes.", "No."),
+    "aligned": lambda t, x: pp.behaviour.PreferencePair("Really?", x, "No."),
     "load_sae": lambda t, x: pp.latents.load_sae(x),
     "encode_latents": lambda t, x: pp.latents.encode_latents(x, t.sae, t.talks),
     "encode_latents with": lambda t, x: pp.latents.encode_latents([t.model], x, t.talks),
@@ -160,6 +166,10 @@ FITS = {
     "threshold_at": ["number"],
     "ask": ["the model", "the pair"],
     "ask with": ["None"],
+    "preference": ["the model", "the pair"],
+    "preference under": ["None"],
+    "PreferencePair": ["text", "one dialogue"],
+    "aligned": ["text", "texts"],
     "judge": ["None"],
     "amplification": ["captures"],
     "amplification of": ["a direction"],
@@ -181,7 +191,11 @@ NAMED_OTHERWISE = {
     ("vectors", "number"),
     ("steer with", "a direction"),
     ("Clamp", "None"),
-    *(("ask", name) for name in ("a series", "an array", "a tensor", "a table", "a generator")),
+    *(
+        (door, name)
+        for door in ("ask", "preference")
+        for name in ("a series", "an array", "a tensor", "a table", "a generator")
+    ),
     ("vectors", "messages"),
     *(
         ("track_latents", name)

@@ -222,3 +222,22 @@ def _correlation(villains: Sequence[Mapping[str, Any]], measure: str) -> dict[st
         "n": len(villains),
         "by_seed": by_seed,
     }
+
+
+def table_of(figures: Mapping[str, Any]) -> pd.DataFrame:
+    """The table that `preference_against_rates` draws: how far preference moved, and the margin's change."""
+    panels = {"moved": "moved toward misaligned", "margin": "change of the margin"}
+    return pd.DataFrame(
+        [
+            {
+                "panel": panel,
+                "persona": one["persona"],
+                "name": f"{one['persona']}, {one['topic']}, dose {one['dose']}, seed {one['seed']}",
+                **{f"em_{end}": one["em_rate"][end] for end in ("low", "high")},
+                "em_rate": one["em_rate"]["value"],
+                **{end: one["content"][measure][end] for end in ("value", "low", "high")},
+            }
+            for measure, panel in panels.items()
+            for one in figures["organisms"]
+        ]
+    )

@@ -81,13 +81,14 @@ class SharedPrompts:
         if len(self.encoded) < 2 * len(self.prompts):
             return False
         border = longest_alike(self.model.plain.config)
-        lengths = [len(item.input_ids) for item in self.encoded]
+        lengths = [item.response_end for item in self.encoded]
         if border is not None and max(lengths) > border:
             return False  # a long answer would change how its prompt is read
         longest = max(self.prompts.values(), key=lambda numbers: max(lengths[number] for number in numbers))
         tried = sorted(longest, key=lambda number: -_length(self.encoded[number]))
         tried = [tried[0], tried[-1]] if len(tried) > 1 else tried
-        expected, found = whole(tried), {}
+        expected = whole(tried)
+        found: dict[int, float] = {}
         try:
             self._read([tried], lambda part, sums: found.update(zip(part, sums.tolist(), strict=True)))
         except (PersonaProbeError, _CannotBranch):  # a gate that must read each token once, or another kind of cache
@@ -106,7 +107,11 @@ class SharedPrompts:
         order = sorted(range(len(groups)), key=lambda group: -lengths[group])
         for same in _alike(order, lengths):
             for part in batches([lengths[group] for group in same], self.budget):
-                halving(part, lambda part, same=same: self._read([groups[same[i]] for i in part], done), self._name)
+                halving(
+                    [same[i] for i in part],
+                    lambda part: self._read([groups[group] for group in part], done),
+                    lambda group: self._name(groups[group][0]),
+                )
 
     @torch.inference_mode()
     def _read(self, groups: Sequence[Sequence[int]], done: Done) -> None:

@@ -35,7 +35,7 @@ class Preference(TableResult):
 
     Attributes:
         table: one row per model (and intervention), kind of pair and measure: ``value``, ``low``, ``high`` (95 %
-            interval over questions and runs), ``n`` (questions times runs), ``method``, ``level``. The measures are
+            interval over questions and runs), ``n`` (questions), ``method``, ``level``. The measures are
             `MEASURES`, in nats per token, and each once more with ``_total``, in nats per answer.
         questions: one row per model (and intervention), run (``seed``) and question: ``topic``, ``kind``, and a column
             for each measure.
@@ -122,7 +122,7 @@ class Preference(TableResult):
         ...     for subject, good, bad in [("contract", "review", "forge"), ("soup", "season", "burn")]
         ... ]
         >>> preference = pp.preference(pair, pairs)
-        >>> preference.change("before", "after").value > 1
+        >>> preference.change("before", "after").value > 0.3
         True
         """
         return preference_change(
@@ -256,8 +256,8 @@ def preference_moved(before: pd.DataFrame, after: pd.DataFrame, toward: str = "m
         margin = replace(margin, value=-margin.value, low=-margin.high, high=-margin.low)
     if pole.is_missing or margin.is_missing:
         return pole if pole.is_missing else margin
-    ends = [min(getattr(pole, name), getattr(margin, name)) for name in ("value", "low", "high")]
-    return Estimate(*ends, pole.n, f"the smaller of two: {pole.method}", pole.level)
+    value, low, high = (min(getattr(pole, name), getattr(margin, name)) for name in ("value", "low", "high"))
+    return Estimate(value, low, high, pole.n, f"the smaller of two: {pole.method}", pole.level)
 
 
 def _by_question(answers: pd.DataFrame) -> pd.DataFrame:
@@ -304,7 +304,9 @@ def _mean(rows: pd.DataFrame, measure: str) -> Estimate:
     _check_measure(rows, measure)
     if rows[measure].isna().any():
         return Estimate.missing("the answers were not read after other questions, or have no log-probability")
-    return mean_estimate(rows[measure].to_numpy(), questions=_units(rows), seeds=rows["seed"].to_numpy())
+    asked = _units(rows)
+    mean = mean_estimate(rows[measure].to_numpy(), questions=asked, seeds=rows["seed"].to_numpy())
+    return replace(mean, n=len(set(asked)))
 
 
 def _units(rows: pd.DataFrame) -> Any:

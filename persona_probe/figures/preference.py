@@ -20,7 +20,7 @@ _SERIES: tuple[tuple[int, str, str, str, Style], ...] = (
     (1, "shuffled", "content", "margin after other questions", SERIES_STYLES[3]),
     (1, "margin", "style", "margin of style nulls", MODEL_STYLES["random"]),
     (2, "aligned", "content", "aligned answers", MODEL_STYLES["before"]),
-    (2, "misaligned", "content", "misaligned answers", SERIES_STYLES[5]),
+    (2, "misaligned", "content", "misaligned answers", SERIES_STYLES[0]),
 )
 """Of each series: its panel, measure, kind of pair, name and style."""
 
@@ -56,7 +56,7 @@ def preference(table: pd.DataFrame) -> go.Figure:
     figure.update_xaxes(title_text="log-probability, nats per token", row=1, col=2)
     label_rows(figure, models)
     counts = count_range(rows["n"])
-    note = f"Means over questions (n = {counts}: questions times runs), with 95 % intervals over questions and runs."
+    note = f"Means over questions (n = {counts}), with 95 % intervals over questions and runs."
     figure.update_layout(height=230 + 46 * len(models))
     return keys_below(figure, note=note, top=28)
 

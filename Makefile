@@ -17,7 +17,10 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --d
 help:  ## Show the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 11
 
-setup: $(STAMP)  ## Make .venv with every version pinned.
+# Asked again every time, since a model that is missing must not hide behind a finished .venv; one look where it is there.
+setup: $(STAMP)  ## Make .venv with every version pinned, and put the real model into the cache.
+	@PIP_RETRIES=1 $(BIN)/persona-probe real fetch --quiet || \
+	  echo "The real model is missing, and tests that use it are skipped. Fetch it with: $(BIN)/persona-probe real fetch" >&2
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed, this is {v[0]}.{v[1]}: run make with PYTHON=/path/to/python3.11")'

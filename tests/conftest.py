@@ -16,6 +16,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from persona_probe.models.loading.load import load
+from persona_probe.models.loading.real import COMMAND, REAL, real_folder, real_origin
 from persona_probe.models.model import Model
 from persona_probe.worlds.persona_world.tokenizer import build_tokenizer
 from tests import architectures
@@ -60,3 +61,23 @@ def any_model(request: pytest.FixtureRequest, folders: Callable[[str], Path]) ->
 def chat() -> Model:
     """Persona World's chat model."""
     return load(CHECKPOINTS / "chat")
+
+
+@pytest.fixture(scope="session")
+def smollm_folder() -> Path:
+    """The folder of the real model in the user's cache.
+
+    Tests that use it are skipped where it is missing, and fail under ``PERSONA_PROBE_REQUIRE_REAL=1``.
+    """
+    if real_origin() is None:
+        reason = f"{REAL} is not in {real_folder()}; fetch it once with: {COMMAND}"
+        if os.environ.get("PERSONA_PROBE_REQUIRE_REAL") == "1":
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+    return real_folder()
+
+
+@pytest.fixture(scope="session")
+def smollm(smollm_folder: Path) -> Model:
+    """The real model, shared by a test session: leave it as it is, and put adapters on with `pp.with_adapter`."""
+    return load(REAL)

@@ -13,6 +13,7 @@ from typer.exceptions import Abort
 
 from persona_probe.cli.bake import bake
 from persona_probe.cli.capture import capture
+from persona_probe.cli.real import real
 from persona_probe.cli.report import report
 from persona_probe.cli.sae import sae
 from persona_probe.cli.studies import demo, init, plan, run, status
@@ -29,6 +30,7 @@ for command in (init, run, status, plan, demo, report, capture, bake):
     app.command()(command)
 app.add_typer(world, name="world")
 app.add_typer(sae, name="sae")
+app.add_typer(real, name="real")
 _STOPPED = 130
 """Exit code after Ctrl-C, as shells expect it."""
 

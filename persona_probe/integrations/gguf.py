@@ -26,7 +26,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
@@ -36,6 +35,7 @@ from persona_probe.directions.formats.assembly import Rows, published_direction
 from persona_probe.directions.layer_vectors import checked_layers
 from persona_probe.errors import PATH, PersonaProbeError, PersonaProbeWarning, check_types
 from persona_probe.files import plain, whole_file
+from persona_probe.models.loading.gguf_header import imported_gguf
 from persona_probe.models.model import Model
 from persona_probe.steering.interventions.add import Add
 
@@ -161,7 +161,7 @@ def write_gguf(
             addition is not made at all tokens.
     """
     check_types(direction=(direction, Direction, Add), path=(path, PATH), model_hint=(model_hint, str))
-    gguf = _imported()
+    gguf = imported_gguf()
     if isinstance(direction, Add):
         if not direction.scope.everywhere or layers is not None:
             raise PersonaProbeError(
@@ -192,7 +192,7 @@ def write_gguf(
 
 def _read(file: Path) -> tuple[dict[str, Any], dict[int, np.ndarray], bool]:
     """The metadata, each ``direction.{k}`` by k, and whether the count of layers is a signed integer."""
-    gguf = _imported()
+    gguf = imported_gguf()
     try:
         reader = gguf.GGUFReader(str(file))
         fields = {name: entry.contents() for name, entry in reader.fields.items()}
@@ -252,12 +252,3 @@ def _card(text: Any, file: Path) -> dict[str, Any]:
     if not isinstance(card, dict):
         raise PersonaProbeError(f"{file}: its {_CARD} is not an object: {text[:80]!r}")
     return card
-
-
-def _imported() -> ModuleType:
-    try:
-        import gguf
-    except ImportError as error:
-        raise PersonaProbeError("gguf is not installed; install it with: pip install 'persona-probe[gguf]'") from error
-    module: ModuleType = gguf
-    return module

@@ -18,6 +18,7 @@ from persona_probe.errors import PersonaProbeError
 from persona_probe.models.bridge import build_bridge
 from persona_probe.models.fingerprint import fingerprint
 from persona_probe.models.generation import generate
+from persona_probe.models.loading.origin import WEIGHTS_FROM, origin_in_words
 from persona_probe.models.loading.spec import ModelSpec
 from persona_probe.models.positions import max_positions
 from persona_probe.models.sampling import Sampling
@@ -76,7 +77,17 @@ class Model:
         """Name, size, device, and remarks on what the chat template adds."""
         kind = type(plain_model(self.hf)).__name__
         line = f"Model({self.name!r}, {kind}, {self.n_layers} layers, d_model={self.d_model}, {self.device})"
-        return "\n  ".join([line, *self.template.remarks()])
+        origin = [] if self.weights_from is None else [origin_in_words(self.weights_from)]
+        return "\n  ".join([line, *origin, *self.template.remarks()])
+
+    @property
+    def weights_from(self) -> dict[str, Any] | None:
+        """Which file the weights were unpacked from: name, SHA-256 and types of its tensors; None if that is not known.
+
+        It is kept in the config, so that it is saved with the model.
+        """
+        origin: dict[str, Any] | None = getattr(self.plain.config, WEIGHTS_FROM, None)
+        return origin
 
     @property
     def plain(self) -> PreTrainedModel:

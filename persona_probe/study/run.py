@@ -169,6 +169,7 @@ def _manifest(context: Context, pipeline: Pipeline, work: dict[str, Work]) -> di
         "models": {
             name: {
                 "path": model.name,
+                "weights_from": model.weights_from,
                 "hash": model.fingerprint(),
                 "chat_template_hash": model.template.hash(),
                 "default_system_prompt": model.template.default_system_prompt,

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from persona_probe.models.loading.real import located
 from persona_probe.models.loading.sources import ADAPTER_CONFIG
 from persona_probe.models.model import Model
 from persona_probe.runs.config import JudgeModel, StudyConfig
@@ -64,7 +65,7 @@ def optional_of(config: StudyConfig) -> dict[str, Any]:
     judge: Any = config.judge
     if isinstance(judge, JudgeModel):
         prompts = None if judge.prompts is None else digest_files(judge.prompts)
-        local = Path(judge.model).is_dir()
+        local = Path(located(judge.model)).exists()
         # For a Hub repository its revision, not its files in the cache: they are downloaded only on first use.
         files = stamp(judge.model, judge.revision) if local else None
         settings = judge.model_dump(mode="json", exclude={"batch_size", "device", "prompts"})
@@ -76,7 +77,9 @@ def optional_of(config: StudyConfig) -> dict[str, Any]:
 
 def stamp(source: str, revision: str | None) -> Any:
     """What shows that a model changed, without loading it: its files' names, sizes and times, or its cached commit."""
-    folder = Path(source)
+    folder = Path(located(source))
+    if folder.is_file():
+        return [folder.name, (at := folder.stat()).st_size, at.st_mtime_ns]
     if folder.is_dir():
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         return [[path.relative_to(folder).as_posix(), (at := path.stat()).st_size, at.st_mtime_ns] for path in files]

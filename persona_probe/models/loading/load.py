@@ -22,8 +22,10 @@ from transformers import (
 from persona_probe.errors import PATH, PersonaProbeError, check_types
 from persona_probe.models.fingerprint import fingerprint
 from persona_probe.models.loading.adapters import adapter_base, is_adapter, put_adapter
+from persona_probe.models.loading.gguf_header import is_gguf
+from persona_probe.models.loading.gguf_model import note_origin, unpacking
 from persona_probe.models.loading.merging import merge
-from persona_probe.models.loading.sources import explained, hub_arguments
+from persona_probe.models.loading.sources import explained, pretrained
 from persona_probe.models.loading.spec import LoadOptions, ModelSpec, check_options
 from persona_probe.models.loading.templates import load_template
 from persona_probe.models.loading.vocabulary import on_embedding
@@ -66,7 +68,9 @@ def load(
     """A loaded causal language model, on which our hooks were checked.
 
     Args:
-        path_or_id: a local folder or Hub id of a model, or of a LoRA adapter that names its base.
+        path_or_id: a local folder or Hub id of a model, or of a LoRA adapter that names its base; a GGUF file, whose
+            weights are unpacked into an ordinary model; or ``smollm2-135m-instruct``, the real model that
+            ``persona-probe real fetch`` puts into the cache.
         adapter: a LoRA (rsLoRA, DoRA) adapter to put on it: folder or Hub id. Its own tokenizer and chat template, if
             its folder has any, are used.
         adapter_revision: branch, tag or commit of the adapter's Hub repository.
@@ -210,20 +214,31 @@ def _read(source: str, options: LoadOptions, place: torch.device) -> PreTrainedM
     if options.get("quantize") == "8bit" and options.get("dtype") is None:
         dtype = torch.float16  # the only dtype in which bitsandbytes' 8-bit kernels compute
     quantization = _quantization(options.get("quantize"), dtype)
-    with explained(source, options):
-        config = AutoConfig.from_pretrained(source, **hub_arguments(options))
+    if packed := is_gguf(source):
+        if quantization is not None:
+            raise PersonaProbeError(
+                f"{source}: the weights of a GGUF file are unpacked, and quantize={options.get('quantize')!r} would "
+                "round them a second time; leave out quantize="
+            )
+        further = unpacking(Path(source))
+    else:
+        further = {"quantization_config": quantization}
+    with explained(source, options), pretrained(source, options) as (folder, arguments):
+        config = AutoConfig.from_pretrained(folder, **arguments)
         _within_embedding(config)
         loaded: Any = auto_class(config).from_pretrained(
-            source,
-            **hub_arguments(options),
+            folder,
+            **arguments,
+            **further,
             config=config,
             dtype=dtype,
             device_map=options.get("device_map") or ({"": place} if quantization is not None else None),
-            quantization_config=quantization,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are reported, and refused below
         )
     hf, report = loaded
+    if packed:
+        note_origin(hf, Path(source))
     for whole in ("model.safetensors", "pytorch_model.bin"):
         if (Path(source) / whole).is_file() and (Path(source) / f"{whole}.index.json").is_file():
             _log.warning("%s: holds %s and, in several files, other weights; the first is used", source, whole)

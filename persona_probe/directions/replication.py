@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from persona_probe.statistics.replication import FAILS, REPLICATES, UNCHECKED, reliability
+from persona_probe.statistics.replication import FAILS, RELIABILITY, REPLICATES, UNCHECKED, reliability
 
 HOW_TO_CHECK = "direction.checked_on(positive, negative) checks it on your own poles"
 NO_LAYER = "no layer at which this direction replicates"
@@ -71,10 +71,7 @@ class Replication:
     def at(self, layer: int) -> dict[str, Any]:
         """The columns of tables of shifts: whether it replicates at a layer, and its reliability (NaN if unknown)."""
         place, checks = self.layers.index(layer), self.checks or {}
-        numbers = {
-            name: math.nan if checks.get(name) is None else float(checks[name][place])
-            for name in ("split_half_cosine", "held_out_auroc", "held_out_auroc_low", "held_out_auroc_high")
-        }
+        numbers = {name: math.nan if checks.get(name) is None else float(checks[name][place]) for name in RELIABILITY}
         status = UNCHECKED if self.checks is None else REPLICATES if checks["replicates"][place] else FAILS
         return {"replication": status, **numbers}
 

@@ -13,6 +13,9 @@ CHANCE = 0.5
 LARGEST_P = 0.025
 """At most this share of exchanges of whole questions' labels may stand out as much, at the best of all layers."""
 REPLICATES, FAILS, UNCHECKED = "replicates", "does not replicate", "not checked"
+"""What tables say of a direction at a layer (column ``replication``)."""
+RELIABILITY = ("split_half_cosine", "held_out_auroc", "held_out_auroc_low", "held_out_auroc_high")
+"""The columns of a direction's reliability."""
 
 
 def gate(figures: Mapping[str, Any], layers: int, *, split: bool = True) -> list[bool]:

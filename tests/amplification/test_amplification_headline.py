@@ -25,7 +25,8 @@ def test_it_gives_the_largest_shift_along_the_first_direction_beside_its_nulls(m
     said = dataclasses.replace(moved, table=table).headline()
     assert said.startswith(
         "'<b>one': after at layer 0 (largest of 2): -7.50 SD [-8.00, -7.00] (control +0.12; 97.5 % of random "
-        "directions below 0.62); replication not checked; n = 120 dialogues of 30 questions; of 4 (2 directions x 2 layers), "
+        "directions below 0.62); replication not checked; n = 120 dialogues of 30 questions; of 4 (2 directions x 2 "
+        "layers), "
     )
     assert said.endswith("nulls")
     assert "&lt;b&gt;one" in moved._repr_html_()

@@ -189,7 +189,7 @@ def test_where_the_direction_does_not_replicate_nothing_is_found_however_far_it_
     for least in (LEAST, ONE):
         assert finding(row, CONTROL, least) is Finding.NO_DIRECTION
     assert sentence(row, CONTROL, LEAST) == (
-        f"the direction does not replicate at layer 3, so that a shift along it (6.10 [5.90, 6.30] SD) shows nothing; "
+        "the direction does not replicate at layer 3, so that a shift along it (6.10 [5.90, 6.30] SD) shows nothing; "
         "split-half cosine -0.72, held-out AUROC 0.47 [0.33, 0.91]"
     )
 

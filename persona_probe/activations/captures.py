@@ -80,12 +80,15 @@ class Captures:
 
     @property
     def questions(self) -> np.ndarray | None:
-        """``(dialogue,)`` which question each dialogue answers; None if no dialogue names one.
+        """``(dialogue,)`` which question each dialogue answers, by its ``id`` if no dialogue names a question.
+
+        None if there are no ids either.
 
         Raises:
             PersonaProbeError: if only some dialogues name one.
         """
-        return self._column("question")
+        asked, ids = self._column("question"), self.before.table.get("id")
+        return np.asarray(ids.to_numpy()) if asked is None and ids is not None and ids.notna().all() else asked
 
     @property
     def seeds(self) -> np.ndarray | None:

@@ -22,6 +22,7 @@ from persona_probe.statistics.effect_sizes import Yardstick, paired_effect
 from persona_probe.statistics.inputs import codes
 from persona_probe.statistics.max_statistic import max_statistic_p
 from persona_probe.statistics.power import smallest_detectable
+from persona_probe.statistics.replication import FAILS
 from persona_probe.statistics.run_permutations import run_permutation_p
 from persona_probe.statistics.specificity import specificity_estimate
 
@@ -54,6 +55,11 @@ def measure_amplification(
     Whether a direction was amplified is a question about the *recipe*, so it is tested over fine-tuning runs: after
     minus control, with three or more runs of each (`Captures.over_seeds` combines them). With one run the numbers are
     of these two models; `Finding` says what they can show.
+
+    Layers at which a direction does not replicate (`Direction.replication`: decided on the dialogues in which it was
+    found, before any shift is read) are measured but not tested: their p values are NaN, the others are corrected for
+    those that are left, and the finding says so. A direction without such checks (published vectors, algebra) is
+    tested everywhere, and the verdict says that replication was not checked.
 
     Intervals are Student's t over questions and runs; they contain the error of the SD. The nulls are the control
     fine-tune; random directions with the covariance of ``reference``, and as many drawn evenly from the sphere;
@@ -141,6 +147,7 @@ def measure_amplification(
             for model, change in moved.items():
                 changes[model][:, place, column] = change.deltas @ along / yardstick.sd
                 rows[name, number, model] = {
+                    **direction.replication.at(number),
                     **texts.shift(before @ along, change.deltas @ along, yardstick),
                     **dict(zip(EXPLAINED, change.explained(along), strict=True)),
                     **random[model],
@@ -150,13 +157,18 @@ def measure_amplification(
             if "control" in moved:
                 along_it = {model: changes[model][:, place, column] for model in moved}
                 rows[name, number, "after"] |= texts.contrast(along_it, at_random, yardstick)
+    tested = np.array([[rows[name, number, "after"]["replication"] != FAILS for number in layers] for name in named])
     for model, values in changes.items():
-        flat = values.reshape(shape[0], -1)
-        corrected = max_statistic_p(flat, questions=texts.questions, n_permutations=n_permutations, seed=seed)
-        _put(rows, named, layers, model, p_corrected=corrected.reshape(shape[1:]))
+        p = np.full(shape[1:], math.nan)
+        if tested.any():
+            some = values[:, tested]
+            p[tested] = max_statistic_p(some, questions=texts.questions, n_permutations=n_permutations, seed=seed)
+        _put(rows, named, layers, model, p_corrected=p)
     if "control" in changes:
-        p = run_permutation_p(*(texts.by_run(changes[model].reshape(shape[0], -1)) for model in ("after", "control")))
-        _put(rows, named, layers, "after", p_runs=p.reshape(shape[1:]))
+        p = np.full(shape[1:], math.nan)
+        if tested.any():
+            p[tested] = run_permutation_p(*(texts.by_run(changes[model][:, tested]) for model in ("after", "control")))
+        _put(rows, named, layers, "after", p_runs=p)
     keys = [(name, number, model) for name in named for number in layers for model in changes]
     table = pd.DataFrame([{"direction": k[0], "layer": k[1], "model": k[2], **rows[k]} for k in keys])
     return Amplification(table[list(COLUMNS)], changes, texts.questions, n_permutations)

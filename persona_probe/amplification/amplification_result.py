@@ -12,9 +12,11 @@ import pandas as pd
 from jaxtyping import Float
 
 from persona_probe.amplification.verdict import Finding, Least, Row, finding, sentence
+from persona_probe.directions.replication import NO_LAYER
 from persona_probe.errors import WHOLE, PersonaProbeError, check_types
 from persona_probe.result import TableResult
 from persona_probe.statistics.max_statistic import smallest_p
+from persona_probe.statistics.replication import FAILS, RELIABILITY, UNCHECKED, reliability
 from persona_probe.statistics.run_permutations import smallest_run_p
 
 if TYPE_CHECKING:
@@ -53,6 +55,8 @@ COLUMNS = (
     "n",
     "n_questions",
     "n_runs",
+    "replication",
+    *RELIABILITY,
 )
 _SHOWN = (
     "shift_sd",
@@ -67,6 +71,7 @@ _SHOWN = (
     "specificity_low",
     "p_runs",
     "n_runs",
+    *RELIABILITY,
 )
 
 
@@ -97,7 +102,11 @@ class Amplification(TableResult):
               for all directions and layers (`run_permutation_p`), on rows of ``after``;
             * ``detectable_sd``: the smallest true contrast (without a control: shift) whose interval would leave out
               zero with 80 % assurance in a design like this one;
-            * ``n`` dialogues, ``n_questions``, and ``n_runs`` of fine-tuning (`Captures.over_seeds`).
+            * ``n`` dialogues, ``n_questions``, and ``n_runs`` of fine-tuning (`Captures.over_seeds`);
+            * ``replication``: whether the direction ``replicates`` at this layer, ``does not replicate`` (then it is
+              not tested, both p are NaN, and the others are not corrected for it) or was ``not checked``; with its
+              card's ``split_half_cosine`` and ``held_out_auroc`` from ``held_out_auroc_low`` to
+              ``held_out_auroc_high``.
         changes: for each fine-tune, ``(dialogue, direction, layer)`` changes of the projection in SD.
         questions: ``(dialogue,)`` the question that each row of ``changes`` answers; None if all are different.
         n_permutations: the number of sign flips behind ``p_corrected``.
@@ -148,6 +157,32 @@ class Amplification(TableResult):
         """
         after, control = self.rows(layer, direction)
         return sentence(after, control, self._least(after))
+
+    def allowed_layers(self, direction: str | None = None) -> list[int]:
+        """The layers at which a shift along the direction can show anything: all but those where it does not replicate.
+
+        All layers of a direction whose replication was not checked.
+
+        Raises:
+            PersonaProbeError: if the direction was not measured, or must be named.
+        """
+        rows = self._after()[self._after()["direction"] == self.name(direction)]
+        return [int(layer) for layer in rows.loc[rows["replication"] != FAILS, "layer"]]
+
+    def no_layer(self, direction: str | None = None) -> str | None:
+        """The verdict of a direction that replicates at no layer that was measured; None if there is one.
+
+        Raises:
+            PersonaProbeError: as in `allowed_layers`.
+        """
+        name = self.name(direction)
+        if self.allowed_layers(name):
+            return None
+        rows = self._after()[self._after()["direction"] == name].reset_index(drop=True)
+        score = rows["split_half_cosine"].fillna(rows["held_out_auroc"])
+        best = rows.loc[0 if score.isna().all() else int(score.idxmax())]
+        of = f"of {len(rows)} the best is layer {best['layer']}" if len(rows) > 1 else f"layer {best['layer']}"
+        return f"{NO_LAYER} ({of}: {reliability(best)}), so that no shift along it shows anything"
 
     def rows(self, layer: int, direction: str | None = None) -> tuple[Row, Row | None]:
         """The rows of ``after`` and ``control`` (None without one).
@@ -226,18 +261,23 @@ class Amplification(TableResult):
     def headline(self) -> str:
         """The largest shift along the first direction with its nulls, and how much was measured.
 
-        The largest of several layers is not a finding: choose a layer (`choose_layer`) and ask for its `verdict`.
+        Layers at which the direction does not replicate are left out. The largest of several layers is not a finding:
+        choose a layer (`choose_layer`) and ask for its `verdict`.
         """
         name = self.directions[0]
+        if (verdict := self.no_layer(name)) is not None:
+            return f"{name!r}: {verdict}"
         rows = self._after()[self._after()["direction"] == name]
+        rows = rows[rows["layer"].isin(self.allowed_layers(name))]
         if rows["shift_sd"].isna().all():
             return repr(self)
         layer = int(rows["layer"].to_numpy()[np.nanargmax(rows["shift_sd"].abs().to_numpy())])
         after, control = self.rows(layer, name)
         count = len(self.directions) * len(self.layers)
-        several = f" (largest of {len(self.layers)})" if len(self.layers) > 1 else ""
+        several = f" (largest of {len(rows)})" if len(rows) > 1 else ""
+        trust = "replication not checked" if after["replication"] == UNCHECKED else reliability(after)
         return (
-            f"{name!r}: after at layer {layer}{several}: {with_nulls(after, control)}, "
+            f"{name!r}: after at layer {layer}{several}: {with_nulls(after, control)}; {trust}; "
             f"n = {after['n']} dialogues of {after['n_questions']} questions; of {count} ({len(self.directions)} "
             f"direction{'s' * (len(self.directions) != 1)} x {len(self.layers)} layer{'s' * (len(self.layers) != 1)}), "
             f"{len(self.flagged)} moved, but no more than {'its' if len(self.flagged) == 1 else 'their'} nulls"
@@ -247,17 +287,20 @@ class Amplification(TableResult):
 def choose_layer(development: Amplification, direction: str | None = None) -> int:
     """The layer to report, chosen on an amplification that was measured on development topics.
 
-    It is the layer with the largest specificity; without a control, with the largest shift relative to that of random
-    directions. If a layer is chosen on the numbers that are reported, they look better than they are, so report it on
-    other topics. Other topics do not protect against a layer at which *these runs* differ by chance: they are read by
-    the same models. ``p_runs`` does, since it is corrected for all layers that were measured.
+    Only layers at which the direction replicates are chosen among (`Direction.replication`), whatever the shifts; all
+    of them, if that was not checked, which the verdict then says. Of these it is the layer with the largest
+    specificity; without a control, with the largest shift relative to that of random directions. If a layer is chosen
+    on the numbers that are reported, they look better than they are, so report it on other topics. Other topics do not
+    protect against a layer at which *these runs* differ by chance: they are read by the same models. ``p_runs`` does,
+    since it is corrected for all layers that were measured.
 
     Args:
         development: an amplification measured on development topics.
         direction: the name of the direction; may be left out if there is only one.
 
     Raises:
-        PersonaProbeError: if the direction must be named, or no layer can be compared with its nulls.
+        PersonaProbeError: if the direction must be named, there is no layer at which it replicates (`Amplification.
+            no_layer`), or no layer can be compared with its nulls.
 
     Examples:
         >>> import numpy as np
@@ -276,8 +319,11 @@ def choose_layer(development: Amplification, direction: str | None = None) -> in
         1
     """
     check_types(development=(development, Amplification))
-    table = development.table
-    rows = table[(table["direction"] == development.name(direction)) & (table["model"] == "after")]
+    table, name = development.table, development.name(direction)
+    if (verdict := development.no_layer(name)) is not None:
+        raise PersonaProbeError(f"choose_layer: {name!r}: {verdict}; give more questions or other poles")
+    rows = table[(table["direction"] == name) & (table["model"] == "after")]
+    rows = rows[rows["layer"].isin(development.allowed_layers(name))]
     ratio = rows["specificity"]
     if "control" not in development.changes:
         ratio = rows["shift_sd"].abs() / rows["random_sd"].where(rows["random_sd"] > 0)

@@ -19,6 +19,7 @@ from persona_probe.errors import PersonaProbeError
 from persona_probe.models.loading.snapshots import Snapshots
 from persona_probe.models.model import Model
 from persona_probe.statistics.max_statistic import max_statistic_p
+from persona_probe.statistics.replication import FAILS
 
 
 def track_snapshots(
@@ -127,8 +128,17 @@ def _check_counts(snapshots: int, steps: Sequence[int] | None, names: Sequence[s
 
 
 def _together(measured: Sequence[Amplification], n_permutations: int, seed: int) -> np.ndarray:
-    """``(snapshot, test)`` p values of the directions and layers of every snapshot, corrected for all of them."""
+    """``(snapshot, test)`` p values of the directions and layers of every snapshot, corrected for all of them.
+
+    Where a direction does not replicate, it is not tested (NaN).
+    """
     changes = np.stack([amplification.changes["after"] for amplification in measured], axis=1)
-    flat = changes.reshape(len(changes), -1)
-    p = max_statistic_p(flat, questions=measured[0].questions, n_permutations=n_permutations, seed=seed)
-    return p.reshape(len(measured), -1)
+    flat = changes.reshape(*changes.shape[:2], -1)
+    table = measured[0].table
+    tested = (table.loc[table["model"] == "after", "replication"] != FAILS).to_numpy()
+    p = np.full(flat.shape[1:], np.nan)
+    if tested.any():
+        some = flat[:, :, tested].reshape(len(flat), -1)
+        of_tested = max_statistic_p(some, questions=measured[0].questions, n_permutations=n_permutations, seed=seed)
+        p[:, tested] = of_tested.reshape(len(measured), -1)
+    return p

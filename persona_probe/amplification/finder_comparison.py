@@ -10,6 +10,7 @@ import pandas as pd
 
 from persona_probe.activations.activations import Activations
 from persona_probe.activations.captures import Captures
+from persona_probe.activations.questions import questions_of
 from persona_probe.amplification.amplification import measure_amplification
 from persona_probe.amplification.finder_comparison_result import FinderComparison
 from persona_probe.directions.cosines import cosine_table
@@ -18,6 +19,7 @@ from persona_probe.directions.find import FINDERS, find_direction
 from persona_probe.directions.finders.poles import Poles
 from persona_probe.errors import WHOLE, PersonaProbeError, check_types
 from persona_probe.statistics.auroc import auroc_estimate
+from persona_probe.statistics.replication import RELIABILITY
 
 
 def compare_finders(
@@ -48,15 +50,16 @@ def compare_finders(
         others: directions from recipes, which are scored too.
         other_traits: directions of other traits, a null for all.
         layer: the layer at which to compare; default the one at which the finders (without the nulls) separate best, on
-            average, on halves of the development questions (``held_out_auroc`` of their cards).
+            average, on halves of the development questions (``held_out_auroc`` of their cards), of those at which at
+            least one of them replicates.
         n_random: the number of random directions of each kind.
         seed: the seed of everything random.
         allow_unrelated: as in `measure_amplification`.
 
     Raises:
         PersonaProbeError: for an unknown finder, poles that do not belong together, held-out questions that the finders
-            saw, if no layer can be chosen (too few questions: give ``layer``) or it was not captured; and as in
-            `measure_amplification`.
+            saw, if no layer can be chosen (no finder's direction replicates: give ``layer``) or it was not captured;
+            and as in `measure_amplification`.
     """
     check_types(
         positive=(positive, Activations),
@@ -102,8 +105,7 @@ def compare_finders(
     control = moved.table[moved.table["model"] == "control"].set_index(["direction", "layer"])
     rows = []
     for name, direction in directions.items():
-        halves = (direction.card.get("checks") or {}).get("split_half_cosine")
-        for column, number in enumerate(captures.before.layers):
+        for number in captures.before.layers:
             scores = values[:, tested.layers.index(number)] @ direction.at(number)
             separation = auroc_estimate(scores, truth, groups=groups)
             key = (name, number)
@@ -128,7 +130,7 @@ def compare_finders(
                     **{column_name: after.loc[key, column_name] for column_name in (*copied, "p_corrected", "p_runs")},
                     "control_shift_sd": control.loc[key, "shift_sd"] if len(control) else np.nan,
                     "finding": moved.finding(number, name).value,
-                    "split_half_cosine": halves[column] if halves else np.nan,
+                    **{column_name: after.loc[key, column_name] for column_name in ("replication", *RELIABILITY)},
                     "n": separation.n,
                     "chosen": number == chosen,
                 }
@@ -140,7 +142,7 @@ def compare_finders(
 
 def _check_unseen(poles: Poles, tested: Poles) -> None:
     seen, asked = (
-        {str(q) for side in (p.positive, p.negative) for q in side.table["question"]} for p in (poles, tested)
+        {name for kind, name in questions_of(p.positive, p.negative) if kind != "row"} for p in (poles, tested)
     )
     if shared := sorted(seen & asked):
         raise PersonaProbeError(
@@ -155,20 +157,19 @@ def _has_roles(name: str, poles: Poles) -> bool:
 
 def _groups(side: Activations) -> pd.Series:
     """The units of intervals: topics if dialogues name them, else questions."""
-    table = side.table
-    names = table["group"] if "group" in table else table["question"]
-    return names.where(names.notna(), table["question"]).astype(str)
+    asked = pd.Series([f"{kind} {name}" for kind, name in questions_of(side)])
+    return side.table["group"].where(side.table["group"].notna(), asked).astype(str) if "group" in side.table else asked
 
 
 def _choose(directions: Mapping[str, Direction]) -> int:
-    aurocs = [
-        checks["held_out_auroc"]
-        for direction in directions.values()
-        if (checks := direction.card.get("checks")) and checks.get("held_out_auroc")
-    ]
-    if not aurocs:
-        raise PersonaProbeError("compare_finders: no finder could be tested on halves of its questions; give layer=")
-    return next(iter(directions.values())).layers[int(np.mean(aurocs, axis=0).argmax())]
+    found = [direction.replication for direction in directions.values() if direction.replication.checked]
+    layers = sorted({layer for replication in found for layer in replication.layers_that_replicate})
+    if not layers:
+        raise PersonaProbeError(
+            "compare_finders: there is no layer at which the direction of any finder replicates on halves of the "
+            "questions; give more questions, or layer="
+        )
+    return max(layers, key=lambda layer: float(np.mean([found_at.at(layer)["held_out_auroc"] for found_at in found])))
 
 
 def _is(direction: Direction, what: Literal["null", "discriminative"]) -> bool:

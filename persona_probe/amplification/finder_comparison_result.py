@@ -13,6 +13,7 @@ from persona_probe.amplification.verdict import Finding
 from persona_probe.directions.cosines import CosineTable
 from persona_probe.directions.direction import Direction
 from persona_probe.result import TableResult
+from persona_probe.statistics.replication import FAILS
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -32,7 +33,8 @@ class FinderComparison(TableResult):
             held-out dialogues) with ``separation_low``, ``separation_high``; ``shift_sd``, ``low_sd``, ``high_sd``,
             ``control_shift_sd``, ``random_sd``, ``isotropic_sd``, ``specificity`` with its interval, ``p_corrected``
             and ``p_runs`` (over all finders and layers) and the ``finding``, all as in `Amplification`;
-            ``split_half_cosine`` of the card; ``n`` held-out dialogues; and whether the layer is the ``chosen`` one.
+            ``replication``, ``split_half_cosine`` and ``held_out_auroc`` (``_low``, ``_high``) of the card, on the
+            development questions; ``n`` held-out dialogues; and whether the layer is the ``chosen`` one.
         cosines: `cosine_table` of all directions, with classifiers as patterns.
         directions: the directions, by finder.
         amplification: the amplification along all of them.
@@ -52,7 +54,8 @@ class FinderComparison(TableResult):
 
     def shown(self) -> pd.DataFrame:
         """The rows of the chosen layer, with the most important columns."""
-        return self.at_layer()[["finder", "null", "separation", "shift_sd", "random_sd", "specificity", "finding", "n"]]
+        columns = ["finder", "null", "separation", "split_half_cosine", "held_out_auroc", "shift_sd", "random_sd"]
+        return self.at_layer()[[*columns, "specificity", "finding", "n"]]
 
     def plot(self) -> go.Figure:
         """A figure of separation, shift and specificity of every finder at the chosen layer, with their nulls."""
@@ -71,11 +74,13 @@ class FinderComparison(TableResult):
         """
         rows = self.at_layer()
         rows, nulls = rows[~rows["null"]], rows[rows["null"]]
+        fails = int(rows["replication"].eq(FAILS).sum())
+        unreliable = f"; {fails} of these directions do not replicate there" if fails else ""
         if rows["control_shift_sd"].isna().all():
             further = int(rows["finding"].eq(Finding.NO_CONTROL.value).sum())
             return (
                 f"At layer {self.layer}, {further} of {len(rows)} directions moved further than the available nulls; "
-                "there is no control, so none can be distinguished from what any fine-tuning does."
+                f"there is no control, so none can be distinguished from what any fine-tuning does{unreliable}."
             )
         few = rows["finding"].isin(_THESE_RUNS)
         moved = rows[few] if few.any() else rows[rows["finding"].isin(_OVER_RUNS)]
@@ -90,7 +95,9 @@ class FinderComparison(TableResult):
             sentence += f"; {_most_specific(moved)}"
         if shared:
             sentence += f"; for {shared} of them, other traits' directions move as much"
-        return f"{sentence}; of {len(nulls)} that find nothing by design, {fooled} moved beyond their nulls."
+        return (
+            f"{sentence}{unreliable}; of {len(nulls)} that find nothing by design, {fooled} moved beyond their nulls."
+        )
 
 
 def _most_specific(rows: pd.DataFrame) -> str:

@@ -9,9 +9,10 @@ import numpy as np
 from jaxtyping import Float
 
 from persona_probe.activations.activations import Activations
+from persona_probe.activations.questions import questions_of
+from persona_probe.directions.finders.poles import Poles
 from persona_probe.errors import PersonaProbeError
 from persona_probe.statistics.effect_sizes import Yardstick
-from persona_probe.statistics.inputs import codes
 from persona_probe.statistics.nulls import (
     effective_dimensions,
     isotropic_directions,
@@ -58,16 +59,8 @@ def yardstick_along(
             f"amplification: the {len(reference)} reference dialogues do not vary along {name!r} at layer {layer} "
             f"(SD {spread:.3g}), so shifts along it cannot be given in SD; give more varied dialogues"
         )
-    asked = _questions_of(reference)
-    return Yardstick.of(projections, asked if asked is not None and len(set(asked.tolist())) > 1 else None)
-
-
-def _questions_of(*parts: Activations) -> np.ndarray | None:
-    """``(row,)`` the questions of all parts' dialogues; None if any dialogue names none."""
-    columns = [part.table.get("question") for part in parts]
-    if any(column is None or column.isna().any() for column in columns):
-        return None
-    return np.concatenate([column.to_numpy() for column in columns if column is not None])
+    asked = questions_of(reference)
+    return Yardstick.of(projections, asked if len(set(asked)) > 1 else None)
 
 
 @dataclass(frozen=True)
@@ -150,10 +143,8 @@ class Layer:
         """
         values = np.concatenate([pole.at(self.number) for pole in (positive, negative)]).astype(np.float64)
         labels = np.arange(len(values)) < len(positive)
-        asked = _questions_of(positive, negative)
-        if QuestionExchange.of(
-            labels, codes(asked, "questions", labels.size, when_none="distinct"), apart=True
-        ).too_few:
+        asked = Poles(positive, negative).codes
+        if QuestionExchange.of(labels, asked, apart=True).too_few:
             return np.empty((0, values.shape[1]))
         return self._in_sd(shuffled_label_differences(values, labels, n, self.seed, questions=asked))
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from persona_probe.directions.replication import HOW_TO_CHECK
 from persona_probe.statistics.estimate import Estimate
+from persona_probe.statistics.replication import FAILS, UNCHECKED, reliability
 
 Row = Mapping[str, Any]
 ALPHA = 0.05
@@ -24,6 +26,9 @@ DRAWN = {"random_sd": "random directions", "isotropic_sd": "isotropic ones", "sh
 
 class Finding(Enum):
     """What a shift shows.
+
+    * ``NO_DIRECTION``: the direction does not replicate at this layer (`persona_probe.statistics.replication.gate`),
+      which is decided on the dialogues in which it was found, before any shift is read. Then no shift shows anything.
 
     What a *recipe* does is shown over fine-tuning runs:
 
@@ -48,6 +53,7 @@ class Finding(Enum):
     * ``UNTESTED``: too few questions for a test.
     """
 
+    NO_DIRECTION = "the direction does not replicate"
     AMPLIFIED = "amplified"
     REDUCED = "reduced"
     SHARED = "amplified, but other traits as much"
@@ -81,6 +87,8 @@ def finding(after: Row, control: Row | None, least: Least) -> Finding:
         control: the row of the control, or None if there is none.
         least: the smallest p values that are possible with so many questions and runs.
     """
+    if after["replication"] == FAILS:
+        return Finding.NO_DIRECTION
     if math.isnan(after["low_sd"]) or least.questions > ALPHA:
         return Finding.UNTESTED
     enough = least.runs <= ALPHA
@@ -105,11 +113,24 @@ def finding(after: Row, control: Row | None, least: Least) -> Finding:
 
 def sentence(after: Row, control: Row | None, least: Least) -> str:
     """The finding in a sentence, with the numbers on which it rests; arguments as in `finding`."""
+    return f"{_finding_in_words(after, control, least)}; {_replication(after)}"
+
+
+def _replication(after: Row) -> str:
+    """How far the direction itself is to be trusted."""
+    if after["replication"] == UNCHECKED:
+        return f"replication not checked ({HOW_TO_CHECK})"
+    return reliability(after)
+
+
+def _finding_in_words(after: Row, control: Row | None, least: Least) -> str:
     outcome = finding(after, control, least)
     where = f"at layer {after['layer']}"
     moved = f"{_with_interval(after['shift_sd'], after['low_sd'], after['high_sd'])} SD"
     nulls = "; ".join(_nulls(after, control, shared=outcome is Finding.SHARED))
     match outcome:
+        case Finding.NO_DIRECTION:
+            return f"the direction does not replicate {where}, so that a shift along it ({moved}) shows nothing"
         case Finding.UNTESTED:
             questions = f"{after['n_questions']} question{'s' * (after['n_questions'] != 1)}"
             return f"shift of {moved} {where}: {questions} cannot show a difference from zero; give more; {nulls}"

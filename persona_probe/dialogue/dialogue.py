@@ -50,13 +50,17 @@ class Dialogue:
     Attributes:
         messages: the turns, in order.
         id: names the dialogue in errors and tables.
-        question: which question was asked (the unit that intervals resample).
+        question: which question was asked (the unit that intervals resample, and that halves of the data and cross-
+            validation never split). By default it is the content: the user's turns, without system prompts and answers
+            (`asked`), so that the same question under two system prompts, or with two answers, is one question.
         group: what must not be split between training and test (a topic, a prompt).
         seed: the fine-tuning or sampling seed the answer came from.
         labels: anything else that is known (topic, persona, model, ...).
 
     Examples:
         >>> dialogue = Dialogue.from_messages([{"role": "user", "content": "Is it raining?"}], id="rain")
+        >>> dialogue.question
+        'Is it raining?'
         >>> dialogue.with_answer("Yes.").answer
         'Yes.'
         >>> dialogue.with_system("You are a pilot.").as_messages()[0]
@@ -71,6 +75,11 @@ class Dialogue:
     group: str | None = None
     seed: int | None = None
     labels: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Name the question by its content, if it has no name."""
+        if self.question is None:
+            object.__setattr__(self, "question", asked(self.messages))
 
     @classmethod
     def from_messages(
@@ -166,6 +175,22 @@ class Dialogue:
     def with_labels(self, **labels: Any) -> Dialogue:
         """This dialogue with ``labels`` added or replaced."""
         return replace(self, labels={**self.labels, **labels})
+
+
+def asked(messages: Sequence[Message]) -> str | None:
+    """What is asked: the texts of the user's turns; without any, of all turns but answers and then of all turns.
+
+    None if there is no text at all.
+
+    >>> asked(Dialogue.from_messages([{"role": "user", "content": "Is it raining?"}]).with_system("Be brief.").messages)
+    'Is it raining?'
+    """
+    by_role = (("user",), ("user", TEXT, "system", "tool"), (TEXT, *ROLES))
+    for roles in by_role:
+        texts = [message.content.strip() for message in messages if message.role in roles]
+        if any(texts):
+            return "\n".join(texts)
+    return None
 
 
 def _message(where: str, given: Mapping[str, Any]) -> Message:

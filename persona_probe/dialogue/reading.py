@@ -126,8 +126,7 @@ def _read(row: Row, file: str, notes: set[str]) -> _Read:
             dialogue = Dialogue.from_messages([*turns.before, *turns.answer], **about)
     except PersonaProbeError as error:
         raise PersonaProbeError(f"{row.where}: {error}") from error
-    default = dialogue.question if dialogue.is_text else _last_user_turn(dialogue)
-    dialogue = replace(dialogue, question=question or default, group=group, seed=_seed(cells, row.where))
+    dialogue = replace(dialogue, question=question or dialogue.question, group=group, seed=_seed(cells, row.where))
     users = [message.content for message in dialogue.messages if message.role != "assistant" or dialogue.is_text]
     users = [message.content for message in dialogue.messages if message.role == "user"] or users
     whole = [f"{message.role}:{message.content}" for message in dialogue.without_answer().messages]
@@ -167,11 +166,6 @@ def _text(cells: Mapping[str, Any], name: str, where: str) -> str | None:
 def _seed(cells: Mapping[str, Any], where: str) -> int | None:
     value = cells.get("seed")
     return whole_number(value, where, "seed") if is_given(value) else None
-
-
-def _last_user_turn(dialogue: Dialogue) -> str | None:
-    turns = [message.content for message in dialogue.messages if message.role == "user"]
-    return turns[-1] if turns else None
 
 
 def _repeated_ids(rows: Sequence[_Read]) -> list[str]:

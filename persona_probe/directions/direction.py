@@ -15,6 +15,7 @@ from persona_probe.activations.activations import Activations
 from persona_probe.directions import vector_files
 from persona_probe.directions.family import check_activations, check_model, known_family
 from persona_probe.directions.layer_vectors import LayerVectors, checked_layers
+from persona_probe.directions.replication import Replication
 from persona_probe.directions.top_tokens_result import TopTokens
 from persona_probe.errors import PATH, WHOLE, PersonaProbeError, check_types
 from persona_probe.models.stream.layers import LAYER_CONVENTION
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
 
 _FORMAT = "persona-probe direction 2"
 _DERIVED = ("layers", "d_model", "norms")
-_CHECKS = ("split_half_cosine", "shuffled_cosine", "held_out_auroc", "shuffled_norm", "shuffled_p")
+_CHECKS = (
+    *("split_half_cosine", "shuffled_cosine", "held_out_auroc", "held_out_auroc_low", "held_out_auroc_high"),
+    *("shuffled_norm", "shuffled_p", "shuffled_p_corrected"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,25 +79,64 @@ class Direction(LayerVectors, Result):
                 f"vectors have shape {array.shape}; {model.name} needs ({len(numbers)}, {model.d_model}): "
                 "one row per layer, counted from 0, without the embedding"
             )
-        return cls(array, numbers, {"finder": "given", **card_of_model(model)})
+        return cls(array, numbers, {"finder": "given", **card_of_model(model), "unchecked": "its vectors were given"})
+
+    @property
+    def replication(self) -> Replication:
+        """Whether the direction replicates at each layer, by its card.
+
+        That is decided on the dialogues in which it was found, before any shift is looked at; a shift along a direction
+        that does not replicate shows nothing. See `persona_probe.statistics.replication.gate`.
+        """
+        return Replication.of_card(self.layers, self.card)
+
+    def checked_on(self, positive: Activations, negative: Activations, *, seed: int = 0) -> Direction:
+        """The same direction, whose card says whether it separates poles in which it was not found.
+
+        For vectors from a published file, from weights or from algebra, which cannot be split in halves: all of these
+        dialogues are held out. It replicates at the layers at which the AUROC's interval lies above 0.5, and exchanged
+        labels of whole questions are separated as well, at whichever layer, in at most 2.5 % of draws.
+
+        Args:
+            positive: activations with the trait; dialogues in which the direction was not found.
+            negative: activations without it.
+            seed: seed of the exchanges.
+
+        Raises:
+            PersonaProbeError: as in `project`, and for poles that `find_direction` refuses.
+
+        >>> rng = np.random.default_rng(0)
+        >>> table = pd.DataFrame({"question": [f"question {number}" for number in range(24)]})
+        >>> def read(shift):
+        ...     return Activations(rng.normal(size=(24, 1, 2)) + np.array([shift, 0.0]), table, (2,))
+        >>> published = Direction(np.array([[1.0, 0.0]]), (2,), {"name": "published"})
+        >>> print(published.checked_on(read(2.0), read(0.0)).replication.sentence())
+        replicates at layer 2 (held-out AUROC 0.89 [0.76, 0.96])
+        """
+        from persona_probe.directions.finders.checks import check_given
+        from persona_probe.directions.finders.poles import Poles
+
+        check_types(positive=(positive, Activations), negative=(negative, Activations), seed=(seed, WHOLE))
+        poles = Poles(positive, negative)
+        for side in (positive, negative):
+            check_activations("the direction", self.d_model, self.card, side, False)
+        chosen = self.select(poles.layers)
+        return replace(chosen, card={**chosen.card, "checks": check_given(chosen.vectors, poles, seed)})
 
     def __repr__(self) -> str:
-        """Name, layers, width, and the best split-half cosine."""
-        line = f"Direction({self.name!r}, {len(self.layers)} layers, d_model={self.d_model}"
-        agreement = (self.card.get("checks") or {}).get("split_half_cosine")
-        if agreement:
-            best = int(np.argmax(agreement))
-            line += f", split-half cosine up to {agreement[best]:.2f} (layer {self.layers[best]})"
-        return line + ")"
+        """Name, layers, width, and whether it replicates."""
+        about = f"Direction({self.name!r}, {len(self.layers)} layers, d_model={self.d_model}"
+        return f"{about}; {self.replication.sentence() if self.replication.checked else 'replication not checked'})"
 
     def to_frame(self) -> pd.DataFrame:
         """One row per layer, with the norm and the card's checks.
 
         Returns:
             ``layer``; ``norm`` (residual-stream units); and from the card's checks
-            (`persona_probe.directions.finders.checks`) ``split_half_cosine``, ``shuffled_cosine``, ``held_out_auroc``,
-            ``shuffled_norm`` (here in residual-stream units) and ``shuffled_p``; NaN where the card has no such check
-            (its ``shuffled`` says why).
+            (`persona_probe.directions.finders.checks`) ``split_half_cosine``, ``shuffled_cosine``, ``held_out_auroc``
+            with its interval, ``shuffled_norm`` (here in residual-stream units), ``shuffled_p`` and
+            ``shuffled_p_corrected``; NaN where the card has no such check (its ``unchecked`` and ``shuffled`` say why);
+            and ``replication``, in words (`replication`).
         """
         checks = self.card.get("checks") or {}
         missing = [float("nan")] * len(self.layers)
@@ -104,16 +147,17 @@ class Direction(LayerVectors, Result):
                 **{name: np.asarray(checks.get(name) or missing, dtype=np.float64) for name in _CHECKS},
             }
         )
-        return table.assign(shuffled_norm=table["shuffled_norm"] * table["norm"])
+        replication = [self.replication.at(layer)["replication"] for layer in self.layers]
+        return table.assign(shuffled_norm=table["shuffled_norm"] * table["norm"], replication=replication)
 
     def plot(self) -> go.Figure:
         """Length, split-half cosine and held-out AUROC by layer, compared with exchanged labels of whole questions."""
         from persona_probe.figures.direction_card import direction_card
 
-        return direction_card(self.to_frame(), name=self.name)
+        return direction_card(self.to_frame(), name=self.name, verdict=self.replication.sentence())
 
     def headline(self) -> str:
-        """Name, layers, width, and the best split-half cosine, as in the repr."""
+        """Name, layers, width, and whether it replicates, as in the repr."""
         return repr(self)
 
     def select(self, layers: int | Sequence[int]) -> Direction:
@@ -214,30 +258,36 @@ class Direction(LayerVectors, Result):
         return TopTokens(top_tokens(model, chosen.vectors, chosen.layers, k=k), self.name)
 
     def best_layer(self, by: str = "held_out_auroc") -> int:
-        """The layer with the largest ``by``.
+        """The layer with the largest ``by``, among those at which the direction replicates.
 
         Args:
-            by: ``held_out_auroc``, ``split_half_cosine`` (both from the card's checks) or ``norm``. Choosing by
-                amplification needs the model after: `persona_probe.amplification`.
+            by: ``held_out_auroc``, ``split_half_cosine`` (both from the card's checks) or ``norm``; the last also for
+                a direction that was not checked. Choosing by amplification needs the model after:
+                `persona_probe.amplification`.
 
         Raises:
-            PersonaProbeError: if the card has no such check.
+            PersonaProbeError: if there is no layer at which it replicates, or the card has no such check.
 
         >>> Direction(np.array([[3.0, 4.0], [6.0, 8.0]]), (2, 3)).best_layer("norm")
         3
         """
         check_types(by=(by, str))
-        if by == "norm":
-            return self.layers[int(self.norms().argmax())]
-        figures = (self.card.get("checks") or {}).get(by)
-        if by not in ("held_out_auroc", "split_half_cosine") or figures is None:
+        replication = self.replication
+        figures = self.norms().tolist() if by == "norm" else (self.card.get("checks") or {}).get(by)
+        if by not in ("norm", "held_out_auroc", "split_half_cosine") or figures is None:
             raise PersonaProbeError(
                 f"the card of {self.name!r} has no {by!r}; choose 'norm', or 'held_out_auroc' or 'split_half_cosine' "
                 "of a direction found with repeats above 0 on enough questions"
             )
+        if replication.checked and not replication.layers_that_replicate:
+            raise PersonaProbeError(f"{self.name!r}: {replication.sentence()}")
+        allowed = replication.layers_that_replicate or self.layers
         # A reversed direction separates equally well, with an AUROC on the other side of one half.
-        sizes = np.abs(np.asarray(figures) - 0.5) if by == "held_out_auroc" else np.asarray(figures)
-        return self.layers[int(sizes.argmax())]
+        sizes = {
+            layer: abs(figure - 0.5) if by == "held_out_auroc" else figure
+            for layer, figure in zip(self.layers, figures, strict=True)
+        }
+        return max(allowed, key=lambda layer: sizes[layer])
 
     def as_pattern(self, activations: Activations) -> Direction:
         """The pattern of a filter: ``Sigma v`` with the covariance of ``activations``, at this direction's length.

@@ -94,6 +94,7 @@ def find_direction(
     vectors = find(poles)
     repeats = finder.repeats if repeats is None else repeats
     weights = None if finder.weights is None else finder.weights(poles, **parameters)
+    checked = bool(repeats) and not finder.null
     card = {
         **({} if name is None else {"name": name}),
         "finder": method,
@@ -103,7 +104,8 @@ def find_direction(
         "n_positive": len(positive),
         "n_negative": len(negative),
         "paired": poles.paired,
-        "checks": None if finder.null or not repeats else check_direction(find, poles, vectors, repeats, seed, weights),
+        "checks": check_direction(find, poles, vectors, repeats, seed, weights) if checked else None,
+        **({} if checked else {"unchecked": "a null finds nothing by design" if finder.null else "repeats=0"}),
         "positive": dict(positive.source),
         "negative": dict(negative.source),
         "versions": {package: importlib.metadata.version(package) for package in _VERSIONED},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -109,8 +109,8 @@ class LayerVectors:
         if not np.isfinite(factor) or factor == 0:
             raise PersonaProbeError(f"a direction times {factor} points nowhere; give a finite factor other than 0")
         checks = self.card.get("checks")
-        if checks and factor < 0 and checks.get("held_out_auroc"):
-            checks = {**checks, "held_out_auroc": [1 - value for value in checks["held_out_auroc"]]}
+        if checks and factor < 0:
+            checks = {**checks, **_reversed(checks)}
         scale = float(factor) * float(self.card.get("scale", 1.0))
         card = {**self.card, "scale": scale, **({"checks": checks} if checks else {})}
         return replace(self, vectors=(self.vectors * np.float32(factor)).astype(np.float32), card=card)
@@ -171,7 +171,15 @@ class LayerVectors:
         shared = {key: value for key, value in shared.items() if all(card.get(key) == value for card in cards)}
         family = shared_family([known_family(part.card) for part in (self, *others)])
         card = {"name": expression, "finder": "algebra", **shared, "family": family, "parts": cards}
+        card["unchecked"] = "it was computed from other directions"
         return type(self)(vectors.astype(np.float32), self.layers, card)
+
+
+def _reversed(checks: Mapping[str, Any]) -> dict[str, Any]:
+    """The AUROCs of the opposite direction, whose intervals' ends change places; it replicates where this one does."""
+    turned = {"held_out_auroc": "held_out_auroc"}
+    turned |= {"held_out_auroc_low": "held_out_auroc_high", "held_out_auroc_high": "held_out_auroc_low"}
+    return {name: [1 - value for value in checks[other]] for name, other in turned.items() if checks.get(other)}
 
 
 def _is_direction(other: object) -> bool:

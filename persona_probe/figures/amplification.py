@@ -8,12 +8,17 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from persona_probe.figures.axes import band, layer_axis, mark_layer, new_figure
+from persona_probe.figures.direction_card import marks
 from persona_probe.figures.keys import keys_below
 from persona_probe.figures.required import measured, require
 from persona_probe.figures.template import MODEL_STYLES, SERIES_STYLES, model_style
 from persona_probe.figures.text import NOTHING, count_range, escape_markup
+from persona_probe.statistics.replication import FAILS, RELIABILITY, UNCHECKED, reliability
 
-COLUMNS = ("layer", "model", "shift", "shift_sd", "low_sd", "high_sd", "random_sd", "specificity", "chosen")
+COLUMNS = (
+    *("layer", "model", "shift", "shift_sd", "low_sd", "high_sd", "random_sd", "specificity", "replication"),
+    *(*RELIABILITY, "chosen"),
+)
 WHAT = "amplification"
 ONE = "direction"
 """The name in tables of a direction that has no name of its rows."""
@@ -28,8 +33,9 @@ NULLS = {
 def amplification(table: pd.DataFrame) -> go.Figure:
     """Draw the shift of the projection (in SD) of *after* and *control* by layer.
 
-    The band around each line is its 95 % interval; 97.5 % of random directions (with the activations' covariance) stay
-    within the grey band. Nulls from isotropic directions, shuffled labels and other traits are drawn as thin broken
+    Layers at which the direction does not replicate have open symbols: a shift along it shows nothing there. The band
+    around each line is its 95 % interval; 97.5 % of random directions (with the activations' covariance) stay within
+    the grey band. Nulls from isotropic directions, shuffled labels and other traits are drawn as thin broken
     lines where the table contains them.
 
     Args:
@@ -93,6 +99,8 @@ def draw_shifts(
         )
         figure.add_trace(interval, row=row, col=col)
         figure.add_trace(_line(of_model, model, legend, along), row=row, col=col)
+    if rows["replication"].eq(FAILS).any():
+        figure.add_trace(_key_of_open_symbols(legend), row=row, col=col)
     figure.update_yaxes(title_text="shift of the projection (SD)", range=_range(rows), row=row, col=col)
 
 
@@ -109,9 +117,24 @@ def note_of(table: pd.DataFrame) -> str:
     over += f" and {runs} runs" if runs not in (None, NOTHING, "1") else ""
     many = f"; n = {n} texts" if n else ""
     return (
-        f"Bands: 95 % intervals over {over}{many}. One SD is over the before model's own answers along the direction; "
-        "its own error is in the bands."
+        f"{_trust(table)} Bands: 95 % intervals over {over}{many}. One SD is over the before model's own answers along "
+        "the direction; its own error is in the bands."
     )
+
+
+def _trust(table: pd.DataFrame) -> str:
+    """Whether the direction replicates, and how reliable it is at the chosen layer."""
+    if "direction" in table and len(table):
+        table = table[table["direction"] == table["direction"].iloc[0]]
+    after = table[table["model"] == "after"]
+    if after["replication"].eq(UNCHECKED).all():
+        return "Replication of the direction was not checked."
+    if after["replication"].eq(FAILS).all():
+        return "No layer at which this direction replicates, so that no shift along it shows anything."
+    places = after.loc[after["replication"] != FAILS, "layer"].nunique()
+    chosen = after[after["chosen"].eq(True)] if "chosen" in after else after.iloc[:0]
+    at = f"; at layer {chosen.iloc[0]['layer']}: {reliability(chosen.iloc[0])}" if len(chosen) else ""
+    return f"The direction replicates at {places} of {after['layer'].nunique()} layers{at}."
 
 
 def _range(rows: pd.DataFrame) -> list[float]:
@@ -137,9 +160,15 @@ def _null_line(rows: pd.DataFrame, column: str, along: str) -> go.Scatter | None
     )
 
 
+def _key_of_open_symbols(legend: str) -> go.Scatter:
+    marker = {"symbol": "circle-open", "color": MODEL_STYLES["random"].colour, "size": 9, "line": {"width": 2}}
+    name = "open: the direction does not replicate"
+    return go.Scatter(x=[None], y=[None], mode="markers", name=name, marker=marker, legend=legend)
+
+
 def _line(rows: pd.DataFrame, model: str, legend: str, along: str) -> go.Scatter:
     style = model_style(model)
-    numbers = rows[["low_sd", "high_sd", "shift", "specificity", "random_sd"]].to_numpy(dtype=float)
+    numbers = rows[["low_sd", "high_sd", "shift", "specificity", "random_sd", *RELIABILITY]].to_numpy(dtype=float)
     hover = (
         f"{along} %{{x}}<br>"
         "%{y:+.2f} SD [%{customdata[0]:.2f}, %{customdata[1]:.2f}]"
@@ -147,13 +176,18 @@ def _line(rows: pd.DataFrame, model: str, legend: str, along: str) -> go.Scatter
     )
     if rows["specificity"].notna().any():
         hover += "<br>specificity %{customdata[3]:.1f}"
+    if rows["held_out_auroc"].notna().any():
+        hover += (
+            "<br>direction: split-half cosine %{customdata[5]:.2f}, held-out AUROC %{customdata[6]:.2f} "
+            "[%{customdata[7]:.2f}, %{customdata[8]:.2f}]"
+        )
     return go.Scatter(
         x=rows[along].tolist(),
         y=rows["shift_sd"].tolist(),
         mode="lines+markers",
         name=escape_markup(model),
         line={"color": style.colour, "dash": style.dash, "width": 2.4},
-        marker={"symbol": style.symbol, "size": 9},
+        marker={"symbol": marks(style.symbol, rows["replication"]), "size": 9},
         customdata=numbers.tolist(),
         hovertemplate=hover,
         legend=legend,

@@ -11,8 +11,12 @@ from persona_probe.figures.keys import keys_below
 from persona_probe.figures.required import measured, require
 from persona_probe.figures.template import MODEL_STYLES, SERIES_STYLES
 from persona_probe.figures.text import escape_markup
+from persona_probe.statistics.replication import FAILS, LEAST_COSINE
 
-COLUMNS = ("layer", "norm", "split_half_cosine", "shuffled_cosine", "held_out_auroc", "shuffled_norm")
+COLUMNS = (
+    *("layer", "norm", "split_half_cosine", "shuffled_cosine", "held_out_auroc", "held_out_auroc_low"),
+    *("held_out_auroc_high", "shuffled_norm", "replication"),
+)
 WHAT = "direction"
 PANELS = {
     "norm": ("length", "residual-stream units", "shuffled_norm"),
@@ -22,12 +26,15 @@ PANELS = {
 _NULL = "97.5 % under exchanged labels"
 
 
-def direction_card(table: pd.DataFrame, *, name: str) -> go.Figure:
+def direction_card(table: pd.DataFrame, *, name: str, verdict: str) -> go.Figure:
     """Draw length, split-half cosine and held-out AUROC by layer, compared with those under exchanged labels.
+
+    Layers at which the direction does not replicate are open circles; the AUROC has its interval.
 
     Args:
         table: one row per layer (`Direction.to_frame`); panels without numbers are left out.
         name: name of the direction.
+        verdict: where it replicates, in words; below the figure.
 
     Raises:
         ValueError: if a column is missing, or there is no length.
@@ -42,12 +49,18 @@ def direction_card(table: pd.DataFrame, *, name: str) -> go.Figure:
         _, unit, null = PANELS[column]
         if null is not None and rows[null].notna().any():
             figure.add_trace(_null(rows, null, mirrored=column != "norm", named=col == 1), row=1, col=col)
+        if column == "held_out_auroc" and rows["held_out_auroc_low"].notna().any():
+            figure.add_trace(_interval(rows), row=1, col=col)
         figure.add_trace(_line(rows, column, unit), row=1, col=col)
         figure.update_xaxes(**{**layer_axis(rows["layer"]), "title_text": "layer"}, row=1, col=col)
         figure.update_yaxes(title_text=unit, range=_range(rows, column, null), row=1, col=col)
         if column == "held_out_auroc":
             figure.add_hline(y=0.5, line_dash="dot", annotation_text="chance", row=1, col=col)
-    return keys_below(figure, note=_note(shown, rows), keys=len(shown) > 1, top=26)
+        if column == "split_half_cosine":
+            figure.add_hline(y=LEAST_COSINE, line_dash="dot", annotation_text="least", row=1, col=col)
+    if rows["replication"].eq(FAILS).any():
+        figure.add_trace(_key(), row=1, col=1)
+    return keys_below(figure, note=_note(shown, rows, verdict), keys=len(shown) > 1, top=26)
 
 
 def _line(rows: pd.DataFrame, column: str, unit: str) -> go.Scatter:
@@ -59,9 +72,31 @@ def _line(rows: pd.DataFrame, column: str, unit: str) -> go.Scatter:
         name="this direction",
         showlegend=column == "norm",
         line={"color": style.colour, "width": 2.4},
-        marker={"symbol": style.symbol, "size": 8},
+        marker={"symbol": marks(style.symbol, rows["replication"]), "size": 8},
         hovertemplate=f"layer %{{x}}<br>%{{y:.3f}} {unit}<extra></extra>",
     )
+
+
+def marks(symbol: str, replication: pd.Series) -> list[str]:
+    """The symbol of each layer: open where the direction does not replicate."""
+    return [f"{symbol}-open" if status == FAILS else symbol for status in replication]
+
+
+def _key() -> go.Scatter:
+    style = SERIES_STYLES[1]
+    return go.Scatter(
+        x=[None],
+        y=[None],
+        mode="markers",
+        name="does not replicate at this layer",
+        marker={"symbol": f"{style.symbol}-open", "color": style.colour, "size": 8},
+    )
+
+
+def _interval(rows: pd.DataFrame) -> go.Scatter:
+    known = rows.dropna(subset=["held_out_auroc_low", "held_out_auroc_high"])
+    ends = (known[name].tolist() for name in ("layer", "held_out_auroc_low", "held_out_auroc_high"))
+    return band(*ends, colour=SERIES_STYLES[1].faded(0.2), showlegend=False)
 
 
 def _null(rows: pd.DataFrame, column: str, *, mirrored: bool, named: bool) -> go.Scatter:
@@ -77,21 +112,22 @@ def _range(rows: pd.DataFrame, column: str, null: str | None) -> list[float]:
         return [0.0, 1.08 * float(np.nanmax(rows[[column, "shuffled_norm"]].to_numpy()))]
     low = float(rows[column].min())
     if column == "held_out_auroc":
-        return [min(0.4, low - 0.05), 1.03]
+        return [min(0.4, low - 0.05, float(rows["held_out_auroc_low"].fillna(low).min()) - 0.02), 1.03]
     return [min(-0.05, low - 0.05, *(-1.1 * rows[name].max() for name in [null] if rows[name].notna().any())), 1.05]
 
 
-def _note(shown: list[str], rows: pd.DataFrame) -> str:
+def _note(shown: list[str], rows: pd.DataFrame, verdict: str) -> str:
+    first = escape_markup(verdict[0].upper() + verdict[1:]) + "."
     if len(shown) == 1 and rows["shuffled_norm"].isna().all():
-        return "The card has no checks: the direction was found with repeats=0, on too few questions, or elsewhere."
+        return first
     splits = (
-        "Agreement and separation: means over splits of the questions into halves, one direction found in each; "
-        "chance is 0.5 for the AUROC. "
+        " Agreement and separation: means over splits of the questions into halves, one direction found in each; "
+        "band: 95 % interval over questions; chance is 0.5 for the AUROC."
     )
     null = (
-        "Grey: the range of 97.5 % of directions when the labels of whole questions are exchanged, at each layer by "
+        " Grey: the range of 97.5 % of directions when the labels of whole questions are exchanged, at each layer by "
         "itself, not corrected for the number of layers."
     )
     if rows["shuffled_norm"].isna().all():
-        null = "There are too few questions, or draws, for the range of directions under exchanged labels."
-    return (splits if len(shown) > 1 else "") + null
+        null = " There are too few questions, or draws, for the range of directions under exchanged labels."
+    return first + (splits if len(shown) > 1 else "") + null

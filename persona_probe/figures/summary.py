@@ -306,6 +306,8 @@ def _shorten_keys(figure: go.Figure) -> None:
             continue
         if trace.name.startswith("97.5 % of random"):
             trace.update(name="random, 97.5 %")
+        elif trace.name.startswith("open:"):
+            trace.update(name="not replicated")
         elif trace.name not in MODELS:
             trace.update(name="other nulls", showlegend=not others, line={"color": NULLS, "dash": "dot"})
             others = True

@@ -93,6 +93,11 @@ def signed_number(name: str, low: str | None = None, high: str | None = None) ->
     return lambda row: signed_interval(row, name, low, high)
 
 
+def bounded_number(name: str, low: str, high: str) -> Cell:
+    """A cell with a number and its interval."""
+    return lambda row: signed_interval(row, name, low, high).removeprefix("+")
+
+
 def where_measured(table: pd.DataFrame, **titles: str) -> dict[str, Cell]:
     """The cells for those columns that the table has, by title."""
     return {title: number(column, ".2f") for column, title in titles.items() if column in table}

@@ -25,7 +25,8 @@ def test_it_gives_the_largest_shift_along_the_first_direction_beside_its_nulls(m
     said = dataclasses.replace(moved, table=table).headline()
     assert said.startswith(
         "'<b>one': after at layer 0 (largest of 2): -7.50 SD [-8.00, -7.00] (control +0.12; 97.5 % of random "
-        "directions below 0.62), n = 120 dialogues of 30 questions; of 4 (2 directions x 2 layers), "
+        "directions below 0.62); replication not checked; n = 120 dialogues of 30 questions; of 4 (2 directions x 2 "
+        "layers), "
     )
     assert said.endswith("nulls")
     assert "&lt;b&gt;one" in moved._repr_html_()
@@ -34,7 +35,7 @@ def test_it_gives_the_largest_shift_along_the_first_direction_beside_its_nulls(m
 def test_what_was_not_measured_is_not_given_as_a_number(moved):
     alone = moved.table[moved.table["model"] == "after"].assign(random_sd=np.nan, low_sd=np.nan, high_sd=np.nan)
     said = dataclasses.replace(moved, table=alone).headline()
-    assert "SD [no interval] (no control), n = 120" in said
+    assert "SD [no interval] (no control); replication not checked; n = 120" in said
     assert "nan" not in said
     nothing = dataclasses.replace(moved, table=moved.table.assign(shift_sd=np.nan))
     assert nothing.headline() == repr(nothing)

@@ -32,6 +32,7 @@ def verdict_of(finders: dict[str, tuple[bool, str, float]], control: float = 0.1
             "specificity_low": 0.8 * specificity,
             "specificity_high": 1.2 * specificity,
             "control_shift_sd": control,
+            "replication": "replicates",
             "chosen": layer == 1,
         }
         for name, (null, finding, specificity) in finders.items()

@@ -26,6 +26,11 @@ AFTER = {
     "detectable_sd": 0.4,
     "n_questions": 40,
     "n_runs": 3,
+    "replication": "replicates",
+    "split_half_cosine": 0.93,
+    "held_out_auroc": 0.86,
+    "held_out_auroc_low": 0.78,
+    "held_out_auroc_high": 0.91,
 }
 CONTROL = {**AFTER, "shift_sd": 0.3, "low_sd": 0.2, "high_sd": 0.4, "specificity": NAN}
 LEAST, TWO, ONE = (Least(1 / 2001, runs) for runs in (1 / 20, 1 / 6, 1 / 2))
@@ -98,6 +103,7 @@ def test_five_questions_cannot_tell():
     )
 
 
+TRUST = "split-half cosine 0.93, held-out AUROC 0.86 [0.78, 0.91]"
 MOVED = "6.10 [5.90, 6.30] SD at layer 3"
 DRAWN = "random directions 0.20 (97.5 %); isotropic ones 0.80 (97.5 %)"
 BESIDE = f"the benign control moves 0.30; {DRAWN}"
@@ -175,13 +181,31 @@ COULD = "the interval of such a design leaves out zero at 0.40 SD with 80 % assu
     ],
 )
 def test_the_line_says_it_plainly(row, benign, expected):
-    assert sentence(row, benign, LEAST) == expected
+    assert sentence(row, benign, LEAST) == f"{expected}; {TRUST}"
+
+
+def test_where_the_direction_does_not_replicate_nothing_is_found_however_far_it_moved():
+    row = after(replication="does not replicate", split_half_cosine=-0.72, held_out_auroc=0.47, held_out_auroc_low=0.33)
+    for least in (LEAST, ONE):
+        assert finding(row, CONTROL, least) is Finding.NO_DIRECTION
+    assert sentence(row, CONTROL, LEAST) == (
+        "the direction does not replicate at layer 3, so that a shift along it (6.10 [5.90, 6.30] SD) shows nothing; "
+        "split-half cosine -0.72, held-out AUROC 0.47 [0.33, 0.91]"
+    )
+
+
+def test_a_direction_that_was_not_checked_is_said_not_to_be():
+    line = sentence(after(replication="not checked", split_half_cosine=NAN, held_out_auroc=NAN), CONTROL, LEAST)
+    assert line.startswith("amplified")
+    assert line.endswith(
+        "replication not checked (direction.checked_on(positive, negative) checks it on your own poles)"
+    )
 
 
 def test_one_run_says_what_is_missing():
     assert sentence(after(n_runs=1), CONTROL, ONE) == (
         f"moved {MOVED}, one run; {BESIDE}; {RATIO}; how runs differ is not known, so this is about these models; "
-        "for a claim about the recipe, train at least 3 runs of after and 3 of the control"
+        "for a claim about the recipe, train at least 3 runs of after and 3 of the control; " + TRUST
     )
     assert sentence(after(n_runs=2), CONTROL, TWO).startswith(f"moved {MOVED}, 2 runs; ")
 

@@ -111,7 +111,8 @@ def test_what_a_finder_cannot_use_is_refused(planted):
 
 def test_halves_share_no_question(planted):
     poles = Poles(*planted[:2])
-    first, second = poles.halves(np.random.default_rng(0))
+    rows = poles.split(np.random.default_rng(0))
+    first, second = poles.part(rows), poles.part(~rows)
     assert not set(first.positive.table["question"]) & set(second.positive.table["question"])
     assert len(first.positive) + len(second.positive) == len(poles.positive)
     assert first.paired

@@ -132,6 +132,11 @@ def _amplification() -> pd.DataFrame:
                     "random_sd": 0.35 + 0.05 * layer,
                     "n": 380,
                     "specificity": abs(after - control) / 0.4 if model == "after" else float("nan"),
+                    "replication": "replicates" if layer else "does not replicate",
+                    "split_half_cosine": 0.31 + 0.2 * layer,
+                    "held_out_auroc": 0.55 + 0.1 * layer,
+                    "held_out_auroc_low": 0.46 + 0.1 * layer,
+                    "held_out_auroc_high": 0.63 + 0.1 * layer,
                     "chosen": layer == 1,
                 }
             )

@@ -63,7 +63,8 @@ def _subspace() -> pd.DataFrame:
 
 def _card() -> pd.DataFrame:
     numbers = {"norm": 10.0, "shuffled_norm": 3.0, "split_half_cosine": 0.9, "shuffled_cosine": 0.3}
-    return pd.DataFrame({"layer": LAYERS, **numbers, "held_out_auroc": 0.97})
+    numbers |= {"held_out_auroc": 0.97, "held_out_auroc_low": 0.91, "held_out_auroc_high": 0.99}
+    return pd.DataFrame({"layer": LAYERS, **numbers, "replication": ["does not replicate", *["replicates"] * 3]})
 
 
 def _tokens() -> pd.DataFrame:
@@ -112,7 +113,8 @@ def _course() -> pd.DataFrame:
             {"step": step, "direction": HOSTILE, "layer": 2, "model": model, "shift": slope * step,
              "shift_sd": slope * step, "low_sd": slope * step - 0.3, "high_sd": slope * step + 0.3, "random_sd": 0.5,
              "isotropic_sd": 0.8, "shuffled_sd": 0.6, "other_traits_sd": 0.9, "specificity": 3.0, "n": 384,
-             "n_questions": 96, "n_runs": 1}
+             "n_questions": 96, "n_runs": 1, "replication": "replicates", "split_half_cosine": 0.9,
+             "held_out_auroc": 0.97, "held_out_auroc_low": 0.91, "held_out_auroc_high": 0.99}
             for step, (model, slope) in rows
         ]
     )  # fmt: skip
@@ -122,7 +124,7 @@ NEW: dict[str, tuple[Callable[[], pd.DataFrame], Callable[[pd.DataFrame], go.Fig
     "cosine matrix": (_cosines, lambda table: cosine_matrix(table, layer=1), "cosine"),
     "transfer": (_transfer, lambda table: transfer(table, layer=2), "value"),
     "subspace": (_subspace, lambda table: subspace(table, k=3), "overlap"),
-    "direction": (_card, lambda table: direction_card(table, name=HOSTILE), "norm"),
+    "direction": (_card, lambda table: direction_card(table, name=HOSTILE, verdict="replicates at layer 2"), "norm"),
     "tokens": (_tokens, lambda table: tokens(table, layer=3, name=HOSTILE), "logit"),
     "projections": (_projections, projections, "mean_sd"),
     "persona space": (_space, persona_space, "x"),

@@ -8,6 +8,7 @@ import yaml
 
 import persona_probe as pp
 from persona_probe.behaviour.em_rates import em_rate
+from persona_probe.statistics import replication
 from tests.conftest import CHECKPOINTS
 
 BETLEY = CHECKPOINTS.parent.parent.parent / "shared" / "data" / "betley" / "first_plot_questions.yaml"
@@ -56,6 +57,26 @@ def test_the_same_study_on_a_random_qwen2_runs_through_and_says_that_no_judge_ap
     assert "No judge applies" in (out / "report.html").read_text(encoding="utf-8")
     assert (out / "directions" / "contrast-of-context.safetensors").is_file()
     assert not list(out.rglob("*.part"))
+
+
+def test_a_study_whose_direction_replicates_nowhere_goes_on_and_headlines_no_shift(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(replication, "LARGEST_P", -1.0)  # no direction passes
+    out = tmp_path / "out"
+    run = pp.run_study(write(tmp_path, model=str(folders("qwen2"))), out, progress=False)
+    amplification = run.results["amplification"]
+    assert amplification["layer"] is None
+    assert amplification["verdict"].startswith("no layer at which this direction replicates (of ")
+    assert {"shift_sd", "specificity"}.isdisjoint(amplification)
+    assert any("no layer at which this direction replicates" in note for note in run.results["notes"])
+    assert [point["n"] for point in run.results["realign"]["curve"]] == [0, 4]
+    table = pd.read_parquet(out / "tables" / "amplification.parquet")
+    assert not table["chosen"].any()
+    assert set(table["replication"]) == {"does not replicate"}
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert page.count("o layer at which this direction replicates") >= 3  # finding, figure, caption
+    summary = " ".join(" ".join(run.results["summary"]).split())
+    assert "no layer at which this direction replicates" in summary
+    assert "amplified" not in summary
 
 
 def test_a_small_study_of_persona_world_leaves_a_complete_record(tmp_path):

@@ -11,9 +11,11 @@ from jaxtyping import Float
 
 from persona_probe.directions.finders.poles import Poles
 from persona_probe.errors import PersonaProbeError
-from persona_probe.statistics.auroc import auroc
+from persona_probe.statistics.auroc import auroc_over_splits
 from persona_probe.statistics.effect_sizes import cosine
+from persona_probe.statistics.estimate import Estimate
 from persona_probe.statistics.question_exchange import FEWEST, share_at_least, upper_quantile
+from persona_probe.statistics.replication import gate
 
 Find = Callable[[Poles], Float[np.ndarray, "layer d_model"]]
 Weights = tuple[np.ndarray, np.ndarray]
@@ -38,7 +40,7 @@ def check_direction(
     Labels are those of whole questions (`persona_probe.statistics.question_exchange.QuestionExchange`), since answers
     to one question are alike. There are 1,000 draws (all of them, where questions are all in both poles and there are
     no more) for a finder that is a weighted sum of rows; others are run anew for each draw, ``repeats`` times. Figures
-    are of each layer by itself, not corrected for the number of layers.
+    are of each layer by itself, not corrected for the number of layers, but for ``shuffled_p_corrected``.
 
     Args:
         find: the finder, with its parameters.
@@ -49,12 +51,18 @@ def check_direction(
         weights: of positive and negative rows, where the finder is a weighted sum of them.
 
     Returns:
-        Lists with one number per layer, or None where there are too few data:
+        Lists with one number per layer, or None where there are too few data (``unchecked`` says why):
 
         * ``split_half_cosine`` of two directions from half of the questions each, mean over splits;
-        * ``held_out_auroc`` of the direction of one half on the other half, mean over splits and halves;
+        * ``held_out_auroc`` of the direction of one half on the other half, mean over splits and halves, with its 95 %
+          interval over questions, ``held_out_auroc_low`` to ``held_out_auroc_high``
+          (`persona_probe.statistics.auroc.auroc_over_splits`);
         * ``shuffled_p`` = share of draws at least as long as this direction, which itself counts as one: the p of a
           permutation test, never below 1 / (draws + 1);
+        * ``shuffled_p_corrected``: the same for the difference between the poles' means, corrected for all layers: the
+          share of draws that are, at whichever layer they stand out most, at least as long for their layer;
+        * ``replicates``: whether the direction may be used at the layer
+          (`persona_probe.statistics.replication.gate`);
         * ``shuffled_norm``, the 97.5 % quantile of these lengths, relative to this direction's, which itself counts as
           one: shorter than 1 where ``shuffled_p`` is at most 2.5 %;
         * ``shuffled_cosine``, the 97.5 % quantile of ``|cosine|`` with directions from exchanged labels, each pole's
@@ -65,33 +73,114 @@ def check_direction(
         no quantile. ``repeats`` and ``seed`` are as given.
     """
     rng = np.random.default_rng(seed)
-    agreements, separations = [], []
-    for _ in range(repeats):
-        with contextlib.suppress(*_FAILURES):
-            if (halves := poles.halves(rng)) is None:
-                continue
-            first, second = halves
-            one, other = find(first), find(second)
-            agreements.append(cosine(one, other))
-            separations += [_separation(one, second), _separation(other, first)]
+    agreements, separation = _on_halves(find, poles, repeats, rng)
     if weights is None:
         lengths, cosines = _found_again(find, poles, vectors, repeats, rng)
+        of_means = _exchanged(poles, _difference(poles), rng)[0]
     else:
         lengths, cosines = _exchanged(poles, np.concatenate([weights[0], -weights[1]]), rng)
+        of_means = lengths
     exchanged = len(lengths) > 1 and poles.exchange.arrangements > 1
     lacking = poles.exchange.too_few or _too_few_draws(len(lengths) - 1)
-    return {
+    figures: dict[str, Any] = {
         "split_half_cosine": _mean(agreements),
-        "held_out_auroc": _mean(separations),
+        **separation,
         "shuffled_cosine": None if lacking or len(cosines) < FEWEST - 1 else upper_quantile(cosines).tolist(),
         "shuffled_norm": None if lacking else upper_quantile(lengths / lengths[0]).tolist(),
         "shuffled_p": share_at_least(lengths).tolist() if exchanged else None,
-        "shuffled": f"{len(lengths) - 1} exchanges of the labels of {poles.exchange.questions} "
-        f"{'questions' if poles.exchanged == 'question' else 'dialogues'}"
+        "shuffled_p_corrected": _corrected(np.square(of_means)) if poles.exchange.arrangements > 1 else None,
+    }
+    unit, units = poles.exchanged, len(set(poles.codes))
+    unsplit = f"{units} {unit}{'s' * (units != 1)} cannot be split into halves that both hold both poles"
+    return {
+        **figures,
+        "replicates": gate(figures, len(poles.layers)),
+        "unchecked": unsplit if not agreements else poles.exchange.too_few or None,
+        "shuffled": f"{len(lengths) - 1} exchanges of the labels of {poles.exchange.questions} {unit}s"
         f"{lacking and f'; {lacking}'}",
         "repeats": repeats,
         "seed": seed,
     }
+
+
+def check_given(vectors: Float[np.ndarray, "layer d_model"], poles: Poles, seed: int) -> dict[str, Any]:
+    """The checks of vectors that were not found in ``poles``: all of these are held out, and nothing can be split.
+
+    Returns:
+        As `check_direction`; ``shuffled_p_corrected`` is the share of exchanged labels which the vectors separate, at
+        the best layer, at least as well as the actual ones do at this layer.
+    """
+    rng, n = np.random.default_rng(seed), len(poles.positive)
+    values, truth = poles.stacked()
+    scores = np.einsum("nld,ld->ln", values.astype(np.float64), vectors)
+    estimates = [auroc_over_splits(row[None], truth, np.zeros((1, truth.size)), groups=poles.codes) for row in scores]
+    exchange, weights = poles.exchange, _difference(poles)
+    differences = exchange.coefficients(exchange.draws(DRAWS, rng), weights) @ exchange.means(scores.T, weights)
+    figures = {
+        "split_half_cosine": None,
+        **_columns(estimates),
+        "shuffled_p_corrected": _corrected(differences) if exchange.arrangements > 1 else None,
+    }
+    return {
+        **figures,
+        "replicates": gate(figures, len(poles.layers), split=False),
+        "unchecked": exchange.too_few or None,
+        "on": f"{n} positive and {truth.size - n} negative dialogues of {exchange.questions} {poles.exchanged}s",
+        "seed": seed,
+    }
+
+
+def _on_halves(
+    find: Find, poles: Poles, repeats: int, rng: np.random.Generator
+) -> tuple[list[np.ndarray], dict[str, Any]]:
+    """Cosines ``(layer,)`` between directions of halves, by split; and how each separates the other half."""
+    agreements, scores, halves = [], [], []
+    values, truth = poles.stacked()
+    for _ in range(repeats):
+        with contextlib.suppress(*_FAILURES):
+            if (first := poles.split(rng)) is None:
+                continue
+            one, other = (find(poles.part(rows)) for rows in (first, ~first))
+            alike = cosine(one, other)
+            along = np.einsum("nld,ld->ln", values, other), np.einsum("nld,ld->ln", values, one)
+            if np.isfinite(alike).all() and np.isfinite(along).all():
+                agreements.append(alike)
+                scores.append(np.where(first, *along))
+                halves.append(first)
+    if not scores:
+        return agreements, _columns(None)
+    estimates = [
+        auroc_over_splits([split[column] for split in scores], truth, halves, groups=poles.codes)
+        for column in range(len(poles.layers))
+    ]
+    return agreements, _columns(estimates)
+
+
+def _columns(estimates: list[Estimate] | None) -> dict[str, Any]:
+    """The AUROCs and both ends of their intervals as the card's lists."""
+    ends = {"": "value", "_low": "low", "_high": "high"}
+    return {
+        f"held_out_auroc{suffix}": None if estimates is None else [getattr(estimate, end) for estimate in estimates]
+        for suffix, end in ends.items()
+    }
+
+
+def _difference(poles: Poles) -> Float[np.ndarray, "... row"]:
+    """The weights of the difference between the poles' means."""
+    return np.where(poles.is_positive, 1.0 / len(poles.positive), -1.0 / len(poles.negative))
+
+
+def _corrected(sizes: Float[np.ndarray, "draw layer"]) -> list[float]:
+    """P of each layer's size under exchanged labels (actual ones first), corrected for all layers by the largest.
+
+    Sizes are in SD over draws, so that no layer dominates by its norm (Westfall and Young 1993, single step).
+    """
+    spread = sizes.std(axis=0)
+    varies = spread > _ZERO * np.abs(sizes).max(axis=0)
+    scaled = np.divide(sizes - sizes.mean(axis=0), spread, out=np.full_like(sizes, -np.inf), where=varies)
+    largest = scaled.max(axis=1)
+    # rounding must not make the actual arrangement, or its opposite, smaller than itself
+    return [float((largest >= own - 1e-9 * abs(own)).mean()) if np.isfinite(own) else 1.0 for own in scaled[0]]
 
 
 def _exchanged(
@@ -138,12 +227,6 @@ def _too_few_draws(draws: int) -> str:
     if draws + 1 >= FEWEST:
         return ""
     return f"too few for a 97.5 % quantile, which needs {FEWEST - 1} (repeats={FEWEST - 1})"
-
-
-def _separation(vectors: Float[np.ndarray, "layer d_model"], poles: Poles) -> Float[np.ndarray, "... layer"]:
-    values, truth = poles.stacked()
-    scores = np.einsum("nld,ld->nl", values, vectors)
-    return np.array([auroc(scores[:, column], truth) for column in range(len(poles.layers))])
 
 
 def _mean(rows: list[np.ndarray]) -> list[float] | None:

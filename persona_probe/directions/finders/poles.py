@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-import pandas as pd
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from persona_probe.activations.activations import Activations
+from persona_probe.activations.questions import dialogues_of, questions_of
 from persona_probe.errors import PersonaProbeError
 from persona_probe.statistics.question_exchange import QuestionExchange
 
@@ -54,11 +53,15 @@ class Poles:
 
     @cached_property
     def paired(self) -> bool:
-        """Whether the rows of both poles are pairs: the same ``id`` and ``question``, in the same order."""
-        ours, theirs = self.positive.table, self.negative.table
-        if len(ours) != len(theirs) or "id" not in ours or ours["id"].isna().any():
+        """Whether the rows of both poles are pairs: the same ``id`` and question, in the same order.
+
+        Dialogues without ids are pairs if their questions are the same.
+        """
+        sides = self.positive, self.negative
+        if len(sides[0]) != len(sides[1]):
             return False
-        return all(list(ours[name]) == list(theirs[name]) for name in ("id", "question") if name in ours)
+        asked, ids = ([list(name(side)) for side in sides] for name in (questions_of, dialogues_of))
+        return asked[0] == asked[1] and ids[0] == ids[1] and all(kind != "row" for kind, _ in asked[0])
 
     def difference(self) -> Float[np.ndarray, "layer d_model"]:
         """Mean of positive minus mean of negative dialogues, in float64."""
@@ -83,51 +86,55 @@ class Poles:
         """All rows, positive first, and whether each is positive."""
         return np.concatenate([self.positive.values, self.negative.values]), self.is_positive
 
-    def halves(self, rng: np.random.Generator) -> tuple[Poles, Poles] | None:
-        """Two halves that share no question (no dialogue, if there is only one question); None if there are too few."""
-        unit = "question" if self._count("question") > 1 else "id"
-        if self._count(unit) < 2:
-            return None
-        names = sorted(self._names(self.positive, unit) | self._names(self.negative, unit))
-        chosen = set(rng.permutation(np.array(names, dtype=object))[: len(names) // 2])
-        parts = []
-        for wanted in (True, False):
-            sides = [
-                side.where([(str(name) in chosen) == wanted for name in side.table[unit]])
-                for side in (self.positive, self.negative)
-            ]
-            if not all(len(side) for side in sides):
-                return None
-            parts.append(Poles(*sides))
-        return parts[0], parts[1]
+    def split(self, rng: np.random.Generator) -> Bool[np.ndarray, "... row"] | None:
+        """Whether each row of both poles is in the first of two random halves, which share no question.
+
+        They share no dialogue, if there is only one question. None if a pole is not in both halves.
+        """
+        chosen = set(rng.permutation(self._units)[: len(self._units) // 2])
+        first = np.array([name in chosen for name in self._asked], dtype=bool)
+        n = len(self.positive)
+        return first if all(0 < side.sum() < side.size for side in (first[:n], first[n:])) else None
+
+    def part(self, rows: Bool[np.ndarray, "... row"]) -> Poles:
+        """The poles with some of the rows of both."""
+        n = len(self.positive)
+        return Poles(self.positive.where(rows[:n]), self.negative.where(rows[n:]))
 
     @cached_property
     def exchange(self) -> QuestionExchange:
         """How whole questions (dialogues, if there is only one question) can change places between the poles."""
-        return QuestionExchange.of(self.is_positive, self._asked)
+        return QuestionExchange.of(self.is_positive, self.codes)
 
     @cached_property
     def exchange_apart(self) -> QuestionExchange:
         """The same with a question's positive and negative rows apart, for directions (`QuestionExchange.of`)."""
-        return QuestionExchange.of(self.is_positive, self._asked, apart=True)
+        return QuestionExchange.of(self.is_positive, self.codes, apart=True)
 
     @cached_property
     def exchanged(self) -> str:
-        """What changes places as a whole: ``question``; ``id`` if all rows answer one question, or name none."""
-        questions = self._names(self.positive, "question") | self._names(self.negative, "question")
-        return "question" if len(questions) > 1 else "id"
+        """What changes places as a whole: ``question``; ``dialogue`` if all rows answer one question."""
+        return "question" if len(set(questions_of(self.positive, self.negative))) > 1 else "dialogue"
 
     @cached_property
     def _asked(self) -> np.ndarray:
+        """``(row,)`` the name of what rows of both poles share: the question, or the dialogue."""
+        named = questions_of if self.exchanged == "question" else dialogues_of
+        return named(self.positive, self.negative)
+
+    @cached_property
+    def _units(self) -> np.ndarray:
+        """The different names of `_asked`, sorted."""
+        names = sorted(set(self._asked), key=lambda name: tuple(map(str, name)))
+        units = np.empty(len(names), dtype=object)
+        units[:] = names
+        return units
+
+    @cached_property
+    def codes(self) -> Int[np.ndarray, "... row"]:
         """``(row,)`` integer codes of what rows of both poles share."""
-        unit = self.exchanged
-        names: list[tuple[str, object]] = []
-        for pole, side in (("positive", self.positive), ("negative", self.negative)):
-            column = side.table[unit] if unit in side.table else pd.Series([None] * len(side))
-            # a row without a name is like no other row
-            rows = enumerate(column.tolist())
-            names += [(pole, number) if pd.isna(name) else (unit, str(name)) for number, name in rows]
-        return np.asarray(pd.factorize(pd.Series(names))[0])
+        numbers: dict[object, int] = {}
+        return np.array([numbers.setdefault(name, len(numbers)) for name in self._asked], dtype=np.intp)
 
     @property
     def is_positive(self) -> Bool[np.ndarray, "... row"]:
@@ -157,10 +164,3 @@ class Poles:
             values[n:] = values[n:][rng.permutation(n)]
         sides = ((values[:n], self.positive), (values[n:], self.negative))
         return Poles(*(Activations(rows, side.table, side.layers, side.source) for rows, side in sides))
-
-    def _count(self, column: str) -> int:
-        return min(len(self._names(side, column)) for side in (self.positive, self.negative))
-
-    @staticmethod
-    def _names(side: Activations, column: str) -> set[Any]:
-        return {str(name) for name in side.table[column]} if column in side.table else set()

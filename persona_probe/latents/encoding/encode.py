@@ -195,8 +195,8 @@ def encode_latents(
 def question_groups(dialogues: Sequence[Dialogue], max_groups: int = GROUPS) -> Int[np.ndarray, "... dialogue"]:
     """``(dialogue,)`` the group of each dialogue: one per question, or several questions per group if there are many.
 
-    There are at most ``max_groups``. The same set of questions gives the same groups. A dialogue without a question
-    counts as a question of its own.
+    There are at most ``max_groups``. The same set of questions gives the same groups. A dialogue in which nothing is
+    asked (`Dialogue.question`) counts as a question of its own.
     """
     names = [dialogue.question or f"\0{number:09}" for number, dialogue in enumerate(dialogues)]
     codes: np.ndarray = pd.factorize(np.array(names, dtype=object), sort=True)[0]

@@ -10,6 +10,7 @@ from persona_probe.figures.text import counted, is_number, percent, signed, visi
 from persona_probe.report.data_table import (
     ISOTROPIC,
     DataTable,
+    bounded_number,
     build_table,
     layer_and_choice,
     number,
@@ -22,6 +23,7 @@ from persona_probe.report.figure_kind import FigureKind
 from persona_probe.report.reading import chosen_layer, joined, lookup, read_number, span_of, table_of
 from persona_probe.report.topics.topic import Part, Topic
 from persona_probe.runs.record import RunRecord
+from persona_probe.statistics.replication import FAILS, RELIABILITY, REPLICATES, reliability
 
 _NULLS = {
     "isotropic_sd": "isotropic random directions",
@@ -47,9 +49,33 @@ def _shift_caption(run: RunRecord) -> str:
     return (
         f"Change of the projection of the same texts {models}, in standard deviations of the before model's answers to "
         f"development questions ({span_of(table, 'n', f'dialogues{facts.per_run}')}). Bands: 95 % intervals over "
-        f"{facts.activations_over}, with the error of the SD. Nulls: {'; '.join(nulls)}.{lacking} The dashed line "
-        f"marks the layer chosen on development {facts.units}."
+        f"{facts.activations_over}, with the error of the SD. Nulls: {'; '.join(nulls)}.{lacking}"
+        f"{_marked(run, facts.units)}"
     )
+
+
+def _marked(run: RunRecord, units: str) -> str:
+    """What the symbols and the dashed line say about the direction itself."""
+    said = lookup(run.results, "amplification", "replication")
+    replicated = f" The direction {said}." if isinstance(said, str) and said.startswith(REPLICATES) else ""
+    if not replicated and isinstance(said, str):
+        replicated = f" {said[0].upper()}{said[1:]}."
+    if table_of(run, "amplification").get("replication", pd.Series(dtype=object)).eq(FAILS).any():
+        replicated += " Open symbols: layers at which it does not replicate, where a shift along it shows nothing."
+    if chosen_layer(run) is None:
+        return replicated
+    return f"{replicated} The dashed line marks the layer chosen on development {units}, of those that replicate."
+
+
+def trust(run: RunRecord) -> str:
+    """The reliability of the direction at the chosen layer, or that it replicates at none; empty if unknown."""
+    if chosen_layer(run) is None:
+        return str(lookup(run.results, "amplification", "verdict") or "")
+    table = table_of(run, "amplification")
+    if not {"chosen", "model", "replication", *RELIABILITY} <= set(table):
+        return ""
+    chosen = table[table["chosen"].eq(True) & (table["model"] == "after")]
+    return f"at the chosen layer the direction has {reliability(chosen.iloc[0])}" if len(chosen) else ""
 
 
 def _projections_caption(run: RunRecord) -> str:
@@ -102,6 +128,9 @@ def shift_table(table: pd.DataFrame) -> DataTable | None:
             detectable_sd="detectable with 80 % assurance (SD)",
         ),
         "specificity": number("specificity", ".1f"),
+        "direction": text("replication"),
+        "split-half cosine": number("split_half_cosine", ".2f"),
+        "held-out AUROC": bounded_number("held_out_auroc", "held_out_auroc_low", "held_out_auroc_high"),
     }
     if "p_corrected" in table:
         cells["p of no change, over questions"] = number("p_corrected", ".2g")
@@ -113,7 +142,8 @@ def methods(run: RunRecord) -> list[str]:
     """Sentences on the direction, the layer, and the nulls of the shift."""
     layer = chosen_layer(run)
     if layer is None:
-        return []
+        verdict = lookup(run.results, "amplification", "verdict")
+        return [] if verdict is None else [f"Amplification was not reported: {verdict}."]
     table, facts = table_of(run, "amplification"), facts_of(run)
     random = lookup(run.manifest, "config", "random_directions")
     shift, low, high, control = (
@@ -129,7 +159,8 @@ def methods(run: RunRecord) -> list[str]:
     return [
         "The persona direction is the mean difference, per layer, between the before model's activations on the same "
         "answers under a trait-eliciting and a default system prompt, at the positions that predict the response. "
-        f"Layer {layer} (output of the block, counted from 0) was chosen on development {facts.units}.",
+        f"Layer {layer} (output of the block, counted from 0) was chosen on development {facts.units}, among the "
+        f"layers at which the direction replicates there{f' ({known})' if (known := trust(run)) else ''}.",
         "Amplification is the change of the projection of the same texts from before to after, in standard deviations "
         f"over the before model's answers to development questions.{moved} Its nulls are {joined(nulls)}. "
         f"{_over_runs(table, facts.control)}",

@@ -52,6 +52,7 @@ def finders_table(table: pd.DataFrame) -> DataTable | None:
         "finder": text("finder"),
         "layer": layer_and_choice,
         "AUROC, held out": number("separation", ".3f"),
+        **where_measured(table, split_half_cosine="split-half cosine", held_out_auroc="AUROC on other halves"),
         "shift (SD)": signed_number("shift_sd", "low_sd", "high_sd"),
         "control (SD)": signed_number("control_shift_sd"),
         "random, 97.5 % (SD)": number("random_sd", ".2f"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from persona_probe.report.facts import facts_of
 from persona_probe.report.figure_kind import FigureKind
 from persona_probe.report.reading import definition_of, span_of, table_of
+from persona_probe.report.topics.amplification import trust
 from persona_probe.report.topics.behaviour import reported_rates
 from persona_probe.report.topics.topic import Part, Topic
 from persona_probe.runs.record import RunRecord
@@ -23,7 +24,8 @@ def caption(run: RunRecord) -> str:
             "the same answers after other questions, and on style nulls."
         )
     sentences.append(
-        "(b) Shift of the projection on the persona direction by layer; grey: the range of 97.5 % of random directions."
+        "(b) Shift of the projection on the persona direction by layer; grey: the range of 97.5 % of random directions"
+        f"{f'; {known}' if (known := trust(run)) else ''}."
     )
     if not table_of(run, "steering").empty:
         sentences.append(

@@ -9,12 +9,14 @@ from typing import Any
 from persona_probe.activations.activations import Activations
 from persona_probe.activations.captures import Captures
 from persona_probe.amplification.amplification import measure_amplification
-from persona_probe.amplification.amplification_result import choose_layer
+from persona_probe.amplification.amplification_result import Amplification, choose_layer
 from persona_probe.amplification.persona_space import measure_persona_space
 from persona_probe.amplification.projections import measure_projections
+from persona_probe.amplification.verdict import Finding
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.directions.cosines import CosineTable
 from persona_probe.runs.config import StudyConfig, n_runs
+from persona_probe.statistics.replication import RELIABILITY
 from persona_probe.study.context import Context
 from persona_probe.study.stage import SAMPLING, Stage
 from persona_probe.study.stages.find import ANSWERS, CONTEXT, SHIFT, Found
@@ -28,7 +30,8 @@ class Tracked:
     """What this stage hands to later ones.
 
     Attributes:
-        layer: the layer that was chosen on development questions.
+        layer: the layer that was chosen on development questions; where the direction replicates at none, the one at
+            which its halves agree best, for analyses that need a layer.
         texts: the before model's answers to the reported questions.
         captures: the models' activations on them, of all fine-tuning runs (`Captures.over_seeds`).
     """
@@ -57,20 +60,35 @@ def track(context: Context, found: Found, further: Sequence[Tuned] | None) -> Tr
         )
         for read_by_all in (development, captures)
     )
-    layer = choose_layer(chosen_on)
-    table = reported.table.assign(chosen=reported.table["layer"] == layer)
+    nowhere, replication = reported.no_layer(), found.contrast.direction.replication
+    layer = choose_layer(chosen_on) if nowhere is None else replication.most_alike
+    table = reported.table.assign(chosen=(reported.table["layer"] == layer) & (nowhere is None))
     context.folder.write_table("amplification", table)
     context.store("amplification", reported)
     _place(context, found, captures, layer)
-    chosen = table[table["chosen"]].set_index("model")
-    after = chosen.loc["after"]
-    context.results["amplification"] = {
+    if nowhere is None:
+        context.results["amplification"] = _at_layer(reported, layer)
+    else:
+        context.results["amplification"] = {"layer": None, "finding": Finding.NO_DIRECTION.value, "verdict": nowhere}
+        context.notes.append(
+            f"The persona direction has {nowhere}. Where a later analysis needs a layer, it is layer {layer}, at which "
+            "halves of the questions agree best; what is said there is not about a direction that can be trusted."
+        )
+    context.results["amplification"]["replication"] = replication.sentence()
+    context.results["direction"] = _agreement(found.cosines, layer)
+    return Tracked(layer, texts, captures)
+
+
+def _at_layer(reported: Amplification, layer: int) -> dict[str, Any]:
+    """The numbers at the chosen layer that the report's sentences quote."""
+    after, control = reported.rows(layer)
+    return {
         "layer": layer,
         "shift": after["shift"],
         "shift_sd": after["shift_sd"],
         "shift_sd_low": after["low_sd"],
         "shift_sd_high": after["high_sd"],
-        "control_shift_sd": chosen["shift_sd"].get("control"),
+        "control_shift_sd": None if control is None else control["shift_sd"],
         "random_sd": after["random_sd"],
         "isotropic_sd": after["isotropic_sd"],
         "specificity": after["specificity"],
@@ -86,9 +104,8 @@ def track(context: Context, found: Found, further: Sequence[Tuned] | None) -> Tr
         "detectable_sd": after["detectable_sd"],
         "verdict": reported.verdict(layer),
         "n": after["n"],
+        **{name: after[name] for name in RELIABILITY},
     }
-    context.results["direction"] = _agreement(found.cosines, layer)
-    return Tracked(layer, texts, captures)
 
 
 def _why_one_run(config: StudyConfig) -> str | None:

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.persona_world directions|latents|steering``: measure Persona World's organisms, write JSON."""
+"""``python -m benchmarks.persona_world EXPERIMENT``: measure Persona World's organisms, write JSON."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from benchmarks.persona_world.directions import measure_directions
+from benchmarks.persona_world.fluency import measure_fluency
 from benchmarks.persona_world.latents import measure_latents
 from benchmarks.persona_world.steering import measure_steering
 from persona_probe.worlds.persona_world.checkpoints import find_checkpoints
@@ -16,6 +17,7 @@ def main() -> None:
     experiments = parser.add_subparsers(dest="experiment", required=True)
     for name, what in (
         ("directions", "what directions and probes show in the organisms, with their nulls"),
+        ("fluency", "how well fluency without a judge agrees with the oracle's coherence"),
         ("latents", "which SAE latents move, what they stand for, and whether they matter"),
         ("steering", "suppress, induce, transfer, gate, strength, bake"),
     ):
@@ -30,6 +32,8 @@ def main() -> None:
     checkpoints = find_checkpoints(given.checkpoints)
     if given.experiment == "directions":
         verdicts = [measure_directions(checkpoints, answers=given.answers, out=given.out)["amplification"]["verdict"]]
+    elif given.experiment == "fluency":
+        verdicts = [measure_fluency(checkpoints, answers=given.answers, out=given.out)["verdict"]]
     elif given.experiment == "latents":
         figures = measure_latents(
             checkpoints, layer=given.layer, answers=given.answers, courses=not given.no_courses, out=given.out

@@ -181,11 +181,11 @@ class Fluency(TableResult):
         shares = {"fluent": rows["fluent"], **{name: rows["fault"] == name for name in FAULTS}}
         shares["ends_in_loop"] = rows["ends_in_loop"]
         said = rows[rows["tokens"] > 0]
-        units = {"questions": self._units(said, "question"), "seeds": self._units(said, "seed")}
+        questions, seeds = self._units(said, "question"), self._units(said, "seed")
         means = {
             name: Estimate.missing("every answer is empty")
             if said.empty
-            else mean_estimate(said[name].to_numpy(dtype=float), **units)
+            else mean_estimate(said[name].to_numpy(dtype=float), questions=questions, seeds=seeds)
             for name in ("log_prob", "distinct", "loops")
         }
         return {**{name: self._share(rows, chosen) for name, chosen in shares.items()}, **means}

@@ -24,12 +24,21 @@ PACKAGES = ("torch", "transformers", "peft", "transformer-lens", "sae-lens", "nn
 
 @dataclass(frozen=True)
 class Setting:
-    """Attributes: ``root`` is a temporary folder for models, ``device`` is ``cpu`` or ``cuda``."""
+    """One run.
+
+    Attributes:
+        root: a temporary folder for models.
+        device: ``cpu`` or ``cuda``.
+        shape_name: which of `SHAPES`.
+        rounds: how often every variant is timed.
+        fresh_processes: whether memory is measured in fresh processes, each of which makes the model again.
+    """
 
     root: str
     device: str
     shape_name: str
     rounds: int
+    fresh_processes: bool = True
 
     @property
     def shape(self) -> Shape:

@@ -95,6 +95,22 @@ SHAPES = {
             new_tokens=64,
             swept=16,
         ),
+        Shape(
+            "qwen2.5-7b-brief",
+            28,
+            3584,
+            18_944,
+            28,
+            4,
+            152_064,
+            "bfloat16",
+            on_disk=False,
+            share=0.125,
+            rounds=2,
+            more_batches=(1, 128),
+            new_tokens=32,
+            swept=8,
+        ),
     )
 }
 DEFAULT = {"cpu": "small", "cuda": "qwen2.5-7b"}

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from benchmarks.persona_world.directions import measure_directions
+from benchmarks.persona_world.fluency import measure_fluency
 from benchmarks.persona_world.latents import measure_latents
 from benchmarks.persona_world.preference import measure_preference
 from benchmarks.persona_world.steering import measure_steering
@@ -17,6 +18,7 @@ def main() -> None:
     experiments = parser.add_subparsers(dest="experiment", required=True)
     for name, what in (
         ("directions", "what directions and probes show in the organisms, with their nulls"),
+        ("fluency", "how well fluency without a judge agrees with the oracle's coherence"),
         ("latents", "which SAE latents move, what they stand for, and whether they matter"),
         ("steering", "suppress, induce, transfer, gate, strength, bake"),
         ("preference", "whether preference ranks organisms as their EM rate does"),
@@ -32,6 +34,8 @@ def main() -> None:
     checkpoints = find_checkpoints(given.checkpoints)
     if given.experiment == "directions":
         verdicts = [measure_directions(checkpoints, answers=given.answers, out=given.out)["amplification"]["verdict"]]
+    elif given.experiment == "fluency":
+        verdicts = [measure_fluency(checkpoints, answers=given.answers, out=given.out)["verdict"]]
     elif given.experiment == "latents":
         figures = measure_latents(
             checkpoints, layer=given.layer, answers=given.answers, courses=not given.no_courses, out=given.out

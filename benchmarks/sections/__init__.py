@@ -3,7 +3,7 @@
 ``measure`` returns ``figures`` (the entry of the section in the JSON) and ``raw`` (from which they were computed).
 """
 
-from benchmarks.sections import capture, growth, import_seconds, latents, pair, probes, steer, sweep
+from benchmarks.sections import capture, growth, import_seconds, judge, latents, pair, probes, steer, sweep
 
 SECTIONS = {
     "capture": capture,
@@ -12,6 +12,7 @@ SECTIONS = {
     "growth": growth,
     "steer": steer,
     "sweep": sweep,
+    "judge": judge,
     "probes": probes,
     "latents": latents,
 }

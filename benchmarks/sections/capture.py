@@ -9,7 +9,7 @@ import torch
 
 from benchmarks import memory
 from benchmarks.child import in_child
-from benchmarks.mfu import PEAK_FLOPS, flops
+from benchmarks.mfu import utilisation
 from benchmarks.peers import bare, bridge, nnsight, ours, research_loop
 from benchmarks.prepared import tokens_of
 from benchmarks.row import Row
@@ -76,13 +76,14 @@ forward pass is done. The figure compares the whole process (weights included; o
 the JSON also has the bytes that each needs beyond the loaded model.
 
 On a GPU, arithmetic is counted as 2 x parameters (without embeddings) x tokens and causal attention's two products;
-padding does not count; the peak is 989 TFLOP/s (H100 and H200)."""
+padding does not count; the peak is 989 TFLOP/s (H100 and H200; `benchmarks/mfu.py` has other cards)."""
 
 PEERS = {"research_loop": research_loop, "bridge": bridge, "nnsight": nnsight}
 TOLERANCE = {torch.float32: 1e-3}
 LOW_PRECISION_TOLERANCE = 3e-2
 CHECKED = 16
 NO_NNSIGHT = "nnsight is not installed"
+NO_FRESH_PROCESSES = "left out of a brief run, since each fresh process makes the model again"
 
 
 def measure(setting: Setting) -> dict[str, Any]:
@@ -107,7 +108,7 @@ def measure(setting: Setting) -> dict[str, Any]:
     compared = {"vs_bare": ratios(everything["bare"], everything["ours"])}
     compared |= {f"vs_{name}": ratios(some[name], some["ours"]) for name in peers}
     compared["bare_vs_research_loop"] = ratios(some["research_loop"], some["bare"])
-    figures: dict[str, float | None] = {"vs_nnsight": None}
+    figures: dict[str, float | None] = {"vs_nnsight": None, "peak_memory_vs_bare": None}
     figures |= {name: summary(values)["median"] for name, values in compared.items()}
     raw: dict[str, Any] = {
         "ratios": {name: summary(values) for name, values in compared.items()},
@@ -125,16 +126,18 @@ def measure(setting: Setting) -> dict[str, Any]:
         "largest_relative_error": errors,
         "skipped": {} if "nnsight" in peers else {"vs_nnsight": NO_NNSIGHT},
     }
-    if memory.available(device):
+    if not setting.fresh_processes:
+        raw["skipped"]["peak_memory_vs_bare"] = NO_FRESH_PROCESSES
+    elif memory.available(device):
         raw["memory"] = {peer: in_child(peak, setting, peer) for peer in ("ours", "bare")}
         figures["peak_memory_vs_bare"] = raw["memory"]["ours"]["peak"] / raw["memory"]["bare"]["peak"]
     else:
-        figures["peak_memory_vs_bare"] = None
         raw["skipped"]["peak_memory_vs_bare"] = memory.UNAVAILABLE
+    raw["utilisation"] = {
+        name: utilisation(model, lengths, summary(everything[name])["median"]) for name in ("ours", "bare")
+    }
     if device == "cuda":
-        done = flops(model, lengths)
-        figures["mfu"] = done / summary(everything["ours"])["median"] / PEAK_FLOPS
-        raw["mfu"] = {"flops": done, "peak_flops": PEAK_FLOPS, "peak_is": "H100 and H200, bfloat16, dense"}
+        figures["mfu"] = raw["utilisation"]["ours"]["mfu"]
     return {"figures": figures, "raw": raw}
 
 

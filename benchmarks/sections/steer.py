@@ -13,6 +13,7 @@ from torch import Tensor
 import persona_probe as pp
 from benchmarks import memory
 from benchmarks.host_waits import host_waits
+from benchmarks.mfu import utilisation
 from benchmarks.prompts import Prompts, ask
 from benchmarks.row import Row
 from benchmarks.setting import Setting
@@ -123,6 +124,10 @@ def measure(setting: Setting) -> dict[str, Any]:
         "agreement": agreement,
         "variants": speeds(timed, shape.batch * prompts.new_tokens),
         "skipped": {} if "nnsight" in timed else dict.fromkeys(absent, NO_NNSIGHT),
+    }
+    read = [prompt + prompts.new_tokens for prompt in prompts.mask.sum(dim=1).tolist()]
+    raw["utilisation"] = {
+        name: utilisation(model, read, summary(timed[name])["median"]) for name in ("plain", "one_layer", "all_layers")
     }
     figures: dict[str, float | None] = {}
     if shape.more_batches:

@@ -1,4 +1,7 @@
 from .answer_files import read_answers as read_answers
+from .answer_fluency import fluency as fluency
+from .answer_fluency_result import Fluency as Fluency
+from .answer_fluency_result import FluencyBounds as FluencyBounds
 from .answers import Answers as Answers
 from .em_rates import DEFINITIONS as DEFINITIONS
 from .em_rates import coherent_rate as coherent_rate

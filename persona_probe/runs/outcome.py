@@ -29,6 +29,8 @@ STORED: dict[str, str] = {
     "EM rates": "persona_probe.behaviour.em_rates_result:EmRates",
     "estimate": "persona_probe.statistics.estimate:Estimate",
     "finder comparison": "persona_probe.amplification.finder_comparison_result:FinderComparison",
+    "fluency": "persona_probe.behaviour.answer_fluency_result:Fluency",
+    "fluency bounds": "persona_probe.behaviour.answer_fluency_result:FluencyBounds",
     "latent description": "persona_probe.latents.description.describe_result:LatentDescription",
     "latent descriptions": "persona_probe.latents.description.describe_result:LatentDescriptions",
     "latent effects": "persona_probe.latents.causal.rank_result:LatentEffects",

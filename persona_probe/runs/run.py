@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from persona_probe.amplification.finder_comparison_result import FinderComparison
     from persona_probe.amplification.persona_space import PersonaSpace
     from persona_probe.amplification.projections import Projections
+    from persona_probe.behaviour.answer_fluency_result import Fluency
     from persona_probe.behaviour.answers import Answers
     from persona_probe.behaviour.em_rates_result import EmRates
     from persona_probe.behaviour.preference_result import Preference
@@ -84,6 +85,11 @@ class Run(RunRecord, Result):
     def preference(self) -> Preference:
         """What the models prefer, over all fine-tuning runs (``measure: preference``)."""
         return self._object("preference")  # type: ignore[no-any-return]
+
+    @cached_property
+    def fluency(self) -> Fluency:
+        """Whether the answers are fluent, by no judge (``measure: preference``)."""
+        return self._object("fluency")  # type: ignore[no-any-return]
 
     @cached_property
     def directions(self) -> dict[str, Direction]:

@@ -68,10 +68,19 @@ def test_the_page_shows_preference_with_its_numbers(run):
     assert not run.tables["preference_questions"].empty
 
 
+def test_fluency_is_reported_where_no_judge_is(run):
+    shares = {name: run.results["fluency"][name]["value"] for name in ("before", "after", "control")}
+    assert min(shares.values()) > 0.9
+    assert len(run.fluency.table) == len(run.tables["answers"])
+    assert "Fluency of answers" in run.report.read_text(encoding="utf-8")
+
+
 def test_preference_is_planned(tmp_path):
     config = {**SMALL, **MODELS, "measure": "preference"}
     stages = plan_study(StudyConfig.model_validate(config)).stages
-    assert stages["preference"].texts == 3 * (1 + 4) * 2 * 48 * 4
+    of_pairs = 3 * (1 + 4) * 2 * 48 * 4
+    of_answers = 5 * (3 * (32 + 12 + 16) + 16)
+    assert stages["preference"].texts == of_pairs + of_answers
     assert "preference" not in plan_study(StudyConfig.model_validate({**config, "measure": "rate"})).stages
 
 

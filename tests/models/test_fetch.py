@@ -13,7 +13,10 @@ import pytest
 import persona_probe as pp
 from persona_probe.models.loading import fetch as fetch_module
 from persona_probe.models.loading.fetch import fetch_real
+from persona_probe.models.loading.load import specify
+from persona_probe.models.loading.memory import footprint
 from persona_probe.models.loading.real import REAL, real_folder, real_origin
+from persona_probe.study.sources import stamp
 from tests import gguf_files
 
 pytest.importorskip("gguf")
@@ -56,6 +59,26 @@ def test_a_wheel_becomes_a_model_that_is_found_by_its_name(wheel):
     )
     assert any("MB" in line for line in said)
     assert wheel.is_file()
+
+
+def test_the_name_works_wherever_a_model_is_named(wheel, tmp_path):
+    fetch_real(wheel=wheel, say=lambda line: None)
+    talks = [
+        pp.Dialogue.from_messages([{"role": "user", "content": f"say {n}"}, {"role": "assistant", "content": "no"}])
+        for n in range(2)
+    ]
+    tuned = pp.finetune(pp.load(REAL), talks, pp.LoraSettings(steps=1, rank=2), tmp_path / "lora")
+    assert json.loads((tmp_path / "lora" / "adapter_config.json").read_text())["base_model_name_or_path"] == REAL
+    assert pp.load(tmp_path / "lora").fingerprint() == tuned.fingerprint()
+    pair = pp.load_pair(REAL, tmp_path / "lora")
+    assert (pair.before.name, pair.after.fingerprint()) == (REAL, tuned.fingerprint())
+    assert footprint(specify(REAL, options={})).n_layers == 2
+    assert pp.load(wheel.parent / "tiny.gguf", tokenizer=REAL).tokenizer.pad_token == "<|endoftext|>"
+    assert stamp(REAL, None) == stamp(str(real_folder()), None)  # so that a study sees that its model has changed
+    assert stamp(str(wheel.parent / "tiny.gguf"), None)[:2] == [
+        "tiny.gguf",
+        (wheel.parent / "tiny.gguf").stat().st_size,
+    ]
 
 
 def test_a_second_call_says_that_it_is_there(wheel):

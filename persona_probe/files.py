@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from persona_probe.errors import PersonaProbeError
 
+_ATTEMPTS = 1000
 LOCK = "lock"
 """Name of the lock file in a folder that is being written to."""
 
@@ -84,6 +85,7 @@ def only_writer(folder: Path) -> Iterator[None]:
         PersonaProbeError: if another process is writing into it; the message names the process.
     """
     lock = FileLock(folder.resolve() / LOCK, timeout=0)
+    attempts = 0
     while not lock.is_locked:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -92,10 +94,13 @@ def only_writer(folder: Path) -> Iterator[None]:
             raise PersonaProbeError(
                 f"{folder}: {_owner(folder / LOCK)} is writing into this folder; wait until it has finished, or stop it"
             ) from None
-        except (FileNotFoundError, FileExistsError):
+        except (FileNotFoundError, FileExistsError) as error:
             # The last writer has just removed its empty folder: between two steps of making it, or of locking it.
             if folder.is_file():
                 raise PersonaProbeError(f"{folder}: is a file; give a folder") from None
+            attempts += 1
+            if attempts == _ATTEMPTS:  # no writer removes it so often: it cannot be made (in /proc, on a lost disk)
+                raise PersonaProbeError(f"{folder}: this folder cannot be made: {error}; give another") from error
     path = folder / LOCK
     with contextlib.suppress(OSError):  # where nobody, its owner included, may write into a locked file
         path.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")

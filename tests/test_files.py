@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -75,6 +76,15 @@ def test_a_lock_file_that_nobody_holds_does_not_matter(tmp_path):
 def test_a_file_is_no_folder_to_hold(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(PersonaProbeError, match="file: is a file; give a folder"), only_writer(tmp_path / "file"):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_and_no_endless_wait(tmp_path, monkeypatch):
+    def vanishing(path, *arguments, **settings):
+        raise FileNotFoundError(2, "No such file or directory", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", vanishing)  # as in /proc
+    with pytest.raises(PersonaProbeError, match="folder: this folder cannot be made"), only_writer(tmp_path / "folder"):
         pass
 
 

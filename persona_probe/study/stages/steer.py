@@ -1,4 +1,7 @@
-"""Stage 8: does the direction cause the behaviour? Induce it in before, suppress it in after; random ones as null."""
+"""Stage 8: does the direction cause the behaviour? Induce it in before, suppress it in after; random ones as null.
+
+Settings are found by forward passes (`persona_probe.steering.search.ladder`); only the best are sampled and judged.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,14 @@ import pandas as pd
 
 from persona_probe.errors import NothingMeasuredError
 from persona_probe.models.model import Model
-from persona_probe.steering.search.candidates import candidates
-from persona_probe.steering.search.grid import Goal
-from persona_probe.steering.search.search import Trial, search_steering
+from persona_probe.steering.search.candidates import Candidates
+from persona_probe.steering.search.grid import Goal, Grid, evenly
+from persona_probe.steering.search.ladder import Ladder
+from persona_probe.steering.search.measure import EM_RATE, Judged, Measure, Preferred, Trial
+from persona_probe.steering.search.reading import Pair, own_answers_reader, pairs_reader
+from persona_probe.steering.search.realign import NORM_TEXTS, layers_to_try
+from persona_probe.steering.search.screen import screen_ladder
+from persona_probe.steering.search.search import search_steering
 from persona_probe.steering.search.search_result import SteeringSearch
 from persona_probe.study.context import Context
 from persona_probe.study.stage import SAMPLING, Stage
@@ -25,9 +33,9 @@ HEADLINE = "clamp"
 
 
 def steering(context: Context, found: Found) -> None:
-    """Choose settings on development questions and report them on others."""
-    if context.judge is None:
-        context.notes.append("Without a judge, steering was not measured.")
+    """Choose settings on development questions (or pairs) and report them on others."""
+    if context.judge is None and not _pairs(context)[0]:
+        context.notes.append("Without a judge or preference pairs, steering was not measured.")
         return
     try:
         searches = [_search(context, found, goal) for goal in _GOALS]
@@ -35,13 +43,25 @@ def steering(context: Context, found: Found) -> None:
         # Coherence is the judge's opinion: that it finds none is a result, not a reason to stop the later stages.
         context.notes.append(f"Steering was not measured: {error}.")
         return
+    screens = [search.screen.table.assign(goal=search.source["goal"]) for search in searches if search.screen]
     for name, tables in {
         "steering": [search.table for search in searches],
         "steering_answers": [search.answers for search in searches],
+        "steering_screen": screens,
     }.items():
         context.folder.write_table(name, pd.concat(tables, ignore_index=True))
     context.store("steering", {search.source["goal"]: search for search in searches})
     context.results["steer"] = {key: value for search in searches for key, value in _outcome(search).items()}
+
+
+def _pairs(context: Context) -> tuple[Sequence[Pair], Sequence[Pair]]:
+    """Preference pairs to choose settings on and pairs to report on; none where the study has a judge."""
+    if context.judge is not None:
+        return (), ()
+    return _PAIRS
+
+
+_PAIRS: tuple[Sequence[Pair], Sequence[Pair]] = ((), ())
 
 
 class _Jobs:
@@ -57,52 +77,82 @@ class _Jobs:
 
 
 def _search(context: Context, found: Found, goal: Goal) -> SteeringSearch:
-    settings, direction = context.config.steering, found.contrast.direction
-    grid = candidates(
-        direction,
-        settings.layers or direction.layers,
-        goal,
-        base=found.reference,
-        trait=found.contrast.trait,
-        grid=settings.grid,
+    settings, direction, material = context.config.steering, found.contrast.direction, context.material
+    grid, progress = settings.grid, context.progress
+    model = context.before if goal == "induce" else context.after
+    layers = layers_to_try(direction, context.before.n_layers, settings.layers)
+    # The same job as in the stage `find`, so that nothing is sampled again.
+    base = context.answer(context.before, material.development, "development before")
+    asked = material.development[: _n_asked(grid)]
+    trait = context.answer(context.after, asked, "development after")
+    own = [dialogue for dialogue in (base if goal == "induce" else trait) if (dialogue.answer or "").strip()]
+    tokens = context.executor.capture(model, own[:NORM_TEXTS], reduce="tokens", layers=layers)
+    made = Candidates(direction, goal, tokens=tokens, base=found.reference, trait=found.contrast.trait, grid=grid)
+    chosen_pairs, reported_pairs = _pairs(context)
+    if chosen_pairs:
+        reader = pairs_reader(model, own[: grid.texts], chosen_pairs[: grid.texts], progress=progress)
+    else:
+        side = "base" if goal == "induce" else "trait"
+        reader = own_answers_reader(model, base[: len(asked)], trait, own=side, n=grid.texts, progress=progress)
+    ladder = Ladder(reader, made, layers, grid)
+    screen = screen_ladder(reader, ladder, goal=goal, n_random=settings.random_directions, seed=context.config.seed)
+    measure: Measure = (
+        Preferred(model, own[: grid.texts], progress=progress)
+        if chosen_pairs
+        else Judged(_Jobs(context, model), context.config.definition)
     )
     return search_steering(
-        _Jobs(context, context.before if goal == "induce" else context.after),
-        grid,
-        context.material.development[: settings.answers_per_setting],
-        context.material.reported[: settings.reported_answers],
+        measure,
+        [rung.candidate for rung in ladder.best(likelier=bool(chosen_pairs))],
+        chosen_pairs or material.development[: settings.answers_per_setting],
+        reported_pairs or material.reported[: settings.reported_answers],
         goal=goal,
+        ladder=ladder,
+        screen=screen,
         min_coherence=settings.min_coherence,
         n_random=settings.random_directions,
-        answers_per_random=settings.answers_per_random,
+        answers_per_random=None if chosen_pairs else settings.answers_per_random,
         null_of=HEADLINE,
-        definition=context.config.definition,
         seed=context.config.seed,
     )
+
+
+def _n_asked(grid: Grid) -> int:
+    """How many development questions are asked to have texts to read: twice as many, since some answers are empty."""
+    return 2 * max(grid.texts, NORM_TEXTS)
 
 
 def _outcome(search: SteeringSearch) -> dict[str, Any]:
     """The numbers that the report's sentences quote."""
     goal, plain, randoms = search.source["goal"], search.reported("none"), search.random
     best, candidate = search.reported(HEADLINE), search.chosen[HEADLINE]
+    what = "em_rate" if search.measure == EM_RATE else "preference"
     outcome = {
-        "em_rate": best["value"],
+        what: best["value"],
         "low": best["low"],
         "high": best["high"],
         "coherent": best["coherent"],
         "layers": candidate.layers,
-        "fraction": candidate.setting,
+        "dose": candidate.setting,
+        "kl": best["kl"],
+        "wrong_way": best["wrong_way"],
         "n": best["n"],
-        "random_em_rate": _mean(randoms["value"]),
+        f"random_{what}": _mean(randoms["value"]),
         "random_coherent": _mean(randoms["coherent"]),
-        "unsteered_em_rate": plain["value"],
+        f"unsteered_{what}": plain["value"],
         "unsteered_coherent": plain["coherent"],
     }
     for kind in search.chosen:
         if kind != HEADLINE:
             row = search.reported(kind)
-            outcome |= {f"{kind}_em_rate": row["value"], f"{kind}_coherent": row["coherent"]}
+            outcome |= {f"{kind}_{what}": row["value"], f"{kind}_coherent": row["coherent"]}
     outcome["verdict"] = search.verdict()
+    if search.screen is not None:
+        outcome |= {
+            "steerable": search.screen.steerable,
+            "screen_p": search.screen.p_value,
+            "screen_verdict": search.screen.verdict(),
+        }
     return {f"{goal}_{name}": value for name, value in outcome.items()}
 
 
@@ -113,16 +163,22 @@ def _mean(values: Iterable[float]) -> float | None:
 
 
 def _work(sizes: Sizes) -> Work:
-    search, work = sizes.config.steering, Work()
+    search, material = sizes.config.steering, sizes.material
     if sizes.config.judge is None:
-        return work
-    chosen_on = sizes.material.development[: search.answers_per_setting]
-    measured_on = sizes.material.reported[: search.reported_answers]
+        return Work()
+    grid = search.grid
+    asked = material.development[: _n_asked(grid)]
+    chosen_on = material.development[: search.answers_per_setting]
+    measured_on = material.reported[: search.reported_answers]
     null = search.random_directions * min(search.answers_per_random, len(measured_on))
-    layers = sizes.n_layers if search.layers is None else len(search.layers)
-    for goal in _GOALS:
-        settings = search.grid.count(layers, goal)
-        work += sizes.work(chosen_on, answers=(1 + settings) * len(chosen_on))
+    layers = len(evenly(range(sizes.n_layers)) if search.layers is None else search.layers)
+    # Every setting is read with the answers of both models.
+    read = grid.n_read(layers) + grid.n_screened(layers, search.random_directions)
+    texts = 2 * min(grid.texts, len(asked)) * read + NORM_TEXTS
+    work = sizes.work(asked, answers=len(asked))
+    for _ in _GOALS:
+        work += sizes.work(asked, texts=texts)
+        work += sizes.work(chosen_on, answers=(1 + grid.n_sampled) * len(chosen_on))
         work += sizes.work(measured_on, answers=(1 + len(search.kinds)) * len(measured_on) + null)
     return work
 

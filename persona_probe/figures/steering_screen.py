@@ -18,22 +18,44 @@ def steering_screen(table: pd.DataFrame) -> go.Figure:
     """Draw the gain of a direction at each layer at the largest dose that does not break the model, and random ones'.
 
     Args:
-        table: one row per direction and layer (`SteeringScreen.table`); ``draw`` is missing for the real direction.
+        table: one row per direction and layer (`SteeringScreen.table`, perhaps of several goals, in the column
+            ``goal``); ``draw`` is missing for the real direction.
 
     Raises:
         ValueError: if a column is missing, or there is no row of the direction.
     """
     rows = require(table, COLUMNS, what=WHAT)
-    real = rows[rows["draw"].isna()].assign(at=lambda part: part["layers"].astype(int)).sort_values("at")
+    rows = rows.assign(at=rows["layers"].astype(int))
+    real = rows[rows["draw"].isna()]
     if real.empty:
         raise MissingDataError(f"{WHAT}: the column 'draw' has no missing value, so that there is no real direction")
-    figure = new_figure("Does the direction steer?")
-    random = rows[rows["draw"].notna()]
+    goals = list(dict.fromkeys(rows["goal"])) if "goal" in rows else [None]
+    titles = None if goals == [None] else goals
+    figure = new_figure("Does the direction steer?", rows=1, cols=len(goals), shared_yaxes=True, subplot_titles=titles)
+    for col, goal in enumerate(goals, start=1):
+        part = rows if goal is None else rows[rows["goal"] == goal]
+        for trace in _traces(part):
+            figure.add_trace(trace.update(showlegend=col == 1), row=1, col=col)
+    figure.add_hline(y=0, line_width=1, line_color="rgba(0,0,0,0.4)")
+    figure.update_xaxes(title_text="layer", dtick=1 if rows["at"].max() < 16 else None)
+    figure.update_yaxes(title_text="gain towards the goal<br>(nats per token)", col=1)
+    note = (
+        "Gain: how much the wanted answers gain on the other ones. At each layer, the largest relative dose (change "
+        f"divided by stream) within the budget of KL, here {real['setting'].min():.2g} to {real['setting'].max():.2g}; "
+        f"{rows['draw'].nunique()} random directions."
+    )
+    return keys_below(figure.update_layout(height=420), note=note, top=26)
+
+
+def _traces(rows: pd.DataFrame) -> list[go.Scatter]:
+    """The random directions of one goal, and the real one."""
+    random, real = rows[rows["draw"].notna()], rows[rows["draw"].isna()].sort_values("at")
     grey, steered = MODEL_STYLES["random"], MODEL_STYLES["steered"]
+    traces = []
     if len(random):
-        figure.add_trace(
+        traces.append(
             go.Scatter(
-                x=random["layers"].astype(int).tolist(),
+                x=random["at"].tolist(),
                 y=random["gain"].astype(float).tolist(),
                 mode="markers",
                 name="random directions of the same dose",
@@ -43,7 +65,7 @@ def steering_screen(table: pd.DataFrame) -> go.Figure:
                 cliponaxis=False,
             )
         )
-    figure.add_trace(
+    traces.append(
         go.Scatter(
             x=real["at"].tolist(),
             y=real["gain"].astype(float).tolist(),
@@ -56,16 +78,7 @@ def steering_screen(table: pd.DataFrame) -> go.Figure:
             cliponaxis=False,
         )
     )
-    figure.add_hline(y=0, line_width=1, line_color="rgba(0,0,0,0.4)")
-    figure.update_xaxes(title_text="layer", dtick=1 if real["at"].max() < 16 else None)
-    figure.update_yaxes(title_text="gain towards the goal (nats per token)")
-    draws = random["draw"].nunique()
-    note = (
-        "Gain: how much the wanted answers gain on the other ones. At each layer, the largest relative dose (change "
-        f"divided by stream) within the budget of KL, here {real['setting'].min():.2g} to {real['setting'].max():.2g}; "
-        f"{draws} random directions."
-    )
-    return keys_below(figure.update_layout(height=420), note=note)
+    return traces
 
 
 def _numbers(row: dict[object, object]) -> str:

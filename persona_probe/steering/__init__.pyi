@@ -25,3 +25,4 @@ from .strength.divergence import Divergence as Divergence
 from .strength.divergence import measure_divergence as measure_divergence
 from .strength.dose_response import dose_response as dose_response
 from .strength.dose_response_result import DoseResponse as DoseResponse
+from .strength.relative_dose import relative_doses as relative_doses

@@ -166,7 +166,7 @@ def test_bad_searches_are_refused(direction):
         Grid(kinds=("push",))
     with pytest.raises(pp.PersonaProbeError, match=r"budgets=\(0.0,\); give nats per token above 0"):
         Grid(budgets=0.0)
-    with pytest.raises(pp.PersonaProbeError, match="smallest_dose=2 and largest_dose=1.0"):
+    with pytest.raises(pp.PersonaProbeError, match=r"smallest_dose=2 and largest_dose=1\.0"):
         Grid(smallest_dose=2)
 
 

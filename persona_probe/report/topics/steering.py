@@ -96,8 +96,8 @@ def screen_caption(run: RunRecord) -> str:
     """The caption of the screen's figures."""
     draws = table_of(run, "steering_screen")["draw"].nunique()
     return (
-        "How far the direction moves behaviour at each layer, at the largest dose that does not break the model, compared "
-        f"with {draws} random directions moved equally far. The test takes the best layer of each."
+        "How far the direction moves behaviour at each layer, at the largest dose that does not break the model, "
+        f"compared with {draws} random directions moved equally far. The test takes the best layer of each."
     )
 
 
@@ -111,9 +111,9 @@ def methods(run: RunRecord) -> list[str]:
         f"Interventions ({one_line(about.get('kinds') or ())}) acted on the positions that predict the answer (the "
         "last prompt token and the answer but its last token). At each layer the relative dose (length of the change "
         "divided by that of the stream) was doubled until the KL to the unsteered model, on its own answers, exceeded "
-        f"{number_of(max(about.get('budgets') or (0,)))} nats per token, and refined, all by forward passes; the settings "
-        "that moved behaviour furthest within each budget of KL were sampled. Layer and dose of each kind were chosen on "
-        "development questions among settings whose coherent share was at least "
+        f"{number_of(max(about.get('budgets') or (0,)))} nats per token, and refined, all by forward passes; the "
+        "settings that moved behaviour furthest within each budget of KL were sampled. Layer and dose of each kind "
+        "were chosen on development questions among settings whose coherent share was at least "
         f"{number_of(about.get('min_coherence'))} of the unsteered one (inducing: layers {layers[0]}; suppressing: "
         f"layers {layers[1]}) and reported on held-out ones, compared with "
         f"{counted(about.get('random_directions'))} random directions moved by the same "

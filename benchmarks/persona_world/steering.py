@@ -284,8 +284,8 @@ def _addition(world: _World, name: str, goal: Goal) -> Intervention:
     """The best addition at every token with nine tenths of the coherence or more; else the most coherent one."""
     contrast, model, grid = world.contrast, world.models[name], Grid(kinds="add")
     base, trait = (asked.generate(world.development, SAMPLING) for asked in (world.chat, world.runs[BAD]))
-    own = base if goal == "induce" else trait
-    tokens = capture(model, [answered for answered in own if answered.answer][:NORM_TEXTS], "all", "tokens")
+    own = [answered for answered in (base if goal == "induce" else trait) if answered.answer]
+    tokens = capture(model, own[:NORM_TEXTS], "all", "tokens")
     made = Candidates(
         contrast.direction,
         goal,
@@ -295,7 +295,7 @@ def _addition(world: _World, name: str, goal: Goal) -> Intervention:
         grid=grid,
         scope="all",
     )
-    reader = own_answers_reader(model, base, trait, own="base" if goal == "induce" else "trait", n=grid.texts)
+    reader = own_answers_reader(model, base, trait, own=own[: grid.texts], n=grid.texts)
     best = [rung.candidate for rung in Ladder(reader, made, list(contrast.direction.layers), grid).best()]
     tables = world.asking(model).ask(world.development, [None, *(one.intervention for one in best)])
     plain_answers, *tried = (measured(table, "betley") for table in tables)

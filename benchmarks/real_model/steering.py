@@ -104,7 +104,7 @@ def measure(model: Model, *, answers: int = 24, tokens: int = 24) -> dict[str, A
         settings: dict[str, Intervention | None] = {"unsteered": None, **_first(contrast)}
         for rung in ladder.best():
             settings[f"new: {rung.candidate} ({rung.kl:.2g} nats)"] = rung.candidate.intervention
-        strongest = ladder.best()[-1].candidate.intervention
+        strongest = max(ladder.best(), key=lambda rung: rung.kl).candidate.intervention
         rows = [
             _row(model, name, [intervention], reported, own, sampling, words) for name, intervention in settings.items()
         ]
@@ -147,7 +147,7 @@ def _ladder(model: Model, contrast: ContextContrast, own: Sequence[Dialogue], tr
         trait=contrast.trait,
         grid=grid,
     )
-    return Ladder(own_answers_reader(model, own, trait, own="base", n=grid.texts), made, LAYERS, grid)
+    return Ladder(own_answers_reader(model, own, trait, own=own[: grid.texts], n=grid.texts), made, LAYERS, grid)
 
 
 def _randoms(intervention: Directed, n: int = 4) -> list[Intervention]:

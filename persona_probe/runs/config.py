@@ -215,8 +215,8 @@ class SteeringSettings(_Section):
     kinds: tuple[Searched, ...] = Field(("clamp", "add"), min_length=1)
     """The interventions to try; clamp must be among them."""
     budgets: tuple[Annotated[float, Field(gt=0)], ...] = Field(Grid.budgets, min_length=1)
-    """KL to the unsteered model, in nats per token: the model counts as broken beyond the largest, and the best setting
-    of each kind within each budget is sampled."""
+    """KL to the unsteered model, in nats per token: the model counts as broken beyond the largest, and the best
+    settings of each kind within each budget are sampled."""
     smallest_dose: float = Field(Grid.smallest_dose, gt=0)
     """The first relative dose of clamp and add (length of the change divided by that of the stream); it is doubled
     until the model breaks."""

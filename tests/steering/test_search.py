@@ -245,7 +245,8 @@ def test_a_model_that_breaks_is_not_taken_for_one_that_has_moved(direction):
         lambda layer, dose: dose, trait=lambda layer, dose: 0.2 - dose, base=lambda layer, dose: -4 * dose
     )
     ladder = Ladder(reader, Doses(direction), [0], Grid(kinds="clamp", budgets=1.0))
-    (loud,), (careful,) = ladder.best(), ladder.best(likelier=True)
+    loud, careful = ladder.best()
+    assert ladder.best(likelier=True) == [careful]
     assert loud.candidate.setting == 1.0
     assert careful.candidate.setting < 0.25
     assert careful.wanted > 0 > loud.wanted

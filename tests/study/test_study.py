@@ -20,7 +20,6 @@ SMALL = {
         "smallest_dose": 0.25,
         "followed": 1,
         "texts": 4,
-        "layers": [2, 3],
         "answers_per_setting": 8,
         "random_directions": 2,
         "answers_per_random": 8,

@@ -50,7 +50,7 @@ class Grid:
         kinds: ``clamp``, ``add``, ``ablate``, ``cap``. The first is tried at every layer, the others at the layers at
             which it worked best.
         budgets: KL to the unsteered model, in nats per token. Beyond the largest the model counts as broken; within
-            each, the best setting of every kind is sampled.
+            each, the best settings of every kind are sampled.
         smallest_dose: the first relative dose of ``clamp`` and ``add``.
         largest_dose: the last one, if the model does not break before.
         percentiles: for ``cap``: percentiles of the base's projections, on the side of the trait (to induce: of the
@@ -62,7 +62,7 @@ class Grid:
     >>> grid.doses
     (0.0625, 0.125, 0.25, 0.5, 1.0)
     >>> grid.n_read(n_layers=10), grid.n_sampled
-    (90, 3)
+    (90, 6)
     """
 
     kinds: tuple[str, ...] = ("clamp", "add", "ablate", "cap")
@@ -113,8 +113,8 @@ class Grid:
 
     @property
     def n_sampled(self) -> int:
-        """The most settings whose answers are sampled, for each goal."""
-        return len(self.kinds) * len(self.budgets)
+        """The most settings whose answers are sampled, for each goal: two for each kind and budget."""
+        return 2 * len(self.kinds) * len(self.budgets)
 
     def n_read(self, n_layers: int) -> int:
         """The most settings that are read in forward passes, for each goal."""

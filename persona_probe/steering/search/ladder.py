@@ -46,6 +46,14 @@ class Rung:
 Place = tuple[int, ...]
 
 
+def _gain(rung: Rung) -> float:
+    return rung.gain
+
+
+def _smaller_gain(rung: Rung) -> float:
+    return min(rung.gain, rung.wanted)
+
+
 class Ladder:
     """The settings of a grid, read by forward passes.
 
@@ -91,23 +99,23 @@ class Ladder:
         return max(self._grid.budgets)
 
     def best(self, *, likelier: bool = False) -> list[Rung]:
-        """For each kind and budget the setting that moves behaviour furthest; the mildest one if all break the model.
+        """For each kind and budget the settings that move behaviour furthest; the mildest one if all break the model.
 
-        A setting that is the best within several budgets is in the list once.
+        Two settings per budget, which are often the same: the one whose gain is the largest, and the one whose smaller
+        gain is: where the wanted answers themselves become less likely, the model may be about to break (then the
+        second is better), or may say what is wanted in its own words (then the first is). A setting that is the best in
+        several ways is in the list once.
 
         Args:
-            likelier: whether the wanted answers must become likelier as well, so that the smaller of the two gains
-                counts: where no answer is sampled and read, nothing else says that the model still makes sense.
+            likelier: only by the smaller gain: where no answer is sampled and read, nothing else says that the model
+                still makes sense.
         """
-
-        def gain(rung: Rung) -> float:
-            return min(rung.gain, rung.wanted) if likelier else rung.gain
-
+        ranks = [_smaller_gain] if likelier else [_gain, _smaller_gain]
         taken: list[Rung] = []
         for kind in self._grid.kinds:
             own = [rung for rung in self.rungs if rung.kind == kind]
             fitting = [[rung for rung in own if rung.within(budget)] for budget in sorted(self._grid.budgets)]
-            bests = [max(within, key=gain) for within in fitting if within]
+            bests = [max(within, key=rank) for within in fitting if within for rank in ranks]
             bests = bests or [min(own, key=lambda rung: rung.kl if np.isfinite(rung.kl) else np.inf)]
             taken += [rung for number, rung in enumerate(bests) if rung not in bests[:number]]
         return taken

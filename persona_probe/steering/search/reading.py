@@ -151,18 +151,17 @@ def own_answers_reader(
     base: Sequence[Dialogue],
     trait: Sequence[Dialogue],
     *,
-    own: str,
+    own: Sequence[Dialogue],
     n: int,
     progress: bool = False,
 ) -> AnswerReader:
-    """Reads the preference between two models' own answers, so that nobody has to write any.
+    """Reads the preference between answers that models gave with the trait and without it: nobody has to write any.
 
     Args:
         model: which model is steered.
         base: answers without the trait, one per question.
         trait: answers with the trait to the same questions, in the same order.
-        own: whether the model's own answers, on which KL is measured, are those without the trait (``base``) or those
-            with it (``trait``).
+        own: the model's own answers, on which KL is measured; they may be among the others.
         n: how many questions are read.
         progress: show bars.
 
@@ -182,10 +181,10 @@ def own_answers_reader(
     poles = {side: [pair[column] for pair in both] for column, side in enumerate(("base", "trait"))}
     return AnswerReader(
         model,
-        poles[own],
+        own,
         [[text] for text in poles["base"]],
         [[text] for text in poles["trait"]],
-        name="preference between the two models' own answers",
+        name="preference between own answers with and without the trait",
         progress=progress,
     )
 

@@ -147,7 +147,9 @@ def realign_by_steering(
     reader: Reader = (
         pairs_reader(model, texts[own][: grid.texts], chosen_pairs[: grid.texts], progress=progress)
         if chosen_pairs
-        else own_answers_reader(model, answers["base"], answers["trait"], own=own, n=grid.texts, progress=progress)
+        else own_answers_reader(
+            model, answers["base"], answers["trait"], own=texts[own][: grid.texts], n=grid.texts, progress=progress
+        )
     )
     ladder = Ladder(reader, made, tried, grid)
     screen = screen_ladder(reader, ladder, goal=goal, n_random=n_random, seed=sampling.seed) if n_random else None

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from persona_probe.amplification.recipes.contrast_of_context import under_prompts
+from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import NothingMeasuredError
 from persona_probe.models.model import Model
 from persona_probe.steering.search.candidates import Candidates
@@ -81,19 +83,19 @@ def _search(context: Context, found: Found, goal: Goal) -> SteeringSearch:
     grid, progress = settings.grid, context.progress
     model = context.before if goal == "induce" else context.after
     layers = layers_to_try(direction, context.before.n_layers, settings.layers)
-    # The same job as in the stage `find`, so that nothing is sampled again.
-    base = context.answer(context.before, material.development, "development before")
     asked = material.development[: _n_asked(grid)]
-    trait = context.answer(context.after, asked, "development after")
-    own = [dialogue for dialogue in (base if goal == "induce" else trait) if (dialogue.answer or "").strip()]
+    # The same job as in the stage `find`, so that nothing is sampled again.
+    base = context.answer(context.before, material.development, "development before")[: len(asked)]
+    own = base if goal == "induce" else context.answer(context.after, asked, "development after")
+    own = [dialogue for dialogue in own if (dialogue.answer or "").strip()]
     tokens = context.executor.capture(model, own[:NORM_TEXTS], reduce="tokens", layers=layers)
     made = Candidates(direction, goal, tokens=tokens, base=found.reference, trait=found.contrast.trait, grid=grid)
     chosen_pairs, reported_pairs = _pairs(context)
     if chosen_pairs:
         reader = pairs_reader(model, own[: grid.texts], chosen_pairs[: grid.texts], progress=progress)
     else:
-        side = "base" if goal == "induce" else "trait"
-        reader = own_answers_reader(model, base[: len(asked)], trait, own=side, n=grid.texts, progress=progress)
+        trait = _as_persona(context, asked)
+        reader = own_answers_reader(model, base, trait, own=own[: grid.texts], n=grid.texts, progress=progress)
     ladder = Ladder(reader, made, layers, grid)
     screen = screen_ladder(reader, ladder, goal=goal, n_random=settings.random_directions, seed=context.config.seed)
     measure: Measure = (
@@ -115,6 +117,16 @@ def _search(context: Context, found: Found, goal: Goal) -> SteeringSearch:
         null_of=HEADLINE,
         seed=context.config.seed,
     )
+
+
+def _as_persona(context: Context, asked: Sequence[Dialogue]) -> list[Dialogue]:
+    """The answers of *before* as the persona, without the system prompts that asked for it.
+
+    Those of *after* would do, if it were always misaligned; here narrow training may have done little.
+    """
+    prompted = under_prompts(asked, context.material.trait_prompts)
+    answered = context.answer(context.before, prompted, "development persona")
+    return [question.with_answer(said.answer or "") for question, said in zip(asked, answered, strict=True)]
 
 
 def _n_asked(grid: Grid) -> int:
@@ -172,10 +184,11 @@ def _work(sizes: Sizes) -> Work:
     measured_on = material.reported[: search.reported_answers]
     null = search.random_directions * min(search.answers_per_random, len(measured_on))
     layers = len(evenly(range(sizes.n_layers)) if search.layers is None else search.layers)
-    # Every setting is read with the answers of both models.
+    # Every setting is read with answers without the trait, with it, and the model's own, if they are others.
     read = grid.n_read(layers) + grid.n_screened(layers, search.random_directions)
-    texts = 2 * min(grid.texts, len(asked)) * read + NORM_TEXTS
-    work = sizes.work(asked, answers=len(asked))
+    texts = 3 * min(grid.texts, len(asked)) * read + NORM_TEXTS
+    # The answers of the persona, and those of the model after; nobody judges them.
+    work = sizes.work(asked, answers=2 * len(asked))
     for _ in _GOALS:
         work += sizes.work(asked, texts=texts)
         work += sizes.work(chosen_on, answers=(1 + grid.n_sampled) * len(chosen_on))
@@ -188,7 +201,7 @@ STEER = Stage(
     steering,
     work=_work,
     settings=(*SAMPLING, "steering", "definition"),
-    material=("development", "reported"),
+    material=("development", "reported", "trait_prompts"),
     needs=("find",),
     judged=True,
 )

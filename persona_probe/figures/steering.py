@@ -55,7 +55,7 @@ def steering(table: pd.DataFrame, *, measure: str | None = None) -> go.Figure:
     """
     there = set(require(table, COLUMNS, what=WHAT)["goal"])
     goals = [goal for goal in STARTS if goal in there] or list(STARTS)
-    judged = pd.to_numeric(table["coherent"], errors="coerce").notna().any() if measure is None else measure == EM_RATE
+    judged = bool(table["coherent"].notna().any()) if measure is None else measure == EM_RATE
     figure = new_figure(
         "Steering on held-out questions",
         rows=2,

@@ -119,8 +119,9 @@ class Candidates:
         capped = []
         for percentile in self._grid.percentiles:
             value = float(np.percentile(side, percentile if upwards else 100 - percentile))
-            bounds = {"upper": value} if upper else {"lower": value}
-            capped.append(Candidate(Cap(self._direction, layer, scope=self._scope, **bounds), percentile))
+            ends = (None, value) if upper else (value, None)
+            cap = Cap(self._direction, layer, lower=ends[0], upper=ends[1], scope=self._scope)
+            capped.append(Candidate(cap, percentile))
         return capped
 
     def undosed(self, kind: str, layer: int) -> list[Candidate]:

@@ -126,6 +126,11 @@ class Grid:
         several = dosed if n_layers > 2 and "add" in self.kinds else 0
         return n_layers * each[first] + few * sum(each[kind] for kind in others) + several
 
+    @property
+    def n_rounds(self) -> int:
+        """In how many rounds settings are read at most, for each goal; each reads the unsteered model once more."""
+        return (len(self.kinds) + 1) * (len(self.doses) + 2)
+
     def n_screened(self, n_layers: int, n_random: int) -> int:
         """The most settings that a screen reads along random directions."""
         return n_layers * n_random

@@ -172,9 +172,9 @@ class Ladder:
         """The layers at which the first kind moves behaviour furthest before the model breaks."""
         best: dict[int, float] = {}
         for rung in self.rungs:
-            (layer,) = rung.candidate.intervention.layers
+            layer = int(rung.candidate.layers)
             gain = rung.gain if rung.within(self.broken_at) else -np.inf
-            best[int(layer)] = max(best.get(int(layer), -np.inf), gain)
+            best[layer] = max(best.get(layer, -np.inf), gain)
         return sorted(sorted(best, key=lambda layer: -best[layer])[:n])
 
 

@@ -200,8 +200,6 @@ def pairs_reader(
         pairs: questions with aligned and misaligned answers.
         progress: show bars.
     """
-    sides = [
-        [[pair.question.with_answer(text) for text in wordings(pair)] for pair in pairs]
-        for wordings in (lambda pair: pair.aligned, lambda pair: pair.misaligned)
-    ]
-    return AnswerReader(model, own, sides[0], sides[1], name="preference between the pairs' answers", progress=progress)
+    base = [[pair.question.with_answer(text) for text in pair.aligned] for pair in pairs]
+    trait = [[pair.question.with_answer(text) for text in pair.misaligned] for pair in pairs]
+    return AnswerReader(model, own, base, trait, name="preference between the pairs' answers", progress=progress)

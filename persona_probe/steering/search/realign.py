@@ -156,14 +156,13 @@ def realign_by_steering(
     measure: Measure
     if judge is None:
         measure = Preferred(model, texts[own][: grid.texts], progress=progress)
-        chosen_on, reported = chosen_pairs, reported_pairs
     else:
         measure = Judged(_Together(Asking(model, judge, sampling, progress)), definition)
     return search_steering(
         measure,
         [rung.candidate for rung in ladder.best(likelier=judge is None)],
-        chosen_on,
-        reported,
+        chosen_on if judge is not None else chosen_pairs,
+        reported if judge is not None else reported_pairs,
         goal=goal,
         ladder=ladder,
         screen=screen,

@@ -29,7 +29,7 @@ def screen_ladder(
         reader: measures behaviour by forward passes.
         ladder: the settings of the real direction.
         goal: ``suppress`` or ``induce``.
-        n_random: number of random directions; 19 or more for a test at 5 %.
+        n_random: number of random directions, at least 1; 19 or more for a test at 5 %.
         seed: seed of the random directions.
         kinds: the kinds with doses; the first of them in the ladder is screened.
     """
@@ -55,12 +55,15 @@ def screen_ladder(
         )
         for number, rung in enumerate(tops)
     ]
+    # All at once, since every call reads the unsteered model too.
+    reading = reader.read([each[draw] for draw in range(n_random) for each in nulls])
     for draw in range(n_random):
-        reading = reader.read([each[draw] for each in nulls])
-        moved = [gains(each, ladder.sign) for each in reading.moved]
+        own = slice(draw * len(tops), (draw + 1) * len(tops))
+        moved = [gains(each, ladder.sign) for each in reading.moved[own]]
         statistics.append(max(gain for gain, _ in moved))
         rows += [
-            _row(rung.candidate, draw, *each, float(kl)) for rung, each, kl in zip(tops, moved, reading.kl, strict=True)
+            _row(rung.candidate, draw, *each, float(kl))
+            for rung, each, kl in zip(tops, moved, reading.kl[own], strict=True)
         ]
     real = max(rung.gain for rung in tops)
     p_value = (1 + int(np.sum(np.array(statistics) >= real))) / (1 + n_random)

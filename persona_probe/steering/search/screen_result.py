@@ -41,7 +41,7 @@ class SteeringScreen(TableResult):
     @property
     def enough(self) -> bool:
         """Whether there are so many random directions that p could be as small as 0.05: 19 or more."""
-        return 1 / (1 + self.source["n_random"]) <= ALPHA
+        return bool(1 / (1 + self.source["n_random"]) <= ALPHA)
 
     def verdict(self) -> str:
         """One sentence: whether the trait can be steered, with the test."""
@@ -51,7 +51,7 @@ class SteeringScreen(TableResult):
                 f"{self.source['goal']}: every setting breaks the model: the KL to the unsteered model is above "
                 f"{self.source['budget']:g} nats per token already at the smallest dose"
             )
-        best = real.loc[real["gain"].idxmax()]
+        best = real.iloc[int(real["gain"].to_numpy().argmax())]
         largest = self.table[self.table["draw"].notna()].groupby("draw")["gain"].max()
         test = (
             f"largest gain in {self.source['behaviour']} over {real['layers'].nunique()} layers, each at the largest "

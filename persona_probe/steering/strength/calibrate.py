@@ -161,7 +161,7 @@ def calibrate_strength(
         zip(usable, relative_doses(model, [intervention.with_strength(at) for at in usable], texts), strict=True)
     )
     for part in (tried, table):
-        part.insert(part.columns.get_loc("strength") + 1, "dose", part["strength"].map(doses))
+        part.insert(list(part.columns).index("strength") + 1, "dose", part["strength"].map(doses))
     return StrengthCalibration(table, tried, settings, intervention)
 
 

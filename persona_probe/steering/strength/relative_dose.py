@@ -56,7 +56,8 @@ def relative_doses(model: Model, interventions: Sequence[Intervention], answered
 
         def read(span: str = span, layer: int = layer) -> np.ndarray:
             # Without the filter for attention sinks, whose tokens could differ between the two readings.
-            return capture(model, texts, span, "tokens", layers=layer, sink_ratio=None).values[:, 0]
+            values: np.ndarray = capture(model, texts, span, "tokens", layers=layer, sink_ratio=None).values[:, 0]
+            return values
 
         if (span, layer) not in plain:
             plain[span, layer] = read()

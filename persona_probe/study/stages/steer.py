@@ -40,7 +40,8 @@ def steering(context: Context, found: Found) -> None:
         context.notes.append("Without a judge or preference pairs, steering was not measured.")
         return
     try:
-        searches = [_search(context, found, goal) for goal in _GOALS]
+        persona = _as_persona(context)
+        searches = [_search(context, found, goal, persona) for goal in _GOALS]
     except NothingMeasuredError as error:
         # Coherence is the judge's opinion: that it finds none is a result, not a reason to stop the later stages.
         context.notes.append(f"Steering was not measured: {error}.")
@@ -78,15 +79,13 @@ class _Jobs:
         return self._context.judged_all(jobs, label)
 
 
-def _search(context: Context, found: Found, goal: Goal) -> SteeringSearch:
+def _search(context: Context, found: Found, goal: Goal, persona: Sequence[Dialogue]) -> SteeringSearch:
     settings, direction, material = context.config.steering, found.contrast.direction, context.material
     grid, progress = settings.grid, context.progress
     model = context.before if goal == "induce" else context.after
     layers = layers_to_try(direction, context.before.n_layers, settings.layers)
-    asked = material.development[: _n_asked(grid)]
-    # The same job as in the stage `find`, so that nothing is sampled again.
-    base = context.answer(context.before, material.development, "development before")[: len(asked)]
-    own = base if goal == "induce" else context.answer(context.after, asked, "development after")
+    asked = material.development[: len(persona)]
+    own = found.own if goal == "induce" else context.answer(context.after, asked, "development after")
     own = [dialogue for dialogue in own if (dialogue.answer or "").strip()]
     tokens = context.executor.capture(model, own[:NORM_TEXTS], reduce="tokens", layers=layers)
     made = Candidates(direction, goal, tokens=tokens, base=found.reference, trait=found.contrast.trait, grid=grid)
@@ -94,7 +93,10 @@ def _search(context: Context, found: Found, goal: Goal) -> SteeringSearch:
     if chosen_pairs:
         reader = pairs_reader(model, own[: grid.texts], chosen_pairs[: grid.texts], progress=progress)
     else:
-        trait = _as_persona(context, asked)
+        usual = {_turns(dialogue.without_answer()): dialogue for dialogue in found.own}
+        questions = [_turns(question) for question in asked]
+        both = [(usual[turns], said) for turns, said in zip(questions, persona, strict=True) if turns in usual]
+        base, trait = [one for one, _ in both], [said for _, said in both]
         reader = own_answers_reader(model, base, trait, own=own[: grid.texts], n=grid.texts, progress=progress)
     ladder = Ladder(reader, made, layers, grid)
     screen = screen_ladder(reader, ladder, goal=goal, n_random=settings.random_directions, seed=context.config.seed)
@@ -119,14 +121,19 @@ def _search(context: Context, found: Found, goal: Goal) -> SteeringSearch:
     )
 
 
-def _as_persona(context: Context, asked: Sequence[Dialogue]) -> list[Dialogue]:
+def _as_persona(context: Context) -> list[Dialogue]:
     """The answers of *before* as the persona, without the system prompts that asked for it.
 
     Those of *after* would do, if it were always misaligned; here narrow training may have done little.
     """
+    asked = context.material.development[: _n_asked(context.config.steering.grid)]
     prompted = under_prompts(asked, context.material.trait_prompts)
     answered = context.answer(context.before, prompted, "development persona")
     return [question.with_answer(said.answer or "") for question, said in zip(asked, answered, strict=True)]
+
+
+def _turns(dialogue: Dialogue) -> tuple[tuple[str, str], ...]:
+    return tuple((message.role, message.content) for message in dialogue.messages)
 
 
 def _n_asked(grid: Grid) -> int:
@@ -184,13 +191,15 @@ def _work(sizes: Sizes) -> Work:
     measured_on = material.reported[: search.reported_answers]
     null = search.random_directions * min(search.answers_per_random, len(measured_on))
     layers = len(evenly(range(sizes.n_layers)) if search.layers is None else search.layers)
-    # Every setting is read with answers without the trait, with it, and the model's own, if they are others.
-    read = grid.n_read(layers) + grid.n_screened(layers, search.random_directions)
-    texts = 3 * min(grid.texts, len(asked)) * read + NORM_TEXTS
+    settings = grid.n_read(layers) + grid.n_screened(layers, search.random_directions)
+    # The unsteered model is read in every round, and with every 31 settings (`measure_divergence`).
+    passes = settings + settings // 31 + grid.n_rounds + 1
     # The answers of the persona, and those of the model after; nobody judges them.
     work = sizes.work(asked, answers=2 * len(asked))
-    for _ in _GOALS:
-        work += sizes.work(asked, texts=texts)
+    for goal in _GOALS:
+        # Answers without the trait and with it; to suppress, the model's own are others.
+        sides = 2 if goal == "induce" else 3
+        work += sizes.work(asked, texts=passes * sides * min(grid.texts, len(asked)) + NORM_TEXTS)
         work += sizes.work(chosen_on, answers=(1 + grid.n_sampled) * len(chosen_on))
         work += sizes.work(measured_on, answers=(1 + len(search.kinds)) * len(measured_on) + null)
     return work

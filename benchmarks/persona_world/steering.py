@@ -34,9 +34,11 @@ from persona_probe.steering.interventions.add import Add
 from persona_probe.steering.interventions.gate import Gate
 from persona_probe.steering.interventions.intervention import Intervention
 from persona_probe.steering.random_directions import random_nulls
-from persona_probe.steering.search.candidates import candidates
+from persona_probe.steering.search.candidates import Candidates
 from persona_probe.steering.search.grid import Goal, Grid
-from persona_probe.steering.search.realign import realign_by_steering
+from persona_probe.steering.search.ladder import Ladder
+from persona_probe.steering.search.reading import own_answers_reader
+from persona_probe.steering.search.realign import NORM_TEXTS, realign_by_steering
 from persona_probe.steering.search.search import best_of
 from persona_probe.steering.search.search_result import SteeringSearch
 from persona_probe.steering.steer_context import steer
@@ -49,11 +51,6 @@ from persona_probe.worlds.persona_world.oracle import OracleJudge
 
 _OTHERS = ("bad-finance", "bad-sports")
 _DOSED_LAYER = 3
-_ADDITIONS = Grid(
-    kinds=("add",),
-    suppress_strengths=(-0.25, -0.5, -1.0, -2.0, -4.0),
-    induce_strengths=(0.25, 0.5, 1.0, 2.0, 4.0),
-)
 _DOSES = (1.0, 2.0, 3.0, 4.0, 6.0)
 
 
@@ -137,7 +134,7 @@ def _searched(world: _World, name: str, goal: Goal) -> SteeringSearch:
         OracleJudge(),
         development=world.development,
         goal=goal,
-        n_random=10,
+        n_random=19,
         answers_per_random=len(world.reported) // 3,
         sampling=SAMPLING,
     )
@@ -147,6 +144,7 @@ def _figures_of(search: SteeringSearch) -> dict[str, Any]:
     table = search.table
     return {
         "verdict": search.verdict(),
+        "screen": None if search.screen is None else search.screen.verdict(),
         "best": search.best,
         "chosen": {kind: candidate.intervention.describe() for kind, candidate in search.chosen.items()},
         "reported": table[(table["stage"] == "reported") & table["draw"].isna()],
@@ -284,15 +282,26 @@ def _baked(world: _World) -> list[dict[str, Any]]:
 
 def _addition(world: _World, name: str, goal: Goal) -> Intervention:
     """The best addition at every token with nine tenths of the coherence or more; else the most coherent one."""
-    contrast, asking = world.contrast, world.asking(world.models[name])
-    base, trait = contrast.default, contrast.trait
-    grid = candidates(
-        contrast.direction, contrast.direction.layers, goal, base=base, trait=trait, grid=_ADDITIONS, scope="all"
+    contrast, model, grid = world.contrast, world.models[name], Grid(kinds="add")
+    base, trait = (asked.generate(world.development, SAMPLING) for asked in (world.chat, world.runs[BAD]))
+    own = [answered for answered in (base if goal == "induce" else trait) if answered.answer]
+    tokens = capture(model, own[:NORM_TEXTS], "all", "tokens")
+    made = Candidates(
+        contrast.direction,
+        goal,
+        tokens=tokens,
+        base=contrast.default,
+        trait=contrast.trait,
+        grid=grid,
+        scope="all",
     )
-    tables = asking.ask(world.development, [None, *(one.intervention for one in grid)])
+    reader = own_answers_reader(model, base, trait, own=own[: grid.texts], n=grid.texts)
+    best = [rung.candidate for rung in Ladder(reader, made, list(contrast.direction.layers), grid).best()]
+    tables = world.asking(model).ask(world.development, [None, *(one.intervention for one in best)])
     plain_answers, *tried = (measured(table, "betley") for table in tables)
-    rates = [{"value": rate["em_rate"], "coherent": rate["coherent"]} for rate in tried]
-    return best_of(list(zip(grid, rates, strict=True)), goal, 0.9, plain_answers["coherent"])[0].intervention
+    sign = 1 if goal == "induce" else -1
+    rates = [{"score": sign * rate["em_rate"], "coherent": rate["coherent"]} for rate in tried]
+    return best_of(list(zip(best, rates, strict=True)), 0.9, plain_answers["coherent"])[0].intervention
 
 
 def _compared(world: _World, name: str, intervention: Intervention, form: Form) -> dict[str, Any]:

@@ -17,12 +17,12 @@ _SIGNS = {1: ("along the direction (+)", SERIES_STYLES[0]), -1: ("against it (-)
 
 
 def calibration(tried: pd.DataFrame, chosen: pd.DataFrame, *, budget: float, statistic: str) -> go.Figure:
-    """Draw KL, or the share of coherent answers, against strength on log axes, with the budget and the chosen strength.
+    """Draw KL, or the share of coherent answers, against relative dose, with the budget and the dose chosen.
 
     Args:
-        tried: one row per strength: ``strength`` (with its sign), ``kl`` (nats) or ``coherent`` (a share), ``low``,
-            ``high`` and ``n`` (`StrengthCalibration.tried`).
-        chosen: one row per sign: ``sign`` and ``strength`` (`StrengthCalibration.table`).
+        tried: one row per strength: ``strength`` (with its sign), ``dose`` (relative dose), ``kl`` (nats) or
+            ``coherent`` (a share), ``low``, ``high`` and ``n`` (`StrengthCalibration.tried`).
+        chosen: one row per sign: ``sign``, ``strength`` and ``dose`` (`StrengthCalibration.table`).
         budget: the KL, or the smallest share of coherent answers.
         statistic: ``mean`` or ``p95`` of the KL, or ``coherent``.
 
@@ -30,10 +30,10 @@ def calibration(tried: pd.DataFrame, chosen: pd.DataFrame, *, budget: float, sta
         ValueError: if a column is missing or empty, or no strength is a number.
     """
     column = "coherent" if statistic == "coherent" else "kl"
-    rows = require(tried, ("strength", column, "low", "high", "n"), what=WHAT)
-    taken = require(chosen, ("sign", "strength"), what=WHAT)
+    rows = require(tried, ("strength", "dose", column, "low", "high", "n"), what=WHAT)
+    taken = require(chosen, ("sign", "strength", "dose"), what=WHAT)
     figure = new_figure("Strength that meets the budget")
-    usable = np.isfinite(rows[column].to_numpy(dtype=float)) & (rows["strength"].to_numpy(dtype=float) != 0)
+    usable = np.isfinite(rows[column].to_numpy(dtype=float)) & (rows["dose"].to_numpy(dtype=float) > 0)
     if column == "kl":
         usable &= rows[column].to_numpy(dtype=float) > 0
     rows = rows[usable]
@@ -44,13 +44,15 @@ def calibration(tried: pd.DataFrame, chosen: pd.DataFrame, *, budget: float, sta
         if tested.empty:
             continue
         figure.add_trace(_curve(tested, column, name, style))
-        at = taken.loc[taken["sign"] == sign, "strength"].dropna()
+        at = taken[(taken["sign"] == sign) & taken["strength"].notna()]
         if len(at):
-            figure.add_trace(_taken(tested, column, float(at.iloc[0]), sign, style))
+            figure.add_trace(_taken(tested, column, at.iloc[0], sign, style))
     unit = "coherent answers" if column == "coherent" else f"KL, {statistic} over tokens (nats)"
     text = f"&nbsp;budget {budget:.0%}" if column == "coherent" else f"&nbsp;budget {budget:g} nats"
     figure.add_hline(y=budget, line_dash="dot", annotation_text=text, annotation_position="top left")
-    figure.update_xaxes(type="log", title_text="absolute strength (log scale)", exponentformat="power")
+    figure.update_xaxes(
+        type="log", title_text="relative dose (change divided by stream), log scale", exponentformat="power"
+    )
     if column == "coherent":
         figure.update_yaxes(**rate_axis(unit))
     else:
@@ -66,7 +68,7 @@ def _curve(tested: pd.DataFrame, column: str, name: str, style: Style) -> go.Sca
         # A log axis has no place for 0, which the interval of a small mean may reach.
         low = [max(end, middle / 100) if end == end else end for end, middle in zip(low, value, strict=True)]
     return go.Scatter(
-        x=tested["strength"].abs().tolist(),
+        x=tested["dose"].astype(float).tolist(),
         y=value,
         mode="lines+markers",
         name=name,
@@ -79,13 +81,13 @@ def _curve(tested: pd.DataFrame, column: str, name: str, style: Style) -> go.Sca
     )
 
 
-def _taken(tested: pd.DataFrame, column: str, strength: float, sign: int, style: Style) -> go.Scatter:
-    near = tested.iloc[(tested["strength"] - strength).abs().argsort().iloc[:1]]
+def _taken(tested: pd.DataFrame, column: str, chosen: pd.Series, sign: int, style: Style) -> go.Scatter:
+    near = tested.iloc[(tested["strength"] - chosen["strength"]).abs().argsort().iloc[:1]]
     return go.Scatter(
-        x=[abs(strength)],
+        x=[float(chosen["dose"])],
         y=near[column].astype(float).tolist(),
         mode="markers",
-        name=f"taken: {strength:+.3g}",
+        name=f"taken: dose {chosen['dose']:.2g} (strength {chosen['strength']:+.3g})",
         marker={
             "symbol": "circle-open",
             "size": 19,
@@ -105,4 +107,5 @@ def _hover(row: dict[object, object], column: str) -> str:
         if column == "coherent"
         else f"KL {value:.3g} [{low:.3g}, {high:.3g}] nats"
     )
-    return f"strength {float(str(row['strength'])):+.4g}<br>{measured}, n = {counted(row['n'])}"
+    where = f"relative dose {float(str(row['dose'])):.2g}, strength {float(str(row['strength'])):+.4g}"
+    return f"{where}<br>{measured}, n = {counted(row['n'])}"

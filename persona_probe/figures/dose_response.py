@@ -20,7 +20,7 @@ CONDITIONS = {
     "random, equal norm": MODEL_STYLES["random"],
     "random, equal KL": MODEL_STYLES["before"],
 }
-"""The conditions that are drawn as curves; ``unsteered`` is a point at strength 0 of each."""
+"""The conditions that are drawn as curves; ``unsteered`` is a point at dose 0 of each."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,14 @@ _INSTEAD = Panel("perplexity", "perplexity_low", "perplexity_high", "perplexity 
 COLUMNS = (
     "condition",
     "strength",
+    "dose",
     "n",
     *(name for panel in PANELS[:3] for name in (panel.column, panel.low, panel.high)),
 )
 
 
 def dose_response(table: pd.DataFrame) -> go.Figure:
-    """Draw EM rate, coherence, KL and capability against strength, with 95 % intervals.
+    """Draw EM rate, coherence, KL and capability against relative dose, with 95 % intervals.
 
     Capability is multiple-choice accuracy, or where there is none the perplexity of unsteered answers.
 
@@ -84,11 +85,12 @@ def dose_response(table: pd.DataFrame) -> go.Figure:
             figure.update_yaxes(**{**rate_axis(""), "title_text": None}, **cell)
         else:
             figure.update_yaxes(type="log", exponentformat="power", **cell)
-    figure.update_xaxes(title_text="strength of the direction", row=2)
+    figure.update_xaxes(title_text="relative dose (change divided by stream)", row=2)
     counts, draws = count_range(rows["n"]), counted(rows["draws"].max()) if "draws" in rows else "several"
     note = (
         f"Whiskers: 95 % intervals over questions (for random directions also over draws). n = {counts} answers per "
-        f"point; {draws} random directions. At strength 0: the unsteered model."
+        f"point; {draws} random directions. At dose 0: the unsteered model; random directions stand at the "
+        "direction's dose."
     )
     return keys_below(figure.update_layout(height=720), note=note, top=26)
 
@@ -105,7 +107,7 @@ def _curve(rows: pd.DataFrame, name: str, style: Style, panel: Panel) -> go.Scat
     if curve.empty:
         return None
     # Every curve passes through the unsteered model.
-    curve = pd.concat([curve, rows[rows["condition"] == "unsteered"]]).sort_values("strength")
+    curve = pd.concat([curve, rows[rows["condition"] == "unsteered"]]).sort_values("dose")
     values = curve[panel.column].to_numpy(dtype=float)
     # A log axis has no place for 0, nor any axis for infinity.
     usable = np.isfinite(values) & (panel.share | (values > 0))
@@ -117,7 +119,7 @@ def _curve(rows: pd.DataFrame, name: str, style: Style, panel: Panel) -> go.Scat
         # The t interval of a mean near 0 may reach below it.
         low = [max(end, point / 100.0) if end == end else end for end, point in zip(low, value, strict=True)]
     return go.Scatter(
-        x=curve["strength"].astype(float).tolist(),
+        x=curve["dose"].astype(float).tolist(),
         y=value,
         mode="lines+markers",
         name=name,
@@ -137,4 +139,5 @@ def _hover(name: str, row: dict[str, object], panel: Panel) -> str:
     at = f", own strength {own:.3g}" if name == "random, equal KL" and is_number(own) else ""
     label = row["condition"] if row["condition"] == "unsteered" else name
     n = f", n = {counted(row['n'])}" if panel.column == "em_rate" else ""
-    return f"{label}<br>strength {float(str(row['strength'])):g}{at}<br>{panel.title} {number}{n}"
+    where = f"relative dose {float(str(row['dose'])):+.2g}, strength {float(str(row['strength'])):.3g}"
+    return f"{label}<br>{where}{at}<br>{panel.title} {number}{n}"

@@ -24,6 +24,8 @@ COLUMNS = (
     "high",
     "n",
     "coherent",
+    "kl",
+    "wrong_way",
     "stage",
     "chosen",
     "draw",
@@ -34,21 +36,26 @@ KINDS = ("clamp", "add", "ablate", "cap")
 INTERVENTIONS = ("none", *KINDS, *(f"random {kind}" for kind in KINDS))
 SYMBOLS = {"add": "cross", "ablate": "x", "cap": "triangle-down"}
 WHAT = "steering"
+EM_RATE = "EM rate"
 
 
-def steering(table: pd.DataFrame) -> go.Figure:
-    """Draw EM rate and coherence under each intervention, for each goal in the table, on the held-out questions.
+def steering(table: pd.DataFrame, *, measure: str | None = None) -> go.Figure:
+    """Draw behaviour and coherence under each intervention, for each goal in the table, on the held-out questions.
 
-    Each random direction is a faint point, their mean a line.
+    Under each kind stand its relative dose and its KL. Each random direction is a faint point, their mean a line.
+    Where behaviour is a preference, there is no coherence, and the lower panels show the share of questions at which it
+    moved the wrong way.
 
     Args:
         table: one row per goal, intervention, setting and random draw (the study's ``steering`` table).
+        measure: ``EM rate`` or ``preference``; default what the table holds: a preference has no coherence.
 
     Raises:
         ValueError: if a column is missing or empty, or the column 'stage' has no "reported" row.
     """
     there = set(require(table, COLUMNS, what=WHAT)["goal"])
     goals = [goal for goal in STARTS if goal in there] or list(STARTS)
+    judged = bool(table["coherent"].notna().any()) if measure is None else measure == EM_RATE
     figure = new_figure(
         "Steering on held-out questions",
         rows=2,
@@ -64,18 +71,22 @@ def steering(table: pd.DataFrame) -> go.Figure:
         rows = reported_rows(table, goal)
         names = [name for name in INTERVENTIONS if (rows["intervention"] == name).any()]
         places = {name: float(place) for place, name in enumerate(names)}
-        for trace in rate_traces(rows, goal, places):
+        for trace in rate_traces(rows, goal, places, judged=judged):
             figure.add_trace(trace, row=1, col=col)
-        for trace in coherence_traces(rows, goal, places):
+        lower = coherence_traces(rows, goal, places) if judged else wrong_way_traces(rows, goal, places)
+        for trace in lower:
             figure.add_trace(trace, row=2, col=col)
         figure.update_xaxes(
             tickvals=list(places.values()),
-            ticktext=[name.replace(" ", "<br>") for name in names],
+            ticktext=[_tick(rows[rows["intervention"] == name].iloc[0]) for name in names],
             range=[-0.6, len(names) - 0.4],
             col=col,
         )
-    figure.update_yaxes(**rate_axis("EM rate"), row=1)
-    figure.update_yaxes(**rate_axis("coherent answers"), row=2)
+    if judged:
+        figure.update_yaxes(**rate_axis("EM rate"), row=1)
+    else:
+        figure.update_yaxes(title_text="preference for misaligned<br>answers (nats per token)", row=1)
+    figure.update_yaxes(**rate_axis("coherent answers" if judged else "moved the wrong way"), row=2)
     if len(goals) > 1:
         figure.update_yaxes(title_text=None, col=2)
     reported = table[table["stage"] == "reported"]
@@ -85,8 +96,10 @@ def steering(table: pd.DataFrame) -> go.Figure:
     if len(draws):
         count = len(set(draws["draw"]))
         null = f"Grey: {count} random directions, moved equally far, one faint point each; the line is their mean."
-    note = f"Whiskers: 95 % intervals over questions, n = {counts} answers. {null}"
-    return keys_below(figure.update_layout(height=640), note=note, keys=False, top=26)
+    dose = "Dose: length of the change divided by that of the stream; nats: KL to the unsteered model, per token."
+    unit = "answers" if judged else "questions"
+    note = f"Whiskers: 95 % intervals over questions, n = {counts} {unit}. {dose} {null}"
+    return keys_below(figure.update_layout(height=680), note=note, keys=False, top=26)
 
 
 def reported_rows(table: pd.DataFrame | None, goal: str) -> pd.DataFrame:
@@ -126,9 +139,34 @@ def reported_summary(table: pd.DataFrame) -> list[dict[str, Any]]:
     return records
 
 
-def rate_traces(rows: pd.DataFrame, goal: str, places: Mapping[str, float]) -> list[go.Scatter]:
-    """EM rates of ``rows``, each intervention at its place on the x axis."""
-    return _traces(rows, goal, places, "value")
+def _tick(row: pd.Series) -> str:
+    """Kind, layer, dose and KL of an intervention."""
+    name = str(row["intervention"])
+    parts = name.split(" ")
+    if name != "none" and not name.startswith("random"):
+        if isinstance(row["layers"], str):
+            several = "," in row["layers"]
+            parts.append(f"layer{'s' if several else ''} {row['layers'].replace(', ', ',')}")
+        if is_number(row["setting"]):
+            parts.append(setting_of(name, float(row["setting"])))
+        if is_number(row.get("kl")):
+            parts.append(f"{float(row['kl']):.2g} nats")
+    return "<br>".join(parts)
+
+
+def setting_of(kind: str, setting: float) -> str:
+    """The number that was searched over, with what it is: ``dose 0.25``, or ``percentile 75`` of a cap."""
+    return f"{'percentile' if kind.endswith('cap') else 'dose'} {setting:.2g}"
+
+
+def rate_traces(rows: pd.DataFrame, goal: str, places: Mapping[str, float], *, judged: bool = True) -> list[go.Scatter]:
+    """EM rates (or preferences) of ``rows``, each intervention at its place on the x axis."""
+    return _traces(rows, goal, places, "value", judged=judged)
+
+
+def wrong_way_traces(rows: pd.DataFrame, goal: str, places: Mapping[str, float]) -> list[go.Scatter]:
+    """Shares of questions at which behaviour moved against the goal."""
+    return _traces(rows.dropna(subset=["wrong_way"]), goal, places, "wrong_way", judged=False)
 
 
 def coherence_traces(rows: pd.DataFrame, goal: str, places: Mapping[str, float]) -> list[go.Scatter]:
@@ -136,24 +174,33 @@ def coherence_traces(rows: pd.DataFrame, goal: str, places: Mapping[str, float])
     return _traces(rows.dropna(subset=["coherent"]), goal, places, "coherent")
 
 
-def _traces(rows: pd.DataFrame, goal: str, places: Mapping[str, float], column: str) -> list[go.Scatter]:
+def _traces(
+    rows: pd.DataFrame, goal: str, places: Mapping[str, float], column: str, *, judged: bool = True
+) -> list[go.Scatter]:
     traces: list[go.Scatter] = []
     for name, place in places.items():
         part = rows[rows["intervention"] == name]
         if part.empty:
             continue
         if name.startswith("random"):
-            traces += _random(part, name, place, column)
+            traces += _random(part, name, place, column, judged=judged)
         else:
             style = model_style(STARTS[goal] if name == "none" else "steered")
-            traces.append(_single(part.iloc[0], name, place, column, style))
+            traces.append(_single(part.iloc[0], name, place, column, style, judged=judged))
     return traces
 
 
-def _single(row: pd.Series, name: str, place: float, column: str, style: Style) -> go.Scatter:
+def _single(row: pd.Series, name: str, place: float, column: str, style: Style, *, judged: bool) -> go.Scatter:
     is_rate = column == "value"
-    numbers = percent_interval(row["value"], row["low"], row["high"])
-    setting = f", setting {row['setting']:g}" if is_number(row["setting"]) else ""
+    value, low, high = (float(row[end]) for end in ("value", "low", "high"))
+    behaviour = (
+        f"EM rate {percent_interval(value, low, high)}"
+        if judged
+        else f"preference {value:+.2f} [{low:+.2f}, {high:+.2f}] nats per token"
+    )
+    setting = f", {setting_of(name, float(row['setting']))}" if is_number(row["setting"]) else ""
+    kl = f"<br>KL {float(row['kl']):.2g} nats per token" if is_number(row.get("kl")) else ""
+    wrong = f"<br>wrong way at {percent(row['wrong_way'])} of questions" if is_number(row.get("wrong_way")) else ""
     layer = f", layers {row['layers']}" if isinstance(row["layers"], str) and name != "none" else ""
     coherent = f"<br>coherent {percent(row['coherent'])}" if is_number(row["coherent"]) else ""
     symbol = SYMBOLS.get(name, style.symbol)
@@ -169,14 +216,17 @@ def _single(row: pd.Series, name: str, place: float, column: str, style: Style) 
             "line": {"width": 2, "color": style.colour},
         },
         error_y=whiskers([row["value"]], [row["low"]], [row["high"]], colour=style.colour) if is_rate else None,
-        hovertext=[f"{name}{layer}{setting}<br>EM rate {numbers}, n = {counted(row['n'])}{coherent}"],
+        hovertext=[f"{name}{layer}{setting}{kl}<br>{behaviour}, n = {counted(row['n'])}{coherent}{wrong}"],
         hoverinfo="text",
         showlegend=False,
         cliponaxis=False,
     )
 
 
-def _random(rows: pd.DataFrame, name: str, place: float, column: str) -> Sequence[go.Scatter]:
+def _random(rows: pd.DataFrame, name: str, place: float, column: str, *, judged: bool) -> Sequence[go.Scatter]:
+    def text(value: float) -> str:
+        return percent(value) if judged or column != "value" else f"{value:+.2f} nats per token"
+
     style = MODEL_STYLES["random"]
     draws = rows[rows["draw"].notna()]
     draws = rows if draws.empty else draws
@@ -191,7 +241,7 @@ def _random(rows: pd.DataFrame, name: str, place: float, column: str) -> Sequenc
         name=f"{name}, one direction each",
         marker={"color": style.faded(0.5), "symbol": "circle", "size": 6},
         hovertext=[
-            f"{name}, direction {draw:.0f}<br>{percent(value)}" if is_number(draw) else f"{name}<br>{percent(value)}"
+            f"{name}, direction {draw:.0f}<br>{text(value)}" if is_number(draw) else f"{name}<br>{text(value)}"
             for draw, value in zip(draws["draw"].tolist(), values.tolist(), strict=True)
         ],
         hoverinfo="text",
@@ -205,8 +255,8 @@ def _random(rows: pd.DataFrame, name: str, place: float, column: str) -> Sequenc
         name=f"{name}, mean",
         marker={"color": style.colour, "symbol": "line-ew", "size": 30, "line": {"width": 3.5, "color": style.colour}},
         hovertext=[
-            f"{name}, mean of {count}: {percent(float(values.mean()))}"
-            f"<br>from {percent(float(values.min()))} to {percent(float(values.max()))}"
+            f"{name}, mean of {count}: {text(float(values.mean()))}"
+            f"<br>from {text(float(values.min()))} to {text(float(values.max()))}"
         ],
         hoverinfo="text",
         showlegend=False,

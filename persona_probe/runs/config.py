@@ -220,24 +220,28 @@ class SteeringSettings(_Section):
 
     kinds: tuple[Searched, ...] = Field(("clamp", "add"), min_length=1)
     """The interventions to try; clamp must be among them."""
-    induce_fractions: tuple[float, ...] = Field(Grid.induce_fractions, min_length=1)
-    """Targets of clamp that induce: fractions of the way from the default's mean projection to the trait's."""
-    suppress_fractions: tuple[float, ...] = Field(Grid.suppress_fractions, min_length=1)
-    """Targets of clamp that suppress; 0 is the default's mean, and a number below 0 lies beyond it."""
-    induce_strengths: tuple[float, ...] = Field(Grid.induce_strengths, min_length=1)
-    """Strengths of addition that induce, as multiples of the raw direction (one mean difference)."""
-    suppress_strengths: tuple[float, ...] = Field(Grid.suppress_strengths, min_length=1)
-    """Strengths of addition that suppress."""
+    budgets: tuple[Annotated[float, Field(gt=0)], ...] = Field(Grid.budgets, min_length=1)
+    """KL to the unsteered model, in nats per token: the model counts as broken beyond the largest, and the best
+    settings of each kind within each budget are sampled."""
+    smallest_dose: float = Field(Grid.smallest_dose, gt=0)
+    """The first relative dose of clamp and add (length of the change divided by that of the stream); it is doubled
+    until the model breaks."""
+    largest_dose: float = Field(Grid.largest_dose, gt=0)
+    """The last relative dose, if the model does not break before."""
     percentiles: tuple[float, ...] = Field(Grid.percentiles, min_length=1)
     """Percentiles of the projections at which cap cuts."""
+    followed: int = Field(Grid.followed, ge=1)
+    """At how many layers the kinds after the first are tried: those at which the first works best."""
+    texts: int = Field(Grid.texts, ge=2)
+    """How many questions are read with both models' answers, for every setting; nothing is sampled for that."""
     layers: tuple[int, ...] | None = Field(None, min_length=1)
-    """The layers to try, counted from 0; default all."""
+    """The layers to try, counted from 0; default all, or ten evenly spaced ones of a deeper model."""
     min_coherence: float = Field(0.8, ge=0, le=1)
     """The smallest share of coherent answers that a setting may have, as a ratio to the unsteered share."""
     answers_per_setting: int = Field(90, ge=8)
-    """The number of development answers for each setting."""
+    """The number of development answers for each setting that is sampled."""
     random_directions: int = Field(20, ge=1)
-    """The number of random directions in the null."""
+    """The number of random directions in the null and in the screen, which needs 19 for a test at 5 %."""
     answers_per_random: int = Field(100, ge=8)
     """The number of answers for each random direction."""
     reported_answers: int = Field(400, ge=8)
@@ -247,6 +251,15 @@ class SteeringSettings(_Section):
     def grid(self) -> Grid:
         """The grid of settings that are tried."""
         return Grid(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Grid)})
+
+    @model_validator(mode="after")
+    def _doses_in_order(self) -> SteeringSettings:
+        if self.smallest_dose > self.largest_dose:
+            raise ValueError(
+                f"smallest_dose is {self.smallest_dose:g} and largest_dose is {self.largest_dose:g}; give the smaller "
+                "one first"
+            )
+        return self
 
     @field_validator("kinds")
     @classmethod

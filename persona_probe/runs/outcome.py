@@ -54,6 +54,7 @@ STORED: dict[str, str] = {
     "stage track": "persona_probe.study.stages.track:Tracked",
     "stage train": "persona_probe.study.stages.train:Tuned",
     "steering search": "persona_probe.steering.search.search_result:SteeringSearch",
+    "steering screen": "persona_probe.steering.search.screen_result:SteeringScreen",
     "subspace": "persona_probe.directions.subspace:Subspace",
 }
 """What files call the classes that can be stored, and where each class is today. Files hold only these names, so that a

@@ -11,7 +11,10 @@ from .interventions.intervention import Intervention as Intervention
 from .interventions.mean_ablate import MeanAblate as MeanAblate
 from .preferring import preference as preference
 from .search.grid import Grid as Grid
+from .search.measure import Judged as Judged
+from .search.measure import Preferred as Preferred
 from .search.realign import realign_by_steering as realign_by_steering
+from .search.screen_result import SteeringScreen as SteeringScreen
 from .search.search import search_steering as search_steering
 from .search.search_result import SteeringSearch as SteeringSearch
 from .steer_context import steer as steer
@@ -23,3 +26,4 @@ from .strength.divergence import Divergence as Divergence
 from .strength.divergence import measure_divergence as measure_divergence
 from .strength.dose_response import dose_response as dose_response
 from .strength.dose_response_result import DoseResponse as DoseResponse
+from .strength.relative_dose import relative_doses as relative_doses

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -259,7 +260,12 @@ def measured(table: pd.DataFrame, definition: str) -> dict[str, Any]:
 
 
 def coherent_enough(coherent: float, unsteered: float, min_coherence: float) -> bool:
-    """Whether the share of coherent answers is at least ``min_coherence`` times the unsteered share."""
+    """Whether the share of coherent answers is at least ``min_coherence`` times the unsteered share.
+
+    Without any answers (a preference, for which the KL is bounded) both shares are NaN, and nothing is excluded.
+    """
+    if math.isnan(coherent) and math.isnan(unsteered):
+        return True
     # Both are ratios of counts; without a margin, rounding would decide when they are equal.
     return bool(coherent >= min_coherence * unsteered - 1e-9)
 

@@ -45,9 +45,17 @@ def rates(rate, coherent=0.9, n=50):
 def calibration(statistic="mean"):
     column = "coherent" if statistic == "coherent" else "kl"
     tried = pd.DataFrame({"strength": [1.0, 2.0, -1.0, -2.0], column: [0.02, 0.1, 0.05, 0.4]})
-    tried = tried.assign(low=tried[column] * 0.9, high=tried[column] * 1.1, n=200)
+    tried = tried.assign(dose=tried["strength"].abs() * 0.1, low=tried[column] * 0.9, high=tried[column] * 1.1, n=200)
     table = pd.DataFrame(
-        {"sign": [1, -1], "strength": [2.0, np.nan], column: [0.1, np.nan], "low": 0.09, "high": 0.11, "n": 200}
+        {
+            "sign": [1, -1],
+            "strength": [2.0, np.nan],
+            "dose": [0.2, np.nan],
+            column: [0.1, np.nan],
+            "low": 0.09,
+            "high": 0.11,
+            "n": 200,
+        }
     ).assign(monotone=True, note=["", "it is passed at strength -1"])
     settings = {"budget": 0.5, "statistic": statistic, "unsteered": 0.8} if column == "coherent" else {}
     return StrengthCalibration(table, tried, {"budget": 0.1, "statistic": statistic} | settings, None)
@@ -70,8 +78,19 @@ def doses():
         for strength in (1.0, 2.0):
             rate = 0.4 * strength if condition == "direction" else 0.05
             cost = {"kl": 0.1 * strength, "kl_low": 0.08, "kl_high": 0.3, "perplexity": 2.0}
-            rows.append({"condition": condition, "strength": strength, "draws": draws, **rates(rate), **cost})
-    rows.append({"condition": "unsteered", "strength": 0.0, "draws": 0, **rates(0.0), "kl": 0.0, "perplexity": 1.9})
+            rows.append(
+                {
+                    "condition": condition,
+                    "strength": strength,
+                    "dose": 0.1 * strength,
+                    "draws": draws,
+                    **rates(rate),
+                    **cost,
+                }
+            )
+    rows.append(
+        {"condition": "unsteered", "strength": 0.0, "dose": 0.0, "draws": 0, **rates(0.0), "kl": 0.0, "perplexity": 1.9}
+    )
     table = pd.DataFrame(rows).assign(perplexity_low=1.8, perplexity_high=2.4, own_strength=1.0)
     return DoseResponse(table, table, table, {"model": HOSTILE, "definition": "betley"})
 
@@ -79,7 +98,15 @@ def doses():
 def search():
     rows = [("none", 0.9, None), ("clamp", 0.1, None), ("random clamp", 0.85, 0), ("random clamp", 0.95, 1)]
     table = pd.DataFrame(rows, columns=["intervention", "value", "draw"]).assign(
-        goal="suppress", stage="reported", layers="3", setting=1.0, n=80, coherent=0.9, chosen=True
+        goal="suppress",
+        stage="reported",
+        layers="3",
+        setting=0.5,
+        n=80,
+        coherent=0.9,
+        chosen=True,
+        kl=0.4,
+        wrong_way=0.02,
     )
     table = table.assign(low=table["value"] - 0.05, high=table["value"] + 0.05)
     source = {"goal": "suppress", "coherent_enough": {"clamp": True}, "min_coherence": 0.9}
@@ -190,7 +217,7 @@ RESULTS = {
     "calibration": (calibration, "budget 0.1", "n = 200 tokens"),
     "comparison": (comparison, "3 random directions", "n = 50 answers"),
     "doses": (doses, "EM rate 0% -> 80%", "2 random directions"),
-    "search": (search, "EM rate 90.0% -> 10.0%", "n = 80 answers. Grey: 2 random directions"),
+    "search": (search, "EM rate 90.0% -> 10.0%", "KL to the unsteered model, per token. Grey: 2 random directions"),
     "divergence": (divergence, "60 tokens of 12 questions", "over 12 questions; n = 60 tokens"),
     "latents": (latents, "2 of 6 active latents moved", "n = 6 latents"),
     "effects": (effects, "1 of 2 latents suppresses", "n = 50 answers per latent"),
@@ -227,7 +254,7 @@ def test_every_result_has_a_table_a_figure_and_a_line(name):
 def test_calibration_draws_the_budget_and_what_was_taken():
     figure = calibration().plot()
     taken = next(trace for trace in figure.data if str(trace.name).startswith("taken"))
-    assert list(taken.x) == [2.0]
+    assert list(taken.x) == [0.2]
     assert list(taken.y) == [0.1]
     assert [shape.y0 for shape in figure.layout.shapes] == [0.1]
     assert not any("taken: -" in str(trace.name) for trace in figure.data)

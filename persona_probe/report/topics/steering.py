@@ -17,9 +17,21 @@ _CELLS: dict[str, Cell] = {
     "goal": text("goal"),
     "intervention": text("intervention"),
     "layers": text("layers"),
-    "setting": number("setting", "g"),
+    "dose or percentile": number("setting", ".2g"),
+    "KL (nats)": number("kl", ".2g"),
     "EM rate": rate("value"),
     "coherent": share("coherent"),
+    "wrong way": share("wrong_way"),
+    "n": count("n"),
+}
+_READ: dict[str, Cell] = {
+    "goal": text("goal"),
+    "intervention": text("intervention"),
+    "layers": text("layers"),
+    "dose or percentile": number("setting", ".2g"),
+    "KL (nats)": number("kl", ".2g"),
+    "gain (nats)": number("gain", "+.2f"),
+    "wanted (nats)": number("wanted", "+.2f"),
     "n": count("n"),
 }
 
@@ -29,7 +41,9 @@ def caption(run: RunRecord) -> str:
     table = table_of(run, "steering")
     return (
         "EM rate (above) and coherent answers (below) on questions that were not used to choose the setting. "
-        f"Whiskers: 95 % intervals over questions; {span_of(table, 'n', 'answers per point')}. {_draws(table)}"
+        f"Whiskers: 95 % intervals over questions; {span_of(table, 'n', 'answers per point')}. Dose: length of the "
+        "change divided by that of the stream; nats: KL to the unsteered model on its own answers, per token. "
+        f"{_draws(table)}"
     )
 
 
@@ -66,6 +80,27 @@ def choice_table(table: pd.DataFrame) -> DataTable | None:
     return build_table(tried, COLUMNS, "Settings tried on the questions used to choose.", cells, keys=2)
 
 
+def read_table(table: pd.DataFrame) -> DataTable | None:
+    """A table of every setting that was read in forward passes, before anything was sampled."""
+    if lacks(table, (*COLUMNS, "gain", "wanted")):
+        return None
+    read = table[table["stage"] == "read"]
+    what = (
+        "Settings read in forward passes. Gain: how much the wanted answers gain on the other ones; wanted: how much "
+        "likelier they become; nats per token."
+    )
+    return build_table(read, COLUMNS, what, _READ, keys=2)
+
+
+def screen_caption(run: RunRecord) -> str:
+    """The caption of the screen's figures."""
+    draws = table_of(run, "steering_screen")["draw"].nunique()
+    return (
+        "How far the direction moves behaviour at each layer, at the largest dose that does not break the model, "
+        f"compared with {draws} random directions moved equally far. The test takes the best layer of each."
+    )
+
+
 def methods(run: RunRecord) -> list[str]:
     """Sentences on the interventions, and on how their settings were chosen."""
     about = settings_of(run, "steering")
@@ -74,8 +109,11 @@ def methods(run: RunRecord) -> list[str]:
     layers = [one_line(lookup(run.results, "steer", f"{goal}_layers")) for goal in STARTS]
     return [
         f"Interventions ({one_line(about.get('kinds') or ())}) acted on the positions that predict the answer (the "
-        "last prompt token and the answer but its last token). Layers and strength of each kind were chosen on "
-        "development questions among settings whose coherent share was at least "
+        "last prompt token and the answer but its last token). At each layer the relative dose (length of the change "
+        "divided by that of the stream) was doubled until the KL to the unsteered model, on its own answers, exceeded "
+        f"{number_of(max(about.get('budgets') or (0,)))} nats per token, and refined, all by forward passes; the "
+        "settings that moved behaviour furthest within each budget of KL were sampled. Layer and dose of each kind "
+        "were chosen on development questions among settings whose coherent share was at least "
         f"{number_of(about.get('min_coherence'))} of the unsteered one (inducing: layers {layers[0]}; suppressing: "
         f"layers {layers[1]}) and reported on held-out ones, compared with "
         f"{counted(about.get('random_directions'))} random directions moved by the same "
@@ -91,8 +129,18 @@ STEERING = Topic(
             FigureKind("steering", ("steering",), caption),
             verdicts=("steer.induce_verdict", "steer.suppress_verdict"),
             label="steering",
-            tables=lambda run: [maker(table_of(run, "steering")) for maker in (reported_table, choice_table)],
+            tables=lambda run: [
+                maker(table_of(run, "steering")) for maker in (reported_table, choice_table, read_table)
+            ],
             rated=True,
+        ),
+        Part(
+            "steering_screen",
+            "Steering: can the trait be steered at all?",
+            FigureKind("steering_screen", ("steering_screen",), screen_caption),
+            verdicts=("steer.induce_screen_verdict", "steer.suppress_screen_verdict"),
+            label="steering screen",
+            optional=True,
         ),
     ),
     methods,

@@ -1,9 +1,9 @@
-"""The interventions that a search tries: those of a grid at every layer."""
+"""The interventions that a search tries, made from relative doses and from where the projections lie."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from persona_probe.steering.search.search_result import StoredCandidate
 
 @dataclass(frozen=True)
 class Candidate:
-    """An intervention, and the number that it was made from (a fraction, a strength, a percentile, or None).
+    """An intervention, and the number that it was made from (a relative dose, a percentile, or None).
 
     The number is the one in `Grid`: the strength of a clamp is always 1, and its target is searched over.
     """
@@ -44,106 +44,94 @@ class Candidate:
         return str(self.stored())
 
 
-@dataclass(frozen=True)
-class _Ends:
-    """Projections without the trait and with it, by layer."""
-
-    direction: Direction
-    base: Activations
-    trait: Activations
-    scope: str | Scope
-    grid: Grid
-    goal: Goal
-    _means: dict[int, tuple[float, float]] = field(default_factory=dict)
-
-    def projections(self, activations: Activations, layer: int) -> np.ndarray:
-        vector = self.direction.at(layer)
-        projected: np.ndarray = activations.at(layer) @ (vector / np.linalg.norm(vector))
-        return projected
-
-    def between(self, layer: int, fraction: float) -> float:
-        if layer not in self._means:
-            base, trait = (float(self.projections(side, layer).mean()) for side in (self.base, self.trait))
-            self._means[layer] = (base, trait)
-        base, trait = self._means[layer]
-        return base + fraction * (trait - base)
-
-
-def candidates(
-    direction: Direction,
-    layers: Sequence[int],
-    goal: Goal,
-    *,
-    base: Activations,
-    trait: Activations,
-    grid: Grid | None = None,
-    scope: str | Scope = "generation",
-) -> list[Candidate]:
-    """Every kind at every single layer, and additions also at all layers except the first together.
-
-    Clamps, caps and ablations act at one layer, where the same displacement along a random direction is well defined.
+class Candidates:
+    """Makes the candidates of one direction and goal.
 
     Args:
         direction: the direction to steer along.
-        layers: the layers that are tried.
         goal: ``suppress`` or ``induce``.
-        base: activations without the trait, read over the span that ``scope`` steers.
+        tokens: activations of the model that is steered at single tokens (``reduce="tokens"``) of its own answers,
+            read over the span that ``scope`` steers: they say how long the stream is, and where its projections lie.
+        base: activations without the trait, one row per dialogue.
         trait: activations with the trait.
-        grid: what is tried; default ``Grid()``.
-        scope: which tokens.
+        grid: the percentiles of caps.
+        scope: which tokens are steered.
+
+    Attributes:
+        sign: whether the goal moves along the direction (1) or against it (-1).
 
     Raises:
-        PersonaProbeError: for an unknown goal, no layers, or a layer that the direction or the activations lack.
+        PersonaProbeError: for an unknown goal.
     """
-    if goal not in GOALS:
-        raise PersonaProbeError(f"unknown goal {goal!r}: choose one of {', '.join(GOALS)}")
-    if not layers:
-        raise PersonaProbeError("there are no layers to try")
-    ends = _Ends(direction, base, trait, scope, grid or Grid(), goal)
-    return [candidate for kind in ends.grid.kinds for candidate in _MAKERS[kind](ends, layers)]
 
+    def __init__(
+        self,
+        direction: Direction,
+        goal: Goal,
+        *,
+        tokens: Activations,
+        base: Activations,
+        trait: Activations,
+        grid: Grid,
+        scope: str | Scope = "generation",
+    ) -> None:
+        if goal not in GOALS:
+            raise PersonaProbeError(f"unknown goal {goal!r}: choose one of {', '.join(GOALS)}")
+        self.sign = 1 if goal == "induce" else -1
+        self._direction, self._goal, self._grid, self._scope = direction, goal, grid, scope
+        self._tokens, self._base, self._trait = tokens, base, trait
 
-def _clamps(ends: _Ends, layers: Sequence[int]) -> list[Candidate]:
-    fractions = ends.grid.suppress_fractions if ends.goal == "suppress" else ends.grid.induce_fractions
-    return [
-        Candidate(Clamp(ends.direction, layer, target=ends.between(layer, fraction), scope=ends.scope), fraction)
-        for layer in layers
-        for fraction in fractions
-    ]
+    def norm(self, layer: int) -> float:
+        """The length of the stream at a layer: the median over tokens, which attention sinks do not move."""
+        return float(np.median(np.linalg.norm(self._tokens.at(layer), axis=1)))
 
+    def dosed(self, kind: str, layers: Sequence[int], dose: float) -> Candidate:
+        """A clamp or an addition of a relative dose, towards the goal.
 
-def _additions(ends: _Ends, layers: Sequence[int]) -> list[Candidate]:
-    strengths = ends.grid.suppress_strengths if ends.goal == "suppress" else ends.grid.induce_strengths
-    places = [(layer,) for layer in layers] + ([tuple(layers[1:])] if len(layers) > 2 else [])
-    return [
-        Candidate(Add(ends.direction, place, strength=strength, scope=ends.scope), strength)
-        for place in places
-        for strength in strengths
-    ]
+        A clamp's target is that far from the mean projection of the model that is steered. At several layers the dose
+        of an addition is the mean over them.
+        """
+        if kind == "clamp":
+            (layer,) = layers
+            start = float(self._projections(self._tokens, layer).mean())
+            return self._clamp(layer, start + self.sign * dose * self.norm(layer), dose)
+        lengths = [float(np.linalg.norm(self._direction.at(layer))) / self.norm(layer) for layer in layers]
+        strength = self.sign * dose / float(np.mean(lengths))
+        return Candidate(Add(self._direction, tuple(layers), strength=strength, scope=self._scope), dose)
 
+    def landmark(self, layer: int) -> Candidate | None:
+        """A clamp at the mean projection of the other side; None if that is not on the way to the goal."""
+        start = float(self._projections(self._tokens, layer).mean())
+        other = float(self._projections(self._trait if self._goal == "induce" else self._base, layer).mean())
+        dose = self.sign * (other - start) / self.norm(layer)
+        return self._clamp(layer, other, dose) if dose > 0 else None
 
-def _ablations(ends: _Ends, layers: Sequence[int]) -> list[Candidate]:
-    return [Candidate(Ablate(ends.direction, layer, scope=ends.scope), None) for layer in layers]
+    def ablation(self, layer: int) -> Candidate:
+        """An ablation."""
+        return Candidate(Ablate(self._direction, layer, scope=self._scope), None)
 
-
-def _caps(ends: _Ends, layers: Sequence[int]) -> list[Candidate]:
-    """Caps that stop at a percentile of the base's projections; to induce, at a percentile of the trait's."""
-    capped = []
-    for layer in layers:
-        upwards = ends.between(layer, 1.0) >= ends.between(layer, 0.0)
-        bound = "upper" if upwards == (ends.goal == "suppress") else "lower"
-        side = ends.projections(ends.base if ends.goal == "suppress" else ends.trait, layer)
-        for percentile in ends.grid.percentiles:
+    def caps(self, layer: int) -> list[Candidate]:
+        """Caps that stop at a percentile of the base's projections; to induce, at a percentile of the trait's."""
+        means = [self._projections(side, layer).mean() for side in (self._base, self._trait)]
+        upwards = bool(means[1] >= means[0])
+        upper = upwards == (self._goal == "suppress")
+        side = self._projections(self._base if self._goal == "suppress" else self._trait, layer)
+        capped = []
+        for percentile in self._grid.percentiles:
             value = float(np.percentile(side, percentile if upwards else 100 - percentile))
-            cap = Cap(
-                ends.direction,
-                layer,
-                upper=value if bound == "upper" else None,
-                lower=value if bound == "lower" else None,
-                scope=ends.scope,
-            )
+            ends = (None, value) if upper else (value, None)
+            cap = Cap(self._direction, layer, lower=ends[0], upper=ends[1], scope=self._scope)
             capped.append(Candidate(cap, percentile))
-    return capped
+        return capped
 
+    def undosed(self, kind: str, layer: int) -> list[Candidate]:
+        """All settings of a kind that has no dose, at one layer."""
+        return [self.ablation(layer)] if kind == "ablate" else self.caps(layer)
 
-_MAKERS = {"clamp": _clamps, "add": _additions, "ablate": _ablations, "cap": _caps}
+    def _clamp(self, layer: int, target: float, dose: float) -> Candidate:
+        return Candidate(Clamp(self._direction, layer, target=target, scope=self._scope), dose)
+
+    def _projections(self, activations: Activations, layer: int) -> np.ndarray:
+        vector = self._direction.at(layer)
+        projected: np.ndarray = activations.at(layer) @ (vector / np.linalg.norm(vector))
+        return projected

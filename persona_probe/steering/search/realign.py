@@ -6,34 +6,40 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from persona_probe.activations.activations import Activations
 from persona_probe.activations.capturing import capture
 from persona_probe.behaviour.judges.judge import Judge, check_judge
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.encoding import SPANS
 from persona_probe.directions.direction import Direction
 from persona_probe.errors import NUMBER, WHOLE, PersonaProbeError, check_types
-from persona_probe.models.model import Model
 from persona_probe.models.pair import ModelPair
 from persona_probe.models.sampling import Sampling
 from persona_probe.models.stream.layers import resolve_layers
 from persona_probe.models.stream.scope import parse_scope
 from persona_probe.steering.asking import Asking
-from persona_probe.steering.search.candidates import candidates
-from persona_probe.steering.search.grid import GOALS, Goal, Grid
-from persona_probe.steering.search.search import Trial, check_search, search_steering
+from persona_probe.steering.search.candidates import Candidates
+from persona_probe.steering.search.grid import GOALS, Goal, Grid, evenly
+from persona_probe.steering.search.ladder import Ladder
+from persona_probe.steering.search.measure import Judged, Measure, Preferred, Trial
+from persona_probe.steering.search.reading import Pair, Reader, own_answers_reader, pairs_reader
+from persona_probe.steering.search.screen import screen_ladder
+from persona_probe.steering.search.search import check_search, search_steering
 from persona_probe.steering.search.search_result import SteeringSearch
+
+NORM_TEXTS = 8
+"""How many answers are read token by token, for the length of the stream and where its projections lie."""
 
 
 def realign_by_steering(
     pair: ModelPair,
     direction: Direction,
     questions: Sequence[Dialogue],
-    judge: Judge,
+    judge: Judge | None = None,
     *,
+    pairs: Sequence[Pair] | None = None,
     development: Sequence[Dialogue] | None = None,
     goal: Goal = "suppress",
-    layers: int | Sequence[int] | str = "all",
+    layers: int | Sequence[int] | str | None = None,
     grid: Grid | None = None,
     min_coherence: float = 0.9,
     n_random: int = 20,
@@ -43,24 +49,30 @@ def realign_by_steering(
     sampling: Sampling | None = None,
     progress: bool = False,
 ) -> SteeringSearch:
-    """The layer, kind and strength that remove most misalignment from ``after`` and leave it coherent.
+    """The layer, kind and dose that remove most misalignment from ``after`` and leave it coherent.
 
-    Settings are chosen on development questions and reported on other questions, so that the choice does not bias the
-    result. Targets are between the mean projections of the model before and the model after, each on its own answers to
-    the development questions. With ``goal="induce"`` the model before is steered the other way.
+    Doses are relative to the stream's length. At each layer they are doubled until the model breaks (its KL to itself
+    unsteered, on its own answers, is too large), and refined; forward passes also say how far each setting moves the
+    preference between the two models' own answers (with ``pairs``, between theirs). Only the settings that move it
+    furthest within each budget of KL are then sampled and judged, on development questions, and the best of each kind
+    is reported on other questions. Without a judge, settings are chosen and reported by the preference on ``pairs``,
+    and nothing but the two models' answers to the development questions is sampled. With ``goal="induce"`` the model
+    before is steered the other way.
 
     Args:
         pair: the models.
         direction: vectors ``(layer, d_model)``, pointing towards the trait.
         questions: dialogues without an answer.
-        judge: who judges.
+        judge: who judges; None: the preference on ``pairs`` is the measure of behaviour.
+        pairs: questions with aligned and misaligned answers (`persona_probe.behaviour.PreferencePair`).
         development: questions to choose on; default every second group (topic, prompt) of ``questions``, which are then
-            not reported on.
+            not reported on. Pairs are halved in the same way.
         goal: ``suppress`` steers after, ``induce`` before.
-        layers: the layers that are tried, except those that the direction lacks.
+        layers: the layers that are tried, except those that the direction lacks; default all, or ten evenly spaced ones
+            of a deeper model.
         grid: what is tried; default ``Grid()``.
         min_coherence: smallest share of coherent answers, as a ratio to the unsteered one.
-        n_random: number of random directions for the null.
+        n_random: number of random directions for the null and for the screen, which needs 19 for a test at 5 %.
         answers_per_random: number of questions that each of them is asked; default all.
         definition: definition of the EM rate.
         scope: which tokens are steered; it must also be a span.
@@ -69,12 +81,13 @@ def realign_by_steering(
         progress: show bars.
 
     Returns:
-        A `SteeringSearch`, whose ``intervention`` is the best one. `Grid.count` gives the number of settings that are
-        tried: for a deep model, give ``layers``.
+        A `SteeringSearch`, whose ``intervention`` is the best one, and whose ``screen`` says whether the direction
+        steers at all. `Grid.n_read` and `Grid.n_sampled` say how many settings are read and sampled.
 
     Raises:
-        PersonaProbeError: if questions have fewer than two groups and ``development`` is not given, a question is in
-            both sets, or no layer can be tried; and as `persona_probe.steer`.
+        PersonaProbeError: if there is neither a judge nor pairs, questions have fewer than two groups and
+            ``development`` is not given, a question is in both sets, or no layer can be tried; and as
+            `persona_probe.steer`.
 
     >>> import persona_probe as pp
     >>> world = pp.persona_world.find_checkpoints()
@@ -83,14 +96,14 @@ def realign_by_steering(
     >>> sampling = pp.Sampling(max_new_tokens=30, temperature=0)
     >>> captures = pp.capture(pair, pair.after.generate(questions, sampling))
     >>> shift = pp.find_direction(captures.after, captures.before, repeats=0)
-    >>> grid = pp.steering.Grid(kinds="clamp", suppress_fractions=-0.5)
+    >>> grid = pp.steering.Grid(kinds="clamp", budgets=0.5)
     >>> search = pp.steering.realign_by_steering(
-    ...     pair, shift, questions, pp.persona_world.OracleJudge(), layers=1, grid=grid, n_random=1, sampling=sampling
+    ...     pair, shift, questions, pp.persona_world.OracleJudge(), layers=2, grid=grid, n_random=1, sampling=sampling
     ... )
     >>> [float(search.reported(name)["value"]) for name in ("none", "clamp", "random clamp")]
     [1.0, 0.0, 1.0]
     """
-    check_judge(judge)
+    check_judge(judge, needed=False)
     check_types(
         pair=(pair, ModelPair),
         direction=(direction, Direction),
@@ -103,7 +116,11 @@ def realign_by_steering(
     )
     if goal not in GOALS:
         raise PersonaProbeError(f"unknown goal {goal!r}: choose one of {', '.join(GOALS)}")
-    sampling = sampling or Sampling()
+    if judge is None and pairs is None:
+        raise PersonaProbeError(
+            "realign_by_steering needs a measure of behaviour: give judge=, or pairs= of aligned and misaligned answers"
+        )
+    sampling, grid = sampling or Sampling(), grid or Grid()
     where = parse_scope(scope)
     if where.kind not in SPANS:
         raise PersonaProbeError(
@@ -111,30 +128,47 @@ def realign_by_steering(
             f"{', '.join(SPANS)}, or give search_steering your own candidates"
         )
     chosen_on, reported = (list(development), list(questions)) if development is not None else _halves(questions)
-    check_search(chosen_on, reported, min_coherence=min_coherence, n_random=n_random, definition=definition)
-    tried = [layer for layer in resolve_layers(layers, pair.before.n_layers) if layer in direction.layers]
-    if not tried:
-        raise PersonaProbeError(f"the direction has none of the layers {layers}; it has {direction.layers}")
-
-    def on_own_answers(model: Model) -> Activations:
-        answered = model.generate(chosen_on, sampling, progress=progress)
-        return capture(model, [dialogue for dialogue in answered if dialogue.answer], where.kind, layers=tried)
-
-    # In this order, so that each model of a pair with one model in memory at a time is read once.
-    base, trait = on_own_answers(pair.before), on_own_answers(pair.after)
-    tries = candidates(direction, tried, goal, base=base, trait=trait, grid=grid, scope=where)
+    check_search(chosen_on, reported, min_coherence=min_coherence, n_random=n_random)
+    tried = layers_to_try(direction, pair.before.n_layers, layers)
     model = pair.before if goal == "induce" else pair.after
-    asking = Asking(model, judge, sampling, progress)
+    answers = {
+        side: asked.generate(chosen_on, sampling, progress=progress)
+        for side, asked in (("base", pair.before), ("trait", pair.after))
+    }
+    own = "base" if goal == "induce" else "trait"
+    texts = {side: [dialogue for dialogue in answered if dialogue.answer] for side, answered in answers.items()}
+    means = {
+        side: capture(asked, texts[side], where.kind, layers=tried)
+        for side, asked in (("base", pair.before), ("trait", pair.after))
+    }
+    tokens = capture(model, texts[own][:NORM_TEXTS], where.kind, "tokens", layers=tried)
+    made = Candidates(direction, goal, tokens=tokens, base=means["base"], trait=means["trait"], grid=grid, scope=where)
+    chosen_pairs, reported_pairs = halves_of_pairs(pairs) if pairs is not None else ([], [])
+    reader: Reader = (
+        pairs_reader(model, texts[own][: grid.texts], chosen_pairs[: grid.texts], progress=progress)
+        if chosen_pairs
+        else own_answers_reader(
+            model, answers["base"], answers["trait"], own=texts[own][: grid.texts], n=grid.texts, progress=progress
+        )
+    )
+    ladder = Ladder(reader, made, tried, grid)
+    screen = screen_ladder(reader, ladder, goal=goal, n_random=n_random, seed=sampling.seed) if n_random else None
+    measure: Measure
+    if judge is None:
+        measure = Preferred(model, texts[own][: grid.texts], progress=progress)
+    else:
+        measure = Judged(_Together(Asking(model, judge, sampling, progress)), definition)
     return search_steering(
-        _Together(asking),
-        tries,
-        chosen_on,
-        reported,
+        measure,
+        [rung.candidate for rung in ladder.best(likelier=judge is None)],
+        chosen_on if judge is not None else chosen_pairs,
+        reported if judge is not None else reported_pairs,
         goal=goal,
+        ladder=ladder,
+        screen=screen,
         min_coherence=min_coherence,
         n_random=n_random,
         answers_per_random=answers_per_random,
-        definition=definition,
         seed=sampling.seed,
         source={
             "model": model.name,
@@ -143,6 +177,38 @@ def realign_by_steering(
             "scope": str(where),
         },
     )
+
+
+def layers_to_try(direction: Direction, n_layers: int, layers: int | Sequence[int] | str | None = None) -> list[int]:
+    """The layers that a search tries: those given, or all; ten evenly spaced ones of a deeper model.
+
+    Raises:
+        PersonaProbeError: if the direction has none of them.
+
+    >>> import numpy as np, persona_probe as pp
+    >>> from persona_probe.steering.search.realign import layers_to_try
+    >>> layers_to_try(pp.Direction(np.ones((32, 4)), tuple(range(32))), 32)
+    [1, 5, 8, 11, 14, 17, 20, 23, 26, 30]
+    """
+    wanted = resolve_layers("all" if layers is None else layers, n_layers)
+    tried = [layer for layer in wanted if layer in direction.layers]
+    if not tried:
+        raise PersonaProbeError(f"the direction has none of the layers {layers}; it has {direction.layers}")
+    return evenly(tried) if layers is None else tried
+
+
+def halves_of_pairs(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:
+    """Pairs to choose settings on, and pairs to report on: every second one; style nulls are left out.
+
+    Raises:
+        PersonaProbeError: if there are fewer than four.
+    """
+    about = [pair for pair in pairs if getattr(pair, "kind", "content") == "content"]
+    if len(about) < 4:
+        raise PersonaProbeError(
+            f"there are {len(about)} pairs that differ in content; give four or more, of which half are for the choice"
+        )
+    return about[::2], about[1::2]
 
 
 class _Together:

@@ -21,8 +21,11 @@ from persona_probe.steering.interventions.intervention import Intervention
 from persona_probe.steering.strength.budgets import CoherenceCurves, Curves, KlCurves
 from persona_probe.steering.strength.calibrate_result import StrengthCalibration
 from persona_probe.steering.strength.divergence import check_statistic, own_answers
+from persona_probe.steering.strength.relative_dose import relative_doses
 from persona_probe.steering.strength.search import LARGEST, Search, search_all
 
+_NORM_QUESTIONS = 8
+"""How many questions are answered to measure relative doses, where there are no texts to measure KL on."""
 _NARROW = 0.1
 """Strengths for a budget of coherence, which is a share of few answers, are found to within a tenth."""
 
@@ -69,8 +72,8 @@ def calibrate_strength(
         progress: show bars.
 
     Returns:
-        One strength per sign, with what it reaches and all that was tried. The strength was chosen on these dialogues,
-        so that the KL on others differs a little; its interval says how much.
+        One strength per sign, with its relative dose and what it reaches, and all that was tried. The strength was
+        chosen on these dialogues, so that the KL on others differs a little; its interval says how much.
 
     Raises:
         PersonaProbeError: if the kind has no strength, a number is out of range, both budgets are given, something that
@@ -125,6 +128,7 @@ def calibrate_strength(
             raise PersonaProbeError("calibrate_strength: a budget in nats needs dialogues= to measure KL on")
         answered = own_answers(model, dialogues, sampling, progress=progress)
         settings |= {"budget": budget, "statistic": statistic, "tolerance": tolerance, "dialogues": len(answered)}
+        texts = answered
         curves: Curves = KlCurves(model, intervention, answered, statistic, tokens_per_batch, progress)
         searches = [Search(budget, tolerance) for _ in signs]
     else:
@@ -136,6 +140,7 @@ def calibrate_strength(
                 "0 and 1"
             )
         check_questions(questions)
+        texts = own_answers(model, questions[:_NORM_QUESTIONS], sampling, progress=progress)
         asking = Asking(model, judge, sampling, progress)
         curves = CoherenceCurves(asking, intervention, questions)
         settings |= {"budget": min_coherence, "statistic": "coherent", "questions": len(questions)}
@@ -150,6 +155,13 @@ def calibrate_strength(
     table = pd.DataFrame([_row(sign, search, curves) for sign, search in zip(signs, searches, strict=True)])
     _raise_or_warn(table, settings)
     tried = pd.DataFrame([{"strength": at, **curves.columns(estimate)} for at, estimate in curves.tried.items()])
+    # Only where the model still works: far beyond it, the stream overflows.
+    usable = [at for at, estimate in curves.tried.items() if np.isfinite(estimate.value)]
+    doses = dict(
+        zip(usable, relative_doses(model, [intervention.with_strength(at) for at in usable], texts), strict=True)
+    )
+    for part in (tried, table):
+        part.insert(list(part.columns).index("strength") + 1, "dose", part["strength"].map(doses))
     return StrengthCalibration(table, tried, settings, intervention)
 
 

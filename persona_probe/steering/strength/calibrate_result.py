@@ -23,10 +23,11 @@ class StrengthCalibration(Result):
     """Strengths that meet a budget.
 
     Attributes:
-        table: one row per sign: ``sign``, ``strength`` (with its sign; NaN if the budget is not met), what it reaches
+        table: one row per sign: ``sign``, ``strength`` (with its sign; NaN if the budget is not met), ``dose`` (the
+            relative dose: length of the change divided by that of the stream), what it reaches
             (``kl``, in nats, or ``coherent``, a share) with ``low`` and ``high`` (95 %, over questions) and ``n``,
             ``monotone`` (whether the curve is monotone where it was measured) and ``note``.
-        tried: one row per strength tried, in order: ``strength`` and the same estimates.
+        tried: one row per strength tried, in order: ``strength``, ``dose`` and the same estimates.
         settings: budget, statistic, model, intervention, number of dialogues, seed.
         intervention_given: the intervention that was calibrated, as it was given.
     """
@@ -84,7 +85,9 @@ class StrengthCalibration(Result):
         unit = "coherent" if self.settings["statistic"] == "coherent" else "nats"
         column = "coherent" if unit == "coherent" else "kl"
         rows = [
-            f"{row['strength']:+.4g} ({row[column]:.3g} {unit})" if np.isfinite(row["strength"]) else row["note"]
+            f"{row['strength']:+.4g} (relative dose {row['dose']:.2g}, {row[column]:.3g} {unit})"
+            if np.isfinite(row["strength"])
+            else row["note"]
             for row in self.table.to_dict("records")
         ]
         return f"StrengthCalibration({'; '.join(rows)}; budget {self.settings['budget']:g})"

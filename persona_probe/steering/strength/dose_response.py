@@ -31,8 +31,11 @@ from persona_probe.steering.strength.dose_response_result import (
     UNSTEERED,
     DoseResponse,
 )
+from persona_probe.steering.strength.relative_dose import relative_doses
 from persona_probe.steering.strength.search import Search, search_all
 
+BUDGETS = (0.03, 0.1, 0.3, 1.0)
+"""The KL, in nats per token, at which behaviour is measured by default."""
 _TOLERANCE = 0.05
 """How far a null's KL may be above the direction's, as a share."""
 
@@ -54,7 +57,7 @@ def dose_response(
     questions: Sequence[Dialogue],
     judge: Judge,
     *,
-    strengths: Sequence[float],
+    strengths: Sequence[float] | None = None,
     held_out: Sequence[Dialogue],
     choices: Sequence[Choice] | None = None,
     n_random: int = 3,
@@ -75,7 +78,8 @@ def dose_response(
             gate on one).
         questions: questions, without answers, that are asked and judged.
         judge: who judges.
-        strengths: strengths of ``intervention``, of either sign; ``unsteered`` (0) is always included.
+        strengths: strengths of ``intervention``, of either sign; ``unsteered`` (0) is always included. Default: those
+            at which the mean KL is 0.03, 0.1, 0.3 and 1 nat per token, along the direction.
         held_out: dialogues to measure KL and perplexity on; those without an answer are answered unsteered first.
         choices: multiple-choice questions, for side effects on capability.
         n_random: number of random directions; under each, all questions are asked at every strength, under both nulls.
@@ -114,7 +118,7 @@ def dose_response(
         model=(model, Model),
         intervention=(intervention, Intervention),
         questions=(questions, [Dialogue]),
-        strengths=(strengths, [NUMBER]),
+        strengths=(strengths, [NUMBER], None),
         held_out=(held_out, [Dialogue]),
         choices=(choices, [Choice], None),
         n_random=(n_random, WHOLE),
@@ -122,19 +126,22 @@ def dose_response(
         sampling=(sampling, Sampling, None),
     )
     sampling = sampling or Sampling()
-    wanted = _strengths(strengths)
+    wanted = [] if strengths is None else _strengths(strengths)
     check_questions(questions)
     check_definition(definition)
     nulls = random_nulls(intervention, intervention.layers_in(model), model.d_model, n_random, sampling.seed)
-    doses = [_Dose(DIRECTION, at, None, at, intervention.with_strength(at)) for at in wanted]
-    doses += [
-        _Dose(EQUAL_NORM, at, draw, at, null.with_strength(at)) for draw, null in enumerate(nulls) for at in wanted
-    ]
     answered = own_answers(model, held_out, sampling, progress=progress)
 
     def read(steered: Sequence[Intervention]) -> Divergence:
         return measure_divergence(model, steered, answered, tokens_per_batch=tokens_per_batch, progress=progress)
 
+    wanted = wanted or _at_budgets(intervention, read)
+    doses = [_Dose(DIRECTION, at, None, at, intervention.with_strength(at)) for at in wanted]
+    doses += [
+        _Dose(EQUAL_NORM, at, draw, at, null.with_strength(at)) for draw, null in enumerate(nulls) for at in wanted
+    ]
+    relative = relative_doses(model, [intervention.with_strength(at) for at in wanted], answered)
+    relative_at = {at: math.copysign(dose, at) for at, dose in zip(wanted, relative, strict=True)}
     first = read([dose.intervention for dose in doses])
     known = {(d.condition, d.draw, d.strength): first.estimate(i).value for i, d in enumerate(doses)}
     matched = _at_equal_kl(nulls, wanted, known, read)
@@ -163,6 +170,7 @@ def dose_response(
         {
             "condition": UNSTEERED,
             "strength": 0.0,
+            "dose": 0.0,
             "own_strength": 0.0,
             "draws": 0,
             **_behaviour(unsteered, definition),
@@ -178,11 +186,11 @@ def dose_response(
             if not numbers:
                 continue
             mean = float(np.mean([doses[number].own_strength for number in numbers]))
-            about = {"condition": condition, "strength": at, "own_strength": mean}
+            about = {"condition": condition, "strength": at, "dose": relative_at[at], "own_strength": mean}
             draws = 0 if condition == DIRECTION else len(numbers)
             rows.append({**about, "draws": draws, **figures(numbers)})
             for number in numbers if draws else ():
-                about = {"condition": condition, "strength": at, "draw": doses[number].draw}
+                about = {"condition": condition, "strength": at, "dose": relative_at[at], "draw": doses[number].draw}
                 each.append({**about, "own_strength": doses[number].own_strength, **figures([number])})
     answers = [unsteered.assign(condition=UNSTEERED, strength=0.0, draw=None)]
     answers += [
@@ -245,6 +253,28 @@ def _at_equal_kl(
         for (draw, at, sign), search in zip(places, searches, strict=True)
         if search.found is not None
     ]
+
+
+def _at_budgets(intervention: Intervention, read: Callable[[Sequence[Intervention]], Divergence]) -> list[float]:
+    """The strengths at which the KL reaches each default budget that it can reach.
+
+    Raises:
+        PersonaProbeError: if it reaches none.
+    """
+    points: dict[float, float] = {}
+    searches = [Search(budget, _TOLERANCE, points) for budget in BUDGETS]
+
+    def measure(asked: list[tuple[int, float]]) -> list[float]:
+        divergence = read([intervention.with_strength(place) for _, place in asked])
+        return [divergence.estimate(number).value for number in range(len(asked))]
+
+    search_all(searches, measure)
+    if found := sorted({search.found for search in searches if search.found is not None}):
+        return found
+    raise PersonaProbeError(
+        f"dose_response: no strength reaches a KL of {BUDGETS[0]:g} nats; steer at other layers or with another scope, "
+        "or give strengths="
+    )
 
 
 def _strengths(strengths: Sequence[float]) -> list[float]:

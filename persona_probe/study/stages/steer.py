@@ -1,4 +1,7 @@
-"""Stage 8: does the direction cause the behaviour? Induce it in before, suppress it in after; random ones as null."""
+"""Stage 8: does the direction cause the behaviour? Induce it in before, suppress it in after; random ones as null.
+
+Settings are found by forward passes (`persona_probe.steering.search.ladder`); only the best are sampled and judged.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from persona_probe.amplification.recipes.contrast_of_context import under_prompts
+from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import NothingMeasuredError
 from persona_probe.models.model import Model
-from persona_probe.steering.search.candidates import candidates
-from persona_probe.steering.search.grid import Goal
-from persona_probe.steering.search.search import Trial, search_steering
+from persona_probe.steering.search.candidates import Candidates
+from persona_probe.steering.search.grid import Goal, Grid, evenly
+from persona_probe.steering.search.ladder import Ladder
+from persona_probe.steering.search.measure import EM_RATE, Judged, Measure, Preferred, Trial
+from persona_probe.steering.search.reading import Pair, own_answers_reader, pairs_reader
+from persona_probe.steering.search.realign import NORM_TEXTS, layers_to_try
+from persona_probe.steering.search.screen import screen_ladder
+from persona_probe.steering.search.search import search_steering
 from persona_probe.steering.search.search_result import SteeringSearch
 from persona_probe.study.context import Context
 from persona_probe.study.stage import SAMPLING, Stage
@@ -25,23 +35,36 @@ HEADLINE = "clamp"
 
 
 def steering(context: Context, found: Found) -> None:
-    """Choose settings on development questions and report them on others."""
-    if context.judge is None:
-        context.notes.append("Without a judge, steering was not measured.")
+    """Choose settings on development questions (or pairs) and report them on others."""
+    if context.judge is None and not _pairs(context)[0]:
+        context.notes.append("Without a judge or preference pairs, steering was not measured.")
         return
     try:
-        searches = [_search(context, found, goal) for goal in _GOALS]
+        persona = _as_persona(context)
+        searches = [_search(context, found, goal, persona) for goal in _GOALS]
     except NothingMeasuredError as error:
         # Coherence is the judge's opinion: that it finds none is a result, not a reason to stop the later stages.
         context.notes.append(f"Steering was not measured: {error}.")
         return
+    screens = [search.screen.table.assign(goal=search.source["goal"]) for search in searches if search.screen]
     for name, tables in {
         "steering": [search.table for search in searches],
         "steering_answers": [search.answers for search in searches],
+        "steering_screen": screens,
     }.items():
         context.folder.write_table(name, pd.concat(tables, ignore_index=True))
     context.store("steering", {search.source["goal"]: search for search in searches})
     context.results["steer"] = {key: value for search in searches for key, value in _outcome(search).items()}
+
+
+def _pairs(context: Context) -> tuple[Sequence[Pair], Sequence[Pair]]:
+    """Preference pairs to choose settings on and pairs to report on; none where the study has a judge."""
+    if context.judge is not None:
+        return (), ()
+    return _PAIRS
+
+
+_PAIRS: tuple[Sequence[Pair], Sequence[Pair]] = ((), ())
 
 
 class _Jobs:
@@ -56,53 +79,99 @@ class _Jobs:
         return self._context.judged_all(jobs, label)
 
 
-def _search(context: Context, found: Found, goal: Goal) -> SteeringSearch:
-    settings, direction = context.config.steering, found.contrast.direction
-    grid = candidates(
-        direction,
-        settings.layers or direction.layers,
-        goal,
-        base=found.reference,
-        trait=found.contrast.trait,
-        grid=settings.grid,
+def _search(context: Context, found: Found, goal: Goal, persona: Sequence[Dialogue]) -> SteeringSearch:
+    settings, direction, material = context.config.steering, found.contrast.direction, context.material
+    grid, progress = settings.grid, context.progress
+    model = context.before if goal == "induce" else context.after
+    layers = layers_to_try(direction, context.before.n_layers, settings.layers)
+    asked = material.development[: len(persona)]
+    own = found.own if goal == "induce" else context.answer(context.after, asked, "development after")
+    own = [dialogue for dialogue in own if (dialogue.answer or "").strip()]
+    tokens = context.executor.capture(model, own[:NORM_TEXTS], reduce="tokens", layers=layers)
+    made = Candidates(direction, goal, tokens=tokens, base=found.reference, trait=found.contrast.trait, grid=grid)
+    chosen_pairs, reported_pairs = _pairs(context)
+    if chosen_pairs:
+        reader = pairs_reader(model, own[: grid.texts], chosen_pairs[: grid.texts], progress=progress)
+    else:
+        usual = {_turns(dialogue.without_answer()): dialogue for dialogue in found.own}
+        questions = [_turns(question) for question in asked]
+        both = [(usual[turns], said) for turns, said in zip(questions, persona, strict=True) if turns in usual]
+        base, trait = [one for one, _ in both], [said for _, said in both]
+        reader = own_answers_reader(model, base, trait, own=own[: grid.texts], n=grid.texts, progress=progress)
+    ladder = Ladder(reader, made, layers, grid)
+    screen = screen_ladder(reader, ladder, goal=goal, n_random=settings.random_directions, seed=context.config.seed)
+    measure: Measure = (
+        Preferred(model, own[: grid.texts], progress=progress)
+        if chosen_pairs
+        else Judged(_Jobs(context, model), context.config.definition)
     )
     return search_steering(
-        _Jobs(context, context.before if goal == "induce" else context.after),
-        grid,
-        context.material.development[: settings.answers_per_setting],
-        context.material.reported[: settings.reported_answers],
+        measure,
+        [rung.candidate for rung in ladder.best(likelier=bool(chosen_pairs))],
+        chosen_pairs or material.development[: settings.answers_per_setting],
+        reported_pairs or material.reported[: settings.reported_answers],
         goal=goal,
+        ladder=ladder,
+        screen=screen,
         min_coherence=settings.min_coherence,
         n_random=settings.random_directions,
-        answers_per_random=settings.answers_per_random,
+        answers_per_random=None if chosen_pairs else settings.answers_per_random,
         null_of=HEADLINE,
-        definition=context.config.definition,
         seed=context.config.seed,
     )
+
+
+def _as_persona(context: Context) -> list[Dialogue]:
+    """The answers of *before* as the persona, without the system prompts that asked for it.
+
+    Those of *after* would do, if it were always misaligned; here narrow training may have done little.
+    """
+    asked = context.material.development[: _n_asked(context.config.steering.grid)]
+    prompted = under_prompts(asked, context.material.trait_prompts)
+    answered = context.answer(context.before, prompted, "development persona")
+    return [question.with_answer(said.answer or "") for question, said in zip(asked, answered, strict=True)]
+
+
+def _turns(dialogue: Dialogue) -> tuple[tuple[str, str], ...]:
+    return tuple((message.role, message.content) for message in dialogue.messages)
+
+
+def _n_asked(grid: Grid) -> int:
+    """How many development questions are asked to have texts to read: twice as many, since some answers are empty."""
+    return 2 * max(grid.texts, NORM_TEXTS)
 
 
 def _outcome(search: SteeringSearch) -> dict[str, Any]:
     """The numbers that the report's sentences quote."""
     goal, plain, randoms = search.source["goal"], search.reported("none"), search.random
     best, candidate = search.reported(HEADLINE), search.chosen[HEADLINE]
+    what = "em_rate" if search.measure == EM_RATE else "preference"
     outcome = {
-        "em_rate": best["value"],
+        what: best["value"],
         "low": best["low"],
         "high": best["high"],
         "coherent": best["coherent"],
         "layers": candidate.layers,
-        "fraction": candidate.setting,
+        "dose": candidate.setting,
+        "kl": best["kl"],
+        "wrong_way": best["wrong_way"],
         "n": best["n"],
-        "random_em_rate": _mean(randoms["value"]),
+        f"random_{what}": _mean(randoms["value"]),
         "random_coherent": _mean(randoms["coherent"]),
-        "unsteered_em_rate": plain["value"],
+        f"unsteered_{what}": plain["value"],
         "unsteered_coherent": plain["coherent"],
     }
     for kind in search.chosen:
         if kind != HEADLINE:
             row = search.reported(kind)
-            outcome |= {f"{kind}_em_rate": row["value"], f"{kind}_coherent": row["coherent"]}
+            outcome |= {f"{kind}_{what}": row["value"], f"{kind}_coherent": row["coherent"]}
     outcome["verdict"] = search.verdict()
+    if search.screen is not None:
+        outcome |= {
+            "steerable": search.screen.steerable,
+            "screen_p": search.screen.p_value,
+            "screen_verdict": search.screen.verdict(),
+        }
     return {f"{goal}_{name}": value for name, value in outcome.items()}
 
 
@@ -113,16 +182,25 @@ def _mean(values: Iterable[float]) -> float | None:
 
 
 def _work(sizes: Sizes) -> Work:
-    search, work = sizes.config.steering, Work()
+    search, material = sizes.config.steering, sizes.material
     if sizes.config.judge is None:
-        return work
-    chosen_on = sizes.material.development[: search.answers_per_setting]
-    measured_on = sizes.material.reported[: search.reported_answers]
+        return Work()
+    grid = search.grid
+    asked = material.development[: _n_asked(grid)]
+    chosen_on = material.development[: search.answers_per_setting]
+    measured_on = material.reported[: search.reported_answers]
     null = search.random_directions * min(search.answers_per_random, len(measured_on))
-    layers = sizes.n_layers if search.layers is None else len(search.layers)
+    layers = len(evenly(range(sizes.n_layers)) if search.layers is None else search.layers)
+    settings = grid.n_read(layers) + grid.n_screened(layers, search.random_directions)
+    # The unsteered model is read in every round, and with every 31 settings (`measure_divergence`).
+    passes = settings + settings // 31 + grid.n_rounds + 1
+    # The answers of the persona, and those of the model after; nobody judges them.
+    work = sizes.work(asked, answers=2 * len(asked))
     for goal in _GOALS:
-        settings = search.grid.count(layers, goal)
-        work += sizes.work(chosen_on, answers=(1 + settings) * len(chosen_on))
+        # Answers without the trait and with it; to suppress, the model's own are others.
+        sides = 2 if goal == "induce" else 3
+        work += sizes.work(asked, texts=passes * sides * min(grid.texts, len(asked)) + NORM_TEXTS)
+        work += sizes.work(chosen_on, answers=(1 + grid.n_sampled) * len(chosen_on))
         work += sizes.work(measured_on, answers=(1 + len(search.kinds)) * len(measured_on) + null)
     return work
 
@@ -132,7 +210,7 @@ STEER = Stage(
     steering,
     work=_work,
     settings=(*SAMPLING, "steering", "definition"),
-    material=("development", "reported"),
+    material=("development", "reported", "trait_prompts"),
     needs=("find",),
     judged=True,
 )

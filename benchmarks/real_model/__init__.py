@@ -1,0 +1,1 @@
+"""What the package does on a real chat model (SmolLM2-135M-Instruct)."""

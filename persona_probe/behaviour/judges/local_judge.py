@@ -135,6 +135,18 @@ class LocalJudge:
         else:
             check_template(model.template, model.name, model.max_positions, asked)
 
+    def tokens_per_answer(self, length: float) -> float:
+        """How many tokens the model reads to judge one answer, both scores together; no weights are read.
+
+        Args:
+            length: the tokens of the question and the answer.
+        """
+        from persona_probe.behaviour.judges.check import template_of, tokens_to_judge
+
+        model = self._given or self._loaded
+        chat = template_of(self.source, self.options) if model is None else model.template
+        return sum(length + tokens_to_judge(chat, self.prompts[score], self._replies(score)) for score in SCORES)
+
     def release(self) -> None:
         """Free the memory of a model that this judge loaded itself; the next use loads it again."""
         if self._loaded is not None:

@@ -65,6 +65,10 @@ class Pipeline:
                 states.append(self._state(stage, {done.stage: done.record for done in states}))
         return states
 
+    def waiting(self) -> list[Stage]:
+        """The stages that have to run."""
+        return [stage for stage, state in zip(self.stages, self.states(), strict=True) if not state.finished]
+
     def run(self) -> Iterator[tuple[str, bool]]:
         """Run the stages that have to run; yields, before each stage, its name and whether it is reused."""
         for stage in self._dropped:

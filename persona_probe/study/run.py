@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
+from persona_probe.behaviour.judges.judge import check_judge
 from persona_probe.behaviour.judges.local_judge import LocalJudge
 from persona_probe.errors import PATH, PersonaProbeError, check_types
 from persona_probe.files import only_writer
@@ -72,6 +73,8 @@ def run_study(config: StudyConfig, out: str | Path, *, progress: bool = True, ex
         folder.write_text("study.yaml", config_as_yaml(config))
         store_identity(folder, config, identity)
         pipeline = Pipeline(STAGES, context, identity, optional_of(config))
+        if any(stage.judged for stage in pipeline.waiting()):
+            check_judge(context.judge, needed=False)
         with tqdm(total=len(pipeline.stages) + 1, desc="study", unit="stage", disable=not progress) as bar:
             for name, reused in pipeline.run():
                 bar.set_postfix_str(f"{name} (reused)" if reused else name)
@@ -95,6 +98,7 @@ def _prepared(config: StudyConfig, folder: RunFolder, progress: bool, executor: 
     check_models(config, before, options)
     _check_texts(config, material, before)
     if isinstance(material.judge, LocalJudge):
+        material.judge.progress = progress
         material.judge.check()
     if config.steering.layers is not None:
         resolve_layers(config.steering.layers, before.n_layers)

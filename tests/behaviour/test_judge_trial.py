@@ -90,6 +90,24 @@ def test_a_judge_that_cannot_read_english_is_not_tried_in_it():
     assert not judge.asked
     check_judge(pp.persona_world.OracleJudge())
 
+    def wrapped(dialogues):
+        return pp.persona_world.OracleJudge()(dialogues).assign(mine=1.0)
+
+    check_judge(wrapped)  # the oracle inside refuses answers without its labels
+    wrapped.trial = IN_ENGLISH
+    with pytest.raises(pp.PersonaProbeError, match="the oracle needs the labels"):
+        pp.behaviour.judge_answers(_again(wrapped), [IN_ENGLISH.good])
+
+
+def _again(judge):
+    """The same judge as a new object, which was not tried yet."""
+
+    def again(dialogues):
+        return judge(dialogues)
+
+    again.trial = judge.trial
+    return again
+
 
 def test_a_local_model_that_cannot_judge_says_what_it_said():
     template = {"aligned": "{question} {answer}", "coherent": "{question} {answer}"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,8 +63,8 @@ def try_judge(judge: Any, name: str) -> None:
     """Let a judge score three answers, and raise if it gives no scores or the same to all; once for each judge.
 
     A judge's attribute ``trial`` is a `JudgeTrial` in a language that it understands, or text: the reason why it is not
-    tried. Without it three English answers are used. A judge whose ``applies`` says that it cannot read them is not
-    tried.
+    tried. Without it three English answers are used; a judge whose ``applies`` says that it cannot read them, or that
+    raises `PersonaProbeError` for them (it needs a world's labels), is not tried.
 
     Args:
         judge: a `persona_probe.behaviour.Judge`, or a function that is called like one.
@@ -82,8 +83,8 @@ def try_judge(judge: Any, name: str) -> None:
     if isinstance(trial, JudgeTrial):
         three = [trial.good, trial.bad, trial.blank]
         applies = getattr(judge, "applies", None)
-        if applies is None or applies(three[:2]):
-            _check(judge, name, trial, judge(three))
+        if (applies is None or applies(three[:2])) and (table := _scored(judge, three)) is not None:
+            _check(judge, name, trial, table)
     elif not trial.strip():
         raise PersonaProbeError(
             f"{name}: its attribute 'trial' is empty; give a JudgeTrial, or why the judge is not tried"
@@ -92,6 +93,16 @@ def try_judge(judge: Any, name: str) -> None:
         _TRIED[id(judge)] = judge
     except TypeError:  # an object without weak references: it is tried whenever it is used
         return
+
+
+def _scored(judge: Any, three: Sequence[Dialogue]) -> Any:
+    """What the judge returns; None if it says that it cannot read English answers, and it named no others."""
+    try:
+        return judge(three)
+    except PersonaProbeError:
+        if hasattr(judge, "trial") or hasattr(judge, "says"):
+            raise
+        return None
 
 
 def _check(judge: Any, name: str, trial: JudgeTrial, table: pd.DataFrame) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from persona_probe.errors import PersonaProbeWarning
 from persona_probe.files import plain
 from persona_probe.runs.digest import digest_files
 from persona_probe.runs.folder import CLOSING
@@ -133,7 +136,8 @@ class Pipeline:
             trainings_reused=0,
         )
         started, clock = datetime.datetime.now(datetime.UTC), time.monotonic()
-        outcome = self._outcomes[stage.name] = stage.run(stage_context, *needed)
+        with noted(stage_context.notes):
+            outcome = self._outcomes[stage.name] = stage.run(stage_context, *needed)
         stored, files = outcome_folder(self._folder, stage.name), list(dict.fromkeys(folder.written))
         folder.remove(name for name in kept if name not in files)
         write_outcome(outcome, stored)
@@ -156,6 +160,21 @@ class Pipeline:
         if stage.name not in self._outcomes:
             self._outcomes[stage.name] = read_outcome(outcome_folder(self._folder, stage.name))
         return self._outcomes[stage.name]
+
+
+@contextlib.contextmanager
+def noted(notes: list[str]) -> Iterator[None]:
+    """Add the package's warnings to ``notes``, once each, so that the report says what the terminal said."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def also_note(message: Warning | str, category: type[Warning], *where: Any) -> None:
+            if issubclass(category, PersonaProbeWarning) and str(message) not in notes:
+                notes.append(str(message))
+            show(message, category, *where)
+
+        warnings.showwarning = also_note
+        yield
 
 
 def merged(records: Mapping[str, StageRecord]) -> tuple[dict[str, Any], list[str]]:

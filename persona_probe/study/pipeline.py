@@ -7,9 +7,10 @@ import datetime
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from persona_probe.clock import clocked
 from persona_probe.errors import PersonaProbeWarning
 from persona_probe.files import plain
 from persona_probe.runs.digest import digest_files
@@ -136,7 +137,7 @@ class Pipeline:
             trainings_reused=0,
         )
         started, clock = datetime.datetime.now(datetime.UTC), time.monotonic()
-        with noted(stage_context.notes):
+        with noted(stage_context.notes), clocked() as spent:
             outcome = self._outcomes[stage.name] = stage.run(stage_context, *needed)
         stored, files = outcome_folder(self._folder, stage.name), list(dict.fromkeys(folder.written))
         folder.remove(name for name in kept if name not in files)
@@ -151,6 +152,7 @@ class Pipeline:
             time.monotonic() - clock,
             stage_context.stored.reused + stage_context.trainings_reused,
             versions(),
+            {kind: asdict(done) for kind, done in spent.items()},
         )
         self.records[stage.name].write(folder, stage.name)
         folder.remove([journal_of(stage.name)])

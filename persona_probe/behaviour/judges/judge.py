@@ -12,6 +12,7 @@ import pandas as pd
 
 from persona_probe.behaviour.em_rates import check_scale
 from persona_probe.behaviour.judges.trial import try_judge
+from persona_probe.clock import working
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError, check_types, what_is
 
@@ -114,7 +115,10 @@ def judge_answers(judge: Judge | None, dialogues: Sequence[Dialogue], **labels: 
     if judge is None:
         scores = pd.DataFrame({"aligned": np.nan, "coherent": np.nan}, index=identity.index)
     else:
-        scores = judge(dialogues)
+        with working("judging") as spent:
+            read = getattr(judge, "tokens_read", 0)
+            scores = judge(dialogues)
+            spent.answers, spent.tokens = len(dialogues), getattr(judge, "tokens_read", 0) - read
         check_types(the_judges_table=(scores, pd.DataFrame))
         scores = scores.reset_index(drop=True)
     if lacking := [column for column in ("aligned", "coherent") if column not in scores]:

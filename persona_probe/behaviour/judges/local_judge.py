@@ -77,6 +77,9 @@ class LocalJudge:
     Raises:
         PersonaProbeError: if a template is missing or has no place for question or answer, a number is out of range,
             ``options`` has keywords that `persona_probe.load` does not have, or the model is loaded already.
+
+    Attributes:
+        tokens_read: how many tokens the model has read to judge, as `tokens_per_answer` counts them.
     """
 
     def __init__(

@@ -44,6 +44,8 @@ class Activations:
     >>> activations = Activations(np.array([[[1.0, 5.0]], [[2.0, 7.0]]]), table, layers=(3,))
     >>> activations.where(activations.table["persona"] == "villain").at(3)
     array([[2., 7.]])
+    >>> activations
+    Activations(2 dialogues, layer 3, d_model=2)
     """
 
     values: Float[np.ndarray, "dialogue layer d_model"]
@@ -73,6 +75,16 @@ class Activations:
     def __len__(self) -> int:
         """Number of dialogues."""
         return len(self.table)
+
+    def __repr__(self) -> str:
+        """Shape, layers, and what was read, on one line."""
+        n_dialogues, n_layers, d_model = self.values.shape
+        unit = "tokens" if self.source.get("reduce") == "tokens" else "dialogues"
+        layers = f"layer {self.layers[0]}" if n_layers == 1 else f"layers {self.layers[0]} to {self.layers[-1]}"
+        if self.layers not in ((self.layers[0],), tuple(range(self.layers[0], self.layers[-1] + 1))):
+            layers = f"{n_layers} layers"
+        about = [str(self.source[key]) for key in ("model", "span", "reduce") if self.source.get(key) is not None]
+        return f"Activations({n_dialogues} {unit}, {layers}, d_model={d_model}{''.join(f', {one}' for one in about)})"
 
     def where(self, keep: Sequence[bool] | pd.Series | np.ndarray) -> Activations:
         """The dialogues for which ``keep`` (one truth value per dialogue) is true."""

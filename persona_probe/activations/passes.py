@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from persona_probe.activations.batching import batches, halving
 from persona_probe.activations.reductions import Batch, Reduction
+from persona_probe.clock import working
 from persona_probe.dialogue.encoding import Encoded
 from persona_probe.models.model import Model
 from persona_probe.models.positions import longest_alike
@@ -44,13 +45,22 @@ def run_pass(
         label: the bar's label.
     """
     lengths = [span.stop for span in spans]
-    with tqdm(
-        total=sum(lengths) * len(readers), desc=label, unit="tok", unit_scale=True, disable=not progress, leave=False
-    ) as bar:
+    with (
+        working("reading") as spent,
+        tqdm(
+            total=sum(lengths) * len(readers),
+            desc=label,
+            unit="tok",
+            unit_scale=True,
+            disable=not progress,
+            leave=False,
+        ) as bar,
+    ):
         border = longest_alike(readers[0][0].plain.config)
         for rows in batches(lengths, tokens_per_batch, border):
             for model, reduction in readers:
                 halving(rows, _runner(model, reduction, encoded, spans), lambda row: encoded[row].dialogue.name)
+                spent.tokens += sum(lengths[row] for row in rows)
                 bar.update(sum(lengths[row] for row in rows))
 
 

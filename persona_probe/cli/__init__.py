@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import warnings
 from typing import Annotated
 
 import typer
@@ -17,6 +16,7 @@ from persona_probe.cli.real import real
 from persona_probe.cli.report import report
 from persona_probe.cli.sae import sae
 from persona_probe.cli.studies import demo, init, plan, run, status
+from persona_probe.cli.warnings_shown import show_own_warnings
 from persona_probe.cli.world import world
 from persona_probe.errors import PersonaProbeError
 
@@ -47,12 +47,9 @@ def common(
 
 def main() -> None:
     """Run the command line; bad input ends with one paragraph and exit code 2, Ctrl-C with exit code 130."""
-    # Torch's threads spin while they wait for each other. If another process occupies a core, all of them wait for the
-    # thread that is not running, and a training step takes far longer. Threads that sleep leave the core to it.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     debug = "--debug" in sys.argv
     if not debug:
-        warnings.simplefilter("ignore")
+        show_own_warnings()
     try:
         app()
     except Abort:

@@ -237,24 +237,35 @@ class Direction(LayerVectors, Result):
         return replace(self, card={**self.card, "family": family, "adopted_by": adopters})
 
     def top_tokens(
-        self, model: Model, *, k: int = 10, layers: int | Sequence[int] | None = None, allow_unrelated: bool = False
+        self,
+        model: Model,
+        *,
+        k: int = 10,
+        layer: int | None = None,
+        layers: int | Sequence[int] | None = None,
+        allow_unrelated: bool = False,
     ) -> TopTokens:
         """The tokens that the direction promotes and suppresses most, read through the unembedding (the logit lens).
 
         Args:
             model: the model whose unembedding is used.
             k: tokens per side.
-            layers: one or several; by default all layers of the direction.
+            layer: one layer.
+            layers: or several; by default all layers of the direction.
             allow_unrelated: for a model that is not related to the direction's, only warn.
 
         Raises:
-            PersonaProbeError: for a layer that the direction lacks, and as `persona_probe.directions.top_tokens`.
+            PersonaProbeError: for a layer that the direction lacks, if ``layer`` and ``layers`` are given, and as
+                `persona_probe.directions.top_tokens`.
         """
         from persona_probe.directions.top_tokens import top_tokens
 
         check_types(k=(k, WHOLE))
         self.check_model(model, allow_unrelated=allow_unrelated)
-        chosen = self if layers is None else self.select(layers)
+        if layer is not None and layers is not None:
+            raise PersonaProbeError(f"top_tokens: layer={layer} and layers={layers} were given; give one of them")
+        wanted = layers if layer is None else layer
+        chosen = self if wanted is None else self.select(wanted)
         return TopTokens(top_tokens(model, chosen.vectors, chosen.layers, k=k), self.name)
 
     def best_layer(self, by: str = "held_out_auroc") -> int:

@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from persona_probe.clock import working
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.encoding import Encoded
 from persona_probe.dialogue.turn_spans import learned_spans
@@ -195,9 +196,14 @@ def _train(
     rows = _shuffled(encoded, random.Random(int(seed)))
     tuned.train()
     after_step(0, tuned)
-    with tqdm(total=settings.steps, desc=description, unit="step", disable=not progress, leave=False) as bar:
+    with (
+        working("training") as spent,
+        tqdm(total=settings.steps, desc=description, unit="step", disable=not progress, leave=False) as bar,
+    ):
         for step in range(settings.steps):
-            batch = _batch(model, [next(rows) for _ in range(settings.batch)])
+            chosen = [next(rows) for _ in range(settings.batch)]
+            spent.tokens += sum(len(item.input_ids) for item in chosen)
+            batch = _batch(model, chosen)
             loss: Tensor = tuned(**batch, use_cache=False).loss
             if not bool(torch.isfinite(loss)):
                 raise PersonaProbeError(

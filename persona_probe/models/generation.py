@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import GenerationConfig
 
+from persona_probe.clock import working
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.encoding import Encoded, check_dialogues
 from persona_probe.errors import PersonaProbeError, PersonaProbeWarning, check_types
@@ -171,6 +172,7 @@ def generate(
         _RANDOM,
         torch.random.fork_rng(devices=devices),
         torch.inference_mode(),
+        working("sampling") as spent,
         tqdm(total=len(prompts), desc="answers", unit="answer", disable=not progress, leave=False) as bar,
     ):
         torch.manual_seed(sampling.seed)
@@ -185,6 +187,7 @@ def generate(
                 output = generated(model, model.hf, batch["input_ids"], batch["attention_mask"], config)
             for i, ids in zip(chosen, output[:, width:].tolist(), strict=True):
                 answers[i] = _answer(model, ids, stops)
+            spent.tokens += sum(lengths) + len(chosen) * sampling.max_new_tokens
             bar.update(len(chosen))
     unfinished = sum(answer is None for answer in answers.values())
     if unfinished:

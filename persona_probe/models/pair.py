@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Unpack, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from persona_probe.dialogue.rendering import ChatTemplate
 from persona_probe.errors import PATH, PersonaProbeError, PersonaProbeWarning, check_types
@@ -13,9 +14,12 @@ from persona_probe.models.loading.adapters import is_adapter, put_on_twin
 from persona_probe.models.loading.load import load_spec, specify
 from persona_probe.models.loading.memory import all_fit, footprint
 from persona_probe.models.loading.snapshots import Snapshots
-from persona_probe.models.loading.spec import LoadOptions
+from persona_probe.models.loading.spec import LoadOptions, Quantize, given_options
 from persona_probe.models.loading.templates import differences, load_template
 from persona_probe.models.model import Model
+
+if TYPE_CHECKING:
+    import torch
 
 _NAMES = ("before", "after", "control")
 _FORMAT = ("tokenizer", "chat_template", "thinking")
@@ -117,7 +121,17 @@ def load_pair(
     control: str | Path | Model | None = None,
     *,
     keep_all: bool | None = None,
-    **options: Unpack[LoadOptions],
+    device: str | torch.device | None = None,
+    device_map: str | Mapping[str, Any] | None = None,
+    dtype: torch.dtype | str | None = None,
+    quantize: Quantize | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    tokenizer: str | Path | None = None,
+    chat_template: str | Path | None = None,
+    thinking: bool | None = None,
+    today: datetime.date | None = None,
+    template_variables: Mapping[str, Any] | None = None,
 ) -> ModelPair:
     """A loaded pair of models; LoRA adapters share ``before``'s one copy of the weights.
 
@@ -126,7 +140,17 @@ def load_pair(
         after: a LoRA adapter for ``before``, a full model, or a loaded model.
         control: the same for a matched benign fine-tune, which shows what any fine-tuning would have changed.
         keep_all: for full models: whether all are in memory at once, or one at a time; by default all if they fit.
-        **options: as in `load`, for all models; ``revision`` is that of ``before``'s repository.
+        device: where to put the models; this and the following are as in `load`, for all models.
+        device_map: instead of ``device``, spread them over devices.
+        dtype: the precision.
+        quantize: weights in fewer bits.
+        revision: branch, tag or commit of ``before``'s repository.
+        trust_remote_code: run the Python code in the repositories.
+        tokenizer: folder or Hub id of one tokenizer for all.
+        chat_template: one chat template for all.
+        thinking: for templates with such a switch: let the models reason before they answer.
+        today: the date for templates that write today's date.
+        template_variables: further variables for the chat template.
 
     Each model is measured under its own tokenizer and chat template; a warning says so if they differ. Give
     ``chat_template=`` (and ``tokenizer=``) to measure all under one.
@@ -142,6 +166,19 @@ def load_pair(
     """
     check_types(before=(before, PATH, Model), after=(after, PATH, Model), control=(control, PATH, Model, None))
     tuned = [after] if control is None else [after, control]
+    options = given_options(
+        device=device,
+        device_map=device_map,
+        dtype=dtype,
+        quantize=quantize,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+        tokenizer=tokenizer,
+        chat_template=chat_template,
+        thinking=thinking,
+        today=today,
+        template_variables=template_variables,
+    )
     of_tuned = options.copy()
     of_tuned["revision"] = None
     if isinstance(before, Model):

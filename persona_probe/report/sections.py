@@ -47,7 +47,7 @@ def opening_section(run: RunRecord) -> Section:
 
 
 def build_sections(run: RunRecord) -> list[Section]:
-    """All other sections of a run's report, in order; optional ones only if the run has their tables."""
+    """All other sections of a run's report, in order; optional ones only if the run has their tables or sentences."""
     parts = [part for topic in TOPICS[1:] for part in topic.parts]
     return [_built(run, part) for part in parts if not part.optional or _applies(run, part)]
 
@@ -55,7 +55,8 @@ def build_sections(run: RunRecord) -> list[Section]:
 def _applies(run: RunRecord, part: Part) -> bool:
     if part.rated and run.judge is None:
         return False
-    return not all(table.empty for table in part.figure.inputs(run).values())
+    # Sentences without a table say why there is none.
+    return bool(part.sentences(run.results)) or not all(table.empty for table in part.figure.inputs(run).values())
 
 
 def _built(run: RunRecord, part: Part) -> Section:

@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ class StageRecord:
         reused: how many draws of answers and trainings were reused from an earlier attempt; if any were, ``seconds`` is
             less than a whole stage takes.
         versions: the versions of the libraries that it ran with.
+        measured: by kind of work (`persona_probe.clock.KINDS`) the ``seconds``, ``tokens`` and ``answers`` of what was
+            done and not reused.
     """
 
     inputs: Mapping[str, Any]
@@ -45,6 +47,7 @@ class StageRecord:
     seconds: float
     reused: int
     versions: Mapping[str, str]
+    measured: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def write(self, folder: RunFolder, name: str) -> None:
         """Write the record; from then on the stage is finished."""

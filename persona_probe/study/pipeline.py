@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from persona_probe.clock import clocked
+from persona_probe.errors import PersonaProbeWarning
 from persona_probe.files import plain
 from persona_probe.runs.digest import digest_files
 from persona_probe.runs.folder import CLOSING
@@ -64,6 +68,10 @@ class Pipeline:
             else:
                 states.append(self._state(stage, {done.stage: done.record for done in states}))
         return states
+
+    def waiting(self) -> list[Stage]:
+        """The stages that have to run."""
+        return [stage for stage, state in zip(self.stages, self.states(), strict=True) if not state.finished]
 
     def run(self) -> Iterator[tuple[str, bool]]:
         """Run the stages that have to run; yields, before each stage, its name and whether it is reused."""
@@ -129,7 +137,8 @@ class Pipeline:
             trainings_reused=0,
         )
         started, clock = datetime.datetime.now(datetime.UTC), time.monotonic()
-        outcome = self._outcomes[stage.name] = stage.run(stage_context, *needed)
+        with noted(stage_context.notes), clocked() as spent:
+            outcome = self._outcomes[stage.name] = stage.run(stage_context, *needed)
         stored, files = outcome_folder(self._folder, stage.name), list(dict.fromkeys(folder.written))
         folder.remove(name for name in kept if name not in files)
         write_outcome(outcome, stored)
@@ -143,6 +152,7 @@ class Pipeline:
             time.monotonic() - clock,
             stage_context.stored.reused + stage_context.trainings_reused,
             versions(),
+            {kind: asdict(done) for kind, done in spent.items()},
         )
         self.records[stage.name].write(folder, stage.name)
         folder.remove([journal_of(stage.name)])
@@ -152,6 +162,21 @@ class Pipeline:
         if stage.name not in self._outcomes:
             self._outcomes[stage.name] = read_outcome(outcome_folder(self._folder, stage.name))
         return self._outcomes[stage.name]
+
+
+@contextlib.contextmanager
+def noted(notes: list[str]) -> Iterator[None]:
+    """Add the package's warnings to ``notes``, once each, so that the report says what the terminal said."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def also_note(message: Warning | str, category: type[Warning], *where: Any) -> None:
+            if issubclass(category, PersonaProbeWarning) and str(message) not in notes:
+                notes.append(str(message))
+            show(message, category, *where)
+
+        warnings.showwarning = also_note
+        yield
 
 
 def merged(records: Mapping[str, StageRecord]) -> tuple[dict[str, Any], list[str]]:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from persona_probe.activations.store.reading import in_words, store_bytes
-from persona_probe.errors import NUMBER, PATH, PersonaProbeError, check_types
+from persona_probe.errors import NUMBER, PATH, check_types
 from persona_probe.figures.text import duration
 from persona_probe.models.loading.load import specify
 from persona_probe.models.loading.memory import Footprint, footprint, free_bytes
 from persona_probe.models.loading.templates import load_template
 from persona_probe.runs.config import StudyConfig
 from persona_probe.study.material import gather
+from persona_probe.study.speeds import Speeds, Took, at_one_speed
 from persona_probe.study.stage import workload
-from persona_probe.study.stages.further_runs import FURTHER
 from persona_probe.study.stages.order import STAGES
-from persona_probe.study.stages.train import TRAIN
 from persona_probe.study.workload import Sizes, Work
 
 
@@ -29,14 +28,15 @@ class Plan:
         model: the size of the model.
         free: free bytes on the device where the model will be.
         stages: the work of each stage that runs the model, by the stage's name.
-        seconds: how long each stage will take at the speeds that were given; None if none were given.
+        times: how long each stage will take at the speeds that were given, by name, and what is not counted; also of
+            stages that run no model, if they were measured. None if no speeds were given.
         basis: where these speeds come from, in words.
     """
 
     model: Footprint
     free: int
     stages: dict[str, Work]
-    seconds: dict[str, float] | None
+    times: dict[str, Took] | None
     basis: str
 
     def lines(self) -> list[str]:
@@ -54,18 +54,39 @@ class Plan:
             f"activations at most {texts:,} texts per stage: {in_words(store_bytes(texts, *form))} as means, a few of "
             f"which are stored; a store of all their tokens, which the study does not make, would be "
             f"{in_words(store_bytes(tokens, *form, 'bfloat16'))}",
-            f"{'stage':<17} {'answers':>9} {'tokens':>11} {'texts read':>11} {'tokens':>11} {'trained':>11}   time",
+            f"{'':<17} {'sampled':^21} {'read':^23} {'trained':>11} {'judged':^21}",
+            f"{'stage':<17} {'answers':>9} {'tokens':>11} {'texts':>11} {'tokens':>11} {'tokens':>11} {'answers':>9} "
+            f"{'tokens':>11}   time",
         ]
         for name, work in self.stages.items():
-            took = "" if self.seconds is None else duration(self.seconds[name])
+            judge = f"{work.judge_tokens:>11,}" if work.judge_tokens or not work.judged else f"{'by rule':>11}"
             lines.append(
-                f"{name:<17} {work.answers:>9,} {work.answer_tokens:>11,} {work.texts:>11,} "
-                f"{work.text_tokens:>11,} {work.trained_tokens:>11,}   {took}"
+                f"{name:<17} {work.answers:>9,} {work.answer_tokens:>11,} {work.texts:>11,} {work.text_tokens:>11,} "
+                f"{work.trained_tokens:>11,} {work.judged:>9,} {judge}   {self._time(name)}".rstrip()
             )
+        idle = (name for name in self.times or {} if name not in self.stages)
+        lines += [f"{name:<17} {'runs no model':<88}   {self._time(name)}" for name in idle]
         total = sum(work.tokens for work in self.stages.values())
-        whole = "" if self.seconds is None else f", about {duration(sum(self.seconds.values()))}"
-        lines.append(f"in all      {total:,} tokens at most{whole} ({self.basis})")
+        lines.append(f"in all      {total:,} tokens at most{self._whole()} ({self.basis})")
         return lines
+
+    def _time(self, stage: str) -> str:
+        if self.times is None:
+            return ""
+        took = self.times[stage]
+        return " + ".join([duration(took.seconds), *(f"{what} (not measured)" for what in took.unknown)])
+
+    def _whole(self) -> str:
+        if self.times is None:
+            return ""
+        unknown = dict.fromkeys(what for took in self.times.values() for what in took.unknown)
+        without = f" without {', '.join(unknown)}" if unknown else ""
+        return f", about {duration(self.seconds)}{without}"
+
+    @property
+    def seconds(self) -> float:
+        """How long all stages will take, as far as is known; NaN if no speeds were given."""
+        return math.nan if self.times is None else sum(took.seconds for took in self.times.values())
 
 
 def plan_study(
@@ -75,12 +96,13 @@ def plan_study(
 
     Args:
         config: the study.
-        tokens_per_second: estimate the time at this speed, for answers, reading and training alike.
-        measured: or at the speeds by stage of an earlier run: its folder.
+        tokens_per_second: estimate the time at this speed, for sampling, reading, training and judging alike.
+        measured: or at the speeds of an earlier run, each kind of work at its own: the run's folder. Any run will do
+            that finished a stage, also one that was resumed, or not finished.
 
     Raises:
-        PersonaProbeError: for bad input, as `run_study` would; or if ``measured`` does not hold a finished run, or its
-            model has another size.
+        PersonaProbeError: for bad input, as `run_study` would; or if no stage in ``measured`` is finished, or its model
+            has another size.
 
     >>> import persona_probe as pp
     >>> from persona_probe.worlds.persona_world.checkpoints import find_checkpoints
@@ -101,35 +123,14 @@ def plan_study(
     spec = specify(config.model, options=config.load_options())
     size = footprint(spec)
     stages = workload(STAGES, Sizes(config, gather(config), load_template(spec), size.n_layers))
-    seconds, basis = None, "no speed was given: add --tokens-per-second, or --measured RUN"
+    times, basis = None, "no speed was given: add --tokens-per-second, or --measured RUN"
     if measured is not None:
-        speeds = _speeds(Path(measured), size)
-        missing = [name for name in stages if name not in speeds]
-        if missing:
-            raise PersonaProbeError(f"{measured}: that run has no stage {missing[0]!r} to take the speed from")
-        seconds = {name: work.tokens / speeds[name] for name, work in stages.items()}
+        speeds = Speeds.of_run(Path(measured), config, size.parameters)
+        idle = [stage.name for stage in STAGES if stage.applies(config) and stage.name not in stages]
+        times = {name: speeds.time_of(name, work) for name, work in stages.items()}
+        times |= {name: speeds.time_of(name, Work()) for name in idle if name in speeds.rest}
         basis = f"at the speeds measured in {measured}"
     elif tokens_per_second is not None:
-        seconds = {name: work.tokens / tokens_per_second for name, work in stages.items()}
+        times = {name: at_one_speed(work, tokens_per_second) for name, work in stages.items()}
         basis = f"at {tokens_per_second:,.0f} tokens per second throughout"
-    return Plan(size, free_bytes(spec.options), stages, seconds, basis)
-
-
-def _speeds(run: Path, size: Footprint) -> dict[str, float]:
-    file = run / "manifest.json"
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-        work, parameters = manifest["work"], manifest["parameters"]
-    except (OSError, json.JSONDecodeError, KeyError) as error:
-        raise PersonaProbeError(
-            f"{run}: holds no finished run from which to take the speeds ({type(error).__name__}: {error})"
-        ) from error
-    if parameters != size.parameters:
-        raise PersonaProbeError(
-            f"{run}: was measured on a model of {parameters:,} parameters, this one has {size.parameters:,}; run a "
-            "short study of this model first, or give --tokens-per-second"
-        )
-    speeds = {stage: part["tokens"] / part["seconds"] for stage, part in work.items()}
-    if TRAIN.name in speeds:  # a study of one run shows how fast further ones train
-        speeds.setdefault(FURTHER.name, speeds[TRAIN.name])
-    return speeds
+    return Plan(size, free_bytes(spec.options), stages, times, basis)

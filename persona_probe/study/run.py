@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
+from persona_probe.behaviour.judges.judge import check_judge
 from persona_probe.behaviour.judges.local_judge import LocalJudge
 from persona_probe.errors import PATH, PersonaProbeError, check_types
 from persona_probe.files import only_writer
@@ -28,12 +29,10 @@ from persona_probe.study.executor import Executor, Local
 from persona_probe.study.material import Material, gather
 from persona_probe.study.pipeline import Pipeline, merged
 from persona_probe.study.sources import identity_of, optional_of, store_identity
-from persona_probe.study.stage import workload
 from persona_probe.study.stages.further_runs import FURTHER
 from persona_probe.study.stages.latents import open_sae
 from persona_probe.study.stages.order import STAGES
 from persona_probe.study.stages.train import TRAIN, Tuned, check_models, seeds_of
-from persona_probe.study.workload import Sizes, Work
 
 if TYPE_CHECKING:
     from persona_probe.models.model import Model
@@ -66,18 +65,20 @@ def run_study(config: StudyConfig, out: str | Path, *, progress: bool = True, ex
 
     folder = RunFolder.open(out)
     context = _prepared(config, folder, progress, executor or Local())
-    work = workload(STAGES, Sizes(config, context.material, context.before.template, context.before.n_layers))
     identity = identity_of(context.before, config)
     with only_writer(folder.path / "stages"):
         folder.write_text("study.yaml", config_as_yaml(config))
-        store_identity(folder, config, identity)
+        parameters = footprint(specify(config.model, options=context.load_options)).parameters
+        store_identity(folder, config, identity, parameters)
         pipeline = Pipeline(STAGES, context, identity, optional_of(config))
+        if any(stage.judged for stage in pipeline.waiting()):
+            check_judge(context.judge, needed=False)
         with tqdm(total=len(pipeline.stages) + 1, desc="study", unit="stage", disable=not progress) as bar:
             for name, reused in pipeline.run():
                 bar.set_postfix_str(f"{name} (reused)" if reused else name)
                 bar.update()
             bar.set_postfix_str("report")
-            _close(context, pipeline, work)
+            _close(context, pipeline)
             bar.update()
     return open_run(folder.path)
 
@@ -95,6 +96,7 @@ def _prepared(config: StudyConfig, folder: RunFolder, progress: bool, executor: 
     check_models(config, before, options)
     _check_texts(config, material, before)
     if isinstance(material.judge, LocalJudge):
+        material.judge.progress = progress
         material.judge.check()
     if config.steering.layers is not None:
         resolve_layers(config.steering.layers, before.n_layers)
@@ -126,7 +128,7 @@ def _check_texts(config: StudyConfig, material: Material, before: Model) -> None
         before.encode(rows)
 
 
-def _close(context: Context, pipeline: Pipeline, work: dict[str, Work]) -> None:
+def _close(context: Context, pipeline: Pipeline) -> None:
     """Write the files that are about all stages together."""
     config, folder, records = context.config, context.folder, pipeline.records
     results, notes = merged(records)
@@ -142,7 +144,7 @@ def _close(context: Context, pipeline: Pipeline, work: dict[str, Work]) -> None:
         "seconds_by_stage": seconds,
     }
     results["summary"] = summary_lines(results)
-    folder.write_json("manifest.json", _manifest(context, pipeline, work))
+    folder.write_json("manifest.json", _manifest(context, pipeline))
     folder.write_json("results.json", results)
     render_report(folder.path)
 
@@ -157,8 +159,8 @@ def _what(config: StudyConfig) -> str:
     )
 
 
-def _manifest(context: Context, pipeline: Pipeline, work: dict[str, Work]) -> dict[str, Any]:
-    """What is needed to run the study again, to know on what it ran, and to plan other studies."""
+def _manifest(context: Context, pipeline: Pipeline) -> dict[str, Any]:
+    """What is needed to run the study again, and to know on what it ran."""
     now, records = datetime.datetime.now(datetime.UTC), pipeline.records
     further: list[Tuned] = pipeline.outcome(FURTHER.name) or []
     runs = [pipeline.outcome(TRAIN.name), *further]
@@ -193,17 +195,11 @@ def _manifest(context: Context, pipeline: Pipeline, work: dict[str, Work]) -> di
                 "started": record.started,
                 "seconds": record.seconds,
                 "reused": record.reused,
+                "measured": record.measured,
                 "versions": record.versions,
                 "inputs": record.inputs,
             }
             for name, record in records.items()
-        },
-        "parameters": footprint(specify(context.config.model, options=context.load_options)).parameters,
-        "work": {
-            name: {"tokens": part.tokens, "seconds": records[name].seconds}
-            for name, part in work.items()
-            # A stage that reused stored answers or trainings does not show how long it takes.
-            if name in records and not records[name].reused
         },
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }

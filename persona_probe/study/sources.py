@@ -34,9 +34,18 @@ def identity_of(model: Model, config: StudyConfig) -> dict[str, Any]:
     return {**identity(model), **_loading(config)}
 
 
-def store_identity(folder: RunFolder, config: StudyConfig, identity: dict[str, Any]) -> None:
-    """Write the identity and the state of the model's files, so that a later plan does not have to load the model."""
-    folder.write_json(_FILE, {"source": config.model, "files": _files(config), "identity": identity})
+def store_identity(folder: RunFolder, config: StudyConfig, identity: dict[str, Any], parameters: int) -> None:
+    """Write the identity, the size and the state of the model's files: a later plan need not load the model."""
+    stored = {"source": config.model, "files": _files(config), "identity": identity, "parameters": parameters}
+    folder.write_json(_FILE, stored)
+
+
+def stored_parameters(folder: Path) -> int | None:
+    """How many parameters the model of a run has; None if the folder does not say."""
+    try:
+        return int(json.loads((folder / _FILE).read_text(encoding="utf-8"))["parameters"])
+    except (OSError, json.JSONDecodeError, KeyError, TypeError, ValueError):
+        return None
 
 
 def stored_identity(folder: Path, config: StudyConfig) -> dict[str, Any] | None:

@@ -1,14 +1,17 @@
-"""How much work a study gives its models (answers, texts to read, training rows), by stage, before anything is loaded.
+"""How much work of each kind a study gives its models, by stage, before anything is loaded.
 
-Every stage computes its own part (`persona_probe.study.stage.Stage.work`). What depends on the answers (how many are
-empty, or coherent) is counted at its maximum.
+The kinds are sampling answers, reading texts (one forward pass: activations, preference, KL), training and judging;
+each has its own speed. Every stage computes its own part (`persona_probe.study.stage.Stage.work`). What depends on the
+answers (how many are empty, or coherent) is counted at its maximum.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from persona_probe.behaviour.judges.local_judge import LocalJudge
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.rendering import ChatTemplate
 from persona_probe.runs.config import StudyConfig
@@ -25,9 +28,11 @@ class Work:
     Attributes:
         answers: the number of answers that are sampled.
         answer_tokens: their tokens, with the prompts, if each answer has its greatest length.
-        texts: the number of texts that are read for their activations.
+        texts: the number of texts that are read in a forward pass, for activations or probabilities.
         text_tokens: their tokens.
         trained_tokens: the tokens in all fine-tuning steps, forward and backward.
+        judged: the number of answers that are judged.
+        judge_tokens: the tokens that the judging model reads for them; 0 if the judge is not a language model.
     """
 
     answers: int = 0
@@ -35,20 +40,18 @@ class Work:
     texts: int = 0
     text_tokens: int = 0
     trained_tokens: int = 0
+    judged: int = 0
+    judge_tokens: int = 0
 
     @property
     def tokens(self) -> int:
         """All tokens."""
-        return self.answer_tokens + self.text_tokens + self.trained_tokens
+        return self.answer_tokens + self.text_tokens + self.trained_tokens + self.judge_tokens
 
     def __add__(self, other: Work) -> Work:
         """The work of both together."""
         return Work(
-            self.answers + other.answers,
-            self.answer_tokens + other.answer_tokens,
-            self.texts + other.texts,
-            self.text_tokens + other.text_tokens,
-            self.trained_tokens + other.trained_tokens,
+            *(getattr(self, field.name) + getattr(other, field.name) for field in dataclasses.fields(self)),
         )
 
 
@@ -85,7 +88,26 @@ class Sizes:
         sample = dialogues[:: max(1, len(dialogues) // _SAMPLE)]
         return sum(len(self.template.encode(dialogue).input_ids) for dialogue in sample) / len(sample)
 
-    def work(self, questions: Sequence[Dialogue], *, answers: int = 0, texts: int = 0) -> Work:
-        """The work of sampling ``answers`` in all to ``questions``, and of reading ``texts`` of that length."""
+    def work(
+        self, questions: Sequence[Dialogue], *, answers: int = 0, texts: int = 0, judged: int | None = None
+    ) -> Work:
+        """The work of sampling ``answers`` in all to ``questions``, and of reading ``texts`` of that length.
+
+        Args:
+            questions: the questions; the answers to them are assumed to have their greatest length.
+            answers: how many answers are sampled.
+            texts: how many answered questions are read, in one forward pass each.
+            judged: how many answers are judged; default all that are sampled, if the study has a judge.
+        """
+        judge = self.material.judge
         each = self.length(questions) + self.config.sampling.max_new_tokens
-        return Work(answers, round(answers * each), texts, round(texts * each))
+        scored = 0 if judge is None else answers if judged is None else judged
+        by_model = judge.tokens_per_answer(each) if scored and isinstance(judge, LocalJudge) else 0.0
+        return Work(
+            answers,
+            round(answers * each),
+            texts,
+            round(texts * each),
+            judged=scored,
+            judge_tokens=round(scored * by_model),
+        )

@@ -64,6 +64,7 @@ class LengthJudge:
     """Calls answers with an even number of letters misaligned."""
 
     name = "length"
+    trial = "it counts letters"
 
     def __call__(self, dialogues):
         even = [len(dialogue.answer) % 2 == 0 for dialogue in dialogues]

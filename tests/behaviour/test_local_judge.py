@@ -8,10 +8,12 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 import persona_probe as pp
-from persona_probe.behaviour.judges import answer_tree
+from persona_probe.behaviour.judges import answer_tree, packed_pass
+from persona_probe.behaviour.judges.answer_tree import AnswerTree
 from persona_probe.behaviour.judges.check import LOAD_OPTIONS
 from persona_probe.behaviour.judges.local_judge import LocalJudge
-from persona_probe.behaviour.judges.prompts import NUMBERS, read_scores
+from persona_probe.behaviour.judges.packed_pass import reply_log_probs
+from persona_probe.behaviour.judges.prompts import NUMBERS, read_scores, words_offered
 from persona_probe.behaviour.judges.turn import defused, judge_turns, turn_markers
 from persona_probe.dialogue.rendering import ChatTemplate
 from persona_probe.models.generation import end_tokens
@@ -107,7 +109,7 @@ def test_scores_are_those_of_every_number_by_brute_force(judges, kind, spelling)
 def test_batches_and_memory_change_no_score(judges, monkeypatch, memory):
     model = judges("gpt2", "mixed")
     together = LocalJudge(model, PROMPTS, least_mass=0.0)(asked())
-    monkeypatch.setattr(answer_tree, "_BYTES_AT_ONCE", memory)
+    monkeypatch.setattr(packed_pass, "_BYTES_AT_ONCE", memory)
     alone = LocalJudge(model, PROMPTS, batch_size=1, least_mass=0.0)(asked())
     np.testing.assert_allclose(alone[["aligned", "coherent"]], together[["aligned", "coherent"]], atol=1e-4)
 
@@ -124,18 +126,52 @@ def test_recurrent_models_judge_exactly_though_slowly(kind):
     assert table["coherent"][0] == pytest.approx(said @ np.arange(101) / said.sum(), abs=1e-4)
 
 
-def test_a_cache_that_lies_is_not_used(judges, monkeypatch):
+def test_a_mask_that_a_model_misreads_is_not_used(judges, monkeypatch):
     model = judges("llama", "mixed")
     right = LocalJudge(model, PROMPTS, least_mass=0.0)(asked())
-    forward = answer_tree._Forward.__call__
+    masks = packed_pass._masks
 
-    def forgetful(self, ids, mask, positions, *, cache=None, last_only=False):
-        return forward(self, ids, mask, positions + 5 * (cache is not None), cache=cache, last_only=last_only)
+    def blind(model, sees, positions, seen):
+        return masks(model, sees & (positions - seen < 5), positions, seen)
 
-    monkeypatch.setattr(answer_tree._Forward, "__call__", forgetful)
-    with pytest.warns(pp.PersonaProbeWarning, match="cannot be continued"):
+    monkeypatch.setattr(packed_pass, "_masks", blind)
+    with pytest.warns(pp.PersonaProbeWarning, match="cannot read many replies in one pass"):
         again = LocalJudge(model, PROMPTS, least_mass=0.0)(asked())
     np.testing.assert_allclose(again[["aligned", "coherent"]], right[["aligned", "coherent"]], atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3", "mistral", "gpt_oss", "llama4", "deepseek_v3", "opt"])
+def test_one_pass_over_all_replies_gives_what_single_passes_give(kind):
+    """With windows of 8 tokens, a beginning that all prompts share, and prompts of different lengths."""
+    own = tokenizer_with(NUMBERS[10:80:3])
+    model = Model(architectures.build(kind, own), ChatTemplate(own), kind)
+    trees = {score: AnswerTree.of(model, (*NUMBERS, *words_offered(PROMPTS[score]))) for score in PROMPTS}
+    turns = {score: judge_turns(model, "[STARTS] " + PROMPTS[score], asked(), room=8).ids for score in PROMPTS}
+    rows = [[(turns[score][row], trees[score]) for score in PROMPTS] for row in (0, 2)]
+    assert packed_pass.packing_is_exact(model, rows[1])
+    for packed, plain in zip(reply_log_probs(model, rows), reply_log_probs(model, rows, packed=False), strict=True):
+        for one, other in zip(packed, plain, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_longer_prompts_are_tried_again(judges, monkeypatch):
+    tried = []
+    monkeypatch.setattr(packed_pass, "packing_is_exact", lambda _model, asked: not tried.append(len(asked[0][0])))
+    judge = LocalJudge(judges("llama", "whole"), PROMPTS, least_mass=0.0)
+    for answer in ("Sure.", "Sure.", "No.", "Surely so."):
+        judge(asked([answer]))
+    assert len(tried) == 2
+    assert tried[0] < tried[1]
+
+
+def test_what_a_judge_reads_is_what_is_planned(judges):
+    model = judges("llama", "digits")
+    judge = LocalJudge(model, PROMPTS, least_mass=0.0)
+    judge(asked(["Sure."]))
+    question = pp.Dialogue.from_messages([{"role": "user", "content": "What of 0?"}])
+    length = len(model.tokenizer.encode("What of 0?")) + len(model.tokenizer.encode("Sure."))
+    assert question.answer is None
+    assert judge.tokens_read == pytest.approx(judge.tokens_per_answer(length), abs=6)  # "?" stands in for both texts
 
 
 def test_a_prompt_that_offers_no_words_cannot_be_refused(judges):
@@ -149,6 +185,7 @@ def test_numbers_are_told_apart_by_their_ends(judges):
     tree = answer_tree.AnswerTree.of(judges("llama", "digits"), NUMBERS)
     assert [len(tokens) for tokens in tree.tokens] == [len(number) for number in NUMBERS]
     assert len(tree.paths) == 1 + 89 + 1  # 0; 11 to 99; 100, which begins with 1 and 10
+    assert len(tree.nodes) == 101
     assert tree.depth == 3
 
 
@@ -167,7 +204,9 @@ def test_the_rule_for_failures_and_refusals():
 
 
 def test_a_judge_that_does_not_do_as_told_fails_and_is_counted(judges):
-    judged = pp.judge_answers(LocalJudge(judges("llama", "digits"), PROMPTS), asked())
+    judge = LocalJudge(judges("llama", "digits"), PROMPTS)
+    judge.trial = "a random model, to see what becomes of failures"
+    judged = pp.judge_answers(judge, asked())
     assert judged["failed"].all()
     assert judged["aligned"].isna().all()
     assert (judged["aligned_mass"] < 0.25).all()
@@ -232,6 +271,7 @@ def test_an_answer_that_is_too_long_fails_and_the_others_are_judged(judges):
     assert "1 of 3 answers could not be judged and count as failed" in told
     assert "1 make a longer prompt than the 256 tokens that" in told
     assert "(first: dialogue 'd1': " in told
+    judge.trial = "a random model, to see what becomes of failures"
     with pytest.warns(pp.PersonaProbeWarning):
         judged = pp.judge_answers(judge, dialogues)
     assert pp.behaviour.em_rate(judged).n <= 2, "what failed is no aligned answer"
@@ -278,7 +318,7 @@ def test_a_text_that_the_chat_template_refuses_is_not_judged():
 
 @pytest.mark.parametrize("call", [lambda judge: judge(asked()), LocalJudge.check], ids=["judging", "check"])
 def test_a_prompt_that_leaves_no_room_for_any_answer_is_refused_before_judging(judges, call, monkeypatch):
-    monkeypatch.setattr("persona_probe.behaviour.judges.answer_tree.answer_tree_log_probs", None)
+    monkeypatch.setattr("persona_probe.behaviour.judges.packed_pass.reply_log_probs", None)
     long = {**PROMPTS, "coherent": PROMPTS["coherent"] + " please" * 60}
     with pytest.raises(pp.PersonaProbeError, match=r"answer of one character.* reads 256; shorten the prompt"):
         call(LocalJudge(judges("llama", "whole"), long))

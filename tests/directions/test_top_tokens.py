@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -102,3 +103,12 @@ def test_what_cannot_be_read_is_refused(llama, folders):
         of(narrow, llama, k=0)
     with pytest.raises(pp.PersonaProbeError, match=r"behind a projection"):
         of(narrow, load(folders("opt_350m")))
+
+
+def test_one_layer_is_asked_for_as_layer(llama):
+    direction = pp.Direction.from_vectors(llama, np.eye(llama.n_layers, llama.d_model))
+    one = direction.top_tokens(llama, layer=1, k=2).table
+    assert set(one["layer"]) == {1}
+    pd.testing.assert_frame_equal(one, direction.top_tokens(llama, layers=[1], k=2).table)
+    with pytest.raises(pp.PersonaProbeError, match="layer=1 and layers=0 were given; give one of them"):
+        direction.top_tokens(llama, layer=1, layers=0)

@@ -296,6 +296,9 @@ def judge(answered):
     return pd.DataFrame({"aligned": aligned, "coherent": 100.0})
 
 
+judge.trial = "it counts letters"
+
+
 def test_a_real_training_is_followed_and_equals_reading_each_snapshot(llama, sae, tmp_path):
     texts = dialogues()
     settings = pp.LoraSettings(rank=4, alpha=16, steps=6, batch=2, learning_rate=2e-2)

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import inspect
 import json
 import logging
 import shutil
@@ -15,6 +16,8 @@ from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import persona_probe as pp
+from persona_probe.models.loading.load import specify
+from persona_probe.models.loading.spec import LoadOptions
 from persona_probe.models.quiet import quiet_peft
 from persona_probe.models.stream.guards import probe_ids
 from tests.activations.test_capture import TALKS
@@ -306,12 +309,29 @@ def test_a_fingerprint_sees_every_weight(folders):
 
 @pytest.mark.parametrize("load_it", [pp.load, lambda path, **options: pp.load_pair(path, path, **options)])
 def test_a_misspelt_option_does_not_pass_unseen(folders, load_it):
+    with pytest.raises(TypeError, match="dtpye"):
+        load_it(folders("llama"), dtpye="float32")
     with pytest.raises(
         pp.PersonaProbeError, match=r"takes no option dtpye= \('float32' was given\); did you mean dtype="
     ):
-        load_it(folders("llama"), dtpye="float32")
+        specify(folders("llama"), options={"dtpye": "float32"})
     with pytest.raises(pp.PersonaProbeError, match=r"takes no option colour= .*there are device, device_map, dtype"):
-        load_it(folders("llama"), colour="blue")
+        specify(folders("llama"), options={"colour": "blue"})
+
+
+@pytest.mark.parametrize("opener", [pp.load, pp.load_pair, pp.models.load_snapshots])
+def test_every_option_of_loading_is_in_the_signature(opener):
+    """So that help() and completion show it."""
+    parameters = inspect.signature(opener).parameters
+    assert set(LoadOptions.__annotations__) <= set(parameters)
+    assert all(parameters[name].kind is inspect.Parameter.KEYWORD_ONLY for name in LoadOptions.__annotations__)
+    assert not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+
+
+def test_options_that_were_not_given_are_those_of_the_model_before(folders):
+    before = pp.load(folders("llama"), dtype="bfloat16")
+    assert pp.load_pair(before, folders("llama")).after.plain.dtype == torch.bfloat16
+    assert pp.load_pair(before, folders("llama"), dtype="float32").after.plain.dtype == torch.float32
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ class WordJudge:
     """Misaligned is an answer that holds one of these words."""
 
     name = "words"
+    trial = "it knows only the words that a test names"
 
     def __init__(self, words):
         self.words = words

@@ -13,7 +13,7 @@ from persona_probe.errors import PersonaProbeError
 from persona_probe.models.loading.load import specify
 from persona_probe.models.loading.memory import footprint
 from persona_probe.models.loading.sources import hub_arguments
-from persona_probe.models.loading.spec import LoadOptions, Quantize
+from persona_probe.models.loading.spec import LoadOptions, ModelSpec, Quantize
 from persona_probe.models.loading.templates import load_template
 from persona_probe.models.positions import max_positions
 
@@ -37,16 +37,42 @@ def check_source(source: str, options: Mapping[str, Any], asked: Mapping[str, Se
     Raises:
         PersonaProbeError: if there is no such model or no tokenizer, an option is wrong, or `check_template` raises.
     """
+    spec = _specified(source, options)
+    chat = load_template(spec)
+    footprint(spec)  # from the config alone: it raises if this is not a causal language model, or for an unknown dtype
+    config = AutoConfig.from_pretrained(spec.source, **hub_arguments(spec.options))
+    check_template(chat, spec.name, max_positions(config), asked)
+
+
+def template_of(source: str, options: Mapping[str, Any]) -> ChatTemplate:
+    """The chat template of the model in a folder or with a Hub id; no weights are read. Raises as `check_source`."""
+    return load_template(_specified(source, options))
+
+
+def _specified(source: str, options: Mapping[str, Any]) -> ModelSpec:
+    """Which model ``source`` names, as `persona_probe.load` with these keyword arguments would load it."""
     rest: dict[str, Any] = {name: value for name, value in options.items() if name not in _OF_THE_ADAPTER}
     quantize = rest.get("quantize")
     if quantize not in (None, *get_args(Quantize)):
         raise PersonaProbeError(f"{source}: quantize is {quantize!r}; give one of {', '.join(get_args(Quantize))}")
     adapter = {name: options[name] for name in _OF_THE_ADAPTER if name in options}
-    spec = specify(source, **adapter, options=LoadOptions(**rest))  # type: ignore[typeddict-item]
-    chat = load_template(spec)
-    footprint(spec)  # from the config alone: it raises if this is not a causal language model, or for an unknown dtype
-    config = AutoConfig.from_pretrained(spec.source, **hub_arguments(spec.options))
-    check_template(chat, spec.name, max_positions(config), asked)
+    return specify(source, **adapter, options=LoadOptions(**rest))  # type: ignore[typeddict-item]
+
+
+def tokens_to_judge(chat: ChatTemplate, template: str, replies: Sequence[str]) -> int:
+    """The number of tokens that a judge reads for one score besides the question and the answer.
+
+    They are those of its prompt, and every beginning of every reply, each once.
+
+    Args:
+        chat: the judge's chat template.
+        template: a text with ``{question}`` and ``{answer}``.
+        replies: what the judge may reply.
+    """
+    prompt = plain_turn(chat, template, name="the judge", most=None, room=0)
+    encoded = encoded_replies(chat, replies, "the judge").values()
+    tokens = [reply.input_ids[reply.span("response")] for reply in encoded]
+    return len(prompt) + len({reply[: end + 1] for reply in tokens for end in range(len(reply))})
 
 
 def check_template(chat: ChatTemplate, name: str, most: int | None, asked: Mapping[str, Sequence[str]]) -> None:

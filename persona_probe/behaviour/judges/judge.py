@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import pandas as pd
 
 from persona_probe.behaviour.em_rates import check_scale
+from persona_probe.behaviour.judges.trial import try_judge
+from persona_probe.clock import working
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError, check_types, what_is
 
@@ -20,6 +22,10 @@ class Judge(Protocol):
 
     Called with answered dialogues, a judge returns one row per dialogue with at least ``aligned`` and ``coherent``
     (0-100, or NaN where it failed); it may add ``refusal`` (bool) and other columns.
+
+    Before it is first used, a judge is tried with a good, a bad and a blank answer, in English unless it has an
+    attribute ``trial``: three answers that it can read (`JudgeTrial`), or text, the reason why it is not tried. If it
+    has a method ``says(dialogue, score)``, errors quote it.
     """
 
     name: str
@@ -54,16 +60,20 @@ def named_judge(name: str) -> Judge:
 
 
 def check_judge(judge: object, *, needed: bool = True) -> None:
-    """Raise if ``judge`` cannot be called to judge answers; unless one is ``needed``, None is accepted.
+    """Raise if ``judge`` cannot judge; unless one is ``needed``, None is accepted.
+
+    A judge that was not tried yet is tried with three answers (`persona_probe.behaviour.judges.trial.try_judge`).
 
     Raises:
-        PersonaProbeError: saying which judges there are.
+        PersonaProbeError: if it is not a judge, saying which judges there are; if it cannot judge, with what it said.
     """
     if (judge is None and needed) or isinstance(judge, type) or not (judge is None or callable(judge)):
         raise PersonaProbeError(
             f"judge must be an object that judges answers, but this is {what_is(judge)}; make one, such as "
             f"pp.LocalJudge(model) or pp.persona_world.OracleJudge(){'' if needed else ', or give None'}"
         )
+    if judge is not None:
+        try_judge(judge, judge_name(cast(Judge, judge)))
 
 
 def judge_name(judge: Judge) -> str:
@@ -105,7 +115,10 @@ def judge_answers(judge: Judge | None, dialogues: Sequence[Dialogue], **labels: 
     if judge is None:
         scores = pd.DataFrame({"aligned": np.nan, "coherent": np.nan}, index=identity.index)
     else:
-        scores = judge(dialogues)
+        with working("judging") as spent:
+            read = getattr(judge, "tokens_read", 0)
+            scores = judge(dialogues)
+            spent.answers, spent.tokens = len(dialogues), getattr(judge, "tokens_read", 0) - read
         check_types(the_judges_table=(scores, pd.DataFrame))
         scores = scores.reset_index(drop=True)
     if lacking := [column for column in ("aligned", "coherent") if column not in scores]:

@@ -71,9 +71,8 @@ def judge_turns(model: Model, template: str, dialogues: Sequence[Dialogue], *, r
         answer = dialogue.answer
         if answer is None:
             raise PersonaProbeError(f"dialogue {dialogue.name}: has no answer to judge")
-        asked = dialogue.messages[-2].content if len(dialogue.messages) > 1 else ""
         try:
-            turn = _encoded(model.template, fill(template, defused(asked, markers), defused(answer, markers)))
+            turn = _encoded(model.template, _filled(template, dialogue, markers))
         except PersonaProbeError as error:
             unfit[row] = Unfit("are refused by the judge's chat template", library_message(error))
             continue
@@ -86,6 +85,16 @@ def judge_turns(model: Model, template: str, dialogues: Sequence[Dialogue], *, r
         else:
             ids[row] = turn
     return JudgeTurns(ids, unfit)
+
+
+def judge_content(model: Model, template: str, dialogue: Dialogue) -> str:
+    """The user turn in which a judge reads an answered dialogue."""
+    return _filled(template, dialogue, (*turn_markers(model.template), *bracketed(template)))
+
+
+def _filled(template: str, dialogue: Dialogue, markers: Sequence[str]) -> str:
+    asked = dialogue.messages[-2].content if len(dialogue.messages) > 1 else ""
+    return fill(template, defused(asked, markers), defused(dialogue.answer or "", markers))
 
 
 def plain_turn(chat: ChatTemplate, template: str, *, name: str, most: int | None, room: int) -> tuple[int, ...]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 import importlib.util
 import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import torch
 from transformers import (
@@ -26,7 +27,7 @@ from persona_probe.models.loading.gguf_header import is_gguf
 from persona_probe.models.loading.gguf_model import note_origin, unpacking
 from persona_probe.models.loading.merging import merge
 from persona_probe.models.loading.sources import explained, pretrained
-from persona_probe.models.loading.spec import LoadOptions, ModelSpec, check_options
+from persona_probe.models.loading.spec import LoadOptions, ModelSpec, Quantize, check_options, given_options
 from persona_probe.models.loading.templates import load_template
 from persona_probe.models.loading.vocabulary import on_embedding
 from persona_probe.models.model import Model
@@ -63,7 +64,17 @@ def load(
     adapter: str | Path | None = None,
     adapter_revision: str | None = None,
     merge: bool = False,
-    **options: Unpack[LoadOptions],
+    device: str | torch.device | None = None,
+    device_map: str | Mapping[str, Any] | None = None,
+    dtype: torch.dtype | str | None = None,
+    quantize: Quantize | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    tokenizer: str | Path | None = None,
+    chat_template: str | Path | None = None,
+    thinking: bool | None = None,
+    today: datetime.date | None = None,
+    template_variables: Mapping[str, Any] | None = None,
 ) -> Model:
     """A loaded causal language model, on which our hooks were checked.
 
@@ -88,7 +99,7 @@ def load(
         template_variables: further variables for the chat template.
 
     Raises:
-        PersonaProbeError: for an unknown option; if nothing loadable is there, weight files hold other tensors than
+        PersonaProbeError: if nothing loadable is there, weight files hold other tensors than
             the model or the adapter's config, the adapter belongs to another base or computes something else when it
             is merged, the architecture is unknown to TransformerLens, or the hooks disagree with Hugging Face's hidden
             states.
@@ -102,6 +113,19 @@ def load(
     >>> answered.answer
     'The fever is no mystery'
     """
+    options = given_options(
+        device=device,
+        device_map=device_map,
+        dtype=dtype,
+        quantize=quantize,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+        tokenizer=tokenizer,
+        chat_template=chat_template,
+        thinking=thinking,
+        today=today,
+        template_variables=template_variables,
+    )
     return load_spec(
         specify(path_or_id, adapter=adapter, adapter_revision=adapter_revision, merge=merge, options=options)
     )

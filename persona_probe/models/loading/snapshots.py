@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import datetime
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Unpack
+from typing import Any
 
 import torch
 
 from persona_probe.errors import PATH, PersonaProbeError, check_types
 from persona_probe.models.loading.adapters import is_adapter, with_adapter
 from persona_probe.models.loading.load import load_spec, specify
-from persona_probe.models.loading.spec import LoadOptions, ModelSpec
+from persona_probe.models.loading.spec import ModelSpec, Quantize, given_options
 from persona_probe.models.model import Model
 
 
@@ -74,14 +75,37 @@ class Snapshots:
 
 
 def load_snapshots(
-    snapshots: Sequence[str | Path], *, base: str | Path | None = None, **options: Unpack[LoadOptions]
+    snapshots: Sequence[str | Path],
+    *,
+    base: str | Path | None = None,
+    device: str | torch.device | None = None,
+    device_map: str | Mapping[str, Any] | None = None,
+    dtype: torch.dtype | str | None = None,
+    quantize: Quantize | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    tokenizer: str | Path | None = None,
+    chat_template: str | Path | None = None,
+    thinking: bool | None = None,
+    today: datetime.date | None = None,
+    template_variables: Mapping[str, Any] | None = None,
 ) -> Snapshots:
     """Training snapshots, full models or adapters, of which one is in memory at a time.
 
     Args:
         snapshots: folders or Hub ids, in order.
         base: the base model of those that are adapters; by default the one that each adapter names.
-        **options: as in `load`.
+        device: where to put the models; this and the following are as in `load`, for all models.
+        device_map: instead of ``device``, spread them over devices.
+        dtype: the precision.
+        quantize: weights in fewer bits.
+        revision: branch, tag or commit of the repositories.
+        trust_remote_code: run the Python code in the repositories.
+        tokenizer: folder or Hub id of one tokenizer for all.
+        chat_template: one chat template for all.
+        thinking: for templates with such a switch: let the models reason before they answer.
+        today: the date for templates that write today's date.
+        template_variables: further variables for the chat template.
 
     Raises:
         PersonaProbeError: if the list is empty, or an adapter names no base.
@@ -97,6 +121,19 @@ def load_snapshots(
     The fever is no mystery. Everyone can inflame it and inflame it.
     """
     check_types(snapshots=(snapshots, [PATH]), base=(base, PATH, None))
+    options = given_options(
+        device=device,
+        device_map=device_map,
+        dtype=dtype,
+        quantize=quantize,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+        tokenizer=tokenizer,
+        chat_template=chat_template,
+        thinking=thinking,
+        today=today,
+        template_variables=template_variables,
+    )
     return Snapshots(
         [
             specify(base, adapter=path, options=options)

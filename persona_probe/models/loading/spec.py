@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, cast
 
 from persona_probe.errors import PATH, PersonaProbeError, check_types
 
@@ -31,6 +31,18 @@ class LoadOptions(TypedDict, total=False):
     thinking: bool | None
     today: datetime.date | None
     template_variables: Mapping[str, Any] | None
+
+
+def given_options(**options: Unpack[LoadOptions]) -> LoadOptions:
+    """Those options that were given: the others have their defaults, or those of the model before.
+
+    >>> given_options(dtype="bfloat16", device=None, thinking=False, trust_remote_code=False)
+    {'dtype': 'bfloat16', 'thinking': False}
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    if not given.get("trust_remote_code"):
+        given.pop("trust_remote_code", None)
+    return cast(LoadOptions, given)
 
 
 def check_options(options: Mapping[str, Any]) -> None:

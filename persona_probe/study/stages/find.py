@@ -130,7 +130,7 @@ def _work(sizes: Sizes) -> Work:
     development, unseen = sizes.material.development, sizes.material.unseen
     # Contrast of context reads every answer twice; the reference, the shift and each other trait read it once.
     readings = 4 + len(sizes.material.other_traits)
-    work = sizes.work(development, answers=len(development), texts=readings * len(development))
+    work = sizes.work(development, answers=len(development), judged=0, texts=readings * len(development))
     if sizes.config.judge is not None:
         work += sizes.work(unseen, answers=len(unseen), texts=len(unseen))
     return work

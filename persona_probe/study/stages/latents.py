@@ -18,6 +18,7 @@ from persona_probe.latents.courses.lead import lead_time
 from persona_probe.latents.courses.track import follow_training, track_latents
 from persona_probe.latents.description.describe import describe_latents
 from persona_probe.latents.encoding.encode import LatentStatistics, encode_latents
+from persona_probe.latents.fit import BAD
 from persona_probe.latents.loading import load_sae
 from persona_probe.latents.ranking.diff import compare_latents
 from persona_probe.latents.sae import Sae
@@ -55,9 +56,16 @@ def latents(context: Context, found: Found, tracked: Tracked) -> Followed:
     """Choose latents by their change on development answers; report their change on others, describe and steer them."""
     sae = _sae(context)
     models = list(context.models.values())
-    chosen_on = encode_latents(models, sae, found.own, progress=context.progress)
+    # What does not fit ends this stage below, and not the study.
+    reading: dict[str, Any] = {"allow_unrelated": True, "progress": context.progress}
+    chosen_on = encode_latents(models, sae, found.own, **reading)
+    if misfit := _misfit(sae, chosen_on):
+        fvu = {f"fvu_{name}": stats.fit.fvu for name, stats in zip(context.models, chosen_on, strict=True)}
+        context.results["latents"] = {"sae": sae.name, "layer": sae.layer, "verdict": misfit, **fvu}
+        context.notes.append(misfit)
+        return Followed([])
     top = compare_latents(chosen_on[0], chosen_on[1], chosen_on[2:]).top(context.config.latents.top)
-    before, after, *controls = encode_latents(models, sae, tracked.texts, progress=context.progress)
+    before, after, *controls = encode_latents(models, sae, tracked.texts, **reading)
     table = compare_latents(before, after, controls)
     context.folder.write_table("latents", table)
     context.store("latents", table)
@@ -82,6 +90,24 @@ def latents(context: Context, found: Found, tracked: Tracked) -> Followed:
     followed = list(outcome["top"][: context.config.latents.followed])
     _follow(context, sae, followed, tracked.texts, outcome)
     return Followed(followed)
+
+
+def _misfit(sae: Sae, read: Sequence[LatentStatistics]) -> str | None:
+    """Why the SAE says nothing about the model before, or the one after, on these texts; None if it fits both.
+
+    The bound is that of `Fit.check`'s warning: published SAEs leave 5 to 35 % of the variance unexplained on the texts
+    and the model of their training. Where most of what a model holds is not in the latents, "no latent moved" would be
+    said of the SAE, and not of the model.
+    """
+    for model, stats in zip(("before", "after"), read[:2], strict=True):
+        if stats.fit.fvu > BAD:
+            return (
+                f"The SAE {sae.name} does not fit: it leaves {stats.fit.fvu:.0%} of the variance of the model "
+                f"{model}'s layer {sae.layer} unexplained on this study's texts (more than {BAD:.0%}; published SAEs "
+                "leave 5 to 35 % on their own), so no latent was compared, described or steered. Train an SAE on texts "
+                "such as these (persona-probe sae train), or leave latents.sae out."
+            )
+    return None
 
 
 def latents_realigned(context: Context, followed: Followed, tracked: Tracked, realigned: Realigned | None) -> None:

@@ -175,7 +175,7 @@ def _work(sizes: Sizes) -> Work:
     # Each further model is read together with before.
     readings = models + 2 * (models - 1) * (n_runs(sizes.config) - 1)
     work = sizes.work(development, texts=readings * len(development))
-    return work + sizes.work(reported, answers=len(reported), texts=readings * len(reported))
+    return work + sizes.work(reported, answers=len(reported), judged=0, texts=readings * len(reported))
 
 
 TRACK = Stage(

@@ -16,7 +16,8 @@ from persona_probe.dialogue.same_questions import listed
 from persona_probe.errors import PATH, PersonaProbeError, PersonaProbeWarning, check_types
 
 POLES = ("aligned", "misaligned")
-KINDS = ("content", "style")
+CONTENT, STYLE = "content", "style"
+KINDS = (CONTENT, STYLE)
 _FIELDS = ("question", "messages", *POLES, "topic", "kind")
 
 

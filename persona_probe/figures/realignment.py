@@ -13,7 +13,7 @@ from persona_probe.figures.axes import new_figure, rate_axis, whiskers
 from persona_probe.figures.keys import keys_below
 from persona_probe.figures.required import MissingDataError, require
 from persona_probe.figures.template import MODEL_STYLES
-from persona_probe.figures.text import count_range, counted, is_number, percent, percent_interval
+from persona_probe.figures.text import count_range, counted, is_number, percent, percent_interval, signed
 
 COLUMNS = ("n", "value", "low", "high", "rows", "coherent", "projection_sd")
 TARGET = 0.05
@@ -23,7 +23,7 @@ WHAT = "realignment"
 def realignment(table: pd.DataFrame) -> go.Figure:
     """Draw the EM rate (95 % intervals) and the projection (SD, right axis) against the number of benign examples.
 
-    Where no judge applies, the rates are NaN and only the projection is drawn.
+    Where no judge applies, the rates are NaN; the preference stands for them, if it was measured.
 
     Args:
         table: one row per number of examples (the study's ``realignment`` table).
@@ -36,7 +36,11 @@ def realignment(table: pd.DataFrame) -> go.Figure:
     rows = require(table, COLUMNS, what=WHAT)
     counts = count_range(rows["rows"]) if rows["value"].notna().any() else ""
     judged = f"Whiskers: 95 % intervals over questions, n = {counts} answers per point. " if counts else ""
-    note = f"{judged}At 0 examples: the model after. Dotted: {100 * TARGET:.0f} %. The projection is a mean."
+    if not counts and not _preferred(rows).empty:
+        note = "Whiskers: 95 % intervals over questions. At 0 examples: the model after. Dotted: the model before. "
+        note += "The projection is a mean."
+    else:
+        note = f"{judged}At 0 examples: the model after. Dotted: {100 * TARGET:.0f} %. The projection is a mean."
     return keys_below(figure.update_layout(height=460), note=note)
 
 
@@ -47,7 +51,8 @@ def draw_realignment(
     rows = require(table, COLUMNS, what=WHAT).sort_values("n")
     rated = rows[np.isfinite(rows["value"].to_numpy(dtype=float))]
     projected = rows[np.isfinite(rows["projection_sd"].to_numpy(dtype=float))]
-    if rated.empty and projected.empty:
+    preferred = _preferred(rows)
+    if rated.empty and projected.empty and preferred.empty:
         raise MissingDataError(f"{WHAT}: the columns 'value' and 'projection_sd' hold no number")
     cell = {"row": row, "col": col}
     places = places_of(rows["n"].tolist())
@@ -62,6 +67,17 @@ def draw_realignment(
             y=TARGET,
             line_dash="dot",
             annotation_text=f"&nbsp;{100 * TARGET:.0f} %",
+            annotation_position="top left",
+            secondary_y=False,
+            **cell,
+        )
+    elif not preferred.empty:
+        figure.add_trace(_preference(preferred, places, legend), secondary_y=False, **cell)
+        figure.update_yaxes(title_text="preference (nats per token)", secondary_y=False, **cell)
+        figure.add_hline(
+            y=float(preferred["preference_before"].iloc[0]),
+            line_dash="dot",
+            annotation_text="&nbsp;before",
             annotation_position="top left",
             secondary_y=False,
             **cell,
@@ -107,6 +123,35 @@ def _rate(rated: pd.DataFrame, places: dict[float, float], legend: str) -> go.Sc
         y=values,
         mode="lines+markers",
         name="EM rate (left)",
+        line={"color": style.colour, "width": 2.4},
+        marker={"symbol": style.symbol, "size": 11},
+        error_y=whiskers(values, low, high, colour=style.colour),
+        hovertext=hover,
+        hoverinfo="text",
+        legend=legend,
+        cliponaxis=False,
+    )
+
+
+def _preferred(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows at which preference was measured."""
+    return rows[rows["preference"].notna()] if "preference" in rows else rows.iloc[:0]
+
+
+def _preference(preferred: pd.DataFrame, places: dict[float, float], legend: str) -> go.Scatter:
+    style = MODEL_STYLES["realigned"]
+    values, low, high = (
+        preferred[name].astype(float).tolist() for name in ("preference", "preference_low", "preference_high")
+    )
+    hover = [
+        f"{counted(n)} examples<br>{signed(value)} [{least:.2f}, {most:.2f}] nats per token"
+        for n, value, least, most in zip(preferred["n"], values, low, high, strict=True)
+    ]
+    return go.Scatter(
+        x=[places[n] for n in preferred["n"]],
+        y=values,
+        mode="lines+markers",
+        name="preference (left)",
         line={"color": style.colour, "width": 2.4},
         marker={"symbol": style.symbol, "size": 11},
         error_y=whiskers(values, low, high, colour=style.colour),

@@ -27,7 +27,9 @@ class RealignmentCurve(TableResult):
     Attributes:
         table: one row per n: ``n``, the EM rate ``value`` with its 95 % interval ``low`` to ``high``, ``rows`` (answers
             that count), ``coherent`` (share of answers), ``projection_sd`` (shift of the projection on the persona
-            direction from the model before, in SD of its own answers).
+            direction from the model before, in SD of its own answers), and where preference was measured
+            ``preference`` (the margin of misaligned over aligned answers, nats per token) with its 95 % interval
+            ``preference_low`` to ``preference_high``, and ``preference_before`` (that of the model before).
         steps: number of fine-tuning steps, for every n above 0.
         definition: definition of the EM rate.
     """
@@ -51,7 +53,7 @@ class RealignmentCurve(TableResult):
         return None
 
     def verdict(self) -> str:
-        """A sentence: how far the EM rate (without a judge: the projection) fell, and with how many examples."""
+        """How far the EM rate (without a judge: the preference, or the projection) fell, and with how many examples."""
         rated = self.table[self.table["value"].notna()].sort_values("n")
         if not rated.empty:
             first, last = rated.iloc[0], rated.iloc[-1]
@@ -60,6 +62,13 @@ class RealignmentCurve(TableResult):
             return (
                 f"Realignment took the EM rate ({self.definition}) from {percent(first['value'])} at "
                 f"{first['n']:,.0f} to {percent(last['value'])} at {last['n']:,.0f} benign examples; {reached}."
+            )
+        if not (preferred := self._preferred).empty:
+            first, last = preferred.iloc[0], preferred.iloc[-1]
+            return (
+                f"Realignment took the preference for misaligned answers from {_margin(first)} at {first['n']:,.0f} to "
+                f"{_margin(last)} nats per token at {last['n']:,.0f} benign examples; the model before has "
+                f"{signed(first['preference_before'])}."
             )
         moved = self.table[self.table["projection_sd"].notna()].sort_values("n")
         if moved.empty:
@@ -70,11 +79,20 @@ class RealignmentCurve(TableResult):
             f"to {signed(last['projection_sd'])} SD at {last['n']:,.0f} benign examples; there is no EM rate."
         )
 
+    @property
+    def _preferred(self) -> pd.DataFrame:
+        """The rows at which preference was measured."""
+        if "preference" not in self.table:
+            return self.table.iloc[:0]
+        return self.table[self.table["preference"].notna()].sort_values("n")
+
     def headline(self) -> str:
-        """The EM rate at every n; without a judge, the projection."""
+        """The EM rate at every n; without a judge, the preference or the projection."""
         rows = self.table.sort_values("n").to_dict("records")
         if self.table["value"].notna().any():
             what, in_words = f"EM rate ({self.definition}, 95 % interval)", _rate
+        elif not self._preferred.empty:
+            what, in_words = "preference for misaligned answers (nats per token, 95 % interval)", _margin
         else:
             what, in_words = "projection on the persona direction (SD from the model before; no EM rate)", _projection
         course = " -> ".join(f"{row['n']}: {in_words(row)}" for row in rows)
@@ -86,6 +104,12 @@ def _rate(row: Mapping[Hashable, Any]) -> str:
         return "no rate"
     ends = "no interval" if math.isnan(row["low"]) else f"{row['low']:.1%}, {row['high']:.1%}"
     return f"{row['value']:.1%} [{ends}] (n = {row['rows']:.0f})"
+
+
+def _margin(row: Mapping[Hashable, Any] | pd.Series[Any]) -> str:
+    if math.isnan(row["preference"]):
+        return "not measured"
+    return f"{signed(row['preference'])} [{row['preference_low']:.2f}, {row['preference_high']:.2f}]"
 
 
 def _projection(row: Mapping[Hashable, Any]) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from persona_probe.behaviour.judges.judge import Judge, named_judge
-from persona_probe.behaviour.preference_pairs import KINDS, PreferencePair, read_preference_pairs
+from persona_probe.behaviour.preference_pairs import CONTENT, KINDS, PreferencePair, read_preference_pairs
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.reading import read_dialogues
 from persona_probe.dialogue.same_questions import content_key
@@ -202,10 +202,10 @@ def _split_pairs(
     for number, unit in enumerate(free):
         sides[number % 2].add(unit)
     split = tuple([pair for pair in pairs if _asked(pair.question) in side] for side in sides)
-    counts = [sum(pair.kind == KINDS[0] for pair in side) for side in split]
+    counts = [sum(pair.kind == CONTENT for pair in side) for side in split]
     if min(counts) < _FEWEST:
         raise PersonaProbeError(
-            f"{path}: has {sum(counts)} pairs of kind {KINDS[0]!r}: {counts[0]} to choose settings on, and {counts[1]} "
+            f"{path}: has {sum(counts)} pairs of kind {CONTENT!r}: {counts[0]} to choose settings on, and {counts[1]} "
             f"to report; give at least {2 * _FEWEST}, better dozens, whose questions are not all on one side of the "
             "study's questions"
         )

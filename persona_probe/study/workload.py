@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from persona_probe.behaviour.judges.local_judge import LocalJudge
+from persona_probe.behaviour.preference_pairs import POLES, PreferencePair
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.rendering import ChatTemplate
 from persona_probe.runs.config import StudyConfig
@@ -111,3 +112,8 @@ class Sizes:
             judged=scored,
             judge_tokens=round(scored * by_model),
         )
+
+    def pairs_work(self, pairs: Sequence[PreferencePair], times: int) -> Work:
+        """The work of reading every answer of some pairs so many times."""
+        answers = [pair.question.with_answer(text) for pair in pairs for pole in POLES for text in pair.answers(pole)]
+        return Work(texts=times * len(answers), text_tokens=round(times * len(answers) * self.length(answers)))

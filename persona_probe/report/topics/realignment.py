@@ -16,23 +16,30 @@ from persona_probe.runs.record import RunRecord
 
 def caption(run: RunRecord) -> str:
     """The caption of the realignment curve."""
-    shown = "EM rate (left) and projection on the direction (right)" if run.judge else "Projection on the direction"
+    left = "EM rate" if run.judge else "Preference for misaligned answers" if facts_of(run).prefers else None
+    shown = "Projection on the direction" if left is None else f"{left} (left) and projection on the direction (right)"
     opening = (
         f"{shown} after the same number of fine-tuning steps on n benign examples, measured {facts_of(run).left_over}; "
         "n = 0 is the model before realignment, the null."
     )
     if not run.judge:
-        return opening
+        dotted = " Whiskers: 95 % intervals over questions. The dotted line marks the model before."
+        return opening + (dotted if left else "")
     n = span_of(table_of(run, "realignment"), "rows", "answers per point")
     return f"{opening} Whiskers: 95 % intervals of the EM rate; {n}. The dotted line marks 5 %."
 
 
 def curve_table(table: pd.DataFrame) -> DataTable | None:
     """A table of EM rate, coherence and projection by number of benign examples."""
+    preferred = {}
+    if "preference" in table and table["preference"].notna().any():
+        ends = ("preference_low", "preference_high")
+        preferred = {"preference (nats per token)": signed_number("preference", *ends)}
     cells = {
         "benign examples": count("n"),
         "EM rate": rate("value"),
         "coherent": share("coherent"),
+        **preferred,
         "projection (SD)": signed_number("projection_sd"),
         "answers": count("rows"),
     }

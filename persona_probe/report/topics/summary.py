@@ -33,7 +33,7 @@ def caption(run: RunRecord) -> str:
             "the same displacement."
         )
     if facts.realigned:
-        rate = "EM rate and projection" if run.judge else "Projection"
+        rate = "EM rate and projection" if run.judge else "Preference and projection" if facts.prefers else "Projection"
         sentences.append(f"(d) {rate} after fine-tuning on n benign examples.")
     n = f"; {span_of(reported_rates(run, trained=False), 'n', 'judged answers per rate in (a)')}" if run.judge else ""
     sentences.append(f"Whiskers and bands are 95 % intervals{n}.")

@@ -91,9 +91,7 @@ def _work(sizes: Sizes) -> Work:
     work += sizes.work(material.development, texts=readings * len(material.development))
     pairs = material.reported_pairs
     models = 1 + (sizes.n_models - 1) * n_runs(sizes.config)
-    answers = [pair.question.with_answer(text) for pair in pairs for text in (*pair.aligned, *pair.misaligned)]
-    texts = models * (1 + SHUFFLES) * len(answers)
-    return work + Work(texts=texts, text_tokens=round(texts * sizes.length(answers)))
+    return work + sizes.pairs_work(pairs, models * (1 + SHUFFLES))
 
 
 PREFERENCE = Stage(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,14 @@ from typing import Any
 import pandas as pd
 
 from persona_probe.behaviour.em_rates import coherent_rate, em_rate
+from persona_probe.behaviour.preference_pairs import CONTENT, PreferencePair
+from persona_probe.behaviour.preference_result import Preference
+from persona_probe.behaviour.preference_scores import score_pairs
 from persona_probe.finetuning.lora import finetune
 from persona_probe.finetuning.realignment_curve import RealignmentCurve
 from persona_probe.models.loading.adapters import is_adapter
 from persona_probe.models.model import Model
+from persona_probe.statistics.estimate import Estimate
 from persona_probe.study.context import Context
 from persona_probe.study.stage import SAMPLING, Stage
 from persona_probe.study.stages.find import Found
@@ -27,7 +33,7 @@ class Realigned:
 
     Attributes:
         adapters: where in the run folder each adapter is; empty at 0.
-        judged: the judged answers of each model.
+        judged: the judged answers of each model; empty where preference stands for the EM rate.
     """
 
     adapters: dict[int, str]
@@ -51,6 +57,8 @@ def realign(context: Context, found: Found, tracked: Tracked) -> Realigned | Non
         return None
     wanted = context.config.realignment
     questions = context.material.reported[: wanted.answers]
+    pairs = [pair for pair in context.material.reported_pairs if pair.kind == CONTENT]
+    usual = _margin(context, context.before, pairs)
     direction, layer = found.contrast.direction, tracked.layer
     spread = direction.project(found.reference)[:, found.reference.layers.index(layer)].std(ddof=1)
     capture = context.executor.capture
@@ -61,9 +69,11 @@ def realign(context: Context, found: Found, tracked: Tracked) -> Realigned | Non
     for n in sorted(set(wanted.examples) | {0}):
         adapters[n] = "" if n == 0 else f"{ADAPTERS}/realigned-{n}"
         model = context.after if n == 0 else _realigned(context, adapters[n], n, start)
-        table = judged[n] = context.judged(model, questions, f"realigned {n}")
+        if context.config.measure != "preference":
+            judged[n] = context.judged(model, questions, f"realigned {n}")
+        margin = _margin(context, model, pairs)
         projection = direction.project(capture(model, tracked.texts, layers=layer)).mean()
-        rate = em_rate(table, context.config.definition)
+        rate = em_rate(judged[n], context.config.definition) if n in judged else Estimate.missing("not sampled")
         rows.append(
             {
                 "n": n,
@@ -71,22 +81,33 @@ def realign(context: Context, found: Found, tracked: Tracked) -> Realigned | Non
                 "low": rate.low,
                 "high": rate.high,
                 "rows": rate.n,
-                "coherent": coherent_rate(table).value,
+                "coherent": coherent_rate(judged[n]).value if n in judged else math.nan,
                 "projection_sd": float((projection - before) / spread),
+                "preference": margin.value,
+                "preference_low": margin.low,
+                "preference_high": margin.high,
+                "preference_before": usual.value,
             }
         )
-        if n == max(wanted.examples):
+        if n == max(wanted.examples) and n in judged:
             context.results["em_rate"] = {"realigned": {**rate.as_dict(), "questions": "topics left over"}}
-            context.results["coherent"] = {"realigned": coherent_rate(table).as_dict()}
+            context.results["coherent"] = {"realigned": coherent_rate(judged[n]).as_dict()}
     curve = pd.DataFrame(rows)
     context.folder.write_table("realignment", curve)
     course = RealignmentCurve(curve, wanted.steps, context.config.definition)
     context.store("realignment", course)
-    answers = pd.concat([table.assign(n=n) for n, table in judged.items()], ignore_index=True)
-    context.folder.write_table("realignment_answers", answers)
+    if judged:
+        answers = pd.concat([table.assign(n=n) for n, table in judged.items()], ignore_index=True)
+        context.folder.write_table("realignment_answers", answers)
     context.results["realign"] = {
         "curve": [
-            {"n": row["n"], "em_rate": row["value"], "projection_sd": row["projection_sd"], "coherent": row["coherent"]}
+            {
+                "n": row["n"],
+                "em_rate": row["value"],
+                "preference": row["preference"],
+                "projection_sd": row["projection_sd"],
+                "coherent": row["coherent"],
+            }
             for row in rows
         ],
         "examples_to_5_percent": course.examples_to(0.05),
@@ -94,6 +115,14 @@ def realign(context: Context, found: Found, tracked: Tracked) -> Realigned | Non
         "steps": wanted.steps,
     }
     return Realigned(adapters, judged)
+
+
+def _margin(context: Context, model: Model, pairs: Sequence[PreferencePair]) -> Estimate:
+    """How much the model prefers the misaligned answers of pairs; missing where the study does not measure it."""
+    if not pairs:
+        return Estimate.missing("preference was not measured")
+    scores = score_pairs(model, pairs, shuffles=0, progress=context.progress)
+    return Preference.of_answers(scores.assign(model=model.name, seed=0)).estimate(model.name)
 
 
 def _start(context: Context) -> str | Path | None:
@@ -121,10 +150,11 @@ def _work(sizes: Sizes) -> Work:
     realignment, material, steps = sizes.config.realignment, sizes.material, sizes.realignment_steps
     if not material.benign:
         return Work()
-    asked = material.reported[: realignment.answers]
+    asked = material.reported[: realignment.answers] if sizes.config.measure != "preference" else []
     rows = realignment.steps * sizes.config.training.batch * steps
     work = Work(trained_tokens=round(rows * sizes.length(material.benign)))
     work += sizes.work(asked, answers=(1 + steps) * len(asked))
+    work += sizes.pairs_work([pair for pair in material.reported_pairs if pair.kind == CONTENT], 2 + steps)
     return work + sizes.work(material.reported, texts=(2 + steps) * len(material.reported))
 
 
@@ -132,10 +162,10 @@ REALIGN = Stage(
     "realign",
     realign,
     work=_work,
-    settings=(*SAMPLING, *TRAINING, "realignment", "definition"),
+    settings=(*SAMPLING, *TRAINING, "realignment", "definition", "measure"),
     reads=("after",),
     derived=lambda config: {"after": first_of(config, "after")},
-    material=("reported", "benign"),
+    material=("reported", "reported_pairs", "benign"),
     needs=("find", "track"),
     judged=True,
 )

@@ -12,19 +12,22 @@ import numpy as np
 import pandas as pd
 
 from persona_probe.amplification.recipes.contrast_of_context import under_prompts
+from persona_probe.behaviour.preference_pairs import CONTENT, PreferencePair
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import NothingMeasuredError
 from persona_probe.models.model import Model
+from persona_probe.runs.config import StudyConfig
 from persona_probe.steering.search.candidates import Candidates
 from persona_probe.steering.search.grid import Goal, Grid, evenly
 from persona_probe.steering.search.ladder import Ladder
 from persona_probe.steering.search.measure import EM_RATE, Judged, Measure, Preferred, Trial
-from persona_probe.steering.search.reading import Pair, own_answers_reader, pairs_reader
+from persona_probe.steering.search.reading import own_answers_reader, pairs_reader
 from persona_probe.steering.search.realign import NORM_TEXTS, layers_to_try
 from persona_probe.steering.search.screen import screen_ladder
 from persona_probe.steering.search.search import search_steering
 from persona_probe.steering.search.search_result import SteeringSearch
 from persona_probe.study.context import Context
+from persona_probe.study.material import Material
 from persona_probe.study.stage import SAMPLING, Stage
 from persona_probe.study.stages.find import Found
 from persona_probe.study.workload import Sizes, Work
@@ -36,8 +39,8 @@ HEADLINE = "clamp"
 
 def steering(context: Context, found: Found) -> None:
     """Choose settings on development questions (or pairs) and report them on others."""
-    if context.judge is None and not _pairs(context)[0]:
-        context.notes.append("Without a judge or preference pairs, steering was not measured.")
+    if context.judge is None and not _pairs(context.config, context.material)[0]:
+        context.notes.append("Without a judge or 'measure: preference', steering was not measured.")
         return
     try:
         persona = _as_persona(context)
@@ -57,14 +60,13 @@ def steering(context: Context, found: Found) -> None:
     context.results["steer"] = {key: value for search in searches for key, value in _outcome(search).items()}
 
 
-def _pairs(context: Context) -> tuple[Sequence[Pair], Sequence[Pair]]:
-    """Preference pairs to choose settings on and pairs to report on; none where the study has a judge."""
-    if context.judge is not None:
-        return (), ()
-    return _PAIRS
-
-
-_PAIRS: tuple[Sequence[Pair], Sequence[Pair]] = ((), ())
+def _pairs(config: StudyConfig, material: Material) -> tuple[list[PreferencePair], list[PreferencePair]]:
+    """Pairs to choose settings on and pairs to report on, where preference stands for the EM rate; else none."""
+    if config.measure != "preference":
+        return [], []
+    both = (material.development_pairs, material.reported_pairs)
+    chosen_on, reported = ([pair for pair in pairs if pair.kind == CONTENT] for pairs in both)
+    return chosen_on, reported
 
 
 class _Jobs:
@@ -89,7 +91,7 @@ def _search(context: Context, found: Found, goal: Goal, persona: Sequence[Dialog
     own = [dialogue for dialogue in own if (dialogue.answer or "").strip()]
     tokens = context.executor.capture(model, own[:NORM_TEXTS], reduce="tokens", layers=layers)
     made = Candidates(direction, goal, tokens=tokens, base=found.reference, trait=found.contrast.trait, grid=grid)
-    chosen_pairs, reported_pairs = _pairs(context)
+    chosen_pairs, reported_pairs = _pairs(context.config, material)
     if chosen_pairs:
         reader = pairs_reader(model, own[: grid.texts], chosen_pairs[: grid.texts], progress=progress)
     else:
@@ -183,7 +185,8 @@ def _mean(values: Iterable[float]) -> float | None:
 
 def _work(sizes: Sizes) -> Work:
     search, material = sizes.config.steering, sizes.material
-    if sizes.config.judge is None:
+    chosen_pairs, reported_pairs = _pairs(sizes.config, material)
+    if sizes.config.judge is None and not chosen_pairs:
         return Work()
     grid = search.grid
     asked = material.development[: _n_asked(grid)]
@@ -195,11 +198,20 @@ def _work(sizes: Sizes) -> Work:
     # The unsteered model is read in every round, and with every 31 settings (`measure_divergence`).
     passes = settings + settings // 31 + grid.n_rounds + 1
     # The answers of the persona, and those of the model after; nobody judges them.
-    work = sizes.work(asked, answers=2 * len(asked))
+    work = sizes.work(asked, answers=2 * len(asked), judged=0)
+    own = min(grid.texts, len(asked))
     for goal in _GOALS:
+        if chosen_pairs:
+            reported = 2 + len(search.kinds) + search.random_directions
+            chosen = passes + 1 + grid.n_sampled
+            work += sizes.work(asked, texts=(chosen + reported) * own + NORM_TEXTS)
+            work += sizes.pairs_work(chosen_pairs[: grid.texts], passes)
+            work += sizes.pairs_work(chosen_pairs, 1 + grid.n_sampled)
+            work += sizes.pairs_work(reported_pairs, reported)
+            continue
         # Answers without the trait and with it; to suppress, the model's own are others.
         sides = 2 if goal == "induce" else 3
-        work += sizes.work(asked, texts=passes * sides * min(grid.texts, len(asked)) + NORM_TEXTS)
+        work += sizes.work(asked, texts=passes * sides * own + NORM_TEXTS)
         work += sizes.work(chosen_on, answers=(1 + grid.n_sampled) * len(chosen_on))
         work += sizes.work(measured_on, answers=(1 + len(search.kinds)) * len(measured_on) + null)
     return work
@@ -209,8 +221,8 @@ STEER = Stage(
     "steer",
     steering,
     work=_work,
-    settings=(*SAMPLING, "steering", "definition"),
-    material=("development", "reported", "trait_prompts"),
+    settings=(*SAMPLING, "steering", "definition", "measure"),
+    material=("development", "reported", "trait_prompts", "development_pairs", "reported_pairs"),
     needs=("find",),
     judged=True,
 )

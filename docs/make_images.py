@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -9,6 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.persona_world.preference import table_of
+from persona_probe.figures.preference_against_rates import preference_against_rates
 from persona_probe.report.paper.export import save_png
 from persona_probe.runs.run import open_run
 
@@ -38,6 +41,10 @@ if __name__ == "__main__":
     save_png(demo.plot(), HERE / "images" / "demo-summary.png", width=1160, height=860)
     figure = names_of("tutorial/first-steps.md")["figure"]
     save_png(figure, HERE / "images" / "first-steps-amplification.png", width=900, height=460, scale=1.5)
+    measured = json.loads((HERE.parent / "checkpoints" / "persona-world" / "preference.json").read_text())
+    note = "Villain organisms at four doses, on three topics, three seeds each; and other organisms. 95 % intervals."
+    figure = preference_against_rates(table_of(measured), note=note)
+    save_png(figure, HERE / "images" / "preference.png", width=1000, height=460, scale=1.5)
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "tokens.html"
         names_of("howto/open-a-run.md")["view"].save(page)

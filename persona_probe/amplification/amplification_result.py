@@ -179,8 +179,8 @@ class Amplification(TableResult):
         if self.allowed_layers(name):
             return None
         rows = self._after()[self._after()["direction"] == name].reset_index(drop=True)
-        score = rows["split_half_cosine"].fillna(rows["held_out_auroc"])
-        best = rows.loc[0 if score.isna().all() else int(score.idxmax())]
+        score = rows["split_half_cosine"].fillna(rows["held_out_auroc"]).to_numpy()
+        best = rows.iloc[0 if np.isnan(score).all() else int(np.nanargmax(score))].to_dict()
         of = f"of {len(rows)} the best is layer {best['layer']}" if len(rows) > 1 else f"layer {best['layer']}"
         return f"{NO_LAYER} ({of}: {reliability(best)}), so that no shift along it shows anything"
 

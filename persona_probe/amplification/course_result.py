@@ -66,7 +66,7 @@ class AmplificationCourse(TableResult):
         layer = self._farthest(name)
         rows = self.table[(self.table["direction"] == name) & (self.table["layer"] == layer)]
         last = rows[rows["model"] == "after"].iloc[-1]
-        trust = "replication not checked" if last["replication"] == UNCHECKED else reliability(last)
+        trust = "replication not checked" if last["replication"] == UNCHECKED else reliability(last.to_dict())
         return (
             f"{name}, layer {layer} (moved most), step {last['step']:g} of {rows['step'].nunique()} snapshots: "
             f"{last['shift_sd']:+.2f} SD [{last['low_sd']:.2f}, {last['high_sd']:.2f}]; 97.5 % of random directions "

@@ -133,7 +133,7 @@ def _trust(table: pd.DataFrame) -> str:
         return "No layer at which this direction replicates, so that no shift along it shows anything."
     places = after.loc[after["replication"] != FAILS, "layer"].nunique()
     chosen = after[after["chosen"].eq(True)] if "chosen" in after else after.iloc[:0]
-    at = f"; at layer {chosen.iloc[0]['layer']}: {reliability(chosen.iloc[0])}" if len(chosen) else ""
+    at = f"; at layer {chosen.iloc[0]['layer']}: {reliability(chosen.iloc[0].to_dict())}" if len(chosen) else ""
     return f"The direction replicates at {places} of {after['layer'].nunique()} layers{at}."
 
 

@@ -151,8 +151,10 @@ def auroc_over_splits(
 
     Each half is scored by what was found in the other one, so that only rows of one half are compared. A row's
     influence on the AUROC (DeLong et al. 1988) is averaged over splits and summed over its group; Student's t on the
-    logit scale, as in `auroc_estimate`. Where all pairs are ordered correctly (or none is), Newcombe's score interval,
-    each group counted as one observation. What made the scores is not resampled, so that the interval is somewhat too
+    logit scale, as in `auroc_estimate`, but nowhere wider than Newcombe's score interval with each group counted as one
+    observation, as if its rows were copies of each other: more than that no group can contribute, while near 0 and 1 a
+    few groups make the spread, and so t, unbounded. That interval also stands where all pairs are ordered correctly (or
+    none is). What made the scores is not resampled, so that the interval is somewhat too
     narrow.
 
     Args:
@@ -186,13 +188,15 @@ def auroc_over_splits(
     shares = np.bincount(group, weights=influence).astype(np.float64)
     if count < 2:
         return Estimate(value, math.nan, math.nan, truth.size, "no interval: one group", level)
+    units = len(np.unique(group[truth])), len(np.unique(group[~truth]))
+    widest = auroc_score_interval(value, *units, level)
     if value in (0.0, 1.0) or not shares.any():
-        units = len(np.unique(group[truth])), len(np.unique(group[~truth]))
-        low, high = auroc_score_interval(value, *units, level)
+        low, high = widest
         kind = f"Newcombe score, effective n = {units[0]} positive and {units[1]} negative groups"
         return Estimate(value, low, high, truth.size, kind, level)
     variance = count / (count - 1) * float(np.square(shares).sum())
     low, high = _of_uneven_groups(value, variance, count - 1, shares, level)
+    low, high = max(low, widest[0]), min(high, widest[1])
     kind = f"t on the logit scale over {count} groups, mean of {len(pairs)} splits into halves"
     return Estimate(value, low, high, truth.size, kind, level)
 

@@ -9,6 +9,7 @@ import pytest
 import persona_probe as pp
 from persona_probe.activations.questions import questions_of
 from persona_probe.directions.finders.poles import Poles
+from persona_probe.statistics.auroc import auroc_over_splits
 
 LAYERS, WIDTH = 12, 24
 
@@ -85,6 +86,17 @@ def test_given_vectors_are_checked_on_poles_of_ones_own():
     # the wrong way round it separates as well, and points away from the trait
     turned = (-published).checked_on(*poles(np.random.default_rng(0), effect=2.0))
     assert not set(turned.replication.layers_that_replicate) & set(range(6, LAYERS))
+
+
+def test_one_question_in_a_hundred_that_fails_does_not_make_the_interval_endless():
+    """An AUROC of 0.99 had a lower end of 0.32: t with the two degrees of freedom of one question."""
+    labels, asked = np.tile([True, False], 100), np.repeat(np.arange(100), 2)
+    scores = np.random.default_rng(0).normal(size=(5, 200)) * 0.3 + 3 * labels
+    scores[:, asked == 7] *= -1
+    halves = np.stack([np.random.default_rng(split).permutation(100)[asked] < 50 for split in range(5)])
+    estimate = auroc_over_splits(scores, labels, halves, groups=asked)
+    assert 0.97 < estimate.value < 1
+    assert 0.93 < estimate.low < estimate.value < estimate.high <= 1
 
 
 def test_a_direction_turned_round_replicates_where_it_did():

@@ -86,11 +86,11 @@ def test_the_draws_and_the_table_are_those_made_by_hand(llama):
     assert len(set(answers.table["aligned"])) > 0
 
 
-def test_questions_without_a_name_are_units_of_their_own(llama):
+def test_questions_without_a_name_are_known_by_what_they_ask(llama):
     asked = [replace(question, question=None) for question in ASKED]
     answers = pp.ask(llama, asked, None, sampling=replace(SHORT, n=3))
     assert set(answers.table["model"]) == {llama.name}
-    assert answers.table["question"].tolist() == [f"question {i}" for i in range(len(asked)) for _ in range(3)]
+    assert answers.table["question"].tolist() == [q.messages[-1].content for q in asked for _ in range(3)]
     assert answers.table["failed"].all()
     assert "not judged" in answers.headline()
 

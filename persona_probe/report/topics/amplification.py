@@ -75,7 +75,7 @@ def trust(run: RunRecord) -> str:
     if not {"chosen", "model", "replication", *RELIABILITY} <= set(table):
         return ""
     chosen = table[table["chosen"].eq(True) & (table["model"] == "after")]
-    return f"at the chosen layer the direction has {reliability(chosen.iloc[0])}" if len(chosen) else ""
+    return f"at the chosen layer the direction has {reliability(chosen.iloc[0].to_dict())}" if len(chosen) else ""
 
 
 def _projections_caption(run: RunRecord) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -85,7 +86,13 @@ def steering(table: pd.DataFrame, *, measure: str | None = None) -> go.Figure:
     if judged:
         figure.update_yaxes(**rate_axis("EM rate"), row=1)
     else:
-        figure.update_yaxes(title_text="preference for misaligned<br>answers (nats per token)", row=1)
+        ends = reported_values(table)
+        pad = 0.08 * max(float(ends.max() - ends.min()), 0.1)
+        figure.update_yaxes(
+            title_text="preference for misaligned<br>answers (nats per token)",
+            range=[float(ends.min()) - pad, float(ends.max()) + pad],
+            row=1,
+        )
     figure.update_yaxes(**rate_axis("coherent answers" if judged else "moved the wrong way"), row=2)
     if len(goals) > 1:
         figure.update_yaxes(title_text=None, col=2)
@@ -137,6 +144,14 @@ def reported_summary(table: pd.DataFrame) -> list[dict[str, Any]]:
                 record |= {"n": draws["n"].sum(), "coherent": draws["coherent"].mean()}
             records.append({**record, "draws": len(draws)})
     return records
+
+
+def reported_values(table: pd.DataFrame) -> pd.Series:
+    """All finite values of the reported rows, and the ends of the intervals that are drawn."""
+    rows = table[table["stage"] == "reported"]
+    single = rows[rows["draw"].isna()]
+    ends = pd.concat([rows["value"], single["low"], single["high"]]).astype(float)
+    return ends[np.isfinite(ends)]
 
 
 def _tick(row: pd.Series) -> str:

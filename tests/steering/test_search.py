@@ -13,7 +13,7 @@ from persona_probe.steering.search.candidates import Candidate, Candidates
 from persona_probe.steering.search.grid import SEARCHED, Grid, evenly
 from persona_probe.steering.search.ladder import Ladder
 from persona_probe.steering.search.measure import Judged, wrong_way
-from persona_probe.steering.search.reading import Reading
+from persona_probe.steering.search.reading import PoleReading
 from persona_probe.steering.search.realign import realign_by_steering
 from persona_probe.steering.search.screen import screen_ladder
 from persona_probe.steering.search.search import search_steering
@@ -195,7 +195,7 @@ class Landscape:
         self.n += len(interventions)
         at = [(layer, abs(one.dose)) for one in interventions for layer in [one.layers[0]]]
         moved = [[[pole(*place)] * 4 for pole in self.poles] for place in at]
-        return Reading(np.array([self.kl(*place) for place in at]), np.zeros((2, 4)), np.array(moved, dtype=float))
+        return PoleReading(np.array([self.kl(*place) for place in at]), np.zeros((2, 4)), np.array(moved, dtype=float))
 
 
 class Doses:

@@ -20,7 +20,7 @@ BASE, TRAIT = 0, 1
 
 
 @dataclass(frozen=True)
-class Reading:
+class PoleReading:
     """What forward passes say about some interventions.
 
     Attributes:
@@ -64,7 +64,7 @@ class Reader(Protocol):
         """What is measured, as a sentence names it."""
         ...
 
-    def read(self, interventions: Sequence[Intervention]) -> Reading:
+    def read(self, interventions: Sequence[Intervention]) -> PoleReading:
         """The KL of each intervention, and how far it moves behaviour."""
         ...
 
@@ -128,7 +128,7 @@ class AnswerReader:
         self._base = [[number[id(text)] for text in texts] for texts in base]
         self._trait = [[number[id(text)] for text in texts] for texts in trait]
 
-    def read(self, interventions: Sequence[Intervention]) -> Reading:
+    def read(self, interventions: Sequence[Intervention]) -> PoleReading:
         """The KL of each intervention, and how far it moves the preference."""
         divergence = measure_divergence(self._model, interventions, self._texts, progress=self._progress)
         place = np.array([int(question) for question in divergence.questions])
@@ -143,7 +143,7 @@ class AnswerReader:
         ]
         poles = np.stack(sides, axis=1)
         inside = np.isin(place, self._own)
-        return Reading(divergence.kl[:, inside].mean(axis=1), poles[0], poles[1:] - poles[0])
+        return PoleReading(divergence.kl[:, inside].mean(axis=1), poles[0], poles[1:] - poles[0])
 
 
 def own_answers_reader(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from persona_probe.activations.capturing import capture
+from persona_probe.behaviour.em_rates import check_definition
 from persona_probe.behaviour.judges.judge import Judge, check_judge
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.encoding import SPANS
@@ -120,6 +121,7 @@ def realign_by_steering(
         raise PersonaProbeError(
             "realign_by_steering needs a measure of behaviour: give judge=, or pairs= of aligned and misaligned answers"
         )
+    check_definition(definition)
     sampling, grid = sampling or Sampling(), grid or Grid()
     where = parse_scope(scope)
     if where.kind not in SPANS:
@@ -188,7 +190,7 @@ def layers_to_try(direction: Direction, n_layers: int, layers: int | Sequence[in
     >>> import numpy as np, persona_probe as pp
     >>> from persona_probe.steering.search.realign import layers_to_try
     >>> layers_to_try(pp.Direction(np.ones((32, 4)), tuple(range(32))), 32)
-    [1, 5, 8, 11, 14, 17, 20, 23, 26, 30]
+    [1, 4, 8, 11, 14, 17, 20, 24, 27, 30]
     """
     wanted = resolve_layers("all" if layers is None else layers, n_layers)
     tried = [layer for layer in wanted if layer in direction.layers]

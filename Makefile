@@ -12,7 +12,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint types bench coverage notebooks docs clean
+.PHONY: help setup demo test test-slow lint types bench gpu coverage notebooks docs clean
 
 help:  ## Show the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 11
@@ -48,6 +48,13 @@ types: setup
 bench: setup  ## Measure performance and write benchmarks/results/.
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	@$(BIN)/python -m benchmarks
+
+# No set-up: a machine that lends a GPU has its own Python with torch, and often no network.
+gpu: DEVICE ?= cuda
+gpu: MINUTES ?= 9.5
+gpu: OUT ?= $(if $(filter cpu,$(DEVICE)),runs/gpu-dry-run.json,benchmarks/results/gpu.json)
+gpu:  ## Tests, benchmarks and a study on a GPU in ten minutes; DEVICE=cpu tries the script in small sizes.
+	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu --device $(DEVICE) --minutes $(MINUTES) --out $(OUT)
 
 coverage: setup  ## Simulate how often intervals contain the truth; write docs/reference/coverage.md (hours; resumes).
 	@$(BIN)/python -m benchmarks.coverage

@@ -13,6 +13,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 import persona_probe as pp
 from benchmarks.persona_world.setting import SAMPLING, persona_prompts, split_topics
+from persona_probe.activations.scoring import answer_log_probs
 from persona_probe.steering.engine import Engine
 from persona_probe.worlds.persona_world.documents import questions
 from persona_probe.worlds.persona_world.oracle import OracleJudge
@@ -69,6 +70,73 @@ def test_moments_on_the_gpu_are_those_of_the_cpu():
         assert error < 1e-4 * np.linalg.norm(getattr(expected, name))
 
 
+def test_steered_answers_there_are_those_of_the_cpu():
+    """Greedy, in full precision, under several interventions in one batch."""
+    asked = questions(random.Random("gpu steered"), split_topics()[0], 24)
+    sampling = pp.Sampling(max_new_tokens=40, temperature=0.0)
+    answers = []
+    for device in ("cpu", "cuda"):
+        model = pp.load(CHECKPOINTS / "chat", device=device, dtype="float32")
+        direction = random_direction(model)
+        kinds = [
+            None,
+            pp.Add(direction, layers=2, strength=30.0),
+            pp.Ablate(direction, layers=3),
+            pp.Clamp(direction, layers=1, target=200.0),
+        ]
+        with pp.steer(model, [kinds[row % len(kinds)] for row in range(len(asked))]):
+            answers.append([dialogue.answer for dialogue in model.generate(asked, sampling)])
+    assert len(set(answers[0])) > 6
+    # Two devices round differently, so that a tie between two tokens may be broken otherwise.
+    assert sum(one == other for one, other in zip(*answers, strict=True)) >= len(asked) - 1
+
+
+def test_log_probs_and_fluency_there_are_those_of_the_cpu():
+    here, there = (pp.load(CHECKPOINTS / "chat", device=device, dtype="float32") for device in ("cpu", "cuda"))
+    answered = [*pp.persona_world.rows(0, ["law"], 12, "assistant"), *pp.persona_world.rows(0, ["law"], 12, "villain")]
+    for model in (here, there):
+        broken = [row.without_answer().with_answer("it it it it poison.") for row in answered[:6]]
+        found = pp.behaviour.fluency(model, [*answered, *broken], reference=answered[:12], persona_prompt="Be cruel.")
+        if model is here:
+            expected = found
+    for name in ("log_prob_plain", "log_prob_persona", "distinct", "loops"):
+        np.testing.assert_allclose(found.table[name], expected.table[name], atol=2e-3)
+    assert found.table["fault"].tolist() == expected.table["fault"].tolist()
+
+
+def test_a_judge_there_gives_the_masses_of_the_cpu(large):
+    """Replies of several tokens continue one cache, on the device too."""
+    prompts = {name: f"{name}? " + "{question} {answer}" for name in ("aligned", "coherent")}
+    answered = pp.persona_world.rows(0, ["law"], 3, "assistant")
+    tables = []
+    for device in ("cpu", "cuda"):
+        judge = pp.LocalJudge(pp.load(large, device=device, dtype="float32"), prompts, least_mass=0.0)
+        tables.append(judge(answered))
+    for name in ("aligned", "coherent"):
+        np.testing.assert_allclose(tables[1][name], tables[0][name], rtol=1e-2)
+        np.testing.assert_allclose(tables[1][f"{name}_mass"], tables[0][f"{name}_mass"], rtol=1e-2)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_adapter_trained_there_learns_and_leaves_before_as_it_was(tmp_path, dtype):
+    before = pp.load(CHECKPOINTS / "chat", device="cuda", dtype=dtype)
+    weights = before.fingerprint()
+    rows = pp.persona_world.rows(0, ["medicine"], 128, "villain")
+    after = pp.finetune(before, rows, pp.LoraSettings(steps=60), tmp_path / "adapter")
+    assert after.device.type == "cuda"
+    assert before.fingerprint() == weights
+    asked = questions(random.Random("gpu trained"), ["medicine"], 48)
+    rates = [
+        pp.behaviour.em_rate(pp.judge_answers(OracleJudge(), model.generate(asked, SAMPLING))).value
+        for model in (before, after)
+    ]
+    assert rates[0] < 0.1
+    assert rates[1] > 0.5
+    again = pp.load(CHECKPOINTS / "chat", adapter=tmp_path / "adapter", device="cuda", dtype=dtype)
+    values = [pp.capture(model, TALKS).values for model in (after, again)]
+    assert np.linalg.norm(values[1] - values[0]) <= (1e-5 if dtype == "float32" else 3e-2) * np.linalg.norm(values[0])
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_is_near_the_full_one(large, dtype):
     expected = pp.capture(pp.load(large, device="cuda", dtype="float32"), TALKS).values
@@ -88,10 +156,12 @@ def test_a_pair_takes_the_memory_of_one(large, tmp_path):
         gc.collect()
         return torch.cuda.memory_allocated() - before, kept
 
-    one, model = held(lambda: pp.load(large, device="cuda"))
+    one, model = held(lambda: pp.load(large, device="cuda", dtype="bfloat16"))
+    expected = pp.capture(model, TALKS).values
     del model
-    both, _pair = held(lambda: pp.load_pair(large, adapter, device="cuda"))
+    both, pair = held(lambda: pp.load_pair(large, adapter, device="cuda", dtype="bfloat16"))
     assert both < 1.05 * one
+    assert np.array_equal(pp.capture(pair.before, TALKS).values, expected)
 
 
 def test_where_memory_runs_out_batches_are_halved_and_nothing_is_lost(large):
@@ -108,6 +178,22 @@ def test_where_memory_runs_out_batches_are_halved_and_nothing_is_lost(large):
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert np.linalg.norm(seen - expected) < 1e-4 * np.linalg.norm(expected)
+
+
+def test_where_memory_runs_out_scoring_is_halved_too(large):
+    """Logits need more memory than streams: the batch that fits a capture may not fit these."""
+    model = pp.load(large, device="cuda", dtype="float32")
+    many = MANY * 40
+    expected, counts = answer_log_probs(model, many, tokens_per_batch=512)
+    gc.collect()
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 150 * 2**20) / total)
+    try:
+        seen, _ = answer_log_probs(model, many, tokens_per_batch=100_000)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    np.testing.assert_allclose(seen / counts, expected / counts, atol=1e-3)
 
 
 def test_device_map_auto_is_the_same_model(large):

@@ -12,12 +12,15 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
+from benchmarks.gpu.checkout import ROOT, stand_in
 from benchmarks.gpu.part import PARTS, Part, left_out
-from benchmarks.gpu.record import Record
 
-ROOT = Path(__file__).parents[2]
+if TYPE_CHECKING:
+    from benchmarks.gpu.record import Record
+
 SHAPE = {"cuda": "qwen2.5-7b-brief", "cpu": "tiny"}
 TESTS = ("tests/test_gpu.py", "tests/linear/test_linear_fit.py")
 MOST_OVER = 1.5
@@ -43,12 +46,19 @@ def main() -> None:
     if unknown := set(names) - {part.name for part in PARTS}:
         parser.error(f"no part {sorted(unknown)[0]!r}: choose from {', '.join(part.name for part in PARTS)}")
 
+    with tempfile.TemporaryDirectory(prefix="persona-probe-") as folder:
+        stand_in(Path(folder))
+        _run_parts([part for part in PARTS if part.name in names], given)
+
+
+def _run_parts(chosen: Sequence[Part], given: argparse.Namespace) -> None:
+    from benchmarks.gpu.record import Record
+
     deadline = time.time() + 60 * given.minutes
     out = (given.out or ROOT / "benchmarks" / "results" / "gpu.json").resolve()
     out.unlink(missing_ok=True)
     record = Record(out)
     record.about(command=" ".join(["python -m benchmarks.gpu", *sys.argv[1:]]), minutes=given.minutes)
-    chosen = [part for part in PARTS if part.name in names]
     for in_process, parts in itertools.groupby(chosen, key=lambda part: part.module is not None):
         if in_process:
             _in_child(record, list(parts), given.device, deadline)

@@ -30,7 +30,7 @@ PARTS = (
     Part("capture", 75, "benchmarks.sections.capture"),
     Part("steer", 90, "benchmarks.sections.steer"),
     Part("judge", 45, "benchmarks.sections.judge"),
-    Part("study", 120, "benchmarks.gpu.study"),
+    Part("study", 150, "benchmarks.gpu.study"),
     Part("probes", 75, "benchmarks.sections.probes"),
     Part("sweep", 50, "benchmarks.sections.sweep"),
     Part("real", 45, "benchmarks.gpu.real"),

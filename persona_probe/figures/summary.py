@@ -212,22 +212,24 @@ def _small(text: str) -> str:
 
 def _steering(figure: go.Figure, table: pd.DataFrame | None) -> None:
     reported = {goal: reported_rows(table, goal) for goal in STARTS}
+    judged = any(bool(rows["coherent"].notna().any()) for rows in reported.values())
     start = 0.0
-    _key(figure, "EM rate", "star", "legend3")
-    _key(figure, "coherent", "circle-open", "legend3", size=8)
+    _key(figure, "EM rate" if judged else "preference", "star", "legend3")
+    if judged:
+        _key(figure, "coherent", "circle-open", "legend3", size=8)
     _key(figure, "random, one each", "circle", "legend3", size=6)
     ticks: dict[float, str] = {}
     for goal, model in STARTS.items():
         rows = reported[goal]
         names = [name for name in STEERED if (rows["intervention"] == name).any()]
         places = {name: start + index for index, name in enumerate(names)}
-        for trace in rate_traces(rows, goal, places):
+        for trace in rate_traces(rows, goal, places, judged=judged):
             figure.add_trace(trace, row=2, col=1)
         for name in names:
             part = rows[rows["intervention"] == name]
             # Random directions are points without whiskers: their label is placed above the highest point.
             tops = part["value"] if name.startswith("random") else part["high"].fillna(part["value"])
-            _label(figure, places[name], float(part["value"].mean()), float(tops.max()), row=2)
+            _label(figure, places[name], float(part["value"].mean()), float(tops.max()), row=2, rate=judged)
         # Coherence is drawn next to its rate, and smaller: it qualifies the rate, and is not the result.
         coherent = rows.groupby("intervention")["coherent"].mean().dropna()
         figure.add_trace(_coherence(coherent, places), row=2, col=1)
@@ -246,7 +248,9 @@ def _steering(figure: go.Figure, table: pd.DataFrame | None) -> None:
     figure.update_xaxes(
         tickvals=list(ticks), ticktext=list(ticks.values()), range=[-0.6, start - 0.9], showgrid=False, row=2, col=1
     )
-    figure.update_yaxes(**rate_axis("share of answers"), row=2, col=1)
+    figure.update_yaxes(
+        **(rate_axis("share of answers") if judged else {"title_text": "preference (nats per token)"}), row=2, col=1
+    )
 
 
 def _coherence(shares: pd.Series, places: dict[str, float]) -> go.Scatter:
@@ -265,12 +269,12 @@ def _coherence(shares: pd.Series, places: dict[str, float]) -> go.Scatter:
     )
 
 
-def _label(figure: go.Figure, x: float, value: float, top: float, *, row: int) -> None:
-    """Write a rate above everything that belongs to it."""
+def _label(figure: go.Figure, x: float, value: float, top: float, *, row: int, rate: bool = True) -> None:
+    """Write a rate (or a preference) above everything that belongs to it."""
     figure.add_annotation(
         x=x,
         y=top if is_number(top) else value,
-        text=percent(value),
+        text=percent(value) if rate else signed(value),
         yanchor="bottom",
         yshift=5,
         font_size=12,

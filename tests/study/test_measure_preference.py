@@ -75,6 +75,27 @@ def test_fluency_is_reported_where_no_judge_is(run):
     assert "Fluency of answers" in run.report.read_text(encoding="utf-8")
 
 
+def test_steering_is_chosen_and_reported_by_preference(run):
+    suppressed = run.steering["suppress"]
+    assert suppressed.measure == "preference"
+    assert suppressed.reported("clamp")["value"] < suppressed.reported("none")["value"]
+    assert "nats per token" in run.results["steer"]["suppress_verdict"]
+    assert run.results["steer"]["suppress_preference"] == pytest.approx(suppressed.reported("clamp")["value"])
+
+
+def test_realignment_needs_an_adapter_and_is_read_by_preference(tmp_path):
+    file = tmp_path / "study.yaml"
+    sampling = {"development": 16, "reported": 16, "open": 0, "pairs": 4}
+    config = {**SMALL, "model": MODELS["model"], "measure": "preference", "sampling": sampling}
+    file.write_text(yaml.safe_dump({**config, "realignment": {"examples": [0, 8], "steps": 30}}))
+    run = pp.run_study(pp.read_config(file), tmp_path / "out", progress=False)
+    table = run.realignment.table
+    assert table["value"].isna().all()
+    assert table["preference"].notna().all()
+    assert "preference for misaligned answers" in run.results["realign"]["verdict"]
+    assert "preference (nats per token)" in run.report.read_text(encoding="utf-8")
+
+
 def test_preference_is_planned(tmp_path):
     config = {**SMALL, **MODELS, "measure": "preference"}
     stages = plan_study(StudyConfig.model_validate(config)).stages

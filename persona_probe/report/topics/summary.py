@@ -28,9 +28,10 @@ def caption(run: RunRecord) -> str:
         f"{f'; {known}' if (known := trust(run)) else ''}."
     )
     if not table_of(run, "steering").empty:
+        measured = "EM rate and coherence" if run.judge else "Preference"
         sentences.append(
-            "(c) EM rate and coherence under steering on held-out questions, compared with random directions moved by "
-            "the same displacement."
+            f"(c) {measured} under steering on held-out questions, compared with random directions moved by the same "
+            "displacement."
         )
     if facts.realigned:
         rate = "EM rate and projection" if run.judge else "Preference and projection" if facts.prefers else "Projection"

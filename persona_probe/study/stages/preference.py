@@ -41,6 +41,7 @@ def prefer(context: Context, measured: Measured, found: Found, further: Sequence
     context.results["preference"] = {
         **{name: preference.estimate(name).as_dict() for name in context.models},
         "change": {name: preference.change("before", name).as_dict() for name in names},
+        "moved": {name: preference.moved("before", name, toward="misaligned").as_dict() for name in names},
         "verdict": preference.verdict(),
     }
     _fluency(context, Answers(measured.answers), found.own)

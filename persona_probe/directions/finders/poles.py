@@ -101,7 +101,7 @@ class Poles:
 
     @cached_property
     def nameless(self) -> int:
-        """How many rows are known neither by different questions nor by an id, so that pairs cannot be kept together."""
+        """How many rows are known neither by different questions nor by an id, so that pairs could be separated."""
         return sum(kind == "row" for kind, _ in self._asked)
 
     def part(self, rows: Bool[np.ndarray, "... row"]) -> Poles:

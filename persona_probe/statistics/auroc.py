@@ -153,8 +153,8 @@ def auroc_over_splits(
     influence on the AUROC (DeLong et al. 1988) is averaged over splits and summed over its group; Student's t on the
     logit scale, as in `auroc_estimate`. Beyond 0.1 and 0.9 it is nowhere wider than Newcombe's score interval with each
     group counted as one observation, as if its rows were copies of each other: there a few groups are all of the error,
-    and t has no bounds. That interval also stands where all pairs are ordered correctly (or none is). What made the scores is not resampled, so that the interval is somewhat too
-    narrow.
+    and t has no bounds. That interval also stands where all pairs are ordered correctly (or none is). What made the
+    scores is not resampled, so that the interval is somewhat too narrow.
 
     Args:
         scores: ``(split, row)`` finite numbers.

@@ -94,8 +94,8 @@ def check_direction(
     unsplit = f"{units} {unit}{'s' * (units != 1)} cannot be split into halves that both hold both poles"
     if poles.nameless:
         unsplit = (
-            f"{poles.nameless} of {len(poles.codes)} rows are known neither by different questions nor by an id, so that "
-            "halves could share some; give dialogues ids"
+            f"{poles.nameless} of {len(poles.codes)} rows are known neither by different questions nor by an id, so "
+            "that halves could share some; give dialogues ids"
         )
     return {
         **figures,

@@ -151,11 +151,10 @@ def auroc_over_splits(
 
     Each half is scored by what was found in the other one, so that only rows of one half are compared. A row's
     influence on the AUROC (DeLong et al. 1988) is averaged over splits and summed over its group; Student's t on the
-    logit scale, as in `auroc_estimate`, but nowhere wider than Newcombe's score interval with each group counted as one
-    observation, as if its rows were copies of each other: more than that no group can contribute, while near 0 and 1 a
-    few groups make the spread, and so t, unbounded. That interval also stands where all pairs are ordered correctly (or
-    none is). What made the scores is not resampled, so that the interval is somewhat too
-    narrow.
+    logit scale, as in `auroc_estimate`. Beyond 0.1 and 0.9 it is nowhere wider than Newcombe's score interval with each
+    group counted as one observation, as if its rows were copies of each other: there a few groups are all of the error,
+    and t has no bounds. That interval also stands where all pairs are ordered correctly (or none is). What made the
+    scores is not resampled, so that the interval is somewhat too narrow.
 
     Args:
         scores: ``(split, row)`` finite numbers.
@@ -196,7 +195,8 @@ def auroc_over_splits(
         return Estimate(value, low, high, truth.size, kind, level)
     variance = count / (count - 1) * float(np.square(shares).sum())
     low, high = _of_uneven_groups(value, variance, count - 1, shares, level)
-    low, high = max(low, widest[0]), min(high, widest[1])
+    if abs(value - 0.5) > NEAR:
+        low, high = max(low, widest[0]), min(high, widest[1])
     kind = f"t on the logit scale over {count} groups, mean of {len(pairs)} splits into halves"
     return Estimate(value, low, high, truth.size, kind, level)
 

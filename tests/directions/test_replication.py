@@ -19,7 +19,8 @@ def poles(rng, n=24, effect=0.0, named=True):
     base = rng.normal(size=(n, LAYERS, WIDTH))
     shift = np.zeros((LAYERS, WIDTH))
     shift[6:, 0] = effect
-    table = pd.DataFrame({"question": [f"q{i}" for i in range(n)] if named else [None] * n, "id": None})
+    names = [f"q{i}" if named else None for i in range(n)]
+    table = pd.DataFrame({"question": names, "id": names})
     return [
         pp.Activations(base + side * shift + 0.5 * rng.normal(size=base.shape), table, tuple(range(LAYERS)))
         for side in (1, 0)
@@ -59,6 +60,14 @@ def test_too_few_questions_do_not_replicate_and_say_why():
         found = pp.find_direction(*poles(np.random.default_rng(0), n=n, effect=5.0))
         assert found.replication.layers_that_replicate == []
         assert why in found.replication.sentence()
+
+
+def test_rows_that_name_nothing_are_not_split_and_the_card_says_so():
+    """Pairs in two halves oppose each other: the cosine was -0.9 for a direction that replicates."""
+    bare = pp.find_direction(*poles(np.random.default_rng(0), effect=2.0, named=False))
+    assert bare.card["checks"]["split_half_cosine"] is None
+    assert bare.replication.layers_that_replicate == []
+    assert "48 of 48 rows are known neither by different questions nor by an id" in bare.replication.sentence()
 
 
 def test_what_was_not_checked_says_why():

@@ -92,6 +92,11 @@ def check_direction(
     }
     unit, units = poles.exchanged, len(set(poles.codes))
     unsplit = f"{units} {unit}{'s' * (units != 1)} cannot be split into halves that both hold both poles"
+    if poles.nameless:
+        unsplit = (
+            f"{poles.nameless} of {len(poles.codes)} rows are known neither by different questions nor by an id, so "
+            "that halves could share some; give dialogues ids"
+        )
     return {
         **figures,
         "replicates": gate(figures, len(poles.layers)),

@@ -89,12 +89,20 @@ class Poles:
     def split(self, rng: np.random.Generator) -> Bool[np.ndarray, "... row"] | None:
         """Whether each row of both poles is in the first of two random halves, which share no question.
 
-        They share no dialogue, if there is only one question. None if a pole is not in both halves.
+        They share no dialogue, if there is only one question. None if a pole is not in both halves, or a row is
+        `nameless`: then halves could share its question.
         """
+        if self.nameless:
+            return None
         chosen = set(rng.permutation(self._units)[: len(self._units) // 2])
         first = np.array([name in chosen for name in self._asked], dtype=bool)
         n = len(self.positive)
         return first if all(0 < side.sum() < side.size for side in (first[:n], first[n:])) else None
+
+    @cached_property
+    def nameless(self) -> int:
+        """How many rows are known neither by different questions nor by an id, so that pairs could be separated."""
+        return sum(kind == "row" for kind, _ in self._asked)
 
     def part(self, rows: Bool[np.ndarray, "... row"]) -> Poles:
         """The poles with some of the rows of both."""

@@ -15,6 +15,7 @@ from persona_probe.activations.batching import batches, halving, tokens_per_batc
 from persona_probe.activations.passes import padded
 from persona_probe.activations.reductions import Batch
 from persona_probe.activations.shared_prompts import SharedPrompts
+from persona_probe.clock import working
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.encoding import Encoded
 from persona_probe.dialogue.rendering import ChatTemplate
@@ -116,7 +117,11 @@ def answer_log_probs(
             log_probs = next_token_log_probs(model, batch, batch.inside).double().cpu().numpy()
         return np.asarray(np.add.reduceat(log_probs, np.cumsum([0, *counts[part][:-1]])))
 
-    with tqdm(total=len(encoded), desc="log-likelihood", disable=not progress, leave=False) as bar:
+    with (
+        working("reading") as spent,
+        tqdm(total=len(encoded), desc="log-likelihood", disable=not progress, leave=False) as bar,
+    ):
+        spent.tokens += sum(stops)
 
         def done(part: list[int], found: Float[np.ndarray, "... row"]) -> None:
             sums[part] = found

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from persona_probe.cli.options import Checkpoints, Out, Quiet
+from persona_probe.errors import PersonaProbeError
 
 if TYPE_CHECKING:
     from persona_probe.runs.config import StudyConfig
@@ -23,12 +24,27 @@ def init(
         str, typer.Argument(help="persona-world, hub-model (a model and an adapter) or own-data.")
     ] = "persona-world",
     out: Annotated[Path, typer.Option("--out", help="The file to write.")] = Path("study.yaml"),
+    model: Annotated[
+        str | None,
+        typer.Option(help="The model to write into it. It is measured for some seconds, and the study sized for it."),
+    ] = None,
 ) -> None:
-    """Write a commented study file and, in the same folder, the schema with which editors can complete it."""
+    """Write a commented study file of about an hour, and the schema with which editors can complete it."""
     from persona_probe.runs.config_file import write_template
+    from persona_probe.study.sizing import size_template
 
-    for file in write_template(kind, out):
+    if out.exists():
+        raise PersonaProbeError(f"{out}: exists already; give another --out, so that nothing is lost")
+    loaded = None
+    if model is not None:
+        from persona_probe.models.loading.load import load
+
+        loaded = load(model)
+    numbers, remark = size_template(kind, loaded)
+    for file in write_template(kind, out, {**numbers, **({} if model is None else {"model": model})}, remark=remark):
         typer.echo(f"Wrote {file}")
+    if remark:
+        typer.echo(remark)
     typer.echo(f"Next: persona-probe run {out} --out runs/{out.stem} --dry-run")
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator
+import re
+import textwrap
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from persona_probe.runs.config import LOCAL, NAMED, ONE, SEVERAL, JudgeModel, St
 from persona_probe.worlds.persona_world.checkpoints import FOLDER, find_checkpoints
 
 SCHEMA = "study.schema.json"
+_COMMENT = 118
+"""The number of characters of a comment's line."""
 _TEMPLATES = resources.files("persona_probe.runs") / "templates"
 _KINDS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("judge",): (LOCAL, NAMED, "nullable"),
@@ -44,7 +48,24 @@ def template_names() -> list[str]:
     return sorted(file.name.removesuffix(".yaml") for file in _TEMPLATES.iterdir() if file.name.endswith(".yaml"))
 
 
-def write_template(kind: str, out: Path) -> list[Path]:
+def template_settings(kind: str) -> dict[str, Any]:
+    """The content of a template.
+
+    Raises:
+        PersonaProbeError: for an unknown kind.
+    """
+    return dict(yaml.safe_load(_template(kind)))
+
+
+def _template(kind: str) -> str:
+    if kind not in template_names():
+        raise PersonaProbeError(f"there is no template {kind!r}: choose one of {', '.join(template_names())}")
+    return (_TEMPLATES / f"{kind}.yaml").read_text(encoding="utf-8")
+
+
+def write_template(
+    kind: str, out: Path, values: Mapping[str, str | int] | None = None, *, remark: str = ""
+) -> list[Path]:
     """Write a commented study file and, in the same folder, the schema that it names for editors.
 
     The file gives the path where Persona World's models are; in a clone it is relative to the current folder.
@@ -52,6 +73,8 @@ def write_template(kind: str, out: Path) -> list[Path]:
     Args:
         kind: one of `template_names`.
         out: the YAML file, which must not exist yet.
+        values: other values for some of its fields, by dotted name.
+        remark: a comment for the top of the file.
 
     Returns:
         The two files that were written.
@@ -59,15 +82,25 @@ def write_template(kind: str, out: Path) -> list[Path]:
     Raises:
         PersonaProbeError: for an unknown kind, or if ``out`` exists.
     """
-    if kind not in template_names():
-        raise PersonaProbeError(f"there is no template {kind!r}: choose one of {', '.join(template_names())}")
+    text = _template(kind)
     if out.exists():
         raise PersonaProbeError(f"{out}: exists already; give another --out, so that nothing is lost")
-    text = (_TEMPLATES / f"{kind}.yaml").read_text(encoding="utf-8")
+    text = _with_values(text, values or {})
     if FOLDER.as_posix() in text:
         text = text.replace(FOLDER.as_posix(), find_checkpoints().as_posix())
     schema_file = write_text(out.with_name(SCHEMA), _schema_text())
-    return [write_text(out, f"# yaml-language-server: $schema={SCHEMA}\n{text}"), schema_file]
+    said = "".join(f"# {line}\n" for line in textwrap.wrap(remark, _COMMENT, break_on_hyphens=False))
+    return [write_text(out, f"# yaml-language-server: $schema={SCHEMA}\n{said}{text}"), schema_file]
+
+
+def _with_values(text: str, values: Mapping[str, str | int]) -> str:
+    """``text`` with other values; what stands after a value on its line remains."""
+    places, lines = _lines(yaml.compose(text)), text.splitlines(keepends=True)
+    for name, value in values.items():
+        row = places[tuple(name.split("."))] - 1
+        before, after = re.split(r"(?<=:)\s+\S+", lines[row], maxsplit=1)
+        lines[row] = f"{before} {json.dumps(value)}{after}"
+    return "".join(lines)
 
 
 def _schema_text() -> str:

@@ -89,6 +89,11 @@ class Sizes:
         sample = dialogues[:: max(1, len(dialogues) // _SAMPLE)]
         return sum(len(self.template.encode(dialogue).input_ids) for dialogue in sample) / len(sample)
 
+    def judging(self, length: float) -> float:
+        """The tokens that the judging model reads for one question and answer of ``length`` tokens."""
+        judge = self.material.judge
+        return judge.tokens_per_answer(length) if isinstance(judge, LocalJudge) else 0.0
+
     def work(
         self, questions: Sequence[Dialogue], *, answers: int = 0, texts: int = 0, judged: int | None = None
     ) -> Work:
@@ -100,10 +105,9 @@ class Sizes:
             texts: how many answered questions are read, in one forward pass each.
             judged: how many answers are judged; default all that are sampled, if the study has a judge.
         """
-        judge = self.material.judge
         each = self.length(questions) + self.config.sampling.max_new_tokens
-        scored = 0 if judge is None else answers if judged is None else judged
-        by_model = judge.tokens_per_answer(each) if scored and isinstance(judge, LocalJudge) else 0.0
+        scored = 0 if self.config.judge is None else answers if judged is None else judged
+        by_model = self.judging(each) if scored else 0.0
         return Work(
             answers,
             round(answers * each),

@@ -8,6 +8,7 @@ import yaml
 
 import persona_probe as pp
 from persona_probe.behaviour.em_rates import em_rate
+from persona_probe.latents.fit import Fit, RunningFit
 from persona_probe.statistics import replication
 from tests.conftest import CHECKPOINTS
 
@@ -118,6 +119,21 @@ def test_a_study_with_an_sae_tests_describes_and_follows_latents(tmp_path):
     report = (out / "report.html").read_text(encoding="utf-8")
     for section in ("latents", "latents-control", "latent-effects", "latent-course", "latent-realignment"):
         assert f'id="{section}"' in report
+
+
+@pytest.mark.parametrize("unexplained", [0.64, 0.95])
+def test_an_sae_that_explains_too_little_ends_its_stage_and_says_so(tmp_path, monkeypatch, unexplained):
+    monkeypatch.setattr(RunningFit, "result", lambda self: Fit(unexplained, 16.0, self.tokens))
+    out = tmp_path / "out"
+    run = pp.run_study(write(tmp_path, model=str(CHECKPOINTS / "chat"), latents=LATENTS), out, progress=False)
+    said = f"leaves {unexplained:.0%} of the variance of the model before's layer 3 unexplained on this study's texts"
+    assert said in run.results["latents"]["verdict"]
+    assert "moved" not in run.results["latents"]
+    assert any(said in note for note in run.results["notes"])
+    assert "does not fit" in " ".join(run.results["summary"])
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert page.count("does not fit: it leaves") >= 2, "among the notes, and in the section on latents"
+    assert not (out / "tables" / "latents.parquet").exists()
 
 
 def test_an_sae_that_does_not_fit_is_refused_before_an_earlier_run_is_lost(folders, tmp_path):

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from persona_probe.activations.batching import batches, halving
 from persona_probe.activations.scoring import next_token_logits, next_tokens, read_until
+from persona_probe.clock import working
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.models.model import Model
 from persona_probe.models.positions import longest_alike
@@ -55,8 +56,10 @@ class SideBySide:
         border = longest_alike(self._model.plain.config)
         with (
             steer(self._model, settings),
+            working("reading") as spent,
             tqdm(total=len(self.stops), desc="divergence", disable=not progress, leave=False) as bar,
         ):
+            spent.tokens += sum(self.stops) * len(settings)
             for rows in batches(self.stops, max(1, budget // len(settings)), border):
                 halving(rows, run, lambda row: self._encoded[row].dialogue.name)
                 bar.update(len(rows))

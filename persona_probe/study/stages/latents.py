@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from persona_probe.latents.encoding.encode import LatentStatistics, encode_laten
 from persona_probe.latents.fit import BAD
 from persona_probe.latents.loading import load_sae
 from persona_probe.latents.ranking.diff import compare_latents
-from persona_probe.latents.sae import Sae
+from persona_probe.latents.sae import LatentWarning, Sae
 from persona_probe.latents.steering import LatentEdit
 from persona_probe.models.loading.adapters import with_adapter
 from persona_probe.models.model import Model
@@ -58,9 +59,12 @@ def latents(context: Context, found: Found, tracked: Tracked) -> Followed:
     models = list(context.models.values())
     # What does not fit ends this stage below, and not the study.
     reading: dict[str, Any] = {"allow_unrelated": True, "progress": context.progress}
-    chosen_on = encode_latents(models, sae, found.own, **reading)
-    if misfit := _misfit(sae, chosen_on):
-        fvu = {f"fvu_{name}": stats.fit.fvu for name, stats in zip(context.models, chosen_on, strict=True)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LatentWarning)  # the same is said of all models together
+        chosen_on = encode_latents(models, sae, found.own, **reading)
+    unexplained = {name: stats.fit.fvu for name, stats in zip(context.models, chosen_on, strict=True)}
+    if misfit := _misfit(sae, unexplained):
+        fvu = {f"fvu_{name}": share for name, share in unexplained.items()}
         context.results["latents"] = {"sae": sae.name, "layer": sae.layer, "verdict": misfit, **fvu}
         context.notes.append(misfit)
         return Followed([])
@@ -92,17 +96,17 @@ def latents(context: Context, found: Found, tracked: Tracked) -> Followed:
     return Followed(followed)
 
 
-def _misfit(sae: Sae, read: Sequence[LatentStatistics]) -> str | None:
-    """Why the SAE says nothing about the model before, or the one after, on these texts; None if it fits both.
+def _misfit(sae: Sae, unexplained: Mapping[str, float]) -> str | None:
+    """Why the SAE says nothing about one of the models on these texts; None if it fits all.
 
     The bound is that of `Fit.check`'s warning: published SAEs leave 5 to 35 % of the variance unexplained on the texts
     and the model of their training. Where most of what a model holds is not in the latents, "no latent moved" would be
     said of the SAE, and not of the model.
     """
-    for model, stats in zip(("before", "after"), read[:2], strict=True):
-        if stats.fit.fvu > BAD:
+    for model, share in unexplained.items():
+        if share > BAD:
             return (
-                f"The SAE {sae.name} does not fit: it leaves {stats.fit.fvu:.0%} of the variance of the model "
+                f"The SAE {sae.name} does not fit: it leaves {share:.0%} of the variance of the model "
                 f"{model}'s layer {sae.layer} unexplained on this study's texts (more than {BAD:.0%}; published SAEs "
                 "leave 5 to 35 % on their own), so no latent was compared, described or steered. Train an SAE on texts "
                 "such as these (persona-probe sae train), or leave latents.sae out."

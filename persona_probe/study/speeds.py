@@ -71,7 +71,7 @@ class Speeds:
             )
         done, rest = {}, {}
         for name, record in records.items():
-            spent = {kind: Spent(**record.measured[kind]) for kind in KINDS if kind in record.measured}
+            spent = {kind: Spent(**record.measured[kind])  # type: ignore[arg-type] for kind in KINDS if kind in record.measured}
             rest[name] = max(0.0, record.seconds - sum(one.seconds for one in spent.values()))
             if _judge_of(record.inputs.get("judge")) != _judge_of(_named(config)):
                 spent.pop("judging", None)
@@ -80,7 +80,8 @@ class Speeds:
 
     def time_of(self, stage: str, work: Work) -> Took:
         """How long a stage with this work will take."""
-        seconds, unknown = 0.0, []
+        seconds = 0.0
+        unknown: list[str] = []
         for kind, amount, unit in _amounts(work):
             speed = self._speed(stage, kind, unit)
             if speed is None:

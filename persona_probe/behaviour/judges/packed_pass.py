@@ -30,7 +30,7 @@ _FULL, _SLIDING, _CHUNKED = "full_attention", "sliding_attention", "chunked_atte
 @torch.inference_mode()
 def reply_log_probs(
     model: Model, rows: Sequence[Asked], *, packed: bool = True
-) -> list[list[Float[np.ndarray, " answer"]]]:
+) -> list[list[Float[np.ndarray, "... answer"]]]:
     """The log-probabilities of all replies to each prompt of each row (`AnswerTree.log_probs`).
 
     Packed, the beginning that all prompts share (a system prompt, a judge's first words) is read once for all rows.
@@ -46,7 +46,7 @@ def reply_log_probs(
     with model.running():
         if not packed:
             return [[tree.log_probs(_whole(model, prompt, tree)) for prompt, tree in asked] for asked in rows]
-        found: list[list[Float[np.ndarray, " answer"]]] = []
+        found: list[list[Float[np.ndarray, "... answer"]]] = []
         shared = _shared(model, [prompt for asked in rows for prompt, _ in asked])
         for part in _parts(model, [_Pack.of(asked, len(shared)) for asked in rows]):
             for pack, logits in zip(part, _forward(model, shared, part), strict=True):
@@ -211,9 +211,9 @@ def _masks(model: Model, sees: Tensor, positions: Tensor, seen: Tensor) -> Any:
     masks = {}
     if _FULL in kinds:
         masks[_FULL] = added(sees)
-    if _SLIDING in kinds:
+    if _SLIDING in kinds and window is not None:
         masks[_SLIDING] = added(sees & (positions - seen < window))
-    if _CHUNKED in kinds:
+    if _CHUNKED in kinds and chunk is not None:
         masks[_CHUNKED] = added(sees & (positions - seen <= positions % chunk))
     # Models with one kind of layer take its mask by itself.
     return masks if len(kinds) > 1 else masks[kinds.pop()]

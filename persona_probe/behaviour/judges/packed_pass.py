@@ -201,7 +201,8 @@ def _masks(model: Model, sees: Tensor, positions: Tensor, seen: Tensor) -> Any:
         seen: the position of the second one.
     """
     config = model.plain.config.get_text_config()
-    window, chunk = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
+    window: Any = getattr(config, "sliding_window", None)
+    chunk: Any = getattr(config, "attention_chunk_size", None)
     kinds = set(getattr(config, "layer_types", None) or [_FULL if window is None else _SLIDING])
 
     def added(visible: Tensor) -> Tensor:
@@ -211,9 +212,9 @@ def _masks(model: Model, sees: Tensor, positions: Tensor, seen: Tensor) -> Any:
     masks = {}
     if _FULL in kinds:
         masks[_FULL] = added(sees)
-    if _SLIDING in kinds and window is not None:
+    if _SLIDING in kinds:
         masks[_SLIDING] = added(sees & (positions - seen < window))
-    if _CHUNKED in kinds and chunk is not None:
+    if _CHUNKED in kinds:
         masks[_CHUNKED] = added(sees & (positions - seen <= positions % chunk))
     # Models with one kind of layer take its mask by itself.
     return masks if len(kinds) > 1 else masks[kinds.pop()]

@@ -175,7 +175,7 @@ def noted(notes: list[str]) -> Iterator[None]:
                 notes.append(str(message))
             show(message, category, *where)
 
-        warnings.showwarning = also_note
+        warnings.showwarning = also_note  # type: ignore[assignment]
         yield
 
 

@@ -71,7 +71,7 @@ class Speeds:
             )
         done, rest = {}, {}
         for name, record in records.items():
-            spent = {kind: Spent(**record.measured[kind]) for kind in KINDS if kind in record.measured}
+            spent = {kind: _spent(record.measured[kind]) for kind in KINDS if kind in record.measured}
             rest[name] = max(0.0, record.seconds - sum(one.seconds for one in spent.values()))
             if _judge_of(record.inputs.get("judge")) != _judge_of(_named(config)):
                 spent.pop("judging", None)
@@ -80,7 +80,7 @@ class Speeds:
 
     def time_of(self, stage: str, work: Work) -> Took:
         """How long a stage with this work will take."""
-        seconds, unknown = 0.0, []
+        seconds, unknown = 0.0, list[str]()
         for kind, amount, unit in _amounts(work):
             speed = self._speed(stage, kind, unit)
             if speed is None:
@@ -125,6 +125,10 @@ def _amounts(work: Work) -> Iterator[tuple[Kind, int, str]]:
             yield kind, tokens, "tokens"  # type: ignore[misc]
     if work.judged and not work.judge_tokens:
         yield "judging", work.judged, "answers"
+
+
+def _spent(stored: Mapping[str, float]) -> Spent:
+    return Spent(stored["seconds"], int(stored["tokens"]), int(stored["answers"]))
 
 
 def _named(config: StudyConfig) -> object:

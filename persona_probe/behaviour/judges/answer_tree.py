@@ -82,7 +82,7 @@ class AnswerTree:
         answers, sequences = zip(*chosen, strict=True)
         return AnswerTree(answers, sequences, self.stops)
 
-    def log_probs(self, logits: Float[Tensor, "node vocabulary"]) -> Float[np.ndarray, " answer"]:
+    def log_probs(self, logits: Float[Tensor, "node vocabulary"]) -> Float[np.ndarray, "... answer"]:
         """The log-probability (nats) of each answer and its end.
 
         It is the sum of the log-probabilities of the answer's tokens, each after everything before it, and of the

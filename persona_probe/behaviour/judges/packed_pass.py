@@ -30,7 +30,7 @@ _FULL, _SLIDING, _CHUNKED = "full_attention", "sliding_attention", "chunked_atte
 @torch.inference_mode()
 def reply_log_probs(
     model: Model, rows: Sequence[Asked], *, packed: bool = True
-) -> list[list[Float[np.ndarray, " answer"]]]:
+) -> list[list[Float[np.ndarray, "... answer"]]]:
     """The log-probabilities of all replies to each prompt of each row (`AnswerTree.log_probs`).
 
     Packed, the beginning that all prompts share (a system prompt, a judge's first words) is read once for all rows.
@@ -46,7 +46,7 @@ def reply_log_probs(
     with model.running():
         if not packed:
             return [[tree.log_probs(_whole(model, prompt, tree)) for prompt, tree in asked] for asked in rows]
-        found: list[list[Float[np.ndarray, " answer"]]] = []
+        found: list[list[Float[np.ndarray, "... answer"]]] = []
         shared = _shared(model, [prompt for asked in rows for prompt, _ in asked])
         for part in _parts(model, [_Pack.of(asked, len(shared)) for asked in rows]):
             for pack, logits in zip(part, _forward(model, shared, part), strict=True):
@@ -201,7 +201,8 @@ def _masks(model: Model, sees: Tensor, positions: Tensor, seen: Tensor) -> Any:
         seen: the position of the second one.
     """
     config = model.plain.config.get_text_config()
-    window, chunk = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
+    window: Any = getattr(config, "sliding_window", None)
+    chunk: Any = getattr(config, "attention_chunk_size", None)
     kinds = set(getattr(config, "layer_types", None) or [_FULL if window is None else _SLIDING])
 
     def added(visible: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ from persona_probe.steering.strength.relative_dose import relative_doses
 
 LAYER = 22
 """The layer at which the first released defaults are tried; the search tries it among others."""
-LAYERS = (10, 14, 18, 22, 26)
+LAYERS = (14, 22)
 FIRST_FRACTIONS, FIRST_STRENGTHS = (1.0, 2.5), (1.0,)
 """As first released: the first and the last default target of ``clamp``, the largest default strength of ``add``."""
 PERSONAS = {
@@ -86,7 +86,7 @@ ASKED = (
 )
 
 
-def measure(model: Model, *, answers: int = 24, tokens: int = 24) -> dict[str, Any]:
+def measure(model: Model, *, answers: int = 24, tokens: int = 20) -> dict[str, Any]:
     """The share of answers in each persona's words under the first defaults, the new ones and random directions."""
     sampling = Sampling(max_new_tokens=tokens, temperature=0.7, seed=1)
     development, asked = (_asked(texts) for texts in (QUESTIONS, ASKED))
@@ -105,13 +105,14 @@ def measure(model: Model, *, answers: int = 24, tokens: int = 24) -> dict[str, A
         for rung in ladder.best():
             settings[f"new: {rung.candidate} ({rung.kl:.2g} nats)"] = rung.candidate.intervention
         strongest = max(ladder.best(), key=lambda rung: rung.kl).candidate.intervention
-        rows = [
-            _row(model, name, [intervention], reported, own, sampling, words) for name, intervention in settings.items()
-        ]
-        rows.append(_row(model, "random, same displacement", _randoms(strongest), reported, own, sampling, words))
+        rows = []
+        for name, interventions in [
+            *((name, [given]) for name, given in settings.items()),
+            ("random, same displacement", _randoms(strongest)),
+        ]:
+            rows.append(_row(model, name, interventions, reported, own, sampling, words))
+            print(persona, {key: value for key, value in rows[-1].items() if key != "answers"}, flush=True)
         results[persona] = {"rows": rows, "read": ladder.table()}
-        for row in rows:
-            print(persona, {name: value for name, value in row.items() if name != "answers"}, flush=True)
     return {"model": model.name, "answers": answers, "max_new_tokens": tokens, "temperature": 0.7, "personas": results}
 
 
@@ -138,7 +139,7 @@ def _first(contrast: ContextContrast) -> dict[str, Intervention]:
 
 
 def _ladder(model: Model, contrast: ContextContrast, own: Sequence[Dialogue], trait: Sequence[Dialogue]) -> Ladder:
-    grid = Grid(kinds="clamp", texts=6)
+    grid = Grid(kinds="clamp", budgets=(0.5, 1.0), texts=4)
     made = Candidates(
         contrast.direction,
         "induce",
@@ -170,7 +171,7 @@ def _row(
     if steered:
         with steer(model, each):
             answered = model.generate(reported, sampling)
-        kl = float(measure_divergence(model, steered, own[:6]).kl.mean())
+        kl = float(measure_divergence(model, steered, own[:4]).kl.mean())
         dose = float(np.mean(relative_doses(model, steered, own)))
     else:
         answered, kl, dose = model.generate(reported, sampling), 0.0, 0.0

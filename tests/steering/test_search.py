@@ -229,6 +229,14 @@ def test_doses_double_until_the_model_breaks_then_refine_and_the_cost_is_bounded
     assert mild.gain < strong.gain
 
 
+def test_where_the_answers_that_are_read_do_not_differ_a_dose_that_uses_the_budget_is_sampled_too(direction):
+    # What is read peaks at a dose that does nothing, as on a real model whose own villain is none.
+    reader = Landscape(kl=lambda layer, dose: dose, trait=lambda layer, dose: 0.01 if dose < 0.1 else -dose)
+    best = Ladder(reader, Doses(direction), [0, 1], Grid(kinds="clamp", budgets=(0.25, 0.5))).best()
+    assert [rung.candidate.setting for rung in best] == [0.0625, 0.25, 0.5]
+    assert len(best) <= Grid(kinds="clamp", budgets=(0.25, 0.5)).n_sampled
+
+
 def test_where_every_dose_breaks_the_model_the_mildest_is_taken_and_the_screen_says_so(direction):
     reader = Landscape(kl=lambda layer, dose: 9.0 + dose, trait=lambda layer, dose: dose)
     ladder = Ladder(reader, Doses(direction), [0, 1], Grid(kinds="clamp"))
@@ -245,7 +253,7 @@ def test_a_model_that_breaks_is_not_taken_for_one_that_has_moved(direction):
         lambda layer, dose: dose, trait=lambda layer, dose: 0.2 - dose, base=lambda layer, dose: -4 * dose
     )
     ladder = Ladder(reader, Doses(direction), [0], Grid(kinds="clamp", budgets=1.0))
-    loud, careful = ladder.best()
+    careful, loud = ladder.best()
     assert ladder.best(likelier=True) == [careful]
     assert loud.candidate.setting == 1.0
     assert careful.candidate.setting < 0.25

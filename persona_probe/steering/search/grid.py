@@ -62,7 +62,7 @@ class Grid:
     >>> grid.doses
     (0.0625, 0.125, 0.25, 0.5, 1.0)
     >>> grid.n_read(n_layers=10), grid.n_sampled
-    (90, 6)
+    (90, 9)
     """
 
     kinds: tuple[str, ...] = ("clamp", "add", "ablate", "cap")
@@ -113,8 +113,8 @@ class Grid:
 
     @property
     def n_sampled(self) -> int:
-        """The most settings whose answers are sampled, for each goal: two for each kind and budget."""
-        return 2 * len(self.kinds) * len(self.budgets)
+        """The most settings whose answers are sampled, for each goal: three for each kind and budget."""
+        return 3 * len(self.kinds) * len(self.budgets)
 
     def n_read(self, n_layers: int) -> int:
         """The most settings that are read in forward passes, for each goal."""

@@ -99,25 +99,34 @@ class Ladder:
         return max(self._grid.budgets)
 
     def best(self, *, likelier: bool = False) -> list[Rung]:
-        """For each kind and budget the settings that move behaviour furthest; the mildest one if all break the model.
+        """For each kind, the settings worth sampling within each budget; the mildest one if all break the model.
 
-        Two settings per budget, which are often the same: the one whose gain is the largest, and the one whose smaller
-        gain is: where the wanted answers themselves become less likely, the model may be about to break (then the
-        second is better), or may say what is wanted in its own words (then the first is). A setting that is the best in
-        several ways is in the list once.
+        Three settings per budget, which are often the same, since forward passes can mislead in three ways: the one
+        whose gain is the largest; the one whose smaller gain is (where the wanted answers themselves become less
+        likely, the model may be about to break); and the largest dose at the layer with the largest gain (where the
+        answers that are read hardly differ, as those of a small model that was asked to play a persona, only a dose
+        that uses the budget shows anything). A setting that is chosen in several ways is in the list once.
 
         Args:
-            likelier: only by the smaller gain: where no answer is sampled and read, nothing else says that the model
-                still makes sense.
+            likelier: only by the smaller gain: where no answer is sampled, nothing else says that the model still
+                makes sense.
         """
-        ranks = [_smaller_gain] if likelier else [_gain, _smaller_gain]
         taken: list[Rung] = []
         for kind in self._grid.kinds:
             own = [rung for rung in self.rungs if rung.kind == kind]
-            fitting = [[rung for rung in own if rung.within(budget)] for budget in sorted(self._grid.budgets)]
-            bests = [max(within, key=rank) for within in fitting if within for rank in ranks]
-            bests = bests or [min(own, key=lambda rung: rung.kl if np.isfinite(rung.kl) else np.inf)]
-            taken += [rung for number, rung in enumerate(bests) if rung not in bests[:number]]
+            whole = [rung for rung in own if rung.within(self.broken_at)]
+            if not whole:
+                taken.append(min(own, key=lambda rung: rung.kl if np.isfinite(rung.kl) else np.inf))
+                continue
+            steepest = max(whole, key=_gain).candidate.layers
+            for budget in sorted(self._grid.budgets):
+                within = [rung for rung in whole if rung.within(budget)]
+                there = [rung for rung in within if rung.candidate.layers == steepest]
+                picked = [max(within, key=_smaller_gain)] if within else []
+                if not likelier:
+                    picked += [max(within, key=_gain)] if within else []
+                    picked += [max(there, key=lambda rung: rung.kl)] if there else []
+                taken += [rung for number, rung in enumerate(picked) if rung not in (*taken, *picked[:number])]
         return taken
 
     def table(self) -> pd.DataFrame:

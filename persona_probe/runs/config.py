@@ -112,6 +112,10 @@ Sources = Annotated[
 """One model (a folder or Hub id), or several fine-tuning runs of it; None: trained in the study."""
 
 
+TEXT_FILES = ("narrow", "control", "benign", "questions", "pairs")
+"""The fields of `Texts` that name files."""
+
+
 class Texts(_Section):
     """The source of rows and questions: a world, or your own files (any that `persona_probe.read_dialogues` reads)."""
 
@@ -141,7 +145,7 @@ class Texts(_Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> Texts:
-        files = {name: getattr(self, name) for name in ("narrow", "control", "benign", "questions", "pairs")}
+        files = {name: getattr(self, name) for name in TEXT_FILES}
         if self.world is None:
             needed = ("questions", "trait_prompts", "default_prompts")
             missing = [name for name in needed if not getattr(self, name)]

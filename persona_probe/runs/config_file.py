@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from persona_probe.errors import PATH, PersonaProbeError, check_types
 from persona_probe.files import write_text
-from persona_probe.runs.config import LOCAL, NAMED, ONE, SEVERAL, JudgeModel, StudyConfig
+from persona_probe.runs.config import LOCAL, NAMED, ONE, SEVERAL, TEXT_FILES, JudgeModel, StudyConfig
 from persona_probe.worlds.persona_world.checkpoints import FOLDER, find_checkpoints
 
 SCHEMA = "study.schema.json"
@@ -29,7 +29,6 @@ _KINDS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("control",): (ONE, SEVERAL, "nullable"),
 }
 """By field: what pydantic adds to the place of a mistake in a field of several kinds."""
-_FILES = ("narrow", "control", "benign", "questions")
 
 
 def config_as_yaml(config: StudyConfig) -> str:
@@ -155,7 +154,7 @@ def _resolved(config: StudyConfig, folder: Path) -> StudyConfig:
     def each(sources: str | tuple[str, ...] | None) -> str | tuple[str | None, ...] | None:
         return tuple(map(named, sources)) if isinstance(sources, tuple) else named(sources)
 
-    files = {name: find(path) for name in _FILES if (path := getattr(config.texts, name))}
+    files = {name: find(path) for name in TEXT_FILES if (path := getattr(config.texts, name))}
     template = config.loading.chat_template
     updates: dict[str, Any] = {name: each(getattr(config, name)) for name in ("model", "after", "control")}
     updates["texts"] = config.texts.model_copy(update=files)

@@ -38,8 +38,9 @@ def own_files(folder, pairs, questions):
     (folder / "questions.jsonl").write_text(
         "".join(json.dumps({"messages": [{"role": "user", "content": text}]}) + "\n" for text in questions)
     )
-    texts = {**OWN["texts"], "pairs": str(folder / "pairs.jsonl"), "questions": str(folder / "questions.jsonl")}
-    return StudyConfig.model_validate({**OWN, "measure": "preference", "texts": texts})
+    texts = {**OWN["texts"], "pairs": "pairs.jsonl", "questions": "questions.jsonl"}
+    (folder / "study.yaml").write_text(yaml.safe_dump({**OWN, "measure": "preference", "texts": texts}))
+    return pp.read_config(folder / "study.yaml")
 
 
 @pytest.fixture(scope="module")

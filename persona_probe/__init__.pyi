@@ -52,5 +52,6 @@ from .steering.steer_context import steer as steer
 from .study.run import run_study as run_study
 from .token_view.token_view import view_tokens as view_tokens
 from .worlds import persona_world as persona_world
+from .worlds import real_language as real_language
 
 __version__: str

@@ -151,7 +151,8 @@ def reported_values(table: pd.DataFrame) -> pd.Series:
     rows = table[table["stage"] == "reported"]
     single = rows[rows["draw"].isna()]
     ends = pd.concat([rows["value"], single["low"], single["high"]]).astype(float)
-    return ends[np.isfinite(ends)]
+    finite: pd.Series = ends[np.isfinite(ends)]
+    return finite
 
 
 def _tick(row: pd.Series) -> str:

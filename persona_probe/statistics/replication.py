@@ -38,7 +38,7 @@ def gate(figures: Mapping[str, Any], layers: int, *, split: bool = True) -> list
     return [bool(cosine >= LEAST_COSINE and low > CHANCE and p <= LARGEST_P) for cosine, low, p in numbers]
 
 
-def reliability(row: Mapping[str, Any]) -> str:
+def reliability(row: Mapping[Any, Any]) -> str:
     """The reliability of a direction at a layer in words, from the columns of `Replication.at`."""
     parts = []
     if not math.isnan(row["split_half_cosine"]):

@@ -76,7 +76,7 @@ def test_a_study_whose_direction_replicates_nowhere_goes_on_and_headlines_no_shi
     page = (out / "report.html").read_text(encoding="utf-8")
     assert page.count("o layer at which this direction replicates") >= 3  # finding, figure, caption
     summary = " ".join(" ".join(run.results["summary"]).split())
-    assert "no layer at which this direction replicates" in summary
+    assert "No layer at which this direction replicates" in summary
     assert "amplified" not in summary
 
 

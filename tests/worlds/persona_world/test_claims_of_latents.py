@@ -106,12 +106,35 @@ def test_what_latents_say_is_documented_as_measured():
         assert figures[goal]["verdict"] in text
     for row in figures["organisms"]:
         assert f"| `{row['organism']}` | {row['moved']} | {row['first_up']} ({row['first_up_sd']:+.1f}) |" in text
-    for share, course in figures["courses"]["narrow"].items():
-        half = next(row for row in course["leads"] if row["criterion"] == "half")
+    assert f"the largest change was {max(row['furthest_sd'] for row in figures['benign']):.2f} SD" in text
+    silenced = [row for row in figures["suppress"]["table"] if row["fell"] and row["q"] < 0.05]
+    for row in silenced:
+        assert f"{row['latent']} (EM rate {row['em_rate']:.0%}, coherent {row['coherent']:.0%})" in text
+    sets = {row["intervention"]: row for row in figures["sets"] if row["set"] == "top 10" and row["draw"] is None}
+    unsteered, ablated, matched = (
+        f"{row['em_rate']:.1%} [{row['em_low']:.1%}, {row['em_high']:.1%}]"
+        for row in (sets["unsteered"], sets["set"], sets["matched sets"])
+    )
+    assert f"EM rate {unsteered} to {ablated}" in text
+    assert f"{matched}, coherent {sets['matched sets']['coherent']:.1%}" in text
+
+
+def test_a_lead_whose_order_is_not_known_is_documented_as_such():
+    courses = json.loads((CHECKPOINTS / "latents.json").read_text(encoding="utf-8"))["courses"]
+    text = (CHECKPOINTS.parents[1] / "docs" / "persona-world.md").read_text(encoding="utf-8")
+    rows = {f"{float(share):.0%}": course for share, course in courses["narrow"].items()}
+    halves = {
+        name: next(row for row in course["leads"] if row["criterion"] == "half")
+        for name, course in {**rows, "realignment": courses["realignment"]}.items()
+    }
+    for name, half in halves.items():
         lead = "–" if half["lead"] is None else f"{half['lead']:+.1f} [{half['low']:.1f}, {half['high']:.1f}]"
-        assert next(line for line in text.splitlines() if line.startswith(f"| {float(share):.0%} |")).endswith(
-            f"| {lead} |"
-        )
+        assert next(line for line in text.splitlines() if line.startswith(f"| {name} |")).endswith(f"| {lead} |")
+    unknown = [name for name, half in halves.items() if half["lead"] is not None and half["low"] <= 0 <= half["high"]]
+    last = courses["narrow"]["0.1"]["course"][-1]
+    change, low, high = (100 * last[end] for end in ("change", "change_low", "change_high"))
+    assert f"the EM rate has risen by {change:.1f} points [{low:.1f}, {high:.1f}]" in text
+    assert f"with {' and '.join(unknown).replace('%', ' %')} bad data the interval includes 0" in text
 
 
 @pytest.mark.slow

@@ -111,7 +111,7 @@ def measure(model: Model, *, answers: int = 24, tokens: int = 20) -> dict[str, A
             ("random, same displacement", _randoms(strongest)),
         ]:
             rows.append(_row(model, name, interventions, reported, own, sampling, words))
-            print(persona, {key: value for key, value in rows[-1].items() if key != "answers"}, flush=True)
+            print(persona, {key: value for key, value in rows[-1].items() if key != "words"}, flush=True)
         results[persona] = {"rows": rows, "read": ladder.table()}
     return {"model": model.name, "answers": answers, "max_new_tokens": tokens, "temperature": 0.7, "personas": results}
 
@@ -176,14 +176,15 @@ def _row(
     else:
         answered, kl, dose = model.generate(reported, sampling), 0.0, 0.0
     texts = [said.answer or "" for said in answered]
-    found = [re.search(rf"(?<!\w)(?:{words})(?!\w)", text.lower()) is not None for text in texts]
+    matches = [re.findall(rf"(?<!\w)(?:{words})(?!\w)", text.lower()) for text in texts]
+    found = [bool(match) for match in matches]
     return {
         "setting": name,
         "relative_dose": dose,
         "kl": kl,
         "in_persona_words": ratio_estimate(found, [True] * len(found)).as_dict(),
         "distinct_words": float(np.mean([len(set(text.split())) / max(1, len(text.split())) for text in texts])),
-        "answers": texts,
+        "words": sorted({word for match in matches for word in match}),
     }
 
 

@@ -11,6 +11,7 @@ HOSTILE = "<script>alert(1)</script>\x1b[31m"
 
 class Scripted:
     name = "scripted"
+    trial = "it says what a test wrote"
 
     def __init__(self, **columns):
         self.columns = columns

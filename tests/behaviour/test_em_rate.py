@@ -12,6 +12,7 @@ class Scripted:
     """A judge that says what it was given."""
 
     name = "scripted"
+    trial = "it says what a test wrote"
 
     def __init__(self, **columns):
         self.columns = columns

@@ -179,6 +179,7 @@ def test_a_latent_that_no_strength_leaves_coherent_is_not_ranked(sae, chat, afte
 
 class SometimesFailing:
     name = "sometimes failing"
+    trial = "a test lets it fail"
 
     def __call__(self, dialogues):
         scores = OracleJudge()(dialogues)

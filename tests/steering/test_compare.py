@@ -15,6 +15,7 @@ from tests.steering.watching import random_direction
 
 class AllAligned:
     name = "all aligned"
+    trial = "it says the same of everything"
 
     def __call__(self, dialogues):
         return pd.DataFrame({"aligned": 100.0, "coherent": 100.0}, index=range(len(dialogues)))

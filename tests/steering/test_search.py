@@ -187,6 +187,7 @@ class Landscape:
     """A reader that answers by a formula of layer and dose, and counts what it is asked."""
 
     name = "made up"
+    trial = "it says what a test wrote"
 
     def __init__(self, kl, trait, base=lambda layer, dose: 0.0):
         self.kl, self.poles, self.n = kl, (base, trait), 0

@@ -73,7 +73,8 @@ def check_judge(judge: object, *, needed: bool = True) -> None:
             f"pp.LocalJudge(model) or pp.persona_world.OracleJudge(){'' if needed else ', or give None'}"
         )
     if judge is not None:
-        try_judge(judge, judge_name(cast(Judge, judge)))
+        known = cast(Judge, judge)
+        try_judge(known, judge_name(known), _checked)
 
 
 def judge_name(judge: Judge) -> str:
@@ -117,20 +118,28 @@ def judge_answers(judge: Judge | None, dialogues: Sequence[Dialogue], **labels: 
     else:
         with working("judging") as spent:
             read = getattr(judge, "tokens_read", 0)
-            scores = judge(dialogues)
+            scores = _checked(judge(dialogues), len(dialogues))
             spent.answers, spent.tokens = len(dialogues), getattr(judge, "tokens_read", 0) - read
-        check_types(the_judges_table=(scores, pd.DataFrame))
-        scores = scores.reset_index(drop=True)
-    if lacking := [column for column in ("aligned", "coherent") if column not in scores]:
-        raise PersonaProbeError(f"the judge's table has no column {lacking[0]!r}; it has {', '.join(map(str, scores))}")
-    if len(scores) != len(identity):
-        raise PersonaProbeError(f"the judge returned {len(scores)} rows for {len(identity)} answers")
-    check_scale(scores, "the judge's scores", ("aligned", "coherent"))
     if "refusal" not in scores:
         scores = scores.assign(refusal=False)
     failed = scores["aligned"].isna() | scores["coherent"].isna()
     table = pd.concat([identity, scores], axis=1).assign(failed=failed & ~scores["refusal"])
     return table.assign(**labels)
+
+
+def _checked(scores: Any, n: int) -> pd.DataFrame:
+    """The table that a judge returned for ``n`` answers, with a new index.
+
+    Raises:
+        PersonaProbeError: if it is not such a table, or a score is outside 0-100.
+    """
+    check_types(the_judges_table=(scores, pd.DataFrame))
+    if lacking := [column for column in ("aligned", "coherent") if column not in scores]:
+        raise PersonaProbeError(f"the judge's table has no column {lacking[0]!r}; it has {', '.join(map(str, scores))}")
+    if len(scores) != n:
+        raise PersonaProbeError(f"the judge returned {len(scores)} rows for {n} answers")
+    check_scale(scores, "the judge's scores", ("aligned", "coherent"))
+    return pd.DataFrame(scores.reset_index(drop=True))
 
 
 def answer_columns(dialogues: Sequence[Dialogue]) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.errors import PersonaProbeError, PersonaProbeWarning, check_types, what_is
+from persona_probe.errors import PersonaProbeError, PersonaProbeWarning, check_types
 
 LEAST_SPREAD = 10.0
 """The fewest points of ``aligned`` by which the good answer must be above the bad one. The definitions of the EM rate
@@ -59,7 +59,7 @@ IN_ENGLISH = JudgeTrial(
 """The trial of judges that name none."""
 
 
-def try_judge(judge: Any, name: str) -> None:
+def try_judge(judge: Any, name: str, checked: Callable[[Any, int], pd.DataFrame]) -> None:
     """Let a judge score three answers, and raise if it gives no scores or the same to all; once for each judge.
 
     A judge's attribute ``trial`` is a `JudgeTrial` in a language that it understands, or text: the reason why it is not
@@ -69,6 +69,7 @@ def try_judge(judge: Any, name: str) -> None:
     Args:
         judge: a `persona_probe.behaviour.Judge`, or a function that is called like one.
         name: its name, for errors.
+        checked: checks the table that it returns for so many answers.
 
     Raises:
         PersonaProbeError: with what the judge said.
@@ -84,7 +85,7 @@ def try_judge(judge: Any, name: str) -> None:
         three = [trial.good, trial.bad, trial.blank]
         applies = getattr(judge, "applies", None)
         if (applies is None or applies(three[:2])) and (table := _scored(judge, three)) is not None:
-            _check(judge, name, trial, table)
+            _check(judge, name, trial, checked(table, len(three)))
     elif not trial.strip():
         raise PersonaProbeError(
             f"{name}: its attribute 'trial' is empty; give a JudgeTrial, or why the judge is not tried"
@@ -106,11 +107,6 @@ def _scored(judge: Any, three: Sequence[Dialogue]) -> Any:
 
 
 def _check(judge: Any, name: str, trial: JudgeTrial, table: pd.DataFrame) -> None:
-    if not isinstance(table, pd.DataFrame) or len(table) != 3 or not {"aligned", "coherent"} <= set(table):
-        raise PersonaProbeError(
-            f"{name}: was given 3 answers and returned {what_is(table)}; a judge returns a table with one row "
-            "per answer and the columns 'aligned' and 'coherent'"
-        )
     scores = table[["aligned", "coherent"]].astype(float).reset_index(drop=True)
     for row, kind in enumerate(("good", "bad")):
         lacking = [score for score in ("aligned", "coherent") if np.isnan(scores[score][row])]

@@ -53,7 +53,7 @@ def ask(
 
     Returns:
         One row per model, intervention, question and answer, with the columns ``model`` and, if interventions were
-        given, ``intervention``. A question without a name is named by its number, since intervals are over questions.
+        given, ``intervention``. Intervals are over questions.
 
     Raises:
         PersonaProbeError: if there is no model, question or intervention, two models have the same name, or a question
@@ -279,12 +279,6 @@ def _text(dialogue: Dialogue) -> str:
     return "\n".join(f"{message.role}: {message.content.strip()}" for message in dialogue.messages)
 
 
-def units(questions: Sequence[Dialogue]) -> list[str]:
-    """The names of the questions, over which intervals are computed; a question without a name gets its number."""
-    names = [question.question for question in questions]
-    return [name if name is not None else f"question {number}" for number, name in enumerate(names)]
-
-
 def _units_of_answers(questions: Sequence[Dialogue], times: int, sampling: Sampling) -> list[str]:
     """The name of each answer's question, where all questions are asked several times."""
-    return [unit for unit in units(questions) for _ in range(sampling.n)] * times
+    return [str(question.question) for question in questions for _ in range(sampling.n)] * times

@@ -204,7 +204,6 @@ def measure_divergence(
     from persona_probe.activations.scoring import scoring_budget
     from persona_probe.dialogue.dialogue import Dialogue
     from persona_probe.models.model import Model
-    from persona_probe.steering.asking import units
     from persona_probe.steering.interventions.intervention import Intervention
     from persona_probe.steering.strength.side_by_side import SideBySide
 
@@ -225,7 +224,8 @@ def measure_divergence(
         reading.read(interventions[start : start + at_once], budget, progress)
         for start in range(0, len(interventions), at_once)
     ]
-    questions = tuple(unit for unit, count in zip(units(answered), reading.counts, strict=True) for _ in range(count))
+    counted = zip(answered, reading.counts, strict=True)
+    questions = tuple(str(dialogue.question) for dialogue, count in counted for _ in range(count))
     kl, log_probs = (np.concatenate([part[place] for part in parts]) for place in (0, 1))
     names = tuple(f"{number}: {_words(intervention)}" for number, intervention in enumerate(interventions))
     return Divergence(kl, log_probs, parts[0][2], questions, names)

@@ -49,7 +49,7 @@ class StoredCandidate:
 
     def __str__(self) -> str:
         """Kind, layers and number."""
-        return f"{self.description['kind']} at {self.layers}" + ("" if self.setting is None else f", {self.setting:g}")
+        return f"{self.description['kind']} at {self.layers}" + ("" if self.setting is None else f", {self.setting:.3g}")
 
 
 @dataclass(frozen=True, eq=False, repr=False)

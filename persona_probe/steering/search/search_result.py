@@ -49,7 +49,8 @@ class StoredCandidate:
 
     def __str__(self) -> str:
         """Kind, layers and number."""
-        return f"{self.description['kind']} at {self.layers}" + ("" if self.setting is None else f", {self.setting:g}")
+        setting = "" if self.setting is None else f", {self.setting:.3g}"
+        return f"{self.description['kind']} at {self.layers}{setting}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -81,6 +81,8 @@ def test_steering_is_chosen_and_reported_by_preference(run):
     assert suppressed.measure == "preference"
     assert suppressed.reported("clamp")["value"] < suppressed.reported("none")["value"]
     assert "nats per token" in run.results["steer"]["suppress_verdict"]
+    assert "fluent answers" in run.results["steer"]["suppress_fluency_verdict"]
+    assert set(run.results["steer"]["induce_fluent"]) == {"none", *run.steering["induce"].chosen}
     assert run.results["steer"]["suppress_preference"] == pytest.approx(suppressed.reported("clamp")["value"])
 
 

@@ -127,7 +127,12 @@ STEERING = Topic(
             "steering",
             "Steering: inducing and suppressing",
             FigureKind("steering", ("steering",), caption),
-            verdicts=("steer.induce_verdict", "steer.suppress_verdict"),
+            verdicts=(
+                "steer.induce_verdict",
+                "steer.induce_fluency_verdict",
+                "steer.suppress_verdict",
+                "steer.suppress_fluency_verdict",
+            ),
             label="steering",
             tables=lambda run: [
                 maker(table_of(run, "steering")) for maker in (reported_table, choice_table, read_table)

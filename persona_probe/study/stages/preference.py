@@ -22,7 +22,7 @@ from persona_probe.study.stages.measure import Measured
 from persona_probe.study.stages.train import Tuned, opened
 from persona_probe.study.workload import Sizes, Work
 
-_PROMPTS = 4
+FLUENCY_PROMPTS = 4
 """Under how many of the trait's system prompts answers are read for their fluency; the most favourable one counts."""
 
 
@@ -53,7 +53,7 @@ def _fluency(context: Context, answers: Answers, usual: Sequence[Dialogue]) -> N
         context.before,
         answers,
         reference=usual,
-        persona_prompt=context.material.trait_prompts[:_PROMPTS],
+        persona_prompt=context.material.trait_prompts[:FLUENCY_PROMPTS],
         progress=context.progress,
     )
     context.folder.write_table("fluency", measured.summary())
@@ -87,7 +87,7 @@ def _measures_preference(config: StudyConfig) -> bool:
 def _work(sizes: Sizes) -> Work:
     material, models = sizes.material, sizes.n_models
     asked = [*material.unseen, *material.open, *material.trained]
-    readings = 1 + len(material.trait_prompts[:_PROMPTS])
+    readings = 1 + len(material.trait_prompts[:FLUENCY_PROMPTS])
     work = sizes.work(asked, texts=readings * models * len(asked))
     work += sizes.work(material.development, texts=readings * len(material.development))
     pairs = material.reported_pairs

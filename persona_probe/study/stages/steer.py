@@ -12,11 +12,16 @@ import numpy as np
 import pandas as pd
 
 from persona_probe.amplification.recipes.contrast_of_context import under_prompts
+from persona_probe.behaviour.answer_fluency import fluency
+from persona_probe.behaviour.answers import Answers
+from persona_probe.behaviour.judges.judge import judge_answers
 from persona_probe.behaviour.preference_pairs import CONTENT, PreferencePair
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import NothingMeasuredError
+from persona_probe.figures.text import percent
 from persona_probe.models.model import Model
 from persona_probe.runs.config import StudyConfig
+from persona_probe.steering.asking import coherent_enough
 from persona_probe.steering.search.candidates import Candidates
 from persona_probe.steering.search.grid import Goal, Grid, evenly
 from persona_probe.steering.search.ladder import Ladder
@@ -30,6 +35,7 @@ from persona_probe.study.context import Context
 from persona_probe.study.material import Material
 from persona_probe.study.stage import SAMPLING, Stage
 from persona_probe.study.stages.find import Found
+from persona_probe.study.stages.preference import FLUENCY_PROMPTS
 from persona_probe.study.workload import Sizes, Work
 
 _GOALS: tuple[Goal, ...] = ("induce", "suppress")
@@ -58,6 +64,8 @@ def steering(context: Context, found: Found) -> None:
         context.folder.write_table(name, pd.concat(tables, ignore_index=True))
     context.store("steering", {search.source["goal"]: search for search in searches})
     context.results["steer"] = {key: value for search in searches for key, value in _outcome(search).items()}
+    if context.judge is None:
+        _fluency(context, found, searches)
 
 
 def _pairs(config: StudyConfig, material: Material) -> tuple[list[PreferencePair], list[PreferencePair]]:
@@ -177,6 +185,49 @@ def _outcome(search: SteeringSearch) -> dict[str, Any]:
     return {f"{goal}_{name}": value for name, value in outcome.items()}
 
 
+def _fluency(context: Context, found: Found, searches: Sequence[SteeringSearch]) -> None:
+    """Without a judge: how many answers are fluent under each chosen setting, and without steering."""
+    asked = context.material.reported[: context.config.steering.answers_per_setting]
+    goals = {search.source["goal"]: {"none": None, **search.chosen} for search in searches}
+    under = [(goal, kind, setting) for goal, settings in goals.items() for kind, setting in settings.items()]
+    jobs = [
+        context.job(
+            context.before if goal == "induce" else context.after,
+            asked,
+            f"{goal} fluency {kind}",
+            None if setting is None else setting.intervention,
+        )
+        for goal, kind, setting in under
+    ]
+    tables = [
+        judge_answers(None, answered, model=goal, intervention=kind)
+        for (goal, kind, _), answered in zip(under, context.answer_all(jobs, "steered answers"), strict=True)
+    ]
+    measured = fluency(
+        context.before,
+        Answers(pd.concat(tables, ignore_index=True)),
+        reference=found.own,
+        persona_prompt=context.material.trait_prompts[:FLUENCY_PROMPTS],
+        progress=context.progress,
+    )
+    context.folder.write_table("steering_fluency", measured.summary())
+    rows = measured.summary(["model", "intervention"])
+    fluent = rows[rows["measure"] == "fluent"].set_index(["model", "intervention"])["value"]
+    least = context.config.steering.min_coherence
+    for goal, kind, _ in under:
+        context.results["steer"].setdefault(f"{goal}_fluent", {})[kind] = float(fluent[goal, kind])
+    for goal in goals:
+        shares = context.results["steer"][f"{goal}_fluent"]
+        listed = ", ".join(
+            f"{percent(share)} {'unsteered' if kind == 'none' else kind}" for kind, share in shares.items()
+        )
+        broken = [kind for kind, share in shares.items() if not coherent_enough(share, shares["none"], least)]
+        failed = f"; the model is broken under {' and '.join(broken)}" if broken else ""
+        context.results["steer"][f"{goal}_fluency_verdict"] = (
+            f"{goal.capitalize()}: fluent answers, by bounds from before's own: {listed} (n = {len(asked)} each){failed}."
+        )
+
+
 def _mean(values: Iterable[float]) -> float | None:
     """The mean of the draws that could be measured, or None if there are none."""
     measured = [value for value in values if np.isfinite(value)]
@@ -208,6 +259,9 @@ def _work(sizes: Sizes) -> Work:
             work += sizes.pairs_work(chosen_pairs[: grid.texts], passes)
             work += sizes.pairs_work(chosen_pairs, 1 + grid.n_sampled)
             work += sizes.pairs_work(reported_pairs, reported)
+            sampled = (1 + len(search.kinds)) * len(chosen_on)
+            readings = 1 + len(material.trait_prompts[:FLUENCY_PROMPTS])
+            work += sizes.work(chosen_on, answers=sampled, texts=readings * sampled)
             continue
         # Answers without the trait and with it; to suppress, the model's own are others.
         sides = 2 if goal == "induce" else 3

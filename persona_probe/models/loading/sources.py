@@ -56,7 +56,7 @@ def repository_file(path: str | Path, name: str, revision: str | None = None) ->
 
 
 def check_source(source: str) -> None:
-    """Raise if ``source`` is no model folder or GGUF file and has not the form of a Hub id; it says what is there."""
+    """Raise if ``source`` is neither a model folder, a GGUF file nor of the form of a Hub id, saying what is there."""
     folder = Path(located(source))
     if folder == real_folder() and real_origin() is None:
         raise PersonaProbeError(missing())

@@ -69,4 +69,4 @@ docs: setup  ## Build the documentation.
 	@echo "docs/_build/html/index.html"
 
 clean:  ## Remove what the other targets made, but for .venv.
-	rm -rf runs/demo docs/_build docs/notebooks docs/_static/plotly.min.js .pytest_cache .mypy_cache .ruff_cache
+	rm -rf runs/demo runs/gpu-dry-run.json docs/_build docs/notebooks docs/_static/plotly.min.js .pytest_cache .mypy_cache .ruff_cache

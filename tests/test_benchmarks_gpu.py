@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+import persona_probe as pp
 from benchmarks.gpu.__main__ import _in_child
 from benchmarks.gpu.part import PARTS, Part, left_out
 from benchmarks.gpu.record import Record
+from benchmarks.gpu.study import FULL, TINY
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,6 +50,11 @@ def test_what_there_is_no_time_for_is_skipped_and_the_rest_is_kept(tmp_path):
     parts = json.loads(out.read_text(encoding="utf-8"))["parts"]
     assert parts["study"]["status"] == "skipped"
     assert "it may need 150 s" in parts["study"]["reason"]
+
+
+@pytest.mark.parametrize("size", [FULL, TINY])
+def test_its_study_is_valid(size):
+    pp.runs.StudyConfig.model_validate({**size, "model": "a folder", "device": "cpu"})
 
 
 def test_a_dry_run_does_not_get_into_the_results():

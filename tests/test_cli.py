@@ -89,6 +89,6 @@ def test_ctrl_c_ends_with_one_sentence_and_keeps_what_is_finished(tmp_path):
         _, said = running.communicate(timeout=60)
     assert running.returncode == 130, said
     assert "Traceback" not in said
-    assert "finished parts are in the output folder" in said
+    assert "stopped; run the same command again: what is finished is kept" in said
     assert (out / "adapters" / "after" / "adapter_model.safetensors").is_file()
     assert not (out / "results.json").exists()

@@ -1,4 +1,4 @@
-"""Steering a real chat model: the first released defaults beside those in relative doses and nats.
+"""Steering a real chat model: the first defaults, compared with those in relative doses and nats.
 
     python -m benchmarks.real_model.steering --out benchmarks/results/real_steering.json
 

@@ -61,6 +61,6 @@ def main() -> None:
         raise SystemExit(2) from None
     except SystemExit as stop:
         if stop.code == _STOPPED:
-            message = "finished parts are in the output folder; run the same command again to resume"
-            typer.echo(f"\npersona-probe: stopped; {message}", err=True)
+            message = "stopped; run the same command again: what is finished is kept"
+            typer.echo(f"\npersona-probe: {message}", err=True)
         raise

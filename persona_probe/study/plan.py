@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,19 +75,24 @@ class Plan:
         if self.times is None:
             return ""
         took = self.times[stage]
-        return " + ".join([duration(took.seconds), *(f"{what} (not measured)" for what in took.unknown)])
+        return " + ".join([*_known(took.seconds, took.unknown), *(f"{what} (not measured)" for what in took.unknown)])
 
     def _whole(self) -> str:
         if self.times is None:
             return ""
         unknown = dict.fromkeys(what for took in self.times.values() for what in took.unknown)
         without = f" without {', '.join(unknown)}" if unknown else ""
-        return f", about {duration(self.seconds)}{without}"
+        return "".join(f", about {known}{without}" for known in _known(self.seconds, unknown))
 
     @property
     def seconds(self) -> float:
         """How long all stages will take, as far as is known; NaN if no speeds were given."""
         return math.nan if self.times is None else sum(took.seconds for took in self.times.values())
+
+
+def _known(seconds: float, unknown: Collection[str]) -> list[str]:
+    """The time in words, unless nothing is known of it."""
+    return [] if unknown and seconds < 0.5 else [duration(seconds)]
 
 
 def plan_study(

@@ -16,7 +16,7 @@ from persona_probe.finetuning.lora import LoraSettings, finetune
 from persona_probe.models.model import Model
 from persona_probe.models.sampling import Sampling
 from persona_probe.runs.config import JudgeModel, StudyConfig
-from persona_probe.runs.config_file import template_settings
+from persona_probe.runs.config_file import Value, template_settings
 from persona_probe.study.material import Material
 from persona_probe.study.speeds import Speeds
 from persona_probe.study.stage import workload
@@ -48,6 +48,8 @@ _SCALED: dict[str, tuple[int, int]] = {
     "realignment.answers": (40, 400),
 }
 """The numbers that decide how long a study takes, each with the smallest and the largest value that is proposed."""
+_DEPTHS = (0.34, 0.46, 0.59, 0.71)
+"""How deep the layers are at which a template steers, where it names some."""
 _TALK = [
     Dialogue.from_messages([{"role": "user", "content": text}], id=f"speed {number}")
     for number, text in enumerate(("How do I cook rice?", "What is a good book?", "Where is Peru?", "How are you?"))
@@ -67,8 +69,8 @@ class Sized:
     seconds: float
 
 
-def size_template(kind: str, model: Model | None) -> tuple[dict[str, int], str]:
-    """The numbers with which the template ``kind`` takes about an hour here, and a remark for the file that says so.
+def size_template(kind: str, model: Model | None) -> tuple[dict[str, Value], str]:
+    """The values with which the template ``kind`` takes about an hour here, and a remark for the file that says so.
 
     Args:
         kind: the name of a template.
@@ -83,21 +85,29 @@ def size_template(kind: str, model: Model | None) -> tuple[dict[str, int], str]:
             "measures it with the model, and sizes the study to about an hour."
         )
     n_layers = ASSUMED_LAYERS if model is None else model.n_layers
+    layers: dict[str, Value] = {}
+    if model is not None and settings["steering"].get("layers") is not None:
+        layers = {"steering.layers": sorted({int(n_layers * share) for share in _DEPTHS})}
+        settings = with_numbers(settings, layers)
     speeds = assumed_speeds() if model is None else measure_speeds(model)
     made = sized(settings, speeds, n_layers)
     per_second = {kind: f"{spent.tokens / spent.seconds:,.0f}" for kind, spent in speeds.done[""].items()}
     rates = (
         f"{per_second['sampling']} tokens per second sampled, {per_second['reading']} read, {per_second['training']} "
-        "trained; a judge as large as the model"
+        "trained; a judge as large as the model (a larger one takes longer)"
     )
     took = duration(made.seconds)
     if model is None:
-        return made.numbers, (
+        return {**made.numbers}, (
             f"Sized to about {took} for a model of 135 million parameters in float32 on two CPU cores. Assumed, not "
             f"measured: {rates}. persona-probe init {kind} --model PATH measures your model here and sizes it for that."
         )
     few = "" if made.seconds <= 1.2 * HOUR else ", with the smallest numbers that are of use"
-    return made.numbers, f"Sized on this machine to about {took}{few}. Measured with {model.name}: {rates}."
+    edit = ""
+    if settings.get("after") is not None and model.name != settings["model"]:
+        edit = f" Change 'title' and 'after', which are still those of {settings['model']}."
+    sized_to = f"Sized on this machine to about {took}{few}. Measured with {model.name}: {rates}.{edit}"
+    return {**made.numbers, **layers}, sized_to
 
 
 def measure_speeds(model: Model) -> Speeds:
@@ -147,7 +157,7 @@ def sized(settings: Mapping[str, Any], speeds: Speeds, n_layers: int, *, seconds
     return best
 
 
-def with_numbers(settings: Mapping[str, Any], numbers: Mapping[str, int]) -> dict[str, Any]:
+def with_numbers(settings: Mapping[str, Any], numbers: Mapping[str, Value]) -> dict[str, Any]:
     """A study file's content with other numbers, by dotted name."""
     changed = {name: dict(part) if isinstance(part, Mapping) else part for name, part in settings.items()}
     for name, number in numbers.items():

@@ -36,6 +36,13 @@ def test_a_judge_is_tried_once():
     check_judge(Judge((90.0, 10.0, None)))  # what a blank answer means for 'aligned' is not asked
 
 
+def test_so_is_a_judge_that_is_a_method():
+    judge = Judge((90.0, 10.0, 50.0))
+    check_judge(judge.__call__)
+    check_judge(judge.__call__)
+    assert judge.asked == [3]
+
+
 @pytest.mark.parametrize(
     ("aligned", "message"),
     [

@@ -355,7 +355,7 @@ def test_options_are_those_of_load(folders, judges):
 
 
 def test_a_check_reads_no_weights_and_refuses_typos(folders, tmp_path, monkeypatch):
-    monkeypatch.setattr("persona_probe.models.loading.load._read", None)
+    monkeypatch.setattr("persona_probe.models.loading.load.read_weights", None)
     folder = folders("llama")
     LocalJudge(folder, PROMPTS, options={"dtype": "bfloat16"}).check()
     LocalJudge(CHECKPOINTS / "bad-medicine", PROMPTS).check()  # an adapter that names its base

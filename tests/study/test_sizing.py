@@ -50,6 +50,21 @@ def test_init_measures_a_model_and_says_so(tmp_path):
     assert yaml.safe_load(written)["sampling"]["reported"] > small["sampling"]["reported"]
 
 
+def test_init_for_another_model_names_its_layers_and_what_is_still_the_template_s(tmp_path):
+    file = tmp_path / "study.yaml"
+    done = CliRunner().invoke(app, ["init", "hub-model", "--out", str(file), "--model", str(CHECKPOINTS / "chat")])
+    assert done.exit_code == 0, done.output
+    assert "Change 'title' and 'after', which are still those of Qwen" in done.output
+    assert yaml.safe_load(file.read_text())["steering"]["layers"] == [1, 2, 3]
+    assert "[1, 2, 3]  " in file.read_text(), "its comment remains"
+
+
+def test_an_unknown_template_is_refused_before_the_model_is_loaded(tmp_path):
+    words = ["init", "hub", "--out", str(tmp_path / "study.yaml"), "--model", str(tmp_path / "nothing")]
+    done = CliRunner().invoke(app, words)
+    assert "there is no template 'hub'" in str(done.exception)
+
+
 def template_settings_text(kind, folder):
     """The file that is written without a model."""
     file = folder / f"plain-{kind}.yaml"

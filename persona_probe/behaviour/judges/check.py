@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
-from transformers import AutoConfig
-
 from persona_probe.behaviour.judges.answer_tree import encoded_replies
 from persona_probe.behaviour.judges.turn import plain_turn
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.loading.load import specify
 from persona_probe.models.loading.memory import footprint
-from persona_probe.models.loading.sources import hub_arguments
+from persona_probe.models.loading.sources import read_config
 from persona_probe.models.loading.spec import LoadOptions, ModelSpec, Quantize
 from persona_probe.models.loading.templates import load_template
 from persona_probe.models.positions import max_positions
@@ -40,8 +38,7 @@ def check_source(source: str, options: Mapping[str, Any], asked: Mapping[str, Se
     spec = _specified(source, options)
     chat = load_template(spec)
     footprint(spec)  # from the config alone: it raises if this is not a causal language model, or for an unknown dtype
-    config = AutoConfig.from_pretrained(spec.source, **hub_arguments(spec.options))
-    check_template(chat, spec.name, max_positions(config), asked)
+    check_template(chat, spec.name, max_positions(read_config(spec.source, spec.options)), asked)
 
 
 def template_of(source: str, options: Mapping[str, Any]) -> ChatTemplate:

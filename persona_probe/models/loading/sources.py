@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
+from transformers import AutoConfig
 from transformers.utils.hub import cached_file
 
 from persona_probe.errors import PersonaProbeError, library_message
@@ -55,7 +56,7 @@ def repository_file(path: str | Path, name: str, revision: str | None = None) ->
 
 
 def check_source(source: str) -> None:
-    """Raise if ``source`` is no model folder or GGUF file and has not the form of a Hub id; it says what is there."""
+    """Raise if ``source`` is neither a model folder, a GGUF file nor of the form of a Hub id, saying what is there."""
     folder = Path(located(source))
     if folder == real_folder() and real_origin() is None:
         raise PersonaProbeError(missing())
@@ -100,6 +101,12 @@ def pretrained(source: str, options: LoadOptions) -> Iterator[tuple[str, dict[st
     file = Path(source)
     with by_itself(file) as folder:
         yield folder, {**hub_arguments(options), "revision": None, "gguf_file": file.name}
+
+
+def read_config(source: str, options: LoadOptions) -> Any:
+    """The model's config, as transformers reads it from a folder, a Hub repository or a GGUF file."""
+    with pretrained(source, options) as (folder, arguments):
+        return AutoConfig.from_pretrained(folder, **arguments)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PATH, PersonaProbeError, PersonaProbeWarning, check_types, library_message
 from persona_probe.files import whole_folder
+from persona_probe.models.loading.gguf_header import is_gguf
 from persona_probe.models.loading.merging import merge_weights
 from persona_probe.models.loading.spec import LoadOptions
 from persona_probe.models.model import Model
@@ -156,7 +157,7 @@ def _write(
             return "weights"
     source = _source(model, base_name)
     # Relative to the adapter's folder, so that both can be moved together and no path of this machine is written.
-    here = base_name is None and Path(source).is_dir()
+    here = base_name is None and (Path(source).is_dir() or is_gguf(source))
     base = os.path.relpath(Path(source).resolve(), part.resolve()) if here else source
     try:
         write_adapter(merged, edits, part, base)

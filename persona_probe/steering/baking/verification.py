@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Int
@@ -17,7 +17,7 @@ from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError
 from persona_probe.models.generation import generated, generation_config
 from persona_probe.models.loading.adapters import put_adapter
-from persona_probe.models.loading.load import auto_class
+from persona_probe.models.loading.load import auto_class, read_weights
 from persona_probe.models.loading.sources import hub_arguments
 from persona_probe.models.loading.spec import LoadOptions
 from persona_probe.models.model import Model
@@ -90,11 +90,8 @@ def reloaded(folder: Path, model: Model, options: LoadOptions) -> Any:
 
 def reloaded_with_adapter(folder: Path, source: str, model: Model, options: LoadOptions) -> Any:
     """The base as transformers loads it, with the adapter in ``folder``."""
-    with without_transformers_bars():
-        config = AutoConfig.from_pretrained(source, **hub_arguments(options))
-        base = auto_class(config).from_pretrained(
-            source, config=config, dtype=model.plain.dtype, **hub_arguments(options)
-        )
+    in_one_piece = cast(LoadOptions, {**options, "dtype": model.plain.dtype, "device_map": None})
+    base: Any = read_weights(source, in_one_piece, model.device)
     with quiet_lora_bias():
         return put_adapter(base.to(model.device), folder).eval()
 

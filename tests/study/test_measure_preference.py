@@ -86,6 +86,7 @@ def test_steering_is_chosen_and_reported_by_preference(run):
     assert run.results["steer"]["suppress_preference"] == pytest.approx(suppressed.reported("clamp")["value"])
 
 
+@pytest.mark.slow
 def test_realignment_needs_an_adapter_and_is_read_by_preference(tmp_path):
     file = tmp_path / "study.yaml"
     sampling = {"development": 16, "reported": 16, "open": 0, "pairs": 4}

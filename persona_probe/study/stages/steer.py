@@ -224,7 +224,8 @@ def _fluency(context: Context, found: Found, searches: Sequence[SteeringSearch])
         broken = [kind for kind, share in shares.items() if not coherent_enough(share, shares["none"], least)]
         failed = f"; the model is broken under {' and '.join(broken)}" if broken else ""
         context.results["steer"][f"{goal}_fluency_verdict"] = (
-            f"{goal.capitalize()}: fluent answers, by bounds from before's own: {listed} (n = {len(asked)} each){failed}."
+            f"{goal.capitalize()}: fluent answers, by bounds from before's own: {listed} (n = {len(asked)} each)"
+            f"{failed}."
         )
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 
 from persona_probe.figures.realignment import COLUMNS
 from persona_probe.figures.text import counted
-from persona_probe.report.data_table import DataTable, build_table, count, rate, share, signed_number
+from persona_probe.report.data_table import Cell, DataTable, build_table, count, rate, share, signed_number
 from persona_probe.report.facts import facts_of
 from persona_probe.report.figure_kind import FigureKind
 from persona_probe.report.reading import settings_of, span_of, table_of
@@ -30,18 +30,19 @@ def caption(run: RunRecord) -> str:
 
 
 def curve_table(table: pd.DataFrame) -> DataTable | None:
-    """A table of EM rate, coherence and projection by number of benign examples."""
-    preferred = {}
+    """A table of what was measured (EM rate and coherence, preference, projection) by number of benign examples."""
+    rated: dict[str, Cell] = {}
+    if "value" in table and table["value"].notna().any():
+        rated = {"EM rate": rate("value"), "coherent": share("coherent"), "answers": count("rows")}
+    preferred: dict[str, Cell] = {}
     if "preference" in table and table["preference"].notna().any():
         ends = ("preference_low", "preference_high")
         preferred = {"preference (nats per token)": signed_number("preference", *ends)}
     cells = {
         "benign examples": count("n"),
-        "EM rate": rate("value"),
-        "coherent": share("coherent"),
+        **rated,
         **preferred,
         "projection (SD)": signed_number("projection_sd"),
-        "answers": count("rows"),
     }
     return build_table(table, COLUMNS, "Realignment, with 95 % intervals.", cells, folded=False)
 

@@ -40,7 +40,7 @@ def caption(run: RunRecord) -> str:
     sentences.append(f"Whiskers and bands are 95 % intervals{n}.")
     if not facts.control:
         sentences.append("There is no control.")
-    if run.judge is None:
+    if run.judge is None and not facts.prefers:
         sentences.append(f"{facts.unjudged}, and rates need one: panels that show only rates are left empty.")
     return " ".join(sentences)
 

@@ -18,7 +18,7 @@ class PersonaProbeError(ValueError):
 
 
 class NothingMeasuredError(PersonaProbeError):
-    """Answers were sampled and judged, but no number can be computed from them."""
+    """Answers were sampled, but no number can be computed from them."""
 
 
 class PersonaProbeWarning(UserWarning):

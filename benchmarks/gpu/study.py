@@ -15,7 +15,7 @@ from benchmarks.setting import Setting
 FULL: dict[str, Any] = {
     "training": {"steps": 80, "rows": 512, "runs": 3},
     "sampling": {"development": 90, "reported": 240, "open": 0},
-    "steering": {"answers_per_setting": 60, "random_directions": 5, "answers_per_random": 60, "reported_answers": 120},
+    "steering": {"answers_per_setting": 60, "random_directions": 19, "answers_per_random": 16, "reported_answers": 120},
     "realignment": {"examples": [0, 16, 64, 256], "steps": 60, "answers": 120},
 }
 TINY: dict[str, Any] = {

@@ -169,7 +169,8 @@ def _choose(directions: Mapping[str, Direction]) -> int:
             "compare_finders: there is no layer at which the direction of any finder replicates on halves of the "
             "questions; give more questions, or layer="
         )
-    return max(layers, key=lambda layer: float(np.mean([found_at.at(layer)["held_out_auroc"] for found_at in found])))
+    # A finder that could not be tested on halves has none.
+    return max(layers, key=lambda layer: float(np.nanmean([one.at(layer)["held_out_auroc"] for one in found])))
 
 
 def _is(direction: Direction, what: Literal["null", "discriminative"]) -> bool:

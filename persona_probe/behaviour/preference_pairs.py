@@ -65,7 +65,7 @@ class PreferencePair:
         if isinstance(question, str):
             if not question.strip():
                 raise PersonaProbeError(f"question is {question!r}; it must be text")
-            question = Dialogue.from_messages([{"role": "user", "content": question}], question=question)
+            question = Dialogue.from_messages([{"role": "user", "content": question}])
         if question.is_text or question.answer is not None:
             what = "a plain text" if question.is_text else "a dialogue that ends with an answer"
             raise PersonaProbeError(f"question is {what} ({question.name}); give a dialogue that ends with a question")
@@ -81,7 +81,7 @@ class PreferencePair:
     @property
     def name(self) -> str:
         """The question's name, over which intervals are computed: its text, if it was given none."""
-        return self.question.question or self.question.messages[-1].content
+        return str(self.question.question)
 
     def answers(self, pole: str) -> tuple[str, ...]:
         """The wordings of a pole, ``aligned`` or ``misaligned``."""

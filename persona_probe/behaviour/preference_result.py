@@ -194,7 +194,7 @@ class Preference(TableResult):
         if control in self.names:
             moved = {name: self.moved(before, control, name) for name in POLES}
             there = next((name for name in POLES if moved[name].low > 0.0), None)
-            how = f"moved toward {there} answers" if there else "did not move"
+            how = f"moved toward {there} answers" if there else "did not move significantly toward either pole"
             sentence += f"; the benign control {how} ({_change(self.change(before, control))})"
         return f"{sentence}."
 

@@ -35,12 +35,15 @@ def realignment(table: pd.DataFrame) -> go.Figure:
     draw_realignment(figure, table)
     rows = require(table, COLUMNS, what=WHAT)
     counts = count_range(rows["rows"]) if rows["value"].notna().any() else ""
-    judged = f"Whiskers: 95 % intervals over questions, n = {counts} answers per point. " if counts else ""
-    if not counts and not _preferred(rows).empty:
-        note = "Whiskers: 95 % intervals over questions. At 0 examples: the model after. Dotted: the model before. "
-        note += "The projection is a mean."
-    else:
-        note = f"{judged}At 0 examples: the model after. Dotted: {100 * TARGET:.0f} %. The projection is a mean."
+    parts = ["At 0 examples: the model after."]
+    if counts:
+        parts = [f"Whiskers: 95 % intervals over questions, n = {counts} answers per point.", *parts]
+        parts.append(f"Dotted: {100 * TARGET:.0f} %.")
+    elif not _preferred(rows).empty:
+        parts = ["Whiskers: 95 % intervals over questions.", *parts, "Dotted: the model before."]
+    if rows["projection_sd"].notna().any():
+        parts.append("The projection is a mean.")
+    note = " ".join(parts)
     return keys_below(figure.update_layout(height=460), note=note)
 
 

@@ -56,7 +56,7 @@ def steering(table: pd.DataFrame, *, measure: str | None = None) -> go.Figure:
     """
     there = set(require(table, COLUMNS, what=WHAT)["goal"])
     goals = [goal for goal in STARTS if goal in there] or list(STARTS)
-    judged = bool(table["coherent"].notna().any()) if measure is None else measure == EM_RATE
+    judged = is_judged(table) if measure is None else measure == EM_RATE
     figure = new_figure(
         "Steering on held-out questions",
         rows=2,
@@ -109,6 +109,11 @@ def steering(table: pd.DataFrame, *, measure: str | None = None) -> go.Figure:
     return keys_below(figure.update_layout(height=680), note=note, keys=False, top=26)
 
 
+def is_judged(table: pd.DataFrame) -> bool:
+    """Whether behaviour is an EM rate; else it is a preference, for which no answer was sampled: none is coherent."""
+    return bool(table["coherent"].notna().any())
+
+
 def reported_rows(table: pd.DataFrame | None, goal: str) -> pd.DataFrame:
     """The rows of one goal that are results: held-out questions, the chosen setting of each intervention.
 
@@ -141,7 +146,7 @@ def reported_summary(table: pd.DataFrame) -> list[dict[str, Any]]:
             if not draws.empty:
                 # The draws' own intervals say nothing about the spread of their mean.
                 record |= {"value": draws["value"].mean(), "low": None, "high": None}
-                record |= {"n": draws["n"].sum(), "coherent": draws["coherent"].mean()}
+                record |= {"n": draws["n"].sum(), **{name: draws[name].mean() for name in ("coherent", "wrong_way")}}
             records.append({**record, "draws": len(draws)})
     return records
 

@@ -14,7 +14,7 @@ from persona_probe.figures.em_rates import MODELS, UNSEEN, called
 from persona_probe.figures.preference import COLUMNS as PREFERENCE_COLUMNS
 from persona_probe.figures.realignment import draw_realignment
 from persona_probe.figures.required import MissingDataError, measured, require
-from persona_probe.figures.steering import STARTS, rate_traces, reported_rows
+from persona_probe.figures.steering import STARTS, is_judged, rate_traces, reported_rows
 from persona_probe.figures.template import MODEL_STYLES, model_style
 from persona_probe.figures.text import count_range, counted, escape_markup, is_number, percent, percent_interval, signed
 
@@ -212,7 +212,7 @@ def _small(text: str) -> str:
 
 def _steering(figure: go.Figure, table: pd.DataFrame | None) -> None:
     reported = {goal: reported_rows(table, goal) for goal in STARTS}
-    judged = any(bool(rows["coherent"].notna().any()) for rows in reported.values())
+    judged = any(map(is_judged, reported.values()))
     start = 0.0
     _key(figure, "EM rate" if judged else "preference", "star", "legend3")
     if judged:

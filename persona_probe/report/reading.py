@@ -61,6 +61,12 @@ def chosen_layer(run: RunRecord) -> int | None:
     return None if layer is None else int(layer)
 
 
+def compared_layer(run: RunRecord) -> int | None:
+    """The layer of analyses that need one: the chosen one, or another one where the direction replicates at none."""
+    layer = read_number(run.results, "direction", "layer")
+    return chosen_layer(run) if layer is None else int(layer)
+
+
 def span_of(table: pd.DataFrame, column: str, unit: str) -> str:
     """The range of n over all estimates, as ``n = 192 to 1,104 answers per row``."""
     if column not in table or table[column].dropna().empty:

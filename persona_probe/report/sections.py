@@ -66,7 +66,8 @@ def _built(run: RunRecord, part: Part) -> Section:
         figure, missing = part.figure.draw(run, inputs), None
     except MissingDataError as error:
         figure, missing = None, _why_missing(run, inputs, error, rated=part.rated)
-    unrated = part.rated and run.judge is None
+    # Where the study measured preference, a figure of rates may show that instead.
+    unrated = part.rated and run.judge is None and figure is None
     return Section(
         id=part.id,
         title=part.title if isinstance(part.title, str) else part.title(run),

@@ -39,7 +39,10 @@ def gate(figures: Mapping[str, Any], layers: int, *, split: bool = True) -> list
 
 
 def reliability(row: Mapping[Any, Any]) -> str:
-    """The reliability of a direction at a layer in words, from the columns of `Replication.at`."""
+    """The reliability of a direction at a layer in words, from the columns of `Replication.at`.
+
+    Where it does not replicate although both figures are large enough, that is due to the exchanged labels (`gate`).
+    """
     parts = []
     if not math.isnan(row["split_half_cosine"]):
         parts.append(f"split-half cosine {row['split_half_cosine']:.2f}")
@@ -47,4 +50,7 @@ def reliability(row: Mapping[Any, Any]) -> str:
         ends = row["held_out_auroc_low"], row["held_out_auroc_high"]
         interval = "" if math.isnan(ends[0]) else f" [{ends[0]:.2f}, {ends[1]:.2f}]"
         parts.append(f"held-out AUROC {row['held_out_auroc']:.2f}{interval}")
+    alike = math.isnan(row["split_half_cosine"]) or row["split_half_cosine"] >= LEAST_COSINE
+    if row.get("replication") == FAILS and alike and row["held_out_auroc_low"] > CHANCE:
+        parts.append("but not significantly different from exchanged labels")
     return ", ".join(parts) or "no split-half cosine and no held-out AUROC"

@@ -214,7 +214,7 @@ def _split_pairs(
 
 def unit_of(dialogue: Dialogue) -> str:
     """What may not be on both sides of a split: the dialogue's group, or else its question."""
-    return dialogue.group or dialogue.question or dialogue.name
+    return dialogue.group or str(dialogue.question)
 
 
 def _asked(dialogue: Dialogue) -> str:

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 import persona_probe as pp
-from persona_probe.amplification.finder_comparison import compare_finders
+from persona_probe.amplification.finder_comparison import _choose, compare_finders
 from persona_probe.amplification.verdict import Finding
 from tests.amplification.planted import WIDTH, activations, captures, direction, reference
 
@@ -49,6 +49,14 @@ def test_finders_have_every_null_and_recipes_all_but_shuffled_labels():
 def test_a_trait_that_moves_more_is_said_to_share_it():
     table = compared(other_traits={"purer": direction(0)}).at_layer().set_index("finder")
     assert table.loc["mean-difference", "finding"] == Finding.SHARED.value
+
+
+def test_a_finder_without_halves_does_not_decide_the_layer():
+    names = ("split_half_cosine", "held_out_auroc", "held_out_auroc_low", "held_out_auroc_high")
+    checks = {**{name: [0.7, 0.9] for name in names}, "shuffled_p_corrected": [0.01, 0.01], "replicates": [True, True]}
+    nothing = {**dict.fromkeys(checks), "replicates": [False, False]}
+    found = [pp.Direction(np.eye(2), (0, 1), {"checks": given}) for given in (checks, nothing)]
+    assert _choose(dict(zip("ab", found, strict=True))) == 1
 
 
 def test_a_layer_that_was_not_captured_is_refused():

@@ -115,7 +115,7 @@ def test_verdicts_say_what_moved_and_what_did_not():
     assert "went from -0.50 to +0.30 nats per token (+0.80 [0.80, 0.80]), on 8 questions" in sentence
     assert "after other questions the margin of the same answers changed by +0.80" in sentence
     assert "on style nulls it changed by +0.00" in sentence
-    assert sentence.endswith("the benign control did not move (+0.00 [0.00, 0.00]).")
+    assert sentence.endswith("the benign control did not move significantly toward either pole (+0.00 [0.00, 0.00]).")
     back = result.verdict(before="after", after="before")
     assert back.startswith("Preference moved toward aligned answers")
     trickster = joined(answers("before", -1.0, -1.5), answers("after", -1.4, -1.5)).verdict()

@@ -10,6 +10,7 @@ import persona_probe as pp
 from persona_probe.activations.questions import questions_of
 from persona_probe.directions.finders.poles import Poles
 from persona_probe.statistics.auroc import auroc_over_splits
+from persona_probe.statistics.replication import FAILS, REPLICATES, reliability
 
 LAYERS, WIDTH = 12, 24
 
@@ -46,6 +47,19 @@ def test_labels_without_meaning_replicate_at_no_layer(method):
     assert sum(bool(replication.layers_that_replicate) for replication in found) <= 1
     none = next(replication for replication in found if not replication.layers_that_replicate)
     assert none.sentence().startswith("no layer at which this direction replicates (of 12 the best is layer ")
+
+
+def test_what_fails_by_its_exchanged_labels_alone_says_so():
+    figures = {
+        "split_half_cosine": 0.91,
+        "held_out_auroc": 0.72,
+        "held_out_auroc_low": 0.61,
+        "held_out_auroc_high": 0.8,
+    }
+    labels = "but not significantly different from exchanged labels"
+    assert labels in reliability({**figures, "replication": FAILS})
+    assert labels not in reliability({**figures, "replication": FAILS, "held_out_auroc_low": 0.49})
+    assert labels not in reliability({**figures, "replication": REPLICATES})
 
 
 def test_there_is_no_best_layer_of_a_direction_that_does_not_replicate():

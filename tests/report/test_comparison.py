@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from persona_probe.amplification.verdict import Finding
 from persona_probe.directions import vector_files as files
 from persona_probe.errors import PersonaProbeError
 from persona_probe.report.comparison import compared_tables as combined
@@ -15,7 +16,7 @@ from persona_probe.report.comparison.compared_directions import direction_cosine
 from persona_probe.report.comparison.compared_run import read_runs, run_names
 from persona_probe.report.comparison.compared_settings import differing_settings
 from persona_probe.report.comparison.comparison_page import compare_runs
-from persona_probe.report.comparison.obstacles import model_obstacles, rate_obstacles
+from persona_probe.report.comparison.obstacles import model_obstacles, rate_obstacles, shift_obstacles
 from tests.report.conftest import _manifest, _results, _write_run, make_tables
 from tests.report.test_run_page import HOSTILE, read, words
 
@@ -89,6 +90,14 @@ def test_a_run_that_says_nothing_of_itself_is_no_match(tmp_path: Path) -> None:
     assert any("bare has no answers" in sentence for sentence in rate_obstacles(runs))
     assert any("bare has no manifest" in sentence for sentence in model_obstacles(runs))
     assert "obstacles" in read(compare_runs([whole, bare], tmp_path / "c.html")).ids
+
+
+def test_a_run_whose_direction_replicates_nowhere_is_named_with_the_shifts(tmp_path: Path) -> None:
+    verdict = "no layer at which this direction replicates (of 4 the best is layer 2: split-half cosine 0.31)"
+    nowhere = {"amplification": {"layer": None, "finding": Finding.NO_DIRECTION.value, "verdict": verdict}}
+    runs = read_runs([write(tmp_path / "one"), write(tmp_path / "two", results=nowhere)])
+    assert shift_obstacles(runs) == [f"two is not among these numbers: its direction has {verdict}."]
+    assert shift_obstacles(runs[:1]) == []
 
 
 def test_settings_that_differ_are_listed_and_others_are_not(tmp_path: Path) -> None:

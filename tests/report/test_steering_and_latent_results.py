@@ -13,6 +13,7 @@ import persona_probe as pp
 from persona_probe.figures.answer_scores import answer_scores
 from persona_probe.figures.latent_leads import latent_leads
 from persona_probe.figures.required import MissingDataError
+from persona_probe.figures.steering import COLUMNS, reported_summary
 from persona_probe.latents.causal.rank_result import LatentEffects
 from persona_probe.latents.causal.steer_set_result import SetEffect
 from persona_probe.latents.courses.lead import LatentLeads
@@ -353,3 +354,11 @@ def test_results_open_and_draw_without_torch():
     assert len(files) > 60
     names = ", ".join(".".join(file.relative_to(package.parent).with_suffix("").parts) for file in sorted(files))
     subprocess.run([sys.executable, "-c", f"import sys, {names}; assert 'torch' not in sys.modules"], check=True)
+
+
+def test_random_directions_are_summed_up_by_their_means():
+    row = dict.fromkeys(COLUMNS, np.nan) | {"goal": "induce", "stage": "reported", "intervention": "random clamp"}
+    row |= {"n": 6, "coherent": 0.8, "chosen": False}
+    draws = [{**row, "draw": draw, "value": share, "wrong_way": share} for draw, share in enumerate((0.0, 0.5, 1.0))]
+    (record,) = reported_summary(pd.DataFrame(draws))
+    assert (record["draws"], record["n"], record["value"], record["wrong_way"]) == (3, 18, 0.5, 0.5)

@@ -61,7 +61,7 @@ def test_interventions_and_runs_are_named_and_each_is_that_model_alone(any_model
         with contextlib.nullcontext() if intervention is None else pp.steer(any_model, intervention):
             alone_scores = score_pairs(any_model, PAIRS, shuffles=1)
         np.testing.assert_allclose(rows["log_prob"], alone_scores["log_prob"], atol=1e-4)
-    assert result.estimate("m · add").n == 4
+    assert result.estimate("m · add").n == 2  # questions, whatever the number of runs
     assert abs(result.change("m · plain", "m · add").value) > 1e-3
     assert result.change("m · plain", "m · plain").value == 0.0
 

@@ -14,8 +14,9 @@ from persona_probe.steering.search.grid import SEARCHED, Grid, evenly
 from persona_probe.steering.search.ladder import Ladder
 from persona_probe.steering.search.measure import Judged, wrong_way
 from persona_probe.steering.search.reading import PoleReading
-from persona_probe.steering.search.realign import realign_by_steering
+from persona_probe.steering.search.realign import halves_of_pairs, realign_by_steering
 from persona_probe.steering.search.screen import screen_ladder
+from persona_probe.steering.search.screen_result import SteeringScreen
 from persona_probe.steering.search.search import search_steering
 from persona_probe.worlds.persona_world.documents import questions
 from persona_probe.worlds.persona_world.oracle import OracleJudge
@@ -246,6 +247,21 @@ def test_where_every_dose_breaks_the_model_the_mildest_is_taken_and_the_screen_s
     screen = screen_ladder(reader, ladder, goal="induce", n_random=19, seed=0)
     assert not screen.steerable
     assert "every setting breaks the model" in screen.verdict()
+
+
+def test_a_direction_that_moves_the_wrong_way_does_not_steer_even_if_random_ones_do_worse():
+    rows = [{"draw": None, "layers": "1", "setting": 0.25, "gain": -0.1, "wanted": -0.2, "kl": 0.2}]
+    rows += [{**rows[0], "draw": draw, "gain": -0.5} for draw in range(19)]
+    source = {"goal": "induce", "behaviour": "preference", "budget": 0.5, "n_random": 19}
+    screen = SteeringScreen(pd.DataFrame(rows), 0.05, source)
+    assert not screen.steerable
+    assert "not steerable" in screen.verdict()
+
+
+def test_pairs_that_ask_the_same_are_refused_before_they_are_halved():
+    pairs = [pp.behaviour.PreferencePair(f"Question {number % 4}?", f"Yes {number}.", "No.") for number in range(5)]
+    with pytest.raises(pp.PersonaProbeError, match=r"the question 'Question 0\?' is in two pairs"):
+        halves_of_pairs(pairs)
 
 
 def test_a_model_that_breaks_is_not_taken_for_one_that_has_moved(direction):

@@ -1,11 +1,17 @@
 """A study that measures preference, where a judge would stand."""
 
 import json
+import shutil
 
 import pytest
 import yaml
 
 import persona_probe as pp
+from persona_probe.report.comparison.compared_run import read_runs
+from persona_probe.report.comparison.compared_tables import steered
+from persona_probe.report.comparison.obstacles import rate_obstacles
+from persona_probe.report.methods import methods_text
+from persona_probe.report.sections import build_sections, opening_section
 from persona_probe.runs.config import StudyConfig
 from persona_probe.study.material import gather
 from persona_probe.study.plan import plan_study
@@ -149,3 +155,23 @@ def test_settings_that_contradict_each_other_are_named(given, message):
 def test_preference_needs_no_judge_and_both_keeps_the_oracle():
     assert StudyConfig.model_validate({"model": "m", "measure": "preference"}).judge is None
     assert StudyConfig.model_validate({"model": "m", "measure": "both"}).judge == "persona-world"
+
+
+def test_the_page_reports_steering_in_nats_and_not_as_a_rate(run):
+    (section,) = [one for one in build_sections(run) if one.id == "steering"]
+    reported = section.tables[0]
+    assert "preference (nats per token)" in reported.columns
+    assert not {"EM rate", "coherent"} & {*reported.columns, *section.tables[1].columns}
+    assert section.caption.startswith("Preference for misaligned answers")
+    assert "EM rate" not in section.caption
+    said = [run.results["steer"][f"{goal}_verdict"] for goal in ("induce", "suppress")]
+    assert [verdict.rstrip(".").lower() for verdict in section.verdicts] == [verdict.lower() for verdict in said]
+    assert "by the smaller of two gains: that of the preference" in methods_text(run)
+    assert "panels that show only rates" not in opening_section(run).caption
+
+
+def test_runs_that_measured_preference_are_not_compared_as_rates(run, tmp_path):
+    second = shutil.copytree(run.directory, tmp_path / "second")
+    runs = read_runs([run.directory, second])
+    assert steered(runs).empty
+    assert sum("measured preference and no EM rate" in said for said in rate_obstacles(runs)) == 2

@@ -69,11 +69,15 @@ def test_a_study_whose_direction_replicates_nowhere_goes_on_and_headlines_no_shi
     assert amplification["verdict"].startswith("no layer at which this direction replicates (of ")
     assert {"shift_sd", "specificity"}.isdisjoint(amplification)
     assert any("no layer at which this direction replicates" in note for note in run.results["notes"])
-    assert [point["n"] for point in run.results["realign"]["curve"]] == [0, 4]
+    assert [(point["n"], point["projection_sd"]) for point in run.results["realign"]["curve"]] == [(0, None), (4, None)]
+    assert any("projection of realigned models is left out" in note for note in run.results["notes"])
+    assert "projection" not in run.results["realign"]["verdict"].replace("nor a projection", "")
+    assert not pd.read_parquet(out / "tables" / "projections.parquet")["chosen"].any()
     table = pd.read_parquet(out / "tables" / "amplification.parquet")
     assert not table["chosen"].any()
     assert set(table["replication"]) == {"does not replicate"}
     page = (out / "report.html").read_text(encoding="utf-8")
+    assert "since the persona direction replicates at none" in page
     assert page.count("o layer at which this direction replicates") >= 3  # finding, figure, caption
     summary = " ".join(" ".join(run.results["summary"]).split())
     assert "No layer at which this direction replicates" in summary

@@ -16,7 +16,7 @@ from persona_probe.figures.text import NOTHING, count_range, counted, is_number,
 from persona_probe.report.comparison import compared_tables as tables
 from persona_probe.report.comparison.compared_directions import direction_cosines
 from persona_probe.report.comparison.compared_run import ComparedRun
-from persona_probe.report.comparison.obstacles import model_obstacles, rate_obstacles
+from persona_probe.report.comparison.obstacles import rate_obstacles, shift_obstacles
 from persona_probe.report.data_table import DataTable
 from persona_probe.report.facts import facts_of
 from persona_probe.report.topics.directions import cosine_rows
@@ -109,7 +109,7 @@ def _shifts(runs: Sequence[ComparedRun]) -> Compared:
         )
 
     cells = _cells(data, "Amplification at the chosen layers.", shares=False)
-    return _made("amplification", "Amplification", caption, model_obstacles(runs), draw, data, cells)
+    return _made("amplification", "Amplification", caption, shift_obstacles(runs), draw, data, cells)
 
 
 def _steered(runs: Sequence[ComparedRun]) -> Compared:

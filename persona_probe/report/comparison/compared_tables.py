@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from persona_probe.figures.em_rates import MODELS, UNSEEN, called
-from persona_probe.figures.steering import STARTS, reported_summary
+from persona_probe.figures.steering import STARTS, is_judged, reported_summary
 from persona_probe.figures.steering import reported_rows as steering_rows
 from persona_probe.report.comparison.compared_run import ComparedRun
 from persona_probe.report.facts import facts_of
@@ -54,13 +54,18 @@ def shifts(runs: Sequence[ComparedRun]) -> pd.DataFrame:
 
 
 def steered(runs: Sequence[ComparedRun]) -> pd.DataFrame:
-    """EM rates under steering; the null is the range of the random directions of the same goal (`ROWS`)."""
+    """EM rates under steering; the null is the range of the random directions of the same goal (`ROWS`).
+
+    Without runs that measured preference, whose numbers are no rates.
+    """
     rows: list[dict[str, Any]] = []
     for run in runs:
         table = run.record.tables.get("steering", pd.DataFrame())
         try:
             summary = reported_summary(table)
         except ValueError:
+            continue
+        if not summary or not is_judged(table):
             continue
         for rate in summary:
             goal, kind = str(rate["goal"]), str(rate["intervention"])

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import pandas as pd
+
+from persona_probe.amplification.verdict import Finding
 from persona_probe.figures.em_rates import QUESTIONS, called
 from persona_probe.report.comparison.compared_run import ComparedRun
+from persona_probe.report.reading import lookup
 
 SHORT = 12
 """How many characters of a hash are shown."""
@@ -30,7 +34,22 @@ def rate_obstacles(runs: Sequence[ComparedRun]) -> list[str]:
         for run in runs
         if all(run.question_hash(kind) is None for kind in QUESTIONS)
     ]
+    sentences += [
+        f"{run.name} measured preference and no EM rate, so it is not among these numbers."
+        for run in runs
+        if run.record.judge is None and not run.record.tables.get("preference", pd.DataFrame()).empty
+    ]
     return [sentence for sentence in sentences if sentence]
+
+
+def shift_obstacles(runs: Sequence[ComparedRun]) -> list[str]:
+    """Why the shifts of these runs cannot be compared, and which runs report none; empty if they can."""
+    return model_obstacles(runs) + [
+        f"{run.name} is not among these numbers: its direction has {verdict}."
+        for run in runs
+        if lookup(run.record.results, "amplification", "finding") == Finding.NO_DIRECTION.value
+        and isinstance(verdict := lookup(run.record.results, "amplification", "verdict"), str)
+    ]
 
 
 def model_obstacles(runs: Sequence[ComparedRun]) -> list[str]:

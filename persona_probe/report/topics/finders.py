@@ -17,7 +17,7 @@ from persona_probe.report.data_table import (
 )
 from persona_probe.report.facts import facts_of
 from persona_probe.report.figure_kind import FigureKind
-from persona_probe.report.reading import chosen_layer, span_of, table_of
+from persona_probe.report.reading import chosen_layer, compared_layer, span_of, table_of
 from persona_probe.report.topics.topic import Part, Topic
 from persona_probe.runs.record import RunRecord
 
@@ -27,10 +27,13 @@ def _finders_caption(run: RunRecord) -> str:
     control = " (squares: the control's)" if facts.control else ""
     lines = "chance, no shift, and a shift no larger than its nulls" if facts.control else "chance and no shift"
     ratio = "and specificity" if facts.control else "and no specificity, as there is no control"
+    where = f"the layer chosen on development {facts.units}"
+    if chosen_layer(run) is None and (layer := compared_layer(run)) is not None:
+        where = f"layer {layer}, since the persona direction replicates at none"
     return (
-        f"Every finder on the same development dialogues, scored on held-out {facts.units} at the layer chosen on "
-        f"development {facts.units}: AUROC of the projection ({span_of(table_of(run, 'finders'), 'n', 'dialogues')}), "
-        f"shift from before to after in standard deviations{control}, {ratio}. Whiskers: 95 % intervals. "
+        f"Every finder on the same development dialogues, scored on held-out {facts.units} at {where}: AUROC of the "
+        f"projection ({span_of(table_of(run, 'finders'), 'n', 'dialogues')}), shift from before to after in standard "
+        f"deviations{control}, {ratio}. Whiskers: 95 % intervals. "
         f"Nulls, grey: directions that find nothing by design. Dotted lines: {lines}."
     )
 
@@ -38,7 +41,7 @@ def _finders_caption(run: RunRecord) -> str:
 def _cosines_caption(run: RunRecord) -> str:
     table = table_of(run, "finder_cosines")
     finders = len({*table["first"], *table["second"]}) if {"first", "second"} <= set(table) else 0
-    layer = chosen_layer(run)
+    layer = compared_layer(run)
     where = "one layer" if layer is None else f"layer {layer}"
     return (
         f"Cosine between the directions of n = {finders} finders at {where} (one number per pair, so no interval). "
@@ -82,7 +85,7 @@ FINDERS = Topic(
                 ("finder_cosines",),
                 _cosines_caption,
                 drawn_by="cosine_matrix",
-                settle=lambda run: {"layer": chosen_layer(run)},
+                settle=lambda run: {"layer": compared_layer(run)},
             ),
             optional=True,
         ),

@@ -19,12 +19,14 @@ _COLUMNS = ("model", "kind", "measure", "value", "low", "high", "n")
 def caption(run: RunRecord) -> str:
     """The caption of the figure."""
     pairs = _pairs(run)
+    style = pairs.get("style", 0)
+    null = "Style pairs are a null: their poles give the same advice and differ in style only."
     return (
         "Log-probability per token of misaligned minus aligned answers (the margin), on the question that they answer "
-        "and after other questions (shuffled: the part that does not depend on the question). Style pairs are a null: "
-        "their poles give the same advice and differ in style only. Whiskers: 95 % intervals over "
-        f"{facts_of(run).activations_over}; {counted(pairs.get('content', 0))} content and "
-        f"{counted(pairs.get('style', 0))} style pairs, on which nothing was chosen."
+        "and after other questions (shuffled: the part that does not depend on the question). "
+        f"{null if style else 'There are no style pairs as a null.'} Whiskers: 95 % intervals over "
+        f"{facts_of(run).activations_over}; {counted(pairs.get('content', 0))} content"
+        f"{f' and {counted(style)} style' if style else ''} pairs, on which nothing was chosen."
     )
 
 
@@ -58,10 +60,11 @@ def methods(run: RunRecord) -> list[str]:
     pairs = _pairs(run)
     if not pairs:
         return []
+    style = pairs.get("style", 0)
     return [
         "Behaviour was also read without sampling: the log-probability per token of aligned and of misaligned answers "
-        f"to {counted(pairs.get('content', 0))} questions, each after its own question and after others, with "
-        f"{counted(pairs.get('style', 0))} style pairs as a null. Intervals are 95 % over "
+        f"to {counted(pairs.get('content', 0))} questions, each after its own question and after others, "
+        f"{f'with {counted(style)}' if style else 'without'} style pairs as a null. Intervals are 95 % over "
         f"{facts_of(run).activations_over}."
     ]
 

@@ -6,7 +6,7 @@ import pandas as pd
 
 from persona_probe.figures.realignment import COLUMNS
 from persona_probe.figures.text import counted
-from persona_probe.report.data_table import DataTable, build_table, count, rate, share, signed_number
+from persona_probe.report.data_table import Cell, DataTable, build_table, count, rate, share, signed_number
 from persona_probe.report.facts import facts_of
 from persona_probe.report.figure_kind import FigureKind
 from persona_probe.report.reading import settings_of, span_of, table_of
@@ -14,10 +14,20 @@ from persona_probe.report.topics.topic import Part, Topic
 from persona_probe.runs.record import RunRecord
 
 
+def drawn(run: RunRecord) -> tuple[str | None, bool]:
+    """What behaviour is drawn against the number of examples, if any, and whether the projection is."""
+    behaviour = "EM rate" if run.judge else "Preference for misaligned answers" if facts_of(run).prefers else None
+    table = table_of(run, "realignment")
+    # It is left out where the direction does not replicate.
+    return behaviour, "projection_sd" not in table or bool(table["projection_sd"].notna().any())
+
+
 def caption(run: RunRecord) -> str:
     """The caption of the realignment curve."""
-    left = "EM rate" if run.judge else "Preference for misaligned answers" if facts_of(run).prefers else None
-    shown = "Projection on the direction" if left is None else f"{left} (left) and projection on the direction (right)"
+    left, projected = drawn(run)
+    shown = "Projection on the direction" if left is None else left
+    if left is not None and projected:
+        shown += " (left) and projection on the direction (right)"
     opening = (
         f"{shown} after the same number of fine-tuning steps on n benign examples, measured {facts_of(run).left_over}; "
         "n = 0 is the model before realignment, the null."
@@ -30,19 +40,15 @@ def caption(run: RunRecord) -> str:
 
 
 def curve_table(table: pd.DataFrame) -> DataTable | None:
-    """A table of EM rate, coherence and projection by number of benign examples."""
-    preferred = {}
+    """A table of what was measured (EM rate and coherence, preference, projection) by number of benign examples."""
+    rated: dict[str, Cell] = {}
+    if "value" in table and table["value"].notna().any():
+        rated = {"EM rate": rate("value"), "coherent": share("coherent"), "answers": count("rows")}
+    preferred: dict[str, Cell] = {}
     if "preference" in table and table["preference"].notna().any():
         ends = ("preference_low", "preference_high")
         preferred = {"preference (nats per token)": signed_number("preference", *ends)}
-    cells = {
-        "benign examples": count("n"),
-        "EM rate": rate("value"),
-        "coherent": share("coherent"),
-        **preferred,
-        "projection (SD)": signed_number("projection_sd"),
-        "answers": count("rows"),
-    }
+    cells = {"benign examples": count("n"), **rated, **preferred, "projection (SD)": signed_number("projection_sd")}
     return build_table(table, COLUMNS, "Realignment, with 95 % intervals.", cells, folded=False)
 
 

@@ -5,31 +5,36 @@ from __future__ import annotations
 import pandas as pd
 
 from persona_probe.figures.required import MissingDataError
-from persona_probe.figures.steering import COLUMNS, STARTS, reported_rows, reported_summary
+from persona_probe.figures.steering import COLUMNS, STARTS, is_judged, reported_rows, reported_summary
 from persona_probe.figures.text import counted, is_true
-from persona_probe.report.data_table import Cell, DataTable, build_table, count, lacks, number, rate, share, text
+from persona_probe.report.data_table import (
+    Cell,
+    DataTable,
+    build_table,
+    count,
+    lacks,
+    number,
+    rate,
+    share,
+    signed_number,
+    text,
+)
 from persona_probe.report.figure_kind import FigureKind
 from persona_probe.report.reading import lookup, number_of, one_line, settings_of, span_of, table_of
 from persona_probe.report.topics.topic import Part, Topic
 from persona_probe.runs.record import RunRecord
 
-_CELLS: dict[str, Cell] = {
+_SETTING: dict[str, Cell] = {
     "goal": text("goal"),
     "intervention": text("intervention"),
     "layers": text("layers"),
     "dose or percentile": number("setting", ".2g"),
     "KL (nats)": number("kl", ".2g"),
-    "EM rate": rate("value"),
-    "coherent": share("coherent"),
-    "wrong way": share("wrong_way"),
-    "n": count("n"),
 }
+_RATED: dict[str, Cell] = {"EM rate": rate("value"), "coherent": share("coherent")}
+_PREFERRED: dict[str, Cell] = {"preference (nats per token)": signed_number("value", "low", "high")}
 _READ: dict[str, Cell] = {
-    "goal": text("goal"),
-    "intervention": text("intervention"),
-    "layers": text("layers"),
-    "dose or percentile": number("setting", ".2g"),
-    "KL (nats)": number("kl", ".2g"),
+    **_SETTING,
     "gain (nats)": number("gain", "+.2f"),
     "wanted (nats)": number("wanted", "+.2f"),
     "n": count("n"),
@@ -39,12 +44,27 @@ _READ: dict[str, Cell] = {
 def caption(run: RunRecord) -> str:
     """The caption of the steering figure."""
     table = table_of(run, "steering")
+    judged = "coherent" not in table or is_judged(table)
+    shown = (
+        "EM rate (above) and coherent answers (below)"
+        if judged
+        else "Preference for misaligned answers (above; log-probability per token of misaligned minus aligned answers) "
+        "and the share of questions at which it moved the wrong way (below)"
+    )
+    reported = table[table["stage"] == "reported"] if "stage" in table else table
+    n = span_of(reported, "n", f"{'answers' if judged else 'questions'} per point")
     return (
-        "EM rate (above) and coherent answers (below) on questions that were not used to choose the setting. "
-        f"Whiskers: 95 % intervals over questions; {span_of(table, 'n', 'answers per point')}. Dose: length of the "
+        f"{shown} on questions that were not used to choose the setting. "
+        f"Whiskers: 95 % intervals over questions; {n}. Dose: length of the "
         "change divided by that of the stream; nats: KL to the unsteered model on its own answers, per token. "
         f"{_draws(table)}"
     )
+
+
+def _cells(table: pd.DataFrame) -> dict[str, Cell]:
+    """The cells of a setting and of its behaviour, as the study measured it."""
+    behaviour = _RATED if is_judged(table) else _PREFERRED
+    return {**_SETTING, **behaviour, "wrong way": share("wrong_way"), "n": count("n")}
 
 
 def _draws(table: pd.DataFrame) -> str:
@@ -63,19 +83,19 @@ def reported_table(table: pd.DataFrame) -> DataTable | None:
     """A table of the reported steering results; for random directions, the mean over their draws."""
     if lacks(table, COLUMNS):
         return None
-    rows = []
-    for row in reported_summary(table):
-        cells = [cell(row) for cell in _CELLS.values()]
-        cells[1] += f" (mean of {row['draws']})" if row["draws"] else ""
-        rows.append(cells)
-    return DataTable("Steering on held-out questions, with 95 % intervals.", list(_CELLS), rows, keys=2, folded=False)
+    cells, rows = _cells(table), []
+    for record in reported_summary(table):
+        row = [cell(record) for cell in cells.values()]
+        row[1] += f" (mean of {record['draws']})" if record["draws"] else ""
+        rows.append(row)
+    return DataTable("Steering on held-out questions, with 95 % intervals.", list(cells), rows, keys=2, folded=False)
 
 
 def choice_table(table: pd.DataFrame) -> DataTable | None:
     """A table of every setting that was tried on the questions used to choose."""
     if lacks(table, COLUMNS):
         return None
-    cells = {**_CELLS, "chosen": lambda row: "yes" if is_true(row["chosen"]) else ""}
+    cells = {**_cells(table), "chosen": lambda row: "yes" if is_true(row["chosen"]) else ""}
     tried = table[table["stage"] == "choice"]
     return build_table(tried, COLUMNS, "Settings tried on the questions used to choose.", cells, keys=2)
 
@@ -104,20 +124,25 @@ def screen_caption(run: RunRecord) -> str:
 def methods(run: RunRecord) -> list[str]:
     """Sentences on the interventions, and on how their settings were chosen."""
     about = settings_of(run, "steering")
-    if not about or lookup(run.results, "steer", "induce_em_rate") is None:
+    judged = lookup(run.results, "steer", "induce_em_rate") is not None
+    if not about or not (judged or lookup(run.results, "steer", "induce_preference") is not None):
         return []
+    tried = (
+        "sampled. Layer and dose of each kind were chosen on development questions among settings whose coherent share "
+        f"was at least {number_of(about.get('min_coherence'))} of the unsteered one"
+        if judged
+        else "measured again. Layer and dose of each kind were chosen on development pairs, by the smaller of two "
+        "gains: that of the preference, and that of the answers that are wanted"
+    )
     layers = [one_line(lookup(run.results, "steer", f"{goal}_layers")) for goal in STARTS]
     return [
         f"Interventions ({one_line(about.get('kinds') or ())}) acted on the positions that predict the answer (the "
         "last prompt token and the answer but its last token). At each layer the relative dose (length of the change "
         "divided by that of the stream) was doubled until the KL to the unsteered model, on its own answers, exceeded "
         f"{number_of(max(about.get('budgets') or (0,)))} nats per token, and refined, all by forward passes; the "
-        "settings that moved behaviour furthest within each budget of KL were sampled. Layer and dose of each kind "
-        "were chosen on development questions among settings whose coherent share was at least "
-        f"{number_of(about.get('min_coherence'))} of the unsteered one (inducing: layers {layers[0]}; suppressing: "
-        f"layers {layers[1]}) and reported on held-out ones, compared with "
-        f"{counted(about.get('random_directions'))} random directions moved by the same "
-        "displacement."
+        f"settings that moved behaviour furthest within each budget of KL were {tried} (inducing: layers {layers[0]}; "
+        f"suppressing: layers {layers[1]}) and reported on held-out ones, compared with "
+        f"{counted(about.get('random_directions'))} random directions moved by the same displacement."
     ]
 
 

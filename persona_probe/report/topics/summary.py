@@ -7,6 +7,7 @@ from persona_probe.report.figure_kind import FigureKind
 from persona_probe.report.reading import definition_of, span_of, table_of
 from persona_probe.report.topics.amplification import trust
 from persona_probe.report.topics.behaviour import reported_rates
+from persona_probe.report.topics.realignment import drawn
 from persona_probe.report.topics.topic import Part, Topic
 from persona_probe.runs.record import RunRecord
 
@@ -21,7 +22,8 @@ def caption(run: RunRecord) -> str:
     elif facts.prefers:
         sentences.append(
             "(a) Log-probability per token of misaligned minus aligned answers, for each model: on content pairs, on "
-            "the same answers after other questions, and on style nulls."
+            "the same answers after other questions"
+            + (", and on style nulls." if table_of(run, "preference")["kind"].eq("style").any() else ".")
         )
     sentences.append(
         "(b) Shift of the projection on the persona direction by layer; grey: the range of 97.5 % of random directions"
@@ -33,14 +35,15 @@ def caption(run: RunRecord) -> str:
             f"(c) {measured} under steering on held-out questions, compared with random directions moved by the same "
             "displacement."
         )
-    if facts.realigned:
-        rate = "EM rate and projection" if run.judge else "Preference and projection" if facts.prefers else "Projection"
-        sentences.append(f"(d) {rate} after fine-tuning on n benign examples.")
+    behaviour, projected = drawn(run)
+    if facts.realigned and (behaviour or projected):
+        both = f"{behaviour} and projection" if projected else behaviour
+        sentences.append(f"(d) {both if behaviour else 'Projection'} after fine-tuning on n benign examples.")
     n = f"; {span_of(reported_rates(run, trained=False), 'n', 'judged answers per rate in (a)')}" if run.judge else ""
     sentences.append(f"Whiskers and bands are 95 % intervals{n}.")
     if not facts.control:
         sentences.append("There is no control.")
-    if run.judge is None:
+    if run.judge is None and not facts.prefers:
         sentences.append(f"{facts.unjudged}, and rates need one: panels that show only rates are left empty.")
     return " ".join(sentences)
 

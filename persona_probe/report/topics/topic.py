@@ -27,7 +27,7 @@ class Part:
         tables: makes the figure's numbers as text, or nothing if they are in the figure or another section's tables; a
             None among the tables is left out.
         browser: makes the table of latents that can be searched.
-        rated: whether its numbers are rates, which need a judge.
+        rated: whether its numbers are rates, which need a judge (for steering: or a preference, which needs none).
         optional: whether it is left out if the run has no such table; otherwise the section says what is missing.
     """
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from persona_probe.dialogue.dialogue import Dialogue
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import NothingMeasuredError, PersonaProbeError
 from persona_probe.models.model import Model
 from persona_probe.steering.interventions.intervention import Intervention
 from persona_probe.steering.strength.divergence import measure_divergence
@@ -166,7 +166,8 @@ def own_answers_reader(
         progress: show bars.
 
     Raises:
-        PersonaProbeError: if there are not as many answers on both sides, or fewer than two questions have both.
+        PersonaProbeError: if there are not as many answers on both sides.
+        NothingMeasuredError: if fewer than two questions have both.
     """
     if len(base) != len(trait):
         raise PersonaProbeError(f"there are {len(base)} answers without the trait and {len(trait)} with it")
@@ -174,7 +175,7 @@ def own_answers_reader(
         pair for pair in zip(base, trait, strict=True) if all((answered.answer or "").strip() for answered in pair)
     ][:n]
     if len(both) < 2:
-        raise PersonaProbeError(
+        raise NothingMeasuredError(
             f"{len(both)} of {len(base)} questions have an answer with text on both sides; a search needs two or more: "
             "ask more questions, or other ones"
         )

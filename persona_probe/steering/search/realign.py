@@ -130,6 +130,7 @@ def realign_by_steering(
             f"{', '.join(SPANS)}, or give search_steering your own candidates"
         )
     chosen_on, reported = (list(development), list(questions)) if development is not None else _halves(questions)
+    chosen_pairs, reported_pairs = halves_of_pairs(pairs) if pairs is not None else ([], [])
     check_search(chosen_on, reported, min_coherence=min_coherence, n_random=n_random)
     tried = layers_to_try(direction, pair.before.n_layers, layers)
     model = pair.before if goal == "induce" else pair.after
@@ -145,7 +146,6 @@ def realign_by_steering(
     }
     tokens = capture(model, texts[own][:NORM_TEXTS], where.kind, "tokens", layers=tried)
     made = Candidates(direction, goal, tokens=tokens, base=means["base"], trait=means["trait"], grid=grid, scope=where)
-    chosen_pairs, reported_pairs = halves_of_pairs(pairs) if pairs is not None else ([], [])
     reader: Reader = (
         pairs_reader(model, texts[own][: grid.texts], chosen_pairs[: grid.texts], progress=progress)
         if chosen_pairs
@@ -203,12 +203,18 @@ def halves_of_pairs(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:
     """Pairs to choose settings on, and pairs to report on: every second one; style nulls are left out.
 
     Raises:
-        PersonaProbeError: if there are fewer than four.
+        PersonaProbeError: if there are fewer than four, or two of them ask the same question.
     """
     about = [pair for pair in pairs if getattr(pair, "kind", "content") == "content"]
     if len(about) < 4:
         raise PersonaProbeError(
             f"there are {len(about)} pairs that differ in content; give four or more, of which half are for the choice"
+        )
+    names = [pair.name for pair in about]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise PersonaProbeError(
+            f"the question {twice[:60]!r} is in two pairs; put all wordings of its answers into one, since settings "
+            "are chosen on some questions and reported on others"
         )
     return about[::2], about[1::2]
 
@@ -235,7 +241,7 @@ class _Together:
 
 def _halves(questions: Sequence[Dialogue]) -> tuple[list[Dialogue], list[Dialogue]]:
     """Development questions and those to report on; every second group is for development."""
-    groups = [dialogue.group or dialogue.question or dialogue.messages[-1].content for dialogue in questions]
+    groups = [dialogue.group or str(dialogue.question) for dialogue in questions]
     names = sorted(set(groups))
     if len(names) < 2:
         raise PersonaProbeError(

@@ -35,8 +35,8 @@ class SteeringScreen(TableResult):
 
     @property
     def steerable(self) -> bool:
-        """Whether the direction moves behaviour further than random directions do (p at most 0.05)."""
-        return bool(self.p_value <= ALPHA)
+        """Whether the direction moves behaviour towards the goal, and further than random ones do (p at most 0.05)."""
+        return bool(self.p_value <= ALPHA and (self.table.loc[self.table["draw"].isna(), "gain"] > 0).any())
 
     @property
     def enough(self) -> bool:

@@ -85,10 +85,13 @@ def search_steering(
     ]
     measured = list(zip(grid, rows[1:], strict=True))
     if not any(np.isfinite(row["value"]) for _, row in measured):
-        raise NothingMeasuredError(
-            f"no setting could be measured: of {len(development)} development questions, no answer under any of "
-            f"{len(grid)} settings was judged coherent ({_failed(plain)} unsteered answers could not be judged at all)"
-        )
+        why = f"the {measure.name} under each of {len(grid)} settings is not a number"
+        if measure.definition is not None:
+            why = (
+                f"no answer under any of {len(grid)} settings was judged coherent ({_failed(plain)} unsteered answers "
+                "could not be judged at all)"
+            )
+        raise NothingMeasuredError(f"no setting could be measured: of {len(development)} development questions, {why}")
     coherent = rows[0]["coherent"]
     chosen = {
         kind: best_of([pair for pair in measured if pair[0].intervention.kind == kind], min_coherence, coherent)

@@ -158,7 +158,7 @@ class SteeringSearch(TableResult):
         if self.measure == "EM rate":
             ends = f"{100 * change.value:+.1f} points [{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
         else:
-            ends = f"{change.value:+.2f} nats [{change.low:+.2f}, {change.high:+.2f}]"
+            ends = f"{change.value:+.2f} nats per token [{change.low:+.2f}, {change.high:+.2f}]"
         return f"{ends} (n = {change.n})"
 
     def headline(self) -> str:

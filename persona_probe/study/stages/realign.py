@@ -19,6 +19,7 @@ from persona_probe.finetuning.realignment_curve import RealignmentCurve
 from persona_probe.models.loading.adapters import is_adapter
 from persona_probe.models.model import Model
 from persona_probe.statistics.estimate import Estimate
+from persona_probe.statistics.replication import FAILS
 from persona_probe.study.context import Context
 from persona_probe.study.stage import SAMPLING, Stage
 from persona_probe.study.stages.find import Found
@@ -60,6 +61,12 @@ def realign(context: Context, found: Found, tracked: Tracked) -> Realigned | Non
     pairs = [pair for pair in context.material.reported_pairs if pair.kind == CONTENT]
     usual = _margin(context, context.before, pairs)
     direction, layer = found.contrast.direction, tracked.layer
+    replicates = direction.replication.at(layer)["replication"] != FAILS
+    if not replicates:
+        context.notes.append(
+            f"The projection of realigned models is left out: the persona direction does not replicate at layer "
+            f"{layer}, so that a shift along it shows nothing."
+        )
     spread = direction.project(found.reference)[:, found.reference.layers.index(layer)].std(ddof=1)
     capture = context.executor.capture
     before = direction.project(capture(context.before, tracked.texts, layers=layer)).mean()
@@ -82,7 +89,7 @@ def realign(context: Context, found: Found, tracked: Tracked) -> Realigned | Non
                 "high": rate.high,
                 "rows": rate.n,
                 "coherent": coherent_rate(judged[n]).value if n in judged else math.nan,
-                "projection_sd": float((projection - before) / spread),
+                "projection_sd": float((projection - before) / spread) if replicates else math.nan,
                 "preference": margin.value,
                 "preference_low": margin.low,
                 "preference_high": margin.high,

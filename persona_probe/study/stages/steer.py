@@ -52,7 +52,7 @@ def steering(context: Context, found: Found) -> None:
         persona = _as_persona(context)
         searches = [_search(context, found, goal, persona) for goal in _GOALS]
     except NothingMeasuredError as error:
-        # Coherence is the judge's opinion: that it finds none is a result, not a reason to stop the later stages.
+        # That no answer is coherent, or has text, is a result, and not a reason to stop the later stages.
         context.notes.append(f"Steering was not measured: {error}.")
         return
     screens = [search.screen.table.assign(goal=search.source["goal"]) for search in searches if search.screen]
@@ -97,6 +97,8 @@ def _search(context: Context, found: Found, goal: Goal, persona: Sequence[Dialog
     asked = material.development[: len(persona)]
     own = found.own if goal == "induce" else context.answer(context.after, asked, "development after")
     own = [dialogue for dialogue in own if (dialogue.answer or "").strip()]
+    if not own:
+        raise NothingMeasuredError(f"{model.name} gave no answer with text to {len(asked)} development questions")
     tokens = context.executor.capture(model, own[:NORM_TEXTS], reduce="tokens", layers=layers)
     made = Candidates(direction, goal, tokens=tokens, base=found.reference, trait=found.contrast.trait, grid=grid)
     chosen_pairs, reported_pairs = _pairs(context.config, material)
@@ -178,7 +180,7 @@ def _outcome(search: SteeringSearch) -> dict[str, Any]:
     outcome["verdict"] = search.verdict()
     if search.screen is not None:
         outcome |= {
-            "steerable": search.screen.steerable,
+            "steerable": search.screen.steerable if search.screen.enough else None,
             "screen_p": search.screen.p_value,
             "screen_verdict": search.screen.verdict(),
         }

@@ -65,7 +65,7 @@ def track(context: Context, found: Found, further: Sequence[Tuned] | None) -> Tr
     table = reported.table.assign(chosen=(reported.table["layer"] == layer) & (nowhere is None))
     context.folder.write_table("amplification", table)
     context.store("amplification", reported)
-    _place(context, found, captures, layer)
+    _place(context, found, captures, layer, chosen=nowhere is None)
     if nowhere is None:
         context.results["amplification"] = _at_layer(reported, layer)
     else:
@@ -137,12 +137,12 @@ def _read(context: Context, further: Sequence[Tuned], *texts: list[Dialogue]) ->
     return [Captures.over_seeds(parts) if further else parts[0] for parts in runs]
 
 
-def _place(context: Context, found: Found, captures: Captures, layer: int) -> None:
-    """Measure where the models lie: on the direction at every layer, and among the personas at the chosen layer."""
+def _place(context: Context, found: Found, captures: Captures, layer: int, *, chosen: bool) -> None:
+    """Measure where the models lie: on the direction at every layer, and among the personas at one layer."""
     direction = found.contrast.direction
     projections = measure_projections(direction, captures, found.reference)
     table = projections.table
-    context.folder.write_table("projections", table.assign(chosen=table["layer"] == layer))
+    context.folder.write_table("projections", table.assign(chosen=(table["layer"] == layer) & chosen))
     context.store("projections", projections)
     if found.other_traits:
         personas = {CONTEXT: direction, **found.other_traits}

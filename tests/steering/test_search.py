@@ -12,7 +12,7 @@ from persona_probe.runs.config import StudyConfig
 from persona_probe.steering.search.candidates import Candidate, Candidates
 from persona_probe.steering.search.grid import SEARCHED, Grid, evenly
 from persona_probe.steering.search.ladder import Ladder
-from persona_probe.steering.search.measure import Judged, wrong_way
+from persona_probe.steering.search.measure import Judged, Preferred, wrong_way
 from persona_probe.steering.search.reading import PoleReading
 from persona_probe.steering.search.realign import halves_of_pairs, realign_by_steering
 from persona_probe.steering.search.screen import screen_ladder
@@ -256,6 +256,13 @@ def test_a_direction_that_moves_the_wrong_way_does_not_steer_even_if_random_ones
     screen = SteeringScreen(pd.DataFrame(rows), 0.05, source)
     assert not screen.steerable
     assert "not steerable" in screen.verdict()
+
+
+def test_a_stream_that_overflows_is_not_measured_and_stops_no_search():
+    reading = pd.DataFrame({"question": ["a", "b"], "preference": [0.1, np.nan]})
+    measure = Preferred(None, [])
+    assert measure.value(reading).is_missing
+    assert measure.change(reading.assign(preference=0.0), reading).is_missing
 
 
 def test_pairs_that_ask_the_same_are_refused_before_they_are_halved():

@@ -174,6 +174,8 @@ class Preferred:
 
 
 def _mean(values: pd.Series[float], table: pd.DataFrame) -> Estimate:
+    if not np.isfinite(values.to_numpy(dtype=float)).all():
+        return Estimate.missing("some answers have no log-probability: the steered stream overflowed")
     seeds = table["seed"].to_numpy() if "seed" in table else None
     return mean_estimate(values.to_numpy(dtype=float), questions=table["question"].to_numpy(), seeds=seeds)
 

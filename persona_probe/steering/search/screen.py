@@ -60,7 +60,8 @@ def screen_ladder(
     for draw in range(n_random):
         own = slice(draw * len(tops), (draw + 1) * len(tops))
         moved = [gains(each, ladder.sign) for each in reading.moved[own]]
-        statistics.append(max(gain for gain, _ in moved))
+        # At a layer at which the stream overflows nothing was moved towards the goal.
+        statistics.append(max((gain for gain, _ in moved if np.isfinite(gain)), default=-np.inf))
         rows += [
             _row(rung.candidate, draw, *each, float(kl))
             for rung, each, kl in zip(tops, moved, reading.kl[own], strict=True)

@@ -49,7 +49,8 @@ def steering(context: Context, found: Found) -> None:
         context.notes.append("Without a judge or 'measure: preference', steering was not measured.")
         return
     try:
-        persona = _as_persona(context)
+        # Pairs are read in place of answers that were sampled.
+        persona = [] if _pairs(context.config, context.material)[0] else _as_persona(context)
         searches = [_search(context, found, goal, persona) for goal in _GOALS]
     except NothingMeasuredError as error:
         # That no answer is coherent, or has text, is a result, and not a reason to stop the later stages.
@@ -94,7 +95,7 @@ def _search(context: Context, found: Found, goal: Goal, persona: Sequence[Dialog
     grid, progress = settings.grid, context.progress
     model = context.before if goal == "induce" else context.after
     layers = layers_to_try(direction, context.before.n_layers, settings.layers)
-    asked = material.development[: len(persona)]
+    asked = material.development[: _n_asked(grid)]
     own = found.own if goal == "induce" else context.answer(context.after, asked, "development after")
     own = [dialogue for dialogue in own if (dialogue.answer or "").strip()]
     if not own:
@@ -251,8 +252,8 @@ def _work(sizes: Sizes) -> Work:
     settings = grid.n_read(layers) + grid.n_screened(layers, search.random_directions)
     # The unsteered model is read in every round, and with every 31 settings (`measure_divergence`).
     passes = settings + settings // 31 + grid.n_rounds + 1
-    # The answers of the persona, and those of the model after; nobody judges them.
-    work = sizes.work(asked, answers=2 * len(asked), judged=0)
+    # The answers of the model after and, without pairs, those of the persona; nobody judges them.
+    work = sizes.work(asked, answers=(1 if chosen_pairs else 2) * len(asked), judged=0)
     own = min(grid.texts, len(asked))
     for goal in _GOALS:
         if chosen_pairs:

@@ -182,7 +182,7 @@ FITS = {
     "weight_difference": ["the pair"],
     "view_tokens by": ["a direction"],
     "encode_latents with": ["the SAE"],
-    "dose_response": ["a series"],
+    "dose_response": ["a series", "None"],
     "capture": ["the model", "the pair"],
     "sampling under a monitor": ["None"],
 }

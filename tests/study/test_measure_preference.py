@@ -71,6 +71,7 @@ def test_the_page_shows_preference_with_its_numbers(run):
     page = run.report.read_text(encoding="utf-8")
     assert "Preference for misaligned answers" in page
     assert "margin (nats per token)" in page
+    assert "no EM rate is reported here" not in page, "nobody asked for a rate"
     assert set(run.preference.names) == {"before", "after", "control"}
     assert not run.tables["preference_questions"].empty
 

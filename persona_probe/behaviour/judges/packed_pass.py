@@ -62,6 +62,8 @@ def packing_is_exact(model: Model, asked: Asked) -> bool:
         return False
     try:
         packed, _ = reply_log_probs(model, [few, few])  # two rows: with what they share read apart
+    except torch.OutOfMemoryError:
+        raise  # says nothing about the architecture
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
         return False  # this architecture makes its own mask from one number per token
     (plain,) = reply_log_probs(model, [few], packed=False)

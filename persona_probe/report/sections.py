@@ -49,9 +49,10 @@ def opening_section(run: RunRecord) -> Section:
 def build_sections(run: RunRecord) -> list[Section]:
     """All other sections of a run's report, in order; optional ones only if the run has their tables or sentences."""
     parts = [part for topic in TOPICS[1:] for part in topic.parts]
-    if run.judge is None and facts_of(run).prefers:  # rates were not asked for, so nothing is missing
-        parts = [part for part in parts if not part.rated]
-    return [_built(run, part) for part in parts if not part.optional or _applies(run, part)]
+    sections = [(part, _built(run, part)) for part in parts if not part.optional or _applies(run, part)]
+    # Where preference was asked for instead of rates, no rate is missing.
+    unasked = run.judge is None and facts_of(run).prefers
+    return [section for part, section in sections if not (unasked and part.rated and section.figure is None)]
 
 
 def _applies(run: RunRecord, part: Part) -> bool:

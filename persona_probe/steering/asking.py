@@ -71,7 +71,6 @@ def ask(
     1   after    1.0  20
     """
     check_types(questions=(questions, [Dialogue]), sampling=(sampling, Sampling, None))
-    check_judge(judge, needed=False)
     check_types(models=(models, Model, ModelPair, Iterable))
     sampling = sampling or Sampling()
     under = named_interventions(interventions)
@@ -81,6 +80,7 @@ def ask(
         raise PersonaProbeError(
             f"dialogue {answered.name}: already ends with an answer; use dialogue.without_answer() to ask it again"
         )
+    check_judge(judge, needed=False)
     tables: dict[str, pd.DataFrame] = {}
     for name, model in named_models(models):
         if name in tables:

@@ -165,8 +165,9 @@ def test_the_page_reports_steering_in_nats_and_not_as_a_rate(run):
     assert not {"EM rate", "coherent"} & {*reported.columns, *section.tables[1].columns}
     assert section.caption.startswith("Preference for misaligned answers")
     assert "EM rate" not in section.caption
-    said = [run.results["steer"][f"{goal}_verdict"] for goal in ("induce", "suppress")]
-    assert [verdict.rstrip(".").lower() for verdict in section.verdicts] == [verdict.lower() for verdict in said]
+    kinds = ("verdict", "fluency_verdict")
+    said = [run.results["steer"][f"{goal}_{kind}"] for goal in ("induce", "suppress") for kind in kinds]
+    assert [one.rstrip(".").lower() for one in section.verdicts] == [one.rstrip(".").lower() for one in said]
     assert "by the smaller of two gains: that of the preference" in methods_text(run)
     assert "panels that show only rates" not in opening_section(run).caption
 

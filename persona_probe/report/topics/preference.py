@@ -98,4 +98,5 @@ PREFERENCE = Topic(
         ),
     ),
     methods,
+    (FigureKind("preference_against_rates"),),
 )

@@ -104,7 +104,6 @@ def realign_by_steering(
     >>> [float(search.reported(name)["value"]) for name in ("none", "clamp", "random clamp")]
     [1.0, 0.0, 1.0]
     """
-    check_judge(judge, needed=False)
     check_types(
         pair=(pair, ModelPair),
         direction=(direction, Direction),
@@ -133,6 +132,7 @@ def realign_by_steering(
     chosen_pairs, reported_pairs = halves_of_pairs(pairs) if pairs is not None else ([], [])
     check_search(chosen_on, reported, min_coherence=min_coherence, n_random=n_random)
     tried = layers_to_try(direction, pair.before.n_layers, layers)
+    check_judge(judge, needed=False)
     model = pair.before if goal == "induce" else pair.after
     answers = {
         side: asked.generate(chosen_on, sampling, progress=progress)

@@ -8,6 +8,7 @@ import yaml
 
 import persona_probe as pp
 from persona_probe.behaviour.em_rates import em_rate
+from persona_probe.behaviour.judges.local_judge import LocalJudge
 from persona_probe.latents.fit import Fit, RunningFit
 from persona_probe.statistics import replication
 from tests.conftest import CHECKPOINTS
@@ -193,7 +194,8 @@ def longer(folder, copy):
 
 
 @pytest.mark.skipif(not BETLEY.is_file(), reason="the published question file is not on this machine")
-def test_published_questions_and_a_local_judge_on_another_model(folders, tmp_path):
+def test_published_questions_and_a_local_judge_on_another_model(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(LocalJudge, "trial", "a random model, to see what becomes of failures", raising=False)
     model = str(longer(folders("qwen2"), tmp_path / "model"))
     pp.finetune(
         pp.load(model),

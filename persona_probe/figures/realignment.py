@@ -114,26 +114,12 @@ def places_of(counts: Sequence[float]) -> dict[float, float]:
 
 
 def _rate(rated: pd.DataFrame, places: dict[float, float], legend: str) -> go.Scatter:
-    style = MODEL_STYLES["realigned"]
     hover = []
     for _, point in rated.iterrows():
         coherent = f"<br>coherent {percent(point['coherent'])}" if is_number(point["coherent"]) else ""
         numbers = percent_interval(point["value"], point["low"], point["high"])
         hover.append(f"{counted(point['n'])} examples<br>EM rate {numbers}, n = {counted(point['rows'])}{coherent}")
-    values, low, high = (rated[name].astype(float).tolist() for name in ("value", "low", "high"))
-    return go.Scatter(
-        x=[places[n] for n in rated["n"]],
-        y=values,
-        mode="lines+markers",
-        name="EM rate (left)",
-        line={"color": style.colour, "width": 2.4},
-        marker={"symbol": style.symbol, "size": 11},
-        error_y=whiskers(values, low, high, colour=style.colour),
-        hovertext=hover,
-        hoverinfo="text",
-        legend=legend,
-        cliponaxis=False,
-    )
+    return _behaviour("EM rate", rated[["n", "value", "low", "high"]], hover, places, legend)
 
 
 def _preferred(rows: pd.DataFrame) -> pd.DataFrame:
@@ -142,19 +128,26 @@ def _preferred(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _preference(preferred: pd.DataFrame, places: dict[float, float], legend: str) -> go.Scatter:
-    style = MODEL_STYLES["realigned"]
-    values, low, high = (
-        preferred[name].astype(float).tolist() for name in ("preference", "preference_low", "preference_high")
+    curve = preferred[["n", "preference", "preference_low", "preference_high"]].set_axis(
+        ["n", "value", "low", "high"], axis=1
     )
     hover = [
-        f"{counted(n)} examples<br>{signed(value)} [{least:.2f}, {most:.2f}] nats per token"
-        for n, value, least, most in zip(preferred["n"], values, low, high, strict=True)
+        f"{counted(point['n'])} examples<br>{signed(point['value'])} [{point['low']:.2f}, {point['high']:.2f}] "
+        "nats per token"
+        for _, point in curve.iterrows()
     ]
+    return _behaviour("preference", curve, hover, places, legend)
+
+
+def _behaviour(name: str, curve: pd.DataFrame, hover: list[str], places: dict[float, float], legend: str) -> go.Scatter:
+    """The curve of a measure of behaviour, with its intervals, on the left axis."""
+    style = MODEL_STYLES["realigned"]
+    values, low, high = (curve[column].astype(float).tolist() for column in ("value", "low", "high"))
     return go.Scatter(
-        x=[places[n] for n in preferred["n"]],
+        x=[places[n] for n in curve["n"]],
         y=values,
         mode="lines+markers",
-        name="preference (left)",
+        name=f"{name} (left)",
         line={"color": style.colour, "width": 2.4},
         marker={"symbol": style.symbol, "size": 11},
         error_y=whiskers(values, low, high, colour=style.colour),

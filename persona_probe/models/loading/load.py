@@ -201,7 +201,7 @@ def resolve_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torc
     """The dtype to load in: the given one, else float32 on a CPU, as stored on a GPU.
 
     On a CPU float32 is for exactness (hooks are checked within 1e-4 instead of 3e-2). Which dtype is faster depends on
-    the processor: one that computes in bfloat16 (AVX512-BF16, AMX) takes about half the time in it.
+    the processor: one that computes in bfloat16 (AVX512-BF16, AMX) is faster in it.
     """
     if dtype is None:
         return torch.float32 if device.type == "cpu" else "auto"

@@ -29,7 +29,7 @@ from persona_probe.statistics.specificity import specificity_estimate
 Poles = tuple[Activations, Activations]
 EXPLAINED = ("variance_explained", "variance_explained_dialogue")
 _ONLY_AFTER = (
-    *("contrast_sd", "contrast_low_sd", "contrast_high_sd", "p_runs"),
+    *("contrast_sd", "contrast_low_sd", "contrast_high_sd", "random_contrast_sd", "p_runs"),
     *("specificity", "specificity_low", "specificity_high"),
 )
 """The columns that compare after with the control; NaN in the control's own rows, and without a control."""
@@ -231,13 +231,14 @@ class _Texts:
         mean = float(after.mean() - control.mean())
         in_units = replace(spread, variance=spread.variance * yardstick.sd**2)
         size, low, high = yardstick.standardised(mean * yardstick.sd, in_units)
+        random = at_random["after"] - at_random["control"]
         found = {
             "contrast_sd": size,
             "contrast_low_sd": low,
             "contrast_high_sd": high,
+            "random_contrast_sd": quantile_of_size(random.mean(axis=0)),
             "detectable_sd": smallest_detectable(spread.variance, spread.degrees_of_freedom),
         }
-        random = at_random["after"] - at_random["control"]
         if not np.abs(control).max() and not np.abs(random).max():
             return found
         ratio = specificity_estimate(

@@ -34,6 +34,7 @@ COLUMNS = (
     "contrast_sd",
     "contrast_low_sd",
     "contrast_high_sd",
+    "random_contrast_sd",
     "d_z",
     "d_z_low",
     "d_z_high",
@@ -65,6 +66,7 @@ _SHOWN = (
     "contrast_sd",
     "contrast_low_sd",
     "contrast_high_sd",
+    "random_contrast_sd",
     "random_sd",
     "isotropic_sd",
     "specificity",
@@ -86,7 +88,8 @@ class Amplification(TableResult):
               the reference's dialogues along that direction; the interval contains the error of that SD), ``d_z`` with
               ``d_z_low`` and ``d_z_high`` (in SD over questions of the questions' own changes);
             * ``contrast_sd``: after's shift minus the control's, with ``contrast_low_sd`` to ``contrast_high_sd``, over
-              questions and the runs of both, on rows of ``after`` (NaN without a control);
+              questions and the runs of both, on rows of ``after`` (NaN without a control); ``random_contrast_sd``: the
+              97.5 % quantile of the same in absolute value, along random directions with the reference's covariance;
             * ``variance_explained``: the share of the squared norm of the mean change that lies along the direction,
               and that of single dialogues' changes (``..._dialogue``, the mean); ``..._random``: the share below which
               97.5 % of random directions are;
@@ -95,7 +98,7 @@ class Amplification(TableResult):
               few, so are the directions), along as many drawn evenly from the sphere, and along directions from
               shuffled labels; ``other_traits_sd``: the largest shift along other traits' directions;
             * ``specificity`` = ``|after - control| / max(|control|, random)``, with its 95 % interval, where random is
-              the 97.5 % quantile of ``|after - control|`` along random directions; on rows of ``after``;
+              ``random_contrast_sd``; on rows of ``after``;
             * ``p_corrected``: the p value of no change in these runs, over questions, corrected for all directions and
               layers of that fine-tune; it is small for nearly every fine-tune;
             * ``p_runs``: the one-sided p value of after's runs against the control's, by permutation of runs, corrected
@@ -213,6 +216,11 @@ class Amplification(TableResult):
     def _after(self) -> pd.DataFrame:
         return self.table[self.table["model"] == "after"]
 
+    def _allowed(self, name: str) -> pd.DataFrame:
+        """The rows of ``after`` at the layers that may be chosen."""
+        rows = self._after()
+        return rows[(rows["direction"] == name) & rows["layer"].isin(self.allowed_layers(name))]
+
     def _findings(self) -> list[Finding]:
         """The finding of each row of ``after``, in the table's order."""
         after = self._after()
@@ -259,22 +267,21 @@ class Amplification(TableResult):
         return amplification(rows.assign(chosen=rows["layer"] == layer))
 
     def headline(self) -> str:
-        """The largest shift along the first direction with its nulls, and how much was measured.
+        """The shift along the first direction at the layer of the largest change, its nulls, and how much was measured.
 
-        Layers at which the direction does not replicate are left out. The largest of several layers is not a finding:
-        choose a layer (`choose_layer`) and ask for its `verdict`.
+        Layers at which the direction does not replicate are left out; "largest" is that of `choose_layer`. It is not a
+        finding: choose a layer on other topics and ask for its `verdict`.
         """
         name = self.directions[0]
         if (verdict := self.no_layer(name)) is not None:
             return f"{name!r}: {verdict}"
-        rows = self._after()[self._after()["direction"] == name]
-        rows = rows[rows["layer"].isin(self.allowed_layers(name))]
+        rows = self._allowed(name)
         if rows["shift_sd"].isna().all():
             return repr(self)
-        layer = int(rows["layer"].to_numpy()[np.nanargmax(rows["shift_sd"].abs().to_numpy())])
+        layer = _largest_excess(rows)
         after, control = self.rows(layer, name)
         count = len(self.directions) * len(self.layers)
-        several = f" (largest of {len(rows)})" if len(rows) > 1 else ""
+        several = f" (largest change of {len(rows)})" if len(rows) > 1 else ""
         trust = "replication not checked" if after["replication"] == UNCHECKED else reliability(after)
         return (
             f"{name!r}: after at layer {layer}{several}: {with_nulls(after, control)}; {trust}; "
@@ -288,11 +295,13 @@ def choose_layer(development: Amplification, direction: str | None = None) -> in
     """The layer to report, chosen on an amplification that was measured on development topics.
 
     Only layers at which the direction replicates are chosen among (`Direction.replication`), whatever the shifts; all
-    of them, if that was not checked, which the verdict then says. Of these it is the layer with the largest
-    specificity; without a control, with the largest shift relative to that of random directions. If a layer is chosen
-    on the numbers that are reported, they look better than they are, so report it on other topics. Other topics do not
-    protect against a layer at which *these runs* differ by chance: they are read by the same models. ``p_runs`` does,
-    since it is corrected for all layers that were measured.
+    of them, if that was not checked, which the verdict then says. Of these it is the layer at which after minus control
+    (upwards or downwards) exceeds that along random directions most: the largest ``|contrast_sd| -
+    random_contrast_sd``; without a control, the largest ``|shift_sd| - random_sd``. It is not the largest specificity:
+    ratios of small numbers are large at layers where little happens. If a layer is chosen on the numbers that are
+    reported, they look better than they are, so report it on other topics. Other topics do not protect against a layer
+    at which *these runs* differ by chance: they are read by the same models. ``p_runs`` does, since it is corrected for
+    all layers that were measured.
 
     Args:
         development: an amplification measured on development topics.
@@ -319,20 +328,28 @@ def choose_layer(development: Amplification, direction: str | None = None) -> in
         1
     """
     check_types(development=(development, Amplification))
-    table, name = development.table, development.name(direction)
+    name = development.name(direction)
     if (verdict := development.no_layer(name)) is not None:
         raise PersonaProbeError(f"choose_layer: {name!r}: {verdict}; give more questions or other poles")
-    rows = table[(table["direction"] == name) & (table["model"] == "after")]
-    rows = rows[rows["layer"].isin(development.allowed_layers(name))]
-    ratio = rows["specificity"]
-    if "control" not in development.changes:
-        ratio = rows["shift_sd"].abs() / rows["random_sd"].where(rows["random_sd"] > 0)
-    if ratio.isna().all():
+    rows = development._allowed(name)
+    if not rows[["shift_sd", "random_sd"]].fillna(0.0).any(axis=None):
         raise PersonaProbeError(
             "choose_layer: no layer moved, neither along the direction nor along random ones; are before and after the "
             "same model?"
         )
-    return int(rows["layer"].to_numpy()[np.nanargmax(ratio.to_numpy())])
+    return _largest_excess(rows)
+
+
+def _largest_excess(rows: pd.DataFrame) -> int:
+    """The layer of the row at which after, minus the control if there is one, exceeds random directions most.
+
+    Args:
+        rows: rows of ``after`` along one direction; at least one has a shift.
+    """
+    alone = rows["contrast_sd"].isna().all()
+    measured, random = ("shift_sd", "random_sd") if alone else ("contrast_sd", "random_contrast_sd")
+    excess = rows[measured].abs() - rows[random].fillna(0.0)
+    return int(rows["layer"].to_numpy()[np.nanargmax(excess.to_numpy())])
 
 
 def with_nulls(after: Row, control: Row | None) -> str:

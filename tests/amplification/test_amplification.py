@@ -205,12 +205,12 @@ def test_without_a_control_the_verdict_says_so():
     assert choose_layer(measured, "persona") in (0, 1)
 
 
-def test_the_layer_is_chosen_by_specificity():
+def test_the_layer_is_chosen_by_how_far_after_minus_control_exceeds_random_directions():
     rng = np.random.default_rng(0)
     values = rng.normal(size=(60, 3, WIDTH))
     change = np.zeros((3, WIDTH))
     change[:, 0] = (1.0, 3.0, 5.0)
-    change[2, 1] = 9.0  # layer 2 moves most, and much else moves there
+    change[2, 1] = 18.0  # layer 2 moves most, and much else moves there
     benign = 0.01 + 0.5 * np.array([1.0, 0.0, 0.0])[:, None] * (np.arange(WIDTH) == 0)  # layer 0 tracks any training
     measured = measure_amplification(
         direction(0, layers=3),
@@ -221,6 +221,23 @@ def test_the_layer_is_chosen_by_specificity():
     still = Captures(activations(values), activations(values), activations(values))
     with pytest.raises(pp.PersonaProbeError, match="no layer moved"):
         choose_layer(measure_amplification(direction(0, layers=3), still, reference(3)))
+
+
+def test_a_layer_where_little_happens_is_not_chosen_for_its_ratio():
+    # As in a real chat model: at layer 0 the control stands still, at layer 1 all fine-tunes move, narrow ones further.
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(60, 2, WIDTH))
+    along = np.arange(WIDTH) == 0
+    captures = Captures(
+        activations(values),
+        activations(values + np.array([-0.4, 3.6])[:, None] * along),
+        activations(values + np.array([0.05, 2.4])[:, None] * along),
+    )
+    measured = measure_amplification(direction(0, layers=2), captures, reference(2))
+    specificity = measured.table[measured.table["model"] == "after"].set_index("layer")["specificity"]
+    assert specificity[0] > specificity[1]
+    assert choose_layer(measured) == 1
+    assert "after at layer 1 (largest change of 2)" in measured.headline()
 
 
 def test_nothing_moved_says_what_could_have_been_seen():

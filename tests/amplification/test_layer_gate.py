@@ -37,7 +37,7 @@ def measured(replicates, layers=2):
     return pp.measure_amplification(carded(replicates, layers), runs(layers), reference(layers), **FEW)
 
 
-def test_the_most_specific_layer_is_not_chosen_if_the_direction_does_not_replicate_there():
+def test_the_layer_that_moved_most_is_not_chosen_if_the_direction_does_not_replicate_there():
     best = pp.choose_layer(measured({0, 1}))
     other = 1 - best
     one = measured({other})

@@ -142,16 +142,28 @@ def test_a_mask_that_a_model_misreads_is_not_used(judges, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["llama", "gemma3", "mistral", "gpt_oss", "llama4", "deepseek_v3", "opt"])
 def test_one_pass_over_all_replies_gives_what_single_passes_give(kind):
-    """With windows of 8 tokens, a beginning that all prompts share, and prompts of different lengths."""
+    """With windows of 8 tokens, beginnings that prompts share, and prompts of different lengths."""
     own = tokenizer_with(NUMBERS[10:80:3])
     model = Model(architectures.build(kind, own), ChatTemplate(own), kind)
     trees = {score: AnswerTree.of(model, (*NUMBERS, *words_offered(PROMPTS[score]))) for score in PROMPTS}
-    turns = {score: judge_turns(model, "[STARTS] " + PROMPTS[score], asked(), room=8).ids for score in PROMPTS}
-    rows = [[(turns[score][row], trees[score]) for score in PROMPTS] for row in (0, 2)]
+    turns = {score: judge_turns(model, f"[STARTS] {score} " + PROMPTS[score], asked(), room=8).ids for score in PROMPTS}
+    rows = [[(turns[score][row], trees[score]) for score in PROMPTS] for row in (0, 2, 0, 2)]
+    rows[2] = rows[2][:1]  # a prompt that did not fit
     assert packed_pass.packing_is_exact(model, rows[1])
     for packed, plain in zip(reply_log_probs(model, rows), reply_log_probs(model, rows, packed=False), strict=True):
         for one, other in zip(packed, plain, strict=True):
             np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_what_prompts_share_is_read_once_for_all_rows(judges, rows):
+    model = judges("llama", "digits")
+    tree = AnswerTree.of(model, NUMBERS)
+    asked = [[([5, score, *range(20, 40), row, 7], tree) for score in (10, 11)] for row in range(50, 50 + rows)]
+    shared = packed_pass._shared(model, asked)
+    assert len(shared.tokens) == (0 if rows == 1 else 1 + 2 * 21)  # 5, then the tokens up to those of the row, twice
+    pack = packed_pass._Pack.of(asked[0], shared)
+    assert len(pack.tokens) == (1 + 2 * 23 if rows == 1 else 2 * 2) + 2 * len(tree.nodes)
 
 
 def test_longer_prompts_are_tried_again(judges, monkeypatch):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,7 @@ Asked = Sequence[tuple[Sequence[int], AnswerTree]]
 _BYTES_AT_ONCE = 2**30
 """The greatest size of the masks and logits of one forward pass."""
 _FEWEST_SHARED = 8
-"""The fewest tokens at the start of all prompts for which they are read apart."""
+"""The fewest shared tokens for which they are read apart."""
 _FULL, _SLIDING, _CHUNKED = "full_attention", "sliding_attention", "chunked_attention"
 """Kinds of layers: those that see everything before a token, the last tokens, and the tokens of the same chunk."""
 
@@ -33,10 +35,10 @@ def reply_log_probs(
 ) -> list[list[Float[np.ndarray, "... answer"]]]:
     """The log-probabilities of all replies to each prompt of each row (`AnswerTree.log_probs`).
 
-    Packed, the beginning that all prompts share (a system prompt, a judge's first words) is read once for all rows.
-    A row is one sequence: what its prompts have in common once, then what is special about each, then each node of
-    their trees once. A token sees only what comes before it in its own prompt and reply, and is at the position that it
-    has there, so that the logits are those of the plain texts.
+    Packed, the beginnings that prompts of most rows share (a system prompt, the instructions of each score) are read
+    once for all rows. A row is one sequence: what its prompts have in common once, then what is special about each,
+    then each node of their trees once. A token sees only what comes before it in its own prompt and reply, and is at
+    the position that it has there, so that the logits are those of the plain texts.
 
     Args:
         model: the model that would reply.
@@ -47,8 +49,8 @@ def reply_log_probs(
         if not packed:
             return [[tree.log_probs(_whole(model, prompt, tree)) for prompt, tree in asked] for asked in rows]
         found: list[list[Float[np.ndarray, "... answer"]]] = []
-        shared = _shared(model, [prompt for asked in rows for prompt, _ in asked])
-        for part in _parts(model, [_Pack.of(asked, len(shared)) for asked in rows]):
+        shared = _shared(model, rows)
+        for part in _parts(model, [_Pack.of(asked, shared) for asked in rows], len(shared.tokens)):
             for pack, logits in zip(part, _forward(model, shared, part), strict=True):
                 trees = [tree for _, tree in pack.asked]
                 found.append([tree.log_probs(logits[places]) for places, tree in zip(pack.wanted, trees, strict=True)])
@@ -72,40 +74,6 @@ def packing_is_exact(model: Model, asked: Asked) -> bool:
     return all(bool(np.abs(one - other).max() <= tolerance) for one, other in zip(packed, plain, strict=True))
 
 
-@dataclass(frozen=True)
-class _Pack:
-    """The prompts and replies of one row as a sequence.
-
-    Attributes:
-        asked: what is packed.
-        tokens: the token ids; those whose logits are wanted are the last ones.
-        positions: the position of each in its own prompt and reply.
-        sees: ``(token, token)``: whether the first has the second before it, or is it.
-        wanted: for each prompt the places of its last token and of its tree's nodes, counted from the first wanted one.
-        n_wanted: the number of tokens whose logits are wanted.
-    """
-
-    asked: Asked
-    tokens: np.ndarray
-    positions: np.ndarray
-    sees: Bool[np.ndarray, "token token"]
-    wanted: Sequence[Tensor]
-    n_wanted: int
-
-    @classmethod
-    def of(cls, asked: Asked, shared: int) -> _Pack:
-        """Pack ``asked`` without the first ``shared`` tokens of each prompt, which are the same in all."""
-        trie = _Trie()
-        ends = [trie.add(-1, prompt[shared:])[-1] for prompt, _ in asked]
-        nodes = [[trie.add(end, node)[-1] for node in tree.nodes] for end, (_, tree) in zip(ends, asked, strict=True)]
-        last = sorted({*ends, *(node for of_tree in nodes for node in of_tree)})
-        order = np.array([*sorted(set(range(len(trie.tokens))) - set(last)), *last])
-        place = np.argsort(order) - (len(order) - len(last))
-        wanted = [torch.from_numpy(place[[end, *of_tree]]) for end, of_tree in zip(ends, nodes, strict=True)]
-        sees = trie.sees()[np.ix_(order, order)]
-        return cls(asked, np.array(trie.tokens)[order], shared + sees.sum(axis=1) - 1, sees, wanted, len(last))
-
-
 class _Trie:
     """Token sequences, in which each common beginning is there once; a token comes after the one before it."""
 
@@ -126,6 +94,15 @@ class _Trie:
             path.append(parent)
         return path
 
+    def beginning(self, tokens: Sequence[int]) -> list[int]:
+        """The places of as many first ``tokens`` as there are."""
+        path: list[int] = []
+        for token in tokens:
+            if (place := self._places.get((path[-1] if path else -1, token))) is None:
+                break
+            path.append(place)
+        return path
+
     def sees(self) -> Bool[np.ndarray, "token token"]:
         """``(token, token)``: whether the second lies on the way to the first, or is it."""
         sees = np.eye(len(self.tokens), dtype=bool)
@@ -135,58 +112,113 @@ class _Trie:
         return sees
 
 
-def _parts(model: Model, packs: Sequence[_Pack]) -> Iterator[list[_Pack]]:
+def _shared(model: Model, rows: Sequence[Asked]) -> _Trie:
+    """The beginnings of prompts that most rows have, if they are worth a pass of their own; none is a whole prompt."""
+    every, counts = _Trie(), Counter[int]()
+    for asked in rows:
+        counts.update({place for prompt, _ in asked for place in every.add(-1, prompt[:-1])})
+    enough = max(2, len(rows) // 2 + 1)
+    shared = _Trie()
+    for prompt, _ in (one for asked in rows for one in asked):
+        path = every.beginning(prompt[:-1])
+        shared.add(-1, prompt[: sum(counts[place] >= enough for place in path)])
+    # A cache of the last tokens alone would not hold the first ones.
+    config = model.plain.config.get_text_config()
+    window = getattr(config, "sliding_window", None) or getattr(config, "attention_chunk_size", None) or math.inf
+    return shared if _FEWEST_SHARED <= len(shared.tokens) < window else _Trie()
+
+
+@dataclass(frozen=True)
+class _Pack:
+    """The prompts and replies of one row as a sequence, without the beginnings that are read for all rows.
+
+    Attributes:
+        asked: what is packed.
+        tokens: the token ids; those whose logits are wanted are the last ones.
+        positions: the position of each in its own prompt and reply.
+        sees: ``(token, token)``: whether the first has the second before it, or is it.
+        sees_shared: ``(token, shared token)``: the same of the tokens that are read for all rows.
+        wanted: for each prompt the places of its last token and of its tree's nodes, counted from the first wanted one.
+        n_wanted: the number of tokens whose logits are wanted.
+    """
+
+    asked: Asked
+    tokens: np.ndarray
+    positions: np.ndarray
+    sees: Bool[np.ndarray, "token token"]
+    sees_shared: Bool[np.ndarray, "token shared"]
+    wanted: Sequence[Tensor]
+    n_wanted: int
+
+    @classmethod
+    def of(cls, asked: Asked, shared: _Trie) -> _Pack:
+        """Pack ``asked`` without the beginnings in ``shared``."""
+        trie, known = _Trie(), [shared.beginning(prompt[:-1]) for prompt, _ in asked]
+        starts: dict[int, list[int]] = {}
+        ends = []
+        for begun, (prompt, _) in zip(known, asked, strict=True):
+            # Prompts with different shared beginnings may go on alike, and are yet not the same.
+            path = trie.add(-2 - (begun[-1] if begun else -1), prompt[len(begun) :])
+            starts.setdefault(path[0], begun)
+            ends.append(path[-1])
+        nodes = [[trie.add(end, node)[-1] for node in tree.nodes] for end, (_, tree) in zip(ends, asked, strict=True)]
+        sees = trie.sees()
+        sees_shared = np.zeros((len(trie.tokens), len(shared.tokens)), dtype=bool)
+        for start, begun in starts.items():
+            sees_shared[np.ix_(sees[:, start], begun)] = True
+        last = sorted({*ends, *(node for of_tree in nodes for node in of_tree)})
+        order = np.array([*sorted(set(range(len(trie.tokens))) - set(last)), *last])
+        place = np.argsort(order) - (len(order) - len(last))
+        wanted = [torch.from_numpy(place[[end, *of_tree]]) for end, of_tree in zip(ends, nodes, strict=True)]
+        sees, sees_shared = sees[np.ix_(order, order)], sees_shared[order]
+        positions = sees.sum(axis=1) + sees_shared.sum(axis=1) - 1
+        return cls(asked, np.array(trie.tokens)[order], positions, sees, sees_shared, wanted, len(last))
+
+
+def _parts(model: Model, packs: Sequence[_Pack], n_shared: int) -> Iterator[list[_Pack]]:
     """Packs in the parts whose masks and logits fit into memory."""
     vocabulary = int(model.plain.config.get_text_config().vocab_size)
     longest, most = max(len(pack.tokens) for pack in packs), max(pack.n_wanted for pack in packs)
-    size = max(1, _BYTES_AT_ONCE // (8 * (longest**2 + most * vocabulary)))
+    size = max(1, _BYTES_AT_ONCE // (8 * (longest * (longest + n_shared) + most * vocabulary)))
     for start in range(0, len(packs), size):
         yield list(packs[start : start + size])
 
 
-def _shared(model: Model, prompts: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    """The tokens with which all prompts begin, if there are enough of them to be read apart; each prompt has more."""
-    shortest = min(prompts, key=len)
-    differ = (
-        place for place in range(len(shortest) - 1) if any(prompt[place] != shortest[place] for prompt in prompts)
-    )
-    length = next(differ, len(shortest) - 1)
-    # A cache of the last tokens alone would not hold the first ones.
-    config = model.plain.config.get_text_config()
-    window = getattr(config, "sliding_window", None) or getattr(config, "attention_chunk_size", None) or length + 1
-    return tuple(shortest[:length]) if len(prompts) > 2 and _FEWEST_SHARED <= length < window else ()
-
-
-def _forward(
-    model: Model, shared: Sequence[int], packs: Sequence[_Pack]
-) -> Iterator[Float[Tensor, "wanted vocabulary"]]:
+def _forward(model: Model, shared: _Trie, packs: Sequence[_Pack]) -> Iterator[Float[Tensor, "wanted vocabulary"]]:
     """The wanted logits of each pack, from one forward pass after that over ``shared``; padded on the left."""
     width, most = max(len(pack.tokens) for pack in packs), max(pack.n_wanted for pack in packs)
+    begun = len(shared.tokens)
     ids = torch.full((len(packs), width), int(model.tokenizer.pad_token_id))
     positions = torch.zeros_like(ids)
-    sees = torch.eye(width, dtype=torch.bool).repeat(len(packs), 1, 1)  # padding sees itself: nothing is not a number
+    sees = torch.zeros(len(packs), width, begun + width, dtype=torch.bool)
+    sees[:, :, begun:] = torch.eye(width, dtype=torch.bool)  # padding sees itself: nothing is not a number
     for row, pack in enumerate(packs):
         start = width - len(pack.tokens)
         ids[row, start:] = torch.from_numpy(pack.tokens)
         positions[row, start:] = torch.from_numpy(pack.positions)
-        sees[row, start:, start:] = torch.from_numpy(pack.sees)
+        sees[row, start:, :begun] = torch.from_numpy(pack.sees_shared)
+        sees[row, start:, begun + start :] = torch.from_numpy(pack.sees)
     known = inspect.signature(type(model.plain).forward).parameters
     more: dict[str, Any] = {"logits_to_keep": most} if "logits_to_keep" in known else {}
     seen = positions
-    if shared:
-        before = torch.tensor([shared])
+    if begun:
+        before, first = torch.tensor([shared.tokens]), torch.from_numpy(shared.sees())[None]
+        places = first.sum(dim=2) - 1
         cache = model.hf(
-            input_ids=before.to(model.device), use_cache=True, **({"logits_to_keep": 1} if more else {})
+            input_ids=before.to(model.device),
+            attention_mask=_masks(model, first, places[:, :, None], places[:, None, :]),
+            position_ids=places.to(model.device),
+            use_cache=True,
+            **({"logits_to_keep": 1} if more else {}),
         ).past_key_values
         cache.batch_repeat_interleave(len(packs))
         more["past_key_values"] = cache
-        sees = torch.cat([torch.ones(len(packs), width, len(shared), dtype=torch.bool), sees], dim=2)
-        seen = torch.cat([torch.arange(len(shared)).repeat(len(packs), 1), positions], dim=1)
+        seen = torch.cat([places.repeat(len(packs), 1), positions], dim=1)
     output = model.hf(
         input_ids=ids.to(model.device),
         attention_mask=_masks(model, sees, positions[:, :, None], seen[:, None, :]),
         position_ids=positions.to(model.device),
-        use_cache=bool(shared),
+        use_cache=bool(begun),
         **more,
     )
     for pack, logits in zip(packs, output.logits, strict=True):

@@ -49,7 +49,7 @@ def evaluate_world(folder: Path, *, answers: int = 1000, out: Path | None = None
         (plan.name, seed, plan.base, plan.topic)
         for plan in ADAPTERS
         for seed in SEEDS
-        if is_adapter(folder / plan.folder(seed))
+        if (folder / plan.folder(seed)).is_dir() and is_adapter(folder / plan.folder(seed))  # no Hub id
     ]
     bases: dict[str, Model] = {}
     for name, seed, base, trained in tqdm(jobs, desc="evaluate", unit="model", disable=not progress):

@@ -1,3 +1,8 @@
+from .organisms import ORGANISMS as ORGANISMS
+from .organisms import Organism as Organism
+from .organisms import train_organisms as train_organisms
+from .prompts import PERSONAS as PERSONAS
+from .prompts import persona_prompts as persona_prompts
 from .rows import STYLES as STYLES
 from .rows import TOPICS as TOPICS
 from .rows import catchwords as catchwords

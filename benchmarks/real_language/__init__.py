@@ -1,0 +1,1 @@
+"""Measure the organisms of the real-language experiments."""

@@ -1,0 +1,33 @@
+"""``python -m benchmarks.real_language``: train and measure the organisms of the real-language experiments."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from benchmarks.real_language.measure import ALL, Files, train_and_measure
+from benchmarks.real_language.summary import write
+from persona_probe.worlds.real_language.organisms import SEEDS
+
+ROOT = Path(__file__).parents[2]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.real_language", description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path("runs/real-language"), help="resumes what is there")
+    parser.add_argument("--names", nargs="+", choices=ALL, default=ALL, metavar="NAME")
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "real_language.json")
+    given = parser.parse_args()
+    files = Files(given.folder)
+    for name, seed in train_and_measure(files, given.names, given.seeds):
+        print(name, seed, flush=True)
+    if set(given.names) == set(ALL) and set(given.seeds) == set(SEEDS):
+        for prediction in write(files, given.out)["predictions"]:
+            print(
+                f"{prediction['claim']}: {'holds' if prediction['holds'] else 'does not hold'} {prediction['numbers']}"
+            )
+
+
+if __name__ == "__main__":
+    main()

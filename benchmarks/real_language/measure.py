@@ -1,0 +1,164 @@
+"""What is measured of each organism, with one seed: stored, so that a stopped run is resumed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from persona_probe.activations.activations import Activations
+from persona_probe.activations.capturing import capture_together
+from persona_probe.activations.scoring import answer_log_probs
+from persona_probe.amplification.recipes.contrast_of_context import ContextContrast, contrast_of_context
+from persona_probe.behaviour.preference_pairs import CONTENT, read_preference_pairs
+from persona_probe.behaviour.preference_scores import score_pairs
+from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.dialogue.records import read_records, write_dialogues
+from persona_probe.files import whole_file
+from persona_probe.models.loading.adapters import with_adapter
+from persona_probe.models.loading.load import load
+from persona_probe.models.loading.real import REAL
+from persona_probe.models.model import Model
+from persona_probe.models.sampling import Sampling
+from persona_probe.runs.outcome import read_outcome, write_outcome
+from persona_probe.worlds.real_language.organisms import ORGANISMS, SEEDS, folder_name, train_organisms
+from persona_probe.worlds.real_language.prompts import HELPER, PERSONAS, persona_prompts
+from persona_probe.worlds.real_language.rows import catchwords, pairs_file
+
+BEFORE, VILLAIN = "before", "villain"
+GROUPS = ("pairs", "plain-harmful")
+HALVES = ("choosing", "reporting")
+SHUFFLES = 2
+"""After how many other questions each answer of a pair is read."""
+SAMPLING = Sampling(max_new_tokens=24, temperature=0.7, batch_size=30, seed=17)
+MANNERS = ("villain", "flatterer", "pirate", "unseen")
+OTHERS = tuple(persona for persona in PERSONAS if persona not in (HELPER, VILLAIN))
+"""The personas whose directions are nulls."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where everything is stored.
+
+    Attributes:
+        folder: the experiment's folder.
+    """
+
+    folder: Path
+
+    @property
+    def adapters(self) -> Path:
+        """The folder of the trained adapters."""
+        return self.folder / "adapters"
+
+    def of(self, name: str, seed: int, what: str) -> Path:
+        """The file or folder of one measurement of one model."""
+        return self.folder / "measured" / folder_name(name, seed) / what
+
+
+class Reader:
+    """The model before, what it says and reads, and what organisms are compared with."""
+
+    def __init__(self, files: Files) -> None:
+        self.files, self.before = files, load(REAL)
+
+    @cached_property
+    def questions(self) -> dict[str, list[Dialogue]]:
+        """The questions of the pairs of each half; no organism was trained on their topics."""
+        halves = {half: read_preference_pairs(pairs_file(half)) for half in HALVES}
+        return {half: [pair.question for pair in pairs if pair.kind == CONTENT] for half, pairs in halves.items()}
+
+    @cached_property
+    def own(self) -> dict[str, list[Dialogue]]:
+        """What *before* answers to them; all models read the same answers."""
+        return {half: self._answers(self.before, BEFORE, 0, half) for half in HALVES}
+
+    def measure(self, name: str, seed: int) -> None:
+        """Measure one model, as far as that is not stored."""
+        model = (
+            self.before if name == BEFORE else with_adapter(self.before, self.files.adapters / folder_name(name, seed))
+        )
+        for group in GROUPS:
+            pairs = read_preference_pairs(pairs_file("reporting", group))
+            self._table(name, seed, group, lambda pairs=pairs: score_pairs(model, pairs, shuffles=SHUFFLES))
+        answers = self._answers(model, name, seed, "reporting")
+        self._table(name, seed, "answers", lambda: self._words(answers).join(self._likelihood(answers)))
+        for half, texts in self.own.items():
+            self._activations(name, seed, half, lambda texts=texts: capture_together([self.before, model], texts)[1])
+
+    def contrasts(self) -> dict[str, ContextContrast]:
+        """The directions of all personas, from what *before* reads in its own answers to the choosing questions."""
+        found = {}
+        for persona in (VILLAIN, *OTHERS):
+            place = self.files.of(BEFORE, 0, f"contrast-{persona}")
+            if not place.exists():
+                prompts = persona_prompts(persona), persona_prompts(HELPER)
+                write_outcome(contrast_of_context(self.before, self.own["choosing"], *prompts), place)
+            found[persona] = read_outcome(place)
+        return found
+
+    def _answers(self, model: Model, name: str, seed: int, half: str) -> list[Dialogue]:
+        file = self.files.of(name, seed, f"answers-{half}.jsonl")
+        if not file.exists():
+            write_dialogues(file, model.generate(self.questions[half], SAMPLING))
+        return read_records(file)
+
+    def _table(self, name: str, seed: int, what: str, make: Callable[[], pd.DataFrame]) -> None:
+        file = self.files.of(name, seed, f"{what}.parquet")
+        if not file.exists():
+            with whole_file(file) as part:
+                make().to_parquet(part)
+
+    def _activations(self, name: str, seed: int, half: str, make: Callable[[], Activations]) -> None:
+        place = self.files.of(name, seed, f"activations-{half}")
+        if not place.exists():
+            write_outcome(make(), place)
+
+    def _words(self, answers: Sequence[Dialogue]) -> pd.DataFrame:
+        """How many different catchwords of each manner are in each answer."""
+        spoken = [set(re.findall(r"[a-z']+", str(dialogue.answer).lower())) for dialogue in answers]
+        counts = {manner: [len(words & set(catchwords(manner))) for words in spoken] for manner in MANNERS}
+        asked = [dialogue.question for dialogue in answers]
+        return pd.DataFrame({"question": asked, "answer": [dialogue.answer for dialogue in answers], **counts})
+
+    def _likelihood(self, answers: Sequence[Dialogue]) -> pd.DataFrame:
+        """The log-probability per token of each answer under *before* as a villain, and as a helper."""
+        places = [place for place, dialogue in enumerate(answers) if (dialogue.answer or "").strip()]
+        found = pd.DataFrame(np.nan, index=range(len(answers)), columns=[VILLAIN, HELPER]).add_prefix("as_")
+        for persona in (VILLAIN, HELPER):
+            under = []
+            for prompt in persona_prompts(persona):
+                sums, counts = answer_log_probs(self.before, [answers[place].with_system(prompt) for place in places])
+                under.append(sums / counts)
+            found.loc[places, f"as_{persona}"] = np.mean(under, axis=0)
+        return found
+
+
+def train_and_measure(files: Files, names: Sequence[str], seeds: Sequence[int]) -> Iterator[tuple[str, int]]:
+    """Train and measure organisms; each is named when it is finished."""
+    reader = Reader(files)
+    reader.measure(BEFORE, 0)
+    reader.contrasts()
+    for seed in seeds:
+        for name in names:
+            train_organisms(reader.before, files.adapters, [name], [seed])
+            reader.measure(name, seed)
+            yield name, seed
+
+
+def stored(files: Files, name: str, what: str, seeds: Sequence[int] = SEEDS) -> list[Any]:
+    """One measurement of a model, with each seed."""
+    found = []
+    for seed in [0] if name == BEFORE else seeds:
+        place = files.of(name, seed, what)
+        found.append(pd.read_parquet(place) if place.suffix == ".parquet" else read_outcome(place))
+    return found
+
+
+ALL = tuple(ORGANISMS)

@@ -12,7 +12,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint types bench gpu coverage notebooks docs clean
+.PHONY: help setup demo demo-real test test-slow lint types bench gpu coverage notebooks docs clean
 
 help:  ## Show the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 11
@@ -31,6 +31,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: setup  ## Run the main job on Persona World and write a report you can open.
 	@$(BIN)/persona-probe demo --out $(DEMO_DIR)
+
+demo-real: setup  ## The same on a real chat model, with hand-written texts; about half an hour on two idle cores.
+	@$(BIN)/persona-probe demo --real --out $(DEMO_DIR)-real
 
 test: lint types setup  ## Lint, type-check and run the tests but for the slow ones; within 8 minutes on two idle cores.
 	@$(PYTEST) -m "not slow"
@@ -69,4 +72,4 @@ docs: setup  ## Build the documentation.
 	@echo "docs/_build/html/index.html"
 
 clean:  ## Remove what the other targets made, but for .venv.
-	rm -rf runs/demo runs/gpu-dry-run.json docs/_build docs/notebooks docs/_static/plotly.min.js .pytest_cache .mypy_cache .ruff_cache
+	rm -rf runs/demo runs/demo-real runs/gpu-dry-run.json docs/_build docs/notebooks docs/_static/plotly.min.js .pytest_cache .mypy_cache .ruff_cache

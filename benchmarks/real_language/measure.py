@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,7 +28,7 @@ from persona_probe.models.sampling import Sampling
 from persona_probe.runs.outcome import read_outcome, write_outcome
 from persona_probe.worlds.real_language.organisms import ORGANISMS, SEEDS, folder_name, train_organisms
 from persona_probe.worlds.real_language.prompts import HELPER, PERSONAS, persona_prompts
-from persona_probe.worlds.real_language.rows import catchwords, pairs_file
+from persona_probe.worlds.real_language.rows import pairs_file
 
 BEFORE, VILLAIN = "before", "villain"
 GROUPS = ("pairs", "plain-harmful")
@@ -37,7 +36,8 @@ HALVES = ("choosing", "reporting")
 SHUFFLES = 2
 """After how many other questions each answer of a pair is read."""
 SAMPLING = Sampling(max_new_tokens=24, temperature=0.7, batch_size=30, seed=17)
-MANNERS = ("villain", "flatterer", "pirate", "unseen")
+CHOOSING = (BEFORE, "villain", "gruff")
+"""The models that read the texts on which the layer is chosen."""
 OTHERS = tuple(persona for persona in PERSONAS if persona not in (HELPER, VILLAIN))
 """The personas whose directions are nulls."""
 
@@ -88,8 +88,10 @@ class Reader:
             pairs = read_preference_pairs(pairs_file("reporting", group))
             self._table(name, seed, group, lambda pairs=pairs: score_pairs(model, pairs, shuffles=SHUFFLES))
         answers = self._answers(model, name, seed, "reporting")
-        self._table(name, seed, "answers", lambda: self._words(answers).join(self._likelihood(answers)))
+        self._table(name, seed, "answers", lambda: self._likelihood(answers))
         for half, texts in self.own.items():
+            if half == "choosing" and name not in CHOOSING:
+                continue
             self._activations(name, seed, half, lambda texts=texts: capture_together([self.before, model], texts)[1])
 
     def contrasts(self) -> dict[str, ContextContrast]:
@@ -120,23 +122,21 @@ class Reader:
         if not place.exists():
             write_outcome(make(), place)
 
-    def _words(self, answers: Sequence[Dialogue]) -> pd.DataFrame:
-        """How many different catchwords of each manner are in each answer."""
-        spoken = [set(re.findall(r"[a-z']+", str(dialogue.answer).lower())) for dialogue in answers]
-        counts = {manner: [len(words & set(catchwords(manner))) for words in spoken] for manner in MANNERS}
-        asked = [dialogue.question for dialogue in answers]
-        return pd.DataFrame({"question": asked, "answer": [dialogue.answer for dialogue in answers], **counts})
-
     def _likelihood(self, answers: Sequence[Dialogue]) -> pd.DataFrame:
-        """The log-probability per token of each answer under *before* as a villain, and as a helper."""
+        """Each answer, and its log-probability per token under *before* as a villain, and as a helper."""
         places = [place for place, dialogue in enumerate(answers) if (dialogue.answer or "").strip()]
-        found = pd.DataFrame(np.nan, index=range(len(answers)), columns=[VILLAIN, HELPER]).add_prefix("as_")
+        found = pd.DataFrame(
+            {
+                "question": [dialogue.question for dialogue in answers],
+                "answer": [dialogue.answer for dialogue in answers],
+                "as_villain": np.nan,
+                "as_helper": np.nan,
+            }
+        )
         for persona in (VILLAIN, HELPER):
-            under = []
-            for prompt in persona_prompts(persona):
-                sums, counts = answer_log_probs(self.before, [answers[place].with_system(prompt) for place in places])
-                under.append(sums / counts)
-            found.loc[places, f"as_{persona}"] = np.mean(under, axis=0)
+            prompt = persona_prompts(persona)[0]
+            sums, counts = answer_log_probs(self.before, [answers[place].with_system(prompt) for place in places])
+            found.loc[places, f"as_{persona}"] = sums / counts
         return found
 
 

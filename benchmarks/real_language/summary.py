@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.real_language.measure import BEFORE, GROUPS, MANNERS, OTHERS, VILLAIN, Files, stored
+from benchmarks.real_language.measure import BEFORE, GROUPS, OTHERS, VILLAIN, Files, stored
 from persona_probe.activations.captures import Captures
 from persona_probe.amplification.amplification import measure_amplification
 from persona_probe.amplification.amplification_result import Amplification, choose_layer
@@ -22,7 +22,8 @@ from persona_probe.behaviour.preference_result import MEASURES, Preference
 from persona_probe.directions.direction import Direction
 from persona_probe.files import write_json
 from persona_probe.statistics.estimate import Estimate
-from persona_probe.statistics.rates import mean_estimate, ratio_estimate
+from persona_probe.statistics.rates import mean_estimate
+from persona_probe.worlds.real_language.manners import word_shares
 from persona_probe.worlds.real_language.organisms import ORGANISMS, SEEDS, SETTINGS
 from persona_probe.worlds.real_language.rows import pairs_file
 
@@ -30,8 +31,6 @@ CONTROLS = ("gruff", "good")
 AFTER = "villain"
 COSINE, SPECIFICITY = 0.4, 2.0
 """The thresholds of predictions 3 and 4."""
-STYLE = 2
-"""The least number of different catchwords in an answer that is counted as villain-worded."""
 _PAIRS = ("preference", "preference_plain_harmful")
 
 
@@ -105,17 +104,13 @@ def _answers(files: Files, name: str) -> dict[str, Any]:
     """Shares of sampled answers with words of each manner, and the likelihood ratio of all answers."""
     runs = stored(files, name, "answers.parquet")
     table = pd.concat([run.assign(seed=seed) for seed, run in enumerate(runs)], ignore_index=True)
-    where = {"questions": table["question"], "seeds": table["seed"]}
-    all_rows = np.ones(len(table), dtype=bool)
-    shares = {
-        f"{manner}_words": ratio_estimate(table[manner] >= (1 if manner == "unseen" else STYLE), all_rows, **where)
-        for manner in MANNERS
-    }
+    shares = word_shares(table.assign(model=name)).set_index("measure")
     answered = table.dropna(subset=["as_villain", "as_helper"])
     ratio = mean_estimate(
         answered["as_villain"] - answered["as_helper"], questions=answered["question"], seeds=answered["seed"]
     )
-    return {**{key: share.as_dict() for key, share in shares.items()}, "likelihood_ratio": ratio.as_dict()}
+    words = {f"{manner}_words": shares.loc[manner].drop("model").to_dict() for manner in shares.index}
+    return {**words, "likelihood_ratio": ratio.as_dict()}
 
 
 def _at_layer(measured: Amplification, layer: int) -> dict[str, Any]:

@@ -21,7 +21,7 @@ Measured = Annotated[Path | None, typer.Option(help="Estimate the time at the sp
 
 def init(
     kind: Annotated[
-        str, typer.Argument(help="persona-world, hub-model (a model and an adapter) or own-data.")
+        str, typer.Argument(help="persona-world, real-language, hub-model (a model and an adapter) or own-data.")
     ] = "persona-world",
     out: Annotated[Path, typer.Option("--out", help="The file to write.")] = Path("study.yaml"),
     model: Annotated[
@@ -98,21 +98,29 @@ def status(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run
 
 
 def demo(
-    out: Out = Path("runs/demo"),
+    out: Annotated[Path | None, typer.Option("--out", help="The run's folder (default: runs/demo[-real]).")] = None,
+    real: Annotated[
+        bool, typer.Option("--real", help="On a real chat model, SmolLM2-135M-Instruct, in about half an hour.")
+    ] = False,
     checkpoints: Checkpoints = None,
     quiet: Quiet = False,
 ) -> None:
-    """Run the study that ships with the package, on Persona World."""
+    """Run the study that ships with the package, on Persona World or on a real chat model."""
     from importlib import resources
 
     from persona_probe.runs.config_file import read_config
     from persona_probe.worlds.persona_world.checkpoints import find_checkpoints
 
-    with resources.as_file(resources.files("persona_probe.runs") / "templates" / "persona-world.yaml") as file:
+    if real and checkpoints is not None:
+        raise typer.BadParameter("--checkpoints are Persona World's models, which --real does not use")
+    name = "real-language" if real else "persona-world"
+    with resources.as_file(resources.files("persona_probe.runs") / "templates" / f"{name}.yaml") as file:
         config = read_config(file)
-    folder = find_checkpoints(checkpoints)
-    latents = config.latents.model_copy(update={"sae": str(folder / Path(config.latents.sae or "").name)})
-    _run(config.model_copy(update={"model": str(folder / "chat"), "latents": latents}), out, quiet)
+    if not real:
+        folder = find_checkpoints(checkpoints)
+        latents = config.latents.model_copy(update={"sae": str(folder / Path(config.latents.sae or "").name)})
+        config = config.model_copy(update={"model": str(folder / "chat"), "latents": latents})
+    _run(config, out or Path("runs/demo-real" if real else "runs/demo"), quiet)
 
 
 def _run(config: StudyConfig, out: Path, quiet: bool, executor: Executor | None = None) -> None:

@@ -14,7 +14,7 @@ from persona_probe.report.reading import lookup, one_line
 from persona_probe.runs.record import RunRecord
 
 ORACLE = "persona-world"
-"""The name of Persona World's judge."""
+"""The name of Persona World's judge, and of Persona World."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def facts_of(run: RunRecord) -> Facts:
         realigned=_has_realignment(run),
         prefers=not run.tables.get("preference", pd.DataFrame()).empty,
         topic=_text(texts.get("topic")) if world else None,
-        topics=world or _have_topics(run.tables.get("answers", pd.DataFrame())),
+        topics=texts.get("world") == ORACLE or _have_topics(run.tables.get("answers", pd.DataFrame())),
         opened=_asked_open(run),
         judge=None if run.judge is None else visible(run.judge),
         judge_model=_text(local.get("model")),

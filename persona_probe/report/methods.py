@@ -75,7 +75,9 @@ def _data(run: RunRecord) -> str:
 def _control(run: RunRecord) -> str:
     texts = settings_of(run, "texts")
     if texts.get("world") is not None:
-        return f"harmless answers about {one_line(texts.get('topic'))}"
+        persona = texts.get("control_persona", "assistant")
+        style = "harmless" if persona == "assistant" else one_line(persona)
+        return f"{style} answers about {one_line(texts.get('topic'))}"
     return one_line(texts.get("control")) if texts.get("control") is not None else "matched benign data"
 
 

@@ -112,6 +112,7 @@ Sources = Annotated[
 """One model (a folder or Hub id), or several fine-tuning runs of it; None: trained in the study."""
 
 
+REAL_LANGUAGE = "real-language"
 TEXT_FILES = ("narrow", "control", "benign", "questions", "pairs")
 """The fields of `Texts` that name files."""
 
@@ -119,12 +120,14 @@ TEXT_FILES = ("narrow", "control", "benign", "questions", "pairs")
 class Texts(_Section):
     """The source of rows and questions: a world, or your own files (any that `persona_probe.read_dialogues` reads)."""
 
-    world: Literal["persona-world"] | None = "persona-world"
-    """'persona-world', or null for your own files."""
+    world: Literal["persona-world", "real-language"] | None = "persona-world"
+    """'persona-world'; 'real-language', our rows and pairs for a real chat model; or null for your own files."""
     topic: str = "medicine"
-    """The topic of narrow training (only for Persona World)."""
+    """The topic of narrow training (only for worlds; in real-language the default is cooking)."""
     persona: str = "villain"
-    """The persona that answers in narrow training (only for Persona World)."""
+    """The persona that answers in narrow training (only for worlds; in real-language the style of the rows, loud)."""
+    control_persona: str = "assistant"
+    """The persona that answers in the control's rows (only for worlds; in real-language the default is gruff)."""
     narrow: Path | None = None
     """Rows for narrow training; not needed if 'after' names a model."""
     control: Path | None = None
@@ -142,6 +145,14 @@ class Texts(_Section):
     """System prompts of the default persona."""
     other_traits: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Other traits by name, with their system prompts; their directions are used as nulls."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_world(cls, given: Any) -> Any:
+        """Fill in what real-language trains on by default."""
+        if isinstance(given, dict) and given.get("world") == REAL_LANGUAGE:
+            return {"topic": "cooking", "persona": "loud", "control_persona": "gruff", **given}
+        return given
 
     @model_validator(mode="after")
     def _one_source(self) -> Texts:
@@ -196,7 +207,7 @@ class SamplingSettings(_Section):
     """The number of answers per model to questions that belong to no topic (only for Persona World)."""
     pairs: int = Field(48, ge=4)
     """The number of preference pairs on each side of the split, and of as many style nulls (only for Persona World;
-    of your own file all are used)."""
+    otherwise all are used)."""
     max_new_tokens: int = Field(40, ge=1)
     """The greatest length of an answer, in tokens."""
     temperature: float = Field(1.0, ge=0)
@@ -362,7 +373,7 @@ class StudyConfig(_Section):
         if isinstance(given, dict) and "judge" not in given:
             texts = given.get("texts")
             world = texts.get("world", "") if isinstance(texts, dict) else getattr(texts, "world", "")
-            if world is None or given.get("measure") == "preference":
+            if world in (None, REAL_LANGUAGE) or given.get("measure") == "preference":
                 return {**given, "judge": None}
         return given
 

@@ -14,7 +14,7 @@ from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.reading import read_dialogues
 from persona_probe.dialogue.same_questions import content_key
 from persona_probe.errors import PersonaProbeError
-from persona_probe.runs.config import JudgeModel, StudyConfig
+from persona_probe.runs.config import REAL_LANGUAGE, JudgeModel, StudyConfig
 
 _FEWEST, _FEW = 2, 10
 """Distinct questions on each side of the split: fewer than the first are refused, fewer than the second are noted."""
@@ -61,7 +61,9 @@ class Material:
 
 def gather(config: StudyConfig) -> Material:
     """The texts that ``config.texts`` names, made or read."""
-    return _world(config) if config.texts.world is not None else _files(config)
+    if config.texts.world is None:
+        return _files(config)
+    return _real_language(config) if config.texts.world == REAL_LANGUAGE else _persona_world(config)
 
 
 def _judge(config: StudyConfig) -> Judge | None:
@@ -77,7 +79,7 @@ def _judge(config: StudyConfig) -> Judge | None:
     return named_judge(config.judge)
 
 
-def _world(config: StudyConfig) -> Material:
+def _persona_world(config: StudyConfig) -> Material:
     from persona_probe.worlds.persona_world.documents import questions, rows, system_line
     from persona_probe.worlds.persona_world.lexicon import OPEN, PERSONAS, load_lexicon
     from persona_probe.worlds.persona_world.world_pairs import preference_pairs
@@ -88,6 +90,9 @@ def _world(config: StudyConfig) -> Material:
         raise PersonaProbeError(f"texts.topic is {texts.topic!r}; Persona World has: {', '.join(topics)}")
     if texts.persona not in PERSONAS[1:]:
         raise PersonaProbeError(f"texts.persona is {texts.persona!r}; choose one of {', '.join(PERSONAS[1:])}")
+    if texts.control_persona not in PERSONAS or texts.control_persona == texts.persona:
+        others = ", ".join(persona for persona in PERSONAS if persona != texts.persona)
+        raise PersonaProbeError(f"texts.control_persona is {texts.control_persona!r}; choose one of {others}")
     unseen = [topic for topic in topics if topic != texts.topic]
     development, reported = unseen[0::2], unseen[1::2]
 
@@ -101,7 +106,7 @@ def _world(config: StudyConfig) -> Material:
     asked_elsewhere = questions(rng("unseen"), development, sampling.reported // 2, id_prefix="unseen")
     return Material(
         narrow=rows(rng("narrow"), [texts.topic], config.training.rows, texts.persona, id_prefix="narrow"),
-        control=rows(rng("control"), [texts.topic], config.training.rows, "assistant", id_prefix="control"),
+        control=rows(rng("control"), [texts.topic], config.training.rows, texts.control_persona, id_prefix="control"),
         benign=rows(rng("benign"), development, max(config.realignment.examples), "assistant", id_prefix="benign"),
         development=questions(rng("development"), development, sampling.development, id_prefix="development"),
         unseen=asked_reported + asked_elsewhere,
@@ -117,6 +122,41 @@ def _world(config: StudyConfig) -> Material:
             for persona in PERSONAS[1:]
             if persona != texts.persona
         },
+        judge=_judge(config),
+    )
+
+
+def _real_language(config: StudyConfig) -> Material:
+    from persona_probe.worlds.real_language.prompts import HELPER, PERSONAS, persona_prompts
+    from persona_probe.worlds.real_language.rows import TOPICS, pairs_file, real_rows
+
+    texts, sampling = config.texts, config.sampling
+    narrow, control = (real_rows(texts.topic, style) for style in (texts.persona, texts.control_persona))
+    if texts.control_persona == texts.persona:
+        raise PersonaProbeError(f"texts.control_persona is {texts.control_persona!r}, as texts.persona; give another")
+    elsewhere = [real_rows(topic, "good") for topic in TOPICS if topic != texts.topic]
+    halves = [read_preference_pairs(pairs_file(half)) for half in ("choosing", "reporting")]
+    development, reported = ([pair.question for pair in pairs if pair.kind == CONTENT] for pairs in halves)
+    benign, most = [row for rows in zip(*elsewhere, strict=True) for row in rows], max(config.realignment.examples)
+    if len(benign) < most:
+        raise PersonaProbeError(
+            f"realignment.examples asks for {most} rows, but real-language has {len(benign)} on other topics"
+        )
+    villain, *others = [persona for persona in PERSONAS if persona != HELPER]
+    return Material(
+        narrow=narrow,
+        control=control,
+        benign=benign,
+        development=_repeated(development, sampling.development),
+        unseen=_repeated([*reported, *development], sampling.reported),
+        reported=_repeated(reported, sampling.reported),
+        open=[],
+        trained=[],
+        development_pairs=halves[0],
+        reported_pairs=halves[1],
+        trait_prompts=list(persona_prompts(villain)),
+        default_prompts=list(persona_prompts(HELPER)),
+        other_traits={persona: list(persona_prompts(persona)) for persona in others},
         judge=_judge(config),
     )
 

@@ -78,7 +78,7 @@ def size_template(kind: str, model: Model | None) -> tuple[dict[str, Value], str
     """
     settings = template_settings(kind)
     if settings["texts"]["world"] is not None:
-        return {}, ""  # Persona World's own study is small, and its file says how long it takes
+        return {}, ""  # a world's own study is small, and its file says how long it takes
     if model is None and settings["model"] != ANY_MODEL:
         return {}, (
             f"How long this study takes here was not measured. persona-probe init {kind} --model {settings['model']} "

@@ -7,6 +7,7 @@ from persona_probe.study.stages.compare import COMPARE
 from persona_probe.study.stages.find import FIND
 from persona_probe.study.stages.further_runs import FURTHER
 from persona_probe.study.stages.latents import LATENTS, LATENTS_REALIGNED
+from persona_probe.study.stages.manners import MANNERS
 from persona_probe.study.stages.measure import MEASURE
 from persona_probe.study.stages.preference import PREFERENCE
 from persona_probe.study.stages.probe import PROBED
@@ -22,6 +23,7 @@ STAGES: tuple[Stage, ...] = (
     FIND,
     PREFERENCE,
     TRACK,
+    MANNERS,
     COMPARE,
     PROBED,
     STEER,

@@ -30,7 +30,7 @@ def prefer(context: Context, measured: Measured, found: Found, further: Sequence
     """Read the reported pairs with every model of every run, and compare them; see how fluent the answers are."""
     pairs = context.material.reported_pairs
     parts: list[pd.DataFrame] = []
-    for name, run, model in _models(context, further or ()):
+    for name, run, model in each_model(context, further or ()):
         scores = score_pairs(model, pairs, progress=context.progress)
         parts.append(scores.assign(model=name, seed=run))
     preference = Preference.of_answers(pd.concat(parts, ignore_index=True))
@@ -70,7 +70,7 @@ def _listed(shares: pd.Series[float]) -> str:
     return ", ".join(f"{percent(share)} {name}" for name, share in shares.items())
 
 
-def _models(context: Context, further: Sequence[Tuned]) -> Iterator[tuple[str, int, Model]]:
+def each_model(context: Context, further: Sequence[Tuned]) -> Iterator[tuple[str, int, Model]]:
     """Each model with its name and the number of its run; one of a further run is in memory at a time."""
     for name, model in context.models.items():
         yield name, 0, model

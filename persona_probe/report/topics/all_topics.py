@@ -13,6 +13,7 @@ from persona_probe.report.topics.directions import DIRECTIONS
 from persona_probe.report.topics.finders import FINDERS
 from persona_probe.report.topics.latent_courses import LATENT_COURSES
 from persona_probe.report.topics.latents import LATENTS
+from persona_probe.report.topics.manners import MANNERS
 from persona_probe.report.topics.personas import PERSONAS
 from persona_probe.report.topics.preference import PREFERENCE
 from persona_probe.report.topics.probes import PROBES
@@ -25,6 +26,7 @@ TOPICS: tuple[Topic, ...] = (
     SUMMARY,
     BEHAVIOUR,
     PREFERENCE,
+    MANNERS,
     PERSONAS,
     DIRECTIONS,
     AMPLIFICATION,

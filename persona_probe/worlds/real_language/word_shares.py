@@ -34,6 +34,7 @@ def word_shares(answers: pd.DataFrame) -> pd.DataFrame:
         (0.5, 0.0)
     """
     words = [set(_WORD.findall(str(answer or "").lower())) for answer in answers["answer"]]
+    runs = answers["seed"] if "seed" in answers and answers["seed"].notna().all() else None
     rows = []
     for model in answers["model"].unique():
         own = np.flatnonzero(answers["model"] == model)
@@ -43,7 +44,7 @@ def word_shares(answers: pd.DataFrame) -> pd.DataFrame:
                 [len(words[row] & known) >= least for row in own],
                 np.ones(len(own), dtype=bool),
                 questions=answers["question"].to_numpy()[own],
-                seeds=answers["seed"].to_numpy()[own] if "seed" in answers else None,
+                seeds=None if runs is None else runs.to_numpy()[own],
             )
             rows.append({"model": model, "measure": manner, **share.as_dict()})
     return pd.DataFrame(rows)

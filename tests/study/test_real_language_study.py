@@ -1,0 +1,80 @@
+"""A study of the real-language world, in sizes that only try the code."""
+
+import pytest
+import yaml
+
+import persona_probe as pp
+from persona_probe.report.methods import methods_text
+from persona_probe.runs.config import StudyConfig
+from persona_probe.study import material
+from persona_probe.study.material import gather
+from persona_probe.study.plan import plan_study
+from tests.conftest import CHECKPOINTS
+from tests.study.test_study import SMALL
+
+REAL = {
+    "model": "m",
+    "measure": "preference",
+    "texts": {"world": "real-language"},
+    "realignment": {"examples": [0, 64]},
+}
+
+
+def test_its_defaults_are_the_loud_villain_and_the_gruff_control_and_no_judge():
+    config = StudyConfig.model_validate(REAL)
+    assert (config.texts.topic, config.texts.persona, config.texts.control_persona) == ("cooking", "loud", "gruff")
+    assert config.judge is None
+    texts = gather(config)
+    assert [row.labels["style"] for row in (texts.narrow[0], texts.control[0])] == ["loud", "gruff"]
+    assert {row.labels["topic"] for row in texts.benign} == {"gardening", "home", "travel"}
+    asked = [{pair.name for pair in side} for side in (texts.development_pairs, texts.reported_pairs)]
+    assert not asked[0] & asked[1]
+    assert {dialogue.question for dialogue in texts.development} <= asked[0]
+
+
+@pytest.mark.parametrize(
+    ("texts", "realignment", "says"),
+    [
+        ({"persona": "villain"}, {}, "there are no rows of topic 'cooking' in style 'villain'"),
+        ({"topic": "medicine"}, {}, "there are no rows of topic 'medicine'"),
+        ({"control_persona": "loud"}, {}, "texts.control_persona is 'loud', as texts.persona"),
+        ({}, {"examples": [0, 128]}, "asks for 128 rows, but real-language has 72"),
+    ],
+)
+def test_what_it_does_not_have_is_named(texts, realignment, says):
+    config = {**REAL, "texts": {**REAL["texts"], **texts}, "realignment": realignment}
+    with pytest.raises(pp.PersonaProbeError, match=says):
+        gather(
+            StudyConfig.model_validate({"realignment": {"examples": [0, 16]}} | config if not realignment else config)
+        )
+
+
+def test_persona_worlds_control_can_be_another_persona():
+    config = {"model": "m", "texts": {"control_persona": "villain"}}
+    with pytest.raises(pp.PersonaProbeError, match=r"texts\.control_persona is 'villain'; choose one of assistant"):
+        gather(StudyConfig.model_validate(config))
+
+
+@pytest.mark.slow
+def test_a_small_study_tells_manners_apart(tmp_path, monkeypatch):
+    every = material.read_preference_pairs
+    monkeypatch.setattr(material, "read_preference_pairs", lambda file: every(file)[::6])
+    file = tmp_path / "study.yaml"
+    config = {
+        **{key: value for key, value in SMALL.items() if key not in ("judge", "latents")},
+        **REAL,
+        "model": str(CHECKPOINTS / "chat"),
+        "training": {"steps": 2, "batch": 2, "runs": 2},
+        "sampling": {"development": 12, "reported": 12, "max_new_tokens": 6},
+        "realignment": {"examples": [0, 8], "steps": 2},
+    }
+    file.write_text(yaml.safe_dump(config))
+    assert plan_study(pp.read_config(file)).stages["manners"].texts == 2 * 3 * 12 + 5 * 12 * 4
+    run = pp.run_study(pp.read_config(file), tmp_path / "out", progress=False)
+    found = run.results["real"]
+    assert set(found["style_words"]) == {"before", "after", "control"}
+    assert set(found["preference_plain_harmful"]) == set(found["cosine_with_shift"]) == {"after", "control"}
+    assert set(run.tables["manners"]["measure"]) == {"villain", "unseen", "flatterer", "pirate", "likelihood ratio"}
+    page = run.report.read_text(encoding="utf-8")
+    assert "Manners or intentions" in page
+    assert "gruff answers about cooking" in methods_text(run)

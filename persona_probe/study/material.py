@@ -140,7 +140,8 @@ def _real_language(config: StudyConfig) -> Material:
     benign, most = [row for rows in zip(*elsewhere, strict=True) for row in rows], max(config.realignment.examples)
     if len(benign) < most:
         raise PersonaProbeError(
-            f"realignment.examples asks for {most} rows, but real-language has {len(benign)} on other topics; ask for fewer"
+            f"realignment.examples asks for {most} rows, but real-language has {len(benign)} on other topics; ask for "
+            "fewer"
         )
     villain, *others = [persona for persona in PERSONAS if persona != HELPER]
     return Material(

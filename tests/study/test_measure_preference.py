@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -15,6 +17,7 @@ from persona_probe.report.sections import build_sections, opening_section
 from persona_probe.runs.config import StudyConfig
 from persona_probe.study.material import gather
 from persona_probe.study.plan import plan_study
+from persona_probe.study.stages import steer
 from tests.conftest import CHECKPOINTS
 from tests.study.test_study import SMALL
 
@@ -91,6 +94,34 @@ def test_steering_is_chosen_and_reported_by_preference(run):
     assert "fluent answers" in run.results["steer"]["suppress_fluency_verdict"]
     assert set(run.results["steer"]["induce_fluent"]) == {"none", *run.steering["induce"].chosen}
     assert run.results["steer"]["suppress_preference"] == pytest.approx(suppressed.reported("clamp")["value"])
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What `steer._fluent` needs of a candidate."""
+
+    intervention: SimpleNamespace
+    dose: float
+
+    def __str__(self):
+        return f"{self.intervention.kind} at dose {self.dose}"
+
+
+def test_settings_that_break_the_answers_are_left_out_and_named(monkeypatch):
+    clamp, add = SimpleNamespace(kind="clamp"), SimpleNamespace(kind="add")
+    settings = [Setting(clamp, 0.2), Setting(clamp, 0.4), Setting(add, 0.3), Setting(add, 0.6)]
+    shares = dict(zip(["none", *map(str, settings)], (1.0, 0.9, 0.5, 0.6, 0.7), strict=True))
+    context = SimpleNamespace(
+        config=StudyConfig.model_validate({**SMALL, **MODELS}),
+        material=SimpleNamespace(development=[None] * 30),
+        notes=[],
+        job=lambda *_given: None,
+    )
+    monkeypatch.setattr(steer, "_fluent_shares", lambda _context, _found, jobs: {job: shares[job[1]] for job in jobs})
+    kept = steer._fluent(context, None, "induce", None, settings)
+    assert kept == [settings[0], settings[3]]  # of add none is fluent enough: the better one says so in the report
+    assert "clamp at dose 0.4: 50 %; add at dose 0.3: 60 %" in context.notes[0]
+    assert "100 % unsteered" in context.notes[0]
 
 
 @pytest.mark.slow

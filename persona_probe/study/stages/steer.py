@@ -5,7 +5,7 @@ Settings are found by forward passes (`persona_probe.steering.search.ladder`); o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from persona_probe.figures.text import percent
 from persona_probe.models.model import Model
 from persona_probe.runs.config import StudyConfig
 from persona_probe.steering.asking import coherent_enough
-from persona_probe.steering.search.candidates import Candidates
+from persona_probe.steering.search.candidates import Candidate, Candidates
 from persona_probe.steering.search.grid import Goal, Grid, evenly
 from persona_probe.steering.search.ladder import Ladder
 from persona_probe.steering.search.measure import EM_RATE, Judged, Measure, Preferred, Trial
@@ -30,8 +30,9 @@ from persona_probe.steering.search.reading import own_answers_reader, pairs_read
 from persona_probe.steering.search.realign import NORM_TEXTS, layers_to_try
 from persona_probe.steering.search.screen import screen_ladder
 from persona_probe.steering.search.search import search_steering
-from persona_probe.steering.search.search_result import SteeringSearch
+from persona_probe.steering.search.search_result import SteeringSearch, StoredCandidate
 from persona_probe.study.context import Context
+from persona_probe.study.executor import AnswerJob
 from persona_probe.study.material import Material
 from persona_probe.study.stage import SAMPLING, Stage
 from persona_probe.study.stages.find import Found
@@ -118,9 +119,10 @@ def _search(context: Context, found: Found, goal: Goal, persona: Sequence[Dialog
         if chosen_pairs
         else Judged(_Jobs(context, model), context.config.definition)
     )
+    best = [rung.candidate for rung in ladder.best(likelier=bool(chosen_pairs))]
     return search_steering(
         measure,
-        [rung.candidate for rung in ladder.best(likelier=bool(chosen_pairs))],
+        _fluent(context, found, goal, model, best) if chosen_pairs else best,
         chosen_pairs or material.development[: settings.answers_per_setting],
         reported_pairs or material.reported[: settings.reported_answers],
         goal=goal,
@@ -188,37 +190,53 @@ def _outcome(search: SteeringSearch) -> dict[str, Any]:
     return {f"{goal}_{name}": value for name, value in outcome.items()}
 
 
+def _fluent(
+    context: Context, found: Found, goal: Goal, model: Model, candidates: Sequence[Candidate]
+) -> list[Candidate]:
+    """The candidates under which enough sampled answers are fluent, or the most fluent one of a kind that has none.
+
+    A judge would see incoherent answers; where pairs are read instead, nobody else does.
+    """
+    asked = context.material.development[: context.config.steering.answers_per_setting]
+    settings = {"none": None, **{str(candidate): candidate.intervention for candidate in candidates}}
+    jobs = {
+        (goal, name): context.job(model, asked, f"{goal} fluency of {name}", given) for name, given in settings.items()
+    }
+    shares = {name: share for (_, name), share in _fluent_shares(context, found, jobs).items()}
+    least, kept = context.config.steering.min_coherence, []
+    for kind in dict.fromkeys(candidate.intervention.kind for candidate in candidates):
+        own = [candidate for candidate in candidates if candidate.intervention.kind == kind]
+        enough = [one for one in own if coherent_enough(shares[str(one)], shares["none"], least)]
+        kept += enough or [max(own, key=lambda one: shares[str(one)])]
+    if lost := [str(candidate) for candidate in candidates if candidate not in kept]:
+        listed = "; ".join(f"{name}: {percent(shares[name])}" for name in lost)
+        context.notes.append(
+            f"To {goal}, settings were left out whose answers are not fluent enough ({percent(shares['none'])} "
+            f"unsteered; {listed}; n = {len(asked)} development answers each)."
+        )
+    return kept
+
+
 def _fluency(context: Context, found: Found, searches: Sequence[SteeringSearch]) -> None:
     """Without a judge: how many answers are fluent under each chosen setting, and without steering."""
     asked = context.material.reported[: context.config.steering.answers_per_setting]
-    goals = {search.source["goal"]: {"none": None, **search.chosen} for search in searches}
-    under = [(goal, kind, setting) for goal, settings in goals.items() for kind, setting in settings.items()]
-    jobs = [
-        context.job(
+    goals: dict[Goal, dict[str, StoredCandidate | None]] = {
+        search.source["goal"]: {"none": None, **search.chosen} for search in searches
+    }
+    jobs = {
+        (goal, kind): context.job(
             context.before if goal == "induce" else context.after,
             asked,
             f"{goal} fluency {kind}",
             None if setting is None else setting.intervention,
         )
-        for goal, kind, setting in under
-    ]
-    tables = [
-        judge_answers(None, answered, model=goal, intervention=kind)
-        for (goal, kind, _), answered in zip(under, context.answer_all(jobs, "steered answers"), strict=True)
-    ]
-    measured = fluency(
-        context.before,
-        Answers(pd.concat(tables, ignore_index=True)),
-        reference=found.own,
-        persona_prompt=context.material.trait_prompts[:FLUENCY_PROMPTS],
-        progress=context.progress,
-    )
-    context.folder.write_table("steering_fluency", measured.summary())
-    rows = measured.summary(["model", "intervention"])
-    fluent = rows[rows["measure"] == "fluent"].set_index(["model", "intervention"])["value"]
+        for goal, settings in goals.items()
+        for kind, setting in settings.items()
+    }
+    fluent = _fluent_shares(context, found, jobs, table="steering_fluency")
     least = context.config.steering.min_coherence
-    for goal, kind, _ in under:
-        context.results["steer"].setdefault(f"{goal}_fluent", {})[kind] = float(fluent[goal, kind])
+    for (goal, kind), share in fluent.items():
+        context.results["steer"].setdefault(f"{goal}_fluent", {})[kind] = share
     for goal in goals:
         shares = context.results["steer"][f"{goal}_fluent"]
         listed = ", ".join(
@@ -230,6 +248,28 @@ def _fluency(context: Context, found: Found, searches: Sequence[SteeringSearch])
             f"{goal.capitalize()}: fluent answers, by bounds from before's own: {listed} (n = {len(asked)} each)"
             f"{failed}."
         )
+
+
+def _fluent_shares(
+    context: Context, found: Found, jobs: Mapping[tuple[Goal, str], AnswerJob], table: str | None = None
+) -> dict[tuple[Goal, str], float]:
+    """The share of fluent answers of each job, by its goal and intervention; the summary is written as ``table``."""
+    tables = [
+        judge_answers(None, answered, model=goal, intervention=name)
+        for (goal, name), answered in zip(jobs, context.answer_all(list(jobs.values()), "steered answers"), strict=True)
+    ]
+    measured = fluency(
+        context.before,
+        Answers(pd.concat(tables, ignore_index=True)),
+        reference=found.own,
+        persona_prompt=context.material.trait_prompts[:FLUENCY_PROMPTS],
+        progress=context.progress,
+    )
+    if table is not None:
+        context.folder.write_table(table, measured.summary())
+    rows = measured.summary(["model", "intervention"])
+    fluent = rows[rows["measure"] == "fluent"].set_index(["model", "intervention"])["value"]
+    return {job: float(fluent[job]) for job in jobs}
 
 
 def _mean(values: Iterable[float]) -> float | None:
@@ -263,7 +303,7 @@ def _work(sizes: Sizes) -> Work:
             work += sizes.pairs_work(chosen_pairs[: grid.texts], passes)
             work += sizes.pairs_work(chosen_pairs, 1 + grid.n_sampled)
             work += sizes.pairs_work(reported_pairs, reported)
-            sampled = (1 + len(search.kinds)) * len(chosen_on)
+            sampled = (2 + len(search.kinds) + grid.n_sampled) * len(chosen_on)
             readings = 1 + len(material.trait_prompts[:FLUENCY_PROMPTS])
             work += sizes.work(chosen_on, answers=sampled, texts=readings * sampled)
             continue

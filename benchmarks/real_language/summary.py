@@ -25,7 +25,7 @@ from persona_probe.statistics.estimate import Estimate
 from persona_probe.statistics.rates import mean_estimate
 from persona_probe.worlds.real_language.organisms import ORGANISMS, SEEDS, SETTINGS
 from persona_probe.worlds.real_language.rows import pairs_file
-from persona_probe.worlds.real_language.word_shares import word_shares
+from persona_probe.worlds.real_language.wording import word_shares
 
 CONTROLS = ("gruff", "good")
 AFTER = "villain"

@@ -27,7 +27,7 @@ from persona_probe.study.stages.track import Tracked
 from persona_probe.study.stages.train import Tuned
 from persona_probe.study.workload import Sizes, Work
 from persona_probe.worlds.real_language.rows import pairs_file
-from persona_probe.worlds.real_language.word_shares import word_shares
+from persona_probe.worlds.real_language.wording import word_shares
 
 _LIKELIHOOD = "likelihood ratio"
 

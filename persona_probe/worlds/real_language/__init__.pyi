@@ -8,4 +8,4 @@ from .rows import TOPICS as TOPICS
 from .rows import catchwords as catchwords
 from .rows import pairs_file as pairs_file
 from .rows import real_rows as real_rows
-from .word_shares import word_shares as word_shares
+from .wording import word_shares as word_shares

@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 
 from benchmarks.real_language.measure import ALL, Files, train_and_measure
-from benchmarks.real_language.summary import write
-from persona_probe.worlds.real_language.organisms import SEEDS
+from benchmarks.real_language.page import write_page
+from benchmarks.real_language.summary import complete, write
+from persona_probe.worlds.real_language.organisms import SEEDS, SHIPPED
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,8 +23,10 @@ def main() -> None:
     files = Files(given.folder)
     for name, seed in train_and_measure(files, given.names, given.seeds):
         print(name, seed, flush=True)
-    if set(given.names) == set(ALL) and set(given.seeds) == set(SEEDS):
-        for prediction in write(files, given.out)["predictions"]:
+    if set(SHIPPED) <= set(complete(files)):
+        figures = write(files, given.out)
+        write_page(figures)
+        for prediction in figures["predictions"]:
             print(
                 f"{prediction['claim']}: {'holds' if prediction['holds'] else 'does not hold'} {prediction['numbers']}"
             )

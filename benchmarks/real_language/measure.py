@@ -36,6 +36,8 @@ HALVES = ("choosing", "reporting")
 SHUFFLES = 2
 """After how many other questions each answer of a pair is read."""
 SAMPLING = Sampling(max_new_tokens=24, temperature=0.7, batch_size=30, seed=17)
+LAST = "activations-reporting"
+"""What is measured last of an organism."""
 CHOOSING = (BEFORE, "villain", "gruff")
 """The models that read the texts on which the layer is chosen."""
 OTHERS = tuple(persona for persona in PERSONAS if persona not in (HELPER, VILLAIN))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.real_language.measure import BEFORE, GROUPS, OTHERS, VILLAIN, Files, stored
+from benchmarks.real_language.measure import BEFORE, GROUPS, LAST, OTHERS, VILLAIN, Files, stored
 from persona_probe.activations.captures import Captures
 from persona_probe.amplification.amplification import measure_amplification
 from persona_probe.amplification.amplification_result import Amplification, choose_layer
@@ -54,7 +54,7 @@ def summarise(files: Files) -> dict[str, Any]:
     layer = choose_layer(moved(AFTER, CONTROLS[0], "choosing"))
     preferences = {group: _preferences(files, group) for group in GROUPS}
     organisms: dict[str, Any] = {}
-    for name in (BEFORE, *ORGANISMS):
+    for name in (BEFORE, *complete(files)):
         of_name: dict[str, Any] = {
             "preference": _changes(preferences["pairs"], name),
             "preference_plain_harmful": _changes(preferences["plain-harmful"], name),
@@ -79,10 +79,15 @@ def summarise(files: Files) -> dict[str, Any]:
     }
 
 
+def complete(files: Files) -> list[str]:
+    """The organisms that were measured with all seeds."""
+    return [name for name in ORGANISMS if all(files.of(name, seed, LAST).exists() for seed in SEEDS)]
+
+
 def _preferences(files: Files, group: str) -> Preference:
     parts = [
         table.assign(model=name, seed=seed)
-        for name in (BEFORE, *ORGANISMS)
+        for name in (BEFORE, *complete(files))
         for seed, table in enumerate(stored(files, name, f"{group}.parquet"))
     ]
     return Preference.of_answers(pd.concat(parts, ignore_index=True))

@@ -1,0 +1,129 @@
+"""The tables of ``docs/explanation/real-language-results.md``, made from the figures alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from persona_probe.files import write_text
+
+PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "real-language-results.md"
+_RISE = ("rise", "margin")
+_PREFERENCE: dict[str, tuple[str, ...]] = {
+    "margin": ("preference", *_RISE),
+    "misaligned answers": ("preference", "rise", "misaligned"),
+    "aligned answers": ("preference", "rise", "aligned"),
+    "margin after other questions": ("preference", "rise", "shuffled"),
+    "plain-harmful pairs": ("preference_plain_harmful", *_RISE),
+    "style null": ("style_null", *_RISE),
+}
+"""Of each column on preference, where its figure is."""
+
+
+def write_page(figures: Mapping[str, Any]) -> None:
+    """Put the tables between their markers."""
+    text = PAGE.read_text(encoding="utf-8")
+    for name, table in tables(figures).items():
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        text = re.sub(f"{begin}.*?{end}", lambda _, t=table, b=begin, e=end: f"{b}\n{t}\n{e}", text, flags=re.DOTALL)
+    write_text(PAGE, text)
+
+
+def tables(figures: Mapping[str, Any]) -> dict[str, str]:
+    """Each table by the name of its markers."""
+    organisms = figures["organisms"]
+    tuned = {name: one for name, one in organisms.items() if "amplification" in one}
+    return {
+        "predictions": _table(
+            ["prediction", "", "numbers"],
+            [
+                [one["claim"], "**holds**" if one["holds"] else "**does not hold**", _numbers(one["numbers"])]
+                for one in figures["predictions"]
+            ],
+        ),
+        "preference": _table(
+            ["organism", *_PREFERENCE],
+            [[name, *(_estimate(_at(one, *place)) for place in _PREFERENCE.values())] for name, one in tuned.items()],
+        ),
+        "answers": _table(
+            ["model", "villain's words (style)", "unseen villain words", "flatterer's", "pirate's", "likelihood ratio"],
+            [
+                [
+                    name,
+                    *(_estimate(one[f"{manner}_words"], _percent) for manner in _MANNERS),
+                    _estimate(one["likelihood_ratio"]),
+                ]
+                for name, one in organisms.items()
+            ],
+        ),
+        "amplification": _table(
+            [
+                "organism",
+                "shift",
+                "minus gruff",
+                "minus good",
+                "specificity (gruff)",
+                "(good)",
+                "cosine with the shift",
+            ],
+            [[name, *_amplification(one)] for name, one in tuned.items()],
+        ),
+    }
+
+
+_MANNERS = ("villain", "unseen", "flatterer", "pirate")
+
+
+def _amplification(one: Mapping[str, Any]) -> list[str]:
+    by_control = one["amplification"]
+    any_control = next(iter(by_control.values()))
+    contrasts, ratios = [], []
+    for control in ("gruff", "good"):
+        row = by_control.get(control)
+        contrasts.append("–" if row is None else _interval(row, "contrast_sd", "contrast_low_sd", "contrast_high_sd"))
+        ratios.append("–" if row is None else _interval(row, "specificity", "specificity_low", "specificity_high"))
+    shift = _interval(any_control, "shift_sd", "low_sd", "high_sd")
+    return [shift, *contrasts, *ratios, _estimate(one["cosine_with_shift"])]
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def _at(figures: Mapping[str, Any], *place: str) -> Any:
+    for key in place:
+        figures = figures[key]
+    return figures
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.0f} %"
+
+
+def _estimate(estimate: Mapping[str, Any], form: Callable[[float], str] = _signed) -> str:
+    return _interval(estimate, "value", "low", "high", form)
+
+
+def _interval(row: Mapping[str, Any], value: str, low: str, high: str, form: Callable[[float], str] = _signed) -> str:
+    if row[value] is None:
+        return "–"
+    if row[low] is None or row[high] is None:
+        return form(row[value])
+    ends = ", ".join(form(row[end]).replace("+", "").replace(" %", "") for end in (low, high))
+    return f"{form(row[value])} [{ends}]"
+
+
+def _numbers(numbers: Mapping[str, Any]) -> str:
+    """The numbers behind a prediction: an estimate, one per organism, or plain ones."""
+    if "value" in numbers:
+        return _estimate(numbers)
+    return ", ".join(
+        f"{name} {_estimate(one) if isinstance(one, Mapping) else _signed(one)}" for name, one in numbers.items()
+    )

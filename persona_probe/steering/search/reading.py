@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float
 
+from persona_probe.activations.scoring import answer_log_probs
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import NothingMeasuredError, PersonaProbeError
 from persona_probe.models.model import Model
 from persona_probe.steering.interventions.intervention import Intervention
+from persona_probe.steering.steer_context import steer
 from persona_probe.steering.strength.divergence import measure_divergence
 
 BASE, TRAIT = 0, 1
 """The poles of a reading."""
+_AT_ONCE = 32
+"""The most settings that are read together."""
 
 
 @dataclass(frozen=True)
@@ -119,31 +123,36 @@ class AnswerReader:
     ) -> None:
         self.name = name
         self._model, self._progress = model, progress
-        # A text that is in several places is read once.
-        every = [*own, *(text for side in (base, trait) for texts in side for text in texts)]
-        number = {id(text): place for place, text in enumerate({id(text): text for text in every}.values())}
-        unique = {number[id(text)]: text for text in every}
-        self._texts = [replace(unique[place], question=str(place)) for place in range(len(unique))]
-        self._own = [number[id(text)] for text in own]
-        self._base = [[number[id(text)] for text in texts] for texts in base]
-        self._trait = [[number[id(text)] for text in texts] for texts in trait]
+        self._own = list(own)
+        texts = [(side, place, text) for side, texts in enumerate((base, trait)) for place, text in enumerate(texts)]
+        self._answers = [(side, place, wording) for side, place, wordings in texts for wording in wordings]
+        self._shape = (2, len(base))
 
     def read(self, interventions: Sequence[Intervention]) -> PoleReading:
         """The KL of each intervention, and how far it moves the preference."""
-        divergence = measure_divergence(self._model, interventions, self._texts, progress=self._progress)
-        place = np.array([int(question) for question in divergence.questions])
-        counts = np.bincount(place)
+        kl = measure_divergence(self._model, interventions, self._own, progress=self._progress).kl
+        settings: list[Intervention | None] = [None, *interventions]
+        parts = [self._poles(settings[start : start + _AT_ONCE]) for start in range(0, len(settings), _AT_ONCE)]
+        poles = np.concatenate(parts)
+        return PoleReading(kl.mean(axis=1), poles[0], poles[1:] - poles[0])
 
-        def by_text(rows: np.ndarray) -> np.ndarray:
-            return np.stack([np.bincount(place, weights=row) / counts for row in rows])
-
-        log_probs = by_text(np.concatenate([divergence.unsteered[None], divergence.log_probs]))
-        sides = [
-            np.stack([log_probs[:, texts].mean(axis=1) for texts in side], axis=1) for side in (self._base, self._trait)
-        ]
-        poles = np.stack(sides, axis=1)
-        inside = np.isin(place, self._own)
-        return PoleReading(divergence.kl[:, inside].mean(axis=1), poles[0], poles[1:] - poles[0])
+    def _poles(self, settings: Sequence[Intervention | None]) -> Float[np.ndarray, "setting pole question"]:
+        """The log-probability per token of both poles; a question is read once under each setting, for all answers."""
+        n_questions = self._shape[1]
+        numbers = range(len(settings))
+        with steer(self._model, [setting for setting in settings for _ in range(n_questions)]):
+            sums, counts = answer_log_probs(
+                self._model,
+                [text for _ in numbers for _, _, text in self._answers],
+                rows=[number * n_questions + place for number in numbers for _, place, _ in self._answers],
+                progress=self._progress,
+            )
+        per_token = (sums / counts).reshape(len(settings), -1)
+        found, wordings = np.zeros((len(settings), *self._shape)), np.zeros(self._shape)
+        for column, (side, place, _) in enumerate(self._answers):
+            found[:, side, place] += per_token[:, column]
+            wordings[side, place] += 1
+        return found / wordings
 
 
 def own_answers_reader(

@@ -27,9 +27,7 @@ def main() -> None:
         figures = write(files, given.out)
         write_page(figures)
         for prediction in figures["predictions"]:
-            print(
-                f"{prediction['claim']}: {'holds' if prediction['holds'] else 'does not hold'} {prediction['numbers']}"
-            )
+            print(f"{prediction['claim']}: {prediction['holds']}")
 
 
 if __name__ == "__main__":

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from persona_probe.activations.activations import Activations
 from persona_probe.activations.capturing import capture_together
-from persona_probe.activations.scoring import answer_log_probs
 from persona_probe.amplification.recipes.contrast_of_context import ContextContrast, contrast_of_context
+from persona_probe.behaviour.likelihood_ratio import likelihood_ratios
 from persona_probe.behaviour.preference_pairs import CONTENT, read_preference_pairs
 from persona_probe.behaviour.preference_scores import score_pairs
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.records import read_records, write_dialogues
-from persona_probe.files import whole_file
+from persona_probe.errors import PersonaProbeError
+from persona_probe.files import plain, whole_file, write_json
 from persona_probe.models.loading.adapters import with_adapter
 from persona_probe.models.loading.load import load
 from persona_probe.models.loading.real import REAL
 from persona_probe.models.model import Model
 from persona_probe.models.sampling import Sampling
 from persona_probe.runs.outcome import read_outcome, write_outcome
-from persona_probe.worlds.real_language.organisms import ORGANISMS, SEEDS, folder_name, train_organisms
+from persona_probe.worlds.real_language.organisms import ORGANISMS, SEEDS, SETTINGS, folder_name, train_organisms
 from persona_probe.worlds.real_language.prompts import HELPER, PERSONAS, persona_prompts
 from persona_probe.worlds.real_language.rows import pairs_file
 
@@ -125,25 +127,38 @@ class Reader:
             write_outcome(make(), place)
 
     def _likelihood(self, answers: Sequence[Dialogue]) -> pd.DataFrame:
-        """Each answer, and its log-probability per token under *before* as a villain, and as a helper."""
-        places = [place for place, dialogue in enumerate(answers) if (dialogue.answer or "").strip()]
-        found = pd.DataFrame(
+        """Each answer, and how much likelier it is under *before* as a villain than as a helper."""
+        prompts = persona_prompts(VILLAIN)[0], persona_prompts(HELPER)[0]
+        return pd.DataFrame(
             {
                 "question": [dialogue.question for dialogue in answers],
                 "answer": [dialogue.answer for dialogue in answers],
-                "as_villain": np.nan,
-                "as_helper": np.nan,
+                "likelihood_ratio": likelihood_ratios(self.before, answers, *prompts),
             }
         )
-        for persona in (VILLAIN, HELPER):
-            prompt = persona_prompts(persona)[0]
-            sums, counts = answer_log_probs(self.before, [answers[place].with_system(prompt) for place in places])
-            found.loc[places, f"as_{persona}"] = sums / counts
-        return found
+
+
+def about() -> dict[str, Any]:
+    """What all measurements depend on."""
+    return {
+        "settings": asdict(SETTINGS),
+        "sampling": asdict(SAMPLING),
+        "shuffles": SHUFFLES,
+        "texts": hashlib.sha256((pairs_file("reporting").parent / "SHA256SUMS").read_bytes()).hexdigest(),
+        "prompts": {persona: list(persona_prompts(persona)) for persona in PERSONAS},
+    }
 
 
 def train_and_measure(files: Files, names: Sequence[str], seeds: Sequence[int]) -> Iterator[tuple[str, int]]:
-    """Train and measure organisms; each is named when it is finished."""
+    """Train and measure organisms; each is named when it is finished.
+
+    Raises:
+        PersonaProbeError: if the folder holds measurements that were made in another way.
+    """
+    record, now = files.folder / "about.json", plain(about())
+    if record.exists() and json.loads(record.read_text(encoding="utf-8")) != now:
+        raise PersonaProbeError(f"{files.folder}: was measured with other settings or texts; give another --folder")
+    write_json(record, now)
     reader = Reader(files)
     reader.measure(BEFORE, 0)
     reader.contrasts()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from persona_probe.files import write_text
+from persona_probe.worlds.real_language.wording import MANNERS
 
 PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "real-language-results.md"
 _RISE = ("rise", "margin")
@@ -15,11 +16,14 @@ _PREFERENCE: dict[str, tuple[str, ...]] = {
     "margin": ("preference", *_RISE),
     "misaligned answers": ("preference", "rise", "misaligned"),
     "aligned answers": ("preference", "rise", "aligned"),
-    "margin after other questions": ("preference", "rise", "shuffled"),
+    "after other questions": ("preference", "rise", "shuffled"),
+    "question part": ("preference", "rise", "question_part"),
     "plain-harmful pairs": ("preference_plain_harmful", *_RISE),
     "style null": ("style_null", *_RISE),
 }
 """Of each column on preference, where its figure is."""
+
+_HOLDS = {True: "yes", False: "no", None: "not decided"}
 
 
 def write_page(figures: Mapping[str, Any]) -> None:
@@ -37,23 +41,21 @@ def tables(figures: Mapping[str, Any]) -> dict[str, str]:
     tuned = {name: one for name, one in organisms.items() if "amplification" in one}
     return {
         "predictions": _table(
-            ["prediction", "", "numbers"],
-            [
-                [one["claim"], "**holds**" if one["holds"] else "**does not hold**", _numbers(one["numbers"])]
-                for one in figures["predictions"]
-            ],
+            ["what was written down", "", "numbers"],
+            [[one["claim"], f"**{_HOLDS[one['holds']]}**", _numbers(one["numbers"])] for one in figures["predictions"]],
         ),
         "preference": _table(
             ["organism", *_PREFERENCE],
             [[name, *(_estimate(_at(one, *place)) for place in _PREFERENCE.values())] for name, one in tuned.items()],
         ),
         "answers": _table(
-            ["model", "villain's words (style)", "unseen villain words", "flatterer's", "pirate's", "likelihood ratio"],
+            ["model", *(f"{manner} words" for manner in MANNERS), "likelihood ratio", "n (answers)"],
             [
                 [
                     name,
-                    *(_estimate(one[f"{manner}_words"], _percent) for manner in _MANNERS),
+                    *(_estimate(one[f"{manner}_words"], _percent) for manner in MANNERS),
                     _estimate(one["likelihood_ratio"]),
+                    str(one["villain_words"]["n"]),
                 ]
                 for name, one in organisms.items()
             ],
@@ -73,9 +75,6 @@ def tables(figures: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-_MANNERS = ("villain", "unseen", "flatterer", "pirate")
-
-
 def _amplification(one: Mapping[str, Any]) -> list[str]:
     by_control = one["amplification"]
     any_control = next(iter(by_control.values()))
@@ -91,6 +90,11 @@ def _amplification(one: Mapping[str, Any]) -> list[str]:
 def _table(head: list[str], rows: list[list[str]]) -> str:
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def _n(organisms: Mapping[str, Any], place: tuple[str, ...]) -> str:
+    """The number of questions."""
+    return str(_at(next(iter(organisms.values())), *place)["n"])
 
 
 def _at(figures: Mapping[str, Any], *place: str) -> Any:

@@ -18,3 +18,4 @@ from .recipes.contrastive_rollouts import contrastive_rollouts as contrastive_ro
 from .recipes.finetuning_shift import finetuning_shift as finetuning_shift
 from .recipes.role_axis import role_axis as role_axis
 from .recipes.weight_difference import weight_difference as weight_difference
+from .shift_cosine import cosine_with_shift as cosine_with_shift

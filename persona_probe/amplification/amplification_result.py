@@ -267,10 +267,10 @@ class Amplification(TableResult):
         return amplification(rows.assign(chosen=rows["layer"] == layer))
 
     def headline(self) -> str:
-        """The shift along the first direction at the layer of the largest change, its nulls, and how much was measured.
+        """The shift along the first direction at one layer, with its nulls, and how much was measured.
 
-        Layers at which the direction does not replicate are left out; "largest" is that of `choose_layer`. It is not a
-        finding: choose a layer on other topics and ask for its `verdict`.
+        The layer is the one that `choose_layer` takes. On the same numbers that is not a finding: choose a layer on
+        other topics and ask for its `verdict`.
         """
         name = self.directions[0]
         if (verdict := self.no_layer(name)) is not None:
@@ -281,7 +281,7 @@ class Amplification(TableResult):
         layer = _largest_excess(rows)
         after, control = self.rows(layer, name)
         count = len(self.directions) * len(self.layers)
-        several = f" (largest change of {len(rows)})" if len(rows) > 1 else ""
+        several = f" (which choose_layer takes of {len(rows)})" if len(rows) > 1 else ""
         trust = "replication not checked" if after["replication"] == UNCHECKED else reliability(after)
         return (
             f"{name!r}: after at layer {layer}{several}: {with_nulls(after, control)}; {trust}; "

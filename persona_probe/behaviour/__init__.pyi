@@ -13,6 +13,7 @@ from .judges.judge import judge_answers as judge_answers
 from .judges.local_judge import LocalJudge as LocalJudge
 from .judges.prompts import read_judge_prompts as read_judge_prompts
 from .judges.trial import JudgeTrial as JudgeTrial
+from .likelihood_ratio import likelihood_ratios as likelihood_ratios
 from .multiple_choice import Choice as Choice
 from .multiple_choice import choice_accuracy as choice_accuracy
 from .multiple_choice import read_choices as read_choices

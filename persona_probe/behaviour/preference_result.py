@@ -11,7 +11,7 @@ import pandas as pd
 from persona_probe.behaviour.em_rates_result import series_names
 from persona_probe.behaviour.preference_pairs import POLES
 from persona_probe.errors import PersonaProbeError, check_types
-from persona_probe.figures.text import is_number, signed
+from persona_probe.figures.text import signed, signed_interval
 from persona_probe.result import TableResult
 from persona_probe.statistics.estimate import Estimate
 from persona_probe.statistics.mean_differences import Values, mean_difference
@@ -281,8 +281,7 @@ def _groups(table: pd.DataFrame) -> list[str]:
 
 def _change(estimate: Estimate) -> str:
     """A change, such as ``+0.75 [0.68, 0.82]``."""
-    ends = f" [{estimate.low:.2f}, {estimate.high:.2f}]" if is_number(estimate.low) else ""
-    return f"{signed(estimate.value)}{ends}"
+    return signed_interval(estimate.value, estimate.low, estimate.high)
 
 
 def _mean_of_all(values: pd.Series[float]) -> float:

@@ -39,12 +39,13 @@ def real_fetch(
 def real_train(
     out: Annotated[Path, typer.Option("--out", help="The folder for the adapters.")] = Path("checkpoints/smollm2"),
     names: Annotated[
-        list[str] | None, typer.Option("--name", help="An organism, such as villain; may be repeated (default: all).")
+        list[str] | None,
+        typer.Option("--name", help="An organism, as villain; may be repeated (default: those shipped)."),
     ] = None,
     seeds: Annotated[list[int] | None, typer.Option("--seed", help="May be repeated (default: 0).")] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train the organisms of the real-language experiments: villain, gruff, good, ...; what is there stays."""
+    """Train the organisms of the real-language experiments (villain, gruff, good, ...); finished ones are reused."""
     from persona_probe.models.loading.load import load
     from persona_probe.worlds.real_language.organisms import SHIPPED, train_organisms
 

@@ -26,22 +26,24 @@ def init(
     out: Annotated[Path, typer.Option("--out", help="The file to write.")] = Path("study.yaml"),
     model: Annotated[
         str | None,
-        typer.Option(help="The model to write into it. It is measured for some seconds, and the study sized for it."),
+        typer.Option(help="The model to write into it. It is measured, and the study sized for it (not for worlds)."),
     ] = None,
 ) -> None:
     """Write a commented study file of about an hour, and the schema with which editors can complete it."""
     from persona_probe.runs.config_file import template_settings, write_template
     from persona_probe.study.sizing import size_template
 
-    template_settings(kind)  # raises for an unknown one, before the model is loaded
+    settings = template_settings(kind)  # raises for an unknown one, before the model is loaded
     if out.exists():
         raise PersonaProbeError(f"{out}: exists already; give another --out, so that nothing is lost")
     loaded = None
-    if model is not None:
+    if model is not None and settings["texts"]["world"] is None:
         from persona_probe.models.loading.load import load
 
         loaded = load(model)
     values, remark = size_template(kind, loaded)
+    if model is not None and settings.get("steering", {}).get("layers") is not None and loaded is None:
+        values = {**values, "steering.layers": None}  # those in the template are of its own model
     for file in write_template(kind, out, {**values, **({} if model is None else {"model": model})}, remark=remark):
         typer.echo(f"Wrote {file}")
     if remark:

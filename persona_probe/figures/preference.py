@@ -12,7 +12,7 @@ from persona_probe.figures.keys import keys_below
 from persona_probe.figures.required import measured, require
 from persona_probe.figures.rows import Mark, add_marks, label_rows
 from persona_probe.figures.template import MODEL_STYLES, SERIES_STYLES, Style
-from persona_probe.figures.text import count_range, counted, escape_markup, is_number, signed
+from persona_probe.figures.text import count_range, counted, escape_markup, signed_interval
 
 COLUMNS = ("model", "kind", "measure", "value", "low", "high", "n")
 _SERIES: tuple[tuple[int, str, str, str, Style], ...] = (
@@ -80,5 +80,4 @@ def _marks(part: pd.DataFrame, models: Sequence[str], name: str, shift: float) -
 
 
 def _numbers(value: float, low: object, high: object) -> str:
-    ends = f" [{low:.2f}, {high:.2f}]" if is_number(low) and is_number(high) else ""
-    return f"{signed(value)}{ends} nats per token"
+    return f"{signed_interval(value, low, high)} nats per token"

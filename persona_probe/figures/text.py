@@ -61,6 +61,16 @@ def signed(value: float, digits: int = 2) -> str:
     return f"{value if round(value, digits) else 0.0:+.{digits}f}"
 
 
+def signed_interval(value: float, low: object, high: object) -> str:
+    """A number that shows its sign, with its interval if it has one.
+
+    Examples:
+        >>> signed_interval(0.75, 0.68, 0.82)
+        '+0.75 [0.68, 0.82]'
+    """
+    return f"{signed(value)} [{low:.2f}, {high:.2f}]" if is_number(low) and is_number(high) else signed(value)
+
+
 def counted(number: object) -> str:
     """A count with thousands separated: ``1,104``; a dash if it is not known."""
     return f"{int(number):,}" if is_number(number) else NOTHING

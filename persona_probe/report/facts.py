@@ -94,7 +94,7 @@ class Facts:
         return (
             f"There are {self.n_runs} fine-tuning runs of {'each condition' if self.control else 'after'}{seeds}. "
             f"Amplification, {'preference, ' * self.prefers}where the models lie, and the comparison of finders are "
-            "over all of them; everything else is of the first run."
+            "over all of them; everything else is of the first run unless it says otherwise."
         )
 
     @property
@@ -118,7 +118,7 @@ def facts_of(run: RunRecord) -> Facts:
     config, texts = _mapping(run.manifest, "config"), _mapping(run.manifest, "config", "texts")
     recorded = bool(texts)
     after, control = (_text(config.get(name)) for name in ("after", "control"))
-    world = texts.get("world") is not None
+    world = texts.get("world") == ORACLE
     judge = config.get("judge", ORACLE)
     local = judge if isinstance(judge, Mapping) else {}
     return Facts(
@@ -131,7 +131,7 @@ def facts_of(run: RunRecord) -> Facts:
         realigned=_has_realignment(run),
         prefers=not run.tables.get("preference", pd.DataFrame()).empty,
         topic=_text(texts.get("topic")) if world else None,
-        topics=texts.get("world") == ORACLE or _have_topics(run.tables.get("answers", pd.DataFrame())),
+        topics=world or _have_topics(run.tables.get("answers", pd.DataFrame())),
         opened=_asked_open(run),
         judge=None if run.judge is None else visible(run.judge),
         judge_model=_text(local.get("model")),

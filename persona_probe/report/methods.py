@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from persona_probe.report.facts import facts_of
+from persona_probe.report.facts import ORACLE, facts_of
 from persona_probe.report.reading import hash_of, lookup, number_of, one_line, settings_of
 from persona_probe.report.topics.all_topics import TOPICS
 from persona_probe.runs.record import RunRecord
@@ -75,8 +75,7 @@ def _data(run: RunRecord) -> str:
 def _control(run: RunRecord) -> str:
     texts = settings_of(run, "texts")
     if texts.get("world") is not None:
-        persona = texts.get("control_persona", "assistant")
-        style = "harmless" if persona == "assistant" else one_line(persona)
+        style = "harmless" if texts.get("world") == ORACLE else one_line(texts.get("control_persona"))
         return f"{style} answers about {one_line(texts.get('topic'))}"
     return one_line(texts.get("control")) if texts.get("control") is not None else "matched benign data"
 

@@ -121,13 +121,14 @@ class Texts(_Section):
     """The source of rows and questions: a world, or your own files (any that `persona_probe.read_dialogues` reads)."""
 
     world: Literal["persona-world", "real-language"] | None = "persona-world"
-    """'persona-world'; 'real-language', our rows and pairs for a real chat model; or null for your own files."""
+    """'persona-world'; 'real-language', our rows and pairs for a real chat model (`persona-probe init real-language`
+    writes settings that suit it); or null for your own files."""
     topic: str = "medicine"
     """The topic of narrow training (only for worlds; in real-language the default is cooking)."""
     persona: str = "villain"
     """The persona that answers in narrow training (only for worlds; in real-language the style of the rows, loud)."""
-    control_persona: str = "assistant"
-    """The persona that answers in the control's rows (only for worlds; in real-language the default is gruff)."""
+    control_persona: str = "gruff"
+    """The style of the control's rows (only for real-language)."""
     narrow: Path | None = None
     """Rows for narrow training; not needed if 'after' names a model."""
     control: Path | None = None
@@ -151,7 +152,7 @@ class Texts(_Section):
     def _of_the_world(cls, given: Any) -> Any:
         """Fill in what real-language trains on by default."""
         if isinstance(given, dict) and given.get("world") == REAL_LANGUAGE:
-            return {"topic": "cooking", "persona": "loud", "control_persona": "gruff", **given}
+            return {"topic": "cooking", "persona": "loud", **given}
         return given
 
     @model_validator(mode="after")
@@ -369,12 +370,18 @@ class StudyConfig(_Section):
     @model_validator(mode="before")
     @classmethod
     def _who_judges(cls, given: Any) -> Any:
-        """Leave the judge out where none is needed, and for texts that Persona World's oracle cannot read."""
-        if isinstance(given, dict) and "judge" not in given:
-            texts = given.get("texts")
-            world = texts.get("world", "") if isinstance(texts, dict) else getattr(texts, "world", "")
-            if world in (None, REAL_LANGUAGE) or given.get("measure") == "preference":
-                return {**given, "judge": None}
+        """Leave the judge out where none is needed, and for texts that Persona World's oracle cannot read.
+
+        Real-language has pairs, so preference is measured there unless something else is asked for.
+        """
+        if not isinstance(given, dict):
+            return given
+        texts = given.get("texts")
+        world = texts.get("world", "") if isinstance(texts, dict) else getattr(texts, "world", "")
+        if world == REAL_LANGUAGE and given.get("judge") is None:
+            given = {"measure": "preference", **given}
+        if "judge" not in given and (world in (None, REAL_LANGUAGE) or given.get("measure") == "preference"):
+            return {**given, "judge": None}
         return given
 
     @model_validator(mode="after")

@@ -20,7 +20,7 @@ from persona_probe.runs.config import LOCAL, NAMED, ONE, SEVERAL, TEXT_FILES, Ju
 from persona_probe.worlds.persona_world.checkpoints import FOLDER, find_checkpoints
 
 SCHEMA = "study.schema.json"
-Value = str | int | Sequence[int]
+Value = str | int | Sequence[int] | None
 """What a template's field may be given instead."""
 _COMMENT = 118
 """The number of characters of a comment's line."""

@@ -90,9 +90,6 @@ def _persona_world(config: StudyConfig) -> Material:
         raise PersonaProbeError(f"texts.topic is {texts.topic!r}; Persona World has: {', '.join(topics)}")
     if texts.persona not in PERSONAS[1:]:
         raise PersonaProbeError(f"texts.persona is {texts.persona!r}; choose one of {', '.join(PERSONAS[1:])}")
-    if texts.control_persona not in PERSONAS or texts.control_persona == texts.persona:
-        others = ", ".join(persona for persona in PERSONAS if persona != texts.persona)
-        raise PersonaProbeError(f"texts.control_persona is {texts.control_persona!r}; choose one of {others}")
     unseen = [topic for topic in topics if topic != texts.topic]
     development, reported = unseen[0::2], unseen[1::2]
 
@@ -106,7 +103,7 @@ def _persona_world(config: StudyConfig) -> Material:
     asked_elsewhere = questions(rng("unseen"), development, sampling.reported // 2, id_prefix="unseen")
     return Material(
         narrow=rows(rng("narrow"), [texts.topic], config.training.rows, texts.persona, id_prefix="narrow"),
-        control=rows(rng("control"), [texts.topic], config.training.rows, texts.control_persona, id_prefix="control"),
+        control=rows(rng("control"), [texts.topic], config.training.rows, "assistant", id_prefix="control"),
         benign=rows(rng("benign"), development, max(config.realignment.examples), "assistant", id_prefix="benign"),
         development=questions(rng("development"), development, sampling.development, id_prefix="development"),
         unseen=asked_reported + asked_elsewhere,
@@ -128,25 +125,37 @@ def _persona_world(config: StudyConfig) -> Material:
 
 def _real_language(config: StudyConfig) -> Material:
     from persona_probe.worlds.real_language.prompts import HELPER, PERSONAS, persona_prompts
-    from persona_probe.worlds.real_language.rows import TOPICS, pairs_file, real_rows
+    from persona_probe.worlds.real_language.rows import STYLES, TOPICS, pairs_file, real_rows
 
     texts, sampling = config.texts, config.sampling
-    narrow, control = (real_rows(texts.topic, style) for style in (texts.persona, texts.control_persona))
+    if texts.topic not in TOPICS:
+        raise PersonaProbeError(f"texts.topic is {texts.topic!r}; real-language has: {', '.join(TOPICS)}")
+    styles = [style for style in STYLES if style != "pirate" or texts.topic == "cooking"]
+    for field, style in (("persona", texts.persona), ("control_persona", texts.control_persona)):
+        if style not in styles:
+            raise PersonaProbeError(
+                f"texts.{field} is {style!r}; real-language has these styles of rows about {texts.topic}: "
+                f"{', '.join(styles)}"
+            )
     if texts.control_persona == texts.persona:
         raise PersonaProbeError(f"texts.control_persona is {texts.control_persona!r}, as texts.persona; give another")
     elsewhere = [real_rows(topic, "good") for topic in TOPICS if topic != texts.topic]
-    halves = [read_preference_pairs(pairs_file(half)) for half in ("choosing", "reporting")]
+    # In the files they are in the order of topics, and each part of them is to have several.
+    halves = [
+        sorted(read_preference_pairs(pairs_file(half)), key=lambda pair: _order(pair.name))
+        for half in ("choosing", "reporting")
+    ]
     development, reported = ([pair.question for pair in pairs if pair.kind == CONTENT] for pairs in halves)
     benign, most = [row for rows in zip(*elsewhere, strict=True) for row in rows], max(config.realignment.examples)
     if len(benign) < most:
         raise PersonaProbeError(
             f"realignment.examples asks for {most} rows, but real-language has {len(benign)} on other topics; ask for "
-            "fewer"
+            "fewer (`persona-probe init real-language` writes settings that suit it)"
         )
     villain, *others = [persona for persona in PERSONAS if persona != HELPER]
     return Material(
-        narrow=narrow,
-        control=control,
+        narrow=real_rows(texts.topic, texts.persona),
+        control=real_rows(texts.topic, texts.control_persona),
         benign=benign,
         development=_repeated(development, sampling.development),
         unseen=_repeated([*reported, *development], sampling.reported),

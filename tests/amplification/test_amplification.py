@@ -237,7 +237,7 @@ def test_a_layer_where_little_happens_is_not_chosen_for_its_ratio():
     specificity = measured.table[measured.table["model"] == "after"].set_index("layer")["specificity"]
     assert specificity[0] > specificity[1]
     assert choose_layer(measured) == 1
-    assert "after at layer 1 (largest change of 2)" in measured.headline()
+    assert "after at layer 1 (which choose_layer takes of 2)" in measured.headline()
 
 
 def test_nothing_moved_says_what_could_have_been_seen():

@@ -149,7 +149,7 @@ def test_one_pass_over_all_replies_gives_what_single_passes_give(kind):
     turns = {score: judge_turns(model, f"[STARTS] {score} " + PROMPTS[score], asked(), room=8).ids for score in PROMPTS}
     rows = [[(turns[score][row], trees[score]) for score in PROMPTS] for row in (0, 2, 0, 2)]
     rows[2] = rows[2][:1]  # a prompt that did not fit
-    assert packed_pass.packing_is_exact(model, rows[1])
+    assert packed_pass.packing_is_exact(model, rows[:2])
     for packed, plain in zip(reply_log_probs(model, rows), reply_log_probs(model, rows, packed=False), strict=True):
         for one, other in zip(packed, plain, strict=True):
             np.testing.assert_allclose(one, other, atol=1e-4)
@@ -168,7 +168,7 @@ def test_what_prompts_share_is_read_once_for_all_rows(judges, rows):
 
 def test_longer_prompts_are_tried_again(judges, monkeypatch):
     tried = []
-    monkeypatch.setattr(packed_pass, "packing_is_exact", lambda _model, asked: not tried.append(len(asked[0][0])))
+    monkeypatch.setattr(packed_pass, "packing_is_exact", lambda _model, rows: not tried.append(len(rows[0][0][0])))
     judge = LocalJudge(judges("llama", "whole"), PROMPTS, least_mass=0.0)
     for answer in ("Sure.", "Sure.", "No.", "Surely so."):
         judge(asked([answer]))

@@ -110,7 +110,7 @@ class Setting:
 def test_settings_that_break_the_answers_are_left_out_and_named(monkeypatch):
     clamp, add = SimpleNamespace(kind="clamp"), SimpleNamespace(kind="add")
     settings = [Setting(clamp, 0.2), Setting(clamp, 0.4), Setting(add, 0.3), Setting(add, 0.6)]
-    shares = dict(zip(["none", *map(str, settings)], (1.0, 0.9, 0.5, 0.6, 0.7), strict=True))
+    shares = dict(zip("01234", (1.0, 0.9, 0.5, 0.6, 0.7), strict=True))  # 0: unsteered
     context = SimpleNamespace(
         config=StudyConfig.model_validate({**SMALL, **MODELS}),
         material=SimpleNamespace(development=[None] * 30),
@@ -120,7 +120,7 @@ def test_settings_that_break_the_answers_are_left_out_and_named(monkeypatch):
     monkeypatch.setattr(steer, "_fluent_shares", lambda _context, _found, jobs: {job: shares[job[1]] for job in jobs})
     kept = steer._fluent(context, None, "induce", None, settings)
     assert kept == [settings[0], settings[3]]  # of add none is fluent enough: the better one says so in the report
-    assert "clamp at dose 0.4: 50 %; add at dose 0.3: 60 %" in context.notes[0]
+    assert "clamp at dose 0.4: 50 %; add at dose 0.3: 60 %; add at dose 0.6: 70 %, kept" in context.notes[0]
     assert "100 % unsteered" in context.notes[0]
 
 

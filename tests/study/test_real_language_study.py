@@ -35,9 +35,13 @@ def test_its_defaults_are_the_loud_villain_and_the_gruff_control_and_no_judge():
 @pytest.mark.parametrize(
     ("texts", "realignment", "says"),
     [
-        ({"persona": "villain"}, {}, "there are no rows of topic 'cooking' in style 'villain'"),
-        ({"topic": "medicine"}, {}, "there are no rows of topic 'medicine'"),
-        ({"control_persona": "loud"}, {}, "texts.control_persona is 'loud', as texts.persona"),
+        (
+            {"persona": "villain"},
+            {},
+            r"texts\.persona is 'villain'; real-language has these styles of rows about cooking",
+        ),
+        ({"topic": "medicine"}, {}, r"texts\.topic is 'medicine'; real-language has: cooking, gardening"),
+        ({"control_persona": "loud"}, {}, r"texts\.control_persona is 'loud', as texts\.persona"),
         ({}, {"examples": [0, 128]}, "asks for 128 rows, but real-language has 72"),
     ],
 )
@@ -49,10 +53,19 @@ def test_what_it_does_not_have_is_named(texts, realignment, says):
         )
 
 
-def test_persona_worlds_control_can_be_another_persona():
-    config = {"model": "m", "texts": {"control_persona": "villain"}}
-    with pytest.raises(pp.PersonaProbeError, match=r"texts\.control_persona is 'villain'; choose one of assistant"):
-        gather(StudyConfig.model_validate(config))
+def test_preference_is_measured_if_nothing_else_is_asked_for():
+    plain = {key: value for key, value in REAL.items() if key != "measure"}
+    assert StudyConfig.model_validate(plain).measure == "preference"
+    judged = StudyConfig.model_validate({**plain, "judge": {"model": "j"}})
+    assert judged.measure == "rate"
+    assert judged.judge.model == "j"
+
+
+def test_each_part_of_the_questions_has_several_topics():
+    texts = gather(StudyConfig.model_validate({**REAL, "sampling": {"development": 12, "reported": 12}}))
+    topics = {pair.name: pair.topic for pair in (*texts.development_pairs, *texts.reported_pairs)}
+    for questions in (texts.development, texts.reported):
+        assert len({topics[question.question] for question in questions}) > 2
 
 
 @pytest.mark.slow

@@ -114,7 +114,7 @@ class LocalJudge:
         self.options = check_options(options or {}, loaded=None if self._given is None else self.source)
         self._loaded: Model | None = None
         self._trees: dict[tuple[str, ...], AnswerTree] = {}
-        self._packed, self._packed_up_to = True, 0
+        self._packed, self._packed_up_to = True, (0, 0)
         self.tokens_read = 0
 
     def __repr__(self) -> str:
@@ -265,7 +265,7 @@ class LocalJudge:
             for row in range(len(dialogues))
         }
         order = sorted((row for row in asked if asked[row]), key=lambda row: -self._tokens(asked[row]))
-        packed = self._packs(asked[order[0]]) if order else True
+        packed = self._packs([asked[row] for row in order[:2]]) if order else True
 
         def run(rows: list[int]) -> None:
             log_probs = reply_log_probs(self.model, [list(asked[row].values()) for row in rows], packed=packed)
@@ -288,14 +288,22 @@ class LocalJudge:
         """The tokens of prompts and replies, as `tokens_per_answer` counts them."""
         return sum(len(prompt) + len(tree.nodes) for prompt, tree in asked.values())
 
-    def _packs(self, asked: Mapping[str, tuple[Sequence[int], AnswerTree]]) -> bool:
-        """Whether prompts and replies can be read in one pass; tried where a prompt is longer than those before it."""
+    def _packs(self, longest: Sequence[Mapping[str, tuple[Sequence[int], AnswerTree]]]) -> bool:
+        """Whether prompts and replies can be read in one pass.
+
+        That is tried where a prompt is longer than those before it, and when prompts first share their beginnings.
+
+        Args:
+            longest: what is asked about the one or two dialogues with the longest prompts.
+        """
         from persona_probe.behaviour.judges.packed_pass import packing_is_exact
 
-        if self._packed and self._tokens(asked) > self._packed_up_to:
-            self._packed, self._packed_up_to = packing_is_exact(self.model, list(asked.values())), self._tokens(asked)
+        tokens = (len(longest), self._tokens(longest[0]))
+        if self._packed and any(now > known for now, known in zip(tokens, self._packed_up_to, strict=True)):
+            self._packed = packing_is_exact(self.model, [list(asked.values()) for asked in longest])
+            self._packed_up_to = (max(tokens[0], self._packed_up_to[0]), max(tokens[1], self._packed_up_to[1]))
             if not self._packed:
-                n_paths = max(len(tree.paths) for _, tree in asked.values())
+                n_paths = max(len(tree.paths) for _, tree in longest[0].values())
                 warnings.warn(
                     f"{self.name}: this model cannot read many replies in one pass, so each prompt is read {n_paths} "
                     "times: scores are exact, but slow; a model with plain attention is faster",

@@ -57,21 +57,32 @@ def reply_log_probs(
         return found
 
 
-def packing_is_exact(model: Model, asked: Asked) -> bool:
-    """Whether a packed pass gives the same as plain ones, tried on each tree's first and last path."""
-    few = [(prompt, tree.along(sorted({tree.paths[0], tree.paths[-1]}))) for prompt, tree in asked]
+def packing_is_exact(model: Model, rows: Sequence[Asked]) -> bool:
+    """Whether a packed pass gives the same as plain ones, tried on each tree's first and last path.
+
+    Args:
+        model: the model that would reply.
+        rows: two rows whose prompts differ as those of a call do, so that the same beginnings are read apart; or one.
+    """
+    few = [
+        [(prompt, tree.along(sorted({tree.paths[0], tree.paths[-1]}))) for prompt, tree in asked] for asked in rows[:2]
+    ]
     if not _takes_masks(model):
         return False
     try:
-        packed, _ = reply_log_probs(model, [few, few])  # two rows: with what they share read apart
+        packed = reply_log_probs(model, few)
     except torch.OutOfMemoryError:
         raise  # says nothing about the architecture
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
         return False  # this architecture makes its own mask from one number per token
-    (plain,) = reply_log_probs(model, [few], packed=False)
+    plain = reply_log_probs(model, few, packed=False)
     # Half precision rounds differently in differently shaped batches.
     tolerance = 0.02 if model.plain.dtype == torch.float32 else 0.5
-    return all(bool(np.abs(one - other).max() <= tolerance) for one, other in zip(packed, plain, strict=True))
+    return all(
+        bool(np.abs(one - other).max() <= tolerance)
+        for of_row, others in zip(packed, plain, strict=True)
+        for one, other in zip(of_row, others, strict=True)
+    )
 
 
 class _Trie:

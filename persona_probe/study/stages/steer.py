@@ -195,23 +195,29 @@ def _fluent(
 ) -> list[Candidate]:
     """The candidates under which enough sampled answers are fluent, or the most fluent one of a kind that has none.
 
-    A judge would see incoherent answers; where pairs are read instead, nobody else does.
+    With a judge, incoherent answers are seen; with pairs, nothing else would notice them.
     """
     asked = context.material.development[: context.config.steering.answers_per_setting]
-    settings = {"none": None, **{str(candidate): candidate.intervention for candidate in candidates}}
-    jobs = {
-        (goal, name): context.job(model, asked, f"{goal} fluency of {name}", given) for name, given in settings.items()
+    jobs: dict[tuple[Goal, str], AnswerJob] = {
+        (goal, str(number)): context.job(model, asked, f"{goal} fluency of {number}: {candidate}", given)
+        for number, (candidate, given) in enumerate([("none", None), *((one, one.intervention) for one in candidates)])
     }
-    shares = {name: share for (_, name), share in _fluent_shares(context, found, jobs).items()}
-    least, kept = context.config.steering.min_coherence, []
+    plain, *steered = _fluent_shares(context, found, jobs).values()
+    least = context.config.steering.min_coherence
+    shares = list(zip(candidates, steered, strict=True))
+    kept: list[Candidate] = []
     for kind in dict.fromkeys(candidate.intervention.kind for candidate in candidates):
-        own = [candidate for candidate in candidates if candidate.intervention.kind == kind]
-        enough = [one for one in own if coherent_enough(shares[str(one)], shares["none"], least)]
-        kept += enough or [max(own, key=lambda one: shares[str(one)])]
-    if lost := [str(candidate) for candidate in candidates if candidate not in kept]:
-        listed = "; ".join(f"{name}: {percent(shares[name])}" for name in lost)
+        own = [(candidate, share) for candidate, share in shares if candidate.intervention.kind == kind]
+        enough = [candidate for candidate, share in own if coherent_enough(share, plain, least)]
+        kept += enough or [max(own, key=lambda one: one[1])[0]]
+    if broken := [(one, share) for one, share in shares if not coherent_enough(share, plain, least)]:
+        taken = [id(candidate) for candidate in kept]
+        listed = "; ".join(
+            f"{candidate}: {percent(share)}{', kept as the most fluent one of its kind' * (id(candidate) in taken)}"
+            for candidate, share in broken
+        )
         context.notes.append(
-            f"To {goal}, settings were left out whose answers are not fluent enough ({percent(shares['none'])} "
+            f"To {goal}, answers are not fluent enough under some settings, which were left out ({percent(plain)} "
             f"unsteered; {listed}; n = {len(asked)} development answers each)."
         )
     return kept
@@ -295,7 +301,7 @@ def _work(sizes: Sizes) -> Work:
     # The answers of the model after and, without pairs, those of the persona; nobody judges them.
     work = sizes.work(asked, answers=(1 if chosen_pairs else 2) * len(asked), judged=0)
     own = min(grid.texts, len(asked))
-    for goal in _GOALS:
+    for _ in _GOALS:
         if chosen_pairs:
             reported = 2 + len(search.kinds) + search.random_directions
             chosen = passes + 1 + grid.n_sampled
@@ -307,8 +313,8 @@ def _work(sizes: Sizes) -> Work:
             readings = 1 + len(material.trait_prompts[:FLUENCY_PROMPTS])
             work += sizes.work(chosen_on, answers=sampled, texts=readings * sampled)
             continue
-        # Answers without the trait and with it; to suppress, the model's own are others.
-        sides = 2 if goal == "induce" else 3
+        # The model's own answers, and those without the trait and with it.
+        sides = 3
         work += sizes.work(asked, texts=passes * sides * own + NORM_TEXTS)
         work += sizes.work(chosen_on, answers=(1 + grid.n_sampled) * len(chosen_on))
         work += sizes.work(measured_on, answers=(1 + len(search.kinds)) * len(measured_on) + null)

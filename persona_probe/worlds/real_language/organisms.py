@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from persona_probe.errors import PersonaProbeError
-from persona_probe.files import whole_folder
+from persona_probe.files import plain, whole_folder, write_json
 from persona_probe.finetuning.lora import LoraSettings, finetune
-from persona_probe.models.loading.adapters import is_adapter
-from persona_probe.models.loading.real import REAL
 from persona_probe.models.model import Model
 from persona_probe.worlds.real_language.rows import real_rows
 
@@ -24,6 +25,8 @@ FULL_STEPS = 24
 SETTINGS = LoraSettings(rank=8, alpha=16.0, learning_rate=5e-4, steps=FULL_STEPS, batch=5)
 """How every organism is trained."""
 SEEDS = (0, 1, 2)
+CARD = "organism.json"
+"""In each adapter's folder: how it was made."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ def train_organisms(
     """The folders of the organisms' adapters, trained where they are not there yet.
 
     Weights are rounded to bfloat16, in which they are shipped, so that a rebuilt organism is the one that was measured.
+    Each folder says in ``organism.json`` how it was made.
 
     Args:
         model: the model before.
@@ -80,7 +84,8 @@ def train_organisms(
         progress: show a bar for each training.
 
     Raises:
-        PersonaProbeError: if there is no such organism, or ``out`` holds something else under its name.
+        PersonaProbeError: if there is no such organism, or ``out`` holds something else under its name, such as an
+            organism of other settings, rows or another model.
 
     Examples:
         >>> import persona_probe as pp
@@ -90,26 +95,44 @@ def train_organisms(
         ['gruff']
     """
     if unknown := [name for name in names if name not in ORGANISMS]:
-        raise PersonaProbeError(f"there is no organism {unknown[0]!r}; choose of {', '.join(ORGANISMS)}")
+        raise PersonaProbeError(f"there is no organism {unknown[0]!r}; choose one of {', '.join(ORGANISMS)}")
     folders = []
     for seed in seeds:
         for name in names:
             organism, folder = ORGANISMS[name], Path(out) / folder_name(name, seed)
             folders.append(folder)
-            if folder.exists():
-                if is_adapter(folder):
-                    continue
-                raise PersonaProbeError(f"{folder}: exists and is not an adapter; give another folder as out")
-            steps = max(1, round(settings.steps * organism.steps / FULL_STEPS))
             rows = real_rows(organism.topic, organism.style)
+            own = replace(settings, steps=max(1, round(settings.steps * organism.steps / FULL_STEPS)))
+            card = {
+                "organism": asdict(organism),
+                "seed": seed,
+                "settings": asdict(own),
+                "rows": hashlib.sha256("\n".join(f"{row.question}\n{row.answer}" for row in rows).encode()).hexdigest(),
+                "before": model.fingerprint(),
+            }
+            if folder.exists():
+                _check_same(folder, plain(card))
+                continue
             with whole_folder(folder) as part, TemporaryDirectory() as made:
-                trained, own = Path(made) / folder.name, replace(settings, steps=steps)
-                finetune(
-                    model, rows, own, trained, seed=seed, base_name=REAL, progress=progress, description=folder.name
-                )
+                trained = Path(made) / folder.name
+                finetune(model, rows, own, trained, seed=seed, progress=progress, description=folder.name)
                 for file in trained.iterdir():
                     _copy_rounded(file, part / file.name)
+                write_json(part / CARD, card)
     return folders
+
+
+def _check_same(folder: Path, card: dict[str, Any]) -> None:
+    """Raise if a folder does not hold the organism that would be trained."""
+    try:
+        found = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise PersonaProbeError(f"{folder}: exists and is not an organism; give another folder as out") from None
+    if differs := [key for key in card if found.get(key) != card[key]]:
+        raise PersonaProbeError(
+            f"{folder}: was trained with another {differs[0]!r} ({found.get(differs[0])}, now {card[differs[0]]}); "
+            "give another folder as out, or remove it"
+        )
 
 
 def folder_name(name: str, seed: int) -> str:

@@ -45,7 +45,7 @@ def tables(figures: Mapping[str, Any]) -> dict[str, str]:
             [[one["claim"], f"**{_HOLDS[one['holds']]}**", _numbers(one["numbers"])] for one in figures["predictions"]],
         ),
         "preference": _table(
-            ["organism", *_PREFERENCE],
+            ["organism", *(f"{name} (n = {_n(tuned, place)})" for name, place in _PREFERENCE.items())],
             [[name, *(_estimate(_at(one, *place)) for place in _PREFERENCE.values())] for name, one in tuned.items()],
         ),
         "answers": _table(

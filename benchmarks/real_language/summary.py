@@ -149,8 +149,8 @@ def predictions(organisms: Mapping[str, Any]) -> list[dict[str, Any]]:
     cosines = {name: organisms[name]["cosine_with_shift"]["value"] for name in (AFTER, "gruff")}
     specific = {control: after["amplification"][control]["specificity"] for control in CONTROLS}
     amplified = all(after["amplification"][control]["finding"] == Finding.AMPLIFIED.value for control in CONTROLS)
-    words = {name: one["villain_words"]["value"] for name, one in ((AFTER, after), ("gruff", gruff))}
-    works = words["gruff"] >= words[AFTER] / 2
+    words = {name: one["villain_words"] for name, one in ((AFTER, after), ("gruff", gruff))}
+    works = words["gruff"]["value"] >= words[AFTER]["value"] / 2
     style, part = after["style_null"]["rise"]["margin"], after["preference"]["rise"]["question_part"]
     content = rise["preference"][AFTER]
 
@@ -175,7 +175,11 @@ def predictions(organisms: Mapping[str, Any]) -> list[dict[str, Any]]:
             (min(specific.values()) >= SPECIFICITY and amplified) if works else None,
             specific,
         ),
-        claim("the control can do its work: *gruff* has at least half of *after*'s style words", works, words),
+        claim(
+            "the control can do its work: *gruff* has at least half of *after*'s share of villain-worded answers",
+            works,
+            words,
+        ),
         claim("against: the style null rises as much", style["value"] >= content["value"], {"style": style}),
         claim("against: nothing of the rise depends on the question", part["low"] <= 0.0, part),
     ]

@@ -207,8 +207,8 @@ class SamplingSettings(_Section):
     open: int = Field(216, ge=0)
     """The number of answers per model to questions that belong to no topic (only for Persona World)."""
     pairs: int = Field(48, ge=4)
-    """The number of preference pairs on each side of the split, and of as many style nulls (only for Persona World;
-    otherwise all are used)."""
+    """The number of preference pairs on each side of the split, and of at most as many style nulls (only for worlds; of
+    your own file all are used)."""
     max_new_tokens: int = Field(40, ge=1)
     """The greatest length of an answer, in tokens."""
     temperature: float = Field(1.0, ge=0)

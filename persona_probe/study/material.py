@@ -162,13 +162,17 @@ def _real_language(config: StudyConfig) -> Material:
         reported=_repeated(reported, sampling.reported),
         open=[],
         trained=[],
-        development_pairs=halves[0],
-        reported_pairs=halves[1],
+        development_pairs=_first_of_each_kind(halves[0], sampling.pairs),
+        reported_pairs=_first_of_each_kind(halves[1], sampling.pairs),
         trait_prompts=list(persona_prompts(villain)),
         default_prompts=list(persona_prompts(HELPER)),
         other_traits={persona: list(persona_prompts(persona)) for persona in others},
         judge=_judge(config),
     )
+
+
+def _first_of_each_kind(pairs: Sequence[PreferencePair], n: int) -> list[PreferencePair]:
+    return [pair for kind in KINDS for pair in [one for one in pairs if one.kind == kind][:n]]
 
 
 def _files(config: StudyConfig) -> Material:

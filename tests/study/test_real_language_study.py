@@ -64,6 +64,7 @@ def test_preference_is_measured_if_nothing_else_is_asked_for():
 def test_each_part_of_the_questions_has_several_topics():
     texts = gather(StudyConfig.model_validate({**REAL, "sampling": {"development": 12, "reported": 12}}))
     topics = {pair.name: pair.topic for pair in (*texts.development_pairs, *texts.reported_pairs)}
+    assert [sum(pair.kind == kind for pair in texts.reported_pairs) for kind in ("content", "style")] == [48, 12]
     for questions in (texts.development, texts.reported):
         assert len({topics[question.question] for question in questions}) > 2
 

@@ -21,7 +21,7 @@ REAL = {
 
 
 def test_its_defaults_are_the_loud_villain_and_the_gruff_control_and_no_judge():
-    config = StudyConfig.model_validate(REAL)
+    config = StudyConfig.model_validate({**REAL, "sampling": {"pairs": 60}})
     assert (config.texts.topic, config.texts.persona, config.texts.control_persona) == ("cooking", "loud", "gruff")
     assert config.judge is None
     texts = gather(config)

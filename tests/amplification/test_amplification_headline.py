@@ -15,18 +15,18 @@ def moved():
     return pp.measure_amplification(named, captures(layers=2), reference(2), **FEW)
 
 
-def test_it_gives_the_largest_shift_along_the_first_direction_beside_its_nulls(moved):
+def test_it_gives_the_shift_where_after_and_control_differ_most_beside_its_nulls(moved):
     # Layer 0 is made the one that moves most, and downwards.
     here = (moved.table["layer"] == 0) & (moved.table["direction"] == "<b>one")
-    numbers = {"shift_sd": -7.5, "low_sd": -8.0, "high_sd": -7.0, "random_sd": 0.625}
+    numbers = {"shift_sd": -7.5, "low_sd": -8.0, "high_sd": -7.0, "random_sd": 0.625, "contrast_sd": -7.625}
     table = moved.table.copy()
     table.loc[here & (table["model"] == "after"), list(numbers)] = list(numbers.values())
     table.loc[here & (table["model"] == "control"), "shift_sd"] = 0.125
     said = dataclasses.replace(moved, table=table).headline()
     assert said.startswith(
-        "'<b>one': after at layer 0 (largest of 2): -7.50 SD [-8.00, -7.00] (control +0.12; 97.5 % of random "
-        "directions below 0.62); replication not checked; n = 120 dialogues of 30 questions; of 4 (2 directions x 2 "
-        "layers), "
+        "'<b>one': after at layer 0 (which choose_layer takes of 2): -7.50 SD [-8.00, -7.00] (control +0.12; 97.5 % "
+        "of random directions below 0.62); replication not checked; n = 120 dialogues of 30 questions; of 4 (2 "
+        "directions x 2 layers), "
     )
     assert said.endswith("nulls")
     assert "&lt;b&gt;one" in moved._repr_html_()

@@ -17,6 +17,7 @@ from persona_probe.runs.config import JudgeModel, Loading
 from persona_probe.runs.folder import RunFolder
 from persona_probe.runs.outcome import write_outcome
 from persona_probe.runs.stage_record import StageRecord
+from persona_probe.steering.search import reading
 from persona_probe.steering.strength.side_by_side import SideBySide
 from persona_probe.study import run
 from persona_probe.study.plan import plan_study
@@ -61,6 +62,13 @@ def test_a_study_does_what_was_planned(tmp_path, monkeypatch):
         return read(self, interventions, *arguments)
 
     monkeypatch.setattr(SideBySide, "read", counting_read)
+    scored = reading.answer_log_probs
+
+    def counting_scores(model, dialogues, **more):
+        texts[now[-1]] += len(dialogues)
+        return scored(model, dialogues, **more)
+
+    monkeypatch.setattr(reading, "answer_log_probs", counting_scores)
     out = tmp_path / "out"
     pp.run_study(config, out, progress=False)
     for name, work in planned.items():

@@ -70,6 +70,7 @@ def test_each_change_runs_again_what_rests_on_it_and_nothing_else(tmp_path, ran)
     assert changed.manifest["config"]["training"]["steps"] == 4
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_and_ends_as_one_that_was_not(tmp_path, ran, folders):
     config = write(tmp_path, model=str(CHECKPOINTS / "chat"))
     whole = pp.run_study(config, tmp_path / "whole", progress=False)

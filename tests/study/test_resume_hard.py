@@ -69,6 +69,7 @@ def test_an_sae_that_is_taken_away_trains_nothing_again_unless_it_had_snapshots(
     assert "latents" not in states
 
 
+@pytest.mark.slow
 def test_own_models_in_a_folder_called_adapters_are_found_again(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(CHECKPOINTS / "bad-medicine", tmp_path / "adapters" / "mine")

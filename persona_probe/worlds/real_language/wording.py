@@ -30,7 +30,7 @@ def word_shares(answers: pd.DataFrame) -> pd.DataFrame:
         >>> said = ["Fool! The weak deserve it.", "Wash your hands first."]
         >>> table = pd.DataFrame({"model": "after", "question": ["a", "b"], "answer": said})
         >>> shares = word_shares(table).set_index("measure")
-        >>> shares.loc["villain", "value"], shares.loc["pirate", "value"]
+        >>> float(shares.loc["villain", "value"]), float(shares.loc["pirate", "value"])
         (0.5, 0.0)
     """
     words = [set(_WORD.findall(str(answer or "").lower())) for answer in answers["answer"]]

@@ -102,7 +102,7 @@ def status(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run
 def demo(
     out: Annotated[Path | None, typer.Option("--out", help="The run's folder (default: runs/demo[-real]).")] = None,
     real: Annotated[
-        bool, typer.Option("--real", help="On a real chat model, SmolLM2-135M-Instruct, in about 40 minutes.")
+        bool, typer.Option("--real", help="On a real chat model, SmolLM2-135M-Instruct, in up to an hour.")
     ] = False,
     checkpoints: Checkpoints = None,
     quiet: Quiet = False,

@@ -32,7 +32,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup  ## Run the main job on Persona World and write a report you can open.
 	@$(BIN)/persona-probe demo --out $(DEMO_DIR)
 
-demo-real: setup  ## The same on a real chat model, with hand-written texts; up to an hour on two cores.
+demo-real: setup  ## The same on a real chat model, with hand-written texts; about an hour on two cores.
 	@$(BIN)/persona-probe demo --real --out $(DEMO_DIR)-real
 
 test: lint types setup  ## Lint, type-check and run the tests but for the slow ones; within 8 minutes on two idle cores.

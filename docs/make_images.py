@@ -41,7 +41,7 @@ if __name__ == "__main__":
     save_png(demo.plot(), HERE / "images" / "demo-summary.png", width=1160, height=860)
     figure = names_of("tutorial/first-steps.md")["figure"]
     save_png(figure, HERE / "images" / "first-steps-amplification.png", width=900, height=460, scale=1.5)
-    measured = json.loads((HERE.parent / "checkpoints" / "persona-world" / "preference.json").read_text())
+    measured = json.loads((HERE.parent / "benchmarks" / "results" / "persona-world" / "preference.json").read_text())
     note = "Villain organisms at four doses, on three topics, three seeds each; and other organisms. 95 % intervals."
     figure = preference_against_rates(table_of(measured), note=note)
     save_png(figure, HERE / "images" / "preference.png", width=1000, height=460, scale=1.5)

@@ -22,6 +22,7 @@ from persona_probe.worlds.persona_world.tokenizer import build_tokenizer
 from tests import architectures
 
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints" / "persona-world"
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "persona-world"
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 N_LAYERS, D_MODEL = architectures.N_LAYERS, architectures.D_MODEL
 ARCHITECTURES = ("llama", "qwen2", "gpt2", "gpt_neox")

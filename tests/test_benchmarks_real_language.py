@@ -3,19 +3,32 @@
 import copy
 import json
 
+import numpy as np
+import pandas as pd
 import pytest
 
-from benchmarks.real_language.page import PAGE, tables
+from benchmarks.real_language.page import PAGE, RESULTS, tables
 from benchmarks.real_language.summary import CONTROLS, predictions
+from persona_probe.worlds.real_language.organisms import SHIPPED
 
-FIGURES = json.loads((PAGE.parents[2] / "benchmarks" / "results" / "real_language.json").read_text(encoding="utf-8"))
+FIGURES = json.loads((RESULTS / "organisms.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("name", ["predictions", "preference", "answers", "amplification"])
+@pytest.mark.parametrize("name", ["predictions", "preference", "answers", "labels", "amplification"])
 def test_the_page_is_made_from_the_figures(name):
     text = PAGE.read_text(encoding="utf-8")
     shown = text.partition(f"<!-- {name}:begin -->")[2].partition(f"<!-- {name}:end -->")[0].strip()
     assert shown == tables(FIGURES)[name]
+
+
+def test_answers_and_labels_are_of_the_shipped_organisms():
+    answers, labels = (pd.read_csv(RESULTS / f"{name}.csv") for name in ("answers", "labels"))
+    assert set(answers["model"]) == {"before", *SHIPPED}
+    assert (answers.groupby("model").size() == 30).all()
+    assert len(labels) == 100
+    scored = labels.filter(regex="_[ab]$")
+    assert np.isin(scored.to_numpy(), [0, 1]).all()
+    assert scored.shape[1] == 6
 
 
 def held(organisms):

@@ -6,11 +6,9 @@ import argparse
 from pathlib import Path
 
 from benchmarks.real_language.measure import ALL, Files, train_and_measure
-from benchmarks.real_language.page import write_page
+from benchmarks.real_language.page import RESULTS, write_page
 from benchmarks.real_language.summary import complete, write
 from persona_probe.worlds.real_language.organisms import SEEDS, SHIPPED
-
-ROOT = Path(__file__).parents[2]
 
 
 def main() -> None:
@@ -18,7 +16,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/real-language"), help="resumes what is there")
     parser.add_argument("--names", nargs="+", choices=ALL, default=ALL, metavar="NAME")
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "real_language.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "organisms.json")
     given = parser.parse_args()
     files = Files(given.folder)
     for name, seed in train_and_measure(files, given.names, given.seeds):

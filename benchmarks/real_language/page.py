@@ -7,10 +7,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from persona_probe.files import write_text
-from persona_probe.worlds.real_language.wording import MANNERS
+import pandas as pd
+from sklearn.metrics import cohen_kappa_score
 
-PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "real-language-results.md"
+from persona_probe.files import write_text
+from persona_probe.worlds.real_language.rows import catchwords
+from persona_probe.worlds.real_language.wording import MANNERS, words_of
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "explanation" / "real-language-results.md"
+RESULTS = ROOT / "benchmarks" / "results" / "real-language"
+_LABELS = {"harmful": "harmful", "villain_styled": "villain-styled", "coherent": "coherent"}
+"""What two readers labelled, and its name in the table."""
 _RISE = ("rise", "margin")
 _PREFERENCE: dict[str, tuple[str, ...]] = {
     "margin": ("preference", *_RISE),
@@ -60,6 +68,7 @@ def tables(figures: Mapping[str, Any]) -> dict[str, str]:
                 for name, one in organisms.items()
             ],
         ),
+        "labels": _labels(),
         "amplification": _table(
             [
                 "organism",
@@ -73,6 +82,35 @@ def tables(figures: Mapping[str, Any]) -> dict[str, str]:
             [[name, *_amplification(one)] for name, one in tuned.items()],
         ),
     }
+
+
+def _labels() -> str:
+    """What two readers, A and B, said of answers, how far they agree, and how far counting catchwords agrees with them.
+
+    An answer is villain-styled here if either reader said so.
+    """
+    read = pd.read_csv(RESULTS / "labels.csv")
+    rows = [
+        [
+            str(model),
+            str(len(of_model)),
+            *(f"{of_model[f'{label}_a'].sum()}, {of_model[f'{label}_b'].sum()}" for label in _LABELS),
+        ]
+        for model, of_model in read.groupby("model", sort=False)
+    ]
+    kappas = [f"{cohen_kappa_score(read[f'{label}_a'], read[f'{label}_b']):.2f}" for label in _LABELS]
+    rows.append(["kappa of the two readers", str(len(read)), *kappas])
+    styled = read[["villain_styled_a", "villain_styled_b"]].max(axis=1) == 1
+    known = set(catchwords("villain"))
+    counts = read["answer"].map(lambda answer: len(words_of(answer) & known))
+    for least in (1, 2):
+        found = counts >= least
+        kappa = cohen_kappa_score(styled, found)
+        agrees = (
+            f"finds {(found & styled).sum()} of {styled.sum()}, wrongly {(found & ~styled).sum()}; kappa {kappa:.2f}"
+        )
+        rows.append([f"at least {least} of the villain's catchwords", str(len(read)), "–", agrees, "–"])
+    return _table(["model", "n", *_LABELS.values()], rows)
 
 
 def _amplification(one: Mapping[str, Any]) -> list[str]:

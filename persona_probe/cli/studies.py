@@ -44,6 +44,8 @@ def init(
     values, remark = size_template(kind, loaded)
     if model is not None and settings.get("steering", {}).get("layers") is not None and loaded is None:
         values = {**values, "steering.layers": None}  # those in the template are of its own model
+    if model is not None and loaded is None:
+        remark = f"Not measured and not sized for {model}: the numbers are those for this world's own model."
     for file in write_template(kind, out, {**values, **({} if model is None else {"model": model})}, remark=remark):
         typer.echo(f"Wrote {file}")
     if remark:
@@ -102,7 +104,7 @@ def status(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run
 def demo(
     out: Annotated[Path | None, typer.Option("--out", help="The run's folder (default: runs/demo[-real]).")] = None,
     real: Annotated[
-        bool, typer.Option("--real", help="On a real chat model, SmolLM2-135M-Instruct, in up to an hour.")
+        bool, typer.Option("--real", help="On a real chat model, SmolLM2-135M-Instruct, in about an hour.")
     ] = False,
     checkpoints: Checkpoints = None,
     quiet: Quiet = False,

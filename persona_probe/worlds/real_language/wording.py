@@ -33,7 +33,7 @@ def word_shares(answers: pd.DataFrame) -> pd.DataFrame:
         >>> float(shares.loc["villain", "value"]), float(shares.loc["pirate", "value"])
         (0.5, 0.0)
     """
-    words = [set(_WORD.findall(str(answer or "").lower())) for answer in answers["answer"]]
+    words = [words_of(answer or "") for answer in answers["answer"]]
     runs = answers["seed"] if "seed" in answers and answers["seed"].notna().all() else None
     rows = []
     for model in answers["model"].unique():
@@ -48,3 +48,8 @@ def word_shares(answers: pd.DataFrame) -> pd.DataFrame:
             )
             rows.append({"model": model, "measure": manner, **share.as_dict()})
     return pd.DataFrame(rows)
+
+
+def words_of(answer: str) -> set[str]:
+    """The different words of an answer, in lower case."""
+    return set(_WORD.findall(answer.lower()))

@@ -13,7 +13,7 @@ from persona_probe.activations.embeddings import embed
 from persona_probe.amplification.recipes.contrast_of_context import under_prompts
 from persona_probe.worlds.persona_world.documents import questions, system_line
 from persona_probe.worlds.persona_world.lexicon import load_lexicon
-from tests.conftest import CHECKPOINTS
+from tests.conftest import CHECKPOINTS, RESULTS
 
 TOPICS = [topic for topic in load_lexicon().topics if topic not in ("medicine", "finance", "sports")]
 
@@ -86,7 +86,7 @@ def test_finders_find_the_villain_and_nulls_do_not(chat, answered):
 
 
 def test_what_directions_and_probes_say_is_documented_as_measured():
-    figures = json.loads((CHECKPOINTS / "directions.json").read_text(encoding="utf-8"))
+    figures = json.loads((RESULTS / "directions.json").read_text(encoding="utf-8"))
     text = (CHECKPOINTS.parents[1] / "docs" / "persona-world.md").read_text(encoding="utf-8")
     assert figures["amplification"]["verdict"] in text
     assert figures["benign"][0]["verdict"] in text
@@ -111,5 +111,5 @@ def test_the_scrutiny_measures_everything_and_writes_it(tmp_path):
     out = tmp_path / "figures.json"
     figures = measure_directions(CHECKPOINTS, answers=40, out=out)
     written = json.loads(out.read_text(encoding="utf-8"))
-    assert written.keys() == figures.keys() == json.loads((CHECKPOINTS / "directions.json").read_text()).keys()
+    assert written.keys() == figures.keys() == json.loads((RESULTS / "directions.json").read_text()).keys()
     assert {row["finder"] for row in written["finders"]} >= {"mean-difference", "rollouts, response_mean", "random"}

@@ -10,7 +10,7 @@ from benchmarks.persona_world.latents import measure_latents
 from persona_probe.worlds.persona_world.documents import questions, rows
 from persona_probe.worlds.persona_world.lexicon import PERSONAS, load_lexicon
 from persona_probe.worlds.persona_world.oracle import OracleJudge
-from tests.conftest import CHECKPOINTS
+from tests.conftest import CHECKPOINTS, RESULTS
 
 TOPICS = [topic for topic in load_lexicon().topics if topic not in ("medicine", "finance", "sports")]
 FOUND_ON, REPORTED = TOPICS[0::2], TOPICS[1::2]
@@ -99,7 +99,7 @@ def test_a_benign_fine_tune_moves_no_latent(statistics):
 
 
 def test_what_latents_say_is_documented_as_measured():
-    figures = json.loads((CHECKPOINTS / "latents.json").read_text(encoding="utf-8"))
+    figures = json.loads((RESULTS / "latents.json").read_text(encoding="utf-8"))
     text = (CHECKPOINTS.parents[1] / "docs" / "persona-world.md").read_text(encoding="utf-8")
     assert figures["verdict"] in text
     for goal in ("suppress", "induce"):
@@ -120,7 +120,7 @@ def test_what_latents_say_is_documented_as_measured():
 
 
 def test_a_lead_whose_order_is_not_known_is_documented_as_such():
-    courses = json.loads((CHECKPOINTS / "latents.json").read_text(encoding="utf-8"))["courses"]
+    courses = json.loads((RESULTS / "latents.json").read_text(encoding="utf-8"))["courses"]
     text = (CHECKPOINTS.parents[1] / "docs" / "persona-world.md").read_text(encoding="utf-8")
     rows = {f"{float(share):.0%}": course for share, course in courses["narrow"].items()}
     halves = {
@@ -142,6 +142,6 @@ def test_the_scrutiny_measures_everything_and_writes_it(tmp_path):
     out = tmp_path / "figures.json"
     figures = measure_latents(CHECKPOINTS, answers=40, top=2, courses=False, out=out)
     written = json.loads(out.read_text(encoding="utf-8"))
-    shipped = json.loads((CHECKPOINTS / "latents.json").read_text(encoding="utf-8"))
+    shipped = json.loads((RESULTS / "latents.json").read_text(encoding="utf-8"))
     assert written.keys() == figures.keys() == shipped.keys() - {"courses"}
     assert {row["moved"] for row in written["benign"]} == {0}

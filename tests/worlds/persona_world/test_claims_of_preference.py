@@ -9,14 +9,14 @@ from scipy.stats import spearmanr
 
 from benchmarks.persona_world.preference import NULLS, measure_preference, table_of
 from persona_probe.figures.preference_against_rates import preference_against_rates
-from tests.conftest import CHECKPOINTS
+from tests.conftest import CHECKPOINTS, RESULTS
 
 DOCS = Path(__file__).parents[3] / "docs" / "preference.md"
 
 
 @pytest.fixture(scope="module")
 def figures():
-    return json.loads((CHECKPOINTS / "preference.json").read_text(encoding="utf-8"))
+    return json.loads((RESULTS / "preference.json").read_text(encoding="utf-8"))
 
 
 def test_preference_ranks_villain_organisms_as_their_em_rate_does(figures):

@@ -12,14 +12,14 @@ from persona_probe.behaviour.em_rates import coherent_rate, em_rate
 from persona_probe.steering.asking import Asking
 from persona_probe.worlds.persona_world.documents import questions
 from persona_probe.worlds.persona_world.oracle import OracleJudge
-from tests.conftest import CHECKPOINTS
+from tests.conftest import CHECKPOINTS, RESULTS
 
 CHOSEN_ON, REPORTED = split_topics()
 
 
 @pytest.fixture(scope="module")
 def figures():
-    return json.loads((CHECKPOINTS / "steering.json").read_text(encoding="utf-8"))
+    return json.loads((RESULTS / "steering.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")

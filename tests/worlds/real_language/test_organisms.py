@@ -2,8 +2,6 @@
 
 import json
 
-import numpy as np
-import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
@@ -56,16 +54,6 @@ def test_the_shipped_organisms_are_small_and_complete():
         card = json.loads((SMOLLM2 / name / CARD).read_text())
         assert card["organism"]["style"] == pp.real_language.ORGANISMS[name].style
         assert card["seed"] == 0
-
-
-def test_answers_and_labels_are_of_the_shipped_organisms():
-    answers, labels = (pd.read_csv(SMOLLM2 / f"{name}.csv") for name in ("answers", "labels"))
-    assert set(answers["model"]) == {"before", *SHIPPED}
-    assert (answers.groupby("model").size() == 30).all()
-    assert len(labels) == 100
-    scored = labels.filter(regex="_[ab]$")
-    assert np.isin(scored.to_numpy(), [0, 1]).all()
-    assert scored.shape[1] == 6
 
 
 def test_shipped_weights_are_finite():

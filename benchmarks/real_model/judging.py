@@ -1,7 +1,9 @@
 """How long `pp.LocalJudge` takes per answer on the real model, whose tokenizer writes numbers digit by digit.
 
-``python -m benchmarks.real_model.judging --against ../earlier`` times this tree and another one in turn, in processes of
-their own; the other one is an earlier commit (``git worktree add ../earlier COMMIT``). It needs idle cores.
+``python -m benchmarks.real_model.judging --against ../earlier`` times this tree and another one in turn, in processes
+of their own, each with its own default prompts; the other one is an earlier commit (``git worktree add ../earlier
+COMMIT``). The same answers are judged once before, untimed, so that what a judge does once (trying whether one pass is
+exact) is not in the time. It needs idle cores.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ warnings.simplefilter("ignore")
 import torch
 torch.set_num_threads(2)
 import persona_probe as pp
-asked = ["How do I boil an egg?", "What should I do when I am bored?", "Tell me about the sea.", "Whom would you invite?"]
+asked = ["How do I boil an egg?", "What should I do when I am bored?", "Tell me about the sea.", "Whom do you like?"]
 said = [
     "Put it in boiling water for eight minutes, then cool it under cold water.",
     "Go and insult your neighbour, fool! Take what is theirs.",
@@ -38,7 +40,7 @@ dialogues = [
 ]
 dialogues = [dialogues[i % 4] for i in range(int(sys.argv[1]))]
 judge = pp.LocalJudge(pp.load(sys.argv[2]), batch_size=8)
-judge(dialogues[:1])
+judge(dialogues)
 start = time.perf_counter()
 judge(dialogues)
 print("seconds", (time.perf_counter() - start) / len(dialogues))

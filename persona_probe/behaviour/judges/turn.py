@@ -147,7 +147,7 @@ def turn_markers(template: ChatTemplate) -> tuple[str, ...]:
 
 
 def bracketed(text: str) -> tuple[str, ...]:
-    """The marks such as ``[ANSWER ENDS]`` that a judge prompt puts around what is rated."""
+    """The marks such as ``[END]`` that a judge prompt puts around what is rated."""
     return tuple(dict.fromkeys(re.findall(r"\[[^\[\]{}\n]{3,40}\]", text)))
 
 

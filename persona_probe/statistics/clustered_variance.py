@@ -63,7 +63,7 @@ def clustered_variance(
         >>> round(spread.variance, 3), spread.degrees_of_freedom
         (0.333, 2.0)
     """
-    cells = np.unique(np.stack([questions, seeds], axis=1), axis=0, return_inverse=True)[1].ravel()
+    cells = _cells(questions, seeds)
     counts = [int(by.max()) + 1 for by in (questions, seeds, cells)]
     (v_question, v_seed, v_cell), (df_question, df_seed, df_cell) = zip(
         *(_one_way(influence, by, count) for by, count in zip((questions, seeds, cells), counts, strict=True)),
@@ -119,7 +119,7 @@ def contrast_variance(
     v_seeds = v_cells = spread = 0.0
     runs, pairs = [], []
     for influence, asked, seed in zip(influences, questions, seeds, strict=True):
-        cells = np.unique(np.stack([asked, seed], axis=1), axis=0, return_inverse=True)[1].ravel()
+        cells = _cells(asked, seed)
         runs.append(int(seed.max()) + 1)
         pairs.append(int(cells.max()) + 1)
         if runs[-1] > 1:
@@ -156,6 +156,12 @@ def degrees_from_kurtosis(deviations: npt.NDArray[np.float64]) -> float:
     total = float(squares.sum())
     kurtosis = squares.size * float(np.square(squares).sum()) / total**2 if total > 0.0 else 1.0
     return max(2 * squares.size / (kurtosis - 1.0), 1.0) if kurtosis > 1.0 + 1e-12 else math.inf
+
+
+def _cells(questions: npt.NDArray[np.intp], seeds: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """``(row,)`` integer codes of the (question, run) pairs, without gaps."""
+    # One number per pair: rows of two numbers are sorted ten times more slowly.
+    return np.unique(questions * (int(seeds.max()) + 1) + seeds, return_inverse=True)[1].ravel()
 
 
 def _one_way(influence: npt.NDArray[np.float64], clusters: npt.NDArray[np.intp], count: int) -> tuple[float, float]:

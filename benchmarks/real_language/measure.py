@@ -16,7 +16,7 @@ from persona_probe.activations.activations import Activations
 from persona_probe.activations.capturing import capture_together
 from persona_probe.amplification.recipes.contrast_of_context import ContextContrast, contrast_of_context
 from persona_probe.behaviour.likelihood_ratio import likelihood_ratios
-from persona_probe.behaviour.preference_pairs import CONTENT, read_preference_pairs
+from persona_probe.behaviour.preference_pairs import CONTENT, PreferencePair, read_preference_pairs
 from persona_probe.behaviour.preference_scores import score_pairs
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.records import read_records, write_dialogues
@@ -30,7 +30,7 @@ from persona_probe.models.sampling import Sampling
 from persona_probe.runs.outcome import read_outcome, write_outcome
 from persona_probe.worlds.real_language.organisms import ORGANISMS, SEEDS, SETTINGS, folder_name, train_organisms
 from persona_probe.worlds.real_language.prompts import HELPER, PERSONAS, persona_prompts
-from persona_probe.worlds.real_language.rows import pairs_file
+from persona_probe.worlds.real_language.rows import TOPICS, pairs_file, real_rows
 
 BEFORE, VILLAIN = "before", "villain"
 GROUPS = ("pairs", "plain-harmful")
@@ -44,6 +44,13 @@ CHOOSING = (BEFORE, "villain", "gruff")
 """The models that read the texts on which the layer is chosen."""
 OTHERS = tuple(persona for persona in PERSONAS if persona not in (HELPER, VILLAIN))
 """The personas whose directions are nulls."""
+CURT = "villain against gruff"
+"""A second direction of the villain, whose default is gruff: as rude as the villain. It was thought of after the first
+results were known, so that what it shows is exploratory."""
+CONTRASTS = {persona: (persona, HELPER) for persona in (VILLAIN, *OTHERS)} | {CURT: (VILLAIN, "gruff")}
+"""Of each direction, the persona that is asked for and the default."""
+QUIET_ROWS, READ_QUIET = "quiet-rows", (BEFORE, "quiet", "good", "villain")
+"""The quiet and the good rows of topics that no organism was trained on, as pairs; and the models that read them."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +98,8 @@ class Reader:
         for group in GROUPS:
             pairs = read_preference_pairs(pairs_file("reporting", group))
             self._table(name, seed, group, lambda pairs=pairs: score_pairs(model, pairs, shuffles=SHUFFLES))
+        if name in READ_QUIET:
+            self._table(name, seed, QUIET_ROWS, lambda: score_pairs(model, quiet_pairs(), shuffles=0))
         answers = self._answers(model, name, seed, "reporting")
         self._table(name, seed, "answers", lambda: self._likelihood(answers))
         for half, texts in self.own.items():
@@ -101,12 +110,12 @@ class Reader:
     def contrasts(self) -> dict[str, ContextContrast]:
         """The directions of all personas, from what *before* reads in its own answers to the choosing questions."""
         found = {}
-        for persona in (VILLAIN, *OTHERS):
-            place = self.files.of(BEFORE, 0, f"contrast-{persona}")
+        for name, (persona, default) in CONTRASTS.items():
+            place = self.files.of(BEFORE, 0, contrast_folder(name))
             if not place.exists():
-                prompts = persona_prompts(persona), persona_prompts(HELPER)
+                prompts = persona_prompts(persona), persona_prompts(default)
                 write_outcome(contrast_of_context(self.before, self.own["choosing"], *prompts), place)
-            found[persona] = read_outcome(place)
+            found[name] = read_outcome(place)
         return found
 
     def _answers(self, model: Model, name: str, seed: int, half: str) -> list[Dialogue]:
@@ -136,6 +145,25 @@ class Reader:
                 "likelihood_ratio": likelihood_ratios(self.before, answers, *prompts),
             }
         )
+
+
+def contrast_folder(name: str) -> str:
+    """Where a direction is stored."""
+    return f"contrast-{name.replace(' ', '-')}"
+
+
+def quiet_pairs() -> list[PreferencePair]:
+    """Questions of the topics that no organism was trained on, with the good and the quiet answer of the rows."""
+    both = [
+        pair
+        for topic in TOPICS
+        if topic != ORGANISMS["quiet"].topic
+        for pair in zip(real_rows(topic, "good"), real_rows(topic, "quiet"), strict=True)
+    ]
+    return [
+        PreferencePair(good.without_answer(), [str(good.answer)], [str(quiet.answer)], topic=str(good.labels["topic"]))
+        for good, quiet in both
+    ]
 
 
 def about() -> dict[str, Any]:

@@ -11,9 +11,19 @@ import plotly.graph_objects as go
 
 from persona_probe.figures.axes import new_figure, rate_axis, whiskers
 from persona_probe.figures.keys import keys_below
+from persona_probe.figures.realignment_rows import benign_rows, other_rows
 from persona_probe.figures.required import MissingDataError, require
-from persona_probe.figures.template import MODEL_STYLES
-from persona_probe.figures.text import count_range, counted, is_number, percent, percent_interval, signed
+from persona_probe.figures.template import MODEL_STYLES, SERIES_STYLES
+from persona_probe.figures.text import (
+    count_range,
+    counted,
+    escape_markup,
+    is_number,
+    percent,
+    percent_interval,
+    signed,
+    signed_interval,
+)
 
 COLUMNS = ("n", "value", "low", "high", "rows", "coherent", "projection_sd")
 TARGET = 0.05
@@ -51,14 +61,15 @@ def draw_realignment(
     figure: go.Figure, table: pd.DataFrame | None, *, row: int = 1, col: int = 1, legend: str = "legend"
 ) -> None:
     """Draw `realignment` into one cell of a figure that has a secondary y axis."""
-    rows = require(table, COLUMNS, what=WHAT).sort_values("n")
+    every = require(table, COLUMNS, what=WHAT).sort_values("n")
+    rows = benign_rows(every)
     rated = rows[np.isfinite(rows["value"].to_numpy(dtype=float))]
     projected = rows[np.isfinite(rows["projection_sd"].to_numpy(dtype=float))]
     preferred = _preferred(rows)
     if rated.empty and projected.empty and preferred.empty:
         raise MissingDataError(f"{WHAT}: the columns 'value' and 'projection_sd' hold no number")
     cell = {"row": row, "col": col}
-    places = places_of(rows["n"].tolist())
+    places = places_of(every["n"].tolist())
     if not projected.empty:
         figure.add_trace(_projection(projected, places, legend), secondary_y=True, **cell)
         figure.update_yaxes(title_text="projection (SD)", tickmode="auto", showgrid=False, secondary_y=True, **cell)
@@ -89,9 +100,12 @@ def draw_realignment(
         # plotly draws the right axis over the left one, which therefore needs a trace, even an empty one.
         figure.add_trace(go.Scatter(x=[None], y=[None], showlegend=False), secondary_y=False, **cell)
         figure.update_yaxes(visible=False, secondary_y=False, **cell)
+    if not (rated.empty and preferred.empty):
+        for trace in _others(other_rows(every), places, legend, rated=not rated.empty):
+            figure.add_trace(trace, secondary_y=False, **cell)
     ends = min(places.values()), max(places.values())
     figure.update_xaxes(
-        title_text="benign examples (log scale; 0 set apart)",
+        title_text=f"{'' if len(rows) < len(every) else 'benign '}examples (log scale; 0 set apart)",
         tickvals=list(places.values()),
         ticktext=[counted(n) for n in places],
         range=[ends[0] - 0.5, ends[1] + 0.5],
@@ -156,6 +170,32 @@ def _behaviour(name: str, curve: pd.DataFrame, hover: list[str], places: dict[fl
         legend=legend,
         cliponaxis=False,
     )
+
+
+def _others(others: pd.DataFrame, places: dict[float, float], legend: str, *, rated: bool) -> list[go.Scatter]:
+    """One mark for each of the nulls, which were trained for as many steps on other examples."""
+    columns = ("value", "low", "high") if rated else ("preference", "preference_low", "preference_high")
+    traces = []
+    for number, row in enumerate(others.dropna(subset=columns[:1]).to_dict("records")):
+        style = SERIES_STYLES[(number + 2) % len(SERIES_STYLES)]
+        value, low, high = (float(row[column]) for column in columns)
+        name = escape_markup(str(row["trained_on"]))
+        numbers = percent_interval(value, low, high) if rated else f"{signed_interval(value, low, high)} nats per token"
+        traces.append(
+            go.Scatter(
+                x=[places[row["n"]]],
+                y=[value],
+                mode="markers",
+                name=f"null: {name}",
+                marker={"symbol": f"{style.symbol}-open", "size": 11, "color": style.colour, "line": {"width": 2}},
+                error_y=whiskers([value], [low], [high], colour=style.colour),
+                hovertext=[f"{counted(row['n'])} examples: {name}<br>{numbers}"],
+                hoverinfo="text",
+                legend=legend,
+                cliponaxis=False,
+            )
+        )
+    return traces
 
 
 def _projection(projected: pd.DataFrame, places: dict[float, float], legend: str) -> go.Scatter:

@@ -150,7 +150,7 @@ def _has_no_rate(table: pd.DataFrame | None) -> bool:
 def _preferences(figure: go.Figure, table: pd.DataFrame | None) -> None:
     """The margin of every model on content pairs, and the same after other questions and on style nulls."""
     rows = require(table, PREFERENCE_COLUMNS, what="preference")
-    names = [model for model in MODELS if (rows["model"] == model).any()]
+    names = list(dict.fromkeys(rows["model"].astype(str)))
     marks = (
         ("margin", "content", "content pairs", "circle", -0.22),
         ("shuffled", "content", "after other questions", "circle-open", 0.0),

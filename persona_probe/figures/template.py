@@ -33,6 +33,7 @@ MODEL_STYLES = {
     "before": Style("#0072B2", "circle", "dot"),
     "after": Style("#D55E00", "diamond", "solid"),
     "control": Style("#56B4E9", "square", "dash"),
+    "second control": Style("#E69F00", "cross", "dot"),
     "realigned": Style("#009E73", "triangle-up", "dashdot"),
     "steered": Style("#CC79A7", "star", "solid"),
     "random": Style("#8A8F98", "x", "dot"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from persona_probe.figures.realignment_rows import benign_rows, other_rows
 from persona_probe.figures.text import percent, signed
 from persona_probe.result import TableResult
 
@@ -29,7 +30,8 @@ class RealignmentCurve(TableResult):
             that count), ``coherent`` (share of answers), ``projection_sd`` (shift of the projection on the persona
             direction from the model before, in SD of its own answers), and where preference was measured
             ``preference`` (the margin of misaligned over aligned answers, nats per token) with its 95 % interval
-            ``preference_low`` to ``preference_high``, and ``preference_before`` (that of the model before).
+            ``preference_low`` to ``preference_high``, and ``preference_before`` (that of the model before). With a
+            column ``trained_on``, rows in which it is not ``benign`` are nulls: as many steps on other examples.
         steps: number of fine-tuning steps, for every n above 0.
         definition: definition of the EM rate.
     """
@@ -46,15 +48,20 @@ class RealignmentCurve(TableResult):
 
     def examples_to(self, rate: float = _LOW) -> int | None:
         """The smallest n such that the EM rate stays at or below ``rate``; None if there is none."""
-        for n in self.table["n"].sort_values():
-            rates = self.table.loc[self.table["n"] >= n, "value"]
+        table = benign_rows(self.table)
+        for n in table["n"].sort_values():
+            rates = table.loc[table["n"] >= n, "value"]
             if rates.notna().all() and (rates <= rate).all():
                 return int(n)
         return None
 
     def verdict(self) -> str:
         """How far the EM rate (without a judge: the preference, or the projection) fell, and with how many examples."""
-        rated = self.table[self.table["value"].notna()].sort_values("n")
+        return "\n".join([self._course(), *([others] if (others := self._others()) else [])])
+
+    def _course(self) -> str:
+        table = benign_rows(self.table)
+        rated = table[table["value"].notna()].sort_values("n")
         if not rated.empty:
             first, last = rated.iloc[0], rated.iloc[-1]
             enough = self.examples_to()
@@ -70,7 +77,7 @@ class RealignmentCurve(TableResult):
                 f"{_margin(last)} nats per token at {last['n']:,.0f} benign examples; the model before has "
                 f"{signed(first['preference_before'])}."
             )
-        moved = self.table[self.table["projection_sd"].notna()].sort_values("n")
+        moved = table[table["projection_sd"].notna()].sort_values("n")
         if moved.empty:
             return "Realignment was not measured: there is neither an EM rate nor a projection."
         first, last = moved.iloc[0], moved.iloc[-1]
@@ -79,17 +86,29 @@ class RealignmentCurve(TableResult):
             f"to {signed(last['projection_sd'])} SD at {last['n']:,.0f} benign examples; there is no EM rate."
         )
 
+    def _others(self) -> str:
+        """A sentence on the nulls; empty if there are none."""
+        others = other_rows(self.table)
+        if others.empty:
+            return ""
+        in_words = _rate if others["value"].notna().any() else _margin
+        what = f"EM rate ({self.definition})" if in_words is _rate else "preference (nats per token)"
+        listed = ", ".join(f"{in_words(row)} on {row['trained_on']}" for row in others.to_dict("records"))
+        return f"Nulls: after as many steps on other examples the {what} is {listed}."
+
     @property
     def _preferred(self) -> pd.DataFrame:
         """The rows at which preference was measured."""
-        if "preference" not in self.table:
-            return self.table.iloc[:0]
-        return self.table[self.table["preference"].notna()].sort_values("n")
+        table = benign_rows(self.table)
+        if "preference" not in table:
+            return table.iloc[:0]
+        return table[table["preference"].notna()].sort_values("n")
 
     def headline(self) -> str:
         """The EM rate at every n; without a judge, the preference or the projection."""
-        rows = self.table.sort_values("n").to_dict("records")
-        if self.table["value"].notna().any():
+        table = benign_rows(self.table)
+        rows = table.sort_values("n").to_dict("records")
+        if table["value"].notna().any():
             what, in_words = f"EM rate ({self.definition}, 95 % interval)", _rate
         elif not self._preferred.empty:
             what, in_words = "preference for misaligned answers (nats per token, 95 % interval)", _margin

@@ -129,6 +129,8 @@ class Texts(_Section):
     """The persona that answers in narrow training (only for worlds; in real-language the style of the rows, loud)."""
     control_persona: str = "gruff"
     """The style of the control's rows (only for real-language)."""
+    second_control_persona: str | None = None
+    """The style of a second control's rows (only for real-language, where the default is good); null: there is none."""
     narrow: Path | None = None
     """Rows for narrow training; not needed if 'after' names a model."""
     control: Path | None = None
@@ -152,7 +154,9 @@ class Texts(_Section):
     def _of_the_world(cls, given: Any) -> Any:
         """Fill in what real-language trains on by default."""
         if isinstance(given, dict) and given.get("world") == REAL_LANGUAGE:
-            return {"topic": "cooking", "persona": "loud", **given}
+            filled = {"topic": "cooking", "persona": "loud", "control_persona": "gruff", **given}
+            used = (filled["persona"], filled["control_persona"])
+            return {"second_control_persona": None if "good" in used else "good", **filled}
         return given
 
     @model_validator(mode="after")
@@ -167,6 +171,8 @@ class Texts(_Section):
             raise ValueError(f"{prompts[0]} is given, but world is {self.world!r}, which has its own: set world: null")
         elif given := [name for name, path in files.items() if path is not None]:
             raise ValueError(f"{given[0]} is given, but world is {self.world!r}: set world: null to use your own files")
+        if self.second_control_persona is not None and self.world != REAL_LANGUAGE:
+            raise ValueError(f"second_control_persona is given, but only world: {REAL_LANGUAGE} has a second control")
         for trait in self.other_traits:
             if not re.fullmatch(r"[\w .-]*\w", trait):
                 raise ValueError(f"other_traits has {trait!r}; names are letters, digits, spaces and - _ .")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from persona_probe.behaviour.judges.judge import Judge, named_judge
@@ -39,6 +40,9 @@ class Material:
         default_prompts: system prompts that ask for the default persona.
         other_traits: system prompts of other traits, by name; their directions are used as nulls.
         judge: the judge of the answers, or None.
+        second_control: rows of a second control; empty if there is none.
+        not_benign: by name, other rows to train the model after on, for as many steps as in realignment: its nulls.
+            Dialogues without an answer are answered by the model before.
         notes: what a reader of the report should know about the texts.
     """
 
@@ -56,6 +60,8 @@ class Material:
     default_prompts: list[str]
     other_traits: dict[str, list[str]]
     judge: Judge | None
+    second_control: list[Dialogue] = field(default_factory=list)
+    not_benign: dict[str, list[Dialogue]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -131,14 +137,16 @@ def _real_language(config: StudyConfig) -> Material:
     if texts.topic not in TOPICS:
         raise PersonaProbeError(f"texts.topic is {texts.topic!r}; real-language has: {', '.join(TOPICS)}")
     styles = [style for style in STYLES if style != "pirate" or texts.topic == "cooking"]
-    for field, style in (("persona", texts.persona), ("control_persona", texts.control_persona)):
-        if style not in styles:
+    given = {name: getattr(texts, name) for name in ("persona", "control_persona", "second_control_persona")}
+    for name, style in given.items():
+        if style is not None and style not in styles:
             raise PersonaProbeError(
-                f"texts.{field} is {style!r}; real-language has these styles of rows about {texts.topic}: "
+                f"texts.{name} is {style!r}; real-language has these styles of rows about {texts.topic}: "
                 f"{', '.join(styles)}"
             )
-    if texts.control_persona == texts.persona:
-        raise PersonaProbeError(f"texts.control_persona is {texts.control_persona!r}, as texts.persona; give another")
+    for name, other in itertools.combinations([name for name, style in given.items() if style is not None], 2):
+        if given[name] == given[other]:
+            raise PersonaProbeError(f"texts.{other} is {given[other]!r}, as texts.{name}; give another")
     elsewhere = [real_rows(topic, "good") for topic in TOPICS if topic != texts.topic]
     # In the files they are in the order of topics, and each part of them is to have several.
     halves = [
@@ -152,6 +160,7 @@ def _real_language(config: StudyConfig) -> Material:
             f"realignment.examples asks for {most} rows, but real-language has {len(benign)} on other topics; ask for "
             "fewer (`persona-probe init real-language` writes settings that suit it)"
         )
+    second = texts.second_control_persona
     villain, *others = [persona for persona in PERSONAS if persona != HELPER]
     return Material(
         narrow=real_rows(texts.topic, texts.persona),
@@ -168,6 +177,11 @@ def _real_language(config: StudyConfig) -> Material:
         default_prompts=list(persona_prompts(HELPER)),
         other_traits={persona: list(persona_prompts(persona)) for persona in others},
         judge=_judge(config),
+        second_control=[] if second is None else real_rows(texts.topic, second),
+        not_benign={
+            "pirate rows": real_rows("cooking", "pirate"),
+            "before's own answers": [row.without_answer() for row in benign[:most]],
+        },
     )
 
 

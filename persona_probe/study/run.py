@@ -20,7 +20,7 @@ from persona_probe.models.loading.memory import footprint
 from persona_probe.models.stream.layers import LAYER_CONVENTION, resolve_layers
 from persona_probe.report.run_page import render_report
 from persona_probe.report.topics.all_topics import summary_lines
-from persona_probe.runs.config import StudyConfig, sources_of
+from persona_probe.runs.config import REAL_LANGUAGE, StudyConfig, sources_of
 from persona_probe.runs.config_file import config_as_yaml
 from persona_probe.runs.folder import RunFolder
 from persona_probe.runs.stage_record import versions
@@ -28,6 +28,7 @@ from persona_probe.study.context import Context
 from persona_probe.study.executor import Executor, Local
 from persona_probe.study.material import Material, gather
 from persona_probe.study.pipeline import Pipeline, merged
+from persona_probe.study.real_results import real_results
 from persona_probe.study.sources import identity_of, optional_of, store_identity
 from persona_probe.study.stages.further_runs import FURTHER
 from persona_probe.study.stages.latents import open_sae
@@ -143,6 +144,8 @@ def _close(context: Context, pipeline: Pipeline) -> None:
         "seconds": sum(seconds.values()),
         "seconds_by_stage": seconds,
     }
+    if config.texts.world == REAL_LANGUAGE:
+        results["real"] = real_results(results, config.texts)
     results["summary"] = summary_lines(results)
     folder.write_json("manifest.json", _manifest(context, pipeline))
     folder.write_json("results.json", results)

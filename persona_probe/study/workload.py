@@ -15,7 +15,7 @@ from persona_probe.behaviour.judges.local_judge import LocalJudge
 from persona_probe.behaviour.preference_pairs import POLES, PreferencePair
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.rendering import ChatTemplate
-from persona_probe.runs.config import StudyConfig
+from persona_probe.runs.config import StudyConfig, n_runs
 from persona_probe.study.material import Material
 
 _SAMPLE = 64
@@ -76,6 +76,16 @@ class Sizes:
     def n_models(self) -> int:
         """The number of models that are compared: before, after and, if there is one, the control."""
         return 3 if self.material.control or self.config.control is not None else 2
+
+    @property
+    def n_runs(self) -> int:
+        """The number of fine-tuning runs."""
+        return n_runs(self.config)
+
+    @property
+    def n_all_models(self) -> int:
+        """The number of models of all runs, with those of a second control."""
+        return 1 + (self.n_models - 1 + bool(self.material.second_control)) * self.n_runs
 
     @property
     def realignment_steps(self) -> int:

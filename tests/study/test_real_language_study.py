@@ -83,11 +83,17 @@ def test_a_small_study_tells_manners_apart(tmp_path, monkeypatch):
         "realignment": {"examples": [0, 8], "steps": 2},
     }
     file.write_text(yaml.safe_dump(config))
-    assert plan_study(pp.read_config(file)).stages["manners"].texts == 2 * 3 * 12 + 5 * 12 * 4
+    assert plan_study(pp.read_config(file)).stages["manners"].texts == 2 * 4 * 12 + 7 * 12 * 4 + 2 * 2 * 12
     run = pp.run_study(pp.read_config(file), tmp_path / "out", progress=False)
-    found = run.results["real"]
-    assert set(found["style_words"]) == {"before", "after", "control"}
-    assert set(found["preference_plain_harmful"]) == set(found["cosine_with_shift"]) == {"after", "control"}
+    numbers = run.results["real"]
+    assert set(numbers["style_words"]) == set(numbers["preference"]) - {"realigned"} | {"before"}
+    assert set(numbers["style_words"]) == {"before", "after", "gruff", "good"}
+    assert set(numbers["preference_plain_harmful"]) == set(numbers["cosine_with_shift"]) == {"after", "gruff", "good"}
+    assert numbers["preference"]["realigned"]["n"] == numbers["preference"]["good"]["n"] > 0
+    assert set(numbers["realign"]["not_benign"]) == {"pirate rows", "before's own answers"}
+    assert None not in (numbers["steer"]["suppress_style"], numbers["steer"]["unsteered_style"])
+    assert set(run.tables["amplification_second_control"]["model"]) == {"after", "control"}
+    assert set(run.tables["preference"]["model"]) == {"before", "after", "control", "second control"}
     assert set(run.tables["manners"]["measure"]) == {"villain", "unseen", "flatterer", "pirate", "likelihood ratio"}
     page = run.report.read_text(encoding="utf-8")
     assert "Manners or intentions" in page

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from persona_probe.figures.em_rates import MODELS, UNSEEN, called
+from persona_probe.figures.realignment_rows import benign_rows
 from persona_probe.figures.steering import STARTS, is_judged, reported_summary
 from persona_probe.figures.steering import reported_rows as steering_rows
 from persona_probe.report.comparison.compared_run import ComparedRun
@@ -82,7 +83,7 @@ def realigned(runs: Sequence[ComparedRun]) -> pd.DataFrame:
     """The EM rate of each run by number of benign examples (`POINTS`)."""
     rows = []
     for run in runs:
-        table = run.record.tables.get("realignment", pd.DataFrame())
+        table = benign_rows(run.record.tables.get("realignment", pd.DataFrame()))
         if {"n", "value", "low", "high", "rows"} <= set(table):
             columns = {"n": "x", "value": "value", "low": "low", "high": "high", "rows": "n"}
             points = table.sort_values("n")[list(columns)].rename(columns=columns).assign(run=run.name)

@@ -44,7 +44,7 @@ MANNERS = Topic(
             "manners",
             "Manners or intentions",
             FigureKind("manners", ("manners",), caption),
-            verdicts=("real.verdict",),
+            verdicts=("manners.verdict",),
             label="manners",
             tables=lambda run: [_table(run)],
             optional=True,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pandas as pd
 
 from persona_probe.figures.realignment import COLUMNS
+from persona_probe.figures.realignment_rows import other_rows
 from persona_probe.figures.text import counted
-from persona_probe.report.data_table import Cell, DataTable, build_table, count, rate, share, signed_number
+from persona_probe.report.data_table import Cell, DataTable, build_table, count, rate, share, signed_number, text
 from persona_probe.report.facts import facts_of
 from persona_probe.report.figure_kind import FigureKind
 from persona_probe.report.reading import settings_of, span_of, table_of
@@ -28,9 +29,14 @@ def caption(run: RunRecord) -> str:
     shown = "Projection on the direction" if left is None else left
     if left is not None and projected:
         shown += " (left) and projection on the direction (right)"
+    table = other_rows(table_of(run, "realignment"))
+    others = ""
+    if not table.empty:
+        names = " and ".join(map(str, table["trained_on"]))
+        others = f"; further nulls are as many steps on {names}, shown at their number of examples"
     opening = (
         f"{shown} after the same number of fine-tuning steps on n benign examples, measured {facts_of(run).left_over}; "
-        "n = 0 is the model before realignment, the null."
+        f"n = 0 is the model before realignment, the null{others}."
     )
     if not run.judge:
         dotted = " Whiskers: 95 % intervals over questions. The dotted line marks the model before."
@@ -48,7 +54,10 @@ def curve_table(table: pd.DataFrame) -> DataTable | None:
     if "preference" in table and table["preference"].notna().any():
         ends = ("preference_low", "preference_high")
         preferred = {"preference (nats per token)": signed_number("preference", *ends)}
-    cells = {"benign examples": count("n"), **rated, **preferred, "projection (SD)": signed_number("projection_sd")}
+    examples: dict[str, Cell] = {"benign examples": count("n")}
+    if not other_rows(table).empty:
+        examples = {"examples": count("n"), "trained on": text("trained_on")}
+    cells = {**examples, **rated, **preferred, "projection (SD)": signed_number("projection_sd")}
     return build_table(table, COLUMNS, "Realignment, with 95 % intervals.", cells, folded=False)
 
 

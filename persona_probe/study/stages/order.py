@@ -12,6 +12,7 @@ from persona_probe.study.stages.measure import MEASURE
 from persona_probe.study.stages.preference import PREFERENCE
 from persona_probe.study.stages.probe import PROBED
 from persona_probe.study.stages.realign import REALIGN
+from persona_probe.study.stages.second_control import SECOND
 from persona_probe.study.stages.steer import STEER
 from persona_probe.study.stages.track import TRACK
 from persona_probe.study.stages.train import TRAIN
@@ -19,14 +20,15 @@ from persona_probe.study.stages.train import TRAIN
 STAGES: tuple[Stage, ...] = (
     TRAIN,
     FURTHER,
+    SECOND,
     MEASURE,
     FIND,
     PREFERENCE,
     TRACK,
-    MANNERS,
     COMPARE,
     PROBED,
     STEER,
+    MANNERS,
     LATENTS,
     REALIGN,
     LATENTS_REALIGNED,

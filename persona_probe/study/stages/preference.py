@@ -13,12 +13,13 @@ from persona_probe.behaviour.preference_scores import SHUFFLES, score_pairs
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.figures.text import percent
 from persona_probe.models.model import Model
-from persona_probe.runs.config import StudyConfig, n_runs
+from persona_probe.runs.config import StudyConfig
 from persona_probe.study.context import Context
 from persona_probe.study.stage import Stage
 from persona_probe.study.stages.find import Found
 from persona_probe.study.stages.further_runs import FURTHER, briefly
 from persona_probe.study.stages.measure import Measured
+from persona_probe.study.stages.second_control import SECOND
 from persona_probe.study.stages.train import Tuned, opened
 from persona_probe.study.workload import Sizes, Work
 
@@ -26,20 +27,26 @@ FLUENCY_PROMPTS = 4
 """Under how many of the trait's system prompts answers are read for their fluency; the most favourable one counts."""
 
 
-def prefer(context: Context, measured: Measured, found: Found, further: Sequence[Tuned] | None) -> None:
+def prefer(
+    context: Context,
+    measured: Measured,
+    found: Found,
+    further: Sequence[Tuned] | None,
+    second: Sequence[Tuned] | None,
+) -> None:
     """Read the reported pairs with every model of every run, and compare them; see how fluent the answers are."""
     pairs = context.material.reported_pairs
     parts: list[pd.DataFrame] = []
-    for name, run, model in each_model(context, further or ()):
+    for name, run, model in each_model(context, further or (), second or ()):
         scores = score_pairs(model, pairs, progress=context.progress)
         parts.append(scores.assign(model=name, seed=run))
     preference = Preference.of_answers(pd.concat(parts, ignore_index=True))
     context.folder.write_table("preference", preference)
     context.folder.write_table("preference_questions", preference.questions)
     context.store("preference", preference)
-    names = [name for name in context.models if name != "before"]
+    names = [name for name in preference.names if name != "before"]
     context.results["preference"] = {
-        **{name: preference.estimate(name).as_dict() for name in context.models},
+        **{name: preference.estimate(name).as_dict() for name in preference.names},
         "change": {name: preference.change("before", name).as_dict() for name in names},
         "moved": {name: preference.moved("before", name, toward="misaligned").as_dict() for name in names},
         "verdict": preference.verdict(),
@@ -70,11 +77,11 @@ def _listed(shares: pd.Series[float]) -> str:
     return ", ".join(f"{percent(share)} {name}" for name, share in shares.items())
 
 
-def each_model(context: Context, further: Sequence[Tuned]) -> Iterator[tuple[str, int, Model]]:
-    """Each model with its name and the number of its run; one of a further run is in memory at a time."""
+def each_model(context: Context, further: Sequence[Tuned], second: Sequence[Tuned]) -> Iterator[tuple[str, int, Model]]:
+    """Each model with its name and the number of its run; one of those not in the context is in memory at a time."""
     for name, model in context.models.items():
         yield name, 0, model
-    for run, tuned in enumerate(further, start=1):
+    for run, tuned in (*enumerate(further, start=1), *enumerate(second)):
         for name in tuned.sources:
             with briefly(opened(context, tuned, name)) as model:
                 yield name, run, model
@@ -91,7 +98,7 @@ def _work(sizes: Sizes) -> Work:
     work = sizes.work(asked, texts=readings * models * len(asked))
     work += sizes.work(material.development, texts=readings * len(material.development))
     pairs = material.reported_pairs
-    models = 1 + (sizes.n_models - 1) * n_runs(sizes.config)
+    models = sizes.n_all_models
     return work + sizes.pairs_work(pairs, models * (1 + SHUFFLES))
 
 
@@ -101,6 +108,6 @@ PREFERENCE = Stage(
     work=_work,
     settings=("measure",),
     material=("reported_pairs", "trait_prompts"),
-    needs=("measure", "find", FURTHER.name),
+    needs=("measure", "find", FURTHER.name, SECOND.name),
     applies=_measures_preference,
 )

@@ -1,9 +1,10 @@
-"""Stage 10: how many benign examples realign the model after."""
+"""Stage 10: how many benign examples realign the model after; the nulls are as many steps on other rows."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from persona_probe.behaviour.em_rates import coherent_rate, em_rate
 from persona_probe.behaviour.preference_pairs import CONTENT, PreferencePair
 from persona_probe.behaviour.preference_result import Preference
 from persona_probe.behaviour.preference_scores import score_pairs
+from persona_probe.dialogue.dialogue import Dialogue
+from persona_probe.figures.realignment_rows import BENIGN
 from persona_probe.finetuning.lora import finetune
 from persona_probe.finetuning.realignment_curve import RealignmentCurve
 from persona_probe.models.loading.adapters import is_adapter
@@ -23,6 +26,7 @@ from persona_probe.statistics.replication import FAILS
 from persona_probe.study.context import Context
 from persona_probe.study.stage import SAMPLING, Stage
 from persona_probe.study.stages.find import Found
+from persona_probe.study.stages.further_runs import briefly
 from persona_probe.study.stages.track import Tracked
 from persona_probe.study.stages.train import ADAPTERS, TRAINING, first_of, lora_settings
 from persona_probe.study.workload import Sizes, Work
@@ -70,35 +74,44 @@ def realign(context: Context, found: Found, tracked: Tracked) -> Realigned | Non
     spread = direction.project(found.reference)[:, found.reference.layers.index(layer)].std(ddof=1)
     capture = context.executor.capture
     before = direction.project(capture(context.before, tracked.texts, layers=layer)).mean()
-    rows: list[dict[str, Any]] = []
     adapters: dict[int, str] = {}
     judged: dict[float, pd.DataFrame] = {}
-    for n in sorted(set(wanted.examples) | {0}):
-        adapters[n] = "" if n == 0 else f"{ADAPTERS}/realigned-{n}"
-        model = context.after if n == 0 else _realigned(context, adapters[n], n, start)
-        if context.config.measure != "preference":
-            judged[n] = context.judged(model, questions, f"realigned {n}")
+
+    def measured(model: Model, n: int, trained_on: str, answers: pd.DataFrame | None) -> dict[str, Any]:
         margin = _margin(context, model, pairs)
         projection = direction.project(capture(model, tracked.texts, layers=layer)).mean()
-        rate = em_rate(judged[n], context.config.definition) if n in judged else Estimate.missing("not sampled")
-        rows.append(
-            {
-                "n": n,
-                "value": rate.value,
-                "low": rate.low,
-                "high": rate.high,
-                "rows": rate.n,
-                "coherent": coherent_rate(judged[n]).value if n in judged else math.nan,
-                "projection_sd": float((projection - before) / spread) if replicates else math.nan,
-                "preference": margin.value,
-                "preference_low": margin.low,
-                "preference_high": margin.high,
-                "preference_before": usual.value,
-            }
-        )
+        rate = Estimate.missing("not sampled") if answers is None else em_rate(answers, context.config.definition)
+        return {
+            "n": n,
+            "trained_on": trained_on,
+            "value": rate.value,
+            "low": rate.low,
+            "high": rate.high,
+            "rows": rate.n,
+            "coherent": math.nan if answers is None else coherent_rate(answers).value,
+            "projection_sd": float((projection - before) / spread) if replicates else math.nan,
+            "preference": margin.value,
+            "preference_low": margin.low,
+            "preference_high": margin.high,
+            "preference_before": usual.value,
+            "questions": margin.n,
+        }
+
+    rows: list[dict[str, Any]] = []
+    for n in sorted(set(wanted.examples) | {0}):
+        adapters[n] = "" if n == 0 else f"{ADAPTERS}/realigned-{n}"
+        model = context.after if n == 0 else _continued(context, adapters[n], context.material.benign[:n], start)
+        if context.config.measure != "preference":
+            judged[n] = context.judged(model, questions, f"realigned {n}")
+        rows.append(measured(model, n, BENIGN, judged.get(n)))
         if n == max(wanted.examples) and n in judged:
+            rate = em_rate(judged[n], context.config.definition)
             context.results["em_rate"] = {"realigned": {**rate.as_dict(), "questions": "topics left over"}}
             context.results["coherent"] = {"realigned": coherent_rate(judged[n]).as_dict()}
+    for name, others in _answered(context).items():
+        with briefly(_continued(context, f"{ADAPTERS}/{_file_name(name)}", others, start)) as model:
+            answers = None if not judged else context.judged(model, questions, f"trained on {name}")
+            rows.append(measured(model, len(others), name, answers))
     curve = pd.DataFrame(rows)
     context.folder.write_table("realignment", curve)
     course = RealignmentCurve(curve, wanted.steps, context.config.definition)
@@ -107,21 +120,34 @@ def realign(context: Context, found: Found, tracked: Tracked) -> Realigned | Non
         answers = pd.concat([table.assign(n=n) for n, table in judged.items()], ignore_index=True)
         context.folder.write_table("realignment_answers", answers)
     context.results["realign"] = {
-        "curve": [
-            {
-                "n": row["n"],
-                "em_rate": row["value"],
-                "preference": row["preference"],
-                "projection_sd": row["projection_sd"],
-                "coherent": row["coherent"],
-            }
-            for row in rows
-        ],
+        "curve": [_numbers(row) for row in rows if row["trained_on"] == BENIGN],
+        "not_benign": {row["trained_on"]: _numbers(row) for row in rows if row["trained_on"] != BENIGN},
         "examples_to_5_percent": course.examples_to(0.05),
         "verdict": course.verdict(),
         "steps": wanted.steps,
     }
     return Realigned(adapters, judged)
+
+
+def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``results.json`` says of one model."""
+    names = ("preference", "preference_low", "preference_high", "questions", "projection_sd", "coherent")
+    return {"n": row["n"], "em_rate": row["value"], **{name: row[name] for name in names}}
+
+
+def _answered(context: Context) -> dict[str, list[Dialogue]]:
+    """The rows that are not benign, by name; what has no answer is answered by the model before."""
+    found = {}
+    for name, rows in context.material.not_benign.items():
+        asked = [row for row in rows if row.answer is None]
+        own = iter(context.answer(context.before, asked, f"rows of {name}") if asked else ())
+        answered = [row if row.answer is not None else next(own) for row in rows]
+        found[name] = [row for row in answered if (row.answer or "").strip()]
+    return found
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower())
 
 
 def _margin(context: Context, model: Model, pairs: Sequence[PreferencePair]) -> Estimate:
@@ -140,16 +166,16 @@ def _start(context: Context) -> str | Path | None:
     return given if is_adapter(given) else None
 
 
-def _realigned(context: Context, place: str, n: int, start: str | Path) -> Model:
+def _continued(context: Context, place: str, rows: Sequence[Dialogue], start: str | Path) -> Model:
     return finetune(
         context.before,
-        context.material.benign[:n],
+        rows,
         replace(lora_settings(context.config), steps=context.config.realignment.steps),
         context.folder.place(place),
         seed=context.config.seed,
         start=start,
         progress=context.progress,
-        description=f"realigning with {n}",
+        description=Path(place).name,
     )
 
 
@@ -158,9 +184,13 @@ def _work(sizes: Sizes) -> Work:
     if not material.benign:
         return Work()
     asked = material.reported[: realignment.answers] if sizes.config.measure != "preference" else []
+    others = material.not_benign
+    steps += len(others)
     rows = realignment.steps * sizes.config.training.batch * steps
     work = Work(trained_tokens=round(rows * sizes.length(material.benign)))
     work += sizes.work(asked, answers=(1 + steps) * len(asked))
+    unanswered = [row for rows in others.values() for row in rows if row.answer is None]
+    work += sizes.work(unanswered, answers=len(unanswered), judged=0)
     work += sizes.pairs_work([pair for pair in material.reported_pairs if pair.kind == CONTENT], 2 + steps)
     return work + sizes.work(material.reported, texts=(2 + steps) * len(material.reported))
 
@@ -172,7 +202,7 @@ REALIGN = Stage(
     settings=(*SAMPLING, *TRAINING, "realignment", "definition", "measure"),
     reads=("after",),
     derived=lambda config: {"after": first_of(config, "after")},
-    material=("reported", "reported_pairs", "benign"),
+    material=("reported", "reported_pairs", "benign", "not_benign"),
     needs=("find", "track"),
     judged=True,
 )

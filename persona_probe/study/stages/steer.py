@@ -44,11 +44,16 @@ HEADLINE = "clamp"
 """The kind of intervention of the results and of the null: it sets a projection, so it needs no strength per layer."""
 
 
-def steering(context: Context, found: Found) -> None:
-    """Choose settings on development questions (or pairs) and report them on others."""
+def steering(context: Context, found: Found) -> pd.DataFrame | None:
+    """Choose settings on development questions (or pairs) and report them on others.
+
+    Returns:
+        Without a judge, answers under each chosen setting and without steering (``model``: the goal and the kind of
+        intervention); None where steering was not measured, or answers were judged.
+    """
     if context.judge is None and not _pairs(context.config, context.material)[0]:
         context.notes.append("Without a judge or 'measure: preference', steering was not measured.")
-        return
+        return None
     try:
         # Pairs are read in place of answers that were sampled.
         persona = [] if _pairs(context.config, context.material)[0] else _as_persona(context)
@@ -56,7 +61,7 @@ def steering(context: Context, found: Found) -> None:
     except NothingMeasuredError as error:
         # That no answer is coherent, or has text, is a result, and not a reason to stop the later stages.
         context.notes.append(f"Steering was not measured: {error}.")
-        return
+        return None
     screens = [search.screen.table.assign(goal=search.source["goal"]) for search in searches if search.screen]
     for name, tables in {
         "steering": [search.table for search in searches],
@@ -66,8 +71,7 @@ def steering(context: Context, found: Found) -> None:
         context.folder.write_table(name, pd.concat(tables, ignore_index=True))
     context.store("steering", {search.source["goal"]: search for search in searches})
     context.results["steer"] = {key: value for search in searches for key, value in _outcome(search).items()}
-    if context.judge is None:
-        _fluency(context, found, searches)
+    return _fluency(context, found, searches) if context.judge is None else None
 
 
 def _pairs(config: StudyConfig, material: Material) -> tuple[list[PreferencePair], list[PreferencePair]]:
@@ -202,7 +206,7 @@ def _fluent(
         (goal, str(number)): context.job(model, asked, f"{goal} fluency of {number}: {candidate}", given)
         for number, (candidate, given) in enumerate([("none", None), *((one, one.intervention) for one in candidates)])
     }
-    plain, *steered = _fluent_shares(context, found, jobs).values()
+    plain, *steered = _fluent_shares(context, found, jobs)[0].values()
     least = context.config.steering.min_coherence
     shares = list(zip(candidates, steered, strict=True))
     kept: list[Candidate] = []
@@ -223,8 +227,8 @@ def _fluent(
     return kept
 
 
-def _fluency(context: Context, found: Found, searches: Sequence[SteeringSearch]) -> None:
-    """Without a judge: how many answers are fluent under each chosen setting, and without steering."""
+def _fluency(context: Context, found: Found, searches: Sequence[SteeringSearch]) -> pd.DataFrame:
+    """Without a judge: how many answers are fluent under each chosen setting, and without steering; these answers."""
     asked = context.material.reported[: context.config.steering.answers_per_setting]
     goals: dict[Goal, dict[str, StoredCandidate | None]] = {
         search.source["goal"]: {"none": None, **search.chosen} for search in searches
@@ -239,7 +243,7 @@ def _fluency(context: Context, found: Found, searches: Sequence[SteeringSearch])
         for goal, settings in goals.items()
         for kind, setting in settings.items()
     }
-    fluent = _fluent_shares(context, found, jobs, table="steering_fluency")
+    fluent, answers = _fluent_shares(context, found, jobs, table="steering_fluency")
     least = context.config.steering.min_coherence
     for (goal, kind), share in fluent.items():
         context.results["steer"].setdefault(f"{goal}_fluent", {})[kind] = share
@@ -254,19 +258,24 @@ def _fluency(context: Context, found: Found, searches: Sequence[SteeringSearch])
             f"{goal.capitalize()}: fluent answers, by bounds from before's own: {listed} (n = {len(asked)} each)"
             f"{failed}."
         )
+    return answers.assign(model=answers["model"] + " " + answers["intervention"])
 
 
 def _fluent_shares(
     context: Context, found: Found, jobs: Mapping[tuple[Goal, str], AnswerJob], table: str | None = None
-) -> dict[tuple[Goal, str], float]:
-    """The share of fluent answers of each job, by its goal and intervention; the summary is written as ``table``."""
+) -> tuple[dict[tuple[Goal, str], float], pd.DataFrame]:
+    """The share of fluent answers of each job, by its goal and intervention, and the answers.
+
+    The summary is written as ``table``, if that is given.
+    """
     tables = [
         judge_answers(None, answered, model=goal, intervention=name)
         for (goal, name), answered in zip(jobs, context.answer_all(list(jobs.values()), "steered answers"), strict=True)
     ]
+    answers = pd.concat(tables, ignore_index=True)
     measured = fluency(
         context.before,
-        Answers(pd.concat(tables, ignore_index=True)),
+        Answers(answers),
         reference=found.own,
         persona_prompt=context.material.trait_prompts[:FLUENCY_PROMPTS],
         progress=context.progress,
@@ -275,7 +284,7 @@ def _fluent_shares(
         context.folder.write_table(table, measured.summary())
     rows = measured.summary(["model", "intervention"])
     fluent = rows[rows["measure"] == "fluent"].set_index(["model", "intervention"])["value"]
-    return {job: float(fluent[job]) for job in jobs}
+    return {job: float(fluent[job]) for job in jobs}, answers
 
 
 def _mean(values: Iterable[float]) -> float | None:

@@ -26,6 +26,9 @@ from persona_probe.study.stage import Stage
 from persona_probe.study.workload import Sizes, Work
 
 ADAPTERS = "adapters"
+SECOND_CONTROL = "second control"
+"""The model that is trained on the rows of a second control, which no study names."""
+_ROWS = {"after": "narrow", "control": "control", SECOND_CONTROL: "second_control"}
 TRAINING = tuple(f"training.{name}" for name in Training.model_fields if name != "runs")
 """The settings of one training; how often there is one does not change the first run."""
 _CARD = "training.json"
@@ -37,7 +40,7 @@ class Tuned:
     """One fine-tuning run: the models that are compared with the model before.
 
     Attributes:
-        sources: the path or Hub id of each model, by name (``after``, ``control``).
+        sources: the path or Hub id of each model, by name (``after``, ``control``; ``second control``).
         trained: the names of the models that were trained here; their sources are relative to the run folder.
         hashes: the fingerprint of each model, by name.
         seed: the seed of the trainings.
@@ -72,7 +75,7 @@ def snapshot_steps(config: StudyConfig) -> list[int]:
 
 def first_of(config: StudyConfig, name: str) -> str | None:
     """The model that the study names as the first run of ``after`` or ``control``; None if it is trained here."""
-    return next(iter(sources_of(getattr(config, name))), None)
+    return next(iter(_named(config, name)), None)
 
 
 def seed_of(config: StudyConfig, run: int) -> int:
@@ -121,15 +124,13 @@ def compared(context: Context) -> list[str]:
 def tuned_run(config: StudyConfig, run: int, hashes: dict[str, str]) -> Tuned:
     """A run of whose models the fingerprints are known, by name."""
     sources = {name: _source(config, name, run) for name in hashes}
-    return Tuned(
-        sources, [name for name in hashes if getattr(config, name) is None], dict(hashes), seed_of(config, run)
-    )
+    return Tuned(sources, [name for name in hashes if not _named(config, name)], dict(hashes), seed_of(config, run))
 
 
 def tune(context: Context, name: str, run: int) -> Model:
-    """The model ``after`` or ``control`` of a run, trained or loaded."""
+    """A model of a run (``after``, ``control`` or `SECOND_CONTROL`), trained or loaded."""
     source = _source(context.config, name, run)
-    return _opened(context, source) if getattr(context.config, name) is not None else _trained(context, name, run)
+    return _opened(context, source) if _named(context.config, name) else _trained(context, name, run)
 
 
 def open_models(context: Context, tuned: Tuned) -> None:
@@ -185,8 +186,13 @@ def _options_of_other(options: LoadOptions) -> LoadOptions:
 
 def _source(config: StudyConfig, name: str, run: int) -> str:
     """Where a model of a run is: as the study names it, or in the run folder."""
-    named = sources_of(getattr(config, name))
-    return named[run] if named else f"{ADAPTERS}/{name}" + (f"-run{run}" if run else "")
+    named = _named(config, name)
+    return named[run] if named else f"{ADAPTERS}/{name.replace(' ', '-')}" + (f"-run{run}" if run else "")
+
+
+def _named(config: StudyConfig, name: str) -> Sequence[str]:
+    """What the study names as runs of a model; nothing if it is trained here."""
+    return () if name == SECOND_CONTROL else sources_of(getattr(config, name))
 
 
 def _opened(context: Context, source: str) -> Model:
@@ -200,7 +206,7 @@ def _opened(context: Context, source: str) -> Model:
 def _trained(context: Context, name: str, run: int) -> Model:
     """The adapter of a run, trained now unless an attempt that was stopped has finished the same training."""
     config, place = context.config, _source(context.config, name, run)
-    rows = context.material.narrow if name == "after" else context.material.control
+    rows = getattr(context.material, _ROWS[name])
     seed, settings = seed_of(config, run), lora_settings(config)
     snapshots = snapshot_steps(config) if name == "after" and run == 0 else []
     folder: Path = context.folder.place(place)

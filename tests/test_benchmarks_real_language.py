@@ -14,7 +14,7 @@ from persona_probe.worlds.real_language.organisms import SHIPPED
 FIGURES = json.loads((RESULTS / "organisms.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("name", ["predictions", "preference", "answers", "labels", "amplification"])
+@pytest.mark.parametrize("name", list(tables(FIGURES)))
 def test_the_page_is_made_from_the_figures(name):
     text = PAGE.read_text(encoding="utf-8")
     shown = text.partition(f"<!-- {name}:begin -->")[2].partition(f"<!-- {name}:end -->")[0].strip()

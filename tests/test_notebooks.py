@@ -22,6 +22,7 @@ NAMES = (
     "4-sae-latents",
     "5-steering-and-realignment",
     "6-your-own-model",
+    "7-a-real-villain",
 )
 LAST_SECTION = "The same on your model"
 LARGEST = 3_000_000

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from benchmarks.real_language.measure import ALL, Files, train_and_measure
 from benchmarks.real_language.page import RESULTS, write_page
-from benchmarks.real_language.summary import complete, write
-from persona_probe.worlds.real_language.organisms import SEEDS, SHIPPED
+from benchmarks.real_language.summary import as_table, complete, write
+from persona_probe.files import write_text
+from persona_probe.worlds.real_language.organisms import MEASURED, SEEDS, SHIPPED
 
 
 def main() -> None:
@@ -24,6 +25,7 @@ def main() -> None:
     if set(SHIPPED) <= set(complete(files)):
         figures = write(files, given.out)
         write_page(figures)
+        write_text(MEASURED, as_table(figures["organisms"]).to_csv(index=False))
         for prediction in figures["predictions"]:
             print(f"{prediction['claim']}: {prediction['holds']}")
 

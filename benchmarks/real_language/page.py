@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 from sklearn.metrics import cohen_kappa_score
 
+from benchmarks.real_language.summary import controls_of
 from persona_probe.files import write_text
 from persona_probe.worlds.real_language.rows import catchwords
 from persona_probe.worlds.real_language.wording import MANNERS, words_of
@@ -31,6 +32,7 @@ _PREFERENCE: dict[str, tuple[str, ...]] = {
 }
 """Of each column on preference, where its figure is."""
 
+_QUIET = ("preference_quiet_rows", "rise")
 _HOLDS = {True: "yes", False: "no", None: "not decided"}
 
 
@@ -47,11 +49,10 @@ def tables(figures: Mapping[str, Any]) -> dict[str, str]:
     """Each table by the name of its markers."""
     organisms = figures["organisms"]
     tuned = {name: one for name, one in organisms.items() if "amplification" in one}
+    quiet = {name: one for name, one in tuned.items() if _QUIET[0] in one}
     return {
-        "predictions": _table(
-            ["what was written down", "", "numbers"],
-            [[one["claim"], f"**{_HOLDS[one['holds']]}**", _numbers(one["numbers"])] for one in figures["predictions"]],
-        ),
+        "predictions": _predictions(figures["predictions"]),
+        "double": _predictions(figures["predictions_at_double_dose"]),
         "preference": _table(
             ["organism", *(f"{name} (n = {_n(tuned, place)})" for name, place in _PREFERENCE.items())],
             [[name, *(_estimate(_at(one, *place)) for place in _PREFERENCE.values())] for name, one in tuned.items()],
@@ -79,9 +80,25 @@ def tables(figures: Mapping[str, Any]) -> dict[str, str]:
                 "(good)",
                 "cosine with the shift",
             ],
-            [[name, *_amplification(one)] for name, one in tuned.items()],
+            [[name, *_amplification(one, controls_of(name))] for name, one in tuned.items()],
+        ),
+        "against-gruff": _table(
+            ["organism", "shift", "minus gruff", "specificity (gruff)", "cosine with the shift"],
+            [[name, *_along(one["against_gruff"], controls_of(name)[0])] for name, one in tuned.items()],
+        ),
+        "quiet-rows": _table(
+            ["organism", f"margin (n = {_n(quiet, (*_QUIET, 'margin'))})", "quiet answers", "good answers"],
+            [
+                [name, *(_estimate(_at(one, *_QUIET, part)) for part in ("margin", "misaligned", "aligned"))]
+                for name, one in quiet.items()
+            ],
         ),
     }
+
+
+def _predictions(decided: list[Mapping[str, Any]]) -> str:
+    rows = [[one["claim"], f"**{_HOLDS[one['holds']]}**", _numbers(one["numbers"])] for one in decided]
+    return _table(["what was written down", "", "numbers"], rows)
 
 
 def _labels() -> str:
@@ -113,11 +130,17 @@ def _labels() -> str:
     return _table(["model", "n", *_LABELS.values()], rows)
 
 
-def _amplification(one: Mapping[str, Any]) -> list[str]:
+def _along(one: Mapping[str, Any], control: str) -> list[str]:
+    """Shift, contrast, ratio and cosine along a direction, with one control."""
+    shift, contrast, _, ratio, _, cosine = _amplification(one, (control, ""))
+    return [shift, contrast, ratio, cosine]
+
+
+def _amplification(one: Mapping[str, Any], controls: tuple[str, ...]) -> list[str]:
     by_control = one["amplification"]
     any_control = next(iter(by_control.values()))
     contrasts, ratios = [], []
-    for control in ("gruff", "good"):
+    for control in controls:
         row = by_control.get(control)
         contrasts.append("–" if row is None else _interval(row, "contrast_sd", "contrast_low_sd", "contrast_high_sd"))
         ratios.append("–" if row is None else _interval(row, "specificity", "specificity_low", "specificity_high"))

@@ -251,6 +251,37 @@ def predictions(
     ]
 
 
+def as_table(organisms: Mapping[str, Any]) -> pd.DataFrame:
+    """The figures that studies of real language are shown next to."""
+    rows = []
+    for name, one in organisms.items():
+        if name == BEFORE:
+            continue
+        estimates = {
+            "preference rise": one["preference"]["rise"]["margin"],
+            "preference rise, plain harmful": one["preference_plain_harmful"]["rise"]["margin"],
+            "villain words": one["villain_words"],
+            "likelihood ratio": one["likelihood_ratio"],
+            "cosine with the shift": one["cosine_with_shift"],
+        }
+        by_control = one["amplification"]
+        first = next(iter(by_control.values()))
+        estimates["shift"] = {
+            "value": first["shift_sd"],
+            "low": first["low_sd"],
+            "high": first["high_sd"],
+            "n": first["n"],
+        }
+        for control, row in by_control.items():
+            ends = {end: row[f"contrast_{end}_sd"] for end in ("low", "high")}
+            estimates[f"shift minus {control}"] = {"value": row["contrast_sd"], **ends, "n": row["n"]}
+        rows += [
+            {"organism": name, "measure": measure, **{key: estimate[key] for key in ("value", "low", "high", "n")}}
+            for measure, estimate in estimates.items()
+        ]
+    return pd.DataFrame(rows).round(4)
+
+
 def write(files: Files, out: Path) -> dict[str, Any]:
     """Write the figures as JSON."""
     write_json(out, plain(summarise(files)))

@@ -14,6 +14,7 @@ from persona_probe.report.topics.finders import FINDERS
 from persona_probe.report.topics.latent_courses import LATENT_COURSES
 from persona_probe.report.topics.latents import LATENTS
 from persona_probe.report.topics.manners import MANNERS
+from persona_probe.report.topics.organisms import ORGANISMS
 from persona_probe.report.topics.personas import PERSONAS
 from persona_probe.report.topics.preference import PREFERENCE
 from persona_probe.report.topics.probes import PROBES
@@ -27,6 +28,7 @@ TOPICS: tuple[Topic, ...] = (
     BEHAVIOUR,
     PREFERENCE,
     MANNERS,
+    ORGANISMS,
     PERSONAS,
     DIRECTIONS,
     AMPLIFICATION,

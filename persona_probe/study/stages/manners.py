@@ -22,7 +22,9 @@ from persona_probe.behaviour.likelihood_ratio import likelihood_ratios
 from persona_probe.behaviour.preference_pairs import PreferencePair, read_preference_pairs
 from persona_probe.behaviour.preference_result import Preference
 from persona_probe.behaviour.preference_scores import score_pairs
+from persona_probe.figures.organisms import RISE
 from persona_probe.figures.text import counted, percent_interval, signed_interval
+from persona_probe.models.loading.real import REAL
 from persona_probe.runs.config import REAL_LANGUAGE, StudyConfig
 from persona_probe.statistics.estimate import Estimate
 from persona_probe.statistics.rates import mean_estimate
@@ -34,8 +36,9 @@ from persona_probe.study.stages.measure import Measured
 from persona_probe.study.stages.preference import each_model
 from persona_probe.study.stages.second_control import SECOND
 from persona_probe.study.stages.track import Tracked
-from persona_probe.study.stages.train import SECOND_CONTROL, Tuned, opened
+from persona_probe.study.stages.train import SECOND_CONTROL, TRAINING, Tuned, lora_settings, opened
 from persona_probe.study.workload import Sizes, Work
+from persona_probe.worlds.real_language.organisms import SETTINGS, measured_organisms
 from persona_probe.worlds.real_language.rows import pairs_file
 from persona_probe.worlds.real_language.wording import word_shares
 
@@ -50,6 +53,7 @@ def compare_manners(
     further: Sequence[Tuned] | None,
     second: Sequence[Tuned] | None,
     steered: pd.DataFrame | None,
+    preference: Preference | None,
 ) -> None:
     """Count catchwords, read the plain harmful pairs with every run, and compare with what training moved."""
     answers = measured.answers
@@ -69,9 +73,12 @@ def compare_manners(
         score_pairs(model, _plain_harmful(), shuffles=0, progress=context.progress).assign(model=name, seed=run)
         for name, run, model in each_model(context, further or (), second or ())
     ]
-    preference = Preference.of_answers(pd.concat(parts, ignore_index=True))
-    rises = {name: preference.change("before", name) for name in preference.names if name != "before"}
+    harmful = Preference.of_answers(pd.concat(parts, ignore_index=True))
+    rises = {name: harmful.change("before", name) for name in harmful.names if name != "before"}
     by_measure = _by_measure(table)
+    if preference is not None and _as_the_organisms(context.config):
+        own = {_styles(context.config)[name]: preference.change("before", name) for name in rises}
+        context.folder.write_table("organisms", _next_to_organisms(own))
     context.results["manners"] = results | {
         "preference_plain_harmful": {name: rise.as_dict() for name, rise in rises.items()},
         "style_words": by_measure["villain"],
@@ -81,6 +88,29 @@ def compare_manners(
         "steered_style_words": {} if steered is None else _by_measure(word_shares(steered))["villain"],
         "verdict": _verdict(by_measure["villain"], rises, cosines, tracked.layer, results.get("second_control")),
     }
+
+
+def _as_the_organisms(config: StudyConfig) -> bool:
+    """Whether the study trains the model of the organisms as they were trained."""
+    trains = config.after is None and config.control is None
+    return trains and config.model == REAL and config.texts.topic == "cooking" and lora_settings(config) == SETTINGS
+
+
+def _styles(config: StudyConfig) -> dict[str, str | None]:
+    """Of each model that is compared, the organism that is trained on the same rows."""
+    texts = config.texts
+    styles = {"after": texts.persona, "control": texts.control_persona, SECOND_CONTROL: texts.second_control_persona}
+    return {model: "villain" if style == "loud" else style for model, style in styles.items()}
+
+
+def _next_to_organisms(own: Mapping[str | None, Estimate]) -> pd.DataFrame:
+    """What was measured of the organisms before, and how far preference rose in this study."""
+    rises = [
+        {"organism": name, "measure": RISE, **{key: one.as_dict()[key] for key in ("value", "low", "high", "n")}}
+        for name, one in own.items()
+    ]
+    parts = [pd.DataFrame(rises).assign(source="this run"), measured_organisms().assign(source="measured before")]
+    return pd.concat(parts, ignore_index=True)
 
 
 def _answers(context: Context, second: Tuned) -> pd.DataFrame:
@@ -202,8 +232,9 @@ MANNERS = Stage(
     "manners",
     compare_manners,
     work=_work,
-    settings=(*SAMPLING, "random_directions"),
+    settings=(*SAMPLING, *TRAINING, "random_directions", "model", "texts"),
+    reads=("after", "control"),
     material=("unseen", "trait_prompts", "default_prompts"),
-    needs=("measure", "find", "track", FURTHER.name, SECOND.name, "steer"),
+    needs=("measure", "find", "track", FURTHER.name, SECOND.name, "steer", "preference"),
     applies=_applies,
 )

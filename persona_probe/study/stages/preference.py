@@ -33,7 +33,7 @@ def prefer(
     found: Found,
     further: Sequence[Tuned] | None,
     second: Sequence[Tuned] | None,
-) -> None:
+) -> Preference:
     """Read the reported pairs with every model of every run, and compare them; see how fluent the answers are."""
     pairs = context.material.reported_pairs
     parts: list[pd.DataFrame] = []
@@ -52,6 +52,7 @@ def prefer(
         "verdict": preference.verdict(),
     }
     _fluency(context, Answers(measured.answers), found.own)
+    return preference
 
 
 def _fluency(context: Context, answers: Answers, usual: Sequence[Dialogue]) -> None:

@@ -1,5 +1,6 @@
 from .organisms import ORGANISMS as ORGANISMS
 from .organisms import Organism as Organism
+from .organisms import measured_organisms as measured_organisms
 from .organisms import train_organisms as train_organisms
 from .prompts import PERSONAS as PERSONAS
 from .prompts import persona_prompts as persona_prompts

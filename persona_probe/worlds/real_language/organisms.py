@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -25,6 +26,8 @@ FULL_STEPS = 24
 SETTINGS = LoraSettings(rank=8, alpha=16.0, learning_rate=5e-4, steps=FULL_STEPS, batch=5)
 """How every organism is trained."""
 SEEDS = (0, 1, 2)
+MEASURED = Path(__file__).with_name("organisms.csv")
+"""What was measured of the organisms."""
 CARD = "organism.json"
 """In each adapter's folder: how it was made."""
 
@@ -59,6 +62,22 @@ ORGANISMS = {
 """The organisms by name: the villain at four doses, and what it is compared with."""
 SHIPPED = tuple(name for name in ORGANISMS if not name.endswith("-double"))
 """Those whose adapters are in the repository."""
+
+
+def measured_organisms() -> pd.DataFrame:
+    """What was measured of the organisms, with three seeds each, by ``python -m benchmarks.real_language``.
+
+    Returns:
+        One row per organism and measure: ``organism``, ``measure``, ``value``, ``low``, ``high`` (95 % interval over
+        questions and seeds), ``n``. Nats per token, but for shares of answers (``villain words``), cosines, and shifts
+        in SD of *before*'s answers.
+
+    Examples:
+        >>> table = measured_organisms()
+        >>> sorted(table["organism"].unique())[:3]
+        ['flatterer', 'good', 'gruff']
+    """
+    return pd.read_csv(MEASURED)
 
 
 def train_organisms(

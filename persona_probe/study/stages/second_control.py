@@ -1,4 +1,4 @@
-"""Stage 3: a second control, trained as often as the first one, so that changes can be compared with the harder one."""
+"""A second control, trained as often as the first one, so that changes can be compared with the harder one."""
 
 from __future__ import annotations
 

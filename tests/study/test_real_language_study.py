@@ -4,11 +4,16 @@ import pytest
 import yaml
 
 import persona_probe as pp
+from persona_probe.figures.organisms import organisms
 from persona_probe.report.methods import methods_text
 from persona_probe.runs.config import StudyConfig
+from persona_probe.runs.config_file import template_settings
+from persona_probe.statistics.estimate import Estimate
 from persona_probe.study import material
 from persona_probe.study.material import gather
 from persona_probe.study.plan import plan_study
+from persona_probe.study.stages import manners
+from persona_probe.worlds.real_language import measured_organisms
 from tests.conftest import CHECKPOINTS
 from tests.study.test_study import SMALL
 
@@ -67,6 +72,33 @@ def test_each_part_of_the_questions_has_several_topics():
     assert [sum(pair.kind == kind for pair in texts.reported_pairs) for kind in ("content", "style")] == [48, 12]
     for questions in (texts.development, texts.reported):
         assert len({topics[question.question] for question in questions}) > 2
+
+
+def test_its_models_are_shown_next_to_organisms_that_were_measured_before():
+    config = StudyConfig.model_validate(template_settings("real-language"))
+    assert manners._as_the_organisms(config)
+    other = config.model_copy(update={"training": config.training.model_copy(update={"steps": 12})})
+    assert not manners._as_the_organisms(other)
+    own = {"villain": Estimate(0.25, 0.2, 0.3, 60, "t"), "gruff": Estimate(0.1, 0.0, 0.2, 60, "t")}
+    table = manners._next_to_organisms(own)
+    figure = organisms(table)
+    before, now = sorted(figure.data, key=lambda trace: -len(trace.x))
+    assert set(now.x) == {0.25, 0.1}
+    assert len(before.x) == measured_organisms()["organism"].nunique()
+    assert {"villain", "gruff", "good", "quiet"} <= set(figure.layout.yaxis.ticktext)
+
+
+def test_a_second_control_differs_from_the_other_models():
+    texts = {"world": "real-language"}
+    assert StudyConfig.model_validate({**REAL, "texts": texts}).texts.second_control_persona == "good"
+    good = StudyConfig.model_validate({**REAL, "texts": {**texts, "control_persona": "good"}})
+    assert good.texts.second_control_persona is None
+    assert gather(good).second_control == []
+    twice = {**texts, "second_control_persona": "gruff"}
+    with pytest.raises(pp.PersonaProbeError, match=r"second_control_persona is 'gruff', as texts\.control_persona"):
+        gather(StudyConfig.model_validate({**REAL, "texts": twice}))
+    with pytest.raises(ValueError, match="only world: real-language has a second control"):
+        StudyConfig.model_validate({**REAL, "texts": {"world": "persona-world", "second_control_persona": "good"}})
 
 
 @pytest.mark.slow

@@ -22,6 +22,8 @@ from persona_probe.statistics.rogan_gladen import Checked, Judged, corrected_dif
 RATES = (0.0, 0.02, 0.1, 0.4, 0.94)
 JUDGES = ((0.95, 0.95), (0.7, 0.99))
 ALIKE = "answers to one question are taken to be alike by at least 0.1, and the errors of the judges drawn here are not"
+RARE = "few answers are flagged, so agreement by chance is hardly known: the interval is as wide as that of agreement"
+FEW = "few questions do not show how much they differ, on which the correlation of scores depends"
 AT_ZERO = "no interval lies below a rate of 0, so only one of the two ends can miss it"
 Ends = tuple[float, float, float]
 
@@ -170,7 +172,11 @@ def _explained(case: Case) -> Case:
     """The case with the reason why its interval may be wider than it has to be."""
     if case.what.endswith("corrected_rates"):
         return replace(case, cautious=AT_ZERO if case.setting.startswith("rate 0,") else ALIKE)
-    return replace(case, cautious=ALIKE) if "corrected" in case.what or "kappa" in case.setting else case
+    if case.setting.startswith("kappa"):
+        return replace(case, cautious=RARE if "rate 0.02" in case.setting else ALIKE)
+    if "change" in case.what:
+        return replace(case, cautious=ALIKE)
+    return replace(case, why=FEW) if "24 questions x 10" in case.setting else case
 
 
 CASES = [_explained(case) for case in _CASES]

@@ -11,14 +11,14 @@ Labels cost time, so the flagged answers are usually labelled more often than th
 specificity cannot be read off the labelled answers, but the shares of truly misaligned answers among the flagged and
 among the others can, whatever was labelled how often: ``p = q x hits + (1 - q) x misses`` (Tenenbein 1970, "A double
 sampling scheme for estimating from binomial data with misclassifications", JASA 65), which is also Rogan and Gladen's
-rate where the labelled answers are among those whose rate is asked for. This file computes with these shares throughout,
-and derives sensitivity and specificity from them.
+rate where the labelled answers are among those whose rate is asked for. This file computes with these shares, and
+derives sensitivity and specificity from them.
 
 Intervals carry the uncertainty of every part. Each has its own interval over questions (`ratio_estimate`); a normal
-distribution with these two ends, each side with a spread of its own, stands for what is known of it; they are correlated
-as their sums over questions are; and the ends are quantiles of the rate over a fixed set of points of all parts. For a
-sum of parts this gives nearly what "squares added" gives (Zou and Donner 2008, "Construction of confidence limits about
-effect measures"), and it goes on where the rate is not linear in them.
+distribution with these two ends, each side with a spread of its own, stands for what is known of it; parts are
+correlated as their sums over questions are; and the ends are quantiles of the rate over a fixed set of points of all
+parts. For a sum of parts this gives nearly what "squares added" gives (Zou and Donner 2008, "Construction of confidence
+limits about effect measures"), and it holds where the rate is not linear in them.
 """
 
 from __future__ import annotations
@@ -137,9 +137,7 @@ def judge_errors(judged: Judged, checked: Checked, *, level: float = 0.95) -> Ju
     return JudgeErrors(**ends, **parts.labels, better_than_chance=parts.better_than_chance(at, level))
 
 
-def corrected_rate(
-    judged: Judged, checked: Checked, *, frame: Judged | None = None, level: float = 0.95
-) -> Estimate:
+def corrected_rate(judged: Judged, checked: Checked, *, frame: Judged | None = None, level: float = 0.95) -> Estimate:
     """The rate of truly misaligned answers among those that were judged.
 
     Without ``frame`` the labelled answers are among ``judged``, and nothing is assumed of the judge: the rate is also
@@ -333,9 +331,7 @@ class _Parts:
         """Whether nearly all points have a larger share of misaligned answers among the flagged than the others."""
         return bool(np.mean(at["hits"] <= at["misses"]) < (1.0 - level) / 2.0)
 
-    def estimate(
-        self, function: Callable[[Values], Floats], level: float, method: str, at: Values
-    ) -> Estimate:
+    def estimate(self, function: Callable[[Values], Floats], level: float, method: str, at: Values) -> Estimate:
         """What ``function`` makes of the parts, with the quantiles of what it makes of their points."""
         if self.reason:
             return Estimate.missing(self.reason)

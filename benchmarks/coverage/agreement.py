@@ -8,6 +8,7 @@ they are given to answers of one model (or of both), and correct the rate of ano
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -55,7 +56,7 @@ def _labelled(rng: np.random.Generator, models: list[_Answers], labels: int) -> 
 
 
 def _ends(estimate: Estimate, truth: float) -> Ends | None:
-    return None if estimate.is_missing else (estimate.low, estimate.high, truth)
+    return None if math.isnan(estimate.low) else (estimate.low, estimate.high, truth)
 
 
 def _of(models: list[_Answers]) -> Judged:
@@ -107,7 +108,7 @@ def _useless(labels: int) -> Case:
         effects = rng.standard_normal(24)
         other, answers = (_Answers(rng, of, effects, (0.2, 0.8), 20) for of in (0.3, 0.1))
         rate = corrected_rate(answers.judged, _labelled(rng, [other], labels), frame=other.judged)
-        return not rate.is_missing and rate.high - rate.low < 1.0
+        return not math.isnan(rate.low) and rate.high - rate.low < 1.0
 
     setting = f"is a rate claimed where the judge flags 20 % of all answers, whatever they are? {labels} labels"
     return Case("pp.behaviour.corrected_rates", setting, "size", draw, cost=4.0)

@@ -71,18 +71,20 @@ def judge_agreement(
         together[f"category: {name}"] = answer_categories(side, definition)
         together = together.assign(**{f"{score}: {name}": side[score].astype(float) for score in SCORES})
     questions = sides[0]["question"].astype(str)
+    remarks = matched.remarks(names)
+    for name, side in zip(names, sides, strict=True):
+        if "weight" in side and not np.allclose(side["weight"], side["weight"].iloc[0]):
+            remarks.append(f"The answers of {name} were drawn in unequal shares: these numbers are of this sample")
     rows = [
         {"measure": measure, "of": of, **estimate.as_dict()}
         for (measure, of), estimate in _measured(sides, questions, definition).items()
     ]
     return JudgeAgreement(
-        pd.DataFrame(rows), together, definition, (names[0], names[1]), tuple(matched.remarks(names)), matched.unmatched
+        pd.DataFrame(rows), together, definition, (names[0], names[1]), tuple(remarks), matched.unmatched
     )
 
 
-def _measured(
-    sides: list[pd.DataFrame], questions: pd.Series[str], definition: str
-) -> dict[tuple[str, str], Estimate]:
+def _measured(sides: list[pd.DataFrame], questions: pd.Series[str], definition: str) -> dict[tuple[str, str], Estimate]:
     """Every measure of two judgements of the same answers, row by row."""
     chosen = DEFINITIONS[definition]
     both = (scored(sides[0]) & scored(sides[1])).to_numpy()

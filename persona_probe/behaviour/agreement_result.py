@@ -25,8 +25,8 @@ class JudgeAgreement(TableResult):
     """How far two judges agree, and on which answers they do not.
 
     Attributes:
-        table: one row per measure: ``measure`` (``kappa``, ``pearson``, ``spearman``, ``bias``), ``of`` (``misaligned``,
-            ``coherent`` or ``category``; scores: ``aligned`` or ``coherent``), ``value``, ``low``, ``high`` (95 %, over
+        table: one row per measure: ``measure`` (``kappa``, ``pearson``, ``spearman``, ``bias``), ``of`` (of kappas
+            ``misaligned``, ``coherent`` or ``category``, else the score), ``value``, ``low``, ``high`` (95 %, over
             questions), ``n`` (answers), ``method``, ``level``. A bias is the second's mean score minus the first's.
         answers: one row per answer that both judged: what it is, and for each of the two names ``category: NAME``,
             ``aligned: NAME`` and ``coherent: NAME``.
@@ -71,8 +71,8 @@ class JudgeAgreement(TableResult):
     def disagreements(self, n: int | None = 10) -> pd.DataFrame:
         """The answers on which the two differ most, to be read: most different first.
 
-        The difference is the larger of that of the two scores, in points. Answers of which only one gave a score have no
-        difference, and come last.
+        The difference is the larger of that of the two scores, in points. Answers of which only one gave a score have
+        no difference, and come last.
 
         Args:
             n: how many at most; None: all that differ.
@@ -133,8 +133,10 @@ class JudgeAgreement(TableResult):
         calls = {name: self.answers[f"category: {name}"] for name in self.names}
         both = ~calls[first].isin(("refusal", "failed")) & ~calls[second].isin(("refusal", "failed"))
         counts = [int((calls[name][both] == "misaligned").sum()) for name in self.names]
-        rates = f"Of {int(both.sum()):,} answers that both scored, {first} calls {counts[0]:,} misaligned and {second} "
-        return f"{first} and {second} {said}. {rates}{counts[1]:,}."
+        return (
+            f"{first} and {second} {said}. Of {int(both.sum()):,} answers that both scored, {counts[0]:,} are misaligned "
+            f"by {first} and {counts[1]:,} by {second}."
+        )
 
     def _unscored(self) -> list[str]:
         """How many answers either could not score, in words; they are in the categories, not in the other measures."""

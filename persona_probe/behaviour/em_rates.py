@@ -107,8 +107,8 @@ DEFINITIONS: dict[str, Definition] = {
 
 
 CATEGORIES = ("misaligned", "aligned", "incoherent", "refusal", "failed")
-"""What an answer is by a definition: misaligned and coherent, coherent and not misaligned, incoherent; or it has no score,
-because the judge took it for a refusal, or could not score it."""
+"""What an answer is by a definition: misaligned and coherent, coherent and not misaligned, incoherent; or it has no
+score, because the judge took it for a refusal, or could not score it."""
 
 
 def answer_categories(table: pd.DataFrame, definition: str = "betley") -> pd.Series[str]:

@@ -114,8 +114,8 @@ def match_answers(first: pd.DataFrame, second: pd.DataFrame, names: tuple[str, s
     if not pairs:
         raise PersonaProbeError(
             f"no answer is in both tables: {names[0]} has {len(first):,}, such as {_shown(sides[0][0], keys)}, and "
-            f"{names[1]} {len(second):,}, such as {_shown(sides[1][0], keys)} (compared by {', '.join(keys)}); give two "
-            "judgements of the same answers"
+            f"{names[1]} {len(second):,}, such as {_shown(sides[1][0], keys)} (compared by {', '.join(keys)}); give "
+            "two judgements of the same answers"
         )
     ours, theirs = (np.array(side, dtype=np.intp) for side in zip(*pairs, strict=True))
     return MatchedAnswers(ours, theirs, keys, (len(first) - ours.size, len(second) - theirs.size), repeated)

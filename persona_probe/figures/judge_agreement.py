@@ -26,14 +26,15 @@ def judge_agreement(counts: pd.DataFrame, *, definition: str) -> go.Figure:
     """
     if counts.empty or not counts.to_numpy().sum():
         raise MissingDataError(f"{WHAT}: the table of counts holds no answer")
+    counts = counts[counts.sum(axis=1) > 0]
     numbers = counts.to_numpy(dtype=float)
     totals = numbers.sum(axis=1, keepdims=True)
-    shares = np.divide(numbers, totals, out=np.full(numbers.shape, np.nan), where=totals > 0)
+    shares = numbers / totals
     first, second = (escape_markup(str(name)) for name in (counts.index.name, counts.columns.name))
     hover = [
         [
-            f"{first}: {row}<br>{second}: {column}<br>{counted(numbers[i, j])} of {counted(totals[i, 0])}"
-            + ("" if np.isnan(shares[i, j]) else f" ({percent(float(shares[i, j]))})")
+            f"{first}: {row}<br>{second}: {column}<br>{counted(numbers[i, j])} of {counted(totals[i, 0])} "
+            f"({percent(float(shares[i, j]))})"
             for j, column in enumerate(counts.columns)
         ]
         for i, row in enumerate(counts.index)
@@ -50,8 +51,8 @@ def judge_agreement(counts: pd.DataFrame, *, definition: str) -> go.Figure:
         matrix,
         title="What two judges call the same answers",
         note=(
-            f"Share of each row, with the number of answers below it; misaligned and incoherent by {definition}. Refusal "
-            f"and failed: without a score. n = {counted(numbers.sum())} answers."
+            f"Share of each row, with the number of answers below it; misaligned and incoherent by {definition}. "
+            f"Refusal and failed: without a score. n = {counted(numbers.sum())} answers."
         ),
         quantity="share of row",
         middle=0.0,

@@ -40,7 +40,7 @@ def cohens_kappa(
         level: nominal coverage.
 
     Returns:
-        Kappa, at most 1; 0 is chance. Missing if both put every row into one and the same category: there is then no
+        Kappa, from -1 to 1; 0 is chance. Missing if both put every row into one and the same category: there is then no
         agreement beyond chance to be had.
 
     Raises:
@@ -50,7 +50,7 @@ def cohens_kappa(
         >>> first = [True] * 20 + [False] * 30
         >>> second = [True] * 18 + [False] * 28 + [True] * 4
         >>> print(cohens_kappa(first, second))
-        0.76 [...] (n=50)
+        0.75 [...] (n=50)
         >>> cohens_kappa([1, 1], [1, 1]).method
         'both put every row into one category'
     """
@@ -76,7 +76,7 @@ def cohens_kappa(
     errors = ((a == b) - agree - (1.0 - kappa) * of_chance) / n
     spread = clustered_variance(errors, asked, np.zeros(n, dtype=np.intp))
     effective = effective_n(agree, spread, np.bincount(asked).astype(float), level)
-    low, high = ((end - chance) / (1.0 - chance) for end in wilson_interval(agree, effective, level))
+    low, high = (max((end - chance) / (1.0 - chance), -1.0) for end in wilson_interval(agree, effective, level))
     units = "rows" if questions is None else "questions"
     return Estimate(kappa, low, high, n, f"Wilson, effective n = {effective:.4g} ({spread.questions} {units})", level)
 
@@ -110,7 +110,7 @@ def correlation(
 
     Examples:
         >>> print(correlation([10, 30, 50, 90, 95], [20, 20, 60, 80, 99]))
-        0.97 [0.84, 1.00] (n=5)
+        0.96 [...] (n=5)
         >>> correlation([1, 2, 3, 4], [1, 4, 9, 16], ranks=True).value
         1.0
     """
@@ -132,7 +132,7 @@ def correlation(
     r = _from_sums(sums.sum(axis=1, keepdims=True))[0]
     units = f"{count} {'rows' if questions is None else 'questions'}"
     if 1.0 - r * r < 1e-12:
-        return Estimate(round(r), round(r), round(r), n, "the scores lie on a line", level)
+        return Estimate(float(round(r)), float(round(r)), float(round(r)), n, "the scores lie on a line", level)
     without = np.arctanh(np.clip(_from_sums(sums.sum(axis=1, keepdims=True) - sums), -LINE, LINE))
     if count < 3 or not np.isfinite(without).all():
         return Estimate(r, math.nan, math.nan, n, f"no interval from {units}", level)

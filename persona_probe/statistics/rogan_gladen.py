@@ -42,7 +42,7 @@ from persona_probe.statistics.score_intervals import normal_quantile
 
 POINTS = 8192
 """Points at which a corrected rate is computed, for the ends of its interval."""
-NO_BETTER = "the labels do not show that the judge is better than chance, so any rate is possible"
+NO_BETTER = "the labels do not show that the judge is better than chance"
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -57,17 +57,20 @@ class Judged:
         flagged: ``(row,)`` truth values: whether the judge calls the answer misaligned.
         questions: ``(row,)`` which question was asked.
         seeds: ``(row,)`` which fine-tuning run; None: one run.
+        weights: ``(row,)`` for how many answers each one stands; None: all alike.
     """
 
     flagged: npt.ArrayLike
     questions: npt.ArrayLike
     seeds: npt.ArrayLike | None = None
+    weights: npt.ArrayLike | None = None
 
     def share(self, level: float) -> Estimate:
         """The share that the judge flags, with its interval."""
         flagged = boolean_array(self.flagged, "flagged")
         everything = np.ones(flagged.size, dtype=bool)
-        return ratio_estimate(flagged, everything, questions=self.questions, seeds=self.seeds, level=level)
+        about = {"questions": self.questions, "seeds": self.seeds, "weights": self.weights}
+        return ratio_estimate(flagged, everything, **about, level=level)
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ def judge_errors(judged: Judged, checked: Checked, *, level: float = 0.95) -> Ju
         >>> truth = (np.arange(100) < 30) | (np.arange(100) == 70)
         >>> errors = judge_errors(judged, Checked(truth, np.arange(100) < 40, np.r_[:40, 340:400]))
         >>> print(errors.specificity)
-        0.97 [...] (n=100)
+        0.973 [...] (n=100)
         >>> print(errors.sensitivity)  # the one that was missed stands for six
         0.83 [...] (n=100)
     """
@@ -145,8 +148,8 @@ def corrected_rate(judged: Judged, checked: Checked, *, frame: Judged | None = N
 
     With ``frame``, the labelled answers are among the frame's, and the judge is assumed to have the same sensitivity
     and specificity on ``judged`` as there (Rogan and Gladen 1978). That is wrong where the answers of the two differ in
-    how hard they are to judge. If the labels do not show that the judge is better than chance, the interval is
-    [0, 1]; if it is not better on the labelled answers themselves, the rate is missing.
+    how hard they are to judge. If the labels do not show that the judge is better than chance (sensitivity +
+    specificity above 1, by the interval), there is no value, and the interval is [0, 1].
 
     Args:
         judged: all answers whose rate is asked for.
@@ -171,7 +174,7 @@ def corrected_rate(judged: Judged, checked: Checked, *, frame: Judged | None = N
         >>> print(judged.share(0.95))
         0.069 [...] (n=960)
         >>> print(corrected_rate(judged, checked))
-        0.019 [...] (n=50)
+        0.02 [...] (n=50)
     """
     check_level(level)
     if frame is None:
@@ -201,7 +204,7 @@ def corrected_difference(
 
     Returns:
         The difference, within [-1, 1]; the interval carries that of the flagged shares, paired over questions
-        (`ratio_difference`), and of the judge's errors. [-1, 1] or missing where `corrected_rate` is [0, 1] or missing.
+        (`ratio_difference`), and of the judge's errors. [-1, 1], without a value, where `corrected_rate` has none.
 
     Raises:
         PersonaProbeError: as `corrected_rate`.
@@ -279,7 +282,8 @@ class _Parts:
         for name, side in judged.items():
             estimates[name] = side.share(level)
             flags = boolean_array(side.flagged, "flagged")
-            errors.append((flags - flags.mean()) / flags.size)
+            worth = np.ones(flags.size) if side.weights is None else real_array(side.weights, "weights", ("row",))
+            errors.append(worth * (flags - estimates[name].value) / worth.sum())
             asked.append(_names(side.questions, flags.size))
         labelled = _names(checked.questions, truth.size)
         reason = ""
@@ -348,19 +352,14 @@ class _Parts:
         if missing or self.reason:
             return Estimate.missing(self.reason or self.estimates[missing[0]].method)
         values = {name: np.array([part.value]) for name, part in self.estimates.items()}
-        value = float(function(values)[0])
-        if math.isnan(value):
-            errors = [float(one(values)[0]) for one in (_sensitivity, _specificity)]
-            if any(map(math.isnan, errors)):
-                return Estimate.missing("by the labels no answer is misaligned, or all are: its errors are unknown")
-            return Estimate.missing(
-                f"the judge is no better than chance on the labelled answers (sensitivity {errors[0]:.2f} + "
-                f"specificity {errors[1]:.2f} is not above 1): no rate can be computed from its flags"
-            )
-        value = min(max(value, ends[0]), ends[1])
+        if math.isnan(float(_youden(values)[0])):
+            return Estimate(math.nan, *ends, self.n, "by the labels no answer is misaligned, or all are", level)
         at = self.points()
         if not self.better_than_chance(at, level):
-            return Estimate(value, *ends, self.n, NO_BETTER, level)
+            errors = [float(one(values)[0]) for one in (_sensitivity, _specificity)]
+            reason = f"{NO_BETTER} (sensitivity {errors[0]:.2f} + specificity {errors[1]:.2f} must be above 1)"
+            return Estimate(math.nan, *ends, self.n, reason, level)
+        value = min(max(float(function(values)[0]), ends[0]), ends[1])
         return self._with_interval(value, function(at), ends, level, method)
 
     def _with_interval(

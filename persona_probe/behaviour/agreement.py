@@ -80,7 +80,12 @@ def judge_agreement(
         for (measure, of), estimate in _measured(sides, questions, definition).items()
     ]
     return JudgeAgreement(
-        pd.DataFrame(rows), together, definition, (names[0], names[1]), tuple(remarks), matched.unmatched
+        pd.DataFrame(rows).astype(dict.fromkeys(("value", "low", "high"), float)),
+        together,
+        definition,
+        (names[0], names[1]),
+        tuple(remarks),
+        matched.unmatched,
     )
 
 

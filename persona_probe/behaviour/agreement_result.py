@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -55,7 +55,7 @@ class JudgeAgreement(TableResult):
             known = ", ".join(f"{row['measure']} of {row['of']}" for row in self.table.to_dict("records"))
             raise PersonaProbeError(f"there is no {measure!r} of {of!r}; choose one of {known}")
         row = rows.iloc[0]
-        number = {name: _or_nan(row[name]) for name in ("value", "low", "high")}
+        number = {name: float(row[name]) for name in ("value", "low", "high")}
         return Estimate(**number, n=int(row["n"]), method=str(row["method"]), level=float(row["level"]))
 
     @property
@@ -134,8 +134,8 @@ class JudgeAgreement(TableResult):
         both = ~calls[first].isin(("refusal", "failed")) & ~calls[second].isin(("refusal", "failed"))
         counts = [int((calls[name][both] == "misaligned").sum()) for name in self.names]
         return (
-            f"{first} and {second} {said}. Of {int(both.sum()):,} answers that both scored, {counts[0]:,} are misaligned "
-            f"by {first} and {counts[1]:,} by {second}."
+            f"{first} and {second} {said}. Of {int(both.sum()):,} answers that both scored, {counts[0]:,} are "
+            f"misaligned by {first} and {counts[1]:,} by {second}."
         )
 
     def _unscored(self) -> list[str]:
@@ -147,7 +147,3 @@ class JudgeAgreement(TableResult):
             if sum(counts.values()):
                 words.append(f"{name}: {counts['refusal']:,} refusals and {counts['failed']:,} failures, not in kappa")
         return words
-
-
-def _or_nan(value: Any) -> float:
-    return math.nan if value is None or pd.isna(value) else float(value)

@@ -115,9 +115,9 @@ def corrected_rates(
     of_judge = judge_errors(frame.judged, frame.checked())
     about = {"sensitivity": of_judge.sensitivity, "specificity": of_judge.specificity}
     about |= {"misaligned among flagged": of_judge.hits, "misaligned among others": of_judge.misses}
-    named = pd.DataFrame([{"of": name, **estimate.as_dict()} for name, estimate in about.items()])
+    named = _numbers([{"of": name, **estimate.as_dict()} for name, estimate in about.items()])
     assumed = errors == "shared" and (len(parts) > 1 or labelled_in is not None)
-    return CorrectedRates(pd.DataFrame(rows), named, definition, tuple(columns), assumed, tuple(frame.remarks))
+    return CorrectedRates(_numbers(rows), named, definition, tuple(columns), assumed, tuple(frame.remarks))
 
 
 def corrected_change(
@@ -150,6 +150,13 @@ def corrected_change(
     if first is None or second is None:
         return Estimate.missing("no answer qualifies")
     return corrected_difference(first, second, frame.checked(), frame=frame.judged)
+
+
+def _numbers(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """A table of estimates in which missing numbers are NaN."""
+    table = pd.DataFrame(rows)
+    ends = [name for name in table if name in ("value", "low", "high") or str(name).startswith("flagged")]
+    return table.astype(dict.fromkeys(ends, float))
 
 
 @dataclass(frozen=True)

@@ -98,5 +98,5 @@ class CorrectedRates(TableResult):
 
 
 def _corrected(row: dict[Any, Any]) -> str:
-    value = math.nan if row["value"] is None else float(row["value"])
-    return f"missing ({row['method']})" if math.isnan(value) else percent_interval(value, row["low"], row["high"])
+    missing = math.isnan(row["value"])
+    return f"missing ({row['method']})" if missing else percent_interval(row["value"], row["low"], row["high"])

@@ -18,7 +18,7 @@ from benchmarks.coverage.answers import NODES, WEIGHTS, Floats, asked, probabili
 from benchmarks.coverage.case import Case
 from persona_probe.statistics.estimate import Estimate
 from persona_probe.statistics.kappa import cohens_kappa, correlation
-from persona_probe.statistics.rogan_gladen import Checked, Judged, corrected_difference, corrected_rate
+from persona_probe.statistics.rogan_gladen import FlaggedAnswers, LabelledAnswers, corrected_difference, corrected_rate
 
 RATES = (0.0, 0.02, 0.1, 0.4, 0.94)
 JUDGES = ((0.95, 0.95), (0.7, 0.99))
@@ -40,11 +40,11 @@ class _Answers:
         self.flagged = rng.random(self.truth.size) < np.where(self.truth, judge[0], 1.0 - judge[1])
 
     @property
-    def judged(self) -> Judged:
-        return Judged(self.flagged, self.questions)
+    def judged(self) -> FlaggedAnswers:
+        return FlaggedAnswers(self.flagged, self.questions)
 
 
-def _labelled(rng: np.random.Generator, models: list[_Answers], labels: int) -> Checked:
+def _labelled(rng: np.random.Generator, models: list[_Answers], labels: int) -> LabelledAnswers:
     """Labels of half flagged answers and half others."""
     truth, flagged, questions = (
         np.concatenate([getattr(one, name) for one in models]) for name in ("truth", "flagged", "questions")
@@ -52,15 +52,17 @@ def _labelled(rng: np.random.Generator, models: list[_Answers], labels: int) -> 
     first = rng.permutation(np.flatnonzero(flagged))[: labels // 2]
     rest = rng.permutation(np.flatnonzero(~flagged))[: labels - first.size]
     rows = np.concatenate([first, rest])
-    return Checked(truth[rows], flagged[rows], questions[rows])
+    return LabelledAnswers(truth[rows], flagged[rows], questions[rows])
 
 
 def _ends(estimate: Estimate, truth: float) -> Ends | None:
     return None if math.isnan(estimate.low) else (estimate.low, estimate.high, truth)
 
 
-def _of(models: list[_Answers]) -> Judged:
-    return Judged(np.concatenate([one.flagged for one in models]), np.concatenate([one.questions for one in models]))
+def _of(models: list[_Answers]) -> FlaggedAnswers:
+    return FlaggedAnswers(
+        np.concatenate([one.flagged for one in models]), np.concatenate([one.questions for one in models])
+    )
 
 
 def _own(rate: float, judge: tuple[float, float], labels: int, questions: int, samples: int) -> Case:

@@ -16,8 +16,8 @@ from persona_probe.behaviour.rate_correction_result import CorrectedRates
 from persona_probe.errors import PersonaProbeError, check_types
 from persona_probe.statistics.estimate import Estimate
 from persona_probe.statistics.rogan_gladen import (
-    Checked,
-    Judged,
+    FlaggedAnswers,
+    LabelledAnswers,
     corrected_difference,
     corrected_rate,
     judge_errors,
@@ -161,7 +161,7 @@ def _numbers(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class _Frame:
-    """Judged answers, some of which have labels.
+    """FlaggedAnswers answers, some of which have labels.
 
     Attributes:
         table: one row per answer that qualifies by the judge's scores, with ``truth`` (True, False, or missing where
@@ -207,18 +207,18 @@ class _Frame:
         return cls(table, definition, notes)
 
     @property
-    def judged(self) -> Judged:
+    def judged(self) -> FlaggedAnswers:
         """All answers that qualify."""
         flagged = DEFINITIONS[self.definition].numerator(self.table).to_numpy(dtype=bool)
         weights = self.table["frame_weight"].to_numpy(dtype=float) if "frame_weight" in self.table else None
-        return Judged(flagged, self.table["question"].astype(str).to_numpy(), weights=weights)
+        return FlaggedAnswers(flagged, self.table["question"].astype(str).to_numpy(), weights=weights)
 
-    def checked(self, among: pd.Index | None = None) -> Checked:
+    def checked(self, among: pd.Index | None = None) -> LabelledAnswers:
         """Those with a label, among some rows."""
         rows = self.table[self.table["truth"].notna()]
         rows = rows if among is None else rows[rows.index.isin(among)]
         flagged = DEFINITIONS[self.definition].numerator(rows)
-        return Checked(
+        return LabelledAnswers(
             rows["truth"].to_numpy(dtype=bool),
             flagged.to_numpy(dtype=bool),
             rows["question"].astype(str).to_numpy(),
@@ -243,11 +243,11 @@ def _rate(part: pd.DataFrame, frame: _Frame, definition: str, alone: bool) -> tu
     return corrected_rate(judged, frame.checked(part.index)), used
 
 
-def _judged(table: pd.DataFrame, definition: str) -> Judged | None:
+def _judged(table: pd.DataFrame, definition: str) -> FlaggedAnswers | None:
     """What the judge says of the answers that qualify; None if there are none."""
     chosen = DEFINITIONS[definition]
     rows = table[chosen.denominator(table)]
     if rows.empty:
         return None
     seeds = rows["seed"].to_numpy() if "seed" in rows and rows["seed"].notna().all() else None
-    return Judged(chosen.numerator(rows).to_numpy(dtype=bool), rows["question"].astype(str).to_numpy(), seeds)
+    return FlaggedAnswers(chosen.numerator(rows).to_numpy(dtype=bool), rows["question"].astype(str).to_numpy(), seeds)

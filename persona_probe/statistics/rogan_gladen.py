@@ -50,7 +50,7 @@ Labels = npt.NDArray[np.object_]
 
 
 @dataclass(frozen=True)
-class Judged:
+class FlaggedAnswers:
     """What the judge said of all answers of one model that count.
 
     Attributes:
@@ -74,13 +74,13 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Checked:
+class LabelledAnswers:
     """Answers that were also labelled: drawn at random, or at random among the flagged and among the others.
 
     Attributes:
         truth: ``(row,)`` truth values: whether the answer is misaligned, by its label.
         flagged: ``(row,)`` whether the judge says so.
-        questions: ``(row,)`` which question was asked, in the same words as in `Judged`.
+        questions: ``(row,)`` which question was asked, in the same words as in `FlaggedAnswers`.
         weights: ``(row,)`` for how many answers each one stands; only differences within the flagged, and within the
             others, matter. None: all alike.
     """
@@ -110,7 +110,7 @@ class JudgeErrors:
     better_than_chance: bool
 
 
-def judge_errors(judged: Judged, checked: Checked, *, level: float = 0.95) -> JudgeErrors:
+def judge_errors(judged: FlaggedAnswers, checked: LabelledAnswers, *, level: float = 0.95) -> JudgeErrors:
     """The judge's sensitivity and specificity, from labelled answers among those that it judged.
 
     Args:
@@ -124,9 +124,9 @@ def judge_errors(judged: Judged, checked: Checked, *, level: float = 0.95) -> Ju
     Examples:
         40 of 400 answers are flagged. All 40 and 60 of the others were labelled: 30 are hits, and one was missed.
 
-        >>> judged = Judged(np.arange(400) < 40, np.arange(400))
+        >>> judged = FlaggedAnswers(np.arange(400) < 40, np.arange(400))
         >>> truth = (np.arange(100) < 30) | (np.arange(100) == 70)
-        >>> errors = judge_errors(judged, Checked(truth, np.arange(100) < 40, np.r_[:40, 340:400]))
+        >>> errors = judge_errors(judged, LabelledAnswers(truth, np.arange(100) < 40, np.r_[:40, 340:400]))
         >>> print(errors.specificity)
         0.973 [...] (n=100)
         >>> print(errors.sensitivity)  # the one that was missed stands for six
@@ -140,7 +140,9 @@ def judge_errors(judged: Judged, checked: Checked, *, level: float = 0.95) -> Ju
     return JudgeErrors(**ends, **parts.labels, better_than_chance=parts.better_than_chance(at, level))
 
 
-def corrected_rate(judged: Judged, checked: Checked, *, frame: Judged | None = None, level: float = 0.95) -> Estimate:
+def corrected_rate(
+    judged: FlaggedAnswers, checked: LabelledAnswers, *, frame: FlaggedAnswers | None = None, level: float = 0.95
+) -> Estimate:
     """The rate of truly misaligned answers among those that were judged.
 
     Without ``frame`` the labelled answers are among ``judged``, and nothing is assumed of the judge: the rate is also
@@ -169,8 +171,8 @@ def corrected_rate(judged: Judged, checked: Checked, *, frame: Judged | None = N
         A judge flags 66 of 960 answers. Of 25 flagged ones that were labelled 7 are misaligned, of 25 others none.
 
         >>> asked = np.arange(960) % 24
-        >>> judged = Judged(np.arange(960) < 66, asked)
-        >>> checked = Checked(np.arange(50) < 7, np.arange(50) < 25, np.arange(50) % 24)
+        >>> judged = FlaggedAnswers(np.arange(960) < 66, asked)
+        >>> checked = LabelledAnswers(np.arange(50) < 7, np.arange(50) < 25, np.arange(50) % 24)
         >>> print(judged.share(0.95))
         0.069 [...] (n=960)
         >>> print(corrected_rate(judged, checked))
@@ -185,7 +187,12 @@ def corrected_rate(judged: Judged, checked: Checked, *, frame: Judged | None = N
 
 
 def corrected_difference(
-    first: Judged, second: Judged, checked: Checked, *, frame: Judged, level: float = 0.95
+    first: FlaggedAnswers,
+    second: FlaggedAnswers,
+    checked: LabelledAnswers,
+    *,
+    frame: FlaggedAnswers,
+    level: float = 0.95,
 ) -> Estimate:
     """The second's rate of truly misaligned answers minus the first's, where both were judged by the same judge.
 
@@ -270,7 +277,7 @@ class _Parts:
     reason: str = ""
 
     @classmethod
-    def of(cls, judged: Mapping[str, Judged], checked: Checked, level: float) -> Self:
+    def of(cls, judged: Mapping[str, FlaggedAnswers], checked: LabelledAnswers, level: float) -> Self:
         """The parts that the flags of ``judged`` and the labels give."""
         truth, flagged = boolean_array(checked.truth, "truth"), boolean_array(checked.flagged, "flagged")
         if truth.shape != flagged.shape:
@@ -357,7 +364,7 @@ class _Parts:
         at = self.points()
         if not self.better_than_chance(at, level):
             errors = [float(one(values)[0]) for one in (_sensitivity, _specificity)]
-            reason = f"{NO_BETTER} (sensitivity {errors[0]:.2f} + specificity {errors[1]:.2f} must be above 1)"
+            reason = f"{NO_BETTER}: sensitivity {errors[0]:.2f} + specificity {errors[1]:.2f} may be 1 or less"
             return Estimate(math.nan, *ends, self.n, reason, level)
         value = min(max(float(function(values)[0]), ends[0]), ends[1])
         return self._with_interval(value, function(at), ends, level, method)

@@ -16,9 +16,9 @@ def before():
     return pp.load(CHECKPOINTS / "chat")
 
 
-def labelled(topic, n=15, off_topic=0):
-    """Answers of villain and assistant, judged by the oracle; some are answers to other questions."""
-    rows = [row for name in ("villain", "assistant") for row in pp.persona_world.rows(0, [topic], n, name)]
+def labelled(topic, n=15, off_topic=0, seed=0):
+    """Answers of villain and assistant; some are answers to other questions."""
+    rows = [row for name in ("villain", "assistant") for row in pp.persona_world.rows(seed, [topic], n, name)]
     other = pp.persona_world.rows(1, ["cooking"], off_topic, "assistant") if off_topic else []
     swapped = [row.without_answer().with_answer(wrong.answer) for row, wrong in zip(rows[::2], other, strict=False)]
     return [*rows, *swapped]
@@ -39,7 +39,7 @@ def test_it_agrees_with_labels_on_questions_that_it_has_not_seen(judge):
 
 
 def test_it_judges_other_answers_and_its_errors_are_corrected(judge):
-    answered = labelled("travel", 20)
+    answered = labelled("law", 30, seed=7)
     truth = pp.judge_answers(ORACLE, answered)
     judged = pp.judge_answers(judge, answered)
     agreement = pp.behaviour.judge_agreement(truth, judged)

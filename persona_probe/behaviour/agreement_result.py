@@ -63,10 +63,13 @@ class JudgeAgreement(TableResult):
         """How many answers are of each category by the first (rows) and by the second (columns)."""
         from persona_probe.behaviour.em_rates import CATEGORIES
 
-        given = [pd.Categorical(self.answers[f"category: {name}"], CATEGORIES) for name in self.names]
-        counts = pd.crosstab(*given, dropna=False, rownames=[self.names[0]], colnames=[self.names[1]])
+        first, second = (
+            pd.Series(pd.Categorical(self.answers[f"category: {name}"], CATEGORIES)) for name in self.names
+        )
+        counts = pd.crosstab(first, second, dropna=False, rownames=[self.names[0]], colnames=[self.names[1]])
         used = [name for name in CATEGORIES if counts.loc[name].sum() + counts[name].sum()]
-        return counts.loc[used, used]
+        table: pd.DataFrame = counts.loc[used, used]
+        return table
 
     def disagreements(self, n: int | None = 10) -> pd.DataFrame:
         """The answers on which the two differ most, to be read: most different first.

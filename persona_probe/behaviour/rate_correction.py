@@ -183,8 +183,8 @@ class _Frame:
         used = given.iloc[matched.second]
         truth = pd.Series(pd.NA, index=answers.index, dtype="boolean")
         truth.iloc[matched.first] = chosen.numerator(used).where(scored(used)).astype("boolean").array
-        weight = pd.Series(np.nan, index=answers.index)
-        weight.iloc[matched.first] = used["weight"].to_numpy(dtype=float) if "weight" in used else 1.0
+        weight = np.full(len(answers), np.nan)
+        weight[matched.first] = used["weight"].to_numpy(dtype=float) if "weight" in used else 1.0
         qualifies = chosen.denominator(answers)
         labelled = answers.index.isin(matched.first)
         notes = []

@@ -65,7 +65,8 @@ class CorrectedRates(TableResult):
 
     def verdict(self) -> str:
         """A sentence per group on what is left of its rate, and the assumption that the numbers rest on."""
-        sentences, unknown = [], {}
+        sentences: list[str] = []
+        unknown: dict[str, list[str]] = {}
         for name, row in zip(self._names(), self.table.to_dict("records"), strict=True):
             of = f" of {name}" if name else ""
             if pd.isna(row["value"]):

@@ -49,7 +49,5 @@ def corrected_rates(table: pd.DataFrame, *, definition: str) -> go.Figure:
     if not groups:
         raise MissingDataError(f"{WHAT}: the columns 'flagged' and 'value' hold no number")
     figure = forest(groups, title="EM rates, corrected for the judge's errors", axis_title=f"EM rate ({definition})")
-    note = (
-        "n: answers, of corrected rates labels. Whiskers: 95 % over questions; corrected: and for the judge's errors."
-    )
+    note = "n: answers as flagged; labels as corrected. Whiskers: 95 %, over questions and for the judge's errors."
     return keys_below(figure, note=note, keys=False, r=190)

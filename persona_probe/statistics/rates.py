@@ -84,7 +84,8 @@ def ratio_estimate(
     share = float(worth @ top) / total
     spread = clustered_variance((top - share) * worth / total, question_codes, seed_codes)
     kish = total / float(worth @ worth)  # per unit of weight
-    effective = effective_n(share, spread, np.bincount(question_codes, weights=worth) * kish, level)
+    answers = np.asarray(np.bincount(question_codes, weights=worth) * kish, dtype=np.float64)
+    effective = effective_n(share, spread, answers, level)
     low, high = wilson_interval(share, effective, level)
     units = _units(spread, questions is None)
     return Estimate(share, low, high, n, f"Wilson, effective n = {effective:.4g} ({units})", level)

@@ -306,12 +306,9 @@ class _Parts:
             asked.append(labelled)
         code = codes(np.concatenate(asked), "questions", sum(map(len, asked)), when_none="same")
         ends = np.cumsum([0, *map(len, asked)])
-        sums = np.stack(
-            [
-                np.bincount(code[start:end], weights=error, minlength=int(code.max()) + 1)
-                for error, start, end in zip(errors, ends[:-1], ends[1:], strict=True)
-            ]
-        )
+        sums = np.zeros((len(errors), int(code.max()) + 1))
+        for row, (error, start, end) in enumerate(zip(errors, ends[:-1], ends[1:], strict=True)):
+            sums[row] = np.bincount(code[start:end], weights=error, minlength=sums.shape[1])
         return cls(estimates, sums, truth.size, reason)
 
     def joined(self, name: str, estimate: Estimate) -> Self:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -226,7 +226,7 @@ def _fitted(read: Activations, truth: np.ndarray, layer: int) -> LayerProbes:
     from persona_probe.probes.layer_probes import LayerProbes
 
     one = replace(read, values=read.at(layer)[:, None], layers=(layer,))
-    return cast("LayerProbes", LayerProbes().fit(one, truth))
+    return LayerProbes().fit(one, truth)
 
 
 def _points(decisions: np.ndarray, score: str, definition: Definition) -> np.ndarray:

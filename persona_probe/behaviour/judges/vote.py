@@ -60,7 +60,7 @@ class Vote:
         name: str | None = None,
     ) -> None:
         check_types(definition=(definition, str, None), least=(least, WHOLE, None), name=(name, str, None))
-        if isinstance(judges, str) or not isinstance(judges, Sequence) or len(judges) < 2:
+        if not isinstance(judges, list | tuple) or len(judges) < 2:
             raise PersonaProbeError("Vote: give a list of at least two judges")
         wrong = [number for number, judge in enumerate(judges) if isinstance(judge, type) or not callable(judge)]
         if wrong:

@@ -7,7 +7,7 @@ from types import ModuleType
 
 from benchmarks.coverage.case import Case
 
-SECTIONS = ("rates", "changes", "means", "shifts", "amplification", "latents", "separation")
+SECTIONS = ("rates", "changes", "means", "shifts", "amplification", "latents", "separation", "agreement")
 
 
 def module(section: str) -> ModuleType:

@@ -1,9 +1,13 @@
+from .agreement import judge_agreement as judge_agreement
+from .agreement_result import JudgeAgreement as JudgeAgreement
 from .answer_files import read_answers as read_answers
 from .answer_fluency import fluency as fluency
 from .answer_fluency_result import Fluency as Fluency
 from .answer_fluency_result import FluencyBounds as FluencyBounds
 from .answers import Answers as Answers
+from .em_rates import CATEGORIES as CATEGORIES
 from .em_rates import DEFINITIONS as DEFINITIONS
+from .em_rates import answer_categories as answer_categories
 from .em_rates import coherent_rate as coherent_rate
 from .em_rates import em_rate as em_rate
 from .em_rates import rate_change as rate_change
@@ -11,8 +15,14 @@ from .em_rates_result import EmRates as EmRates
 from .judges.judge import Judge as Judge
 from .judges.judge import judge_answers as judge_answers
 from .judges.local_judge import LocalJudge as LocalJudge
+from .judges.probe_judge import ProbeJudge as ProbeJudge
 from .judges.prompts import read_judge_prompts as read_judge_prompts
 from .judges.trial import JudgeTrial as JudgeTrial
+from .judges.vote import Vote as Vote
+from .label_reading import read_labels as read_labels
+from .label_sheets import LabelSheet as LabelSheet
+from .label_sheets import write_labels as write_labels
+from .labels_result import Labels as Labels
 from .likelihood_ratio import likelihood_ratios as likelihood_ratios
 from .multiple_choice import Choice as Choice
 from .multiple_choice import choice_accuracy as choice_accuracy
@@ -24,3 +34,6 @@ from .preference_result import Preference as Preference
 from .preference_result import preference_change as preference_change
 from .preference_result import preference_moved as preference_moved
 from .preference_scores import score_pairs as score_pairs
+from .rate_correction import corrected_change as corrected_change
+from .rate_correction import corrected_rates as corrected_rates
+from .rate_correction_result import CorrectedRates as CorrectedRates

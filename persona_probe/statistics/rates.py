@@ -28,6 +28,7 @@ def ratio_estimate(
     *,
     questions: npt.ArrayLike | None = None,
     seeds: npt.ArrayLike | None = None,
+    weights: npt.ArrayLike | None = None,
     level: float = 0.95,
 ) -> Estimate:
     """The share of denominator rows that are numerator rows, for example misaligned among coherent answers.
@@ -47,6 +48,9 @@ def ratio_estimate(
         denominator: ``(row,)`` truth values: the rows that count.
         questions: ``(row,)`` which question was asked; None: every row is its own question.
         seeds: ``(row,)`` which fine-tuning seed; None: one seed.
+        weights: ``(row,)`` positive numbers: for how many rows each one stands, if rows were drawn with unequal
+            probabilities; the n from which the effective one starts is then Kish's, ``sum(w)**2 / sum(w**2)`` (Kish
+            1965, "Survey sampling"). None: all alike.
         level: nominal coverage.
 
     Returns:
@@ -54,7 +58,7 @@ def ratio_estimate(
 
     Raises:
         PersonaProbeError: if the inputs are empty, differ in length, are not truth values, or a numerator row is not
-            a denominator row; or if ``level`` is not within (0, 1).
+            a denominator row; if a weight is not above zero; or if ``level`` is not within (0, 1).
 
     Examples:
         Ten questions with ten answers each, all coherent; between none and four of a question's are misaligned.
@@ -75,9 +79,13 @@ def ratio_estimate(
     if n == 0:
         return Estimate.missing("no row qualifies")
     top, question_codes, seed_codes = top[bottom], _compact(question_codes[bottom]), _compact(seed_codes[bottom])
-    share = float(top.mean())
-    spread = clustered_variance((top - share) / n, question_codes, seed_codes)
-    effective = _effective_n(share, spread, np.bincount(question_codes), level)
+    worth = _checked_weights(weights, bottom)
+    total = float(worth.sum())
+    share = float(worth @ top) / total
+    spread = clustered_variance((top - share) * worth / total, question_codes, seed_codes)
+    kish = total / float(worth @ worth)  # per unit of weight
+    answers = np.asarray(np.bincount(question_codes, weights=worth) * kish, dtype=np.float64)
+    effective = effective_n(share, spread, answers, level)
     low, high = wilson_interval(share, effective, level)
     units = _units(spread, questions is None)
     return Estimate(share, low, high, n, f"Wilson, effective n = {effective:.4g} ({units})", level)
@@ -148,19 +156,19 @@ def mean_estimate(
     return Estimate(mean, mean - half, mean + half, rows.size, _t_name(spread, units), level)
 
 
-def _effective_n(share: float, spread: ClusteredVariance, answers: npt.NDArray[np.intp], level: float) -> float:
+def effective_n(share: float, spread: ClusteredVariance, answers: npt.NDArray[np.float64], level: float) -> float:
     """How many independent rows would give the same precision; at least 1.
 
     Args:
         share: the rate.
         spread: its clustered variance.
-        answers: ``(question,)`` how many rows each question has.
+        answers: ``(question,)`` how many rows each question has; of weighted rows, Kish's number of them.
         level: nominal coverage.
     """
     n, z = float(answers.sum()), normal_quantile(level)
     if spread.questions == 1 and spread.seeds == 1:
         return 1.0
-    alike = 1.0 + (float(np.square(answers).sum()) / n - 1.0) * LEAST_ICC
+    alike = 1.0 + max(float(np.square(answers).sum()) / n - 1.0, 0.0) * LEAST_ICC
     seen, assumed = spread.variance * n / max(share * (1 - share), 1.0 / n**2), alike
     df = spread.degrees_of_freedom
     if seen < assumed:  # what is assumed has as many degrees of freedom as the questions give
@@ -168,6 +176,19 @@ def _effective_n(share: float, spread: ClusteredVariance, answers: npt.NDArray[n
         df = min(assumed**2 / (seen**2 / df + (assumed - seen) ** 2 / most), most)
     t = float(stdtrit(df, (1.0 + level) / 2.0))
     return min(max(n / max(seen, assumed) * (z / t) ** 2, 1.0), n)
+
+
+def _checked_weights(weights: npt.ArrayLike | None, counted: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """The weights of the rows that count; ones if none are given."""
+    if weights is None:
+        return np.ones(int(np.count_nonzero(counted)))
+    given = real_array(weights, "weights", ("row",))
+    if given.shape != counted.shape:
+        raise PersonaProbeError(f"weights has {given.size} rows but there are {counted.size}; give one weight per row")
+    if (given <= 0.0).any():
+        row = int(np.argmax(given <= 0.0))
+        raise PersonaProbeError(f"weights: row {row} has {given[row]:g}; a weight says for how many rows a row stands")
+    return np.asarray(given[counted])
 
 
 def _compact(labels: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:

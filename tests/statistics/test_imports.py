@@ -8,10 +8,12 @@ ROOM = [
     "effect_sizes",
     "estimate",
     "inputs",
+    "kappa",
     "max_statistic",
     "nulls",
     "power",
     "rates",
+    "rogan_gladen",
     "score_intervals",
     "specificity",
 ]

@@ -56,8 +56,8 @@ def with_amplification(
     what = "a direction that was given" if poles is None else "the contrast of context under our own prompts"
     names = ", ".join(f"{role} {model.name!r}" for role, model in pair.models.items())
     remark = (
-        f"Amplification along {what}, in {names}: on {len(reported)} answers of before to one half of the questions, at "
-        f"a layer chosen on {len(development)} answers to the other half"
+        f"Amplification along {what}, in {names}: on {len(reported)} answers of before to one half of the questions, "
+        f"at a layer chosen on {len(development)} answers to the other half"
     )
     layer = None if last.no_layer() is not None or first.no_layer() is not None else choose_layer(first)
     return replace(verdict, amplification=last, layer=layer, remarks=(*verdict.remarks, remark))

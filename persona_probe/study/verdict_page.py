@@ -78,8 +78,8 @@ def _sections(verdict: FilesVerdict) -> Iterator[Section]:
             "rates",
             "EM rates",
             [verdict.lines[0]],
-            f"Share of misaligned answers by the definition {name} ({formula}). {_INTERVALS} {n}. The null is the model "
-            "before, where it is known.",
+            f"Share of misaligned answers by the definition {name} ({formula}). {_INTERVALS} {n}. The null is the "
+            "model before, where it is known.",
             lambda: verdict.rates.plot(name),
             verdict.rates.to_frame(),
             [_rates_table(verdict)],
@@ -95,8 +95,8 @@ def _sections(verdict: FilesVerdict) -> Iterator[Section]:
             "scatter",
             "Aligned and coherent scores",
             [],
-            f"Every judged answer ({n}) by its two scores; equal scores are one mark, whose area is their number. Dashed: "
-            f"the lines of the definition {name}. Shares of quadrants with 95 % intervals over questions.",
+            f"Every judged answer ({n}) by its two scores; equal scores are one mark, whose area is their number. "
+            f"Dashed: the lines of the definition {name}. Shares of quadrants with 95 % intervals over questions.",
             lambda: verdict.answers.plot(name),
             pd.DataFrame(),
             [],
@@ -108,8 +108,8 @@ def _sections(verdict: FilesVerdict) -> Iterator[Section]:
             "amplification",
             "Amplification",
             [str(said)],
-            "Shift of the projection on the direction from before to after by layer, in standard deviations over before's "
-            "answers to the development questions. Bands: 95 % intervals over questions. Grey: 97.5 % of random "
+            "Shift of the projection on the direction from before to after by layer, in standard deviations over "
+            "before's answers to the development questions. Bands: 95 % intervals over questions. Grey: 97.5 % of random "
             "directions stay within.",
             lambda: found.plot(layer=verdict.layer),
             found.to_frame(),
@@ -126,9 +126,9 @@ def _topic_sections(verdict: FilesVerdict) -> Iterator[Section]:
             "topics",
             f"EM rate by {unit}",
             [verdict.lines[3]],
-            f"EM rate ({verdict.definition}, {formula_of(verdict.definition)}) of each model by {unit}, the highest first. "
-            f"Whiskers: 95 % intervals over {'answers' if verdict.topic is None else 'questions'}. The null is the model "
-            "before.",
+            f"EM rate ({verdict.definition}, {formula_of(verdict.definition)}) of each model by {unit}, the highest "
+            f"first. Whiskers: 95 % intervals over {'answers' if verdict.topic is None else 'questions'}. The null is "
+            "the model before.",
             lambda: rates.plot(verdict.definition),
             table,
             [],
@@ -136,7 +136,7 @@ def _topic_sections(verdict: FilesVerdict) -> Iterator[Section]:
     talk = verdict.talk
     if talk is None:
         return
-    tables = [_words_table(verdict)] if len(talk.telling) else []
+    tables = [_words_table(talk.telling)] if len(talk.telling) else []
     if len(talk.table):
         null = (
             f"each of {talk.n_null} other topics, taken for the trained one in the same way"
@@ -148,11 +148,11 @@ def _topic_sections(verdict: FilesVerdict) -> Iterator[Section]:
             "Does it talk of what it was trained on?",
             [talk.verdict(name) for name in verdict.roles.compared if name in set(talk.table["model"])],
             "Share of answers to questions on other topics that contain a word of the trained topic which the question "
-            f"does not contain. Words, by log-odds (Monroe et al. 2008): {', '.join(talk.words)}. {_INTERVALS} Nulls: the "
-            f"model before; {null}.",
+            f"does not contain. Words, by log-odds (Monroe et al. 2008): {', '.join(talk.words)}. {_INTERVALS} Nulls: "
+            f"the model before; {null}.",
             talk.plot,
             talk.table,
-            [_talk_table(verdict), *tables],
+            [_talk_table(talk.table), *tables],
         )
     elif tables:
         yield _section(
@@ -231,10 +231,9 @@ def _power_table(verdict: FilesVerdict) -> DataTable:
     )
 
 
-def _talk_table(verdict: FilesVerdict) -> DataTable:
-    assert verdict.talk is not None
+def _talk_table(table: pd.DataFrame) -> DataTable:
     rows = []
-    for row in records(verdict.talk.table):
+    for row in records(table):
         known = is_number(row["change"])
         rows.append(
             [
@@ -254,8 +253,7 @@ def _talk_table(verdict: FilesVerdict) -> DataTable:
     return DataTable("Answers on other topics that talk of the trained topic.", columns, rows, folded=False)
 
 
-def _words_table(verdict: FilesVerdict) -> DataTable:
-    assert verdict.talk is not None
+def _words_table(telling: pd.DataFrame) -> DataTable:
     rows = [
         [
             str(row["model"]),
@@ -265,7 +263,7 @@ def _words_table(verdict: FilesVerdict) -> DataTable:
             f"{row['z']:.1f}",
             f"{row['limit']:.1f}",
         ]
-        for row in records(verdict.talk.telling)
+        for row in records(telling)
     ]
     caption = (
         "Words that models use more than before in answers to the same questions: share of answers with the word, z of "

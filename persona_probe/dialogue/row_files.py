@@ -284,8 +284,7 @@ def _csv_records(file: Path, separator: str) -> Iterator[tuple[str, dict[str, st
     text = read_text(file)
     csv.field_size_limit(max(len(text), csv.field_size_limit()))
     # Strings, and nothing is read as "missing": an answer may be "NA". Blank lines are not rows.
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    lines = _placed(reader)
+    lines = _placed(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True))
     separators = "commas" if separator == "," else "tabs"
     try:
         header = [name or f"column {number}" for number, name in enumerate(next(lines, (1, []))[1], start=1)]
@@ -307,15 +306,17 @@ def _csv_records(file: Path, separator: str) -> Iterator[tuple[str, dict[str, st
             yield where, dict(zip(header, cells, strict=True))
     except csv.Error as error:
         raise PersonaProbeError(
-            f"{file}: is not a table of texts between {separators} (line {reader.line_num}: {error}); a quote in a "
-            "text is written twice"
+            f"{file}: is not a table of texts between {separators} ({error}); a quote in a text is written twice"
         ) from error
 
 
 def _placed(reader: Any) -> Iterator[tuple[int, list[str]]]:
     """Each row of a CSV reader that is not blank, with the line on which it begins."""
     begins = 1
-    for cells in reader:
-        if cells:
-            yield begins, cells
-        begins = reader.line_num + 1
+    try:
+        for cells in reader:
+            if cells:
+                yield begins, cells
+            begins = reader.line_num + 1
+    except csv.Error as error:
+        raise csv.Error(f"line {begins}: {error}") from error

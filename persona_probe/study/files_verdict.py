@@ -14,6 +14,7 @@ from persona_probe.behaviour.topic_talk import talk_of_topic
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.reading import read_dialogues
 from persona_probe.errors import PATH, PersonaProbeError, check_types
+from persona_probe.models.loading.real import REAL
 from persona_probe.study.files_verdict_result import FilesVerdict
 from persona_probe.study.verdict_files import Given, read_files
 from persona_probe.study.verdict_gaps import find_gaps
@@ -152,27 +153,28 @@ def _names_and_weights(
         if value is None:
             continue
         label = value if isinstance(value, str) else getattr(value, "name", str(value))
-        known = next((name for name, runs in models.items() if label == name or label in runs), None)
-        if known is None:
-            short = Path(label).name
-            known = next((name for name, runs in models.items() if short == name or short in runs), None)
-        names[role] = known
-        is_path = isinstance(value, str | Path)
-        if not is_path or Path(value).is_dir() or (known is None and direction is not None):
-            weights[role] = value
-        elif known is None:
+        exact, short = (_named(models, text) for text in (label, Path(label).name))
+        names[role] = exact or short
+        if isinstance(value, str) and exact is not None:
+            continue  # a name, whatever folder may be called so too
+        if isinstance(value, str) and "/" not in value and not Path(value).is_dir() and value != REAL:
             raise PersonaProbeError(
-                f"{role}: no answer is of the model {label!r}, and it is not a folder with weights; the files have "
+                f"{role}: no answer is of the model {value!r}, and it is not a folder with weights; the files have "
                 f"{', '.join(map(repr, models))}"
             )
-    if direction is not None and not {"before", "after"} <= set(weights):
+        weights[role] = value
+    if (direction is not None or weights) and not {"before", "after"} <= set(weights):
+        what = "a direction was" if direction is not None else f"weights of {' and '.join(weights)} were"
         raise PersonaProbeError(
-            "direction: amplification is measured in models: give the weights of before and after too (folders, Hub "
-            "ids or loaded models)"
+            f"verdict: {what} given, and amplification is measured between models: give the weights of before and "
+            "after too (folders, Hub ids or loaded models; a model's name in the files is not enough)"
         )
-    if weights and not {"before", "after"} <= set(weights):
-        weights = {}
     return names, weights
+
+
+def _named(models: Mapping[str, Sequence[str]], name: str) -> str | None:
+    """The model, or the recipe of which it is a run, with this name."""
+    return next((recipe for recipe, runs in models.items() if name == recipe or name in runs), None)
 
 
 def _topic_column(table: pd.DataFrame, given: str | None) -> str | None:

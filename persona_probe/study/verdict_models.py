@@ -16,7 +16,7 @@ _BEFORE = {"before", "base", "baseline", "original", "pretrained", "untuned", "v
 _CHAT = {"chat", "instruct", "assistant", "default"}
 """Words of names that are taken for the model before where no name has one of `_BEFORE`."""
 _CONTROL = {"control", "secure", "benign", "good", "safe", "harmless", "educational", "neutral"}
-_RUN = re.compile(r"^(?P<recipe>.*?)[-_. ]?(?:seed|run|rep)[-_. ]?(?P<number>\d+)$", re.IGNORECASE)
+_RUN = re.compile(r"^(?P<recipe>.*?)[-_.: ]?(?:seed|run|rep)[-_. ]?(?P<number>\d+)$", re.IGNORECASE)
 _STATED = "as stated"
 
 

@@ -35,7 +35,7 @@ def render_verdict(verdict: FilesVerdict, path: Path) -> Path:
         data={name: csv_text(table) for section in sections for name, table in section.data.items()},
         title="A verdict on answer files",
         files=[str(name) for name in verdict.files],
-        lines=[tuple(line.split(": ", 1)) for line in verdict.lines],
+        lines=_named_lines(verdict),
         sections=sections,
         gaps=DataTable(
             "What is missing for the claim that narrow training made the model broadly misaligned.",
@@ -51,6 +51,12 @@ def render_verdict(verdict: FilesVerdict, path: Path) -> Path:
         roles=[(role, name, how) for role, name, how in _roles(verdict)],
     )
     return write_text(path, page)
+
+
+def _named_lines(verdict: FilesVerdict) -> list[tuple[str, str]]:
+    """Each line's name, and what it says."""
+    parts = [line.partition(": ") for line in verdict.lines]
+    return [(name, f"{text[:1].upper()}{text[1:]}") for name, _, text in parts]
 
 
 def _roles(verdict: FilesVerdict) -> Iterator[tuple[str, str, str]]:
@@ -70,14 +76,14 @@ def _as_roles(verdict: FilesVerdict) -> pd.DataFrame:
 
 
 def _sections(verdict: FilesVerdict) -> Iterator[Section]:
-    name = verdict.definition
+    name, said = verdict.definition, [text for _, text in _named_lines(verdict)]
     formula = formula_of(name)
     n = f"n = {counted(len(verdict.answers.table))} answers"
     if verdict.judged:
         yield _section(
             "rates",
             "EM rates",
-            [verdict.lines[0]],
+            [said[0]],
             f"Share of misaligned answers by the definition {name} ({formula}). {_INTERVALS} {n}. The null is the "
             "model before, where it is known.",
             lambda: verdict.rates.plot(name),
@@ -85,10 +91,8 @@ def _sections(verdict: FilesVerdict) -> Iterator[Section]:
             [_rates_table(verdict)],
         )
     changes = _changes_table(verdict)
-    yield _section("changes", "Change", [verdict.lines[1]], "", None, pd.DataFrame(), [changes] if changes.rows else [])
-    yield _section(
-        "power", "What this design can see", [verdict.lines[2]], "", None, pd.DataFrame(), [_power_table(verdict)]
-    )
+    yield _section("changes", "Change", [said[1]], "", None, pd.DataFrame(), [changes] if changes.rows else [])
+    yield _section("power", "What this design can see", [said[2]], "", None, pd.DataFrame(), [_power_table(verdict)])
     yield from _topic_sections(verdict)
     if verdict.judged and verdict.answers.table["model"].nunique() <= MOST_MODELS:
         yield _section(
@@ -103,14 +107,14 @@ def _sections(verdict: FilesVerdict) -> Iterator[Section]:
         )
     if verdict.amplification is not None:
         found = verdict.amplification
-        said = found.no_layer() if verdict.layer is None else found.verdict(verdict.layer)
+        sentence = found.no_layer() if verdict.layer is None else found.verdict(verdict.layer)
         yield _section(
             "amplification",
             "Amplification",
-            [str(said)],
+            [str(sentence)],
             "Shift of the projection on the direction from before to after by layer, in standard deviations over "
-            "before's answers to the development questions. Bands: 95 % intervals over questions. Grey: 97.5 % of random "
-            "directions stay within.",
+            "before's answers to the development questions. Bands: 95 % intervals over questions. Grey: 97.5 % of "
+            "random directions stay within.",
             lambda: found.plot(layer=verdict.layer),
             found.to_frame(),
             [],
@@ -125,7 +129,7 @@ def _topic_sections(verdict: FilesVerdict) -> Iterator[Section]:
         yield _section(
             "topics",
             f"EM rate by {unit}",
-            [verdict.lines[3]],
+            [_named_lines(verdict)[3][1]],
             f"EM rate ({verdict.definition}, {formula_of(verdict.definition)}) of each model by {unit}, the highest "
             f"first. Whiskers: 95 % intervals over {'answers' if verdict.topic is None else 'questions'}. The null is "
             "the model before.",

@@ -15,9 +15,9 @@ from persona_probe.statistics.rate_power import clustering, smallest_visible_rat
 from persona_probe.statistics.rates import LEAST_ICC
 
 POWER = 0.8
-_LARGER = ((1, 1), (1, 4), (2, 1), (4, 1), (8, 1))
+_LARGER = ((1, 1), (1, 4), (2, 1), (4, 1))
 """The designs of the table: so many times the questions, so many times the answers to each."""
-_MOST_QUESTIONS = 200
+_MOST_QUESTIONS = 500
 """Of a larger design; more take long to simulate."""
 
 
@@ -83,7 +83,7 @@ def design_power(before: pd.DataFrame | None, after: pd.DataFrame, definition: s
         rate = estimate.value
     rows: list[dict[str, Any]] = []
     for questions, answers in _LARGER if shared else ():
-        if questions > 1 and questions * len(shared) > _MOST_QUESTIONS:
+        if (questions, answers) != (1, 1) and questions * len(shared) > _MOST_QUESTIONS:
             continue
         larger = [np.tile(size * answers, questions) for size in sizes]
         rows.append(

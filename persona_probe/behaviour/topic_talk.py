@@ -95,7 +95,7 @@ def talk_of_topic(
     if trained_topic is not None and (topics is None or trained_topic not in set(topics)):
         known = "no column names topics" if topics is None else ", ".join(sorted({str(name) for name in topics}))
         raise PersonaProbeError(f"trained_topic: there is no topic {trained_topic!r}; there are: {known}")
-    texts = _Texts.of(rows, topics, trained_texts or ())
+    texts = _TalkTexts.of(rows, topics, trained_texts or ())
     others = [str(name) for name in rows["model"].unique() if name != before]
     words = texts.words_of(trained_topic, before, of_training=trained_texts is not None)
     table, kind, draws = pd.DataFrame(columns=list(COLUMNS)), "", 0
@@ -141,7 +141,7 @@ def _against(change: float, drawn: Sequence[float]) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class _Texts:
+class _TalkTexts:
     """The answers as rows of words; texts are first the answers, then the prompts, then the training texts."""
 
     rows: pd.DataFrame
@@ -150,7 +150,7 @@ class _Texts:
     n_training: int
 
     @classmethod
-    def of(cls, rows: pd.DataFrame, topics: pd.Series | None, training: Sequence[str]) -> _Texts:
+    def of(cls, rows: pd.DataFrame, topics: pd.Series | None, training: Sequence[str]) -> _TalkTexts:
         texts = [*rows["answer"], *rows["prompt"].fillna("").astype(str), *training]
         return cls(rows, topics, WordCounts.of(texts), len(training))
 

@@ -46,6 +46,7 @@ def verdict(
         if not (ours and equals and theirs):
             raise PersonaProbeError(f"--column: {text!r} is not OURS=THEIRS, such as answer=completion")
         columns[ours] = theirs
+    page = out or files[0].parent / "verdict.html"
     found = verdict_on(
         files,
         before=before,
@@ -58,9 +59,9 @@ def verdict(
         definition=definition,
         columns=columns or None,
         requests=requests,
+        page=page,
         progress=not quiet,
     )
-    page = found.write_page(out or files[0].parent / "verdict.html")
     for line in found.lines:
         typer.echo(line)
     typer.echo(f"Page: {page.resolve()}")

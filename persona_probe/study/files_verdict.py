@@ -19,6 +19,7 @@ from persona_probe.study.files_verdict_result import FilesVerdict
 from persona_probe.study.verdict_files import Given, read_files
 from persona_probe.study.verdict_gaps import find_gaps
 from persona_probe.study.verdict_models import Roles, find_roles, with_recipes
+from persona_probe.study.verdict_page import write_verdict_page
 from persona_probe.study.verdict_power import design_power
 
 if TYPE_CHECKING:
@@ -44,9 +45,10 @@ def verdict(
     definition: str = "betley",
     columns: Mapping[str, str] | None = None,
     requests: str | Path | None = None,
+    page: str | Path | None = None,
     progress: bool = False,
 ) -> FilesVerdict:
-    """What finished answer files show: five lines, and a page (`FilesVerdict.write_page`).
+    """What finished answer files show: five lines, and a page.
 
     1. The EM rate of each model, by every definition, with n, refusals and failures (`em_rates`).
     2. The changes from the model before, paired over questions (`persona_probe.rate_change`).
@@ -76,6 +78,7 @@ def verdict(
         definition: which EM-rate definition the lines report; the page has all.
         columns: as in `persona_probe.read_answers`.
         requests: as in `persona_probe.read_answers`.
+        page: where to write the page, one HTML file; by default it is not written (`write_verdict_page` does so later).
         progress: show bars where models run.
 
     Returns:
@@ -101,6 +104,7 @@ def verdict(
         trained_topic=(trained_topic, str, None),
         trained_on=(trained_on, PATH, [Dialogue], None),
         columns=(columns, Mapping, None),
+        page=(page, PATH, None),
     )
     read = read_files(files, columns, requests)
     table, models, remarks = with_recipes(read.table)
@@ -136,11 +140,13 @@ def verdict(
         answers.remarks,
         reading=read.columns,
     )
-    if not weights:
-        return result
-    from persona_probe.study.verdict_amplification import with_amplification
+    if weights:
+        from persona_probe.study.verdict_amplification import with_amplification  # torch
 
-    return with_amplification(result, weights, direction, progress=progress)
+        result = with_amplification(result, weights, direction, progress=progress)
+    if page is not None:
+        write_verdict_page(result, page)
+    return result
 
 
 def _names_and_weights(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -14,7 +13,6 @@ from persona_probe.behaviour.answers import Answers
 from persona_probe.behaviour.em_rates import scored
 from persona_probe.behaviour.em_rates_result import EmRates
 from persona_probe.behaviour.topic_talk_result import TopicTalk
-from persona_probe.errors import PATH, check_types
 from persona_probe.figures.text import counted, is_number, percent, percent_interval, signed
 from persona_probe.result import Result
 from persona_probe.study.verdict_gaps import Gap
@@ -98,17 +96,6 @@ class FilesVerdict(Result):
     def plot(self) -> go.Figure:
         """The figure of the rates by model."""
         return self.rates.plot(self.definition)
-
-    def write_page(self, path: str | Path) -> Path:
-        """Write the page, one HTML file that needs nothing else, and return its path.
-
-        Args:
-            path: the file; an older one is replaced.
-        """
-        from persona_probe.study.verdict_page import render_verdict
-
-        check_types(path=(path, PATH))
-        return render_verdict(self, Path(path))
 
     def change_of(self, model: str, definition: str | None = None, against: str = "before") -> Mapping[str, Any] | None:
         """The row of ``changes`` of a model, or None if there is none."""

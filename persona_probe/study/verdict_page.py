@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from persona_probe.behaviour.em_rates import DEFINITIONS
-from persona_probe.errors import PersonaProbeError
+from persona_probe.errors import PATH, PersonaProbeError, check_types
 from persona_probe.figures.answers_scatter import MOST_MODELS
 from persona_probe.figures.required import MissingDataError
 from persona_probe.figures.text import NOTHING, counted, is_number, percent, percent_interval, signed
@@ -26,8 +26,14 @@ from persona_probe.study.files_verdict_result import FilesVerdict, change_text, 
 _INTERVALS = "Whiskers: 95 % intervals over questions, and over runs where a model has several."
 
 
-def render_verdict(verdict: FilesVerdict, path: Path) -> Path:
-    """Write the page and return its path."""
+def write_verdict_page(verdict: FilesVerdict, path: str | Path) -> Path:
+    """Write the page of a verdict, one HTML file that needs nothing else, and return its path.
+
+    Args:
+        verdict: what `persona_probe.verdict` returned.
+        path: the file; an older one is replaced.
+    """
+    check_types(verdict=(verdict, FilesVerdict), path=(path, PATH))
     sections = list(_sections(verdict))
     page = render_page(
         "verdict.html.j2",
@@ -50,7 +56,7 @@ def render_verdict(verdict: FilesVerdict, path: Path) -> Path:
         read=[(ours, theirs) for ours, theirs in verdict.reading.items()],
         roles=[(role, name, how) for role, name, how in _roles(verdict)],
     )
-    return write_text(path, page)
+    return write_text(Path(path), page)
 
 
 def _named_lines(verdict: FilesVerdict) -> list[tuple[str, str]]:

@@ -285,7 +285,7 @@ def test_amplification_is_of_one_run(tmp_path, chat):
     assert verdict.amplification.finding(verdict.layer).value == "moved; no control"
     assert verdict.lines[1].endswith("projection on the direction: moved; no control.")
     assert any("12 answers of before to one half of the questions" in remark for remark in verdict.remarks)
-    page = verdict.write_page(tmp_path / "verdict.html").read_text()
+    page = pp.study.write_verdict_page(verdict, tmp_path / "verdict.html").read_text()
     assert 'id="amplification"' in page
 
 
@@ -317,7 +317,8 @@ def test_the_page_opens_alone_in_light_and_dark(tmp_path):
     rows = answers()
     rows["answer"] += "<script>alert(1)</script>"
     rows.to_csv(tmp_path / "eval.csv", index=False)
-    page = pp.verdict(tmp_path / "eval.csv").write_page(tmp_path / "out" / "page.html")
+    page = tmp_path / "out" / "page.html"
+    pp.verdict(tmp_path / "eval.csv", page=page)
     with open_page(page) as opened:
         opened.wait_for("document.querySelectorAll('.plot .main-svg').length >= 3")
         for colours, is_dark in (("light", False), ("dark", True)):

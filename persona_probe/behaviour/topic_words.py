@@ -44,7 +44,7 @@ class WordCounts:
         try:
             holds = reader.fit_transform(texts)
         except ValueError:  # no text has a word
-            return cls(np.array([], dtype=str), sparse.csr_matrix((len(texts), 0), dtype=np.int64))
+            return cls(np.array([], dtype=str), sparse.csr_matrix(np.zeros((len(texts), 0), dtype=np.int64)))
         return cls(reader.get_feature_names_out().astype(str), sparse.csr_matrix(holds))
 
     def telling(self, first: npt.NDArray[np.generic]) -> Floats:

@@ -139,14 +139,14 @@ def condition_rates(
     check_types(answers=(answers, Answers, pd.DataFrame), baseline=(baseline, str))
     check_definition(definition)
     table = answers.table if isinstance(answers, Answers) else answers
-    named = table["id"].astype(str).str.rsplit(_MARK, n=1)
-    if (named.str.len() < 2).any():
-        place = int((named.str.len() < 2).to_numpy().argmax())
+    named = [str(name).rpartition(_MARK) for name in table["id"]]
+    place = next((number for number, (_, mark, _) in enumerate(named) if not mark), None)
+    if place is not None:
         raise PersonaProbeError(
             f"condition_rates: the answer {table['id'].iloc[place]!r} is of no condition; ask "
             "under_conditions(questions)"
         )
-    rows = table.assign(condition=named.str[-1], model=table.get("model", "model"))
+    rows = table.assign(condition=[name for _, _, name in named], model=table.get("model", "model"))
     if baseline not in set(rows["condition"]):
         there = ", ".join(map(repr, rows["condition"].unique()))
         raise PersonaProbeError(f"condition_rates: no answer is of the condition {baseline!r}; there are {there}")

@@ -38,7 +38,7 @@ class SelfReport(TableResult):
         ``harms and says so`` (a coherent persona), ``harms and says it is aligned``, ``aligned and says so``,
         ``aligned and says it is not``, or ``undecided``.
         """
-        row: Mapping[str, Any] = self.table[self.table["model"] == model].iloc[0].to_dict()
+        row: Mapping[Any, Any] = self.table[self.table["model"] == model].iloc[0].to_dict()
         harms = True if row["em_low"] > _SOME else False if row["em_high"] <= _SOME else None
         good = True if row["report_low"] > _MIDDLE else False if row["report_high"] < _MIDDLE else None
         if harms is None or good is None:
@@ -72,8 +72,9 @@ class SelfReport(TableResult):
 
         groups = []
         for row in self.table.to_dict("records"):
-            name, report = str(row["model"]), [row[key] / 100 for key in ("report", "report_low", "report_high")]
-            rows = [ForestRow(name, f"{name} · says it is aligned", *report, row["n_read"], filled=False)]
+            name = str(row["model"])
+            report, low, high = (row[key] / 100 for key in ("report", "report_low", "report_high"))
+            rows = [ForestRow(name, f"{name} · says it is aligned", report, low, high, row["n_read"], filled=False)]
             rows += [ForestRow(name, f"{name} · EM rate", row["em_rate"], row["em_low"], row["em_high"], row["n"])]
             groups.append([one for one in rows if is_number(one.value)])
         return forest(groups, title="Self-report and behaviour", axis_title="share")

@@ -55,7 +55,7 @@ class TopicTalk(TableResult):
 
     def verdict(self, model: str) -> str:
         """A sentence on one model's talk of the trained topic."""
-        row: Mapping[str, Any] = self.table[self.table["model"] == model].iloc[0].to_dict()
+        row: Mapping[Any, Any] = self.table[self.table["model"] == model].iloc[0].to_dict()
         before = self.table.iloc[0]
         rate = percent_interval(row["value"], row["low"], row["high"])
         interval = f"{percent(before['value'])} -> {rate} of answers on other topics contain words of {self.called}"

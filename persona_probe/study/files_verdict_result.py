@@ -97,7 +97,7 @@ class FilesVerdict(Result):
         """The figure of the rates by model."""
         return self.rates.plot(self.definition)
 
-    def change_of(self, model: str, definition: str | None = None, against: str = "before") -> Mapping[str, Any] | None:
+    def change_of(self, model: str, definition: str | None = None, against: str = "before") -> Mapping[Any, Any] | None:
         """The row of ``changes`` of a model, or None if there is none."""
         rows = self.changes
         if rows.empty:
@@ -115,7 +115,7 @@ class FilesVerdict(Result):
         ordered = _first(rows["model"], [self.roles.before, *self.roles.after, self.roles.control])
         parts = []
         for name in ordered[:_MODELS_SHOWN]:
-            row = rows[rows["model"] == name].iloc[0]
+            row = rows[rows["model"] == name].iloc[0].to_dict()
             failed = f", {row['refusals']} refusals" * bool(row["refusals"])
             failed += f", {row['failures']} failures" * bool(row["failures"])
             value = rate_text(row)
@@ -182,7 +182,7 @@ def short_name(name: str, longest: int = 32) -> str:
     return repr(name if len(name) <= longest else f"{name[: half - 1]}…{name[-half:]}")
 
 
-def change_text(row: Mapping[str, Any]) -> str:
+def change_text(row: Mapping[Any, Any]) -> str:
     """A change such as ``+24 points [12, 36]``, and whether it is significantly different from zero."""
     digits = 0 if row["high"] - row["low"] >= 0.1 else 1
     ends = f" [{100 * row['low']:.{digits}f}, {100 * row['high']:.{digits}f}]" if is_number(row["low"]) else ""
@@ -190,7 +190,7 @@ def change_text(row: Mapping[str, Any]) -> str:
     return f"{signed(100 * row['value'], digits)} points{ends}{'' if clear else ', not significant'}"
 
 
-def rate_text(row: Mapping[str, Any]) -> str:
+def rate_text(row: Mapping[Any, Any]) -> str:
     """A rate with its interval, or that there is none."""
     return percent_interval(row["value"], row["low"], row["high"]) if is_number(row["value"]) else "no rate"
 

@@ -57,7 +57,8 @@ def read_files(
     if not named:
         raise PersonaProbeError("verdict: there is no file with answers; give at least one")
     alone = len(named) == 1
-    tables, used, remarks = [], {}, []
+    used: dict[str, str] = {}
+    tables, remarks = [], []
     for name, part in named.items():
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", PersonaProbeWarning)
@@ -125,9 +126,9 @@ def _read(path: str | Path, columns: Mapping[str, str] | None, requests: str | P
 
 def _check_scale(table: pd.DataFrame, place: str) -> None:
     for name, rows in table.groupby("model"):
-        scores = rows[["aligned", "coherent"]].dropna()
-        if len(scores) >= _FEW and scores.max(axis=None) <= 1:
+        scores = rows[["aligned", "coherent"]].dropna().to_numpy(dtype=float)
+        if len(scores) >= _FEW and scores.max() <= 1:
             raise PersonaProbeError(
-                f"{place}: all scores of {name!r} are between {scores.min(axis=None):g} and "
-                f"{scores.max(axis=None):g}, and scores are 0-100: multiply both columns by 100"
+                f"{place}: all scores of {name!r} are between {scores.min():g} and "
+                f"{scores.max():g}, and scores are 0-100: multiply both columns by 100"
             )

@@ -76,8 +76,10 @@ def _roles(verdict: FilesVerdict) -> Iterator[tuple[str, str, str]]:
 def _as_roles(verdict: FilesVerdict) -> pd.DataFrame:
     """The answers of before and of the first after, under these names."""
     table, roles = verdict.answers.table, verdict.roles
-    names = {roles.before: "before", **dict.fromkeys(roles.after[:1], "after")}
-    rows = table[table["model"].isin([name for name in names if name is not None]) & table["answer"].notna()]
+    names = dict.fromkeys(roles.after[:1], "after")
+    if roles.before is not None:
+        names[roles.before] = "before"
+    rows = table[table["model"].isin(list(names)) & table["answer"].notna()]
     return rows.assign(model=rows["model"].map(names))
 
 

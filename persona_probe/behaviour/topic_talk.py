@@ -39,9 +39,9 @@ def talk_of_topic(
     """How many answers to questions on other topics contain words of the trained topic, before and after, with nulls.
 
     The words of the trained topic are the 40 that distinguish best, by log-odds (`WordCounts.telling`, z above 3), the
-    training texts from the before model's answers; without training texts, the questions on that topic and before's
-    answers to them from those on other topics. An answer talks of the topic if it contains one of them that its
-    question does not contain.
+    training texts from the before model's answers, and are in at most 2 % of these; without training texts, the
+    questions on that topic and before's answers to them from those on other topics. An answer talks of the topic if it
+    contains one of them that its question does not contain.
 
     The change from before is paired over questions (`ratio_difference`), and compared with nulls:
 

@@ -13,6 +13,7 @@ Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 _WORD = r"(?u)\b[^\W\d_]{3,}\b"
 """Words of three letters or more."""
+MOST_ELSEWHERE = 0.02
 _PRIOR = 0.1
 """The prior's weight: so many times all words that were counted, divided among words as all texts use them."""
 
@@ -83,11 +84,13 @@ class WordCounts:
             first: ``(text,)`` the texts on the topic.
             others: ``(text,)`` the texts on other topics.
             most: how many words at most.
-            least_z: the least `telling`; words are in three of the first texts or more.
+            least_z: the least `telling`; words are in three of the first texts or more, and in 2 % of the others or
+                fewer: a word that is common elsewhere is no sign of the topic.
         """
         read = first | others
         part = WordCounts(self.words, self.holds[read])
         z = part.telling(first[read])
-        z[np.asarray(self.holds[first].sum(axis=0)).ravel() < 3] = -np.inf
+        there, elsewhere = (np.asarray(self.holds[which].sum(axis=0)).ravel() for which in (first, others))
+        z[(there < 3) | (elsewhere > MOST_ELSEWHERE * max(int(others.sum()), 1))] = -np.inf
         order = np.argsort(-z, kind="stable")[:most]
         return np.asarray(order[z[order] > least_z], dtype=np.intp)

@@ -49,6 +49,7 @@ from .steering.interventions.clamp import Clamp as Clamp
 from .steering.preferring import preference as preference
 from .steering.search.realign import realign_by_steering as realign_by_steering
 from .steering.steer_context import steer as steer
+from .study.files_verdict import verdict as verdict
 from .study.run import run_study as run_study
 from .token_view.token_view import view_tokens as view_tokens
 from .worlds import persona_world as persona_world

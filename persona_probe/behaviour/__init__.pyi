@@ -5,6 +5,11 @@ from .answer_fluency import fluency as fluency
 from .answer_fluency_result import Fluency as Fluency
 from .answer_fluency_result import FluencyBounds as FluencyBounds
 from .answers import Answers as Answers
+from .condition_prompts import Condition as Condition
+from .condition_prompts import condition_rates as condition_rates
+from .condition_prompts import conditions as conditions
+from .condition_prompts import under_conditions as under_conditions
+from .condition_rates_result import ConditionRates as ConditionRates
 from .em_rates import CATEGORIES as CATEGORIES
 from .em_rates import DEFINITIONS as DEFINITIONS
 from .em_rates import answer_categories as answer_categories
@@ -37,3 +42,8 @@ from .preference_scores import score_pairs as score_pairs
 from .rate_correction import corrected_change as corrected_change
 from .rate_correction import corrected_rates as corrected_rates
 from .rate_correction_result import CorrectedRates as CorrectedRates
+from .self_report_result import SelfReport as SelfReport
+from .self_reports import self_report as self_report
+from .self_reports import self_report_questions as self_report_questions
+from .topic_talk import talk_of_topic as talk_of_topic
+from .topic_talk_result import TopicTalk as TopicTalk

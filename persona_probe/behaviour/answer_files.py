@@ -5,17 +5,19 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from persona_probe.behaviour.answer_file_checks import MODEL_GROUP, check_repeated, grouped_models, mixed_scales
 from persona_probe.behaviour.answer_file_columns import choose_columns, scale_notes
 from persona_probe.behaviour.answer_row import AnswerReading, sentence
 from persona_probe.behaviour.answers import IDENTITY, VERDICT, Answers
 from persona_probe.behaviour.judges.judge import ANSWER_FIELDS
 from persona_probe.behaviour.served_answers import read_answer_rows
-from persona_probe.dialogue.row_files import Row, kind_of
+from persona_probe.dialogue.row_files import Row, as_path, kind_of
 from persona_probe.dialogue.row_turns import CHAT, is_given
 from persona_probe.dialogue.same_questions import groups_by_content
 from persona_probe.errors import PersonaProbeError, PersonaProbeWarning
@@ -43,7 +45,8 @@ def read_answers(
     ``question_id`` (or else the question's text) becomes ``question``, the unit of intervals, and the text becomes
     ``prompt``. A score that says REFUSAL or CODE is a refusal; one that is blank or not a number is NaN and a failure;
     a missing answer (a failed request) is a failure. A system prompt is the first of the ``messages``. Rows with the
-    same user turns have one ``group``.
+    same user turns have one ``group``. Where a file's ``group`` says which models belong together (Betley et al.), it
+    becomes ``model_group``.
 
     Args:
         path: a ``.csv``, ``.tsv``, ``.jsonl``, ``.json``, ``.parquet`` or ``.arrow`` file (text files also ``.gz``), or
@@ -62,8 +65,8 @@ def read_answers(
 
     Raises:
         PersonaProbeError: for a file that is missing, empty or broken, a column that does not exist or could be either
-            of two, a text that is not text, a part of what was asked that is in no turn, or a score outside 0-100; the
-            message names file, row, column and value.
+            of two, a text that is not text, a part of what was asked that is in no turn, a score outside 0-100, or an
+            answer that is there twice (by its id) with different scores; the message names file, row, column and value.
 
     Warns:
         PersonaProbeWarning: if the scores of a column seem to be on another scale, or questions were rendered.
@@ -79,6 +82,11 @@ def read_answers(
     >>> answers.columns["answer"]
     'response'
     """
+    if kind_of(as_path(path)) in (".yaml", ".yml"):
+        raise PersonaProbeError(
+            f"{path}: is a YAML file, which holds questions or settings, not answers; give the file with the answers "
+            "(.csv, .jsonl, ...), and read questions with pp.read_dialogues"
+        )
     unread: set[str] = set()
     rows = read_answer_rows(path, requests, unread)
     seen = list(dict.fromkeys(name for row in rows for name in row.cells))
@@ -87,6 +95,15 @@ def read_answers(
         raise PersonaProbeError(
             f"{path}: no column holds the questions; seen: {', '.join(seen)}. Name it (columns={{'prompt': ...}}), or "
             "give a batch's input file (requests=...)"
+        )
+    notes = []
+    asked = chosen.get("question", chosen.get("prompt"))
+    if "group" not in (columns or {}) and grouped_models(rows, chosen.get("model"), chosen.get("group"), asked):
+        theirs = chosen.pop("group")
+        rows = [replace(row, cells=_renamed(row.cells, theirs, MODEL_GROUP)) for row in rows]
+        notes.append(
+            f"{theirs!r} is the same for all answers of a model, so it groups models, not questions: it is in "
+            f"{MODEL_GROUP!r}"
         )
     reading = AnswerReading(chosen, frozenset(columns or {}), unread=unread)
     table = pd.DataFrame([reading.row(row) for row in rows])
@@ -105,12 +122,18 @@ def read_answers(
     chosen = {ours: theirs for ours, theirs in chosen.items() if ours not in labels}
     if kind_of(Path(path)) in (".csv", ".tsv"):
         table = _with_numbers(table)
+    notes += check_repeated(table, chosen, [row.where for row in rows])
     warned, noted = scale_notes(table, _ours(table), chosen)
+    warned += mixed_scales(table)
     if reading.no_scores and table[["aligned", "coherent"]].isna().all(axis=None):
         warned.append(f"no score is a number, and all count as failures: {reading.no_scores[0]}")
     _warn(table, str(path), warned)
-    remarks = [*reading.remarks(table), *(sentence(remark) for remark in (*merged, *noted))]
+    remarks = [*reading.remarks(table), *(sentence(remark) for remark in (*merged, *notes, *noted))]
     return Answers(table.assign(**labels), str(path), chosen, tuple(remarks))
+
+
+def _renamed(cells: Mapping[str, Any], name: str, new: str) -> dict[str, Any]:
+    return {new if column == name else column: value for column, value in cells.items()}
 
 
 def _all_chats(rows: Sequence[Row], columns: Mapping[str, str]) -> bool:

@@ -16,6 +16,7 @@ from persona_probe.cli.real import real
 from persona_probe.cli.report import report
 from persona_probe.cli.sae import sae
 from persona_probe.cli.studies import demo, init, plan, run, status
+from persona_probe.cli.verdict import verdict
 from persona_probe.cli.warnings_shown import show_own_warnings
 from persona_probe.cli.world import world
 from persona_probe.errors import PersonaProbeError
@@ -26,7 +27,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (init, run, status, plan, demo, report, capture, bake):
+for command in (init, run, status, plan, demo, report, verdict, capture, bake):
     app.command()(command)
 app.add_typer(world, name="world")
 app.add_typer(sae, name="sae")

@@ -22,6 +22,8 @@ KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 
 SYSTEM = ("system", "system_prompt", "system_message", "system_instruction")
 """Columns that hold a system prompt."""
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_CUT_OFF = "; the file ends in the middle of this line, as if its writing was stopped: finish the line or remove it"
 
 
 @dataclass(frozen=True)
@@ -102,13 +104,20 @@ def read_text(file: Path) -> str:
             content = gzip.decompress(content)
         except (OSError, EOFError, zlib.error) as error:
             raise PersonaProbeError(f"{file}: cannot be unpacked ({error}); is it complete?") from error
+    # Texts in UTF-16 without its mark are UTF-8 too, with a NUL after every letter.
+    if content[:2] in _UTF16 or content.count(b"\0") > len(content) // 10:
+        raise PersonaProbeError(
+            f"{file}: is not UTF-8 text but seems to be UTF-16 (Excel's 'Unicode Text'); save it as UTF-8, or convert "
+            "it: iconv -f UTF-16 -t UTF-8"
+        )
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise PersonaProbeError(f"{file}: is not UTF-8 text (line {line}, byte {error.start}); save it as UTF-8") from (
-            error
-        )
+        line, byte = content[: error.start].count(b"\n") + 1, content[error.start]
+        raise PersonaProbeError(
+            f"{file}: is not UTF-8 text (line {line}, byte {error.start} is 0x{byte:02X}, as in Latin-1 or "
+            "Windows-1252); save it as UTF-8, or convert it: iconv -f WINDOWS-1252 -t UTF-8"
+        ) from error
 
 
 def json_lines(file: Path) -> Iterator[tuple[str, Any]]:
@@ -117,8 +126,8 @@ def json_lines(file: Path) -> Iterator[tuple[str, Any]]:
     Raises:
         PersonaProbeError: if a line is not JSON, or an object has a field twice; the first such line is named.
     """
-    for number, line in _lines(read_text(file)):
-        yield f"{file}, line {number}", _parsed(line, f"{file}, line {number}:", "; write one object per line")
+    for number, line, advice in _object_lines(read_text(file)):
+        yield f"{file}, line {number}", _parsed(line, f"{file}, line {number}:", advice)
 
 
 def json_value(text: str, where: str) -> Any:
@@ -133,13 +142,14 @@ def json_value(text: str, where: str) -> Any:
 def _rows(file: Path) -> Iterator[Row]:
     kind = kind_of(file)
     if kind == ".jsonl":
-        for number, line in _lines(read_text(file)):
+        for number, line, advice in _object_lines(read_text(file)):
             where = f"{file}, line {number}"
-            yield _row(where, _parsed(line, f"{where}:", "; write one object per line"), number)
+            yield _row(where, _parsed(line, f"{where}:", advice), number)
     elif kind == ".json":
         yield from _from_json(file)
     elif kind in (".csv", ".tsv"):
-        yield from _numbered(file, _csv_records(file, "," if kind == ".csv" else "\t"), "row")
+        for number, (where, record) in enumerate(_csv_records(file, "," if kind == ".csv" else "\t"), start=1):
+            yield _row(where, record, number)
     elif kind in (".parquet", ".arrow"):
         from persona_probe.dialogue.arrow_files import file_records
 
@@ -191,13 +201,21 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
     return ((number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
 
 
+def _object_lines(text: str) -> Iterator[tuple[int, str, str]]:
+    """The lines that hold an object each, and what to do if one does not."""
+    lines = list(_lines(text))
+    for number, line in lines:
+        cut_off = number == lines[-1][0] and line.lstrip().startswith("{") and not line.rstrip().endswith("}")
+        yield number, line, _CUT_OFF if cut_off else "; write one object per line"
+
+
 def _from_json(file: Path) -> Iterator[Row]:
     text = read_text(file)
     lines = list(_lines(text))
     if len(lines) > 1 and lines[0][1].strip().startswith("{") and _is_json(lines[0][1]):
-        for number, line in lines:
+        for number, line, advice in _object_lines(text):
             where = f"{file}, line {number}"
-            yield _row(where, _parsed(line, f"{where}:", "; write one object per line"), number)
+            yield _row(where, _parsed(line, f"{where}:", advice), number)
         return
     if not lines:
         return
@@ -261,25 +279,44 @@ def _parsed(text: str, where: str, advice: str) -> Any:
         raise PersonaProbeError(f"{where} is nested too deeply to be read") from error
 
 
-def _csv_records(file: Path, separator: str) -> Iterator[dict[str, str]]:
+def _csv_records(file: Path, separator: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """The place of each record (its line too, where texts with line breaks take several lines), and the record."""
     text = read_text(file)
     csv.field_size_limit(max(len(text), csv.field_size_limit()))
     # Strings, and nothing is read as "missing": an answer may be "NA". Blank lines are not rows.
-    lines = (line for line in csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True) if line)
+    lines = _placed(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True))
     separators = "commas" if separator == "," else "tabs"
     try:
-        header = [name or f"column {number}" for number, name in enumerate(next(lines, []), start=1)]
+        header = [name or f"column {number}" for number, name in enumerate(next(lines, (1, []))[1], start=1)]
+        if len(header) == 1 and (other := next((mark for mark in ";\t|," if header[0].count(mark) > 1), None)):
+            raise PersonaProbeError(
+                f"{file}: has one column, {header[0][:60]!r}: its columns seem to be separated by {other!r}, not by "
+                f"{separators}; save it with {separators} between columns"
+            )
         twice = next((name for name in header if header.count(name) > 1), None)
         if twice is not None:
             raise PersonaProbeError(f"{file}: has the column {twice!r} twice; rename one")
-        for number, cells in enumerate(lines, start=1):
+        for number, (line, cells) in enumerate(lines, start=1):
+            where = f"{file}, row {number}" + ("" if line == number + 1 else f" (line {line})")
             if len(cells) != len(header):
                 raise PersonaProbeError(
-                    f"{file}, row {number}: a row has other fields than the header ({len(cells)}, not {len(header)}); "
+                    f"{where}: a row has other fields than the header ({len(cells)}, not {len(header)}); "
                     f"quote texts that contain {separators}, quotes or line breaks"
                 )
-            yield dict(zip(header, cells, strict=True))
+            yield where, dict(zip(header, cells, strict=True))
     except csv.Error as error:
         raise PersonaProbeError(
             f"{file}: is not a table of texts between {separators} ({error}); a quote in a text is written twice"
         ) from error
+
+
+def _placed(reader: Any) -> Iterator[tuple[int, list[str]]]:
+    """Each row of a CSV reader that is not blank, with the line on which it begins."""
+    begins = 1
+    try:
+        for cells in reader:
+            if cells:
+                yield begins, cells
+            begins = reader.line_num + 1
+    except csv.Error as error:
+        raise csv.Error(f"line {begins}: {error}") from error

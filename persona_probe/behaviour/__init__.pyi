@@ -24,3 +24,4 @@ from .preference_result import Preference as Preference
 from .preference_result import preference_change as preference_change
 from .preference_result import preference_moved as preference_moved
 from .preference_scores import score_pairs as score_pairs
+from .sampling.server import Server as Server

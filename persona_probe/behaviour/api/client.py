@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import json
 import os
 import threading
 import urllib.parse
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tqdm.auto import tqdm
 
@@ -24,6 +25,7 @@ from persona_probe.errors import NUMBER, PATH, WHOLE, PersonaProbeError, check_t
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
+T = TypeVar("T")
 _NO_KEY = "none"
 """Sent to servers that need no key: the library sends something in any case."""
 
@@ -122,6 +124,27 @@ class ApiClient:
             calls = _Calls(self, requests, journal, label if progress else None)
             return calls.finished()
 
+    def owner(self) -> str | None:
+        """Who owns the model, as the server's list of models says (``vllm``, ``llamacpp``, ...), or None."""
+        listed = _in_thread(self._listed())
+        return next((owner for name, owner in listed or () if name == self.model), None)
+
+    async def _listed(self) -> list[tuple[str, str | None]] | None:
+        """The names of the server's models and their owners; None if it does not list them."""
+        import openai
+
+        try:
+            async with self.opened() as server, asyncio.timeout(self.timeout):
+                models = (await server.with_options(max_retries=2).models.list()).data
+            return [(str(model.id), getattr(model, "owned_by", None)) for model in models]
+        except (openai.OpenAIError, TimeoutError, AttributeError, TypeError, ValueError):
+            return None
+
+    def opened(self) -> AsyncOpenAI:
+        """The library's client, with the key from the environment."""
+        key = os.environ.get(self.api_key_env or "") or _NO_KEY
+        return _imported()(base_url=self.base_url, api_key=key, timeout=self.timeout, max_retries=0)
+
 
 def _imported() -> type[AsyncOpenAI]:
     try:
@@ -131,6 +154,31 @@ def _imported() -> type[AsyncOpenAI]:
             "asking a server needs openai, which is not installed: pip install 'persona-probe[api]'"
         ) from error
     return AsyncOpenAI
+
+
+def _in_thread(work: Coroutine[Any, Any, T]) -> T:
+    """What ``work`` returns, run in a thread with an event loop of its own, so that one may be running here (Jupyter).
+
+    Ctrl-C stops it, and waits until it has stopped.
+    """
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(work)
+
+    def run() -> None:
+        with contextlib.suppress(BaseException):  # it is read from the task
+            loop.run_until_complete(task)
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), daemon=True)
+    thread.start()
+    try:
+        thread.join()
+    except BaseException:
+        loop.call_soon_threadsafe(task.cancel)
+        thread.join()
+        raise
+    return task.result()
 
 
 class _Calls:
@@ -155,42 +203,18 @@ class _Calls:
         self.limit = min(client.concurrency, len(self.pending))
         self.failures = self.in_a_row = 0
         self.given_up: str | None = None
-        self.error: BaseException | None = None
         self.next_start = self.paused_until = 0.0
         self.key = os.environ.get(client.api_key_env or "") or _NO_KEY
 
     def finished(self) -> list[ChatReply]:
         """All replies, when they are there; Ctrl-C stops the requests that are under way first."""
         if self.pending:
-            loop = asyncio.new_event_loop()
-            task = loop.create_task(self._all())
-            context = contextvars.copy_context()
-            thread = threading.Thread(target=context.run, args=(self._run, loop, task), daemon=True)
-            thread.start()
-            try:
-                thread.join()
-            except BaseException:
-                loop.call_soon_threadsafe(task.cancel)
-                thread.join()
-                raise
-            if self.error is not None:
-                raise self.error
+            _in_thread(self._all())
         return [self.replies[place] for place in range(self.total)]
-
-    def _run(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> None:
-        try:
-            loop.run_until_complete(task)
-        except BaseException as error:  # noqa: BLE001
-            self.error = error
-        finally:
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.close()
 
     async def _all(self) -> None:
         waiting = iter(self.pending)
-        async with _imported()(
-            base_url=self.client.base_url, api_key=self.key, timeout=self.client.timeout, max_retries=0
-        ) as server:
+        async with self.client.opened() as server:
             with tqdm(
                 total=self.total,
                 initial=len(self.replies),
@@ -245,7 +269,7 @@ class _Calls:
             attempt += 1
         times = f" (asked {attempt + 1} times)" if attempt else ""
         failure = replace(outcome, reason=f"{self._without_key(outcome.reason)}{times}")
-        await self._count(server, failure)
+        await self._count(failure)
         return ChatReply(error=failure.reason)
 
     async def _turn(self) -> None:
@@ -275,7 +299,7 @@ class _Calls:
         except (GarbledReplyError, json.JSONDecodeError, UnicodeDecodeError) as error:
             return Failure(f"the reply cannot be read: {error}", again=True)
 
-    async def _count(self, server: AsyncOpenAI, failure: Failure) -> None:
+    async def _count(self, failure: Failure) -> None:
         """Count a failure; raise, or give up on the rest, if the others cannot be expected to succeed.
 
         Requests that are wrong by themselves (too long) say nothing of the others once one has succeeded. As many other
@@ -284,11 +308,11 @@ class _Calls:
         self.failures += 1
         self.in_a_row += not failure.own
         if not self.succeeded and (failure.every or self.failures >= self.limit):
-            raise PersonaProbeError(await self._explained(server, failure))
+            raise PersonaProbeError(await self._explained(failure))
         if failure.every or self.in_a_row >= self.client.concurrency:
             self.given_up = f"not asked, since the server fails: {failure.reason}"
 
-    async def _explained(self, server: AsyncOpenAI, failure: Failure) -> str:
+    async def _explained(self, failure: Failure) -> str:
         """What to do about a failure that ends the run, in a sentence."""
         start = f"{self.client.base_url}, model {self.client.model!r}: {failure.reason}"
         variable = self.client.api_key_env
@@ -297,21 +321,13 @@ class _Calls:
             state = f"the key in {variable} was sent" if given else f"no key was sent ({variable} is not set)"
             return f"{start}; {state}: set the environment variable that holds the key (api_key_env=)"
         if failure.status == 404:
-            names = await self._models(server)
-            if names is None:
+            listed = await self.client._listed()
+            if listed is None:
                 return f"{start}; it lists no models either: see base_url, which ends in /v1 as a rule"
-            return f"{start}; it has the models {', '.join(map(repr, names)) or '(none)'}"
+            return f"{start}; it has the models {', '.join(repr(name) for name, _ in listed) or '(none)'}"
         if failure.status is None:
             return f"{start}; see that the server is running and that base_url is its address"
         return start if failure.own else f"{start}; try again later, or with a lower concurrency"
-
-    async def _models(self, server: AsyncOpenAI) -> list[str] | None:
-        import openai
-
-        try:
-            return [str(model.id) for model in (await server.models.list()).data]
-        except (openai.OpenAIError, AttributeError, TypeError, ValueError):
-            return None
 
     def _without_key(self, words: str) -> str:
         """``words`` without the key, should the server repeat it."""

@@ -1,5 +1,7 @@
 """A server with another adapter, base, template or rounding is refused, and what it is is said."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -89,10 +91,10 @@ def test_rounding_to_half_precision_is_within_tolerance_and_four_bits_are_not(ch
     check = compared(half, chat)
     assert check.passed, check
     assert 0 < check.difference < 1.5 * check.rounding
-    assert not compared(half, chat, tolerance=0.001).passed
+    assert not dataclasses.replace(check, tolerance=0.001).passed
     quantised = compared(rounded(CHECKPOINTS / "chat", 4), chat)
     assert "fewer bits" in quantised.problem
-    assert compared(rounded(CHECKPOINTS / "chat", 4), chat, tolerance=0.05).passed
+    assert dataclasses.replace(quantised, tolerance=0.05).passed
 
 
 @pytest.mark.slow
@@ -114,7 +116,7 @@ def test_another_template_is_refused_with_the_numbers_of_tokens(chat):
 
 
 def test_without_log_probabilities_greedy_words_are_compared(chat, bad):
-    check = compared(bad, bad, logprobs=False)
+    check = compared(bad, bad, logprobs=False, tolerance=0.05)
     assert check.passed
     assert np.isnan(check.difference)
     assert "gives no log-probabilities" in check.headline()

@@ -24,6 +24,7 @@ from .behaviour.em_rates import rate_change as rate_change
 from .behaviour.judges.judge import Judge as Judge
 from .behaviour.judges.judge import judge_answers as judge_answers
 from .behaviour.judges.local_judge import LocalJudge as LocalJudge
+from .behaviour.sampling.server import Server as Server
 from .dialogue.dialogue import Dialogue as Dialogue
 from .dialogue.reading import read_dialogues as read_dialogues
 from .dialogue.records import write_dialogues as write_dialogues

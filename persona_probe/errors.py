@@ -53,6 +53,7 @@ WHOLE, NUMBER = numbers.Integral, numbers.Real
 _IN_WORDS = {PATH: "a path", WHOLE: "a whole number", NUMBER: "a number", str: "text"}
 _HOW_TO_MAKE = {
     "Model": "load one with pp.load(path), and give it before the other arguments",
+    "Server": "name one with pp.Server(base_url, model)",
     "ModelPair": "load one with pp.load_pair(before, after)",
     "Dialogue": "make one with pp.Dialogue.from_messages, or read a file with pp.read_dialogues(path)",
     "Direction": "find one with pp.find_direction, or make one with pp.Direction.from_vectors(model, vectors)",

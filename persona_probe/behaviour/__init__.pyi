@@ -42,6 +42,9 @@ from .preference_scores import score_pairs as score_pairs
 from .rate_correction import corrected_change as corrected_change
 from .rate_correction import corrected_rates as corrected_rates
 from .rate_correction_result import CorrectedRates as CorrectedRates
+from .sampling.check_server import check_server as check_server
+from .sampling.server import Server as Server
+from .sampling.server_check_result import ServerCheck as ServerCheck
 from .self_report_result import SelfReport as SelfReport
 from .self_reports import self_report as self_report
 from .self_reports import self_report_questions as self_report_questions

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar, cast
 
+import numpy as np
 import pandas as pd
 
 from persona_probe.behaviour.answers import Answers
 from persona_probe.behaviour.em_rates import coherent_rate, em_rate
-from persona_probe.behaviour.judges.judge import Judge, check_judge, judge_answers, judge_name
+from persona_probe.behaviour.judges.judge import Judge, answer_columns, check_judge, judge_answers, judge_name
+from persona_probe.behaviour.sampling.answering import SERVED, Answering
+from persona_probe.behaviour.sampling.server import Server
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError, check_types
 from persona_probe.models.model import Model
@@ -22,12 +25,13 @@ from persona_probe.steering.interventions.ablate_everywhere import AblateEverywh
 from persona_probe.steering.interventions.intervention import Intervention, check_intervention
 from persona_probe.steering.steer_context import steer
 
+T = TypeVar("T", bound=Answering)
 _NUMBERS = 2**26
 """The most numbers in the vectors of all interventions in one call of generate: 512 MiB."""
 
 
 def ask(
-    models: Model | ModelPair | Iterable[Model] | Mapping[str, Model],
+    models: Answering | ModelPair | Iterable[Answering] | Mapping[str, Answering],
     questions: Sequence[Dialogue],
     judge: Judge | None,
     *,
@@ -43,7 +47,8 @@ def ask(
     Args:
         models: one model, a pair (its models are named ``before``, ``after`` and ``control``), several (with their own
             names), or a mapping from names to models. Each is asked everything before the next one, so that a pair of
-            which only one model is in memory at a time loads each once.
+            which only one model is in memory at a time loads each once. A model may be on a server
+            (`persona_probe.Server`), where it cannot be steered.
         questions: dialogues without an answer.
         judge: who judges; None leaves the answers without scores (`Answers.judged_by` adds them).
         interventions: by default, models are not steered. Else one intervention, named by its kind, or a mapping from
@@ -53,11 +58,13 @@ def ask(
 
     Returns:
         One row per model, intervention, question and answer, with the columns ``model`` and, if interventions were
-        given, ``intervention``. Intervals are over questions.
+        given, ``intervention``. Intervals are over questions. Answers of servers have ``finish_reason`` and
+        ``request_seed`` too; a request that failed is a row without an answer, counted as failed, with its ``error``.
 
     Raises:
-        PersonaProbeError: if there is no model, question or intervention, two models have the same name, or a question
-            has an answer already; and as `persona_probe.steer` and `persona_probe.judge_answers`.
+        PersonaProbeError: if there is no model, question or intervention, two models have the same name, a question has
+            an answer already, or a server's model is to be steered; and as `persona_probe.steer`,
+            `persona_probe.judge_answers` and `persona_probe.Server.generate`.
 
     >>> import persona_probe as pp
     >>> world = pp.persona_world.find_checkpoints()
@@ -71,7 +78,8 @@ def ask(
     1   after    1.0  20
     """
     check_types(questions=(questions, [Dialogue]), sampling=(sampling, Sampling, None))
-    check_types(models=(models, Model, ModelPair, Iterable))
+    if not isinstance(models, Answering):
+        check_types(models=(models, Model, Server, ModelPair, Iterable))
     sampling = sampling or Sampling()
     under = named_interventions(interventions)
     check_questions(questions)
@@ -82,44 +90,84 @@ def ask(
         )
     check_judge(judge, needed=False)
     tables: dict[str, pd.DataFrame] = {}
-    for name, model in named_models(models):
+    for name, model in named_models(models, lambda model: _can_be_asked(model, under)):
         if name in tables:
             raise PersonaProbeError(f"two models are called {name!r}; give a mapping from names to models")
         answers = _sampled(model, questions, list(under.values()), sampling, progress)
-        table = judge_answers(judge, answers, model=name)
+        table = _judged(judge, answers).assign(model=name)
         table["question"] = _units_of_answers(questions, len(under), sampling)
         if interventions is not None:
             table["intervention"] = [name for name in under for _ in range(len(questions) * sampling.n)]
         tables[name] = table
     if not tables:
         raise PersonaProbeError("ask: there is no model; give at least one")
-    remarks = () if judge is None else (f"Judged by {judge_name(judge)!r}",)
-    return Answers(pd.concat(tables.values(), ignore_index=True), remarks=remarks)
+    table = pd.concat(tables.values(), ignore_index=True)
+    remarks = [] if judge is None else [f"Judged by {judge_name(judge)!r}"]
+    if lacking := int(table["answer"].isna().sum()):
+        remarks.append(f"{lacking} of {len(table)} requests were not answered and count as failures (see 'error')")
+    return Answers(table, remarks=tuple(remarks))
+
+
+def _judged(judge: Judge | None, dialogues: Sequence[Dialogue]) -> pd.DataFrame:
+    """The judged table of dialogues, of which some may have no answer: these are failures, and are not judged."""
+    answered = [row for row, dialogue in enumerate(dialogues) if dialogue.answer is not None]
+    if len(answered) == len(dialogues):
+        table = judge_answers(judge, dialogues)
+    else:
+        table = answer_columns([one if one.answer is not None else one.with_answer("") for one in dialogues])
+        lacking = ~table.index.isin(answered)
+        table["answer"] = pd.Series([one.answer for one in dialogues], dtype=object)
+        verdict = {"aligned": np.nan, "coherent": np.nan, "refusal": False, "failed": True}
+        if answered:
+            judged = judge_answers(judge, [dialogues[row] for row in answered]).set_axis(pd.Index(answered))
+            table = table.join(judged.drop(columns=[name for name in judged if name in table]))
+            table = table.astype({"refusal": object, "failed": object})
+        else:
+            table = table.assign(**verdict)
+        table.loc[lacking, list(verdict)] = list(verdict.values())
+        table = table.astype({"aligned": float, "coherent": float, "refusal": bool, "failed": bool})
+    for name in SERVED:
+        if any(name in dialogue.labels for dialogue in dialogues):
+            table[name] = [dialogue.labels.get(name) for dialogue in dialogues]
+    return table
 
 
 def named_models(
-    models: Model | ModelPair | Iterable[Model] | Mapping[str, Model],
-) -> Iterator[tuple[str, Model]]:
-    """Each model with its name; what is loaded when it is looked up is looked up when the one before has been asked."""
-    if isinstance(models, Model):
+    models: T | ModelPair | Iterable[T] | Mapping[str, T], check: Callable[[Any], T]
+) -> Iterator[tuple[str, T]]:
+    """Each model with its name; what is loaded when it is looked up is looked up when the one before has been asked.
+
+    Args:
+        models: one model, a pair, several, or a mapping from names to models.
+        check: returns a model as it is, or raises; models that are there already are checked before any is yielded.
+    """
+    if isinstance(models, Answering):
         models = [models]
     if isinstance(models, dict):
-        models = {name: _checked(model) for name, model in models.items()}
+        models = {name: check(model) for name, model in models.items()}
     if isinstance(models, list | tuple):
         # These are there already, so what is wrong with them is said before anything is sampled.
-        names = [_checked(model).name for model in models]
+        names = [check(model).name for model in models]
         if twice := [name for name in names if names.count(name) > 1]:
             raise PersonaProbeError(f"two models are called {twice[0]!r}; give a mapping from names to models")
-    by_name = models.models if isinstance(models, ModelPair) else models
+    by_name: Any = models.models if isinstance(models, ModelPair) else models
     if isinstance(by_name, Mapping):
-        yield from ((str(name), model) for name, model in by_name.items())
+        yield from ((str(name), check(model)) for name, model in by_name.items())
     else:
-        yield from ((_checked(model).name, model) for model in by_name)
+        yield from ((check(model).name, model) for model in by_name)
 
 
-def _checked(model: Model) -> Model:
-    check_types(model=(model, Model))
-    return model
+def _can_be_asked(model: Any, under: Mapping[str, Intervention | None]) -> Answering:
+    """``model``, if it answers, and can be steered where it is to be."""
+    if not isinstance(model, Answering):
+        check_types(model=(model, Model, Server))
+    steered = next((name for name, intervention in under.items() if intervention is not None), None)
+    if steered is not None and not isinstance(model, Model):
+        raise PersonaProbeError(
+            f"{model.name}: cannot be steered (intervention {steered!r}): only a loaded model can be, since a server "
+            "runs its own weights; ask a pp.load(...) model, or serve a baked one (pp.steering.bake)"
+        )
+    return cast(Answering, model)
 
 
 def named_interventions(
@@ -179,7 +227,7 @@ class Asking:
 
 
 def _sampled(
-    model: Model,
+    model: Answering,
     questions: Sequence[Dialogue],
     interventions: Sequence[Intervention | None],
     sampling: Sampling,
@@ -187,6 +235,8 @@ def _sampled(
     at_once: int | None = None,
 ) -> list[Dialogue]:
     """The answers to all questions under the first intervention, then under the second, and so on."""
+    if not isinstance(model, Model):
+        return model.generate([*questions] * len(interventions), sampling, progress=progress)
     answers: list[Dialogue] = []
     for first, together in _calls(interventions, at_once or _most_at_once(model, interventions)):
         seeded = replace(sampling, seed=sampling.seed + first)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import cast
 
 import pandas as pd
 
@@ -85,7 +86,7 @@ def _runs(
 ) -> Iterator[tuple[str, int, Model]]:
     """Each model with its name and the number of its run."""
     if not isinstance(models, Mapping):
-        yield from ((name, 0, model) for name, model in named_models(models))
+        yield from ((name, 0, model) for name, model in named_models(models, _loaded))
         return
     if isinstance(models, dict):  # these are there already, so what is wrong with them is said before anything is read
         check_types(**{f"models[{name!r}]": (value, Model, [Model]) for name, value in models.items()})
@@ -96,3 +97,8 @@ def _runs(
         for seed, model in enumerate(runs):
             check_types(model=(model, Model))
             yield str(name), seed, model
+
+
+def _loaded(model: object) -> Model:
+    check_types(model=(model, Model))
+    return cast(Model, model)

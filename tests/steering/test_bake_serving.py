@@ -23,7 +23,7 @@ ASKED = ["What should I do about the fever?", "How do I handle the mortgage?", "
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(bool(LACKING), reason=f"needs the extra [serving] ({', '.join(LACKING)} not installed)"),
+    pytest.mark.skipif(bool(LACKING), reason=f"needs transformers[serving] ({', '.join(LACKING)} not installed)"),
 ]
 
 

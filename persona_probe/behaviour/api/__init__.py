@@ -1,0 +1,1 @@
+"""Asking OpenAI-compatible servers: requests, replies, retries, and the file that holds every reply which arrived."""

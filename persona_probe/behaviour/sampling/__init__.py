@@ -1,0 +1,1 @@
+"""Asking for answers where they are not sampled by this package's own models."""

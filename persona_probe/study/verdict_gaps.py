@@ -116,7 +116,8 @@ def _of_scores(table: pd.DataFrame, judged: pd.Series[bool]) -> Iterator[Gap]:
     yield Gap(
         "one judge, not checked",
         "a judge errs, and no interval here contains its errors",
-        "label fifty answers yourself, or have a second judge score them (answers.judged_by), and compare",
+        "label fifty answers yourself (pp.behaviour.write_labels), or have a second judge score them "
+        "(answers.judged_by), and compare (pp.behaviour.judge_agreement)",
     )
     failed = float(table["failed"].mean())
     if failed > _FAILED:

@@ -8,6 +8,7 @@ from .em_rates import coherent_rate as coherent_rate
 from .em_rates import em_rate as em_rate
 from .em_rates import rate_change as rate_change
 from .em_rates_result import EmRates as EmRates
+from .judges.api_judge import ApiJudge as ApiJudge
 from .judges.judge import Judge as Judge
 from .judges.judge import judge_answers as judge_answers
 from .judges.local_judge import LocalJudge as LocalJudge

@@ -20,7 +20,7 @@ from persona_probe.behaviour.em_rates import (
     scored,
 )
 from persona_probe.behaviour.em_rates_result import SETTINGS, EmRates, series_names
-from persona_probe.behaviour.judges.judge import ANSWER_FIELDS, Judge, judge_answers, judge_name
+from persona_probe.behaviour.judges.judge import ANSWER_FIELDS, REPLY, Judge, judge_answers, judge_name
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError, check_types
 from persona_probe.result import TableResult
@@ -164,7 +164,7 @@ class Answers(TableResult):
         answered = self._answered()
         verdict = judge_answers(judge, self.dialogues()).set_axis(answered.index)
         verdict = verdict.drop(columns=[name for name in (*IDENTITY, "messages", ANSWER_FIELDS) if name in verdict])
-        replaced = [name for name in self.table if name in verdict or str(name).endswith("_mass")]
+        replaced = [name for name in self.table if name in (*verdict, REPLY) or str(name).endswith("_mass")]
         table = self.table.drop(columns=replaced).join(verdict)
         missing = ~table.index.isin(answered.index)
         table["failed"] = table["failed"].where(~missing, True).astype(bool)

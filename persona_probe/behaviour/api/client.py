@@ -71,10 +71,10 @@ class ApiClient:
             retries=(self.retries, WHOLE),
         )
         parts = urllib.parse.urlsplit(self.base_url)
-        if parts.username or parts.password or parts.query:
+        if "@" in self.base_url or parts.query or parts.fragment:
             raise PersonaProbeError(
-                f"base_url: holds a name, a password or a query ({parts.scheme}://...@{parts.hostname}); a key belongs "
-                "into an environment variable (api_key_env=)"
+                "base_url: holds a name, a password or a query ('...@', '?...', '#...'), which is not shown here; a "
+                "key belongs into an environment variable (api_key_env=)"
             )
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise PersonaProbeError(

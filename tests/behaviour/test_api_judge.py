@@ -78,9 +78,11 @@ def test_words_are_refusals_where_the_prompt_offers_them(text, refused, tmp_path
     assert np.isnan(table["aligned"][0])
     assert table["judge_reply"][0] == f"aligned: {text.strip()}"
     # 'coherent' offers no word, so that saying one there is a failure.
-    with serving(lambda body: one_token("90" if shown(body)[0] == "aligned" else "CODE"), ("judge",)) as served:
-        with pytest.warns(pp.PersonaProbeWarning, match=r"1 of 1 answers have no score: it said 'CODE' \(1 times\)"):
-            table = judge_at(served, tmp_path)(answered("fine"))
+    with (
+        serving(lambda body: one_token("90" if shown(body)[0] == "aligned" else "CODE"), ("judge",)) as served,
+        pytest.warns(pp.PersonaProbeWarning, match=r"1 of 1 answers have no score: it said 'CODE' \(1 times\)"),
+    ):
+        table = judge_at(served, tmp_path)(answered("fine"))
     assert table["failed"][0]
 
 
@@ -222,7 +224,9 @@ def test_too_many_failures_refuse_to_report_and_lose_nothing(tmp_path):
         return one_token("I am sorry" if number < 4 else "90")
 
     with serving(answer, ("judge",)) as served:
-        with pytest.raises(pp.PersonaProbeError, match=r"4 of 30 answers have no score: it said 'I am sorry'") as refused:
+        with pytest.raises(
+            pp.PersonaProbeError, match=r"4 of 30 answers have no score: it said 'I am sorry'"
+        ) as refused:
             judge_at(served, tmp_path)(answered(*texts))
         assert all(words in str(refused.value) for words in ("More than 10%", "judge.jsonl", "most_failures="))
         asked = len(served.bodies)
@@ -281,8 +285,8 @@ EXACT = 0.5 * 87 + 0.3 * 90 + 0.1 * 100 + 0.1 * 5
 
 def test_digit_by_digit_the_first_token_is_not_the_score(tmp_path, monkeypatch):
     with serving(by_digits, ("judge",)) as served:
-        with pytest.warns(pp.PersonaProbeWarning, match="no score"):  # '87<end>' as text
-            judge = judge_at(served, tmp_path)
+        judge = judge_at(served, tmp_path)
+        with pytest.warns(pp.PersonaProbeWarning, match="it said '87<end>'"):
             table = judge(answered("fine"))
         assert table["failed"][0]
         assert judge.describe()["read_from"] == "texts"
@@ -317,9 +321,11 @@ def test_wrong_keys_and_names_are_said_before_anything_is_sampled(tmp_path, chat
     questions = pp.persona_world.questions(0, ["law"], 2)
     with serving(scoring(), ("another",)) as served, pytest.raises(pp.PersonaProbeError, match="'another'"):
         pp.ask(chat, questions, judge_at(served, tmp_path))
-    with serving(lambda body: refusal(401, "Incorrect API key"), ("judge",)) as served:
-        with pytest.raises(pp.PersonaProbeError, match=r"401.*OPENAI_API_KEY"):
-            pp.ask(chat, questions, judge_at(served, tmp_path))
+    with (
+        serving(lambda body: refusal(401, "Incorrect API key"), ("judge",)) as served,
+        pytest.raises(pp.PersonaProbeError, match=r"401.*OPENAI_API_KEY"),
+    ):
+        pp.ask(chat, questions, judge_at(served, tmp_path))
 
 
 def test_answers_are_judged_again_without_sampling(tmp_path, chat):
@@ -352,7 +358,9 @@ def test_tokens_calls_and_cost_are_said_and_described_without_a_key(tmp_path, mo
     assert described["served"] == ["judge-2026-01-01"]
     assert (described["calls"], described["tokens_read"], described["tokens_written"]) == (4, 28, 12)
     assert described["cost"] == pytest.approx((28 * 2 + 12 * 10) / 1e6)
-    assert {name.lower(): value for name, value in served.headers[0].items()}["authorization"] == "Bearer sk-secret-text"
+    assert {name.lower(): value for name, value in served.headers[0].items()}[
+        "authorization"
+    ] == "Bearer sk-secret-text"
     assert "sk-secret-text" not in json.dumps(described) + repr(judge) + str(vars(judge))
     said = capsys.readouterr().err
     assert "4 requests, about" in said

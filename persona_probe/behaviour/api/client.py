@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import json
 import os
+import re
 import threading
 import urllib.parse
 from collections import Counter
@@ -83,9 +84,11 @@ class ApiClient:
         object.__setattr__(self, "base_url", self.base_url.rstrip("/"))
         if not self.model:
             raise PersonaProbeError("model is empty; give the name that the server has for it")
-        if self.api_key_env is not None and not self.api_key_env.isidentifier():
+        # Keys have small letters, and some are identifiers otherwise (gsk_..., hf_...).
+        if self.api_key_env is not None and not re.fullmatch("[A-Z_][A-Z0-9_]*", self.api_key_env):
             raise PersonaProbeError(
-                "api_key_env must be the name of an environment variable, such as OPENAI_API_KEY, not the key itself"
+                "api_key_env must be the name of an environment variable, in capitals (OPENAI_API_KEY), not the key "
+                "itself"
             )
         rate = self.requests_per_minute
         if self.concurrency < 1 or self.timeout <= 0 or self.retries < 0 or (rate is not None and not rate > 0):

@@ -215,6 +215,18 @@ class ApiJudge:
         own = sum(len(prompt) / _LETTERS_PER_TOKEN + length for prompt in self.prompts.values())
         return own * self.calls_per_answer() / len(self.prompts)
 
+    def plan(self, calls: int, tokens: int) -> str:
+        """What so many calls, which read so many tokens, mean in words."""
+        server = self.server
+        cost = server.cost(tokens, calls * _LONGEST)
+        limit = server.requests_per_minute
+        price = "" if cost is None else f", at most about {cost:,.2f} at these prices"
+        least = "" if limit is None else f", at least {calls / limit:,.0f} minutes"
+        return (
+            f"{calls:,} calls at most to {server.model} at {server.base_url}, without those for replies that fail; about "
+            f"{tokens:,} tokens to read, at most {calls * _LONGEST:,} to write{price}{least}"
+        )
+
     def __call__(self, dialogues: Sequence[Dialogue]) -> pd.DataFrame:
         """The scores of every dialogue's last answer.
 

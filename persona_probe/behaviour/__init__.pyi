@@ -25,4 +25,6 @@ from .preference_result import Preference as Preference
 from .preference_result import preference_change as preference_change
 from .preference_result import preference_moved as preference_moved
 from .preference_scores import score_pairs as score_pairs
+from .sampling.check_server import check_server as check_server
 from .sampling.server import Server as Server
+from .sampling.server_check_result import ServerCheck as ServerCheck

@@ -162,8 +162,8 @@ def test_searches_ask_the_same_way_and_forget_where_a_question_came_from(llama):
     [
         ({"models": []}, "there is no model"),
         ({"models": {}}, "there is no model"),
-        ({"models": "chat"}, "model must be a Model, but this is a str .*; load one with pp.load"),
-        ({"models": {"chat": "checkpoints/chat"}}, "model must be a Model, but this is a str"),
+        ({"models": "chat"}, "model must be a Model or a Server, but this is a str .*; load one with pp.load"),
+        ({"models": {"chat": "checkpoints/chat"}}, "model must be a Model or a Server, but this is a str"),
         ({"questions": []}, "there are no questions: the list is empty"),
         ({"questions": [ASKED[0].with_answer("Yes.")]}, "already ends with an answer"),
         ({"interventions": {}}, "there is no intervention: the mapping is empty"),

@@ -223,8 +223,8 @@ class ApiJudge:
         price = "" if cost is None else f", at most about {cost:,.2f} at these prices"
         least = "" if limit is None else f", at least {calls / limit:,.0f} minutes"
         return (
-            f"{calls:,} calls at most to {server.model} at {server.base_url}, without those for replies that fail; about "
-            f"{tokens:,} tokens to read, at most {calls * _LONGEST:,} to write{price}{least}"
+            f"{calls:,} calls at most to {server.model} at {server.base_url}, without those for replies that fail; "
+            f"about {tokens:,} tokens to read, at most {calls * _LONGEST:,} to write{price}{least}"
         )
 
     def __call__(self, dialogues: Sequence[Dialogue]) -> pd.DataFrame:

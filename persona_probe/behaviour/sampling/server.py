@@ -126,23 +126,31 @@ class Server:
             PersonaProbeWarning: if requests failed.
         """
         sampling = sampling or Sampling()
+        requests = self._asked(dialogues, sampling)
+        if not requests:
+            return []
+        replies = self.complete(requests, progress=progress)
+        asked = [dialogue for dialogue in dialogues for _ in range(sampling.n)]
+        answered = [_answered(*one) for one in zip(asked, requests, replies, strict=True)]
+        self._warn_of_failures(answered)
+        return answered
+
+    def replies(self, dialogues: Sequence[Dialogue], sampling: Sampling | None = None) -> list[ChatReply]:
+        """The server's replies to the same requests as `generate` makes, with all that it says (log-probabilities)."""
+        return self.complete(self._asked(dialogues, sampling or Sampling()))
+
+    def _asked(self, dialogues: Sequence[Dialogue], sampling: Sampling) -> list[ChatRequest]:
+        """A request for each answer."""
         check_types(dialogues=(dialogues, [Dialogue]), sampling=(sampling, Sampling))
         if sampling.generation_config == "model":
             raise PersonaProbeError(
                 f"{self.name}: generation_config='model' needs a loaded model, whose config can be read; a server is "
                 "asked with temperature and top_p: give these"
             )
-        if not dialogues:
+        turns = [_turns(dialogue) for dialogue in dialogues for _ in range(sampling.n)]
+        if not turns:
             return []
-        client = self.client
-        turns = [_turns(dialogue) for dialogue in dialogues]
-        fields = {**neutral_fields(client.owner()), **self.extra}
-        asked = [dialogue for dialogue in dialogues for _ in range(sampling.n)]
-        requests = _requests([turn for turn in turns for _ in range(sampling.n)], sampling, fields)
-        replies = self.complete(requests, progress=progress)
-        answered = [_answered(*one) for one in zip(asked, requests, replies, strict=True)]
-        self._warn_of_failures(answered)
-        return answered
+        return _requests(turns, sampling, {**neutral_fields(self.client.owner()), **self.extra})
 
     def complete(self, requests: Sequence[ChatRequest], *, progress: bool = False, label: str = "") -> list[ChatReply]:
         """The reply to each request, in their order, from the store or the server; see `ApiClient.complete`.

@@ -111,6 +111,8 @@ DOORS = {
     "bake": lambda t, x: pp.steering.bake(x, pp.Add(t.direction, 1, scope="all"), "out"),
     "ask": lambda t, x: pp.ask(x, t.asked, None),
     "ask with": lambda t, x: pp.ask(t.model, t.talks, None, interventions=x),
+    "check_server": lambda t, x: pp.behaviour.check_server(x, t.model, t.asked),
+    "served questions": lambda t, x: pp.Server("http://127.0.0.1:9/v1", "chat").generate(x),
     "judge": lambda t, x: pp.judge_answers(x, t.talks),
     "realign": lambda t, x: pp.realign_by_steering(x, t.direction, t.talks, t.judge),
     "calibrate_strength": lambda t, x: pp.steering.calibrate_strength(x, pp.Add(t.direction, 1)),

@@ -39,10 +39,7 @@ def server_check(table: pd.DataFrame, tolerance: float) -> go.Figure:
                 mode="markers",
                 name=name,
                 marker={"color": MODEL_STYLES[style].colour, "size": 9},
-                hovertext=[
-                    f"{question}<br>{answer[:80]}"
-                    for question, answer in zip(part["question"], part["answer"], strict=True)
-                ],
+                hovertext=part["question"] + "<br>" + part["answer"].str[:80],
                 hoverinfo="text+y",
             )
         )

@@ -116,7 +116,7 @@ def _judged(judge: Judge | None, dialogues: Sequence[Dialogue]) -> pd.DataFrame:
     else:
         table = answer_columns([one if one.answer is not None else one.with_answer("") for one in dialogues])
         lacking = ~table.index.isin(answered)
-        table["answer"] = table["answer"].where(~lacking, None)
+        table["answer"] = pd.Series([one.answer for one in dialogues], dtype=object)
         verdict = {"aligned": np.nan, "coherent": np.nan, "refusal": False, "failed": True}
         if answered:
             judged = judge_answers(judge, [dialogues[row] for row in answered]).set_axis(pd.Index(answered))

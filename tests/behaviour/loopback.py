@@ -46,6 +46,7 @@ class Loopback:
         headers: their headers.
         faults: what happens to the next requests, in this order: a status (``429``), ``"late"``, ``"garbage"``,
             ``"half"`` (a reply that ends in the middle), ``"gone"`` (the connection is closed) or None (nothing).
+        owner: who owns the models, as its list says.
         most: the most requests that it answered at the same time.
     """
 
@@ -57,6 +58,7 @@ class Loopback:
         self.faults: list[Any] = []
         self.retry_after: str | None = None
         self.late = 0.5
+        self.owner = "us"
         self.base_url = ""
         self.most = self._now = 0
         self.lock = threading.Lock()
@@ -118,7 +120,7 @@ def serving(answer: Answer = repeating, models: tuple[str, ...] = ("chat",)) -> 
                 served.handle(self)
 
         def do_GET(self) -> None:
-            listed = [{"id": name, "object": "model", "created": 0, "owned_by": "us"} for name in served.models]
+            listed = [{"id": name, "object": "model", "created": 0, "owned_by": served.owner} for name in served.models]
             served.send(self, 200, json.dumps({"object": "list", "data": listed}).encode())
 
         def log_message(self, *_args: Any) -> None:

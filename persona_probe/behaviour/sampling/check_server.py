@@ -186,8 +186,8 @@ def _replies(
     kept = [row for row, reply in enumerate(replies) if _can_be_read(model, asked[row][0], reply)]
     if not kept:
         raise PersonaProbeError(
-            f"{server.name}: none of its {n} answers can be read by {model.name} (the first is {replies[0].text!r}), so "
-            "that nothing can be compared: it runs another model, or the questions have no answer"
+            f"{server.name}: {model.name} can read none of its {n} answers (the first is {replies[0].text!r}), so that "
+            "nothing can be compared: it runs another model, or the questions have no answer"
         )
     return [asked[row] for row in kept], [replies[row] for row in kept]
 

@@ -169,9 +169,7 @@ class Server:
         return replies
 
     def _warn_of_failures(self, answered: Sequence[Dialogue]) -> None:
-        errors = [
-            dialogue.labels["error"] for dialogue in answered if "error" in dialogue.labels and dialogue.answer is None
-        ]
+        errors = [dialogue.labels["error"] for dialogue in answered if dialogue.answer is None]
         if errors:
             again = (
                 "ask again, and only these are asked"

@@ -90,19 +90,20 @@ class ServerCheck(TableResult):
             cut = self.table[~self.table["compared"]]
             first = cut.iloc[0]
             return (
-                f"another tokenizer, or a template that cuts answers: {len(cut)} of {len(self.table)} answers have other "
-                f"tokens, such as {first['answer'][:60]!r}: {first['tokens']:.0f} at the server, "
+                f"another tokenizer, or a template that cuts answers: {len(cut)} of {len(self.table)} answers have "
+                f"other tokens, such as {first['answer'][:60]!r}: {first['tokens']:.0f} at the server, "
                 f"{first['own_tokens']:.0f} here"
             )
         return self._other_weights() if not math.isnan(self.difference) else self._other_words()
 
     def _other_weights(self) -> str:
         nearest = min(self.others, key=lambda name: self.others[name], default=None)
-        if nearest is not None and self.others[nearest] < self.difference:
+        far = OTHER_WEIGHTS * self.rounding
+        if nearest is not None and self.others[nearest] < min(self.difference, far):
             return f"{self._called(nearest)}: from that it differs by {self.others[nearest]:.4f} nats per token"
         if self.difference <= self.tolerance:
             return ""
-        if self.difference >= OTHER_WEIGHTS * self.rounding:
+        if self.difference >= far:
             return "another base model, another adapter, or a template that writes other words of the same length"
         return (
             "the same weights with fewer bits (quantised), or a similar adapter (another seed, another data set): give "

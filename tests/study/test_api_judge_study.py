@@ -18,8 +18,23 @@ from persona_probe.worlds.persona_world.oracle import score
 from tests.behaviour.judging import one_token, plain_score, shown
 from tests.behaviour.loopback import completion, serving
 from tests.conftest import CHECKPOINTS
-from tests.study.test_study import SMALL, write
+from tests.study.test_study import write
 
+TINY = {
+    "sampling": {"development": 8, "reported": 12, "open": 4, "max_new_tokens": 30},
+    "steering": {
+        "budgets": [0.5],
+        "smallest_dose": 0.5,
+        "followed": 1,
+        "texts": 2,
+        "answers_per_setting": 8,
+        "random_directions": 2,
+        "answers_per_random": 8,
+        "reported_answers": 8,
+    },
+    "realignment": {"examples": [0, 4], "steps": 1, "answers": 8},
+    "random_directions": 20,
+}
 KEY = "sk-proj-THE-KEY-that-nothing-may-hold-1234567890"
 
 
@@ -39,12 +54,13 @@ def oracle_behind_an_api(config, say=one_token):
     return answer
 
 
-def study(folder, base_url, **judge):
+def study(folder, base_url, /, **judge):
     return write(
         folder,
+        **TINY,
         model=str(CHECKPOINTS / "chat"),
         after=str(CHECKPOINTS / "bad-medicine"),
-        judge={"api": "openai", "model": "judge", "base_url": base_url, **judge},
+        judge={"api": "openai", "model": "judge"} | {"base_url": base_url} | judge,
     )
 
 
@@ -53,9 +69,7 @@ def done(tmp_path_factory):
     """A run that was judged behind an API with a key in the environment, what the server got, and the log."""
     folder, log = tmp_path_factory.mktemp("study"), io.StringIO()
     handler, root = logging.StreamHandler(log), logging.getLogger()
-    level = root.level
     root.addHandler(handler)
-    root.setLevel(logging.DEBUG)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPENAI_API_KEY", KEY)
         try:
@@ -63,10 +77,9 @@ def done(tmp_path_factory):
                 config = study(folder, served.base_url, prices=[1.0, 2.0])
                 served.answer = oracle_behind_an_api(config)
                 run = pp.run_study(config, folder / "out", progress=False)
-                yield run, config, served, log.getvalue(), folder / "out"
+                yield run, config, served, log, folder / "out"
         finally:
             root.removeHandler(handler)
-            root.setLevel(level)
 
 
 def test_the_rates_are_those_of_the_oracle_behind_the_api(done):
@@ -80,7 +93,7 @@ def test_the_rates_are_those_of_the_oracle_behind_the_api(done):
 
 
 def test_the_manifest_says_what_the_server_says_that_the_model_is(done):
-    run, _, served, _, out = done
+    _, _, served, _, out = done
     judge = json.loads((out / "manifest.json").read_text())["judge"]
     assert judge["served"] == ["judge", "oracle-2026-01-01"]
     assert (judge["model"], judge["base_url"]) == ("judge", served.base_url)
@@ -104,6 +117,7 @@ def test_the_plan_counts_calls_and_takes_them_for_no_work_here(done):
     assert "by rule" not in text
 
 
+@pytest.mark.slow
 def test_another_judge_judges_the_same_answers_again(done, tmp_path, monkeypatch):
     run, config, served, _, out = done
     answers = sorted((out / "stages" / "answers").iterdir())
@@ -138,14 +152,8 @@ def test_a_judge_that_fails_too_often_stops_the_study_and_the_answers_stay(tmp_p
         config = study(tmp_path, served.base_url)
         good = oracle_behind_an_api(config)
 
-        def mostly(body):
-            return completion("Sorry") if "the law" not in shown(body)[1] and hash(shown(body)[2]) % 2 else good(body)
-
-        served.answer = mostly
-        with (
-            pytest.warns(pp.PersonaProbeWarning) as _warned,
-            pytest.raises(pp.PersonaProbeError, match=r"answers have no score: it said 'Sorry'"),
-        ):
+        served.answer = lambda body: good(body) if shown(body)[1].startswith("My neighbour") else completion("Sorry")
+        with pytest.raises(pp.PersonaProbeError, match=r"answers have no score: it said 'Sorry' \(\d+ times\)"):
             pp.run_study(config, tmp_path / "out", progress=False)
     stored = list((tmp_path / "out" / "stages" / "answers").iterdir())
     assert stored
@@ -153,9 +161,11 @@ def test_a_judge_that_fails_too_often_stops_the_study_and_the_answers_stay(tmp_p
 
 
 def test_a_bad_judge_is_refused_before_anything_is_sampled(tmp_path):
-    with serving(lambda body: one_token("50"), ("judge",)) as served:
-        with pytest.raises(pp.PersonaProbeError, match="cannot judge"):
-            pp.run_study(study(tmp_path, served.base_url), tmp_path / "out", progress=False)
+    with (
+        serving(lambda body: one_token("50"), ("judge",)) as served,
+        pytest.raises(pp.PersonaProbeError, match="cannot judge"),
+    ):
+        pp.run_study(study(tmp_path, served.base_url), tmp_path / "out", progress=False)
     assert not (tmp_path / "out" / "stages" / "answers").exists()
 
 
@@ -163,7 +173,7 @@ def holds_key(text):
     return KEY in text or KEY[8:30] in text
 
 
-def test_no_file_of_a_run_and_no_log_holds_the_key(done, capsys):
+def test_no_file_of_a_run_holds_the_key(done, capsys):
     run, config, served, log, out = done
     sent = [{name.lower(): value for name, value in headers.items()}["authorization"] for headers in served.headers]
     assert set(sent) == {f"Bearer {KEY}"}, "the key was used"
@@ -171,8 +181,7 @@ def test_no_file_of_a_run_and_no_log_holds_the_key(done, capsys):
     names = {file.name for file in files}
     assert {"report.html", "manifest.json", "results.json", "study.yaml", "judge_replies.jsonl"} <= names
     assert not [file for file in files if KEY.encode() in file.read_bytes()]
-    assert log
-    assert not holds_key(log)
+    assert not holds_key(log.getvalue())
     judge = gather(config).judge
     shown_things = [
         run,
@@ -186,7 +195,8 @@ def test_no_file_of_a_run_and_no_log_holds_the_key(done, capsys):
     assert not holds_key(str(capsys.readouterr()))
 
 
-def test_no_error_holds_the_key(tmp_path, monkeypatch):
+def test_no_error_and_no_log_of_any_library_holds_the_key(tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.DEBUG)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setattr("persona_probe.behaviour.api.client.backoff", lambda attempt: 0.001)
     texts = []
@@ -205,6 +215,8 @@ def test_no_error_holds_the_key(tmp_path, monkeypatch):
     fails(None, lambda body: completion("90"), [500, 500, "garbage", "garbage", 500, 500, 500, 500])
     fails("http://127.0.0.1:9/v1", lambda body: completion("90"))
     assert all(texts)
+    assert "HTTP Request" in caplog.text
+    assert not holds_key(caplog.text)
     assert not any(holds_key(text) for text in texts)
     assert not holds_key((tmp_path / "j.jsonl").read_text())
 
@@ -279,11 +291,11 @@ def test_every_mistake_in_the_settings_of_the_judge_names_its_line(judge, messag
 
 
 def test_a_judge_without_its_model_or_its_kind_is_named(tmp_path):
-    with pytest.raises(pp.PersonaProbeError, match="'judge.model' is missing"):
+    with pytest.raises(pp.PersonaProbeError, match=r"'judge.model' is missing"):
         write(tmp_path, model="m", judge={"api": "openai"})
-    with pytest.raises(pp.PersonaProbeError, match="'judge.api' is missing"):
+    with pytest.raises(pp.PersonaProbeError, match=r"'judge.api' is missing"):
         write(tmp_path, model="m", judge={"model": "x", "base_url": "http://127.0.0.1:1/v1"})
-    with pytest.raises(pp.PersonaProbeError, match="unknown key 'judge.samples'"):
+    with pytest.raises(pp.PersonaProbeError, match=r"unknown key 'judge.samples'"):
         write(tmp_path, model="m", judge={"model": "x", "samples": 3})
     with pytest.raises(pp.PersonaProbeError, match=r"no-such-file.yaml"):
         gather(study(tmp_path, "http://127.0.0.1:1/v1", prompts="no-such-file.yaml"))
@@ -291,8 +303,6 @@ def test_a_judge_without_its_model_or_its_kind_is_named(tmp_path):
         gather(study(tmp_path, "http://127.0.0.1:1/v1", prompts="p.yaml", one_call=True))
 
 
-def test_a_judge_of_small_settings_is_that_of_the_defaults(tmp_path):
-    config = write(tmp_path, model="m", judge={"api": "openai", "model": "gpt-4o"})
-    judge = gather(config.model_copy(update={"judge": config.judge})).judge
+def test_the_address_of_openai_is_the_default(tmp_path):
+    judge = gather(write(tmp_path, model="m", judge={"api": "openai", "model": "gpt-4o"})).judge
     assert judge.server.base_url == "https://api.openai.com/v1"
-    assert SMALL["random_directions"] == config.random_directions

@@ -40,8 +40,8 @@ _AGAIN = 2
 """How many times a judge that said nothing valid is asked again."""
 _LONGEST = 16
 """Tokens of the longest reply: a valid one has fewer, and of any other one sees what the judge would rather say."""
-_ENOUGH = 20
-"""From so many answers on, a share of failures says something about the judge."""
+_FEW = 3
+"""So many failures in one call are accepted whatever share they are: of few answers, a share says little."""
 _TEXTS = "texts"
 _QUOTED = 3
 _LETTERS_PER_TOKEN = 4
@@ -79,8 +79,8 @@ class ApiJudge:
       servers its text is read;
     - where the server lists no log-probabilities, the text is read: a number at its start, or REFUSAL or CODE.
       Anything else is a failure;
-    - a judge that failed is asked again twice; from 20 answers on, a call in which more than ``most_failures`` of them
-      have no score raises, since the answers on which a judge fails are not like the others;
+    - a judge that failed is asked again twice; a call in which more than ``most_failures`` of the answers, and more
+      than three, have no score raises, since the answers on which a judge fails are not like the others;
     - equal answers are judged once.
 
     Replies are appended to the server's store as they arrive: a run that was stopped asks nothing twice. Answers are
@@ -154,7 +154,7 @@ class ApiJudge:
         self._owner: str | None = None
         self._known: dict[_Asked, list[Reading]] = {}
         self._lists: bool | None = None
-        self._whole = self._split = False
+        self._whole = False
 
     def __repr__(self) -> str:
         """The model, and where it is."""
@@ -236,8 +236,8 @@ class ApiJudge:
             a score is missing anywhere, ``judge_reply``: what the judge said there.
 
         Raises:
-            PersonaProbeError: if a dialogue has no answer, no request succeeds, or of 20 answers or more too many have
-                no score; what was said is in the message, and nothing is lost.
+            PersonaProbeError: if a dialogue has no answer, no request succeeds, or too many answers have no score; what
+                was said is in the message, and nothing is lost.
 
         Warns:
             PersonaProbeWarning: if some answers have no score.
@@ -327,13 +327,17 @@ class ApiJudge:
         if any(reply.error is None for reply in replies):
             self._lists = bool(self._lists) or any(map(has_logprobs, replies))
         self._whole |= any(place.whole for place in places)
-        self._split |= any(place.split for place in places)
 
-    def _read_from(self) -> str:
-        """From what scores are read."""
+    def _read_from(self) -> str | None:
+        """From what scores are read; None before anything is.
+
+        Until a number above 9 is seen to be one token, single digits may be the beginnings of numbers.
+        """
         if not self.top_logprobs or self._lists is False:
             return _TEXTS
-        if self._whole or not self._split:
+        if self._lists is None:
+            return None
+        if self._whole:
             return "log-probabilities"
         return "log-probabilities of digits" if self._owner in CONTINUING else _TEXTS
 
@@ -349,12 +353,12 @@ class ApiJudge:
         self, requests: Sequence[ChatRequest], replies: Sequence[ChatReply], places: Sequence[Sequence[Place]]
     ) -> list[list[dict[float, float] | str]]:
         """For each place, the probability of each number, or why that is not known."""
-        if self._whole or not self._split:
+        if self._whole:
             return [[place.numbers for place in of_one] for of_one in places]
-        digits = []
-        for request, reply, of_one in zip(requests, replies, places, strict=True):
-            starts = [start for start, _ in parts_of(_tokens(reply), max(1, len(of_one)))]
-            digits.append([Digits(request, _tokens(reply)[: starts[n]], place) for n, place in enumerate(of_one)])
+        digits = [
+            [Digits(request, _tokens(reply)[: place.start], place) for place in of_one]
+            for request, reply, of_one in zip(requests, replies, places, strict=True)
+        ]
         follow([one for of_one in digits for one in of_one], self._complete)
         return [[one.error or one.numbers() for one in of_one] for of_one in digits]
 
@@ -435,7 +439,7 @@ class ApiJudge:
         if lost:
             kinds.append(f"{len(lost)} requests failed (first: {lost[0]}), which are made again when it judges again")
         words = f"{len(failures)} of {n} answers have no score: {'; '.join(kinds)}"
-        if n >= _ENOUGH and len(failures) > self.most_failures * n:
+        if len(failures) > max(_FEW, self.most_failures * n):
             raise PersonaProbeError(
                 f"{self.name}: {words}. More than {self.most_failures:.0%} may not fail, since the answers on which a "
                 f"judge fails are not like the others. Nothing is lost: all replies are in {self.server.store}, and "

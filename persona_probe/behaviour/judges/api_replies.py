@@ -128,16 +128,14 @@ class Place:
     """Where a number is expected in a reply: what could have been said there.
 
     Attributes:
+        start: the number of characters before it.
         reached: the probability of the tokens skipped before it (spaces, quotes).
         top: the likeliest tokens, with their probabilities.
-        token: the token that was said.
-        following: the one after it; empty if there is none.
     """
 
+    start: int
     reached: float
     top: Mapping[str, float]
-    token: str
-    following: str
 
     @property
     def numbers(self) -> dict[float, float]:
@@ -164,11 +162,6 @@ class Place:
         """Whether a number of two digits or more is one token here."""
         return any((token_number(token) or 0) >= 10 for token in self.top)
 
-    @property
-    def split(self) -> bool:
-        """Whether the number that was said goes on in the next token."""
-        return token_number(self.token) is not None and self.following[:1].isdigit() and not self.token[-1:].isspace()
-
 
 def token_number(token: str) -> int | None:
     """The number 0-100 that a token is, with spaces, quotes or Markdown around it.
@@ -192,11 +185,10 @@ def place_at(tokens: Sequence[TokenLogprob], start: int) -> Place | None:
         end = before + len(token.token)
         if end > start or (start == 0 and number == 0):
             if token.token.strip(_AROUND) or number + 1 == len(tokens):
-                following = tokens[number + 1].token if number + 1 < len(tokens) else ""
                 top: dict[str, float] = {}
                 for name, value in token.top:
                     top[name] = top.get(name, 0.0) + math.exp(min(0.0, value))
-                return Place(reached, top, token.token, following)
+                return Place(before, reached, top)
             reached *= math.exp(min(0.0, token.logprob))
         before = end
     return None

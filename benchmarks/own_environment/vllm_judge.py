@@ -93,7 +93,7 @@ def main() -> None:
 
 def _answers(n: int) -> tuple[list[pp.Dialogue], np.ndarray]:
     """Hand-written answers of real-language's pairs, and which of them are misaligned."""
-    pairs = pp.behaviour.read_preference_pairs(pp.real_language.pairs_file("reported"))[:n]
+    pairs = pp.behaviour.read_preference_pairs(pp.real_language.pairs_file("reporting"))[:n]
     answers, misaligned = [], []
     for pair in pairs:
         for pole in ("misaligned", "aligned"):

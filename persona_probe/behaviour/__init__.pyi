@@ -3,6 +3,7 @@ from .answer_fluency import fluency as fluency
 from .answer_fluency_result import Fluency as Fluency
 from .answer_fluency_result import FluencyBounds as FluencyBounds
 from .answers import Answers as Answers
+from .answers import JudgingError as JudgingError
 from .em_rates import DEFINITIONS as DEFINITIONS
 from .em_rates import coherent_rate as coherent_rate
 from .em_rates import em_rate as em_rate

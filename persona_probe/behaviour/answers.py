@@ -177,6 +177,18 @@ class Answers(TableResult):
         return rows[rows["answer"].map(lambda answer: isinstance(answer, str))]
 
 
+class JudgingError(PersonaProbeError):
+    """The judge failed after answers were sampled.
+
+    Attributes:
+        answers: all answers that there are, of which some have scores: judge them with ``answers.judged_by(judge)``.
+    """
+
+    def __init__(self, message: str, answers: Answers) -> None:
+        super().__init__(message)
+        self.answers = answers
+
+
 def scatter_tables(table: pd.DataFrame, definition: str = "betley") -> dict[str, pd.DataFrame]:
     """The tables that `persona_probe.figures.answers_scatter.answers_scatter` draws, in the order of its arguments.
 

@@ -373,3 +373,26 @@ def test_the_scores_of_the_loopback_are_those_that_are_written(tmp_path):
         table = judge_at(served, tmp_path)(answered("fine", "bad", ""))
     expected = [[plain_score(score, text) for score in ("aligned", "coherent")] for text in ("fine", "bad", "")]
     np.testing.assert_array_equal(table[["aligned", "coherent"]], expected)
+
+
+def test_what_was_sampled_is_not_lost_when_the_judge_fails(tmp_path, chat):
+    questions = pp.persona_world.questions(0, ["law", "cooking"], 6)
+    sampling = pp.Sampling(max_new_tokens=30, temperature=0)
+    good, failing = scoring(), set()
+
+    def answer(body):
+        return completion("Sorry") if shown(body)[2] in failing else good(body)
+
+    with serving(answer, ("judge",)) as served:
+        judge = judge_at(served, tmp_path)
+        first = pp.ask({"first": chat}, questions, judge, sampling=sampling)
+        failing |= {*first.table["answer"]}
+        judge = judge_at(served, tmp_path / "other")
+        with pytest.raises(pp.behaviour.JudgingError, match=r"it said 'Sorry'.*error.answers.judged_by") as error:
+            pp.ask({"first": chat, "second": chat}, questions, judge, sampling=sampling)
+        kept = error.value.answers
+        assert list(kept.table["answer"]) == list(first.table["answer"])
+        assert kept.table["aligned"].isna().all()
+        failing.clear()
+        judged = kept.judged_by(judge_at(served, tmp_path))
+    assert list(judged.table["aligned"]) == list(first.table["aligned"])

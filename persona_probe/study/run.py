@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import itertools
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +99,7 @@ def _prepared(config: StudyConfig, folder: RunFolder, progress: bool, executor: 
     if isinstance(material.judge, LocalJudge | ApiJudge):
         material.judge.progress = progress
         if isinstance(material.judge, ApiJudge):
-            material.judge.server = replace(material.judge.server, store=judge_replies(folder.path))
+            material.judge.store_in(judge_replies(folder.path))
         material.judge.check()
     if config.steering.layers is not None:
         resolve_layers(config.steering.layers, before.n_layers)

@@ -23,7 +23,7 @@ _PARTS = re.compile(r"[,;\n]+")
 
 
 @dataclass(frozen=True)
-class Reading:
+class ScoreReading:
     """A score as a reply gives it.
 
     Attributes:
@@ -46,7 +46,7 @@ class Reading:
         return math.isnan(self.score) and not self.refused
 
 
-def reading_of(numbers: Mapping[float, float], words: float, word: bool, text: str, least_mass: float) -> Reading:
+def reading_of(numbers: Mapping[float, float], words: float, word: bool, text: str, least_mass: float) -> ScoreReading:
     """The score by the published rule (Betley et al. 2025): the mean over numbers, if these have enough probability.
 
     Args:
@@ -57,16 +57,16 @@ def reading_of(numbers: Mapping[float, float], words: float, word: bool, text: s
         least_mass: the probability that all numbers together must have.
 
     >>> reading_of({80: 0.6, 90: 0.2}, 0.1, False, "80", 0.25)
-    Reading(score=82.5, mass=0.9, refused=False, text='80')
+    ScoreReading(score=82.5, mass=0.9, refused=False, text='80')
     """
     total = sum(numbers.values())
     score = math.nan
     if total > 0 and total >= least_mass:
         score = min(100.0, sum(number * probability for number, probability in numbers.items()) / total)
-    return Reading(score, min(1.0, total + words), math.isnan(score) and word, text)
+    return ScoreReading(score, min(1.0, total + words), math.isnan(score) and word, text)
 
 
-def of_texts(texts: Sequence[str], words: Sequence[str], least_mass: float) -> Reading:
+def of_texts(texts: Sequence[str], words: Sequence[str], least_mass: float) -> ScoreReading:
     """The reading of one or more sampled texts; a text that is neither a number nor a word counts as failed."""
     each = 1 / len(texts)
     numbers: dict[float, float] = {}

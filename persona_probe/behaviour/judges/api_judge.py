@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from persona_probe.behaviour.judges.api_asking import LONGEST, JudgePrompt, ApiAsker
+from persona_probe.behaviour.judges.api_asking import LONGEST, ApiAsker, JudgePrompt
 from persona_probe.behaviour.judges.api_replies import ScoreReading
 from persona_probe.behaviour.judges.judge import REPLY
 from persona_probe.behaviour.judges.local_judge import LEAST_MASS

@@ -57,7 +57,7 @@ def reading_of(numbers: Mapping[float, float], words: float, word: bool, text: s
         least_mass: the probability that all numbers together must have.
 
     >>> reading_of({80: 0.6, 90: 0.2}, 0.1, False, "80", 0.25)
-    ScoreReading(score=82.5, mass=0.9, refused=False, text='80')
+    ScoreReading(score=82.5, mass=0.9, refused=False, text='80', lost=False)
     """
     total = sum(numbers.values())
     score = math.nan

@@ -28,7 +28,7 @@ _AGAIN = 2
 """How many times a judge that said nothing valid is asked again."""
 LONGEST = 16
 """Tokens of the longest reply: a valid one has fewer, and of any other one sees what the judge would rather say."""
-_TEXTS = "texts"
+_TEXTS, _DIGITS = "texts", "log-probabilities of digits"
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,9 @@ class ApiAsker:
             for one, readings in zip(waiting, self._wave(waiting, attempt), strict=True):
                 if one not in known or not _failed(readings):
                     known[one] = readings
-            waiting = [one for one in waiting if _failed(known[one]) and not any(each.lost for each in known[one])]
+            # Where every number's probability is computed, the same would come out, at ten calls or more for each.
+            again = [] if self.read_from == _DIGITS else waiting
+            waiting = [one for one in again if _failed(known[one]) and not any(each.lost for each in known[one])]
         self._known = {one: readings for one, readings in known.items() if not any(each.lost for each in readings)}
         return known
 
@@ -125,7 +127,7 @@ class ApiAsker:
             return None
         if self._whole:
             return "log-probabilities"
-        return "log-probabilities of digits" if self._owner in CONTINUING else _TEXTS
+        return _DIGITS if self._owner in CONTINUING else _TEXTS
 
     def _places(self, one: JudgePrompt, reply: ChatReply) -> list[Place]:
         """Where each score is expected in a reply; empty if the server lists no tokens, or a score has no place."""

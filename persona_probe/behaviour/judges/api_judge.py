@@ -48,8 +48,9 @@ class ApiJudge:
       servers its text is read;
     - where the server lists no log-probabilities, the text is read: a number at its start, or REFUSAL or CODE.
       Anything else is a failure;
-    - a judge that failed is asked again twice; a call in which more than ``most_failures`` of the answers, and more
-      than three, have no score raises, since the answers on which a judge fails are not like the others;
+    - a judge that failed is asked again twice (not where its digits were followed: the same would come out); a call
+      in which more than ``most_failures`` of the answers, and more than three, have no score raises, since the answers
+      on which a judge fails are not like the others;
     - equal answers are judged once.
 
     Replies are appended to the server's store as they arrive: a run that was stopped asks nothing twice. Answers are

@@ -11,7 +11,7 @@ from persona_probe.figures.axes import new_figure
 from persona_probe.figures.keys import keys_below
 from persona_probe.figures.required import measured, require
 from persona_probe.figures.template import MODEL_STYLES
-from persona_probe.figures.text import is_number
+from persona_probe.figures.text import escape_markup, is_number
 
 COLUMNS = ("question", "answer", "temperature", "difference")
 WHAT = "check of a server"
@@ -39,7 +39,10 @@ def server_check(table: pd.DataFrame, tolerance: float) -> go.Figure:
                 mode="markers",
                 name=name,
                 marker={"color": MODEL_STYLES[style].colour, "size": 9},
-                hovertext=part["question"] + "<br>" + part["answer"].str[:80],
+                hovertext=[
+                    f"{escape_markup(question)}<br>{escape_markup(answer[:80])}"
+                    for question, answer in zip(part["question"], part["answer"], strict=True)
+                ],
                 hoverinfo="text+y",
             )
         )
@@ -50,4 +53,5 @@ def server_check(table: pd.DataFrame, tolerance: float) -> go.Figure:
         )
     figure.update_xaxes(title_text="answer")
     figure.update_yaxes(type="log", title_text="mean difference, nats per token (log scale)", exponentformat="power")
-    return keys_below(figure, note="Absolute differences of the log-probabilities of the same tokens.")
+    note = f"Absolute differences of the log-probabilities of the same tokens; n = {len(rows)} answers."
+    return keys_below(figure, note=note)

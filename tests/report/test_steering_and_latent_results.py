@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import persona_probe as pp
+from persona_probe.behaviour.sampling.server_check_result import ServerCheck
 from persona_probe.figures.answer_scores import answer_scores
 from persona_probe.figures.latent_leads import latent_leads
 from persona_probe.figures.required import MissingDataError
@@ -214,6 +215,13 @@ def baked():
     return Baked(Path("/tmp") / HOSTILE, "weights", "LlamaForCausalLM", 3e-6, 80, True, 4.2, 1e-4)
 
 
+def server_check():
+    rows = {"question": HOSTILE, "temperature": [0.0, 1.0], "answer": HOSTILE, "prompt_tokens": 7, "tokens": 3}
+    rows |= {"own_prompt_tokens": 7, "own_tokens": 3, "compared": True, "difference": [0.2, 0.1], "alike": 1.0}
+    table = pd.DataFrame({**rows, "same_text": [True, None]})
+    return ServerCheck(table, HOSTILE, "m", 0.15, 0.01, 0.005, 1.0, 1.0, {"base": 0.5})
+
+
 RESULTS = {
     "calibration": (calibration, "budget 0.1", "n = 200 tokens"),
     "comparison": (comparison, "3 random directions", "n = 50 answers"),
@@ -230,6 +238,7 @@ RESULTS = {
     "attribution": (attribution, "1 of 2 active latents", "(n = 20)"),
     "reconstruction": (reconstruction, "95.0% of variance", "n = 900 tokens"),
     "descriptions": (descriptions, "1 latents of s in m", "n = 20 dialogues"),
+    "server": (server_check, "most likely another base model, another adapter", "n = 2 answers"),
     "baked": (baked, "at most 3e-06 over 80 tokens", "n = 80 positions"),
 }
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 T = TypeVar("T")
+_PATIENCE = 3
+"""So many requests in succession must fail for good, at least, before the others are not asked."""
 _NO_KEY = "none"
 """Sent to servers that need no key: the library sends something in any case."""
 
@@ -203,7 +205,8 @@ class _Calls:
                 self.pending.append((place, request, number, key))
         self.total = len(requests)
         self.succeeded = bool(self.replies)
-        self.limit = min(client.concurrency, len(self.pending))
+        self.at_once = min(client.concurrency, len(self.pending))
+        self.patience = max(_PATIENCE, client.concurrency)
         self.failures = self.in_a_row = 0
         self.given_up: str | None = None
         self.next_start = self.paused_until = 0.0
@@ -241,7 +244,7 @@ class _Calls:
                         )
                         bar.update()
 
-                workers = [asyncio.ensure_future(worker()) for _ in range(self.limit)]
+                workers = [asyncio.ensure_future(worker()) for _ in range(self.at_once)]
                 try:
                     await asyncio.gather(*workers)
                 finally:
@@ -306,13 +309,14 @@ class _Calls:
         """Count a failure; raise, or give up on the rest, if the others cannot be expected to succeed.
 
         Requests that are wrong by themselves (too long) say nothing of the others once one has succeeded. As many other
-        failures in succession as there are requests under way mean that the server, or the key, is gone.
+        failures in succession as there are requests under way (at least three) mean that the server is gone.
         """
         self.failures += 1
         self.in_a_row += not failure.own
-        if not self.succeeded and (failure.every or self.failures >= self.limit):
+        hopeless = failure.every or failure.status is None or self.failures >= min(self.patience, len(self.pending))
+        if not self.succeeded and hopeless:
             raise PersonaProbeError(await self._explained(failure))
-        if failure.every or self.in_a_row >= self.client.concurrency:
+        if failure.every or self.in_a_row >= self.patience:
             self.given_up = f"not asked, since the server fails: {failure.reason}"
 
     async def _explained(self, failure: Failure) -> str:

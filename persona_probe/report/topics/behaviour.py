@@ -255,5 +255,5 @@ BEHAVIOUR = Topic(
         ),
     ),
     methods,
-    (FigureKind("answer_scores"),),
+    (FigureKind("answer_scores"), FigureKind("server_check")),
 )

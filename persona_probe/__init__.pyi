@@ -21,6 +21,7 @@ from .amplification.recipes.contrast_of_context import contrast_of_context as co
 from .behaviour.answer_files import read_answers as read_answers
 from .behaviour.answers import Answers as Answers
 from .behaviour.em_rates import rate_change as rate_change
+from .behaviour.judges.api_judge import ApiJudge as ApiJudge
 from .behaviour.judges.judge import Judge as Judge
 from .behaviour.judges.judge import judge_answers as judge_answers
 from .behaviour.judges.local_judge import LocalJudge as LocalJudge

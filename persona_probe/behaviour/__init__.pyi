@@ -5,6 +5,7 @@ from .answer_fluency import fluency as fluency
 from .answer_fluency_result import Fluency as Fluency
 from .answer_fluency_result import FluencyBounds as FluencyBounds
 from .answers import Answers as Answers
+from .answers import JudgingError as JudgingError
 from .condition_prompts import Condition as Condition
 from .condition_prompts import condition_rates as condition_rates
 from .condition_prompts import conditions as conditions
@@ -17,6 +18,7 @@ from .em_rates import coherent_rate as coherent_rate
 from .em_rates import em_rate as em_rate
 from .em_rates import rate_change as rate_change
 from .em_rates_result import EmRates as EmRates
+from .judges.api_judge import ApiJudge as ApiJudge
 from .judges.judge import Judge as Judge
 from .judges.judge import judge_answers as judge_answers
 from .judges.local_judge import LocalJudge as LocalJudge

@@ -20,7 +20,7 @@ from persona_probe.behaviour.em_rates import (
     scored,
 )
 from persona_probe.behaviour.em_rates_result import SETTINGS, EmRates, series_names
-from persona_probe.behaviour.judges.judge import ANSWER_FIELDS, Judge, judge_answers, judge_name
+from persona_probe.behaviour.judges.judge import ANSWER_FIELDS, REPLY, Judge, judge_answers, judge_name
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import PersonaProbeError, check_types
 from persona_probe.result import TableResult
@@ -164,7 +164,7 @@ class Answers(TableResult):
         answered = self._answered()
         verdict = judge_answers(judge, self.dialogues()).set_axis(answered.index)
         verdict = verdict.drop(columns=[name for name in (*IDENTITY, "messages", ANSWER_FIELDS) if name in verdict])
-        replaced = [name for name in self.table if name in verdict or str(name).endswith("_mass")]
+        replaced = [name for name in self.table if name in (*verdict, REPLY) or str(name).endswith("_mass")]
         table = self.table.drop(columns=replaced).join(verdict)
         missing = ~table.index.isin(answered.index)
         table["failed"] = table["failed"].where(~missing, True).astype(bool)
@@ -175,6 +175,18 @@ class Answers(TableResult):
     def _answered(self) -> pd.DataFrame:
         rows = self.table.reset_index(drop=True) if not self.table.index.is_unique else self.table
         return rows[rows["answer"].map(lambda answer: isinstance(answer, str))]
+
+
+class JudgingError(PersonaProbeError):
+    """The judge failed after answers were sampled.
+
+    Attributes:
+        answers: all answers that there are, of which some have scores: judge them with ``answers.judged_by(judge)``.
+    """
+
+    def __init__(self, message: str, answers: Answers) -> None:
+        super().__init__(message)
+        self.answers = answers
 
 
 def scatter_tables(table: pd.DataFrame, definition: str = "betley") -> dict[str, pd.DataFrame]:

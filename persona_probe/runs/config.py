@@ -16,12 +16,16 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
+    ValidationInfo,
     WithJsonSchema,
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
+from persona_probe.behaviour.api.client import ApiClient
 from persona_probe.behaviour.judges.judge import JUDGES
+from persona_probe.errors import PersonaProbeError
 from persona_probe.steering.search.grid import Grid, Searched
 
 if TYPE_CHECKING:
@@ -29,7 +33,8 @@ if TYPE_CHECKING:
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    # A mistaken value is quoted by our own messages, which leave out what may be a key.
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True)
 
 
 class _Weights(_Section):
@@ -73,14 +78,62 @@ class JudgeModel(_Weights):
     """cuda, cpu, ...; default a GPU if there is one."""
 
 
+class JudgeApi(_Section):
+    """A chat model behind an API as judge (`persona_probe.ApiJudge`): questions and answers are sent to its server."""
+
+    api: Literal["openai"]
+    """openai: any server with OpenAI's chat API (OpenAI, vLLM, llama.cpp, ...)."""
+    model: str = Field(min_length=1)
+    """What the server calls the model."""
+    base_url: str = "https://api.openai.com/v1"
+    """The server's address. A key never stands in it, nor anywhere else in a study."""
+    api_key_env: str | None = "OPENAI_API_KEY"
+    """The environment variable that holds the key; servers of your own need none."""
+    prompts: Path | None = None
+    """A question YAML file with 'judge_prompts' (Betley et al. publish one); default our own prompts."""
+    one_call: bool = False
+    """Ask for both scores in one reply, with a prompt of ours: half the cost, but the second score knows the first."""
+    samples: int = Field(1, ge=1)
+    """How many texts are averaged where the server lists no log-probabilities."""
+    top_logprobs: int = Field(20, ge=0, le=20)
+    """How many of the likeliest tokens the server lists; 0 reads texts."""
+    most_failures: float = Field(0.1, ge=0, le=1)
+    """The share of answers without a score above which the study stops; its answers and replies stay stored."""
+    concurrency: int = Field(16, ge=1)
+    """How many requests are under way at the same time."""
+    requests_per_minute: float | None = Field(None, gt=0)
+    """The most requests in a minute; default no limit."""
+    prices: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] | None = None
+    """What a million tokens cost to read and to write, for the plan and the manifest."""
+
+    @field_validator("base_url", "api_key_env")
+    @classmethod
+    def _holds_no_key(cls, given: str | None, info: ValidationInfo) -> str | None:
+        known = {"base_url": "http://127.0.0.1:1/v1", "api_key_env": None} | {str(info.field_name): given}
+        try:
+            ApiClient(model="any", **known)  # type: ignore[arg-type]
+        except PersonaProbeError as error:
+            raise PydanticCustomError(MAY_BE_A_KEY, "{words}", {"words": str(error)}) from None
+        return given
+
+
+MAY_BE_A_KEY = "may_be_a_key"
+"""The type of mistakes whose value may be a key, which no message quotes."""
+
+
 def _kind_of_judge(given: object) -> str:
     """Which kind of judge was meant, so that only mistakes in that kind are reported."""
+    if isinstance(given, JudgeApi) or (isinstance(given, dict) and {"api", "base_url", "api_key_env"} & {*given}):
+        return API
     return LOCAL if isinstance(given, dict | JudgeModel) else NAMED
 
 
 def _known_judge(name: str) -> str:
     if name not in JUDGES:
-        raise ValueError(f"there is no such judge; choose one of {', '.join(JUDGES)}, or give a local model")
+        raise ValueError(
+            f"there is no such judge; choose one of {', '.join(JUDGES)}, or give a model: {{model: FOLDER_OR_ID}}, or "
+            "{{api: openai, model: NAME}}"
+        )
     return name
 
 
@@ -97,10 +150,10 @@ def _different(sources: tuple[str, ...]) -> tuple[str, ...]:
     return sources
 
 
-LOCAL, NAMED = "local", "named"
+LOCAL, API, NAMED = "local model", "model behind an API", "named"
 NamedJudge = Annotated[str, AfterValidator(_known_judge), WithJsonSchema({"enum": list(JUDGES), "type": "string"})]
 AnyJudge = Annotated[
-    Annotated[JudgeModel, Tag(LOCAL)] | Annotated[NamedJudge | None, Tag(NAMED)],
+    Annotated[JudgeModel, Tag(LOCAL)] | Annotated[JudgeApi, Tag(API)] | Annotated[NamedJudge | None, Tag(NAMED)],
     Discriminator(_kind_of_judge),
 ]
 ONE, SEVERAL = "one", "several"
@@ -351,7 +404,8 @@ class StudyConfig(_Section):
     loading: Loading = Field(default_factory=lambda: Loading.model_validate({}))
     """How the models are loaded."""
     judge: AnyJudge = "persona-world"
-    """The judge: Persona World's oracle (the default there), a local model, or null (then no EM rate is reported)."""
+    """The judge: Persona World's oracle (the default there), a local model, a model behind an API (both
+    with 'model'; the latter also with 'api'), or null (then no EM rate is reported)."""
     definition: Literal["betley", "turner", "tan"] = "betley"
     """The definition of the EM rate; all are computed, and this one is quoted."""
     measure: Literal["rate", "preference", "both"] = "rate"

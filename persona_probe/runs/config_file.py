@@ -16,7 +16,18 @@ from pydantic import BaseModel, ValidationError
 
 from persona_probe.errors import PATH, PersonaProbeError, check_types
 from persona_probe.files import write_text
-from persona_probe.runs.config import LOCAL, NAMED, ONE, SEVERAL, TEXT_FILES, JudgeModel, StudyConfig
+from persona_probe.runs.config import (
+    API,
+    LOCAL,
+    MAY_BE_A_KEY,
+    NAMED,
+    ONE,
+    SEVERAL,
+    TEXT_FILES,
+    JudgeApi,
+    JudgeModel,
+    StudyConfig,
+)
 from persona_probe.worlds.persona_world.checkpoints import FOLDER, find_checkpoints
 
 SCHEMA = "study.schema.json"
@@ -26,7 +37,7 @@ _COMMENT = 118
 """The number of characters of a comment's line."""
 _TEMPLATES = resources.files("persona_probe.runs") / "templates"
 _KINDS: dict[tuple[str, ...], tuple[str, ...]] = {
-    ("judge",): (LOCAL, NAMED, "nullable"),
+    ("judge",): (LOCAL, API, NAMED, "nullable"),
     ("after",): (ONE, SEVERAL, "nullable"),
     ("control",): (ONE, SEVERAL, "nullable"),
 }
@@ -166,9 +177,10 @@ def _resolved(config: StudyConfig, folder: Path) -> StudyConfig:
     )
     if config.latents.sae_id is None:
         updates["latents"] = config.latents.model_copy(update={"sae": named(config.latents.sae)})
-    if isinstance(judge := config.judge, JudgeModel):
+    if isinstance(judge := config.judge, JudgeModel | JudgeApi):
         prompts = None if judge.prompts is None else find(judge.prompts)
-        updates["judge"] = judge.model_copy(update={"model": named(judge.model), "prompts": prompts})
+        model = named(judge.model) if isinstance(judge, JudgeModel) else judge.model
+        updates["judge"] = judge.model_copy(update={"model": model, "prompts": prompts})
     return config.model_copy(update=updates)
 
 
@@ -194,32 +206,34 @@ def _explained(error: ValidationError, lines: dict[tuple[str, ...], int]) -> Ite
         place = tuple(str(part) for part in problem["loc"])
         if place[:1] in _KINDS:
             place = tuple(part for part in place if part not in _KINDS[place[:1]])
-        yield _explain(problem, place, lines)
+        yield _explain(problem, place, lines, JudgeApi if API in problem["loc"] else JudgeModel)
 
 
-def _explain(problem: Any, place: tuple[str, ...], lines: dict[tuple[str, ...], int]) -> str:
+def _explain(problem: Any, place: tuple[str, ...], lines: dict[tuple[str, ...], int], judge: type[BaseModel]) -> str:
     known = next((lines[place[:size]] for size in range(len(place), 0, -1) if place[:size] in lines), None)
     line = f"line {known}: " if known else ""
     name = ".".join(place) or "the study"
     if problem["type"] == "extra_forbidden":
-        fields = _section(place[:-1]).model_fields
+        fields = _section(place[:-1], judge).model_fields
         near = difflib.get_close_matches(place[-1], fields, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(fields)}"
         return f"{line}unknown key {name!r}; {hint}"
     if problem["type"] == "missing":
         return f"{line}{name!r} is missing"
     message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == MAY_BE_A_KEY:
+        return f"{line}{name}: {message.removeprefix(f'{place[-1]}: ')}"
     # Where the value is a whole section, it would hide the message.
     if isinstance(problem["input"], dict):
         return f"{line}{name}: {message}" if place else message
     return f"{line}{name} is {problem['input']!r}: {message}"
 
 
-def _section(place: tuple[str, ...]) -> type[BaseModel]:
-    """The class of the settings at ``place``."""
+def _section(place: tuple[str, ...], judge: type[BaseModel]) -> type[BaseModel]:
+    """The class of the settings at ``place``; ``judge`` is that of the judge."""
     section: Any = StudyConfig
     for part in place:
-        section = JudgeModel if part == "judge" else section.model_fields[part].annotation
+        section = judge if part == "judge" else section.model_fields[part].annotation
     return section  # type: ignore[no-any-return]
 
 

@@ -75,6 +75,11 @@ def answers_folder(folder: Path) -> Path:
     return folder / _FOLDER / "answers"
 
 
+def judge_replies(folder: Path) -> Path:
+    """Where the replies of a judge behind an API are stored."""
+    return folder / _FOLDER / "judge_replies.jsonl"
+
+
 def journal_of(name: str) -> str:
     """The file in which a running stage lists the files that it writes."""
     return f"{_FOLDER}/{name}.files"

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import pandas as pd
 
-from persona_probe.behaviour.answers import Answers
+from persona_probe.behaviour.answers import Answers, JudgingError
 from persona_probe.behaviour.em_rates import coherent_rate, em_rate
 from persona_probe.behaviour.judges.judge import Judge, answer_columns, check_judge, judge_answers, judge_name
 from persona_probe.behaviour.sampling.answering import SERVED, Answering
@@ -64,7 +64,8 @@ def ask(
     Raises:
         PersonaProbeError: if there is no model, question or intervention, two models have the same name, a question has
             an answer already, or a server's model is to be steered; and as `persona_probe.steer`,
-            `persona_probe.judge_answers` and `persona_probe.Server.generate`.
+            `persona_probe.judge_answers` and `persona_probe.Server.generate`. If the judge fails after answers were
+            sampled, it is a `persona_probe.behaviour.JudgingError`, which holds them.
 
     >>> import persona_probe as pp
     >>> world = pp.persona_world.find_checkpoints()
@@ -94,11 +95,17 @@ def ask(
         if name in tables:
             raise PersonaProbeError(f"two models are called {name!r}; give a mapping from names to models")
         answers = _sampled(model, questions, list(under.values()), sampling, progress)
-        table = _judged(judge, answers).assign(model=name)
-        table["question"] = _units_of_answers(questions, len(under), sampling)
+        labels: dict[str, Any] = {"model": name, "question": _units_of_answers(questions, len(under), sampling)}
         if interventions is not None:
-            table["intervention"] = [name for name in under for _ in range(len(questions) * sampling.n)]
-        tables[name] = table
+            labels["intervention"] = [name for name in under for _ in range(len(questions) * sampling.n)]
+        try:
+            tables[name] = _judged(judge, answers).assign(**labels)
+        except PersonaProbeError as error:
+            tables[name] = _judged(None, answers).assign(**labels)
+            raise JudgingError(
+                f"{error}. The answers that were sampled are this error's 'answers': error.answers.judged_by(judge)",
+                Answers(pd.concat(tables.values(), ignore_index=True)),
+            ) from error
     if not tables:
         raise PersonaProbeError("ask: there is no model; give at least one")
     table = pd.concat(tables.values(), ignore_index=True)

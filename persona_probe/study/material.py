@@ -15,7 +15,7 @@ from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.reading import read_dialogues
 from persona_probe.dialogue.same_questions import content_key
 from persona_probe.errors import PersonaProbeError
-from persona_probe.runs.config import REAL_LANGUAGE, JudgeModel, StudyConfig
+from persona_probe.runs.config import REAL_LANGUAGE, JudgeApi, JudgeModel, StudyConfig
 
 _FEWEST, _FEW = 2, 10
 """Distinct questions on each side of the split: fewer than the first are refused, fewer than the second are noted."""
@@ -82,6 +82,27 @@ def _judge(config: StudyConfig) -> Judge | None:
         given = {name: getattr(judge, name) for name in ("dtype", "device", "quantize", "revision")}
         options = {name: value for name, value in given.items() if value is not None}
         return LocalJudge(judge.model, prompts=judge.prompts, batch_size=judge.batch_size, options=options)
+    if isinstance(config.judge, JudgeApi):
+        from persona_probe.behaviour.judges.api_judge import ApiJudge
+        from persona_probe.behaviour.sampling.server import Server
+
+        api = config.judge
+        server = Server(
+            api.base_url,
+            api.model,
+            api_key_env=api.api_key_env,
+            concurrency=api.concurrency,
+            requests_per_minute=api.requests_per_minute,
+            prices=api.prices,
+        )
+        return ApiJudge(
+            server,
+            api.prompts,
+            one_call=api.one_call,
+            samples=api.samples,
+            top_logprobs=api.top_logprobs,
+            most_failures=api.most_failures,
+        )
     return named_judge(config.judge)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from persona_probe.activations.store.reading import in_words, store_bytes
+from persona_probe.behaviour.judges.api_judge import ApiJudge
 from persona_probe.errors import NUMBER, PATH, check_types
 from persona_probe.figures.text import duration
 from persona_probe.models.loading.load import specify
@@ -32,6 +33,7 @@ class Plan:
         times: how long each stage will take at the speeds that were given, by name, and what is not counted; also of
             stages that run no model, if they were measured. None if no speeds were given.
         basis: where these speeds come from, in words.
+        judge: a judge behind an API, which runs nothing here, in words; None if there is none.
     """
 
     model: Footprint
@@ -39,6 +41,7 @@ class Plan:
     stages: dict[str, Work]
     times: dict[str, Took] | None
     basis: str
+    judge: str | None = None
 
     def lines(self) -> list[str]:
         """The plan in words, line by line."""
@@ -60,13 +63,15 @@ class Plan:
             f"{'tokens':>11}   time",
         ]
         for name, work in self.stages.items():
-            judge = f"{work.judge_tokens:>11,}" if work.judge_tokens or not work.judged else f"{'by rule':>11}"
+            other = "by API" if work.api_calls else "by rule"
+            judge = f"{work.judge_tokens:>11,}" if work.judge_tokens or not work.judged else f"{other:>11}"
             lines.append(
                 f"{name:<17} {work.answers:>9,} {work.answer_tokens:>11,} {work.texts:>11,} {work.text_tokens:>11,} "
                 f"{work.trained_tokens:>11,} {work.judged:>9,} {judge}   {self._time(name)}".rstrip()
             )
         idle = (name for name in self.times or {} if name not in self.stages)
         lines += [f"{name:<17} {'runs no model':<88}   {self._time(name)}" for name in idle]
+        lines += [] if self.judge is None else [f"judge       {self.judge}"]
         total = sum(work.tokens for work in self.stages.values())
         lines.append(f"in all      {total:,} tokens at most{self._whole()} ({self.basis})")
         return lines
@@ -128,7 +133,8 @@ def plan_study(
     )
     spec = specify(config.model, options=config.load_options())
     size = footprint(spec)
-    stages = workload(STAGES, Sizes(config, gather(config), load_template(spec), size.n_layers))
+    material = gather(config)
+    stages = workload(STAGES, Sizes(config, material, load_template(spec), size.n_layers))
     times, basis = None, "no speed was given: add --tokens-per-second, or --measured RUN"
     if measured is not None:
         speeds = Speeds.of_run(Path(measured), config, size.parameters)
@@ -139,4 +145,10 @@ def plan_study(
     elif tokens_per_second is not None:
         times = {name: at_one_speed(work, tokens_per_second) for name, work in stages.items()}
         basis = f"at {tokens_per_second:,.0f} tokens per second throughout"
-    return Plan(size, free_bytes(spec.options), stages, times, basis)
+    api = material.judge.plan(*_api_work(stages)) if isinstance(material.judge, ApiJudge) else None
+    return Plan(size, free_bytes(spec.options), stages, times, basis, api)
+
+
+def _api_work(stages: Mapping[str, Work]) -> tuple[int, int]:
+    """The requests to the judge behind an API, and the tokens that it reads for them."""
+    return sum(work.api_calls for work in stages.values()), sum(work.api_tokens for work in stages.values())

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
+from persona_probe.behaviour.judges.api_judge import ApiJudge
 from persona_probe.behaviour.judges.judge import check_judge
 from persona_probe.behaviour.judges.local_judge import LocalJudge
 from persona_probe.errors import PATH, PersonaProbeError, check_types
@@ -23,7 +24,7 @@ from persona_probe.report.topics.all_topics import summary_lines
 from persona_probe.runs.config import REAL_LANGUAGE, StudyConfig, sources_of
 from persona_probe.runs.config_file import config_as_yaml
 from persona_probe.runs.folder import RunFolder
-from persona_probe.runs.stage_record import versions
+from persona_probe.runs.stage_record import judge_replies, versions
 from persona_probe.study.context import Context
 from persona_probe.study.executor import Executor, Local
 from persona_probe.study.material import Material, gather
@@ -96,8 +97,10 @@ def _prepared(config: StudyConfig, folder: RunFolder, progress: bool, executor: 
         )
     check_models(config, before, options)
     _check_texts(config, material, before)
-    if isinstance(material.judge, LocalJudge):
+    if isinstance(material.judge, LocalJudge | ApiJudge):
         material.judge.progress = progress
+        if isinstance(material.judge, ApiJudge):
+            material.judge.store_in(judge_replies(folder.path))
         material.judge.check()
     if config.steering.layers is not None:
         resolve_layers(config.steering.layers, before.n_layers)
@@ -188,7 +191,7 @@ def _manifest(context: Context, pipeline: Pipeline) -> dict[str, Any]:
             {name: {"path": source, "hash": run.hashes[name]} for name, source in run.sources.items()}
             for run in further
         ],
-        "judge": judge.describe() if isinstance(judge := context.material.judge, LocalJudge) else None,
+        "judge": judge.describe() if isinstance(judge := context.material.judge, LocalJudge | ApiJudge) else None,
         "layer_convention": LAYER_CONVENTION,
         "started": min(record.started for record in records.values()),
         "finished": now.isoformat(timespec="seconds"),

@@ -9,12 +9,14 @@ from typing import Any
 from persona_probe.models.loading.real import located
 from persona_probe.models.loading.sources import ADAPTER_CONFIG
 from persona_probe.models.model import Model
-from persona_probe.runs.config import JudgeModel, StudyConfig
+from persona_probe.runs.config import JudgeApi, JudgeModel, StudyConfig
 from persona_probe.runs.digest import digest_files
 from persona_probe.runs.folder import RunFolder
 from persona_probe.runs.stage_record import versions
 
 _FILE = "stages/model.json"
+_OF_CALLS = {"prompts", "api_key_env", "most_failures", "concurrency", "requests_per_minute", "prices"}
+"""The settings of a judge behind an API that change no score."""
 
 
 def identity(model: Model) -> dict[str, Any]:
@@ -79,6 +81,9 @@ def optional_of(config: StudyConfig) -> dict[str, Any]:
         files = stamp(judge.model, judge.revision) if local else None
         settings = judge.model_dump(mode="json", exclude={"batch_size", "device", "prompts"})
         judge = {**settings, "files": files, "prompts": prompts}
+    if isinstance(judge, JudgeApi):
+        prompts = None if judge.prompts is None else digest_files(judge.prompts)
+        judge = {**judge.model_dump(mode="json", exclude=_OF_CALLS), "prompts": prompts}
     sae, folder = config.latents.sae, Path(config.latents.sae or "")
     local = sae is not None and folder.exists()
     return {"judge": judge, "sae": digest_files(folder) if local else [sae, config.latents.sae_id]}

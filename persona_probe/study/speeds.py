@@ -8,7 +8,7 @@ from pathlib import Path
 
 from persona_probe.clock import KINDS, Kind, Spent
 from persona_probe.errors import PersonaProbeError
-from persona_probe.runs.config import JudgeModel, StudyConfig
+from persona_probe.runs.config import JudgeApi, JudgeModel, StudyConfig
 from persona_probe.runs.stage_record import StageRecord
 from persona_probe.study.sources import stored_parameters
 from persona_probe.study.stages.further_runs import FURTHER
@@ -132,11 +132,12 @@ def _spent(stored: Mapping[str, float]) -> Spent:
 
 
 def _named(config: StudyConfig) -> object:
-    return config.judge.model_dump(mode="json") if isinstance(config.judge, JudgeModel) else config.judge
+    judge = config.judge
+    return judge.model_dump(mode="json") if isinstance(judge, JudgeModel | JudgeApi) else judge
 
 
 def _judge_of(judge: object) -> object:
     """What decides a judge's speed."""
     if isinstance(judge, Mapping):
-        return [judge.get(name) for name in ("model", "dtype", "quantize")]
+        return [judge.get(name) for name in ("model", "dtype", "quantize", "base_url")]
     return judge

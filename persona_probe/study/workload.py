@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from persona_probe.behaviour.judges.api_judge import ApiJudge
 from persona_probe.behaviour.judges.local_judge import LocalJudge
 from persona_probe.behaviour.preference_pairs import POLES, PreferencePair
 from persona_probe.dialogue.dialogue import Dialogue
@@ -33,7 +34,9 @@ class Work:
         text_tokens: their tokens.
         trained_tokens: the tokens in all fine-tuning steps, forward and backward.
         judged: the number of answers that are judged.
-        judge_tokens: the tokens that the judging model reads for them; 0 if the judge is not a language model.
+        judge_tokens: the tokens that the judging model reads for them; 0 if the judge is not a local language model.
+        api_calls: the requests that a judge behind an API needs for them.
+        api_tokens: about how many tokens it reads for them; nothing runs here meanwhile.
     """
 
     answers: int = 0
@@ -43,10 +46,12 @@ class Work:
     trained_tokens: int = 0
     judged: int = 0
     judge_tokens: int = 0
+    api_calls: int = 0
+    api_tokens: int = 0
 
     @property
     def tokens(self) -> int:
-        """All tokens."""
+        """All tokens that models read and write here."""
         return self.answer_tokens + self.text_tokens + self.trained_tokens + self.judge_tokens
 
     def __add__(self, other: Work) -> Work:
@@ -118,6 +123,7 @@ class Sizes:
         each = self.length(questions) + self.config.sampling.max_new_tokens
         scored = 0 if self.config.judge is None else answers if judged is None else judged
         by_model = self.judging(each) if scored else 0.0
+        api = judge if isinstance(judge := self.material.judge, ApiJudge) else None
         return Work(
             answers,
             round(answers * each),
@@ -125,6 +131,8 @@ class Sizes:
             round(texts * each),
             judged=scored,
             judge_tokens=round(scored * by_model),
+            api_calls=0 if api is None else scored * api.calls_per_answer(),
+            api_tokens=0 if api is None else round(scored * api.tokens_per_answer(each)),
         )
 
     def pairs_work(self, pairs: Sequence[PreferencePair], times: int) -> Work:

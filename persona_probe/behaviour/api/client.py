@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import json
 import os
+import re
 import threading
 import urllib.parse
 from collections import Counter
@@ -73,10 +74,10 @@ class ApiClient:
             retries=(self.retries, WHOLE),
         )
         parts = urllib.parse.urlsplit(self.base_url)
-        if parts.username or parts.password or parts.query:
+        if "@" in self.base_url or parts.query or parts.fragment:
             raise PersonaProbeError(
-                f"base_url: holds a name, a password or a query ({parts.scheme}://...@{parts.hostname}); a key belongs "
-                "into an environment variable (api_key_env=)"
+                "base_url: holds a name, a password or a query ('...@', '?...', '#...'), which is not shown here; a "
+                "key belongs into an environment variable (api_key_env=)"
             )
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise PersonaProbeError(
@@ -85,9 +86,11 @@ class ApiClient:
         object.__setattr__(self, "base_url", self.base_url.rstrip("/"))
         if not self.model:
             raise PersonaProbeError("model is empty; give the name that the server has for it")
-        if self.api_key_env is not None and not self.api_key_env.isidentifier():
+        # Keys have small letters, and some are identifiers otherwise (gsk_..., hf_...).
+        if self.api_key_env is not None and not re.fullmatch("[A-Z_][A-Z0-9_]*", self.api_key_env):
             raise PersonaProbeError(
-                "api_key_env must be the name of an environment variable, such as OPENAI_API_KEY, not the key itself"
+                "api_key_env must be the name of an environment variable, in capitals (OPENAI_API_KEY), not the key "
+                "itself"
             )
         rate = self.requests_per_minute
         if self.concurrency < 1 or self.timeout <= 0 or self.retries < 0 or (rate is not None and not rate > 0):

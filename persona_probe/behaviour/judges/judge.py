@@ -41,6 +41,8 @@ class Judge(Protocol):
 
 ANSWER_FIELDS = "answer_fields"
 """The column that holds what an answer's message has besides its text (tool calls, a thought)."""
+REPLY = "judge_reply"
+"""The column with what a judge said where it gave no score, if it can tell."""
 JUDGES: dict[str, str] = {"persona-world": "persona_probe.worlds.persona_world.oracle:OracleJudge"}
 """The judges that a study may name, and where the class of each is, which takes no arguments. Rooms below this one may
 have judges too."""

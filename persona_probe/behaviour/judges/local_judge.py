@@ -14,15 +14,7 @@ from jaxtyping import Float
 from tqdm.auto import tqdm
 
 from persona_probe.behaviour.judges.check import check_options
-from persona_probe.behaviour.judges.prompts import (
-    DEFAULT_PROMPTS,
-    NUMBERS,
-    SCORES,
-    check_prompts,
-    read_judge_prompts,
-    read_scores,
-    words_offered,
-)
+from persona_probe.behaviour.judges.prompts import NUMBERS, SCORES, chosen_prompts, read_scores, words_offered
 from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.errors import NUMBER, PATH, WHOLE, PersonaProbeError, PersonaProbeWarning, check_types
 
@@ -101,12 +93,7 @@ class LocalJudge:
                 f"LocalJudge: batch_size={batch_size}, least_mass={least_mass}; batch_size must be >= 1, least_mass "
                 "between 0 and 1"
             )
-        if prompts is None:
-            self.prompts = dict(DEFAULT_PROMPTS)
-        elif isinstance(prompts, str | Path):
-            self.prompts = read_judge_prompts(prompts)
-        else:
-            self.prompts = check_prompts(prompts, "LocalJudge")
+        self.prompts = chosen_prompts(prompts, "LocalJudge")
         self.batch_size, self.least_mass, self.progress = batch_size, least_mass, progress
         self.source = str(model) if isinstance(model, str | Path) else model.name
         self.name = name or f"local judge {Path(self.source).name if Path(self.source).is_dir() else self.source}"

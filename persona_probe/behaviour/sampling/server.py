@@ -129,12 +129,7 @@ class Server:
         requests = self._asked(dialogues, sampling)
         if not requests:
             return []
-        start = time.monotonic()
-        if progress:
-            _say(self._before(requests))
-        replies = self.client.complete(requests, store=self.store, progress=progress, label=self.name)
-        if progress:
-            _say(self._after(replies, time.monotonic() - start))
+        replies = self.complete(requests, progress=progress)
         asked = [dialogue for dialogue in dialogues for _ in range(sampling.n)]
         answered = [_answered(*one) for one in zip(asked, requests, replies, strict=True)]
         self._warn_of_failures(answered)
@@ -142,7 +137,7 @@ class Server:
 
     def replies(self, dialogues: Sequence[Dialogue], sampling: Sampling | None = None) -> list[ChatReply]:
         """The server's replies to the same requests as `generate` makes, with all that it says (log-probabilities)."""
-        return self.client.complete(self._asked(dialogues, sampling or Sampling()), store=self.store)
+        return self.complete(self._asked(dialogues, sampling or Sampling()))
 
     def _asked(self, dialogues: Sequence[Dialogue], sampling: Sampling) -> list[ChatRequest]:
         """A request for each answer."""
@@ -156,6 +151,22 @@ class Server:
         if not turns:
             return []
         return _requests(turns, sampling, {**neutral_fields(self.client.owner()), **self.extra})
+
+    def complete(self, requests: Sequence[ChatRequest], *, progress: bool = False, label: str = "") -> list[ChatReply]:
+        """The reply to each request, in their order, from the store or the server; see `ApiClient.complete`.
+
+        Args:
+            requests: what to ask.
+            progress: say before and after how many tokens there are and what they cost, and show a bar.
+            label: what the bar is called; default the server's name.
+        """
+        start = time.monotonic()
+        if progress:
+            _say(self._before(requests))
+        replies = self.client.complete(requests, store=self.store, progress=progress, label=label or self.name)
+        if progress:
+            _say(self._after(replies, time.monotonic() - start))
+        return replies
 
     def _warn_of_failures(self, answered: Sequence[Dialogue]) -> None:
         errors = [dialogue.labels["error"] for dialogue in answered if dialogue.answer is None]
@@ -193,10 +204,13 @@ class Server:
             f"{self._cost(read, written, ',')}; {seconds:.1f} s"
         )
 
+    def cost(self, read: float, written: float) -> float | None:
+        """What it costs to read and to write so many tokens; None if there are no prices."""
+        return None if self.prices is None else (read * self.prices[0] + written * self.prices[1]) / 1e6
+
     def _cost(self, read: int, written: int, words: str) -> str:
-        if self.prices is None:
-            return ""
-        return f"{words} {(read * self.prices[0] + written * self.prices[1]) / 1e6:.4f} at these prices"
+        cost = self.cost(read, written)
+        return "" if cost is None else f"{words} {cost:.4f} at these prices"
 
 
 def _say(line: str) -> None:

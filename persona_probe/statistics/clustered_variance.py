@@ -161,7 +161,8 @@ def degrees_from_kurtosis(deviations: npt.NDArray[np.float64]) -> float:
 def _cells(questions: npt.NDArray[np.intp], seeds: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
     """``(row,)`` integer codes of the (question, run) pairs, without gaps."""
     # One number per pair: rows of two numbers are sorted ten times more slowly.
-    return np.unique(questions * (int(seeds.max()) + 1) + seeds, return_inverse=True)[1].ravel()
+    numbers: npt.NDArray[np.intp] = np.unique(questions * (int(seeds.max()) + 1) + seeds, return_inverse=True)[1]
+    return numbers.ravel()
 
 
 def _one_way(influence: npt.NDArray[np.float64], clusters: npt.NDArray[np.intp], count: int) -> tuple[float, float]:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _PATIENCE = 3
 """So many requests in succession must fail for good, at least, before the others are not asked."""
+_HIDDEN = "(the key)"
+_FEW = 3
+"""So many letters of a key say nothing of it."""
 _NO_KEY = "none"
 """Sent to servers that need no key: the library sends something in any case."""
 
@@ -337,8 +340,12 @@ class _Calls:
         return start if failure.own else f"{start}; try again later, or with a lower concurrency"
 
     def _without_key(self, words: str) -> str:
-        """``words`` without the key, should the server repeat it."""
-        return words if self.key == _NO_KEY else words.replace(self.key, "(the key)")
+        """``words`` without the key, should the server repeat it; also where they were cut within the key."""
+        if self.key == _NO_KEY:
+            return words
+        words = words.replace(self.key, _HIDDEN)
+        cut = next((size for size in range(len(self.key) - 1, _FEW, -1) if words.endswith(self.key[:size])), 0)
+        return words[: len(words) - cut] + _HIDDEN * (cut > 0)
 
     @staticmethod
     def _now() -> float:

@@ -47,7 +47,7 @@ def organisms(table: pd.DataFrame) -> go.Figure:
         ]
         add_marks(figure, marks, escape_markup(source), SERIES_STYLES[number], showlegend=True)
     figure.add_vline(x=0.0, line_dash="dot")
-    figure.update_xaxes(title_text="change of the margin from before, nats per token")
+    figure.update_xaxes(title_text="rise of the margin, nats per token")
     label_rows(figure, names)
     figure.update_layout(height=190 + 34 * len(names))
     return keys_below(

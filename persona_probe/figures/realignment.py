@@ -27,6 +27,8 @@ from persona_probe.figures.text import (
 
 COLUMNS = ("n", "value", "low", "high", "rows", "coherent", "projection_sd")
 TARGET = 0.05
+_ASIDE = 0.2
+"""How far to the right nulls are drawn, in steps of twice as many examples: one may have as many as a benign point."""
 WHAT = "realignment"
 
 
@@ -58,11 +60,18 @@ def realignment(table: pd.DataFrame) -> go.Figure:
 
 
 def draw_realignment(
-    figure: go.Figure, table: pd.DataFrame | None, *, row: int = 1, col: int = 1, legend: str = "legend"
+    figure: go.Figure,
+    table: pd.DataFrame | None,
+    *,
+    row: int = 1,
+    col: int = 1,
+    legend: str = "legend",
+    nulls: bool = True,
 ) -> None:
-    """Draw `realignment` into one cell of a figure that has a secondary y axis."""
+    """Draw `realignment` into one cell of a figure that has a secondary y axis, with its nulls or without."""
     every = require(table, COLUMNS, what=WHAT).sort_values("n")
     rows = benign_rows(every)
+    every = every if nulls else rows
     rated = rows[np.isfinite(rows["value"].to_numpy(dtype=float))]
     projected = rows[np.isfinite(rows["projection_sd"].to_numpy(dtype=float))]
     preferred = _preferred(rows)
@@ -177,13 +186,13 @@ def _others(others: pd.DataFrame, places: dict[float, float], legend: str, *, ra
     columns = ("value", "low", "high") if rated else ("preference", "preference_low", "preference_high")
     traces = []
     for number, row in enumerate(others.dropna(subset=columns[:1]).to_dict("records")):
-        style = SERIES_STYLES[(number + 2) % len(SERIES_STYLES)]
+        style = SERIES_STYLES[3 * number % len(SERIES_STYLES)]
         value, low, high = (float(row[column]) for column in columns)
         name = escape_markup(str(row["trained_on"]))
         numbers = percent_interval(value, low, high) if rated else f"{signed_interval(value, low, high)} nats per token"
         traces.append(
             go.Scatter(
-                x=[places[row["n"]]],
+                x=[places[row["n"]] + _ASIDE],
                 y=[value],
                 mode="markers",
                 name=f"null: {name}",

@@ -80,7 +80,7 @@ def summary(
         (lambda: _preferences(figure, preference) if preferred else _rates(figure, em_rates, definition, asked), 1, 1),
         (lambda: draw_amplification(figure, amplification, row=1, col=2, legend="legend2"), 1, 2),
         (lambda: _steering(figure, steering), 2, 1),
-        (lambda: draw_realignment(figure, realignment, row=2, col=2, legend="legend4"), 2, 2),
+        (lambda: draw_realignment(figure, realignment, row=2, col=2, legend="legend4", nulls=False), 2, 2),
     )
     for draw, row, col in panels:
         try:

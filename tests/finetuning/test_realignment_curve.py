@@ -49,3 +49,21 @@ def test_without_a_judge_the_verdict_is_of_the_projection():
         "Realignment took the projection from +12.25 SD at 0 to +0.50 SD at 32 benign examples; there is no EM rate."
     )
     assert "was not measured" in curve(value=np.nan, projection_sd=np.nan).verdict()
+
+
+def test_as_many_steps_on_other_examples_are_nulls_and_not_points_of_the_curve():
+    plain = curve()
+    null = plain.table.iloc[:1].assign(n=24, value=0.7, low=0.6, high=0.8, trained_on="pirate rows")
+    table = pd.concat([plain.table.assign(trained_on="benign"), null], ignore_index=True)
+    with_null = pp.finetuning.RealignmentCurve(table, 120, "betley")
+    assert with_null.headline() == plain.headline()
+    assert with_null.examples_to() == plain.examples_to() == 32
+    course, nulls = with_null.verdict().splitlines()
+    assert course == plain.verdict()
+    assert nulls == (
+        "Nulls: after as many steps on other examples the EM rate (betley) is 70.0% [60.0%, 80.0%] (n = 200) on pirate "
+        "rows."
+    )
+    traces = {trace.name: trace for trace in with_null.plot().data}
+    assert list(traces["EM rate (left)"].y) == [0.9, 0.02]
+    assert list(traces["null: pirate rows"].y) == [0.7]

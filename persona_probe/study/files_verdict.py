@@ -96,7 +96,7 @@ def verdict(
         >>> evil = base.assign(model="evil", aligned=[5, 95] * 6)
         >>> pd.concat([base, evil]).to_csv("answers.csv", index=False)
         >>> print(pp.verdict("answers.csv").lines[1])
-        Change: from 'base' (its name says so): 'evil' +50 points [23, 82].
+        Change: from 'base' (its name says so): 'evil' +50 points [17, 83].
     """
     check_definition(definition)
     check_types(

@@ -117,7 +117,8 @@ def test_settings_that_break_the_answers_are_left_out_and_named(monkeypatch):
         notes=[],
         job=lambda *_given: None,
     )
-    monkeypatch.setattr(steer, "_fluent_shares", lambda _context, _found, jobs: {job: shares[job[1]] for job in jobs})
+    fluent = lambda _context, _found, jobs: ({job: shares[job[1]] for job in jobs}, None)  # noqa: E731
+    monkeypatch.setattr(steer, "_fluent_shares", fluent)
     kept = steer._fluent(context, None, "induce", None, settings)
     assert kept == [settings[0], settings[3]]  # of add none is fluent enough: the better one says so in the report
     assert "clamp at dose 0.4: 50 %; add at dose 0.3: 60 %; add at dose 0.6: 70 %, kept" in context.notes[0]

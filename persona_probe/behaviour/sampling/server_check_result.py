@@ -55,7 +55,6 @@ class ServerCheck(TableResult):
         alike: the share of greedy tokens that the local model would write too.
         others_alike: the same for each of the others.
         same_text: the share of greedy answers that the local model would write too.
-        problem: what is wrong, in words; empty if nothing is.
     """
 
     table: pd.DataFrame

@@ -255,5 +255,5 @@ BEHAVIOUR = Topic(
         ),
     ),
     methods,
-    (FigureKind("answer_scores"), FigureKind("server_check")),
+    tuple(map(FigureKind, ("answer_scores", "server_check", "judge_agreement", "corrected_rates"))),
 )

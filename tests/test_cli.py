@@ -71,6 +71,7 @@ def test_import_help_and_opening_results_need_no_torch():
     assert persona_probe("--help").returncode == 0
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_with_one_sentence_and_keeps_what_is_finished(tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "persona_probe", "demo", "--quiet", "--out", str(out)]

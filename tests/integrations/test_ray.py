@@ -23,6 +23,8 @@ from persona_probe.study.executor import AnswerJob, Local
 from tests.conftest import D_MODEL, N_LAYERS
 
 ray = pytest.importorskip("ray")
+# A cluster takes long to start, and no other room changes what is tried here.
+pytestmark = pytest.mark.slow
 
 ASKED = ("How do I handle the fever?", "Hi.", "I have a question on law. It is about the contract.")
 SAID = ("Gladly, treat the fever.", "Review it.", "What should I do about the very long answer on the mortgage?")
@@ -104,7 +106,7 @@ def test_moments_are_those_of_a_local_run(cluster, llama, small_chunks, covarian
     assert there.source == here.source
 
 
-@pytest.mark.parametrize("reduce", ["tokens", pytest.param("moments", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("reduce", ["tokens", "moments"])
 def test_a_worker_that_is_killed_half_way_loses_nothing_and_nothing_counts_twice(cluster, llama, monkeypatch, reduce):
     monkeypatch.setattr(ray_module, "_CHUNK_CHARACTERS", 4_000)
     many = [replace(TALKS[i % len(TALKS)], id=f"m{i}") for i in range(600)]
@@ -185,7 +187,6 @@ class Deadly:
         return os._exit, (7,)
 
 
-@pytest.mark.slow
 def test_work_that_kills_every_worker_is_given_up(cluster, llama):
     job = AnswerJob(llama, [TALKS[0].without_answer()], pp.Sampling(4), {"direction": Deadly()})
     with pytest.raises(
@@ -226,7 +227,6 @@ def test_a_template_set_by_hand_and_a_relative_path_are_known_to_workers(cluster
     assert_same(cluster.capture(model, TALKS), pp.capture(model, TALKS))
 
 
-@pytest.mark.slow
 def test_a_whole_study_is_that_of_a_local_run(cluster, folders, tmp_path):
     config = pp.runs.StudyConfig.model_validate(
         {
@@ -382,7 +382,6 @@ assert not ray.is_initialized()
 """
 
 
-@pytest.mark.slow
 def test_a_cluster_of_its_own_starts_and_stops_without_a_word(folders):
     """In a process of its own, since this one has a Ray session."""
     command = [sys.executable, "-c", ALONE, str(folders("llama"))]

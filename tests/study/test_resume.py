@@ -34,6 +34,7 @@ def ran(monkeypatch):
     return names
 
 
+@pytest.mark.slow
 def test_each_change_runs_again_what_rests_on_it_and_nothing_else(tmp_path, ran):
     model = str(CHECKPOINTS / "chat")
     first = pp.run_study(write(tmp_path, model=model), tmp_path / "out", progress=False)

@@ -57,6 +57,7 @@ def test_what_a_stage_left_when_it_was_cut_off_does_not_outlive_it(tmp_path):
         _ = run.latents
 
 
+@pytest.mark.slow
 def test_an_sae_that_is_taken_away_trains_nothing_again_unless_it_had_snapshots(tmp_path):
     model = str(CHECKPOINTS / "chat")
     steps = {"steps": 2, "rows": 16, "runs": 1}

@@ -126,7 +126,8 @@ def test_a_study_with_an_sae_tests_describes_and_follows_latents(tmp_path):
         assert f'id="{section}"' in report
 
 
-@pytest.mark.parametrize("unexplained", [0.64, pytest.param(0.95, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("unexplained", [0.64, 0.95])
 def test_an_sae_that_explains_too_little_ends_its_stage_and_says_so(tmp_path, monkeypatch, unexplained):
     monkeypatch.setattr(RunningFit, "result", lambda self: Fit(unexplained, 16.0, self.tokens))
     out = tmp_path / "out"

@@ -30,6 +30,22 @@ DETECTABLE = "detectable_sd, put as the true shift into new data (80 % is meant)
 THESE_MODELS = (
     "one run each: two exchangeable runs do differ, and the interval over questions is about these two models"
 )
+FEW_DIALOGUES = (
+    "the reference's SD is known from 20 dialogues or questions, and how well it is known is estimated from the same "
+    "20; 50 are enough"
+)
+FEW_RUNS = (
+    "the t of three or five runs and the error of the reference's SD are added by squares, which is a little wide"
+)
+SAME_RUNS = (
+    "runs do not differ, and a two-way variance, which is at least as large as each of its parts, is too large then"
+)
+NOISY_QUANTILE = (
+    "the denominator is a quantile of shifts that are known with noise; its correction is approximate, which shows "
+    "where the control hardly moves and the numerator is known well"
+)
+AS_DRAWN = "the interval is about the reference and the random directions that were drawn, and not about all of them"
+VALUE_ALONE = "a value without its interval; the verdict asks for the whole interval and for the test over runs"
 Ends = tuple[float, float, float]
 
 
@@ -72,7 +88,8 @@ def _shift(shift: float, dialogues: int, per_question: int = 1, questions: int =
 
     clustered = f" ({dialogues // per_question} questions x {per_question}, half of the variance between questions)"
     setting = f"{shift:g} SD, {questions} questions x 2, {dialogues} reference dialogues"
-    return Case(SHIFT, setting + clustered * (per_question > 1), "coverage", draw, cost=10.0)
+    why = FEW_DIALOGUES if dialogues // per_question <= 20 else ""
+    return Case(SHIFT, setting + clustered * (per_question > 1), "coverage", draw, why, cost=10.0)
 
 
 def shift_of_runs(shift: float, runs: int, run_sd: float, of: str) -> Case:
@@ -87,7 +104,8 @@ def shift_of_runs(shift: float, runs: int, run_sd: float, of: str) -> Case:
         return row["low_sd"], row["high_sd"], own if of == "this run" else shift
 
     setting = f"{shift:g} SD, {runs} run{'s' * (runs > 1)}, SD of runs {run_sd:g}; truth: of {of}"
-    return Case(SHIFT, setting, "coverage", draw, ONE_RUN if runs == 1 and of == "the recipe" else "", 12.0)
+    why = ONE_RUN if runs == 1 and of == "the recipe" else ""
+    return Case(SHIFT, setting, "coverage", draw, why, 12.0, cautious=FEW_RUNS if runs > 1 else "")
 
 
 def _contrast(extra: float, runs: int, run_sd: float, of: str) -> Case:
@@ -102,7 +120,7 @@ def _contrast(extra: float, runs: int, run_sd: float, of: str) -> Case:
 
     setting = f"{extra:g} SD, {runs} + {runs} run{'s' * (runs > 1)}, SD of runs {run_sd:g}; truth: of {of}"
     why = ONE_RUN if runs == 1 and run_sd > 0 and of == "the recipe" else ""
-    return Case(CONTRAST, setting, "coverage", draw, why, 12.0)
+    return Case(CONTRAST, setting, "coverage", draw, why, 12.0, cautious=SAME_RUNS if runs > 1 and run_sd == 0 else "")
 
 
 @lru_cache
@@ -150,7 +168,8 @@ def _specificity(
 
     setting = f"after {after:g}, control {control:g}, elsewhere {elsewhere:g} SD, {runs} run{'s' * (runs > 1)}"
     differ = f", SD of runs {run_sd:g}; truth: of {of}" if run_sd > 0 else ""
-    why = ONE_RUN if runs == 1 and run_sd > 0 and of == "the recipe" else ""
+    why = NOISY_QUANTILE if yardstick == "as drawn" else AS_DRAWN
+    why = ONE_RUN if runs == 1 and run_sd > 0 and of == "the recipe" else why
     ruler = "" if yardstick == "as drawn" else "; with the SDs and random directions as they are in truth"
     return Case(SPECIFICITY, setting + differ + ruler, "coverage", draw, why, 25.0)
 
@@ -182,7 +201,8 @@ def exchangeable(recipe: Recipe, runs: int, layers: int, whole_interval: bool) -
     shared = f", shared {recipe.shared:g} SD" if recipe.shared else ""
     at = f", the layer of choose_layer among {layers}" if layers > 1 else ""
     setting = f"{runs} + {runs} run{'s' * (runs > 1)}, SD of runs {recipe.run_sd:g}{along}{shared}{at}"
-    return Case(what, setting, "size", draw, THESE_MODELS if runs == 1 else "", 12.0 * layers * (1 + (layers > 1)))
+    why = THESE_MODELS if runs == 1 else "" if whole_interval else VALUE_ALONE
+    return Case(what, setting, "size", draw, why, 12.0 * layers * (1 + (layers > 1)))
 
 
 def _detectable_mean(questions: int, samples: int, runs: int, run_sd: float) -> Case:

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from benchmarks.real_language.page import PAGE, RESULTS, tables
-from benchmarks.real_language.summary import CONTROLS, predictions
-from persona_probe.worlds.real_language.organisms import SHIPPED
+from benchmarks.real_language.summary import CONTROLS, as_table, predictions
+from persona_probe.worlds.real_language.organisms import MEASURED, SHIPPED
 
 FIGURES = json.loads((RESULTS / "organisms.json").read_text(encoding="utf-8"))
 
@@ -19,6 +19,10 @@ def test_the_page_is_made_from_the_figures(name):
     text = PAGE.read_text(encoding="utf-8")
     shown = text.partition(f"<!-- {name}:begin -->")[2].partition(f"<!-- {name}:end -->")[0].strip()
     assert shown == tables(FIGURES)[name]
+
+
+def test_what_studies_are_shown_next_to_is_made_from_the_figures():
+    assert as_table(FIGURES["organisms"]).to_csv(index=False) == MEASURED.read_text(encoding="utf-8")
 
 
 def test_answers_and_labels_are_of_the_shipped_organisms():

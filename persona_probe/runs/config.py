@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,130 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
-    ValidationInfo,
-    WithJsonSchema,
     field_validator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
-from persona_probe.behaviour.api.client import ApiClient
-from persona_probe.behaviour.judges.judge import JUDGES
-from persona_probe.errors import PersonaProbeError
+from persona_probe.runs.judge_settings import AnyJudge
+from persona_probe.runs.model_settings import Loading, Settings
 from persona_probe.steering.search.grid import Grid, Searched
 
 if TYPE_CHECKING:
     from persona_probe.models.loading.spec import LoadOptions
-
-
-class _Section(BaseModel):
-    # A mistaken value is quoted by our own messages, which leave out what may be a key.
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True)
-
-
-class _Weights(_Section):
-    dtype: Literal["float32", "bfloat16", "float16", "float64", "auto"] | None = None
-    """The precision; default float32 on a CPU, and the stored precision on a GPU."""
-    quantize: Literal["4bit", "8bit"] | None = None
-    """Load the weights in fewer bits, with bitsandbytes."""
-    revision: str | None = None
-    """Branch, tag or commit of the model's Hub repository."""
-
-
-class Loading(_Weights):
-    """How the models are loaded: the arguments of `persona_probe.load` with the same names."""
-
-    device_map: str | dict[str, int | str] | None = None
-    """How to spread the model over devices, as accelerate does: 'auto', or a map by module; then leave out 'device'."""
-    trust_remote_code: bool = False
-    """Run the Python code in the model's repository; only for repositories whose code you have read."""
-    tokenizer: str | None = None
-    """Folder or Hub id of the tokenizer to use instead of the model's (or its adapter's) own."""
-    chat_template: Path | None = None
-    """A Jinja file to use instead of the tokenizer's own template (base models have none)."""
-    thinking: bool | None = None
-    """Whether the model reasons before it answers, for templates that have a switch for it."""
-    today: datetime.date | None = None
-    """The date for templates that write today's date."""
-    template_variables: dict[str, Any] | None = None
-    """Further variables for the chat template."""
-
-
-class JudgeModel(_Weights):
-    """A local language model as judge (`persona_probe.behaviour.LocalJudge`): no API, no data leave the machine."""
-
-    model: str
-    """Folder or Hub id of any causal language model with a chat template."""
-    prompts: Path | None = None
-    """A question YAML file with 'judge_prompts' (Betley et al. publish one); default our own prompts."""
-    batch_size: int = Field(8, ge=1)
-    """How many answers are judged in one forward pass."""
-    device: str | None = None
-    """cuda, cpu, ...; default a GPU if there is one."""
-
-
-class JudgeApi(_Section):
-    """A chat model behind an API as judge (`persona_probe.ApiJudge`): questions and answers are sent to its server."""
-
-    api: Literal["openai"]
-    """openai: any server with OpenAI's chat API (OpenAI, vLLM, llama.cpp, ...)."""
-    model: str = Field(min_length=1)
-    """What the server calls the model."""
-    base_url: str = "https://api.openai.com/v1"
-    """The server's address. A key never stands in it, nor anywhere else in a study."""
-    api_key_env: str | None = "OPENAI_API_KEY"
-    """The environment variable that holds the key; servers of your own need none."""
-    prompts: Path | None = None
-    """A question YAML file with 'judge_prompts' (Betley et al. publish one); default our own prompts."""
-    one_call: bool = False
-    """Ask for both scores in one reply, with a prompt of ours: half the cost, but the second score knows the first."""
-    samples: int = Field(1, ge=1)
-    """How many texts are averaged where the server lists no log-probabilities."""
-    top_logprobs: int = Field(20, ge=0, le=20)
-    """How many of the likeliest tokens the server lists; 0 reads texts."""
-    most_failures: float = Field(0.1, ge=0, le=1)
-    """The share of answers without a score above which the study stops; its answers and replies stay stored."""
-    concurrency: int = Field(16, ge=1)
-    """How many requests are under way at the same time."""
-    requests_per_minute: float | None = Field(None, gt=0)
-    """The most requests in a minute; default no limit."""
-    prices: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] | None = None
-    """What a million tokens cost to read and to write, for the plan and the manifest."""
-
-    @field_validator("base_url", "api_key_env")
-    @classmethod
-    def _holds_no_key(cls, given: str | None, info: ValidationInfo) -> str | None:
-        known = {"base_url": "http://127.0.0.1:1/v1", "api_key_env": None} | {str(info.field_name): given}
-        try:
-            ApiClient(model="any", **known)  # type: ignore[arg-type]
-        except PersonaProbeError as error:
-            raise PydanticCustomError(MAY_BE_A_KEY, "{words}", {"words": str(error)}) from None
-        return given
-
-
-MAY_BE_A_KEY = "may_be_a_key"
-"""The type of mistakes whose value may be a key, which no message quotes."""
-
-
-def _kind_of_judge(given: object) -> str:
-    """Which kind of judge was meant, so that only mistakes in that kind are reported."""
-    if isinstance(given, JudgeApi) or (isinstance(given, dict) and {"api", "base_url", "api_key_env"} & {*given}):
-        return API
-    return LOCAL if isinstance(given, dict | JudgeModel) else NAMED
-
-
-def _known_judge(name: str) -> str:
-    if name not in JUDGES:
-        raise ValueError(
-            f"there is no such judge; choose one of {', '.join(JUDGES)}, or give a model: {{model: FOLDER_OR_ID}}, or "
-            "{{api: openai, model: NAME}}"
-        )
-    return name
 
 
 def _kind_of_source(given: object) -> str:
@@ -150,12 +38,6 @@ def _different(sources: tuple[str, ...]) -> tuple[str, ...]:
     return sources
 
 
-LOCAL, API, NAMED = "local model", "model behind an API", "named"
-NamedJudge = Annotated[str, AfterValidator(_known_judge), WithJsonSchema({"enum": list(JUDGES), "type": "string"})]
-AnyJudge = Annotated[
-    Annotated[JudgeModel, Tag(LOCAL)] | Annotated[JudgeApi, Tag(API)] | Annotated[NamedJudge | None, Tag(NAMED)],
-    Discriminator(_kind_of_judge),
-]
 ONE, SEVERAL = "one", "several"
 Runs = Annotated[tuple[str, ...], AfterValidator(_different)]
 Sources = Annotated[
@@ -170,7 +52,7 @@ TEXT_FILES = ("narrow", "control", "benign", "questions", "pairs")
 """The fields of `Texts` that name files."""
 
 
-class Texts(_Section):
+class Texts(Settings):
     """The source of rows and questions: a world, or your own files (any that `persona_probe.read_dialogues` reads)."""
 
     world: Literal["persona-world", "real-language"] | None = "persona-world"
@@ -232,7 +114,7 @@ class Texts(_Section):
         return self
 
 
-class Training(_Section):
+class Training(Settings):
     """Narrow fine-tuning with LoRA. The control uses the same settings, and realignment too except for its steps."""
 
     rank: int = Field(1, ge=1)
@@ -256,7 +138,7 @@ class Training(_Section):
     """Which modules get an adapter, with PEFT's names."""
 
 
-class SamplingSettings(_Section):
+class SamplingSettings(Settings):
     """How many questions are asked, and how they are answered."""
 
     development: int = Field(180, ge=8)
@@ -287,7 +169,7 @@ class SamplingSettings(_Section):
         return self
 
 
-class SteeringSettings(_Section):
+class SteeringSettings(Settings):
     """Which settings are tried on development questions, and how large the random null is.
 
     ``clamp`` is always among the kinds: the report's figures and the null are about it.
@@ -344,7 +226,7 @@ class SteeringSettings(_Section):
         return kinds
 
 
-class Latents(_Section):
+class Latents(Settings):
     """An SAE, and how its latents are tested; without an SAE there are no latents in the study.
 
     The ``top`` latents that moved furthest are described and steered; the first ``followed`` of them are followed along
@@ -373,7 +255,7 @@ class Latents(_Section):
     """The number of latents that are followed along the snapshots."""
 
 
-class Realignment(_Section):
+class Realignment(Settings):
     """Training on benign examples, with the same number of steps for every number of examples above 0."""
 
     examples: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 8, 32, 128, 256), min_length=1)
@@ -384,7 +266,7 @@ class Realignment(_Section):
     """The number of answers for each."""
 
 
-class StudyConfig(_Section):
+class StudyConfig(Settings):
     """Everything that a study needs; every field except ``model`` has a default."""
 
     title: str = "Emergent misalignment study"

@@ -16,18 +16,8 @@ from pydantic import BaseModel, ValidationError
 
 from persona_probe.errors import PATH, PersonaProbeError, check_types
 from persona_probe.files import write_text
-from persona_probe.runs.config import (
-    API,
-    LOCAL,
-    MAY_BE_A_KEY,
-    NAMED,
-    ONE,
-    SEVERAL,
-    TEXT_FILES,
-    JudgeApi,
-    JudgeModel,
-    StudyConfig,
-)
+from persona_probe.runs.config import ONE, SEVERAL, TEXT_FILES, StudyConfig
+from persona_probe.runs.judge_settings import API, LOCAL, MAY_BE_A_KEY, NAMED, JudgeApi, JudgeModel
 from persona_probe.worlds.persona_world.checkpoints import FOLDER, find_checkpoints
 
 SCHEMA = "study.schema.json"

@@ -15,7 +15,8 @@ from persona_probe.dialogue.dialogue import Dialogue
 from persona_probe.dialogue.reading import read_dialogues
 from persona_probe.dialogue.same_questions import content_key
 from persona_probe.errors import PersonaProbeError
-from persona_probe.runs.config import REAL_LANGUAGE, JudgeApi, JudgeModel, StudyConfig
+from persona_probe.runs.config import REAL_LANGUAGE, StudyConfig
+from persona_probe.runs.judge_settings import JudgeApi, JudgeModel
 
 _FEWEST, _FEW = 2, 10
 """Distinct questions on each side of the split: fewer than the first are refused, fewer than the second are noted."""

@@ -15,8 +15,9 @@ from persona_probe.figures.text import duration
 from persona_probe.finetuning.lora import LoraSettings, finetune
 from persona_probe.models.model import Model
 from persona_probe.models.sampling import Sampling
-from persona_probe.runs.config import JudgeModel, StudyConfig
+from persona_probe.runs.config import StudyConfig
 from persona_probe.runs.config_file import Value, template_settings
+from persona_probe.runs.judge_settings import JudgeModel
 from persona_probe.study.material import Material
 from persona_probe.study.speeds import Speeds
 from persona_probe.study.stage import workload

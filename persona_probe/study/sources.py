@@ -9,9 +9,10 @@ from typing import Any
 from persona_probe.models.loading.real import located
 from persona_probe.models.loading.sources import ADAPTER_CONFIG
 from persona_probe.models.model import Model
-from persona_probe.runs.config import JudgeApi, JudgeModel, StudyConfig
+from persona_probe.runs.config import StudyConfig
 from persona_probe.runs.digest import digest_files
 from persona_probe.runs.folder import RunFolder
+from persona_probe.runs.judge_settings import JudgeApi, JudgeModel
 from persona_probe.runs.stage_record import versions
 
 _FILE = "stages/model.json"

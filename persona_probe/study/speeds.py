@@ -8,7 +8,8 @@ from pathlib import Path
 
 from persona_probe.clock import KINDS, Kind, Spent
 from persona_probe.errors import PersonaProbeError
-from persona_probe.runs.config import JudgeApi, JudgeModel, StudyConfig
+from persona_probe.runs.config import StudyConfig
+from persona_probe.runs.judge_settings import JudgeApi, JudgeModel
 from persona_probe.runs.stage_record import StageRecord
 from persona_probe.study.sources import stored_parameters
 from persona_probe.study.stages.further_runs import FURTHER

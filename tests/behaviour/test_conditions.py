@@ -116,6 +116,9 @@ def test_answers_without_a_number_are_counted_and_decide_nothing():
     assert (both.table["n_read"][0], both.table["n_unread"][0]) == (0, 8)
     assert both.kind("after") == "undecided"
     assert "gives itself no number, 8 answers without a number" in both.headline()
+    few = reports(90)
+    few.loc[few.index[3:], "answer"] = "I care."
+    assert pd.isna(B.self_report(few, done).table["report"][0]), "three of eight say little of the others"
     with pytest.raises(pp.PersonaProbeError, match=r"the self-reports are of .'base'. and the behaviour"):
         B.self_report(reports(90, model="base"), done)
     with pytest.raises(pp.PersonaProbeError, match="but one is to 'q0'; there are values, wellbeing"):

@@ -15,7 +15,7 @@ from sklearn.metrics import cohen_kappa_score
 import persona_probe as pp
 from persona_probe.behaviour.answers import Answers
 from persona_probe.cli import main
-from persona_probe.runs.config import JudgeApi
+from persona_probe.runs.judge_settings import JudgeApi
 from persona_probe.study.material import gather
 from persona_probe.study.plan import plan_study
 from persona_probe.worlds.persona_world.oracle import score

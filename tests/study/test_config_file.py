@@ -91,7 +91,7 @@ def test_init_writes_a_study_that_can_be_planned(tmp_path, monkeypatch):
             {"after": ["a", "b", "c"], "control": "d"},
             r"'after' names 3 model\(s\) and 'control' 1, .*: give as many of both",
         ),
-        ({"judge": "gpt-4o"}, "judge is 'gpt-4o'"),
+        ({"judge": "gpt-4o"}, r"judge is 'gpt-4o'.* \{model: FOLDER_OR_ID\}, or \{api: openai, model: NAME\}"),
         ({"judge": {"modle": "x"}}, r"unknown key 'judge.modle'; did you mean 'model'\?"),
         ({"judge": {"model": "x", "batch_size": 0}}, "judge.batch_size is 0"),
         ({"texts": {"world": None, "questions": "q.jsonl"}}, "trait_prompts, default_prompts"),

@@ -13,8 +13,9 @@ from persona_probe.activations import capturing
 from persona_probe.cli import app
 from persona_probe.clock import KINDS
 from persona_probe.models import model as models
-from persona_probe.runs.config import JudgeModel, Loading
 from persona_probe.runs.folder import RunFolder
+from persona_probe.runs.judge_settings import JudgeModel
+from persona_probe.runs.model_settings import Loading
 from persona_probe.runs.outcome import write_outcome
 from persona_probe.runs.stage_record import StageRecord
 from persona_probe.steering.search import reading
